@@ -1,0 +1,147 @@
+//! The rules: what a cart accepts, what it refuses, and what then becomes of it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Command, Event, InvalidItem, Item, ProductId, Quantity};
+
+/// How large a cart may get. Together with the bounds on an item it bounds a cart in memory, its snapshot and
+/// its reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The most lines (different products) in a cart.
+    pub lines_max: i32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { lines_max: 1_000 }
+    }
+}
+
+/// Why a cart refuses a command. An outcome like any other, not a program error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all_fields = "camelCase")]
+pub enum Rejection {
+    /// An item can be added once; adjust it instead.
+    ItemAlreadyInCart,
+    /// Only what is in the cart can be removed or adjusted.
+    ItemNotInCart,
+    /// A quantity stays above zero.
+    NegativeQuantity {
+        /// What it would have been.
+        quantity: i64,
+    },
+    /// A quantity stays at or below [`Quantity::MAX`].
+    QuantityTooLarge {
+        /// What it would have been.
+        quantity: i64,
+        /// The most that is allowed.
+        max: i32,
+    },
+    /// There is nothing to buy.
+    EmptyCartCheckout,
+    /// The cart has as many lines as it may.
+    CartFull {
+        /// The most that is allowed.
+        max: i32,
+    },
+    /// The idempotency key stands for another command already.
+    IdempotencyKeyReused,
+}
+
+/// What is in a cart, in the order in which it was added, and how many checkouts it has had.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cart {
+    session_number: i64,
+    items: Vec<Item>,
+}
+
+impl Cart {
+    /// What is in the cart.
+    #[must_use]
+    pub fn items(&self) -> &[Item] {
+        &self.items
+    }
+
+    /// Counts the cart's sessions, from 0.
+    #[must_use]
+    pub const fn session_number(&self) -> i64 {
+        self.session_number
+    }
+
+    /// What a command would make happen. At least one event, or the reason why not.
+    ///
+    /// # Errors
+    /// The rule that the command breaks.
+    pub fn decide(&self, command: &Command, limits: &Limits) -> Result<Vec<Event>, Rejection> {
+        match command {
+            Command::AddItem { product_id, vendor_id, name, price, quantity } => {
+                let quantity = allowed((*quantity).into())?;
+                if self.item(*product_id).is_some() {
+                    return Err(Rejection::ItemAlreadyInCart);
+                }
+                if self.items.len() >= usize::try_from(limits.lines_max).unwrap_or(0) {
+                    return Err(Rejection::CartFull { max: limits.lines_max });
+                }
+                let (name, price) = (name.clone(), *price);
+                let item = Item { product_id: *product_id, vendor_id: *vendor_id, name, price, quantity };
+                Ok(vec![Event::ItemAdded { item }])
+            }
+            Command::RemoveItem { product_id } => {
+                let item = self.item(*product_id).ok_or(Rejection::ItemNotInCart)?.clone();
+                Ok(vec![Event::ItemRemoved { item }])
+            }
+            Command::AdjustQuantity { product_id, adjust_by } => {
+                let item = self.item(*product_id).ok_or(Rejection::ItemNotInCart)?;
+                let by = adjust_by.get();
+                let quantity = allowed(i64::from(item.quantity.get()) + i64::from(by))?;
+                let item = Item { quantity, ..item.clone() };
+                Ok(vec![if by > 0 {
+                    Event::ItemQuantityIncreased { item, increased_by: by }
+                } else {
+                    Event::ItemQuantityDecreased { item, decreased_by: -by }
+                }])
+            }
+            Command::Checkout {} if self.items.is_empty() => Err(Rejection::EmptyCartCheckout),
+            Command::Checkout {} => {
+                Ok(self.items.iter().map(|item| Event::ItemPurchased { item: item.clone() }).collect())
+            }
+        }
+    }
+
+    /// The cart after an event. Can't fail: what is journalled has happened.
+    pub fn evolve(&mut self, event: &Event) {
+        let product_id = event.item().product_id;
+        match event {
+            Event::ItemAdded { item } => self.items.push(item.clone()),
+            Event::ItemRemoved { .. } => self.items.retain(|item| item.product_id != product_id),
+            Event::ItemQuantityIncreased { item: now, .. } | Event::ItemQuantityDecreased { item: now, .. } => {
+                if let Some(item) = self.items.iter_mut().find(|item| item.product_id == product_id) {
+                    item.quantity = now.quantity;
+                }
+            }
+            Event::ItemPurchased { .. } => {
+                self.items.retain(|item| item.product_id != product_id);
+                // A checkout buys every line, so the last of its events leaves the cart empty.
+                if self.items.is_empty() {
+                    self.session_number += 1;
+                }
+            }
+        }
+    }
+
+    fn item(&self, product_id: ProductId) -> Option<&Item> {
+        self.items.iter().find(|item| item.product_id == product_id)
+    }
+}
+
+fn allowed(quantity: i64) -> Result<Quantity, Rejection> {
+    Quantity::try_from(quantity).map_err(|_: InvalidItem| {
+        if quantity < 1 {
+            Rejection::NegativeQuantity { quantity }
+        } else {
+            Rejection::QuantityTooLarge { quantity, max: Quantity::MAX }
+        }
+    })
+}

@@ -1,0 +1,125 @@
+//! Ids: a UUID each, with a type for what it names. As text they are lower-case and hyphenated, everywhere.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use uuid::Uuid;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// The id as a plain UUID, for database columns.
+            #[must_use]
+            pub const fn as_uuid(self) -> Uuid {
+                self.0
+            }
+        }
+
+        impl From<Uuid> for $name {
+            fn from(uuid: Uuid) -> Self {
+                Self(uuid)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = uuid::Error;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Uuid::parse_str(text).map(Self)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.hyphenated().fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.hyphenated().fmt(f)
+            }
+        }
+
+        // Text also in Avro, whose `uuid` is a string logical type that every language reads.
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.0.hyphenated().encode_lower(&mut Uuid::encode_buffer()))
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_str(UuidVisitor).map(Self)
+            }
+        }
+    };
+}
+
+struct UuidVisitor;
+
+impl serde::de::Visitor<'_> for UuidVisitor {
+    type Value = Uuid;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a UUID such as 6ba7b811-9dad-11d1-80b4-00c04fd430c8")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Uuid, E> {
+        Uuid::parse_str(text).map_err(|_| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+    }
+}
+
+id! {
+    /// A member's cart, as in the URL. It never changes; it is the Kafka key and the journal's partition key.
+    CartId
+}
+id! {
+    /// One life of a cart, from empty to checkout.
+    SessionId
+}
+id! {
+    /// Names a command, its events and its reply.
+    CommandId
+}
+id! {
+    /// Names an event, on `cart-events` and on `item-purchased` alike.
+    EventId
+}
+id! {
+    /// A product.
+    ProductId
+}
+id! {
+    /// Who sells a product.
+    VendorId
+}
+
+impl CommandId {
+    /// The id of a command sent under an idempotency key: the same key on the same cart is the same command.
+    #[must_use]
+    pub fn of_idempotency_key(cart_id: CartId, key: &str) -> Self {
+        Self(Uuid::new_v5(&cart_id.0, key.as_bytes()))
+    }
+}
+
+impl SessionId {
+    /// The id of a cart's `number`th session, counted from 0.
+    #[must_use]
+    pub fn of(cart_id: CartId, number: i64) -> Self {
+        Self(Uuid::new_v5(&cart_id.0, format!("session:{number}").as_bytes()))
+    }
+}
+
+impl EventId {
+    /// The id of a cart's event number `sequence_number`.
+    #[must_use]
+    pub fn of(cart_id: CartId, sequence_number: crate::SequenceNumber) -> Self {
+        Self(Uuid::new_v5(&cart_id.0, format!("event:{sequence_number}").as_bytes()))
+    }
+}

@@ -1,0 +1,36 @@
+//! The shopping cart: its words and its rules, and nothing else.
+//!
+//! ```text
+//! CartCommand ─▶ Aggregate::decide ─▶ CartEvents ─▶ Aggregate::apply
+//!                 repeat? numbering     │
+//!                 Cart::decide (rules)  └─▶ CartReply::to
+//! ```
+//!
+//! Deciding is a pure function of the cart's earlier events and the command: no clock, no randomness, no I/O
+//! (this crate has no dependency that could do any). Whoever computes an outcome again gets the same events
+//! with the same ids, which is what makes redelivery harmless.
+//!
+//! The serde form of these types *is* the wire form: [`contract`] embeds the Avro schemas in `schemas/`, and
+//! a test holds the two together.
+
+mod aggregate;
+mod cart;
+mod command;
+pub mod contract;
+mod event;
+mod id;
+mod item;
+mod position;
+mod purchase;
+mod reply;
+mod wire;
+
+pub use aggregate::{Aggregate, Decision, REMEMBERED_COMMANDS, RememberedCommand};
+pub use cart::{Cart, Limits, Rejection};
+pub use command::{CartCommand, Command};
+pub use event::{CartEvent, Event};
+pub use id::{CartId, CommandId, EventId, ProductId, SessionId, VendorId};
+pub use item::{InvalidItem, Item, ItemName, Price, Quantity};
+pub use position::{LogEpoch, Position, SequenceNumber};
+pub use purchase::PurchasedItem;
+pub use reply::{CartReply, Outcome};

@@ -1,0 +1,107 @@
+//! Where things stand: positions in a log, sequence numbers in a cart.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// How many bits of a [`Position`] are the offset.
+const OFFSET_BITS: u32 = 48;
+
+/// Counts the lives of a topic, from 1: it grows when the topic is recreated, repartitioned or failed over, so
+/// that everything in a new log is after everything in the old one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogEpoch(i16);
+
+impl LogEpoch {
+    /// The epoch of a topic's first life.
+    pub const FIRST: Self = Self(1);
+
+    /// `None` below 1 or above 32,767, the most that a position has room for.
+    #[must_use]
+    pub fn new(epoch: i32) -> Option<Self> {
+        i16::try_from(epoch).ok().filter(|epoch| *epoch >= 1).map(Self)
+    }
+
+    /// The epoch as a number.
+    #[must_use]
+    pub fn get(self) -> i32 {
+        self.0.into()
+    }
+}
+
+/// Where a record stands in its topic's partition: `log_epoch << 48 | offset`.
+///
+/// Also the write timestamp of everything that is stored because of that record. As microseconds these are all
+/// decades in the past, so never write such a table without naming a position: it would win for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Position(i64);
+
+impl Position {
+    /// Before every record: what a cart has that was never written.
+    pub const NONE: Self = Self(0);
+
+    /// The position of the record at `offset` (0 to 2^48 - 1, far more than a partition ever holds).
+    #[must_use]
+    pub const fn new(epoch: LogEpoch, offset: i64) -> Self {
+        Self((epoch.0 as i64) << OFFSET_BITS | offset)
+    }
+
+    /// The position as a number, as it is stored.
+    #[must_use]
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+
+    /// The offset within its log.
+    #[must_use]
+    pub const fn offset(self) -> i64 {
+        self.0 & ((1 << OFFSET_BITS) - 1)
+    }
+}
+
+impl From<i64> for Position {
+    fn from(stored: i64) -> Self {
+        Self(stored)
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "offset {} of log epoch {}", self.offset(), self.0 >> OFFSET_BITS)
+    }
+}
+
+/// Numbers a cart's events: 1, 2, 3, ... without a gap. 0 is the cart to which nothing has happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SequenceNumber(i64);
+
+impl SequenceNumber {
+    /// Before the first event.
+    pub const ZERO: Self = Self(0);
+
+    /// The number of the event that follows.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+
+    /// The number as it is stored.
+    #[must_use]
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+}
+
+impl From<i64> for SequenceNumber {
+    fn from(stored: i64) -> Self {
+        Self(stored)
+    }
+}
+
+impl fmt::Display for SequenceNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

@@ -1,0 +1,89 @@
+//! The types and the schemas in `schemas/` agree: what is written with a schema is read back as it was.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use apache_avro::Schema;
+use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::writer::datum::GenericDatumWriter;
+use cart::contract::Contract;
+use cart::*;
+use serde::{Serialize, de::DeserializeOwned};
+
+fn round_trip<T: Contract + Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: &T) -> Vec<u8> {
+    let schema = Schema::parse_str(T::SCHEMA).unwrap();
+    let writer = GenericDatumWriter::builder(&schema).human_readable(false).build().unwrap();
+    let bytes = writer.write_ser_to_vec(value).unwrap();
+    let reader = GenericDatumReader::builder(&schema).human_readable(false).build().unwrap();
+    let read: T = reader.read_deser(&mut bytes.as_slice()).unwrap();
+    assert_eq!(&read, value);
+    // As any other Avro implementation would see it: by the schema alone.
+    reader.read_value(&mut bytes.as_slice()).unwrap();
+    bytes
+}
+
+fn id<T: From<uuid::Uuid>>(n: u128) -> T {
+    uuid::Uuid::from_u128(n).into()
+}
+
+fn command(command: Command) -> CartCommand {
+    CartCommand {
+        command_id: id(1),
+        cart_id: id(2),
+        issued_at: "2026-11-23T10:00:00.123456Z".parse().unwrap(),
+        command,
+    }
+}
+
+fn add(product: u128, price: &str) -> Command {
+    Command::AddItem {
+        product_id: id(product),
+        vendor_id: id(9),
+        name: String::from("red mug").try_into().unwrap(),
+        price: price.parse().unwrap(),
+        quantity: 3,
+    }
+}
+
+#[test]
+fn every_command_event_reply_and_snapshot_fits_its_schema() {
+    let mut aggregate = Aggregate::new(id(2));
+    let commands = [
+        add(3, "12.5"),
+        add(4, "0.0001"),
+        add(5, "999999999.9999"),
+        add(6, "0"),
+        Command::AdjustQuantity { product_id: id(3), adjust_by: 2.try_into().unwrap() },
+        Command::AdjustQuantity { product_id: id(3), adjust_by: (-4).try_into().unwrap() },
+        Command::RemoveItem { product_id: id(4) },
+        Command::Checkout {},
+    ];
+    for (n, one) in commands.into_iter().enumerate() {
+        let command = CartCommand { command_id: id(100 + n as u128), ..command(one) };
+        round_trip(&command);
+        let position = Position::new(LogEpoch::FIRST, 40 + i64::try_from(n).unwrap());
+        let Decision::Accepted(events) = aggregate.decide(&command, position, &Limits::default()) else { panic!() };
+        for event in &events {
+            round_trip(event);
+            aggregate.apply(event);
+            if let Some(purchase) = PurchasedItem::of(event.clone()) {
+                round_trip(&purchase);
+            }
+        }
+        round_trip(&aggregate);
+        let outcome = Outcome::of(&events).unwrap();
+        round_trip(&CartReply { command_id: command.command_id, cart_id: id(2), position, outcome });
+        assert!(matches!(aggregate.decide(&command, position, &Limits::default()), Decision::Repeated(_)));
+    }
+    assert!(aggregate.cart().items().is_empty());
+    for rejection in [
+        Rejection::ItemAlreadyInCart,
+        Rejection::ItemNotInCart,
+        Rejection::NegativeQuantity { quantity: -3 },
+        Rejection::QuantityTooLarge { quantity: 5_000_000_000, max: 7 },
+        Rejection::EmptyCartCheckout,
+        Rejection::CartFull { max: 1_000 },
+        Rejection::IdempotencyKeyReused,
+    ] {
+        let outcome = Outcome::Rejected { rejection };
+        round_trip(&CartReply { command_id: id(1), cart_id: id(2), position: Position::NONE, outcome });
+    }
+}

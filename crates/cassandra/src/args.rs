@@ -1,0 +1,119 @@
+//! Where Cassandra is, and how sessions are set up.
+
+use std::time::Duration;
+
+use scylla::client::execution_profile::ExecutionProfile;
+use scylla::client::session::Session;
+use scylla::client::session_builder::SessionBuilder;
+use scylla::policies::load_balancing::DefaultPolicy;
+use scylla::statement::Consistency;
+
+use crate::Error;
+
+/// How to reach Cassandra, and where in it our tables are.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CassandraArgs {
+    /// Nodes to start from: host:port, comma-separated
+    #[arg(long, env, value_delimiter = ',', default_value = "127.0.0.1:9042")]
+    pub cassandra_nodes: Vec<String>,
+
+    /// The data centre whose nodes are asked; a wrong one makes every request fail
+    #[arg(long, env, default_value = "datacenter1")]
+    pub cassandra_datacenter: String,
+
+    /// The keyspace of all our tables
+    #[arg(long, env, default_value = "cart", value_parser = keyspace)]
+    pub cassandra_keyspace: String,
+
+    /// User, where the cluster asks for one
+    #[arg(long, env, requires = "cassandra_password")]
+    pub cassandra_user: Option<String>,
+
+    /// Its password
+    #[arg(long, env, hide_env_values = true)]
+    pub cassandra_password: Option<String>,
+
+    /// Copies of each row; production wants 3. Only `setup` reads this
+    #[arg(long, env, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub cassandra_replication: u8,
+
+    /// How long one request may take before it is tried again
+    #[arg(long, env, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    pub cassandra_request_timeout_ms: u64,
+}
+
+/// Names that need no quotes: they become part of statements.
+fn keyspace(name: &str) -> Result<String, String> {
+    let plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if plain && name.starts_with(|c: char| c.is_ascii_lowercase()) && name.len() <= 48 {
+        Ok(name.to_owned())
+    } else {
+        Err(String::from("a keyspace's name has 1 to 48 of a-z, 0-9 and _, and starts with a letter"))
+    }
+}
+
+/// A session on the keyspace. It must exist: `setup` makes it.
+///
+/// # Errors
+/// When no node answers, or there is no such keyspace.
+pub async fn connect(args: &CassandraArgs) -> Result<Session, Error> {
+    let session = open(args).await?;
+    session
+        .use_keyspace(&args.cassandra_keyspace, false)
+        .await
+        .map_err(|error| Error::new(format!("using keyspace {} (`setup` makes it)", args.cassandra_keyspace), error))?;
+    Ok(session)
+}
+
+/// Makes the keyspace if it is not there.
+///
+/// # Errors
+/// When no node answers.
+pub async fn ensure_keyspace(args: &CassandraArgs) -> Result<(), Error> {
+    let session = open(args).await?;
+    let statement = format!(
+        "CREATE KEYSPACE IF NOT EXISTS {} WITH replication = {{'class': 'NetworkTopologyStrategy', '{}': {}}}",
+        args.cassandra_keyspace, args.cassandra_datacenter, args.cassandra_replication
+    );
+    session
+        .query_unpaged(statement, ())
+        .await
+        .map_err(|error| Error::new(format!("creating keyspace {}", args.cassandra_keyspace), error))?;
+    Ok(())
+}
+
+async fn open(args: &CassandraArgs) -> Result<Session, Error> {
+    let balancing =
+        DefaultPolicy::builder().prefer_datacenter(args.cassandra_datacenter.clone()).token_aware(true).build();
+    let profile = ExecutionProfile::builder()
+        // With 3 copies: survives the loss of one, and a read sees what was written. With 1 copy the same as ONE.
+        .consistency(Consistency::LocalQuorum)
+        .request_timeout(Some(Duration::from_millis(args.cassandra_request_timeout_ms)))
+        .load_balancing_policy(balancing)
+        .build();
+    let mut builder = SessionBuilder::new()
+        .known_nodes(&args.cassandra_nodes)
+        .default_execution_profile_handle(profile.into_handle())
+        .tcp_nodelay(true);
+    if let (Some(user), Some(password)) = (&args.cassandra_user, &args.cassandra_password) {
+        builder = builder.user(user, password);
+    }
+    builder
+        .build()
+        .await
+        .map_err(|error| Error::new(format!("connecting to Cassandra at {}", args.cassandra_nodes.join(", ")), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::keyspace;
+
+    #[test]
+    fn a_keyspace_is_a_plain_name() {
+        assert!(keyspace("cart_7").is_ok());
+        assert!(keyspace("").is_err());
+        assert!(keyspace("7cart").is_err());
+        assert!(keyspace("cart; DROP").is_err());
+        assert!(keyspace(&"a".repeat(49)).is_err());
+    }
+}

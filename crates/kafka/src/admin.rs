@@ -1,0 +1,189 @@
+//! Making topics and finding out about them.
+
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::{Error, KafkaArgs, topic_id::topic_id};
+
+/// A broker answers such requests in milliseconds; when it is starting, in seconds.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How a topic is to be. An existing one is left as it is.
+#[derive(Debug, Clone)]
+pub struct TopicSpec {
+    /// Its full name.
+    pub name: String,
+    /// How many partitions.
+    pub partitions: i32,
+    /// How many copies of each.
+    pub replication: i32,
+    /// Settings that differ from the broker's.
+    pub config: &'static [(&'static str, &'static str)],
+}
+
+/// What tells one life of a topic from another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogIdentity {
+    /// The cluster's id.
+    pub cluster_id: String,
+    /// The topic's id.
+    pub topic_id: String,
+    /// Its partitions: another number would put keys elsewhere.
+    pub partitions: i32,
+}
+
+/// A client for such requests. Its calls block for up to some seconds, except where they are `async`.
+pub struct Admin {
+    client: AdminClient<DefaultClientContext>,
+    args: KafkaArgs,
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin").finish_non_exhaustive()
+    }
+}
+
+impl Admin {
+    /// A client; does not wait for the brokers.
+    ///
+    /// # Errors
+    /// When a setting is none.
+    pub fn new(args: &KafkaArgs) -> Result<Self, Error> {
+        let client =
+            args.client().create().map_err(|error| Error::kafka("setting up the Kafka admin client", error))?;
+        Ok(Self { client, args: args.clone() })
+    }
+
+    /// Makes the topics that are not there.
+    ///
+    /// # Errors
+    /// When the brokers are away or refuse.
+    pub async fn ensure_topics(&self, specs: &[TopicSpec]) -> Result<(), Error> {
+        let topics: Vec<_> = specs
+            .iter()
+            .map(|spec| {
+                let topic = NewTopic::new(&spec.name, spec.partitions, TopicReplication::Fixed(spec.replication));
+                spec.config.iter().fold(topic, |topic, (name, value)| topic.set(name, value))
+            })
+            .collect();
+        let options = AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT));
+        let operation = |topic: &str| format!("creating topic {topic} at {}", self.args.kafka_bootstrap_servers);
+        let results = self.client.create_topics(&topics, &options).await;
+        for result in results.map_err(|error| Error::kafka(operation(&specs[0].name), error))? {
+            match result {
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((topic, code)) => return Err(Error::retry(operation(&topic), code)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the brokers answer.
+    ///
+    /// # Errors
+    /// Says what they did instead.
+    pub fn check(&self) -> Result<(), Error> {
+        self.client
+            .inner()
+            .fetch_metadata(Some("__consumer_offsets"), REQUEST_TIMEOUT)
+            .map(|_| ())
+            .map_err(|error| Error::kafka(format!("asking Kafka at {}", self.args.kafka_bootstrap_servers), error))
+    }
+
+    /// How many partitions a topic has.
+    ///
+    /// # Errors
+    /// When the brokers are away; [`crate::Recovery::Retry`] also while there is no such topic.
+    pub fn partitions(&self, topic: &str) -> Result<i32, Error> {
+        let operation = || format!("looking up topic {topic} at {}", self.args.kafka_bootstrap_servers);
+        let metadata = self
+            .client
+            .inner()
+            .fetch_metadata(Some(topic), REQUEST_TIMEOUT)
+            .map_err(|error| Error::kafka(operation(), error))?;
+        match metadata.topics().first().map(|topic| topic.partitions().len()) {
+            None | Some(0) => Err(Error::retry(operation(), "it does not exist; `setup` makes it")),
+            Some(partitions) => Ok(i32::try_from(partitions).unwrap_or(i32::MAX)),
+        }
+    }
+
+    /// What tells this life of a topic from another.
+    ///
+    /// # Errors
+    /// As [`Admin::partitions`].
+    pub fn identity(&self, topic: &str) -> Result<LogIdentity, Error> {
+        let operation = || format!("finding out the identity of topic {topic}");
+        let partitions = self.partitions(topic)?;
+        let client = self.client.inner();
+        let cluster_id = client
+            .fetch_cluster_id(REQUEST_TIMEOUT)
+            .ok_or_else(|| Error::retry(operation(), "no broker told the cluster's id"))?;
+        let topic_id = topic_id(client, topic, REQUEST_TIMEOUT).map_err(|reason| Error::retry(operation(), reason))?;
+        Ok(LogIdentity { cluster_id, topic_id, partitions })
+    }
+
+    /// The first offset of each partition, and the one behind its last record.
+    ///
+    /// # Errors
+    /// As [`Admin::partitions`].
+    pub fn watermarks(&self, topic: &str) -> Result<Vec<(i64, i64)>, Error> {
+        (0..self.partitions(topic)?)
+            .map(|partition| {
+                self.client
+                    .inner()
+                    .fetch_watermarks(topic, partition, REQUEST_TIMEOUT)
+                    .map_err(|error| Error::kafka(format!("asking for the end of {topic}/{partition}"), error))
+            })
+            .collect()
+    }
+
+    /// Commits the beginning of `topic` for a group that has no offsets there and whose `output` has no record yet.
+    ///
+    /// Groups that write to Kafka start from committed offsets only: without any, 'from the beginning' would
+    /// publish everything again. So the beginning is committed once, before the first record.
+    ///
+    /// # Errors
+    /// When offsets are missing although `output` has records: they were lost, or expired.
+    pub fn ensure_start(&self, group: &str, topic: &str, output: &str) -> Result<(), Error> {
+        let operation = || format!("setting the first offsets of group {group} on {topic}");
+        let consumer: BaseConsumer = self
+            .args
+            .client()
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .create()
+            .map_err(|error| Error::kafka(operation(), error))?;
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_range(topic, 0, self.partitions(topic)? - 1);
+        let missing =
+            |list: &TopicPartitionList| list.elements().iter().any(|element| element.offset() == Offset::Invalid);
+        let committed =
+            |list| consumer.committed_offsets(list, REQUEST_TIMEOUT).map_err(|error| Error::kafka(operation(), error));
+        if !missing(&committed(offsets.clone())?) {
+            return Ok(());
+        }
+        if self.watermarks(output)?.iter().any(|(_, end)| *end > 0) {
+            return Err(Error::fatal(
+                operation(),
+                format!(
+                    "group {group} has no offsets on some partitions of {topic}, although {output} has records: they were \
+                     lost or have expired. Starting over would publish every record twice. Set them with \
+                     kafka-consumer-groups --reset-offsets to where the group was, or republish into a new topic"
+                ),
+            ));
+        }
+        offsets.set_all_offsets(Offset::Offset(0)).map_err(|error| Error::kafka(operation(), error))?;
+        match consumer.commit(&offsets, CommitMode::Sync) {
+            Ok(()) => Ok(()),
+            // Another instance was quicker and has joined the group already.
+            Err(_) if !missing(&committed(offsets)?) => Ok(()),
+            Err(error) => Err(Error::kafka(operation(), error)),
+        }
+    }
+}

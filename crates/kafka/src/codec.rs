@@ -1,0 +1,170 @@
+//! Registry-framed Avro: a zero byte, the schema's id in four bytes (big-endian), the datum.
+//! Source of the format: Confluent's "Wire format" page of the schema registry's documentation.
+
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use apache_avro::Schema;
+use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::writer::datum::GenericDatumWriter;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::{Error, Registry};
+
+const MAGIC: u8 = 0;
+const HEADER_LEN: usize = 5;
+
+/// Schemas live as long as the process. A topic has one schema per deployment that changed it, so this many are a
+/// sign of somebody feeding us ids.
+const SCHEMAS_MAX: usize = 1_000;
+
+/// Writes values of one type with one schema, and reads them with whichever schema wrote them.
+#[derive(Clone)]
+pub struct Codec<T> {
+    id: u32,
+    writer: Arc<GenericDatumWriter<'static>>,
+    readers: Arc<RwLock<HashMap<u32, Option<Arc<GenericDatumReader<'static>>>>>>,
+    registry: Registry,
+    values: PhantomData<fn(T) -> T>,
+}
+
+impl<T> std::fmt::Debug for Codec<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Codec").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Why bytes are no value.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Null, or shorter than the header.
+    #[error("the value has {len} bytes, too few for a registry-framed record")]
+    TooShort {
+        /// How many.
+        len: usize,
+    },
+    /// Not framed as the registry's clients do it.
+    #[error("the value starts with byte {byte:#04x}, not with 0x00 and a schema id")]
+    NotFramed {
+        /// The first byte.
+        byte: u8,
+    },
+    /// This schema was not met yet: [`Codec::learn`] it and decode again.
+    #[error("schema {id} is not loaded yet")]
+    NotLearnt {
+        /// Its id.
+        id: u32,
+    },
+    /// The registry has no such Avro schema.
+    #[error("the registry has no Avro schema {id}")]
+    UnknownSchema {
+        /// Its id.
+        id: u32,
+    },
+    /// The datum does not fit its schema, or the schema not the type: garbage, or a branch that is too new for us.
+    #[error("the value does not decode with schema {id}: {reason}")]
+    Malformed {
+        /// The schema's id.
+        id: u32,
+        /// What the decoder says.
+        reason: String,
+    },
+    /// There are bytes behind the datum.
+    #[error("{len} bytes follow the value")]
+    TrailingBytes {
+        /// How many.
+        len: usize,
+    },
+}
+
+impl<T: Serialize + DeserializeOwned> Codec<T> {
+    /// Registers `schema` for the values of `topic` and writes with the id that this gives: never with 'latest',
+    /// which may be somebody else's.
+    ///
+    /// # Errors
+    /// As [`Registry::register`]; also when the schema's text is none.
+    pub async fn register(registry: &Registry, topic: &str, schema: &str) -> Result<Self, Error> {
+        let failed = || format!("reading the schema of {topic}");
+        let parsed = Schema::parse_str(schema).map_err(|error| Error::fatal(failed(), error))?;
+        let id = registry.register(topic, schema).await?;
+        // Writers and readers borrow their schema and live as long as the process: so does the schema.
+        let parsed: &'static Schema = Box::leak(Box::new(parsed));
+        let writer = GenericDatumWriter::builder(parsed)
+            .human_readable(false)
+            .build()
+            .map_err(|error| Error::fatal(failed(), error))?;
+        let reader = reader(parsed).map_err(|error| Error::fatal(failed(), error))?;
+        Ok(Self {
+            id,
+            writer: Arc::new(writer),
+            readers: Arc::new(RwLock::new(HashMap::from([(id, Some(Arc::new(reader)))]))),
+            registry: registry.clone(),
+            values: PhantomData,
+        })
+    }
+
+    /// The framed bytes of a value.
+    ///
+    /// # Errors
+    /// When the value does not fit the schema, which the tests of the types rule out.
+    pub fn encode(&self, value: &T) -> Result<Vec<u8>, Error> {
+        // Most records of ours have 200 to 400 bytes.
+        let mut bytes = Vec::with_capacity(384);
+        bytes.push(MAGIC);
+        bytes.extend(self.id.to_be_bytes());
+        self.writer
+            .write_ser(&mut bytes, value)
+            .map_err(|error| Error::fatal(format!("encoding a value with schema {}", self.id), error))?;
+        Ok(bytes)
+    }
+
+    /// The value of framed bytes.
+    ///
+    /// # Errors
+    /// See [`DecodeError`]; on [`DecodeError::NotLearnt`] call [`Codec::learn`] and decode again.
+    pub fn decode(&self, bytes: &[u8]) -> Result<T, DecodeError> {
+        let (id, mut datum) = split(bytes)?;
+        let reader = self.readers.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+        let reader = match reader {
+            Some(Some(reader)) => reader,
+            Some(None) => return Err(DecodeError::UnknownSchema { id }),
+            None => return Err(DecodeError::NotLearnt { id }),
+        };
+        let value =
+            reader.read_deser(&mut datum).map_err(|error| DecodeError::Malformed { id, reason: error.to_string() })?;
+        match datum.len() {
+            0 => Ok(value),
+            len => Err(DecodeError::TrailingBytes { len }),
+        }
+    }
+
+    /// Fetches a schema that [`Codec::decode`] did not know; that there is none is remembered too.
+    ///
+    /// # Errors
+    /// When the registry is away: nothing is known about the bytes then.
+    pub async fn learn(&self, id: u32) -> Result<(), Error> {
+        let schema = self.registry.schema(id).await?;
+        let reader = schema.and_then(|schema| reader(Box::leak(Box::new(schema))).ok()).map(Arc::new);
+        let mut readers = self.readers.write().unwrap_or_else(PoisonError::into_inner);
+        if readers.len() >= SCHEMAS_MAX {
+            // Forget which ids don't exist, never a schema in use.
+            readers.retain(|_, reader| reader.is_some());
+        }
+        readers.insert(id, reader);
+        Ok(())
+    }
+}
+
+fn reader(schema: &'static Schema) -> Result<GenericDatumReader<'static>, apache_avro::Error> {
+    GenericDatumReader::builder(schema).human_readable(false).build()
+}
+
+fn split(bytes: &[u8]) -> Result<(u32, &[u8]), DecodeError> {
+    match bytes {
+        [MAGIC, a, b, c, d, datum @ ..] => Ok((u32::from_be_bytes([*a, *b, *c, *d]), datum)),
+        [byte, ..] if bytes.len() >= HEADER_LEN => Err(DecodeError::NotFramed { byte: *byte }),
+        _ => Err(DecodeError::TooShort { len: bytes.len() }),
+    }
+}

@@ -1,0 +1,208 @@
+//! Consuming in a group: what was read, and what this member owns.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata};
+use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+
+use crate::{Error, KafkaArgs};
+
+/// Bounds requests to the brokers about offsets. Longer than a transaction may stay open, which they wait for.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Where a member starts in a partition that it gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartAt {
+    /// At the group's committed offset; without one the consumer fails rather than repeat or skip everything.
+    Committed,
+    /// At the group's committed offset, or at the beginning.
+    CommittedOrBeginning,
+    /// Behind the newest record, whatever was committed.
+    End,
+}
+
+/// Partitions came or went. In order, on the polling thread, before anything is read from what came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AssignmentEvent {
+    /// These are ours now.
+    Assigned(Vec<i32>),
+    /// These are not ours any more: forget what belongs to them.
+    Revoked(Vec<i32>),
+}
+
+/// A member of a consumer group, on one topic. For one thread.
+pub struct GroupConsumer {
+    consumer: BaseConsumer<Context>,
+    topic: String,
+}
+
+impl std::fmt::Debug for GroupConsumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GroupConsumer").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+struct Context {
+    events: Mutex<Vec<AssignmentEvent>>,
+    start_at: StartAt,
+}
+
+impl ClientContext for Context {}
+
+impl ConsumerContext for Context {
+    // Replaces the default so that a partition's start can be set before it is assigned. Runs inside poll, on the
+    // polling thread: nothing here may wait for another task of the worker.
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        let numbers = partitions.elements().iter().map(|element| element.partition()).collect();
+        let assign = code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        let result = if assign { self.assign(consumer, partitions) } else { consumer.incremental_unassign(partitions) };
+        if let Err(error) = result {
+            // librdkafka reports the same to the next poll, which is where it is handled.
+            tracing::warn!(%error, assign, "taking part in a rebalance failed");
+        }
+        tracing::info!(partitions = ?numbers, "partitions {}", if assign { "assigned" } else { "revoked" });
+        let event = if assign { AssignmentEvent::Assigned(numbers) } else { AssignmentEvent::Revoked(numbers) };
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+    }
+}
+
+impl Context {
+    fn assign(&self, consumer: &BaseConsumer<Self>, partitions: &mut TopicPartitionList) -> Result<(), KafkaError> {
+        if self.start_at == StartAt::End {
+            for ((topic, partition), _) in partitions.to_topic_map() {
+                let (_, end) = consumer.fetch_watermarks(&topic, partition, Duration::from_secs(5))?;
+                partitions.set_partition_offset(&topic, partition, Offset::Offset(end))?;
+            }
+        }
+        consumer.incremental_assign(partitions)
+    }
+}
+
+impl GroupConsumer {
+    /// Joins `group` (full name) on `topic` (full name). A member that does not poll is out after the session timeout.
+    ///
+    /// # Errors
+    /// When a setting is none.
+    pub fn join(
+        args: &KafkaArgs,
+        group: &str,
+        topic: &str,
+        start_at: StartAt,
+        session_timeout: Duration,
+    ) -> Result<Self, Error> {
+        let operation = || format!("joining group {group} on {topic}");
+        let mut config = args.client();
+        config
+            .set("group.id", group)
+            // Keeps what it can at a rebalance, so that the other partitions go on.
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("session.timeout.ms", session_timeout.as_millis().to_string())
+            .set("heartbeat.interval.ms", (session_timeout.as_millis() / 4).to_string())
+            // Longer than any pause of ours; a member that is stuck longer gives its partitions to the others.
+            .set("max.poll.interval.ms", "300000")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            // What an aborted transaction wrote does not exist.
+            .set("isolation.level", "read_committed")
+            .set("auto.offset.reset", if start_at == StartAt::Committed { "error" } else { "earliest" })
+            // Answer a fetch as soon as there is anything, and ask for more as soon as there is room.
+            .set("fetch.min.bytes", "1")
+            .set("fetch.queue.backoff.ms", "1")
+            // What is fetched ahead per partition bounds memory.
+            .set("queued.max.messages.kbytes", "16384")
+            // A dead-lettered or checked-out giant must not get stuck.
+            .set("fetch.message.max.bytes", "1048576");
+        let context = Context { events: Mutex::default(), start_at };
+        let consumer: BaseConsumer<Context> =
+            config.create_with_context(context).map_err(|error| Error::kafka(operation(), error))?;
+        consumer.subscribe(&[topic]).map_err(|error| Error::kafka(operation(), error))?;
+        Ok(Self { consumer, topic: topic.to_owned() })
+    }
+
+    /// The next record, if one comes within `timeout`.
+    ///
+    /// # Errors
+    /// As librdkafka reports them; [`crate::Recovery::Retry`] ones mend themselves, poll again.
+    pub fn poll(&self, timeout: Duration) -> Result<Option<BorrowedMessage<'_>>, Error> {
+        self.consumer.poll(timeout).transpose().map_err(|error| Error::kafka(format!("reading {}", self.topic), error))
+    }
+
+    /// What came and went since the last call. Ask after every [`GroupConsumer::poll`].
+    #[must_use]
+    pub fn assignment_events(&self) -> Vec<AssignmentEvent> {
+        std::mem::take(&mut *self.consumer.context().events.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Who we are in the group, for a transaction's offsets. Take it after the last poll whose records are in the
+    /// transaction, before the next: it names the generation, not the partitions, so fresher metadata could commit
+    /// for partitions that are not ours any more.
+    ///
+    /// # Errors
+    /// When the consumer is closed.
+    pub fn group_metadata(&self) -> Result<ConsumerGroupMetadata, Error> {
+        self.consumer.group_metadata().ok_or_else(|| {
+            Error::fatal(format!("reading the group metadata of {}", self.topic), "the consumer is closed")
+        })
+    }
+
+    /// A list of this topic's partitions with their next offsets, to be committed.
+    ///
+    /// # Errors
+    /// When an offset is none.
+    pub fn offsets(&self, next: impl IntoIterator<Item = (i32, i64)>) -> Result<TopicPartitionList, Error> {
+        let mut offsets = TopicPartitionList::new();
+        for (partition, offset) in next {
+            offsets.add_partition_offset(&self.topic, partition, Offset::Offset(offset)).map_err(|error| {
+                Error::kafka(format!("naming offset {offset} of {}/{partition}", self.topic), error)
+            })?;
+        }
+        Ok(offsets)
+    }
+
+    /// Commits offsets outside of a transaction and waits for it.
+    ///
+    /// # Errors
+    /// [`crate::Recovery::Retry`] also when a rebalance came between; the records will be read again then.
+    pub fn commit(&self, offsets: &TopicPartitionList) -> Result<(), Error> {
+        self.consumer
+            .commit(offsets, CommitMode::Sync)
+            .map_err(|error| Error::retry(format!("committing offsets of {}", self.topic), error))
+    }
+
+    /// Goes back to the committed offset (or the beginning) of every partition that we own, and returns these partitions.
+    ///
+    /// # Errors
+    /// When the brokers are away.
+    pub fn rewind(&self) -> Result<Vec<i32>, Error> {
+        let operation = || format!("going back to the committed offsets of {}", self.topic);
+        let failed = |error| Error::retry(operation(), error);
+        let assigned = self.consumer.assignment().map_err(failed)?;
+        let partitions = assigned.elements().iter().map(|element| element.partition()).collect();
+        if assigned.count() == 0 {
+            return Ok(partitions);
+        }
+        let committed = self.consumer.committed_offsets(assigned, REQUEST_TIMEOUT).map_err(failed)?;
+        for element in committed.elements() {
+            let offset = match element.offset() {
+                Offset::Invalid => Offset::Beginning,
+                offset => offset,
+            };
+            self.seek(element.partition(), offset)?;
+        }
+        Ok(partitions)
+    }
+
+    /// Goes on at `offset` of a partition that we own.
+    ///
+    /// # Errors
+    /// [`crate::Recovery::Retry`] when it is not ours any more, or not yet being read.
+    pub fn seek(&self, partition: i32, offset: Offset) -> Result<(), Error> {
+        self.consumer
+            .seek(&self.topic, partition, offset, Duration::from_secs(10))
+            .map_err(|error| Error::retry(format!("going to {offset:?} of {}/{partition}", self.topic), error))
+    }
+}

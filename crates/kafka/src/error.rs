@@ -1,0 +1,82 @@
+//! What can go wrong with Kafka or the registry, and what to do about it.
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+/// A failed operation. `Display` says which; the source says why.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} failed")]
+pub struct Error {
+    operation: String,
+    recovery: Recovery,
+    #[source]
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// What a caller does about an [`Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recovery {
+    /// Try again later: something is away for a while.
+    Retry,
+    /// Abort the transaction and go back to the committed offsets: normal after a rebalance.
+    AbortTransaction,
+    /// Nobody knows a way on: end the process with this error.
+    Fatal,
+}
+
+impl Error {
+    /// Wraps an error of librdkafka's. Here, and nowhere else, its errors are sorted.
+    pub(crate) fn kafka(operation: impl Into<String>, source: KafkaError) -> Self {
+        Self { operation: operation.into(), recovery: recovery(&source), source: Box::new(source) }
+    }
+
+    /// Something that mends itself in time.
+    pub(crate) fn retry(
+        operation: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { operation: operation.into(), recovery: Recovery::Retry, source: source.into() }
+    }
+
+    /// Something that only a person can mend.
+    pub(crate) fn fatal(
+        operation: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { operation: operation.into(), recovery: Recovery::Fatal, source: source.into() }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn recovery(&self) -> Recovery {
+        self.recovery
+    }
+}
+
+fn recovery(error: &KafkaError) -> Recovery {
+    if let KafkaError::Transaction(error) = error {
+        // A fenced producer is fatal for itself only: its successor under the same id goes on. How often that may
+        // happen in a row is for the owner of the producer to bound.
+        return if error.txn_requires_abort() || error.is_fatal() {
+            Recovery::AbortTransaction
+        } else if error.is_retriable() {
+            Recovery::Retry
+        } else {
+            Recovery::Fatal
+        };
+    }
+    match error.rdkafka_error_code() {
+        Some(
+            RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownPartition
+            | RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+            | RDKafkaErrorCode::SaslAuthenticationFailed
+            | RDKafkaErrorCode::AutoOffsetReset,
+        ) => Recovery::Fatal,
+        Some(_) => Recovery::Retry,
+        None => Recovery::Fatal,
+    }
+}

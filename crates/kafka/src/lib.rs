@@ -1,0 +1,28 @@
+//! Kafka as this project uses it: settings with their reasons, registry-framed Avro, consumers that say what they
+//! own, transactions as values. Knows no business words.
+//!
+//! librdkafka's calls mostly block. What is here is therefore for plain threads, except where a function is `async`.
+
+mod admin;
+mod codec;
+mod config;
+mod consumer;
+mod error;
+mod partitioner;
+mod producer;
+mod registry;
+mod topic_id;
+mod transaction;
+
+pub use admin::{Admin, LogIdentity, TopicSpec};
+pub use codec::{Codec, DecodeError};
+pub use config::{KafkaArgs, TopicArgs};
+pub use consumer::{AssignmentEvent, GroupConsumer, StartAt};
+pub use error::{Error, Recovery};
+pub use partitioner::partition_of;
+pub use producer::{Producer, Record};
+pub use rdkafka::Message;
+pub use rdkafka::consumer::ConsumerGroupMetadata;
+pub use rdkafka::message::{BorrowedMessage, Header, Headers, OwnedHeaders};
+pub use registry::Registry;
+pub use transaction::{Transaction, TransactionalProducer};

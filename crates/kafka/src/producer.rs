@@ -1,0 +1,105 @@
+//! Producing outside transactions: records whose delivery is awaited, or that may get lost.
+
+use std::time::Duration;
+
+use rdkafka::message::OwnedHeaders;
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
+
+use crate::{Error, KafkaArgs};
+
+/// How long librdkafka tries to deliver a record before it says so.
+const DELIVERY_TIMEOUT: &str = "10000";
+
+/// A record to be produced.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Its partition, where that is not for the key to say.
+    pub partition: Option<i32>,
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its value.
+    pub value: Option<Vec<u8>>,
+    /// Its headers.
+    pub headers: Option<OwnedHeaders>,
+}
+
+/// A producer of one topic. Clones share it.
+#[derive(Clone)]
+pub struct Producer {
+    producer: FutureProducer,
+    topic: String,
+}
+
+impl std::fmt::Debug for Producer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Producer").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+impl Producer {
+    /// For records that must not get lost, doubled or reordered: idempotent, on all in-sync replicas.
+    ///
+    /// # Errors
+    /// When a setting is none.
+    pub fn durable(args: &KafkaArgs, topic: &str) -> Result<Self, Error> {
+        Self::new(
+            args,
+            topic,
+            &[("enable.idempotence", "true"), ("acks", "all"), ("queue.buffering.max.messages", "100000")],
+        )
+    }
+
+    /// For records that somebody waits for now and nobody misses later: at once, acknowledged by the leader only.
+    ///
+    /// # Errors
+    /// When a setting is none.
+    pub fn transient(args: &KafkaArgs, topic: &str) -> Result<Self, Error> {
+        Self::new(args, topic, &[("acks", "1"), ("message.max.bytes", "8388608")])
+    }
+
+    fn new(args: &KafkaArgs, topic: &str, settings: &[(&str, &str)]) -> Result<Self, Error> {
+        let mut config = args.client();
+        // A record does not wait for company: while one request is under way the next batch collects anyway.
+        config.set("linger.ms", "0").set("delivery.timeout.ms", DELIVERY_TIMEOUT);
+        for (name, value) in settings {
+            config.set(*name, *value);
+        }
+        let producer =
+            config.create().map_err(|error| Error::kafka(format!("setting up the producer of {topic}"), error))?;
+        Ok(Self { producer, topic: topic.to_owned() })
+    }
+
+    /// Hands a record over and returns at once; the future tells when it is in the log.
+    ///
+    /// # Errors
+    /// At once when the queue is full (nothing was sent); from the future when delivery failed, in which case the
+    /// record may still be in the log.
+    pub fn send(&self, record: &Record) -> Result<impl Future<Output = Result<(), Error>> + Send + use<>, Error> {
+        let mut message = FutureRecord::<[u8], [u8]>::to(&self.topic);
+        message.partition = record.partition;
+        message.key = record.key.as_deref();
+        message.payload = record.value.as_deref();
+        message.headers.clone_from(&record.headers);
+        let topic = self.topic.clone();
+        match self.producer.send_result(message) {
+            Ok(delivery) => Ok(async move {
+                match delivery.await {
+                    Ok(Ok(_)) => Ok(()),
+                    Ok(Err((error, _))) => Err(Error::kafka(format!("producing to {topic}"), error)),
+                    Err(_) => Err(Error::retry(format!("producing to {topic}"), "the producer was closed")),
+                }
+            }),
+            Err((error, _)) => Err(Error::kafka(format!("queueing a record for {topic}"), error)),
+        }
+    }
+
+    /// Waits until everything is delivered or given up.
+    ///
+    /// # Errors
+    /// When that takes longer than `timeout`. Blocks.
+    pub fn flush(&self, timeout: Duration) -> Result<(), Error> {
+        self.producer
+            .flush(timeout)
+            .map_err(|error| Error::kafka(format!("flushing the producer of {}", self.topic), error))
+    }
+}

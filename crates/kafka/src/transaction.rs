@@ -1,0 +1,170 @@
+//! A Kafka transaction as a value: records and consumed offsets, all or none.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::KafkaError;
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::{ClientContext, TopicPartitionList};
+
+use crate::{Error, KafkaArgs, Record};
+
+/// The broker aborts what is open for longer. A killed process's open transaction stops committed readers until
+/// its successor starts under the same id, or until this time is over.
+const TRANSACTION_TIMEOUT_MS: &str = "15000";
+
+/// After this a commit is given up and the producer with it. Longer than the broker's own timeout, so that a slow
+/// broker has decided by then.
+const COMMIT_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Initialising waits for the abort of what a predecessor left open.
+const INIT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long to let librdkafka work before looking again whether everything is delivered.
+const DRAIN_POLL: Duration = Duration::from_millis(1);
+
+/// A producer that writes in transactions only. For one thread; its calls block.
+///
+/// Whatever fails, replace the producer by a new one under the same id: librdkafka has no KIP-890, so a request that
+/// was given up on could otherwise still arrive and finish the next transaction.
+pub struct TransactionalProducer {
+    producer: BaseProducer<Deliveries>,
+}
+
+impl std::fmt::Debug for TransactionalProducer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TransactionalProducer").finish_non_exhaustive()
+    }
+}
+
+/// Keeps the first failed delivery.
+#[derive(Clone, Default)]
+struct Deliveries {
+    failed: Arc<Mutex<Option<KafkaError>>>,
+}
+
+impl ClientContext for Deliveries {}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
+        }
+    }
+}
+
+impl TransactionalProducer {
+    /// Connects under a stable id. A predecessor's open transaction is aborted, and the predecessor fenced.
+    ///
+    /// # Errors
+    /// When the brokers are away.
+    pub fn connect(args: &KafkaArgs, transactional_id: &str) -> Result<Self, Error> {
+        let operation = || format!("initialising the transactional producer {transactional_id}");
+        let producer: BaseProducer<Deliveries> = args
+            .client()
+            .set("transactional.id", transactional_id)
+            .set("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS)
+            // Records are handed over in bulk and committed at once: nothing to wait for.
+            .set("linger.ms", "0")
+            // Room for the largest outbox; a full queue is waited out in `send`.
+            .set("queue.buffering.max.messages", "200000")
+            // A dead letter carries the original, which may have the broker's default 1 MiB, and its headers.
+            .set("message.max.bytes", "2097152")
+            .create_with_context(Deliveries::default())
+            .map_err(|error| Error::kafka(operation(), error))?;
+        producer.init_transactions(INIT_TIMEOUT).map_err(|error| Error::kafka(operation(), error))?;
+        Ok(Self { producer })
+    }
+
+    /// Begins a transaction.
+    ///
+    /// # Errors
+    /// When the producer is fenced or failed.
+    pub fn begin(&mut self) -> Result<Transaction<'_>, Error> {
+        self.producer.begin_transaction().map_err(|error| Error::kafka("beginning a transaction", error))?;
+        Ok(Transaction { producer: &self.producer, deadline: Instant::now() + COMMIT_DEADLINE })
+    }
+}
+
+/// An open transaction. Dropped without a commit it stays open until the producer is replaced, which aborts it.
+#[must_use = "a transaction that is not committed is aborted with its producer"]
+pub struct Transaction<'a> {
+    producer: &'a BaseProducer<Deliveries>,
+    deadline: Instant,
+}
+
+impl std::fmt::Debug for Transaction<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transaction").field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}
+
+impl Transaction<'_> {
+    /// Adds a record.
+    ///
+    /// # Errors
+    /// When the record is too large, the producer fenced, or the deadline over.
+    pub fn send(&mut self, topic: &str, record: &Record) -> Result<(), Error> {
+        let failed = |error| Error::kafka(format!("producing to {topic}"), error);
+        let mut message = BaseRecord::<[u8], [u8]>::to(topic);
+        message.partition = record.partition;
+        message.key = record.key.as_deref();
+        message.payload = record.value.as_deref();
+        message.headers.clone_from(&record.headers);
+        loop {
+            match self.producer.send(message) {
+                Ok(()) => return Ok(()),
+                Err((error, unsent)) if is_queue_full(&error) && Instant::now() < self.deadline => {
+                    message = unsent;
+                    self.producer.poll(DRAIN_POLL);
+                }
+                Err((error, _)) => return Err(failed(error)),
+            }
+        }
+    }
+
+    /// Adds the consumed offsets and commits.
+    ///
+    /// # Errors
+    /// Whatever it is, the outcome may be open: replace the producer (which settles it) and go back to what is
+    /// committed then. [`crate::Recovery::AbortTransaction`] is normal when a rebalance came between.
+    pub fn commit(self, offsets: &TopicPartitionList, group: &ConsumerGroupMetadata) -> Result<(), Error> {
+        // The wrapper's own flush waits in steps of 100 ms while anything is in flight.
+        while self.producer.in_flight_count() > 0 {
+            if Instant::now() > self.deadline {
+                return Err(Error::retry("delivering a transaction's records", "the deadline is over"));
+            }
+            self.producer.poll(DRAIN_POLL);
+        }
+        let undelivered = self.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(error) = undelivered {
+            return Err(Error::kafka("delivering a transaction's records", error));
+        }
+        self.until_deadline("sending the offsets to a transaction", |timeout| {
+            self.producer.send_offsets_to_transaction(offsets, group, timeout)
+        })?;
+        self.until_deadline("committing a transaction", |timeout| self.producer.commit_transaction(timeout))
+    }
+
+    /// Repeats what librdkafka calls retriable: the same call again is what it asks for.
+    fn until_deadline(&self, operation: &str, call: impl Fn(Duration) -> Result<(), KafkaError>) -> Result<(), Error> {
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            match call(left.max(DRAIN_POLL)) {
+                Ok(()) => return Ok(()),
+                Err(KafkaError::Transaction(error)) if error.is_retriable() && !left.is_zero() => {
+                    self.producer.poll(DRAIN_POLL);
+                }
+                Err(error) => return Err(Error::kafka(operation, error)),
+            }
+        }
+    }
+}
+
+fn is_queue_full(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(rdkafka::error::RDKafkaErrorCode::QueueFull)
+}

@@ -1,0 +1,58 @@
+//! `/health/live`, `/health/ready` and `/metrics`.
+
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use warp::http::StatusCode;
+use warp::{Filter, Reply};
+
+use crate::{Metrics, Readiness, Shutdown};
+
+/// Where a service without an API of its own tells how it is.
+#[derive(Debug, Clone, clap::Args)]
+pub struct AdminArgs {
+    /// Address of health and metrics; port 0 takes a free one, which is logged
+    #[arg(long, env, default_value = "127.0.0.1:0")]
+    pub admin_listen: SocketAddr,
+}
+
+/// The three routes: alive (it answers), ready (200, or 503 with what is missing, a line each), metrics.
+pub fn health_and_metrics(
+    readiness: Readiness,
+    metrics: Metrics,
+) -> impl Filter<Extract = (warp::reply::Response,), Error = warp::Rejection> + Clone + Send + Sync + 'static {
+    let live = warp::path!("health" / "live").map(|| "alive\n".into_response());
+    let ready = warp::path!("health" / "ready").map(move || {
+        let missing = readiness.missing();
+        if missing.is_empty() {
+            "ready\n".into_response()
+        } else {
+            warp::reply::with_status(missing.join("\n") + "\n", StatusCode::SERVICE_UNAVAILABLE).into_response()
+        }
+    });
+    let metrics = warp::path!("metrics").map(move || {
+        warp::reply::with_header(metrics.render(), "content-type", "text/plain; version=0.0.4").into_response()
+    });
+    warp::get().and(live.or(ready).unify().or(metrics).unify())
+}
+
+/// Serves the routes until the shutdown.
+///
+/// # Errors
+/// When the address can't be had.
+pub async fn serve_admin(
+    args: &AdminArgs,
+    readiness: Readiness,
+    metrics: Metrics,
+    mut shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    let listener = tokio::net::TcpListener::bind(args.admin_listen)
+        .await
+        .with_context(|| format!("listening on {} (--admin-listen)", args.admin_listen))?;
+    tracing::info!(address = %listener.local_addr()?, "health and metrics");
+    let server = warp::serve(health_and_metrics(readiness, metrics))
+        .incoming(listener)
+        .graceful(async move { shutdown.requested().await });
+    tokio::spawn(server.run());
+    Ok(())
+}

@@ -1,0 +1,13 @@
+//! What every service of ours has besides its work: logs, metrics, health, an orderly end.
+
+mod admin;
+mod readiness;
+mod shutdown;
+mod startup;
+mod telemetry;
+
+pub use admin::{AdminArgs, health_and_metrics, serve_admin};
+pub use readiness::Readiness;
+pub use shutdown::{Shutdown, shutdown_signal};
+pub use startup::wait_for;
+pub use telemetry::{LogArgs, LogFormat, Metrics};
