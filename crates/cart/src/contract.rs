@@ -2,6 +2,17 @@
 
 use crate::{Aggregate, CartCommand, CartEvent, CartReply, PurchasedItem};
 
+/// Kept for ever: what happened can be computed again from these.
+const UNLIMITED: &[(&str, &str)] = &[("retention.ms", "-1"), ("retention.bytes", "-1")];
+
+/// A reply is wanted for seconds. One to a checkout tells every line: 1,000 of 900 bytes and room to spare.
+const REPLY_SETTINGS: &[(&str, &str)] =
+    &[("retention.ms", "600000"), ("segment.ms", "600000"), ("max.message.bytes", "8388608")];
+
+/// The settings of [`DEAD_LETTER_TOPIC`]: kept, with room for the largest command and its headers.
+pub const DEAD_LETTER_SETTINGS: &[(&str, &str)] =
+    &[("retention.ms", "-1"), ("retention.bytes", "-1"), ("max.message.bytes", "2097152")];
+
 /// A type that has an Avro schema in `schemas/`.
 pub trait Contract {
     /// Names the topic (with the prefix of the installation in front) and, with `-value` behind it, the subject
@@ -9,32 +20,39 @@ pub trait Contract {
     const TOPIC: &'static str;
     /// The schema's text.
     const SCHEMA: &'static str;
+    /// The topic's settings that differ from the broker's, for whoever makes it.
+    const SETTINGS: &'static [(&'static str, &'static str)];
 }
 
 impl Contract for CartCommand {
     const TOPIC: &'static str = "cart-commands";
     const SCHEMA: &'static str = include_str!("../../../schemas/cart-commands-value.avsc");
+    const SETTINGS: &'static [(&'static str, &'static str)] = UNLIMITED;
 }
 
 impl Contract for CartEvent {
     const TOPIC: &'static str = "cart-events";
     const SCHEMA: &'static str = include_str!("../../../schemas/cart-events-value.avsc");
+    const SETTINGS: &'static [(&'static str, &'static str)] = UNLIMITED;
 }
 
 impl Contract for CartReply {
     const TOPIC: &'static str = "cart-replies";
     const SCHEMA: &'static str = include_str!("../../../schemas/cart-replies-value.avsc");
+    const SETTINGS: &'static [(&'static str, &'static str)] = REPLY_SETTINGS;
 }
 
 impl Contract for PurchasedItem {
     const TOPIC: &'static str = "item-purchased";
     const SCHEMA: &'static str = include_str!("../../../schemas/item-purchased-value.avsc");
+    const SETTINGS: &'static [(&'static str, &'static str)] = UNLIMITED;
 }
 
 /// A snapshot stands on no topic, but its schema is registered as the others are, so that it may change as they do.
 impl Contract for Aggregate {
     const TOPIC: &'static str = "cart-snapshot";
     const SCHEMA: &'static str = include_str!("../../../schemas/cart-snapshot-value.avsc");
+    const SETTINGS: &'static [(&'static str, &'static str)] = &[];
 }
 
 /// Where commands go that nobody can decide: the original bytes, with the reason and the origin as headers.

@@ -20,6 +20,9 @@ const HEADER_LEN: usize = 5;
 /// sign of somebody feeding us ids.
 const SCHEMAS_MAX: usize = 1_000;
 
+/// The largest string, bytes or array of a value: as large as the largest record on any topic of ours.
+const ALLOCATION_MAX: usize = 8 << 20;
+
 /// Writes values of one type with one schema, and reads them with whichever schema wrote them.
 #[derive(Clone)]
 pub struct Codec<T> {
@@ -86,6 +89,8 @@ impl<T: Serialize + DeserializeOwned> Codec<T> {
     /// # Errors
     /// As [`Registry::register`]; also when the schema's text is none.
     pub async fn register(registry: &Registry, topic: &str, schema: &str) -> Result<Self, Error> {
+        // A length in garbage must not make the decoder ask for half a gigabyte, its default. Set once a process.
+        apache_avro::util::max_allocation_bytes(ALLOCATION_MAX);
         let failed = || format!("reading the schema of {topic}");
         let parsed = Schema::parse_str(schema).map_err(|error| Error::fatal(failed(), error))?;
         let id = registry.register(topic, schema).await?;

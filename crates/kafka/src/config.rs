@@ -2,6 +2,8 @@
 
 use rdkafka::ClientConfig;
 
+use crate::TopicSpec;
+
 /// How to reach Kafka and the schema registry.
 #[derive(Debug, Clone, clap::Args)]
 pub struct KafkaArgs {
@@ -32,6 +34,14 @@ pub struct TopicArgs {
     /// Copies of each partition; production wants 3, with min.insync.replicas=2
     #[arg(long, env, default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=9))]
     pub topic_replication: i32,
+}
+
+impl TopicArgs {
+    /// How the topic with this full name is to be.
+    #[must_use]
+    pub fn spec(&self, name: String, config: &'static [(&'static str, &'static str)]) -> TopicSpec {
+        TopicSpec { name, partitions: self.topic_partitions, replication: self.topic_replication, config }
+    }
 }
 
 fn property(text: &str) -> Result<(String, String), String> {

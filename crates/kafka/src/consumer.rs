@@ -196,6 +196,18 @@ impl GroupConsumer {
         Ok(partitions)
     }
 
+    /// Reads no more of a partition that we own. Its offset stays where it is.
+    ///
+    /// # Errors
+    /// When it is not ours.
+    pub fn pause(&self, partition: i32) -> Result<(), Error> {
+        let mut partitions = TopicPartitionList::new();
+        partitions.add_partition(&self.topic, partition);
+        self.consumer
+            .pause(&partitions)
+            .map_err(|error| Error::retry(format!("pausing {}/{partition}", self.topic), error))
+    }
+
     /// Goes on at `offset` of a partition that we own.
     ///
     /// # Errors

@@ -45,6 +45,16 @@ impl Error {
         Self { operation: operation.into(), recovery: Recovery::Fatal, source: source.into() }
     }
 
+    /// Whether another producer has taken over the transactional id (or the transaction outlived its time-out).
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        let kafka = self.source.downcast_ref::<KafkaError>();
+        matches!(
+            kafka.and_then(KafkaError::rdkafka_error_code),
+            Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
+        )
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn recovery(&self) -> Recovery {

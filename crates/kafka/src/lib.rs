@@ -23,6 +23,6 @@ pub use partitioner::partition_of;
 pub use producer::{Producer, Record};
 pub use rdkafka::Message;
 pub use rdkafka::consumer::ConsumerGroupMetadata;
-pub use rdkafka::message::{BorrowedMessage, Header, Headers, OwnedHeaders};
+pub use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Header, Headers, OwnedHeaders};
 pub use registry::Registry;
 pub use transaction::{Transaction, TransactionalProducer};

@@ -1,0 +1,101 @@
+//! The command line.
+
+use std::time::Duration;
+
+use cart::Limits;
+use cassandra::CassandraArgs;
+use kafka::{KafkaArgs, TopicArgs};
+use service::{AdminArgs, LogArgs};
+
+/// Decides cart commands in the order of their log: journals the events, answers, publishes the events.
+#[derive(Debug, clap::Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
+    #[command(flatten)]
+    pub(crate) args: Args,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Makes the topics, schemas, tables and first offsets that are not there yet, and ends
+    Setup(SetupArgs),
+}
+
+/// How to run.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pub(crate) kafka: KafkaArgs,
+    #[command(flatten)]
+    pub(crate) cassandra: CassandraArgs,
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+
+    /// Names this process among those of its group; a restart under the same name finishes what it left open
+    #[arg(long, env, default_value = "0")]
+    pub(crate) instance: String,
+
+    /// Workers in this process, each with its own share of the partitions
+    #[arg(long, env, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) workers: u16,
+
+    /// Most commands that are decided in one go
+    #[arg(long, env, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) batch_len_max: u32,
+
+    /// Most events that wait for their transaction; then deciding waits
+    #[arg(long, env, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=150_000))]
+    pub(crate) outbox_len_max: u32,
+
+    /// Least time between the starts of two transactions: less shows purchases sooner, more costs less
+    #[arg(long, env, default_value_t = 25, value_parser = clap::value_parser!(u64).range(0..=5_000))]
+    pub(crate) commit_interval_ms: u64,
+
+    /// Most carts in memory for each partition; the least recently used is loaded again when it is needed
+    #[arg(long, env, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) partition_carts_max: u32,
+
+    /// Most lines in a cart. The same for all instances, or the same command has two outcomes
+    #[arg(long, env, default_value_t = Limits::default().lines_max, value_parser = clap::value_parser!(i32).range(1..=5_000))]
+    pub(crate) cart_lines_max: i32,
+
+    /// A worker that is silent for so long loses its partitions to the others
+    #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1_000..=300_000))]
+    pub(crate) session_timeout_ms: u64,
+
+    /// How long to wait, at the start, for servers that do not answer and for `setup`
+    #[arg(long, env, default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=3_600))]
+    pub(crate) startup_timeout_s: u64,
+}
+
+impl Args {
+    pub(crate) fn limits(&self) -> Limits {
+        Limits { lines_max: self.cart_lines_max }
+    }
+
+    pub(crate) fn startup_timeout(&self) -> Duration {
+        Duration::from_secs(self.startup_timeout_s)
+    }
+}
+
+/// How to set up.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SetupArgs {
+    #[command(flatten)]
+    pub(crate) kafka: KafkaArgs,
+    #[command(flatten)]
+    pub(crate) topics: TopicArgs,
+    #[command(flatten)]
+    pub(crate) cassandra: CassandraArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+
+    /// Accept that cart-commands is another log than the recorded one, which goes on where the journal ends
+    #[arg(long)]
+    pub(crate) accept_new_log: bool,
+}

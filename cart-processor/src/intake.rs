@@ -1,0 +1,166 @@
+//! From a record of `cart-commands` to a command, or to a dead letter that says why it is none.
+
+use std::time::Duration;
+
+use cart::{CartCommand, LogEpoch, Position};
+use kafka::{BorrowedMessage, Codec, DecodeError, Header, Headers as _, Message as _, OwnedHeaders, Record};
+use tokio::runtime::Handle;
+
+/// The header in which ingest names the partition of `cart-replies` that it reads.
+pub(crate) const REPLY_PARTITION: &str = "reply-partition";
+const TRACE_PARENT: &str = "traceparent";
+
+/// Nobody waits longer for an answer. After that, a redelivered command is not decided again just to answer it.
+const ANSWER_HORIZON: Duration = Duration::from_secs(60);
+
+/// What a record is.
+#[derive(Debug)]
+pub(crate) enum Intake {
+    /// A command that belongs here.
+    Command(Box<Received>),
+    /// Something that nobody can decide.
+    DeadLetter {
+        /// Where it was read.
+        partition: i32,
+        /// Its offset.
+        offset: i64,
+        /// The original with its reason and origin, for the dead-letter topic.
+        letter: Record,
+    },
+}
+
+/// A command as it was read.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) partition: i32,
+    pub(crate) position: Position,
+    pub(crate) command: CartCommand,
+    /// The partition of `cart-replies` on which somebody still waits for the answer.
+    pub(crate) reply_to: Option<i32>,
+    pub(crate) trace_parent: Option<Box<[u8]>>,
+}
+
+impl Intake {
+    /// The partition and offset that it was read from.
+    pub(crate) fn origin(&self) -> (i32, i64) {
+        match self {
+            Self::Command(received) => (received.partition, received.position.offset()),
+            Self::DeadLetter { partition, offset, .. } => (*partition, *offset),
+        }
+    }
+}
+
+/// Why a record is no command for us.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("the value is null")]
+    NoValue,
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error("the key is not the cart id {cart_id} of the command")]
+    ForeignKey { cart_id: cart::CartId },
+    #[error("cart {cart_id} belongs to partition {belongs}: its producer does not partition as Java's clients do")]
+    Misplaced { cart_id: cart::CartId, belongs: i32 },
+}
+
+/// Reads records of one log.
+#[derive(Debug, Clone)]
+pub(crate) struct Reader {
+    pub(crate) commands: Codec<CartCommand>,
+    pub(crate) epoch: LogEpoch,
+    pub(crate) partitions: i32,
+    pub(crate) reply_partitions: i32,
+    pub(crate) runtime: Handle,
+}
+
+impl Reader {
+    /// What a record is. Fails only when the registry is away while a schema is not known yet.
+    pub(crate) fn read(&self, message: &BorrowedMessage<'_>) -> Result<Intake, kafka::Error> {
+        let (partition, offset) = (message.partition(), message.offset());
+        let command = match self.command(message)? {
+            Ok(command) => command,
+            Err(refusal) => {
+                metrics::counter!("processor_dead_letters_total").increment(1);
+                tracing::warn!(partition, offset, reason = %refusal, "dead letter");
+                return Ok(Intake::DeadLetter { partition, offset, letter: dead_letter(message, &refusal.to_string()) });
+            }
+        };
+        Ok(Intake::Command(Box::new(Received {
+            partition,
+            position: Position::new(self.epoch, offset),
+            command,
+            reply_to: self.reply_to(message),
+            trace_parent: header(message, TRACE_PARENT).map(Into::into),
+        })))
+    }
+
+    fn command(&self, message: &BorrowedMessage<'_>) -> Result<Result<CartCommand, Refusal>, kafka::Error> {
+        let Some(value) = message.payload() else { return Ok(Err(Refusal::NoValue)) };
+        let command = match self.commands.decode(value) {
+            Err(DecodeError::NotLearnt { id }) => {
+                self.runtime.block_on(self.commands.learn(id))?;
+                self.commands.decode(value)
+            }
+            result => result,
+        };
+        Ok(command.map_err(Refusal::from).and_then(|command| self.belongs_here(message, command)))
+    }
+
+    // Two partitions for one cart would be two orders of its commands.
+    fn belongs_here(&self, message: &BorrowedMessage<'_>, command: CartCommand) -> Result<CartCommand, Refusal> {
+        let cart_id = command.cart_id;
+        let mut text = [0; uuid_text::LEN];
+        let key = uuid_text::encode(cart_id, &mut text);
+        if message.key() != Some(key) {
+            return Err(Refusal::ForeignKey { cart_id });
+        }
+        let belongs = kafka::partition_of(key, self.partitions);
+        if belongs != message.partition() {
+            return Err(Refusal::Misplaced { cart_id, belongs });
+        }
+        Ok(command)
+    }
+
+    fn reply_to(&self, message: &BorrowedMessage<'_>) -> Option<i32> {
+        let partition: i32 = std::str::from_utf8(header(message, REPLY_PARTITION)?).ok()?.parse().ok()?;
+        let sent_at = message.timestamp().to_millis().and_then(|ms| u64::try_from(ms).ok())?;
+        let age = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH + Duration::from_millis(sent_at))
+            .unwrap_or_default();
+        (age < ANSWER_HORIZON && (0..self.reply_partitions).contains(&partition)).then_some(partition)
+    }
+}
+
+/// Ids as text on the stack: this runs once a record.
+mod uuid_text {
+    pub(super) const LEN: usize = 36;
+
+    pub(super) fn encode(cart_id: cart::CartId, buffer: &mut [u8; LEN]) -> &[u8] {
+        cart_id.as_uuid().hyphenated().encode_lower(buffer).as_bytes()
+    }
+}
+
+fn header<'a>(message: &'a BorrowedMessage<'_>, name: &str) -> Option<&'a [u8]> {
+    message.headers()?.iter().find(|header| header.key == name)?.value
+}
+
+/// The original record with its own headers and, behind them, why it is here and where it was.
+fn dead_letter(message: &BorrowedMessage<'_>, reason: &str) -> Record {
+    let timestamp = message.timestamp().to_millis().unwrap_or(-1);
+    let headers = message.headers().map_or_else(OwnedHeaders::new, kafka::BorrowedHeaders::detach);
+    let headers = [
+        ("dead-letter-reason", reason.to_owned()),
+        ("dead-letter-topic", message.topic().to_owned()),
+        ("dead-letter-partition", message.partition().to_string()),
+        ("dead-letter-offset", message.offset().to_string()),
+        ("dead-letter-timestamp", timestamp.to_string()),
+    ]
+    .iter()
+    .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
+    Record {
+        partition: None,
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: Some(headers),
+    }
+}

@@ -1,0 +1,12 @@
+//! Starts the cart-processor.
+
+use clap::Parser as _;
+
+// Batches are allocated on one thread and freed on another, which glibc's allocator does slowly.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    cart_processor::main(cart_processor::Cli::parse()).await
+}

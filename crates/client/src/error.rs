@@ -1,0 +1,122 @@
+//! Why there is no [`Outcome`](crate::Outcome), and whether the command can have been executed all the same.
+
+use reqwest::StatusCode;
+
+use crate::wire::Problem;
+
+/// No usable answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address is not an HTTP URL.
+    #[error("{url:?} is not the http:// URL of an ingest service")]
+    BaseUrl {
+        /// What was given.
+        url: String,
+    },
+    /// The HTTP client could not be set up.
+    #[error("setting up the HTTP client failed")]
+    Setup(#[source] reqwest::Error),
+    /// A header value (the idempotency key) has characters that no header may have, or the request is malformed.
+    #[error("the request could not be built")]
+    Request(#[source] reqwest::Error),
+    /// No connection: nothing was sent.
+    #[error("connecting to {url} failed")]
+    Connect {
+        /// The request's URL.
+        url: String,
+        /// The cause.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The connection was lost, or time ran out, before the whole answer was there.
+    #[error("{url} gave no answer")]
+    NoAnswer {
+        /// The request's URL.
+        url: String,
+        /// The cause.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// An answer that the contract does not know.
+    #[error("unexpected answer {status}: {excerpt}")]
+    UnexpectedAnswer {
+        /// The HTTP status.
+        status: StatusCode,
+        /// The beginning of the body.
+        excerpt: String,
+    },
+    /// A body that is not what the contract says for this status.
+    #[error("unreadable answer: {excerpt}")]
+    UnreadableAnswer {
+        /// The beginning of the body.
+        excerpt: String,
+        /// The cause.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A body longer than any answer can be.
+    #[error("an answer of more than {limit} bytes")]
+    AnswerTooLong {
+        /// How many bytes are read at most.
+        limit: usize,
+    },
+    /// A question (not a command) was refused.
+    #[error("refused: {}", .0.title)]
+    Refused(Problem),
+}
+
+/// Whether a command that got no outcome was executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Execution {
+    /// Certainly not.
+    NotExecuted,
+    /// Perhaps: only a retry with the same idempotency key is safe.
+    Unknown,
+}
+
+impl Error {
+    /// Whether the command can have been executed.
+    #[must_use]
+    pub fn execution(&self) -> Execution {
+        match self {
+            Self::BaseUrl { .. } | Self::Setup(_) | Self::Request(_) | Self::Connect { .. } | Self::Refused(_) => {
+                Execution::NotExecuted
+            }
+            Self::NoAnswer { .. }
+            | Self::UnexpectedAnswer { .. }
+            | Self::UnreadableAnswer { .. }
+            | Self::AnswerTooLong { .. } => Execution::Unknown,
+        }
+    }
+
+    /// Whether the same request can do better later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::NoAnswer { .. } => true,
+            Self::UnexpectedAnswer { status, .. } => {
+                status.is_server_error()
+                    || *status == StatusCode::REQUEST_TIMEOUT
+                    || *status == StatusCode::TOO_MANY_REQUESTS
+            }
+            Self::BaseUrl { .. }
+            | Self::Setup(_)
+            | Self::Request(_)
+            | Self::UnreadableAnswer { .. }
+            | Self::AnswerTooLong { .. }
+            | Self::Refused(_) => false,
+        }
+    }
+}
+
+/// An error with its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

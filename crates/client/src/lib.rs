@@ -1,0 +1,25 @@
+//! What talks to the cart service from outside, over HTTP only.
+//!
+//! - [`CartClient`]: one typed method a command, connections kept alive;
+//! - [`ids`]: the ids that members, products and vendors have on the wire;
+//! - [`replay`]: sends many commands, in order per member, and measures the answers.
+//!
+//! ```text
+//! CSV file ──┐
+//!            ├─▶ lanes (order per member) ─▶ attempts (retries, one key) ─▶ CartClient ─▶ ingest
+//! shop(seed)─┘        ▲                             │
+//!                     └────── settled ◀─────────────┴──▶ statistics, sent file
+//! ```
+//!
+//! Invariants: nothing here knows Kafka or a database; a command that may have been executed is never sent again under
+//! another key; a member's next command is sent only once the previous one is settled.
+
+mod cart_client;
+mod error;
+pub mod ids;
+pub mod replay;
+mod wire;
+
+pub use cart_client::{CartClient, ClientSettings, CommandOptions};
+pub use error::{Error, Execution};
+pub use wire::{Cart, Item, ItemChange, Outcome, Problem, Purchase};

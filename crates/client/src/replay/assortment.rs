@@ -1,0 +1,71 @@
+//! What the made-up shop sells: every product's name, price and vendor follow from its number and the seed.
+
+use rust_decimal::Decimal;
+
+use super::command::Action;
+
+const COLOURS: [&str; 8] = ["Red", "Blue", "Ivory", "Rosé", "Mint", "Silver", "\"Antique\"", "Pink, spotted"];
+const THINGS: [&str; 8] = ["teapot", "lantern", "cake stand", "doormat", "cushion", "alarm clock", "bunting", "mug"];
+
+/// The products by number.
+#[derive(Debug)]
+pub(crate) struct Assortment {
+    seed: u64,
+    vendors: u32,
+}
+
+impl Assortment {
+    pub(crate) fn new(seed: u64, vendors: u32) -> Self {
+        Self { seed, vendors }
+    }
+
+    /// A product's label.
+    pub(crate) fn product(product: u32) -> String {
+        format!("p{product}")
+    }
+
+    /// The command that adds a product.
+    pub(crate) fn add(&self, product: u32, quantity: i64) -> Action {
+        let bits = mix_bits(self.seed ^ u64::from(product).rotate_left(32));
+        let pick = |shift: u32| (bits >> shift & 7) as usize;
+        Action::Add {
+            product: Self::product(product),
+            vendor: format!("v{}", product % self.vendors),
+            name: format!("{} {} {product}", COLOURS[pick(0)], THINGS[pick(3)]),
+            price: price(bits >> 6),
+            quantity,
+        }
+    }
+}
+
+/// Mostly 0.01 to 100.00; one price in sixteen has four places, so that rounding anywhere shows.
+fn price(bits: u64) -> Decimal {
+    let amount = i64::try_from(1 + (bits >> 4) % 10_000).unwrap_or(1);
+    let places = if bits & 15 == 0 { 4 } else { 2 };
+    Decimal::new(amount, places)
+}
+
+/// The finaliser of SplitMix64 (Steele, Lea, Flood 2014): neighbouring numbers give unrelated bits.
+pub(crate) fn mix_bits(value: u64) -> u64 {
+    let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prices_are_positive_with_at_most_four_places() {
+        let assortment = Assortment::new(7, 3);
+        let mut fine = 0;
+        for product in 0..2_000 {
+            let Action::Add { price, .. } = assortment.add(product, 1) else { panic!("an add") };
+            assert!(price > Decimal::ZERO && price.scale() <= 4, "{price}");
+            fine += u32::from(price.scale() == 4);
+        }
+        assert!((60..200).contains(&fine), "{fine} of 2,000 prices have four places");
+    }
+}

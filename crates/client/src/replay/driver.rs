@@ -1,0 +1,224 @@
+//! The loop of a run: reads, sends, settles, until the source is at its end or something stops it.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use uuid::Uuid;
+
+use super::args::Args;
+use super::attempt::{Answer, Sender, Settled};
+use super::lanes::{Lanes, Planned};
+use super::pacer::{Pacer, Schedule};
+use super::progress::Progress;
+use super::report::Report;
+use super::sent::SentFile;
+use super::source::Source;
+use super::statistics::Statistics;
+use crate::error::chain;
+
+/// Why nothing more is sent before the source is at its end.
+#[derive(Debug)]
+enum Stop {
+    Interrupted,
+    /// What follows an unanswered command could not be judged.
+    Unanswered,
+    Failed(String),
+}
+
+/// Sends all commands of the source, or as many as it can before `shutdown` is done.
+///
+/// # Errors
+/// If the run can't begin: bad settings, a file that can't be opened or made. What goes wrong later is in the report.
+pub async fn run(args: &Args, shutdown: impl Future<Output = ()>) -> anyhow::Result<Report> {
+    let run_id = args.run_id.clone().unwrap_or_else(|| Uuid::new_v4().simple().to_string());
+    let sender = Sender::new(args, run_id.clone())?;
+    let mut run = Run::new(args)?;
+    run.progress.say(&format!("run id {run_id}, sending to {}", args.url.join(", ")));
+    let started_at = Instant::now();
+    run.schedule = args.rate.map(|rate| Schedule::new(started_at, rate.get()));
+    drive(&mut run, &sender, args, shutdown).await?;
+    let elapsed = run.last_settled_at.unwrap_or(started_at) - started_at;
+    Ok(run.finish(args, run_id, elapsed, &sender))
+}
+
+async fn drive(run: &mut Run, sender: &Sender, args: &Args, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let mut shutdown = pin!(shutdown);
+    let mut pacer = Pacer::start().context("starting the pacing thread failed")?;
+    let mut ticker = interval(run.progress.interval());
+    ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticker.reset();
+    let mut in_flight = FuturesUnordered::new();
+    loop {
+        // All futures are polled here, on one thread: a task for each would cost more than it gives.
+        while in_flight.len() < args.in_flight_max()
+            && let Some(planned) = run.next_to_send()
+        {
+            in_flight.push(sender.settle(planned));
+        }
+        if in_flight.is_empty() && (run.at_end || run.stop.is_some()) {
+            return Ok(());
+        }
+        let due = run.next_due().filter(|_| in_flight.len() < args.in_flight_max());
+        let drained_by = run.stopped_at.map(|at| at + run.drain_for);
+        tokio::select! {
+            biased;
+            Some(settled) = in_flight.next() => run.settle(&settled),
+            () = async { pacer.wait(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => {}
+            () = &mut shutdown, if run.stop.is_none() => run.stop_with(Stop::Interrupted),
+            _ = ticker.tick() => run.progress.show(&mut run.statistics, &sender.retries, in_flight.len()),
+            () = sleep_until(drained_by.unwrap_or_else(Instant::now).into()), if drained_by.is_some() => {
+                run.give_up();
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// What a run keeps.
+struct Run {
+    source: Source,
+    limit: u64,
+    read: u64,
+    at_end: bool,
+    schedule: Option<Schedule>,
+    lanes: Lanes,
+    statistics: Statistics,
+    sent: Option<SentFile>,
+    progress: Progress,
+    stop: Option<Stop>,
+    drain_for: Duration,
+    stopped_at: Option<Instant>,
+    last_settled_at: Option<Instant>,
+}
+
+impl Run {
+    fn new(args: &Args) -> anyhow::Result<Self> {
+        let source = Source::open(args)?;
+        let sent = args
+            .sent
+            .as_deref()
+            .map(|path| SentFile::create(path).with_context(|| format!("{} can't be written", path.display())));
+        Ok(Self {
+            source,
+            limit: args.limit.unwrap_or(u64::MAX),
+            read: 0,
+            at_end: false,
+            schedule: None,
+            lanes: Lanes::new(args.look_ahead.get()),
+            statistics: Statistics::new(),
+            sent: sent.transpose()?,
+            progress: Progress::start(args.commands_expected()),
+            stop: None,
+            drain_for: args.drain_for,
+            stopped_at: None,
+            last_settled_at: None,
+        })
+    }
+
+    /// The oldest command that may be sent now; reads on while all members that it has are busy.
+    fn next_to_send(&mut self) -> Option<Arc<Planned>> {
+        loop {
+            if self.stop.is_some() {
+                return None;
+            }
+            if let Some(planned) = self.lanes.take() {
+                return Some(planned);
+            }
+            if self.next_due().is_some_and(|due| due > Instant::now()) || !self.read_one() {
+                return None;
+            }
+        }
+    }
+
+    /// When the next command that is not read yet is due, if it may be read then.
+    fn next_due(&self) -> Option<Instant> {
+        let schedule = self.schedule.as_ref()?;
+        let wanted = !self.at_end && self.stop.is_none() && self.lanes.has_room();
+        wanted.then(|| schedule.due(self.read + 1))
+    }
+
+    fn read_one(&mut self) -> bool {
+        if self.at_end || !self.lanes.has_room() {
+            return false;
+        }
+        let command = if self.read < self.limit { self.source.next() } else { None };
+        match command {
+            Some(Ok(command)) => {
+                self.read += 1;
+                let due = self.schedule.map(|schedule| schedule.due(self.read));
+                self.lanes.offer(Planned { sequence: self.read, command, due });
+                true
+            }
+            Some(Err(error)) => {
+                self.at_end = true;
+                self.stop_with(Stop::Failed(format!("{}: {}", self.source, chain(&error))));
+                false
+            }
+            None => {
+                self.at_end = true;
+                false
+            }
+        }
+    }
+
+    fn settle(&mut self, settled: &Settled) {
+        self.last_settled_at = Some(Instant::now());
+        self.record(settled);
+        self.lanes.settle(&settled.planned.command.member);
+        match &settled.answer {
+            Answer::Accepted => {}
+            Answer::Refused { slug, detail } if slug == "invalid-header" => self.stop_with(Stop::Failed(format!(
+                "the service refuses a header ({detail}): start ingest with --allow-client-time, or use --no-send-time"
+            ))),
+            Answer::Refused { .. } => {}
+            Answer::Unanswered { .. } => self.stop_with(Stop::Unanswered),
+        }
+    }
+
+    fn record(&mut self, settled: &Settled) {
+        self.statistics.record(settled);
+        let Some(sent) = &mut self.sent else { return };
+        if let Err(error) = sent.write(&settled.planned.command, &settled.answer, settled.command_id) {
+            self.sent = None;
+            self.stop_with(Stop::Failed(chain(&error)));
+        }
+    }
+
+    /// The first reason counts.
+    fn stop_with(&mut self, stop: Stop) {
+        if self.stop.is_none() {
+            self.progress.say(&format!("stopping: waiting at most {:?} for what is in flight", self.drain_for));
+            self.stop = Some(stop);
+            self.stopped_at = Some(Instant::now());
+        }
+    }
+
+    /// What is still in flight stays unanswered.
+    fn give_up(&mut self) {
+        for planned in self.lanes.in_flight() {
+            let answer = Answer::Unanswered { reason: "given up when the run was ended".to_owned() };
+            self.record(&Settled { planned, answer, command_id: None, latency: Duration::ZERO });
+        }
+    }
+
+    fn finish(mut self, args: &Args, run_id: String, elapsed: Duration, sender: &Sender) -> Report {
+        self.progress.finish();
+        let mut report = Report::new(args, run_id, elapsed, &self.statistics, &sender.retries);
+        if let Some(Err(error)) = self.sent.take().map(SentFile::finish) {
+            report.failures.push(chain(&error));
+        }
+        match self.stop {
+            None => {}
+            Some(Stop::Interrupted) => report.interrupted = true,
+            Some(Stop::Unanswered) => report.failures.push("stopped at a command without an answer".to_owned()),
+            Some(Stop::Failed(reason)) => report.failures.push(reason),
+        }
+        report.judge(args);
+        report
+    }
+}

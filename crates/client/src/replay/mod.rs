@@ -1,0 +1,27 @@
+//! Replaying carts: many commands through HTTP, in order per member, with the answers measured.
+//!
+//! [`run`] is the whole of it; the binary only parses [`Args`], listens for signals and prints the [`Report`].
+
+mod args;
+mod assortment;
+mod attempt;
+pub mod command;
+pub mod csv_file;
+mod driver;
+mod lanes;
+mod pacer;
+mod progress;
+mod report;
+mod sent;
+pub mod shop;
+mod shop_args;
+#[cfg(test)]
+mod shop_tests;
+mod source;
+mod statistics;
+pub mod table;
+
+pub use args::Args;
+pub use driver::run;
+pub use report::{Count, Deviation, Latency, Report, RetryCounts};
+pub use shop_args::{Fault as ShopFault, Mix, MixError, ShopArgs};

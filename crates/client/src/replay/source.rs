@@ -1,0 +1,52 @@
+//! Where the commands come from.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use anyhow::{Context, ensure};
+
+use super::args::Args;
+use super::command::Command;
+use super::csv_file::{self, CsvFile};
+use super::shop::Shop;
+
+/// A file or the made-up shop.
+#[derive(Debug)]
+pub(crate) enum Source {
+    File(PathBuf, Box<CsvFile>),
+    Shop(Box<Shop>),
+}
+
+impl Source {
+    pub(crate) fn open(args: &Args) -> anyhow::Result<Self> {
+        if let Some(path) = &args.file {
+            let file = CsvFile::open(path).with_context(|| format!("{} can't be replayed", path.display()))?;
+            return Ok(Self::File(path.clone(), Box::new(file)));
+        }
+        ensure!(
+            !args.expect_no_refusals || args.shop.refused_share == 0.0,
+            "--expect-no-refusals can't be met by a shop that breaks the rules on purpose: add --refused-share 0"
+        );
+        Ok(Self::Shop(Box::new(Shop::new(&args.shop)?)))
+    }
+}
+
+impl Iterator for Source {
+    type Item = Result<Command, csv_file::Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::File(_, file) => file.next(),
+            Self::Shop(shop) => shop.next().map(Ok),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path, _) => path.display().fmt(f),
+            Self::Shop(_) => f.write_str("the made-up shop"),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Counts and latencies, recorded where the commands are settled: one thread, no locks.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use super::attempt::{Answer, Settled};
+use super::command::{ActionKind, Intended};
+use super::report::{Deviation, Latency};
+
+/// An hour in microseconds: longer than any retry goes on.
+const LATENCY_MAX_US: u64 = 3_600_000_000;
+
+/// How many refused commands are kept to be shown.
+const SHOWN_MAX: usize = 20;
+
+/// What was settled so far.
+#[derive(Debug)]
+pub(crate) struct Statistics {
+    pub(crate) settled: u64,
+    pub(crate) accepted: u64,
+    pub(crate) refused: u64,
+    pub(crate) unanswered: u64,
+    /// Outcomes that the made-up shop did not intend.
+    pub(crate) unintended: u64,
+    pub(crate) first_refused: Vec<Deviation>,
+    pub(crate) first_unintended: Vec<Deviation>,
+    pub(crate) first_unanswered: Vec<Deviation>,
+    counts: [BTreeMap<String, u64>; ActionKind::ALL.len()],
+    latency: [Histogram<u64>; ActionKind::ALL.len()],
+    recent: Histogram<u64>,
+}
+
+impl Statistics {
+    pub(crate) fn new() -> Self {
+        Self {
+            settled: 0,
+            accepted: 0,
+            refused: 0,
+            unanswered: 0,
+            unintended: 0,
+            first_refused: Vec::new(),
+            first_unintended: Vec::new(),
+            first_unanswered: Vec::new(),
+            counts: std::array::from_fn(|_| BTreeMap::new()),
+            latency: std::array::from_fn(|_| histogram()),
+            recent: histogram(),
+        }
+    }
+
+    pub(crate) fn record(&mut self, settled: &Settled) {
+        let kind = settled.planned.command.action.kind().index();
+        let (slug, reason) = match &settled.answer {
+            Answer::Accepted => ("accepted", ""),
+            Answer::Refused { slug, detail } => (slug.as_str(), detail.as_str()),
+            Answer::Unanswered { reason } => ("unanswered", reason.as_str()),
+        };
+        match self.counts[kind].get_mut(slug) {
+            Some(count) => *count += 1,
+            None => {
+                self.counts[kind].insert(slug.to_owned(), 1);
+            }
+        }
+        self.settled += 1;
+        let show = |list: &mut Vec<Deviation>| {
+            if list.len() < SHOWN_MAX {
+                list.push(Deviation::of(&settled.planned, slug, reason));
+            }
+        };
+        match settled.answer {
+            Answer::Accepted => self.accepted += 1,
+            Answer::Refused { .. } => {
+                self.refused += 1;
+                show(&mut self.first_refused);
+            }
+            Answer::Unanswered { .. } => {
+                // It has no latency: nobody knows how long the answer would have taken.
+                self.unanswered += 1;
+                show(&mut self.first_unanswered);
+                return;
+            }
+        }
+        let as_intended = match settled.planned.command.intended {
+            Intended::Anything => true,
+            Intended::Accepted => slug == "accepted",
+            Intended::Refused(intended) => slug == intended,
+        };
+        if !as_intended {
+            self.unintended += 1;
+            show(&mut self.first_unintended);
+        }
+        let latency_us = micros(settled.latency);
+        self.latency[kind].saturating_record(latency_us);
+        self.recent.saturating_record(latency_us);
+    }
+
+    /// Median and 99th percentile in microseconds since the last call.
+    pub(crate) fn take_recent(&mut self) -> Option<(u64, u64)> {
+        let some = !self.recent.is_empty();
+        let quantiles = some.then(|| (self.recent.value_at_quantile(0.5), self.recent.value_at_quantile(0.99)));
+        self.recent.reset();
+        quantiles
+    }
+
+    /// How often each action had each outcome.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (ActionKind, &str, u64)> {
+        ActionKind::ALL.into_iter().flat_map(|kind| {
+            self.counts[kind.index()].iter().map(move |(outcome, count)| (kind, outcome.as_str(), *count))
+        })
+    }
+
+    /// Latencies of one action, if it was ever answered.
+    pub(crate) fn latency_of(&self, kind: ActionKind) -> Option<Latency> {
+        Latency::of(&self.latency[kind.index()])
+    }
+
+    /// Latencies of all actions together.
+    pub(crate) fn latency(&self) -> Option<Latency> {
+        let mut all = histogram();
+        for histogram in &self.latency {
+            all += histogram;
+        }
+        Latency::of(&all)
+    }
+}
+
+/// Bounds and digits are constants that the type allows.
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_MAX_US, 3).expect("good constants")
+}
+
+fn micros(latency: Duration) -> u64 {
+    u64::try_from(latency.as_micros()).unwrap_or(LATENCY_MAX_US)
+}

@@ -1,0 +1,86 @@
+//! The report for people: what happened, how fast, and what was not as expected.
+
+use std::io::{self, Write};
+
+use comfy_table::presets::UTF8_BORDERS_ONLY;
+use comfy_table::{CellAlignment, Table};
+
+use super::report::{Deviation, Latency, Report};
+
+/// Writes the tables and the commands that deserve a look.
+///
+/// # Errors
+/// Of the writer.
+pub fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "{}\n{}", counts(report), latencies(report))?;
+    let retries = report.retries;
+    writeln!(
+        out,
+        "{} commands in {:.1} s: {:.0}/s  ({} loop, run id {})",
+        report.commands, report.elapsed_seconds, report.commands_per_second, report.load, report.run_id
+    )?;
+    writeln!(
+        out,
+        "retries: {} pending, {} unavailable, {} not executed, {} unknown",
+        retries.pending, retries.unavailable, retries.not_executed, retries.unknown
+    )?;
+    if report.interrupted {
+        writeln!(out, "interrupted: the rest of the source was not sent")?;
+    }
+    if !report.failures.is_empty() {
+        write_commands(out, "not answered", &report.first_unanswered, report.unanswered)?;
+        write_commands(out, "not as intended", &report.first_unintended, report.unintended)?;
+        if report.unintended == 0 {
+            write_commands(out, "refused", &report.first_refused, report.refused)?;
+        }
+    }
+    for failure in &report.failures {
+        writeln!(out, "FAILED: {failure}")?;
+    }
+    Ok(())
+}
+
+fn counts(report: &Report) -> Table {
+    let mut table = table(&["action", "outcome", "commands"], 2);
+    for count in &report.counts {
+        table.add_row([count.action, &count.outcome, &count.count.to_string()]);
+    }
+    table
+}
+
+fn latencies(report: &Report) -> Table {
+    let mut table = table(&["latency (ms)", "answers", "p50", "p95", "p99", "p99.9", "max"], 1);
+    let by_action = report.latency_by_action_us.iter().map(|(action, latency)| (*action, latency));
+    for (name, latency) in by_action.chain(report.latency_us.iter().map(|latency| ("all", latency))) {
+        let Latency { count, p50, p95, p99, p999, max, .. } = *latency;
+        let mut row = vec![name.to_owned(), count.to_string()];
+        row.extend([p50, p95, p99, p999, max].map(millis));
+        table.add_row(row);
+    }
+    table
+}
+
+fn table(header: &[&str], first_number: usize) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_BORDERS_ONLY).set_header(header.iter().copied());
+    for column in table.column_iter_mut().skip(first_number) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// Microseconds as milliseconds, exactly.
+pub(crate) fn millis(us: u64) -> String {
+    format!("{}.{:03}", us / 1_000, us % 1_000)
+}
+
+fn write_commands(out: &mut impl Write, what: &str, first: &[Deviation], all: u64) -> io::Result<()> {
+    if first.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "{what} (the first {} of {all}):", first.len())?;
+    for Deviation { sequence, time, member, action, outcome, reason } in first {
+        writeln!(out, "  {sequence} at {time}, member {member}: {action}: {outcome}: {reason}")?;
+    }
+    Ok(())
+}

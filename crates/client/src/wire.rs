@@ -1,0 +1,170 @@
+//! The JSON of the HTTP contract, and what an answer means.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::ids::{CartId, ProductId, VendorId};
+
+/// One line of a cart. Prices are exact decimals, strings in JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Item {
+    /// The product; a cart has at most one line of it.
+    pub product_id: ProductId,
+    /// Who sells it.
+    pub vendor_id: VendorId,
+    /// The product's name as the member saw it.
+    pub name: String,
+    /// Price of one piece.
+    pub price: Decimal,
+    /// How many pieces; the service refuses what is below one.
+    pub quantity: i64,
+}
+
+/// The answer to an accepted add, remove or adjust.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ItemChange {
+    /// The command's id, the same for every retry with the same idempotency key.
+    pub command_id: Uuid,
+    /// The cart.
+    pub cart_id: CartId,
+    /// The shopping session, which ends with its checkout.
+    pub session_id: Uuid,
+    /// The cart's sequence number after the change.
+    pub version: i64,
+    /// The item after the change; of a remove, the item that was removed.
+    pub item: Item,
+}
+
+/// The answer to an accepted checkout.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Purchase {
+    /// The command's id, the same for every retry with the same idempotency key.
+    pub command_id: Uuid,
+    /// The cart.
+    pub cart_id: CartId,
+    /// The session that was bought.
+    pub session_id: Uuid,
+    /// The cart's sequence number after the checkout.
+    pub version: i64,
+    /// What was bought.
+    pub items: Vec<Item>,
+    /// Sum of price times quantity.
+    pub total: Decimal,
+    /// The time of the purchase.
+    pub purchased_at: DateTime<Utc>,
+}
+
+/// A cart as it is now; one that nobody used yet is empty, at version 0.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cart {
+    /// The cart.
+    pub cart_id: CartId,
+    /// The open session, if there is one.
+    pub session_id: Option<Uuid>,
+    /// The cart's sequence number.
+    pub version: i64,
+    /// Its lines.
+    pub items: Vec<Item>,
+    /// Sum of price times quantity.
+    pub total: Decimal,
+}
+
+/// Problem details (RFC 9457): why a request was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Problem {
+    /// The problem type, `urn:cart:problem:<slug>`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The problem type in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What is wrong with this request.
+    #[serde(default)]
+    pub detail: String,
+    /// The command's id; only a cart that refused a command gives one.
+    #[serde(rename = "commandId")]
+    pub command_id: Option<Uuid>,
+}
+
+impl Problem {
+    const PREFIX: &str = "urn:cart:problem:";
+
+    /// The last part of the type: `item-already-in-cart`.
+    #[must_use]
+    pub fn slug(&self) -> &str {
+        self.kind.strip_prefix(Self::PREFIX).unwrap_or(&self.kind)
+    }
+}
+
+/// What the service said to a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome<T> {
+    /// Done.
+    Accepted(T),
+    /// Refused by the cart's rules or because of bad input. Nothing was changed.
+    Rejected(Problem),
+    /// In the log, but no outcome yet: a retry with the same key gives the outcome.
+    Pending {
+        /// The command's id.
+        command_id: Uuid,
+    },
+    /// Not executed, and it will not be.
+    Unavailable {
+        /// When the service asks to try again.
+        retry_after: Option<Duration>,
+    },
+}
+
+/// The body of a 202.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PendingBody {
+    pub(crate) command_id: Uuid,
+}
+
+/// The body of a PATCH.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AdjustBody {
+    pub(crate) adjust_by: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_price_is_a_string_with_its_own_places() {
+        let item = Item {
+            product_id: ProductId::of_product("85123A"),
+            vendor_id: VendorId::of_vendor("851"),
+            name: "HOLDER".to_owned(),
+            price: Decimal::new(2550, 3),
+            quantity: 6,
+        };
+        let json = serde_json::to_string(&item).expect("an item is JSON");
+        assert_eq!(
+            json,
+            r#"{"productId":"8c126bcf-f775-5898-bc4f-457befa0c02d","vendorId":"05f2dc43-27f3-542f-bdcb-58c02d91639c","name":"HOLDER","price":"2.550","quantity":6}"#
+        );
+        assert_eq!(serde_json::from_str::<Item>(&json).expect("it reads what it writes"), item);
+    }
+
+    #[test]
+    fn a_problem_has_a_slug_and_perhaps_a_command_id() {
+        let problem: Problem = serde_json::from_str(
+            r#"{"type":"urn:cart:problem:item-not-in-cart","title":"t","status":404,"detail":"d","instance":"x"}"#,
+        )
+        .expect("a problem without a command id");
+        assert_eq!((problem.slug(), problem.command_id), ("item-not-in-cart", None));
+    }
+}

@@ -1,0 +1,35 @@
+//! What the tests of `replay` have in common: a run against a service, and files that go away.
+
+use std::future::pending;
+use std::path::PathBuf;
+
+use clap::Parser;
+use client::replay::{Args, Report, run};
+use uuid::Uuid;
+
+use crate::service::Service;
+
+/// A file of this test, gone when it is over.
+pub(crate) struct TempFile(pub(crate) PathBuf);
+
+impl TempFile {
+    pub(crate) fn new(ending: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("client-{}{ending}", Uuid::new_v4())))
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        // It may never have been made.
+        std::fs::remove_file(&self.0).unwrap_or_default();
+    }
+}
+
+pub(crate) fn args(service: &Service, options: &str) -> Args {
+    let words = ["replay", "--url", &service.url, "--run-id", "test", "--retry-pause", "1ms"];
+    Args::try_parse_from(words.into_iter().chain(options.split_whitespace())).expect("good options")
+}
+
+pub(crate) async fn replay(service: &Service, options: &str) -> Report {
+    run(&args(service, options), pending()).await.expect("a run")
+}

@@ -1,0 +1,126 @@
+//! The journal: what has happened to every cart, the system of record.
+//!
+//! ```text
+//! cart_journal (cart_id, sequence_number)   one row an event, newest first
+//!   position, command_id                    the command that caused it, and where that stands
+//!   event                                   the very bytes that are published to cart-events
+//!   snapshot (static)                       the cart's state after some event, in one cell
+//! ```
+//!
+//! Every statement says `USING TIMESTAMP` of the command's position, and what it writes is a function of the log up
+//! to there. So whoever writes late writes the same again, or something older that loses. No locks.
+
+mod entry;
+mod error;
+mod read;
+mod write;
+
+use std::sync::Arc;
+
+use cart::contract::Contract;
+use cart::{Aggregate, CartEvent};
+use kafka::{Codec, Registry};
+use scylla::client::session::Session;
+use scylla::statement::prepared::PreparedStatement;
+
+pub use entry::Entry;
+pub use error::Error;
+
+// Rows are small and never change: default compaction does.
+const CREATE: &str = "CREATE TABLE IF NOT EXISTS cart_journal (\
+    cart_id uuid, sequence_number bigint, position bigint, command_id uuid, event blob, snapshot blob STATIC, \
+    PRIMARY KEY (cart_id, sequence_number)) WITH CLUSTERING ORDER BY (sequence_number DESC)";
+
+/// A snapshot is written at every checkout and when this many events have come since the last: a load reads at most
+/// so many rows beside it.
+pub const SNAPSHOT_EVERY: i64 = 32;
+
+/// The journal's table, prepared. Clones share the session.
+#[derive(Clone)]
+pub struct Journal {
+    session: Arc<Session>,
+    events: Codec<CartEvent>,
+    snapshots: Codec<Aggregate>,
+    statements: Arc<Statements>,
+}
+
+struct Statements {
+    snapshot: PreparedStatement,
+    newest: PreparedStatement,
+    after: PreparedStatement,
+    range: PreparedStatement,
+    insert: PreparedStatement,
+    insert_snapshot: PreparedStatement,
+}
+
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Journal").finish_non_exhaustive()
+    }
+}
+
+impl Journal {
+    /// Makes the table if it is not there.
+    ///
+    /// # Errors
+    /// When Cassandra is away.
+    pub async fn setup(session: &Session) -> Result<(), Error> {
+        session.query_unpaged(CREATE, ()).await.map_err(|error| Error::new("creating table cart_journal", error))?;
+        Ok(())
+    }
+
+    /// Prepares the statements and registers the schemas of what the table holds.
+    ///
+    /// # Errors
+    /// When Cassandra or the registry is away, or there is no table.
+    pub async fn open(session: Arc<Session>, registry: &Registry) -> Result<Self, Error> {
+        let codec = |error| Error::new("registering the journal's schemas", error);
+        let events = Codec::register(registry, CartEvent::TOPIC, CartEvent::SCHEMA).await.map_err(codec)?;
+        let snapshots = Codec::register(registry, Aggregate::TOPIC, Aggregate::SCHEMA).await.map_err(codec)?;
+        let statements = Arc::new(Statements {
+            snapshot: prepare(&session, "SELECT snapshot FROM cart_journal WHERE cart_id = ? LIMIT 1").await?,
+            newest: prepare(
+                &session,
+                &format!(
+                    "SELECT sequence_number, position, command_id, event FROM cart_journal WHERE cart_id = ? LIMIT {SNAPSHOT_EVERY}"
+                ),
+            )
+            .await?,
+            after: prepare(
+                &session,
+                "SELECT sequence_number, position, command_id, event FROM cart_journal \
+                 WHERE cart_id = ? AND sequence_number > ? ORDER BY sequence_number ASC",
+            )
+            .await?,
+            range: prepare(
+                &session,
+                "SELECT sequence_number, position, command_id, event FROM cart_journal \
+                 WHERE cart_id = ? AND sequence_number >= ? AND sequence_number < ? ORDER BY sequence_number ASC",
+            )
+            .await?,
+            insert: prepare(
+                &session,
+                "INSERT INTO cart_journal (cart_id, sequence_number, position, command_id, event) VALUES (?, ?, ?, ?, ?) \
+                 USING TIMESTAMP ?",
+            )
+            .await?,
+            insert_snapshot: prepare(&session, "INSERT INTO cart_journal (cart_id, snapshot) VALUES (?, ?) USING TIMESTAMP ?")
+                .await?,
+        });
+        Ok(Self { session, events, snapshots, statements })
+    }
+
+    /// The codec of the events: what is journalled is what it wrote.
+    #[must_use]
+    pub fn codec(&self) -> &Codec<CartEvent> {
+        &self.events
+    }
+}
+
+async fn prepare(session: &Session, statement: &str) -> Result<PreparedStatement, Error> {
+    let mut prepared =
+        session.prepare(statement).await.map_err(|error| Error::new(format!("preparing '{statement}'"), error))?;
+    // Each writes what it has always written at that timestamp: trying again is right.
+    prepared.set_is_idempotent(true);
+    Ok(prepared)
+}

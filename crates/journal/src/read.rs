@@ -1,0 +1,166 @@
+//! Loading a cart, and reading its history.
+
+use cart::{Aggregate, CartEvent, CartId, Position, RememberedCommand};
+use futures::{TryStreamExt as _, try_join};
+use kafka::{Codec, DecodeError};
+use scylla::statement::prepared::PreparedStatement;
+use uuid::Uuid;
+
+use crate::{Entry, Error, Journal};
+
+type Row = (i64, i64, Uuid, Vec<u8>);
+
+impl From<Row> for Entry {
+    fn from((sequence_number, position, command_id, bytes): Row) -> Self {
+        Self {
+            sequence_number: sequence_number.into(),
+            position: position.into(),
+            command_id: command_id.into(),
+            bytes,
+        }
+    }
+}
+
+impl Journal {
+    /// A cart as it is now. One round trip, whatever its age: the snapshot and the newest rows are asked for together.
+    ///
+    /// # Errors
+    /// When Cassandra is away, or holds what can't be read.
+    pub async fn load(&self, cart_id: CartId) -> Result<Aggregate, Error> {
+        // Not one query: a static column would come once a row.
+        let (snapshot, newest) = try_join!(self.snapshot(cart_id), self.newest(cart_id))?;
+        let mut cart = snapshot.unwrap_or_else(|| Aggregate::new(cart_id));
+        let known = cart.sequence_number();
+        let oldest = newest.last().map_or(known, |entry| entry.sequence_number);
+        if oldest > known.next() {
+            // The rows do not join the snapshot (it could not be read, or its writer died): read all that follow it.
+            for entry in self.entries(&self.statements.after, (cart_id.as_uuid(), known.get())).await? {
+                cart.apply(&self.event(&entry).await?);
+            }
+            return Ok(cart);
+        }
+        for entry in newest.iter().rev().filter(|entry| entry.sequence_number > known) {
+            cart.apply(&self.event(entry).await?);
+        }
+        Ok(cart)
+    }
+
+    /// A cart as it was before the command at `position`.
+    ///
+    /// # Errors
+    /// As [`Journal::load`].
+    pub async fn load_before(&self, cart_id: CartId, position: Position) -> Result<Aggregate, Error> {
+        let snapshot = self.snapshot(cart_id).await?.filter(|cart| cart.position() < position);
+        let mut cart = snapshot.unwrap_or_else(|| Aggregate::new(cart_id));
+        let after = (cart_id.as_uuid(), cart.sequence_number().get());
+        for entry in self.entries(&self.statements.after, after).await? {
+            if entry.position < position {
+                cart.apply(&self.event(&entry).await?);
+            }
+        }
+        Ok(cart)
+    }
+
+    /// What a cart's commands from `position` on made, oldest first.
+    ///
+    /// # Errors
+    /// As [`Journal::load`].
+    pub async fn since(&self, cart_id: CartId, position: Position) -> Result<Vec<Entry>, Error> {
+        // Newest first, since that is what is asked for; stops at the first that is older.
+        let newest = self.newest(cart_id).await?;
+        let mut entries = if newest.last().is_some_and(|oldest| oldest.position >= position) {
+            self.entries(&self.statements.after, (cart_id.as_uuid(), 0_i64)).await?
+        } else {
+            newest.into_iter().rev().collect()
+        };
+        entries.retain(|entry| entry.position >= position);
+        Ok(entries)
+    }
+
+    /// The events that an accepted command made.
+    ///
+    /// # Errors
+    /// As [`Journal::load`].
+    pub async fn events_of(&self, cart_id: CartId, command: &RememberedCommand) -> Result<Vec<CartEvent>, Error> {
+        let first = command.first_sequence_number.get();
+        let range = (cart_id.as_uuid(), first, first + i64::from(command.event_count));
+        let entries = self.entries(&self.statements.range, range).await?;
+        let mut events = Vec::with_capacity(entries.len());
+        for entry in &entries {
+            events.push(self.event(entry).await?);
+        }
+        Ok(events)
+    }
+
+    /// The event of an entry.
+    ///
+    /// # Errors
+    /// When it can't be read: the registry is away, or the event is newer than this program.
+    pub async fn event(&self, entry: &Entry) -> Result<CartEvent, Error> {
+        let failed = |error| Error::new(format!("reading event {} of a journal", entry.sequence_number), error);
+        decode(&self.events, &entry.bytes).await.map_err(failed)
+    }
+
+    async fn snapshot(&self, cart_id: CartId) -> Result<Option<Aggregate>, Error> {
+        let operation = || format!("reading the snapshot of cart {cart_id}");
+        let row = self
+            .session
+            .execute_unpaged(&self.statements.snapshot, (cart_id.as_uuid(),))
+            .await
+            .map_err(|error| Error::new(operation(), error))?
+            .into_rows_result()
+            .map_err(|error| Error::new(operation(), error))?
+            .maybe_first_row::<(Option<Vec<u8>>,)>()
+            .map_err(|error| Error::new(operation(), error))?;
+        let Some((Some(bytes),)) = row else { return Ok(None) };
+        match decode(&self.snapshots, &bytes).await {
+            Ok(cart) => Ok(Some(cart)),
+            // It only saves reading; the rows say the same.
+            Err(error) => {
+                tracing::warn!(%cart_id, error, "a snapshot can't be read, reading the whole journal instead");
+                Ok(None)
+            }
+        }
+    }
+
+    async fn newest(&self, cart_id: CartId) -> Result<Vec<Entry>, Error> {
+        let operation = || format!("reading the newest events of cart {cart_id}");
+        let result = self
+            .session
+            .execute_unpaged(&self.statements.newest, (cart_id.as_uuid(),))
+            .await
+            .map_err(|error| Error::new(operation(), error))?
+            .into_rows_result()
+            .map_err(|error| Error::new(operation(), error))?;
+        let rows = result.rows::<Row>().map_err(|error| Error::new(operation(), error))?;
+        rows.map(|row| row.map(Entry::from).map_err(|error| Error::new(operation(), error))).collect()
+    }
+
+    async fn entries(
+        &self,
+        statement: &PreparedStatement,
+        values: impl scylla::serialize::row::SerializeRow,
+    ) -> Result<Vec<Entry>, Error> {
+        const OPERATION: &str = "reading a cart's journal";
+        let pager = self.session.execute_iter(statement.clone(), values).await;
+        let rows = pager
+            .map_err(|error| Error::new(OPERATION, error))?
+            .rows_stream::<Row>()
+            .map_err(|error| Error::new(OPERATION, error))?;
+        rows.map_ok(Entry::from).try_collect().await.map_err(|error| Error::new(OPERATION, error))
+    }
+}
+
+/// Decodes, after fetching the schema if it is not known yet. The error is text: it ends in an [`Error`].
+async fn decode<T>(codec: &Codec<T>, bytes: &[u8]) -> Result<T, String>
+where
+    T: serde::Serialize + serde::de::DeserializeOwned,
+{
+    match codec.decode(bytes) {
+        Err(DecodeError::NotLearnt { id }) => {
+            codec.learn(id).await.map_err(|error| error.to_string())?;
+            codec.decode(bytes).map_err(|error| error.to_string())
+        }
+        result => result.map_err(|error| error.to_string()),
+    }
+}
