@@ -82,7 +82,11 @@ impl Reader {
             Err(refusal) => {
                 metrics::counter!("processor_dead_letters_total").increment(1);
                 tracing::warn!(partition, offset, reason = %refusal, "dead letter");
-                return Ok(Intake::DeadLetter { partition, offset, letter: dead_letter(message, &refusal.to_string()) });
+                return Ok(Intake::DeadLetter {
+                    partition,
+                    offset,
+                    letter: dead_letter(message, &refusal.to_string()),
+                });
             }
         };
         Ok(Intake::Command(Box::new(Received {

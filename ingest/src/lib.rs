@@ -1,1 +1,30 @@
-//! stub
+//! Ingest: HTTP in, commands out, replies back.
+//!
+//! ```text
+//! request ─▶ routes ─▶ request (shape) ─▶ commands ─▶ cart-commands
+//!              │                             │ waits by command id
+//! response ◀───┴── answer ◀── replies ◀──────┴─────── cart-replies
+//! GET /cart ─▶ journal (Cassandra)
+//! ```
+//!
+//! What holds:
+//!
+//! - A waiter is registered before its command is produced, so no reply comes too early.
+//! - A command is answered with what the log made of it. Without an answer in time it is 202: the command is in the
+//!   log, and a retry under the same idempotency key gets the first outcome.
+//! - 503 means that the command was not produced and will not be. When that can't be known it is 504.
+//! - No cart rule is here: only shapes and ranges are checked.
+
+mod answer;
+mod args;
+mod commands;
+mod problem;
+mod replies;
+mod request;
+mod routes;
+mod run;
+mod server;
+mod setup;
+
+pub use args::{Args, Cli};
+pub use run::{main, run};

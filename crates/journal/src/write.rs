@@ -16,7 +16,11 @@ enum Values<'a> {
 }
 
 impl SerializeRow for Values<'_> {
-    fn serialize(&self, ctx: &RowSerializationContext<'_>, writer: &mut RowWriter<'_>) -> Result<(), SerializationError> {
+    fn serialize(
+        &self,
+        ctx: &RowSerializationContext<'_>,
+        writer: &mut RowWriter<'_>,
+    ) -> Result<(), SerializationError> {
         match self {
             Self::Event(values) => values.serialize(ctx, writer),
             Self::Snapshot(values) => values.serialize(ctx, writer),

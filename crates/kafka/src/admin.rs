@@ -128,7 +128,8 @@ impl Admin {
         Ok(LogIdentity { cluster_id, topic_id, partitions })
     }
 
-    /// The first offset of each partition, and the one behind its last record.
+    /// The first offset of each partition, and the one behind its last record; the one where the first open transaction
+    /// begins, if there is one.
     ///
     /// # Errors
     /// As [`Admin::partitions`].
@@ -141,6 +142,45 @@ impl Admin {
                     .map_err(|error| Error::kafka(format!("asking for the end of {topic}/{partition}"), error))
             })
             .collect()
+    }
+
+    /// The offset that a group has committed in each partition of `topic`; `None` where it has committed none.
+    ///
+    /// # Errors
+    /// As [`Admin::partitions`]; waits for a transaction that commits offsets right now.
+    pub fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<i64>>, Error> {
+        let failed = |error| Error::kafka(format!("asking for the committed offsets of group {group}"), error);
+        let consumer: BaseConsumer = self.args.client().set("group.id", group).create().map_err(failed)?;
+        let mut partitions = TopicPartitionList::new();
+        partitions.add_partition_range(topic, 0, self.partitions(topic)? - 1);
+        let committed = consumer.committed_offsets(partitions, REQUEST_TIMEOUT).map_err(failed)?;
+        let offset = |offset| if let Offset::Offset(offset) = offset { Some(offset) } else { None };
+        Ok(committed.elements().iter().map(|element| offset(element.offset())).collect())
+    }
+
+    /// Whether a transaction is open on `topic`: then there are records that readers of committed ones do not see yet.
+    ///
+    /// # Errors
+    /// As [`Admin::partitions`].
+    pub fn has_open_transaction(&self, topic: &str) -> Result<bool, Error> {
+        // What a client is told as the end depends on what it may read; our other clients read committed records.
+        let operation = || format!("asking for the end of {topic}");
+        let uncommitted: BaseConsumer = self
+            .args
+            .client()
+            .set("group.id", format!("{topic}-reader"))
+            .set("isolation.level", "read_uncommitted")
+            .create()
+            .map_err(|error| Error::kafka(operation(), error))?;
+        for (partition, (_, stable_end)) in (0..).zip(self.watermarks(topic)?) {
+            let (_, end) = uncommitted
+                .fetch_watermarks(topic, partition, REQUEST_TIMEOUT)
+                .map_err(|error| Error::kafka(operation(), error))?;
+            if end > stable_end {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Commits the beginning of `topic` for a group that has no offsets there and whose `output` has no record yet.

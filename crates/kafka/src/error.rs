@@ -30,18 +30,12 @@ impl Error {
     }
 
     /// Something that mends itself in time.
-    pub(crate) fn retry(
-        operation: impl Into<String>,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
+    pub fn retry(operation: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self { operation: operation.into(), recovery: Recovery::Retry, source: source.into() }
     }
 
     /// Something that only a person can mend.
-    pub(crate) fn fatal(
-        operation: impl Into<String>,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
+    pub fn fatal(operation: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self { operation: operation.into(), recovery: Recovery::Fatal, source: source.into() }
     }
 

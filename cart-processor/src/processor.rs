@@ -1,0 +1,374 @@
+//! The loop of one worker. All retries and all commits of deciding are here.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use cart::{CartId, Limits, Position};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use journal::Journal;
+use kafka::{AssignmentEvent, GroupConsumer, Recovery};
+use service::{Readiness, Shutdown};
+use tokio::runtime::Handle;
+
+use crate::batch::{self, CartWork};
+use crate::history::{History, LogRewritten};
+use crate::intake::{Intake, Reader, Received};
+use crate::outbox::Outbox;
+use crate::partition::Partition;
+use crate::publisher::{Parcel, Publisher};
+use crate::reply::Replies;
+
+/// How long a poll waits for a record when there is nothing else to do. A shutdown waits for it too.
+const IDLE_POLL: Duration = Duration::from_millis(100);
+
+/// How long a poll waits while events wait for their transaction.
+const BUSY_POLL: Duration = Duration::from_millis(2);
+
+/// Requests to Cassandra that one worker has under way: what it answers fastest (16 in flight 4,300 rows/s, 128: 7,900).
+const CASSANDRA_CONCURRENCY: usize = 128;
+
+/// The pause after the first failure in a row, doubled up to the second figure.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// A worker: one member of the group, with its share of the partitions. For one thread.
+pub(crate) struct Worker {
+    pub(crate) name: String,
+    pub(crate) consumer: GroupConsumer,
+    pub(crate) publisher: Publisher,
+    pub(crate) reader: Reader,
+    pub(crate) journal: Journal,
+    pub(crate) replies: Replies,
+    pub(crate) settings: Settings,
+    pub(crate) runtime: Handle,
+    pub(crate) readiness: Readiness,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) state: State,
+}
+
+/// What a worker may use.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    pub(crate) limits: Limits,
+    pub(crate) batch_len_max: usize,
+    pub(crate) outbox_len_max: usize,
+    pub(crate) partition_carts_max: usize,
+    pub(crate) commit_interval: Duration,
+}
+
+/// What a worker has in memory: all of it can be had again from the log and the journal.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    partitions: HashMap<i32, Partition>,
+    outbox: Outbox,
+    submitted_at: Option<Instant>,
+    /// Partitions whose log was rewritten. They stay stopped until somebody has looked at it.
+    stopped: HashSet<i32>,
+    failures: u32,
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Kafka(#[from] kafka::Error),
+    #[error(transparent)]
+    Journal(#[from] journal::Error),
+    #[error("partition {partition} is stopped")]
+    LogRewritten {
+        partition: i32,
+        #[source]
+        source: LogRewritten,
+    },
+}
+
+impl Error {
+    fn recovery(&self) -> Recovery {
+        match self {
+            Self::Kafka(error) => error.recovery(),
+            Self::Journal(_) | Self::LogRewritten { .. } => Recovery::Retry,
+        }
+    }
+}
+
+impl Worker {
+    /// Works until the shutdown, then publishes what is decided. Ends early only with what nobody can mend.
+    pub(crate) fn run(mut self) -> Result<(), Error> {
+        while !self.shutdown.is_requested() {
+            match self.step() {
+                Ok(()) => {
+                    self.state.failures = 0;
+                    self.readiness.up(&self.name);
+                }
+                Err(error) => self.recover(error)?,
+            }
+        }
+        self.finish()
+    }
+
+    fn step(&mut self) -> Result<(), Error> {
+        let batch = self.poll()?;
+        if !batch.is_empty() {
+            self.process(batch)?;
+        }
+        self.publish()
+    }
+
+    /// What is there now, up to the limit.
+    fn poll(&mut self) -> Result<Vec<Intake>, Error> {
+        let is_idle = self.state.outbox.is_empty() && !self.publisher.is_busy();
+        let mut wait = if is_idle { IDLE_POLL } else { BUSY_POLL };
+        let mut batch: Vec<Intake> = Vec::new();
+        while batch.len() < self.settings.batch_len_max {
+            let intake = match self.consumer.poll(wait) {
+                Ok(message) => message.map(|message| self.reader.read(&message)).transpose()?,
+                // librdkafka mends connections by itself and tells what it met.
+                Err(error) if error.recovery() == Recovery::Retry => None,
+                Err(error) => return Err(error.into()),
+            };
+            self.follow_assignment(&mut batch)?;
+            let Some(intake) = intake else { break };
+            batch.push(intake);
+            wait = Duration::ZERO;
+        }
+        Ok(batch)
+    }
+
+    /// Forgets what belongs to partitions that went, before anything more is done with it.
+    fn follow_assignment(&mut self, batch: &mut Vec<Intake>) -> Result<(), Error> {
+        for event in self.consumer.assignment_events() {
+            match event {
+                AssignmentEvent::Assigned(partitions) => {
+                    for partition in partitions {
+                        self.state.partitions.insert(partition, Partition::default());
+                        if self.state.stopped.contains(&partition) {
+                            self.consumer.pause(partition)?;
+                        }
+                    }
+                }
+                AssignmentEvent::Revoked(partitions) => {
+                    batch.retain(|intake| !partitions.contains(&intake.origin().0));
+                    for partition in partitions {
+                        self.state.partitions.remove(&partition);
+                        self.state.outbox.forget(partition);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn process(&mut self, batch: Vec<Intake>) -> Result<(), Error> {
+        let started_at = Instant::now();
+        let next: HashMap<i32, i64> = batch
+            .iter()
+            .map(Intake::origin)
+            .filter(|(partition, _)| !self.state.stopped.contains(partition))
+            .map(|(partition, offset)| (partition, offset + 1))
+            .collect();
+        metrics::histogram!("processor_batch_len").record(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
+        metrics::counter!("processor_commands_total").increment(batch.len() as u64);
+        let mut commands = Vec::with_capacity(batch.len());
+        for intake in batch {
+            match intake {
+                Intake::Command(received) if next.contains_key(&received.partition) => commands.push(*received),
+                Intake::DeadLetter { partition, letter, .. } if next.contains_key(&partition) => {
+                    self.state.outbox.push_dead_letter(partition, letter);
+                }
+                Intake::Command(_) | Intake::DeadLetter { .. } => {}
+            }
+        }
+        let carts = batch::by_cart(commands);
+        let runtime = self.runtime.clone();
+        runtime.block_on(self.load(&carts))?;
+        let histories = runtime.block_on(self.histories(&carts))?;
+        let works = self.decide(carts, histories)?;
+        crate::crash_point!("processor-before-journal");
+        let works = runtime.block_on(self.journal_and_reply(works))?;
+        crate::crash_point!("processor-after-journal");
+        for work in works {
+            self.hand_over(work);
+        }
+        for (partition, offset) in next {
+            self.state.outbox.advance(partition, offset);
+        }
+        for partition in self.state.partitions.values_mut() {
+            partition.trim(self.settings.partition_carts_max);
+        }
+        metrics::histogram!("processor_batch_seconds").record(started_at.elapsed());
+        Ok(())
+    }
+
+    /// Loads the carts that are not in memory, at the same time.
+    async fn load(&mut self, carts: &[(CartId, Vec<Received>)]) -> Result<(), journal::Error> {
+        let unknown: Vec<_> = carts
+            .iter()
+            .map(|(cart_id, commands)| (*cart_id, commands[0].partition))
+            .filter(|(cart_id, partition)| !self.state.partitions.entry(*partition).or_default().contains(*cart_id))
+            .collect();
+        let journal = &self.journal;
+        let mut loaded = stream::iter(unknown)
+            .map(|(cart_id, partition)| async move { journal.load(cart_id).await.map(|cart| (partition, cart)) })
+            .buffer_unordered(CASSANDRA_CONCURRENCY);
+        while let Some((partition, cart)) = loaded.try_next().await? {
+            self.state.partitions.entry(partition).or_default().insert(cart);
+        }
+        Ok(())
+    }
+
+    /// What the journal says of the commands that were decided before.
+    async fn histories(
+        &mut self,
+        carts: &[(CartId, Vec<Received>)],
+    ) -> Result<HashMap<CartId, History>, journal::Error> {
+        let mut redelivered: Vec<(CartId, Position)> = Vec::new();
+        for (cart_id, commands) in carts {
+            let first = &commands[0];
+            let newest = self.state.partitions.get_mut(&first.partition).and_then(|carts| carts.cart(*cart_id));
+            if newest.is_some_and(|cart| first.position <= cart.position()) {
+                redelivered.push((*cart_id, first.position));
+            }
+        }
+        metrics::counter!("processor_carts_redelivered_total").increment(redelivered.len() as u64);
+        let journal = &self.journal;
+        stream::iter(redelivered)
+            .map(|(cart_id, position)| async move {
+                journal.since(cart_id, position).await.map(|entries| (cart_id, History::new(entries)))
+            })
+            .buffer_unordered(CASSANDRA_CONCURRENCY)
+            .try_collect()
+            .await
+    }
+
+    fn decide(
+        &mut self,
+        carts: Vec<(CartId, Vec<Received>)>,
+        mut histories: HashMap<CartId, History>,
+    ) -> Result<Vec<CartWork>, Error> {
+        let mut works = Vec::with_capacity(carts.len());
+        for (cart_id, commands) in carts {
+            let partition = commands[0].partition;
+            let history = histories.remove(&cart_id).unwrap_or_default();
+            let Some(cart) = self.state.partitions.get_mut(&partition).and_then(|carts| carts.cart(cart_id)) else {
+                continue; // `load` has put it there, or failed
+            };
+            let codec = self.journal.codec();
+            match batch::decide(cart, commands, &history, &self.settings.limits, codec) {
+                Ok(work) => works.push(work),
+                Err(batch::Error::Journal(error)) => return Err(error.into()),
+                Err(batch::Error::LogRewritten(source)) => return Err(Error::LogRewritten { partition, source }),
+            }
+        }
+        Ok(works)
+    }
+
+    /// Journals the carts at the same time, and answers each cart's clients as soon as its events are durable.
+    ///
+    /// A crash before an append leaves commands to be decided again; after it, commands whose events the journal
+    /// has: they are published from there ([`crate::history`]). Shown by cart-processor/tests/crash.rs.
+    async fn journal_and_reply(&self, works: Vec<CartWork>) -> Result<Vec<CartWork>, journal::Error> {
+        let finish = |mut work: CartWork| async move {
+            let new = &work.entries[work.journalled..];
+            if !new.is_empty() {
+                self.journal.append(work.cart_id, new, work.snapshot.as_ref()).await?;
+            }
+            self.replies.send(work.cart_id, std::mem::take(&mut work.owed)).await?;
+            Ok(work)
+        };
+        stream::iter(works).map(finish).buffer_unordered(CASSANDRA_CONCURRENCY).try_collect().await
+    }
+
+    fn hand_over(&mut self, work: CartWork) {
+        let key = work.cart_id.to_string();
+        for (entry, trace_parent) in work.entries.into_iter().zip(work.trace_parents) {
+            self.state.outbox.push_event(work.partition, key.as_bytes(), entry, trace_parent.as_deref());
+        }
+    }
+
+    /// Hands the outbox to the publisher when that is free and it is time; waits when too much waits.
+    fn publish(&mut self) -> Result<(), Error> {
+        let is_full = self.state.outbox.len() >= self.settings.outbox_len_max;
+        while !self.publisher.wait(if is_full { IDLE_POLL } else { Duration::ZERO })? {
+            if !is_full {
+                return Ok(());
+            }
+        }
+        let is_due = self.state.submitted_at.is_none_or(|at| at.elapsed() >= self.settings.commit_interval);
+        if !self.state.outbox.is_empty() && (is_due || is_full) {
+            self.submit()?;
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self) -> Result<(), Error> {
+        let group = self.consumer.group_metadata()?;
+        let outbox = std::mem::take(&mut self.state.outbox);
+        let offsets = self.consumer.offsets(outbox.next_offsets())?;
+        self.state.submitted_at = Some(Instant::now());
+        self.publisher.submit(Parcel { outbox, offsets, group });
+        Ok(())
+    }
+
+    /// Forgets everything and goes back to what is committed. Normal after a rebalance.
+    fn recover(&mut self, error: Error) -> Result<(), Error> {
+        let recovery = error.recovery();
+        if recovery == Recovery::Fatal {
+            return Err(error);
+        }
+        if let Error::LogRewritten { partition, .. } = &error {
+            self.state.stopped.insert(*partition);
+            self.readiness.down(&format!("partition {partition}"), anyhow::Error::new(error));
+        } else if recovery == Recovery::Retry {
+            self.readiness.down(&self.name, anyhow::Error::new(error));
+        } else {
+            tracing::info!(worker = self.name, reason = format!("{:#}", anyhow::Error::new(error)), "going back");
+        }
+        metrics::counter!("processor_recoveries_total").increment(1);
+        let pause = (BACKOFF.0 * 2_u32.saturating_pow(self.state.failures)).min(BACKOFF.1);
+        self.state.failures = (self.state.failures + 1).min(16);
+        if recovery == Recovery::Retry {
+            std::thread::sleep(pause);
+        }
+        self.rewind()
+    }
+
+    fn rewind(&mut self) -> Result<(), Error> {
+        self.state.outbox = Outbox::default();
+        for partition in self.state.partitions.values_mut() {
+            *partition = Partition::default();
+        }
+        while !self.shutdown.is_requested() {
+            // Whatever became of a parcel under way, the committed offsets will tell.
+            match self.publisher.wait(IDLE_POLL) {
+                Ok(false) => continue,
+                Ok(true) => {}
+                Err(error) if error.recovery() == Recovery::Fatal => return Err(error.into()),
+                Err(_) => {}
+            }
+            match self.consumer.rewind() {
+                Ok(_) => {
+                    for partition in &self.state.stopped {
+                        if self.state.partitions.contains_key(partition) {
+                            self.consumer.pause(*partition)?;
+                        }
+                    }
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.readiness.down(&self.name, anyhow::Error::new(error));
+                    std::thread::sleep(BACKOFF.0);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes what is decided, so that nobody has to do it again. If it fails, somebody will.
+    fn finish(mut self) -> Result<(), Error> {
+        while !self.publisher.wait(IDLE_POLL)? {}
+        if !self.state.outbox.is_empty() {
+            self.submit()?;
+            while !self.publisher.wait(IDLE_POLL)? {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,182 @@
+//! Putting the processor together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use cart::contract::{Contract, DEAD_LETTER_TOPIC};
+use cart::{CartCommand, CartEvent, CartReply, LogEpoch};
+use journal::Journal;
+use kafka::{Admin, Codec, GroupConsumer, Producer, Registry, StartAt};
+use service::{Metrics, Readiness, Shutdown, serve_admin, shutdown_signal, wait_for};
+use tokio::runtime::Handle;
+
+use crate::GROUP;
+use crate::args::{Args, Cli, Command};
+use crate::intake::Reader;
+use crate::processor::{Settings, State, Worker};
+use crate::publisher::{Publisher, Target};
+use crate::reply::Replies;
+
+/// The program: sets up, or runs until a signal.
+///
+/// # Errors
+/// What ended it early.
+pub async fn main(cli: Cli) -> anyhow::Result<()> {
+    if let Some(Command::Setup(args)) = cli.command {
+        args.log.init()?;
+        return crate::setup::setup(&args).await;
+    }
+    cli.args.log.init()?;
+    let metrics = Metrics::install()?;
+    run(cli.args, metrics, shutdown_signal()?).await
+}
+
+/// Runs until the shutdown. Waits at the start for what is not there yet.
+///
+/// # Errors
+/// What ended it early: nobody can mend it without looking.
+pub async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<()> {
+    let readiness = Readiness::default();
+    readiness.down("start", "connecting");
+    serve_admin(&args.admin, readiness.clone(), metrics, shutdown.clone()).await?;
+    let parts = connect(&args).await?;
+    let (failed, mut failure) = tokio::sync::mpsc::channel(1);
+    let mut threads = Vec::new();
+    for number in 0..args.workers {
+        let (args, parts, readiness, shutdown) = (args.clone(), parts.clone(), readiness.clone(), shutdown.clone());
+        let failed = failed.clone();
+        let runtime = Handle::current();
+        let work = move || {
+            let result =
+                worker(&args, &parts, number, runtime, readiness, shutdown).and_then(|worker| Ok(worker.run()?));
+            // Only the first failure is told; the others end with it.
+            drop(failed.try_send(result));
+        };
+        threads.push(std::thread::Builder::new().name(format!("worker-{number}")).spawn(work)?);
+    }
+    drop(failed);
+    readiness.up("start");
+    // A worker ends by itself at the shutdown only, or when it can't go on: then the process ends, so that another
+    // one takes over. A panic closes the channel without a word.
+    let mut result = Ok(());
+    let mut ended = 0;
+    while ended < threads.len() {
+        match failure.recv().await {
+            Some(Ok(())) => ended += 1,
+            Some(Err(error)) => return Err(error),
+            None => {
+                result = Err(anyhow::anyhow!("a worker panicked"));
+                break;
+            }
+        }
+    }
+    result
+}
+
+/// What the workers share.
+#[derive(Clone)]
+struct Parts {
+    reader: Reader,
+    journal: Journal,
+    replies: Replies,
+}
+
+async fn connect(args: &Args) -> anyhow::Result<Parts> {
+    let kafka = &args.kafka;
+    let timeout = args.startup_timeout();
+    let admin = Admin::new(kafka)?;
+    let commands = kafka.prefixed(CartCommand::TOPIC);
+    let identity = wait_for(&format!("topic {commands}"), timeout, async || {
+        tokio::task::block_in_place(|| admin.identity(&commands))
+    })
+    .await?;
+    let session = wait_for("Cassandra", timeout, async || cassandra::connect(&args.cassandra).await).await?;
+    let session = Arc::new(session);
+    let epoch = log_epoch(args, &session, &commands, &identity).await?;
+    let registry = Registry::new(kafka)?;
+    let journal = wait_for("the journal and the schema registry", timeout, async || {
+        Journal::open(session.clone(), &registry).await
+    })
+    .await?;
+    let command_codec = Codec::register(&registry, CartCommand::TOPIC, CartCommand::SCHEMA).await?;
+    let reply_codec = Codec::register(&registry, CartReply::TOPIC, CartReply::SCHEMA).await?;
+    let partitions = |name: &str| tokio::task::block_in_place(|| admin.partitions(&kafka.prefixed(name)));
+    let event_partitions = partitions(CartEvent::TOPIC)?;
+    ensure!(
+        event_partitions == identity.partitions,
+        "{commands} has {} partitions and {} has {event_partitions}: they must have the same",
+        identity.partitions,
+        kafka.prefixed(CartEvent::TOPIC),
+    );
+    let reader = Reader {
+        commands: command_codec,
+        epoch,
+        partitions: identity.partitions,
+        reply_partitions: partitions(CartReply::TOPIC)?,
+        runtime: Handle::current(),
+    };
+    let producer = Producer::transient(kafka, &kafka.prefixed(CartReply::TOPIC))?;
+    let replies = Replies { journal: journal.clone(), codec: reply_codec, producer, limits: args.limits() };
+    Ok(Parts { reader, journal, replies })
+}
+
+/// A log that is another than the recorded one ends the start at once: waiting would not mend it.
+async fn log_epoch(
+    args: &Args,
+    session: &scylla::client::session::Session,
+    commands: &str,
+    identity: &kafka::LogIdentity,
+) -> anyhow::Result<LogEpoch> {
+    let epoch = wait_for("`cart-processor setup`", args.startup_timeout(), async || {
+        match cassandra::log_epoch(session, commands, identity).await {
+            Err(another @ cassandra::LogNotRecorded::Another { .. }) => Ok(Err(another)),
+            other => other.map(Ok),
+        }
+    })
+    .await?;
+    epoch.context("refusing to start")
+}
+
+fn worker(
+    args: &Args,
+    parts: &Parts,
+    number: u16,
+    runtime: Handle,
+    readiness: Readiness,
+    shutdown: Shutdown,
+) -> anyhow::Result<Worker> {
+    let kafka = &args.kafka;
+    let group = kafka.prefixed(GROUP);
+    let target = Target {
+        kafka: kafka.clone(),
+        transactional_id: format!("{group}-{}-{number}", args.instance),
+        events: kafka.prefixed(CartEvent::TOPIC),
+        dead_letters: kafka.prefixed(DEAD_LETTER_TOPIC),
+    };
+    // Before the group is joined: committed offsets are final only when what we left open is settled.
+    let publisher = Publisher::start(target, readiness.clone(), shutdown.clone())?;
+    let session_timeout = Duration::from_millis(args.session_timeout_ms);
+    let commands = kafka.prefixed(CartCommand::TOPIC);
+    let consumer = GroupConsumer::join(kafka, &group, &commands, StartAt::Committed, session_timeout)?;
+    let settings = Settings {
+        limits: args.limits(),
+        batch_len_max: args.batch_len_max as usize,
+        outbox_len_max: args.outbox_len_max as usize,
+        partition_carts_max: args.partition_carts_max as usize,
+        commit_interval: Duration::from_millis(args.commit_interval_ms),
+    };
+    Ok(Worker {
+        name: format!("worker {number}"),
+        consumer,
+        publisher,
+        reader: parts.reader.clone(),
+        journal: parts.journal.clone(),
+        replies: parts.replies.clone(),
+        settings,
+        runtime,
+        readiness,
+        shutdown,
+        state: State::default(),
+    })
+}

@@ -1,0 +1,80 @@
+//! Reading a topic as it stands now, from outside: no group, nothing committed, nothing changed.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::{Error, KafkaArgs};
+
+/// Reads the committed records of a topic's partitions up to their ends. For one thread; its calls block.
+///
+/// The end is where an open transaction begins, if there is one: what is behind it is not settled yet.
+pub struct TopicReader {
+    consumer: BaseConsumer,
+    topic: String,
+    unfinished: BTreeSet<i32>,
+}
+
+impl std::fmt::Debug for TopicReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TopicReader")
+            .field("topic", &self.topic)
+            .field("unfinished", &self.unfinished)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TopicReader {
+    /// A reader of `topic` (full name) that starts at the offset that is given for each partition.
+    ///
+    /// # Errors
+    /// When a setting or an offset is none.
+    pub fn open(args: &KafkaArgs, topic: &str, starts: impl IntoIterator<Item = (i32, i64)>) -> Result<Self, Error> {
+        let failed = |error| Error::kafka(format!("starting to read {topic}"), error);
+        let mut partitions = TopicPartitionList::new();
+        let mut unfinished = BTreeSet::new();
+        for (partition, offset) in starts {
+            partitions.add_partition_offset(topic, partition, Offset::Offset(offset)).map_err(failed)?;
+            unfinished.insert(partition);
+        }
+        let consumer: BaseConsumer = args
+            .client()
+            // librdkafka wants a name here; nothing is ever committed under it.
+            .set("group.id", format!("{topic}-reader"))
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true")
+            // An offset that is not there any more is an error, not a silent start elsewhere.
+            .set("auto.offset.reset", "error")
+            .create()
+            .map_err(failed)?;
+        consumer.assign(&partitions).map_err(failed)?;
+        Ok(Self { consumer, topic: topic.to_owned(), unfinished })
+    }
+
+    /// The next record; `None` at the end of all partitions.
+    ///
+    /// # Errors
+    /// When the brokers are away, or neither a record nor an end comes within `timeout`.
+    pub fn next(&mut self, timeout: Duration) -> Result<Option<BorrowedMessage<'_>>, Error> {
+        while !self.unfinished.is_empty() {
+            match self.consumer.poll(timeout) {
+                Some(Ok(message)) => return Ok(Some(message)),
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    self.unfinished.remove(&partition);
+                }
+                Some(Err(error)) => return Err(Error::kafka(format!("reading {}", self.topic), error)),
+                None => {
+                    let silence = format!("neither a record nor the end came in {} s", timeout.as_secs());
+                    return Err(Error::retry(format!("reading {}", self.topic), silence));
+                }
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,86 @@
+//! The command line.
+
+use std::net::SocketAddr;
+
+use cassandra::CassandraArgs;
+use kafka::{KafkaArgs, TopicArgs};
+use service::LogArgs;
+
+/// Takes cart commands over HTTP, puts them into the log and answers with their outcome.
+#[derive(Debug, clap::Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
+    #[command(flatten)]
+    pub(crate) args: Args,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Makes the topics and schemas that are not there yet, and ends
+    Setup(SetupArgs),
+}
+
+/// How to run.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pub(crate) kafka: KafkaArgs,
+    #[command(flatten)]
+    pub(crate) cassandra: CassandraArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+
+    /// Address of the API, health and metrics; port 0 takes a free one, which is logged
+    #[arg(long = "listen", env = "INGEST_LISTEN", default_value = "127.0.0.1:9001")]
+    pub(crate) listen: SocketAddr,
+
+    /// How long a request waits for its command's outcome before it is answered with 202
+    #[arg(long, env, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub(crate) reply_timeout_ms: u64,
+
+    /// Take a command's time from the header Command-Time: for imports and replays, never for the public
+    #[arg(long, env)]
+    pub(crate) allow_client_time: bool,
+
+    /// Most bytes of a request's body
+    #[arg(long, env, default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=10_485_760))]
+    pub(crate) body_len_max: u32,
+
+    /// Most commands that wait for their outcome at a time; more are answered with 503
+    #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) commands_in_flight_max: u32,
+
+    /// Most connections at a time; more wait to be accepted
+    #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) connections_max: u32,
+
+    /// How long a client may take to send a request's head
+    #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=300_000))]
+    pub(crate) header_timeout_ms: u64,
+
+    /// How long a client may take to send a request's body
+    #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=300_000))]
+    pub(crate) body_timeout_ms: u64,
+
+    /// How long requests under way may take to finish at the end
+    #[arg(long, env, default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=300))]
+    pub(crate) drain_timeout_s: u64,
+
+    /// How long to wait, at the start, for servers that do not answer and for `setup`
+    #[arg(long, env, default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=3_600))]
+    pub(crate) startup_timeout_s: u64,
+}
+
+/// How to set up.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SetupArgs {
+    #[command(flatten)]
+    pub(crate) kafka: KafkaArgs,
+    #[command(flatten)]
+    pub(crate) topics: TopicArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}

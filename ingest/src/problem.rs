@@ -1,0 +1,144 @@
+//! Refusals, as problem details (RFC 9457).
+
+use cart::{CommandId, Rejection};
+use serde::Serialize;
+use warp::Reply as _;
+use warp::http::{HeaderValue, StatusCode, header};
+
+/// Why a request was not done. `type` names the cause and is stable; `detail` is for people.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Problem {
+    #[serde(rename = "type", serialize_with = "urn")]
+    kind: &'static str,
+    title: &'static str,
+    #[serde(serialize_with = "number")]
+    status: StatusCode,
+    detail: String,
+    #[serde(rename = "commandId", skip_serializing_if = "Option::is_none")]
+    command_id: Option<CommandId>,
+    #[serde(skip)]
+    allow: Option<&'static str>,
+}
+
+fn urn<S: serde::Serializer>(kind: &&'static str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("urn:cart:problem:{kind}"))
+}
+
+fn number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u16(status.as_u16())
+}
+
+impl Problem {
+    fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+        Self { kind, title, status, detail: detail.into(), command_id: None, allow: None }
+    }
+
+    pub(crate) fn malformed_body(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "malformed-body", "The body is not JSON", detail)
+    }
+
+    pub(crate) fn invalid_header(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid-header", "A header is not valid", detail)
+    }
+
+    pub(crate) fn invalid_id(what: &str, text: &str) -> Self {
+        let text: String = text.chars().take(64).collect();
+        let detail = format!("{what} '{text}' is not a UUID such as 6ba7b811-9dad-11d1-80b4-00c04fd430c8");
+        Self::new(StatusCode::BAD_REQUEST, "invalid-id", "An id is not a UUID", detail)
+    }
+
+    pub(crate) fn invalid_field(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-field", "A field is missing or not valid", detail)
+    }
+
+    pub(crate) fn not_found() -> Self {
+        let detail = "there is nothing at this path; carts are at /cart/{cartId}";
+        Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
+    }
+
+    pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
+        let detail = format!("this path takes {allow}");
+        let kind = "method-not-allowed";
+        let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, kind, "This path does not take that method", detail);
+        Self { allow: Some(allow), ..problem }
+    }
+
+    pub(crate) fn payload_too_large(max: usize) -> Self {
+        let detail = format!("the body has more than {max} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "payload-too-large", "The body is too large", detail)
+    }
+
+    pub(crate) fn body_too_slow() -> Self {
+        let detail = "the body did not arrive in time";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "request-timeout", "The request took too long to arrive", detail)
+    }
+
+    pub(crate) fn unsupported_media_type() -> Self {
+        let detail = "send the body with content-type: application/json";
+        let kind = "unsupported-media-type";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, kind, "The body's content type is not JSON", detail)
+    }
+
+    /// Nothing was done, and nothing will be.
+    pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not possible at the moment", detail)
+    }
+
+    /// It may have been done.
+    pub(crate) fn outcome_unknown(command_id: CommandId) -> Self {
+        let detail = "the log did not confirm the command in time: it may or may not be carried out. Send it again with \
+                      the same Idempotency-Key to find out";
+        let problem =
+            Self::new(StatusCode::GATEWAY_TIMEOUT, "outcome-unknown", "The command's outcome is not known", detail);
+        Self { command_id: Some(command_id), ..problem }
+    }
+
+    pub(crate) fn rejected(rejection: &Rejection, command_id: CommandId) -> Self {
+        let conflict = StatusCode::CONFLICT;
+        let unprocessable = StatusCode::UNPROCESSABLE_ENTITY;
+        let problem = match rejection {
+            Rejection::ItemAlreadyInCart => {
+                let detail = "an item can be added once; adjust its quantity instead";
+                Self::new(conflict, "item-already-in-cart", "The item is in the cart already", detail)
+            }
+            Rejection::ItemNotInCart => {
+                let detail = "only what is in the cart can be removed or adjusted";
+                Self::new(StatusCode::NOT_FOUND, "item-not-in-cart", "The item is not in the cart", detail)
+            }
+            Rejection::NegativeQuantity { quantity } => {
+                let detail = format!("the quantity would be {quantity}; it must stay above zero");
+                Self::new(unprocessable, "negative-quantity", "The quantity must stay above zero", detail)
+            }
+            Rejection::QuantityTooLarge { quantity, max } => {
+                let detail = format!("the quantity would be {quantity}; at most {max} are allowed");
+                Self::new(unprocessable, "quantity-too-large", "The quantity is too large", detail)
+            }
+            Rejection::EmptyCartCheckout => {
+                let detail = "add an item first";
+                Self::new(conflict, "empty-cart-checkout", "An empty cart can't be bought", detail)
+            }
+            Rejection::CartFull { max } => {
+                let detail = format!("the cart has {max} lines, which is the most that is allowed");
+                Self::new(conflict, "cart-full", "The cart is full", detail)
+            }
+            Rejection::IdempotencyKeyReused => {
+                let detail = "the Idempotency-Key was used for another command of this cart; take a new one";
+                Self::new(unprocessable, "idempotency-key-reused", "The key stands for another command", detail)
+            }
+        };
+        Self { command_id: Some(command_id), ..problem }
+    }
+
+    pub(crate) fn into_response(self) -> warp::reply::Response {
+        let mut response = warp::reply::with_status(warp::reply::json(&self), self.status).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if let Some(allow) = self.allow {
+            headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        response
+    }
+}

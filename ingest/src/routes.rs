@@ -1,0 +1,132 @@
+//! The API's paths.
+
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use cart::{CartCommand, CartId, Command};
+use futures::{Stream, TryStreamExt as _, pin_mut};
+use journal::Journal;
+use service::{Metrics, Readiness, health_and_metrics};
+use warp::http::{HeaderMap, Method};
+use warp::reply::Response;
+use warp::{Filter, Rejection};
+
+use crate::answer;
+use crate::commands::Commands;
+use crate::problem::Problem;
+use crate::request::{self, CommandHeaders};
+
+/// What the handlers need. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    pub(crate) commands: Commands,
+    pub(crate) journal: Journal,
+    pub(crate) allow_client_time: bool,
+    pub(crate) body_len_max: usize,
+    pub(crate) body_timeout: Duration,
+    pub(crate) readiness: Readiness,
+}
+
+/// All paths. Each takes every method, so that a wrong one is told which are right.
+pub(crate) fn routes(
+    api: Api,
+    metrics: Metrics,
+) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
+    let health = health_and_metrics(api.readiness.clone(), metrics);
+    let with_api = warp::any().map(move || api.clone());
+    let parts = warp::method().and(warp::header::headers_cloned()).and(with_api);
+    let cart = warp::path!("cart" / String).and(parts.clone()).and(warp::body::stream()).then(
+        |cart_id: String, method: Method, headers, api: Api, body| async move {
+            respond(match method {
+                Method::GET => api.cart(&cart_id).await,
+                Method::POST | Method::PUT => match api.read(body).await {
+                    Ok(body) => api.execute(&cart_id, &headers, request::add_item(&headers, &body)).await,
+                    Err(problem) => Err(problem),
+                },
+                _ => Err(Problem::method_not_allowed("GET, POST, PUT")),
+            })
+        },
+    );
+    let product = warp::path!("cart" / String / "productId" / String)
+        .and(parts.clone())
+        .and(warp::body::stream())
+        .then(|cart_id: String, product_id: String, method: Method, headers, api: Api, body| async move {
+            respond(match method {
+                Method::DELETE => api.execute(&cart_id, &headers, request::remove(&product_id)).await,
+                Method::PATCH => match api.read(body).await {
+                    Ok(body) => api.execute(&cart_id, &headers, request::adjust(&product_id, &headers, &body)).await,
+                    Err(problem) => Err(problem),
+                },
+                _ => Err(Problem::method_not_allowed("DELETE, PATCH")),
+            })
+        });
+    let checkout = warp::path!("cart" / String / "checkout").and(parts).then(
+        |cart_id: String, method: Method, headers: HeaderMap, api: Api| async move {
+            respond(match method {
+                Method::POST => api.execute(&cart_id, &headers, Ok(Command::Checkout {})).await,
+                _ => Err(Problem::method_not_allowed("POST")),
+            })
+        },
+    );
+    cart.or(product).unify().or(checkout).unify().or(health).unify().recover(refused).unify()
+}
+
+/// What no path takes. Health and metrics reject by method, the rest of the API does not reject.
+async fn refused(rejection: Rejection) -> Result<Response, Infallible> {
+    let is_method = rejection.find::<warp::reject::MethodNotAllowed>().is_some();
+    let problem = if is_method { Problem::method_not_allowed("GET") } else { Problem::not_found() };
+    Ok(problem.into_response())
+}
+
+fn respond(result: Result<Response, Problem>) -> Response {
+    let response = result.unwrap_or_else(Problem::into_response);
+    metrics::counter!("ingest_responses_total", "status" => response.status().as_u16().to_string()).increment(1);
+    response
+}
+
+impl Api {
+    async fn execute(
+        &self,
+        cart_id: &str,
+        headers: &HeaderMap,
+        command: Result<Command, Problem>,
+    ) -> Result<Response, Problem> {
+        let started_at = Instant::now();
+        let cart_id: CartId = request::id("cartId", cart_id)?;
+        let command = command?;
+        let CommandHeaders { command_id, issued_at, trace_parent } =
+            CommandHeaders::read(headers, cart_id, self.allow_client_time)?;
+        let command = CartCommand { command_id, cart_id, issued_at, command };
+        let answer = self.commands.execute(&command, trace_parent.as_deref()).await?;
+        metrics::histogram!("ingest_command_seconds").record(started_at.elapsed());
+        Ok(answer::of_command(cart_id, answer))
+    }
+
+    async fn cart(&self, cart_id: &str) -> Result<Response, Problem> {
+        let cart_id = request::id("cartId", cart_id)?;
+        let cart = self.journal.load(cart_id).await.map_err(|error| {
+            tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "a cart can't be shown");
+            Problem::unavailable("the journal can't be read at the moment")
+        })?;
+        Ok(answer::of_cart(&cart))
+    }
+
+    /// The whole body, within its limits of size and time, however it is sent.
+    async fn read(&self, body: impl Stream<Item = Result<impl bytes::Buf, warp::Error>>) -> Result<Bytes, Problem> {
+        let read = async {
+            pin_mut!(body);
+            let mut bytes = BytesMut::new();
+            while let Some(mut part) =
+                body.try_next().await.map_err(|error| Problem::malformed_body(error.to_string()))?
+            {
+                if bytes.len() + part.remaining() > self.body_len_max {
+                    return Err(Problem::payload_too_large(self.body_len_max));
+                }
+                bytes.extend_from_slice(&part.copy_to_bytes(part.remaining()));
+            }
+            Ok(bytes.freeze())
+        };
+        tokio::time::timeout(self.body_timeout, read).await.unwrap_or_else(|_| Err(Problem::body_too_slow()))
+    }
+}

@@ -1,0 +1,104 @@
+//! Putting ingest together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use cart::contract::Contract;
+use cart::{CartCommand, CartReply};
+use journal::Journal;
+use kafka::{Admin, Codec, GroupConsumer, Producer, Registry, StartAt};
+use service::{Metrics, Readiness, Shutdown, shutdown_signal, wait_for};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use crate::args::{Args, Cli, Command};
+use crate::commands::Commands;
+use crate::replies::{self, Waiters};
+use crate::routes::{Api, routes};
+use crate::server::{Limits, serve};
+
+/// A member that is gone gives its reply partitions up after this. Nothing is lost before: clients get 202.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The program: sets up, or serves until a signal.
+///
+/// # Errors
+/// What ended it early.
+pub async fn main(cli: Cli) -> anyhow::Result<()> {
+    if let Some(Command::Setup(args)) = cli.command {
+        args.log.init()?;
+        return crate::setup::setup(&args).await;
+    }
+    cli.args.log.init()?;
+    let metrics = Metrics::install()?;
+    run(cli.args, metrics, shutdown_signal()?).await
+}
+
+/// Serves until the shutdown. Waits at the start for what is not there yet.
+///
+/// # Errors
+/// What ended it early.
+pub async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<()> {
+    let readiness = Readiness::default();
+    readiness.down("replies", "not joined yet");
+    let listener =
+        TcpListener::bind(args.listen).await.with_context(|| format!("listening on {} (--listen)", args.listen))?;
+    let api = connect(&args, &readiness, &shutdown).await?;
+    tracing::info!(address = %listener.local_addr()?, "serving carts");
+    let limits = Limits {
+        connections_max: args.connections_max as usize,
+        header_timeout: Duration::from_millis(args.header_timeout_ms),
+        drain_timeout: Duration::from_secs(args.drain_timeout_s),
+    };
+    let producer = api.commands.producer.clone();
+    serve(listener, routes(api, metrics), limits, shutdown).await;
+    // Clients may have gone, their commands have been taken.
+    tokio::task::block_in_place(|| producer.flush(limits.drain_timeout)).context("delivering the last commands")
+}
+
+async fn connect(args: &Args, readiness: &Readiness, shutdown: &Shutdown) -> anyhow::Result<Api> {
+    let kafka = &args.kafka;
+    let timeout = Duration::from_secs(args.startup_timeout_s);
+    let admin = Admin::new(kafka)?;
+    let (commands, reply_topic) = (kafka.prefixed(CartCommand::TOPIC), kafka.prefixed(CartReply::TOPIC));
+    for topic in [&commands, &reply_topic] {
+        wait_for(&format!("topic {topic}"), timeout, async || {
+            tokio::task::block_in_place(|| admin.partitions(topic)).map(|_| ())
+        })
+        .await?;
+    }
+    let session = wait_for("Cassandra", timeout, async || cassandra::connect(&args.cassandra).await).await?;
+    let session = Arc::new(session);
+    let registry = Registry::new(kafka)?;
+    let journal = wait_for("the journal and the schema registry", timeout, async || {
+        Journal::open(session.clone(), &registry).await
+    })
+    .await?;
+    let command_codec = Codec::register(&registry, CartCommand::TOPIC, CartCommand::SCHEMA).await?;
+    let reply_codec = Codec::register(&registry, CartReply::TOPIC, CartReply::SCHEMA).await?;
+    let consumer =
+        GroupConsumer::join(kafka, &kafka.prefixed(replies::GROUP), &reply_topic, StartAt::End, SESSION_TIMEOUT)?;
+    let waiters = Waiters::default();
+    {
+        let (waiters, readiness, shutdown) = (waiters.clone(), readiness.clone(), shutdown.clone());
+        let runtime = Handle::current();
+        let read = move || replies::read(&consumer, &reply_codec, &waiters, &runtime, &readiness, &shutdown);
+        std::thread::Builder::new().name(String::from("replies")).spawn(read)?;
+    }
+    Ok(Api {
+        commands: Commands {
+            producer: Producer::durable(kafka, &commands)?,
+            codec: command_codec,
+            waiters,
+            in_flight: Arc::new(Semaphore::new(args.commands_in_flight_max as usize)),
+            reply_timeout: Duration::from_millis(args.reply_timeout_ms),
+        },
+        journal,
+        allow_client_time: args.allow_client_time,
+        body_len_max: args.body_len_max as usize,
+        body_timeout: Duration::from_millis(args.body_timeout_ms),
+        readiness: readiness.clone(),
+    })
+}
