@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use cart::contract::{Contract, DEAD_LETTER_SETTINGS, DEAD_LETTER_TOPIC};
-use cart::{CartCommand, CartEvent, CartReply};
+use cart::{Aggregate, CartCommand, CartEvent, CartReply};
 use journal::Journal;
 use kafka::{Admin, Codec, Registry};
 
@@ -26,6 +26,7 @@ pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
     Codec::<CartCommand>::register(&registry, CartCommand::TOPIC, CartCommand::SCHEMA).await?;
     Codec::<CartEvent>::register(&registry, CartEvent::TOPIC, CartEvent::SCHEMA).await?;
     Codec::<CartReply>::register(&registry, CartReply::TOPIC, CartReply::SCHEMA).await?;
+    Codec::<Aggregate>::register(&registry, Aggregate::TOPIC, Aggregate::SCHEMA).await?;
     cassandra::ensure_keyspace(cassandra).await?;
     let session = cassandra::connect(cassandra).await?;
     Journal::setup(&session).await?;

@@ -64,8 +64,6 @@ impl KafkaArgs {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", &self.kafka_bootstrap_servers)
-            // All producers agree with Java's on a key's partition; librdkafka's own default does not.
-            .set("partitioner", "murmur2_random")
             // A dead TCP connection is found by its owner, not after the kernel's hours.
             .set("socket.keepalive.enable", "true")
             .set("socket.nagle.disable", "true")
@@ -74,6 +72,16 @@ impl KafkaArgs {
         for (name, value) in &self.kafka_properties {
             config.set(name, value);
         }
+        config
+    }
+
+    /// What every producer of ours starts from.
+    pub(crate) fn producer(&self) -> ClientConfig {
+        let mut config = self.client();
+        // All producers agree with Java's on a key's partition; librdkafka's own default does not.
+        config.set("partitioner", "murmur2_random");
+        // A record does not wait for company: while one request is under way the next batch collects anyway.
+        config.set("linger.ms", "0");
         config
     }
 }

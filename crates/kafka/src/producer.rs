@@ -58,9 +58,8 @@ impl Producer {
     }
 
     fn new(args: &KafkaArgs, topic: &str, settings: &[(&str, &str)]) -> Result<Self, Error> {
-        let mut config = args.client();
-        // A record does not wait for company: while one request is under way the next batch collects anyway.
-        config.set("linger.ms", "0").set("delivery.timeout.ms", DELIVERY_TIMEOUT);
+        let mut config = args.producer();
+        config.set("delivery.timeout.ms", DELIVERY_TIMEOUT);
         for (name, value) in settings {
             config.set(*name, *value);
         }

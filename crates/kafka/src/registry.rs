@@ -69,13 +69,18 @@ impl Registry {
     }
 
     async fn set_compatibility(&self, subject: &str) -> Result<(), Error> {
-        let operation = || format!("setting the compatibility of {subject} at {}", self.url);
-        let body = serde_json::json!({ "compatibility": COMPATIBILITY });
-        let response = self.http.put(format!("{}/config/{subject}", self.url)).json(&body).send().await;
-        match response.and_then(reqwest::Response::error_for_status) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Error::retry(operation(), error)),
+        let url = format!("{}/config/{subject}", self.url);
+        let failed = |error| Error::retry(format!("setting the compatibility of {subject} at {}", self.url), error);
+        let is_set = match self.http.get(&url).send().await.map_err(failed)?.error_for_status() {
+            Ok(response) => response.text().await.map_err(failed)?.contains(COMPATIBILITY),
+            Err(_) => false, // none is set yet
+        };
+        if is_set {
+            return Ok(());
         }
+        let body = serde_json::json!({ "compatibility": COMPATIBILITY });
+        let response = self.http.put(&url).json(&body).send().await;
+        response.and_then(reqwest::Response::error_for_status).map(|_| ()).map_err(failed)
     }
 
     /// The schema with this id; `None` when the registry knows no such id or it is no Avro schema.

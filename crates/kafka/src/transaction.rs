@@ -65,11 +65,9 @@ impl TransactionalProducer {
     pub fn connect(args: &KafkaArgs, transactional_id: &str) -> Result<Self, Error> {
         let operation = || format!("initialising the transactional producer {transactional_id}");
         let producer: BaseProducer<Deliveries> = args
-            .client()
+            .producer()
             .set("transactional.id", transactional_id)
             .set("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS)
-            // Records are handed over in bulk and committed at once: nothing to wait for.
-            .set("linger.ms", "0")
             // Room for the largest outbox; a full queue is waited out in `send`.
             .set("queue.buffering.max.messages", "200000")
             // A dead letter carries the original, which may have the broker's default 1 MiB, and its headers.

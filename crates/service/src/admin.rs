@@ -21,8 +21,9 @@ pub fn health_and_metrics(
     readiness: Readiness,
     metrics: Metrics,
 ) -> impl Filter<Extract = (warp::reply::Response,), Error = warp::Rejection> + Clone + Send + Sync + 'static {
-    let live = warp::path!("health" / "live").map(|| "alive\n".into_response());
-    let ready = warp::path!("health" / "ready").map(move || {
+    // The path first: at an unknown one every method gets 404.
+    let live = warp::path!("health" / "live").and(warp::get()).map(|| "alive\n".into_response());
+    let ready = warp::path!("health" / "ready").and(warp::get()).map(move || {
         let missing = readiness.missing();
         if missing.is_empty() {
             "ready\n".into_response()
@@ -30,10 +31,10 @@ pub fn health_and_metrics(
             warp::reply::with_status(missing.join("\n") + "\n", StatusCode::SERVICE_UNAVAILABLE).into_response()
         }
     });
-    let metrics = warp::path!("metrics").map(move || {
+    let metrics = warp::path!("metrics").and(warp::get()).map(move || {
         warp::reply::with_header(metrics.render(), "content-type", "text/plain; version=0.0.4").into_response()
     });
-    warp::get().and(live.or(ready).unify().or(metrics).unify())
+    live.or(ready).unify().or(metrics).unify()
 }
 
 /// Serves the routes until the shutdown.

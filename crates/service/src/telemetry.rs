@@ -16,7 +16,7 @@ const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 
 #[derive(Debug, Clone, clap::Args)]
 pub struct LogArgs {
     /// Levels, as tracing's EnvFilter reads them, such as info,kafka=debug
-    #[arg(long = "log", env = "LOG", default_value = "info,librdkafka=warn,rdkafka=warn,scylla=warn")]
+    #[arg(long = "log", env = "LOG", default_value = "info,librdkafka=warn,rdkafka=warn,scylla=error")]
     pub log: String,
 
     /// How a line looks

@@ -1,0 +1,161 @@
+//! Whether the journal and the events topic tell the same, byte for byte.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use cart::CartEvent;
+use cart::contract::Contract as _;
+use cassandra::CassandraArgs;
+use futures::TryStreamExt as _;
+use kafka::KafkaArgs;
+use scylla::client::session::Session;
+use scylla::statement::Statement;
+use uuid::Uuid;
+
+use crate::topic::{RawRecord, read_all};
+
+/// Rows a page: a page is one request, which must be answered within the request's time-out.
+const PAGE_ROWS: i32 = 2_000;
+
+/// A row of the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalRow {
+    /// Its number in its cart.
+    pub sequence_number: i64,
+    /// Where its command stands.
+    pub position: i64,
+    /// Its command.
+    pub command_id: Uuid,
+    /// The event's bytes.
+    pub event: Vec<u8>,
+}
+
+/// The whole journal: each cart's rows, oldest first.
+///
+/// # Errors
+/// When Cassandra is away, or a row lacks something.
+pub async fn read(session: &Session) -> anyhow::Result<BTreeMap<Uuid, Vec<JournalRow>>> {
+    const SELECT: &str = "SELECT cart_id, sequence_number, position, command_id, event FROM cart_journal";
+    // A cart that has a snapshot and no events would have a row of nothing.
+    type Row = (Uuid, Option<i64>, Option<i64>, Option<Uuid>, Option<Vec<u8>>);
+    let pager = session.query_iter(Statement::new(SELECT).with_page_size(PAGE_ROWS), ()).await?;
+    let mut rows = pager.rows_stream::<Row>()?;
+    let mut carts: BTreeMap<Uuid, Vec<JournalRow>> = BTreeMap::new();
+    while let Some((cart_id, sequence_number, position, command_id, event)) = rows.try_next().await? {
+        let row = (|| {
+            Some(JournalRow {
+                sequence_number: sequence_number?,
+                position: position?,
+                command_id: command_id?,
+                event: event?,
+            })
+        })();
+        let row = row.with_context(|| format!("a row of cart {cart_id} ({sequence_number:?}) lacks a column"))?;
+        carts.entry(cart_id).or_default().push(row);
+    }
+    for rows in carts.values_mut() {
+        rows.sort_unstable_by_key(|row| row.sequence_number);
+    }
+    Ok(carts)
+}
+
+/// Compares the whole journal with the whole events topic, and tells each difference; none is as it must be.
+///
+/// # Errors
+/// When something can't be read.
+pub async fn journal_equals_topic(kafka: &KafkaArgs, cassandra: &CassandraArgs) -> anyhow::Result<Vec<String>> {
+    let session = cassandra::connect(cassandra).await?;
+    let carts = read(&session).await.context("reading table cart_journal")?;
+    let records = read_all(kafka, &kafka.prefixed(CartEvent::TOPIC)).await.context("reading topic cart-events")?;
+    Ok(differences(&carts, &records))
+}
+
+/// A cart's events are in one partition, so the records' order is theirs.
+fn differences(carts: &BTreeMap<Uuid, Vec<JournalRow>>, records: &[RawRecord]) -> Vec<String> {
+    let mut differences = Vec::new();
+    let mut published: BTreeMap<Uuid, Vec<&RawRecord>> = BTreeMap::new();
+    for record in records {
+        let key = record.key.as_deref().and_then(|key| Uuid::try_parse_ascii(key).ok());
+        match key {
+            Some(cart_id) => published.entry(cart_id).or_default().push(record),
+            None => differences.push(format!("{}: its key is no cart id", place(record))),
+        }
+    }
+    for (cart_id, rows) in carts {
+        let records = published.remove(cart_id).unwrap_or_default();
+        if rows.len() != records.len() {
+            let (rows, records) = (rows.len(), records.len());
+            differences.push(format!("cart {cart_id}: {rows} events in the journal, {records} on the topic"));
+        }
+        for (expected, row) in (1..).zip(rows) {
+            let sequence_number = row.sequence_number;
+            if sequence_number != expected {
+                differences.push(format!("cart {cart_id}: event {expected} is missing, {sequence_number} comes instead"));
+                break;
+            }
+        }
+        let unequal = rows.iter().zip(&records).find(|(row, record)| Some(&row.event) != record.value.as_ref());
+        if let Some((row, record)) = unequal {
+            let sequence_number = row.sequence_number;
+            differences.push(format!("cart {cart_id}: event {sequence_number} is another one in {}", place(record)));
+        }
+        let elsewhere = records.iter().find(|record| record.partition != records[0].partition);
+        if let Some(record) = elsewhere {
+            differences.push(format!("cart {cart_id}: also in another partition, {}", place(record)));
+        }
+    }
+    for (cart_id, records) in published {
+        differences.push(format!("cart {cart_id}: {} events on the topic, none in the journal", records.len()));
+    }
+    differences
+}
+
+fn place(record: &RawRecord) -> String {
+    format!("record {}/{} of the topic", record.partition, record.offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CART: Uuid = Uuid::from_u128(7);
+
+    fn row(sequence_number: i64, event: &[u8]) -> JournalRow {
+        JournalRow { sequence_number, position: 0, command_id: Uuid::nil(), event: event.to_vec() }
+    }
+
+    fn record(partition: i32, value: &[u8]) -> RawRecord {
+        RawRecord { partition, offset: 5, key: Some(CART.to_string().into_bytes()), value: Some(value.to_vec()) }
+    }
+
+    fn check(rows: Vec<JournalRow>, records: &[RawRecord]) -> Vec<String> {
+        let carts = if rows.is_empty() { BTreeMap::new() } else { BTreeMap::from([(CART, rows)]) };
+        let cart = format!("cart {CART}: ");
+        differences(&carts, records).into_iter().map(|text| text.replace(&cart, "")).collect()
+    }
+
+    #[test]
+    fn each_kind_of_difference_is_told() {
+        let (one, two) = (row(1, b"one"), row(2, b"two"));
+        assert_eq!(check(vec![one.clone(), two.clone()], &[record(0, b"one"), record(0, b"two")]), [""; 0]);
+        assert_eq!(
+            check(vec![one.clone(), two.clone()], &[record(0, b"one")]),
+            ["2 events in the journal, 1 on the topic"]
+        );
+        assert_eq!(
+            check(vec![one.clone(), two.clone()], &[record(0, b"two"), record(0, b"one")]),
+            ["event 1 is another one in record 0/5 of the topic"]
+        );
+        assert_eq!(
+            check(vec![one.clone(), two], &[record(0, b"one"), record(1, b"two")]),
+            ["also in another partition, record 1/5 of the topic"]
+        );
+        assert_eq!(
+            check(vec![one, row(3, b"two")], &[record(0, b"one"), record(0, b"two")]),
+            ["event 2 is missing, 3 comes instead"]
+        );
+        assert_eq!(check(vec![], &[record(0, b"one")]), ["1 events on the topic, none in the journal"]);
+        let keyless = RawRecord { key: None, ..record(0, b"one") };
+        assert_eq!(check(vec![], &[keyless]), ["record 0/5 of the topic: its key is no cart id"]);
+    }
+}

@@ -1,0 +1,166 @@
+//! Reading the stores whole: the read tables by page, the purchases by record.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use anyhow::{Context as _, anyhow, bail};
+use cart::PurchasedItem;
+use cart::contract::Contract as _;
+use futures::TryStreamExt as _;
+use kafka::{Codec, DecodeError, KafkaArgs, Registry};
+use rust_decimal::Decimal;
+use scylla::client::session::Session;
+use scylla::statement::Statement;
+use scylla::value::{CqlDecimal, CqlValue};
+use sqlx::PgPool;
+use tokio::runtime::Handle;
+use uuid::Uuid;
+
+use super::compare::Differences;
+use crate::topic;
+use crate::totals::{DayKey, MonthKey, Purchase, Sold, Totals};
+
+/// Rows a page: a page is one request, which must be answered within the request's time-out.
+const PAGE_ROWS: i32 = 2_000;
+
+/// The purchases on their topic, and what is wrong with single ones of them.
+pub(super) async fn purchases(kafka: &KafkaArgs, differences: &mut Differences) -> anyhow::Result<Totals> {
+    let codec = Codec::register(&Registry::new(kafka)?, PurchasedItem::TOPIC, PurchasedItem::SCHEMA).await?;
+    let (args, topic) = (kafka.clone(), kafka.prefixed(PurchasedItem::TOPIC));
+    let runtime = Handle::current();
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut totals = Totals { purchases: Some(0), ..Totals::default() };
+        let mut event_ids = HashSet::new();
+        let mut wrong = Vec::new();
+        topic::for_each::<anyhow::Error>(&args, &topic, |record| {
+            let place = format!("record {}/{}", record.partition, record.offset);
+            match decode(&codec, &record.value.unwrap_or_default(), &runtime)? {
+                Err(error) => wrong.push((place, "a purchase", error.to_string())),
+                Ok(purchase) => {
+                    let event_id = purchase.event_id.as_uuid();
+                    if !event_ids.insert(event_id) {
+                        wrong.push((place, "each event once", format!("event {event_id} once more")));
+                    }
+                    totals.add(&Purchase {
+                        vendor: purchase.vendor_id.as_uuid(),
+                        product: purchase.product_id.as_uuid(),
+                        name: purchase.name.as_str(),
+                        price: purchase.price.get(),
+                        quantity: purchase.quantity.get().into(),
+                        at: purchase.purchased_at,
+                    });
+                }
+            }
+            Ok(())
+        })?;
+        Ok::<_, anyhow::Error>((totals, wrong))
+    });
+    let (totals, wrong) = reading.await??;
+    for (place, expected, found) in wrong {
+        differences.add(PurchasedItem::TOPIC, place, Some(expected.to_owned()), Some(found));
+    }
+    Ok(totals)
+}
+
+/// The outer error: the registry is away. The inner one: these bytes are no purchase.
+fn decode(
+    codec: &Codec<PurchasedItem>,
+    bytes: &[u8],
+    runtime: &Handle,
+) -> Result<Result<PurchasedItem, DecodeError>, kafka::Error> {
+    match codec.decode(bytes) {
+        Err(DecodeError::NotLearnt { id }) => {
+            runtime.block_on(codec.learn(id))?;
+            Ok(codec.decode(bytes))
+        }
+        decoded => Ok(decoded),
+    }
+}
+
+/// Cassandra's two tables. Its purchases are not counted there.
+pub(super) async fn cassandra(session: &Session) -> anyhow::Result<Totals> {
+    let months = cassandra_months(session).await.context("reading table balance_by_vendor")?;
+    let days = cassandra_days(session).await.context("reading table item_quantity_by_day")?;
+    Ok(Totals { months, days, purchases: None })
+}
+
+async fn cassandra_months(session: &Session) -> anyhow::Result<HashMap<MonthKey, Decimal>> {
+    const SELECT: &str = "SELECT vendorid, year, month, balance FROM balance_by_vendor";
+    let pager = session.query_iter(Statement::new(SELECT).with_page_size(PAGE_ROWS), ()).await?;
+    let mut rows = pager.rows_stream::<(Uuid, i32, i32, Option<CqlDecimal>)>()?;
+    let mut months = HashMap::new();
+    while let Some((vendor, year, month, balance)) = rows.try_next().await? {
+        let balance = balance.ok_or_else(|| anyhow!("vendor {vendor}, {year}-{month:02} has no balance"))?;
+        months.insert(MonthKey { vendor, year, month }, decimal(&balance)?);
+    }
+    Ok(months)
+}
+
+async fn cassandra_days(session: &Session) -> anyhow::Result<HashMap<DayKey, Sold>> {
+    const SELECT: &str = "SELECT vendorid, productid, year, month, day, quantity, name FROM item_quantity_by_day";
+    type Row = (Uuid, Uuid, i32, i32, i32, Option<CqlValue>, Option<String>);
+    let pager = session.query_iter(Statement::new(SELECT).with_page_size(PAGE_ROWS), ()).await?;
+    let mut rows = pager.rows_stream::<Row>()?;
+    let mut days = HashMap::new();
+    while let Some((vendor, product, year, month, day, quantity, name)) = rows.try_next().await? {
+        let quantity = match quantity {
+            Some(CqlValue::Int(quantity)) => quantity.into(),
+            Some(CqlValue::BigInt(quantity)) => quantity,
+            other => bail!("the quantity of product {product} on {year}-{month:02}-{day:02} is {other:?}"),
+        };
+        let names = BTreeSet::from_iter(name);
+        days.insert(DayKey { vendor, product, year, month, day }, Sold { quantity, names });
+    }
+    Ok(days)
+}
+
+/// PostgreSQL's table.
+pub(super) async fn postgres(database: &PgPool) -> anyhow::Result<Totals> {
+    let months = sqlx::query_as("SELECT vendor_id, year, month, balance FROM vendor_billing")
+        .fetch(database)
+        .map_ok(|(vendor, year, month, balance)| (MonthKey { vendor, year, month }, balance))
+        .try_collect()
+        .await
+        .context("reading table vendor_billing")?;
+    Ok(Totals { months, ..Totals::default() })
+}
+
+/// Exactly: what does not fit is an error.
+fn decimal(value: &CqlDecimal) -> anyhow::Result<Decimal> {
+    let (bytes, scale) = value.as_signed_be_bytes_slice_and_exponent();
+    let sign = if bytes.first().is_some_and(|byte| *byte >= 0x80) { 0xff } else { 0 };
+    let mut wide = [sign; size_of::<i128>()];
+    let padding = wide.len().checked_sub(bytes.len()).context("a balance has more than 38 digits")?;
+    wide[padding..].copy_from_slice(bytes);
+    let mantissa = i128::from_be_bytes(wide);
+    let too_large = || format!("a balance of {mantissa}, scale {scale}, has more than 28 digits");
+    match u32::try_from(scale) {
+        Ok(scale) => Decimal::try_from_i128_with_scale(mantissa, scale).with_context(too_large),
+        // A negative scale stands for zeros before the point.
+        Err(_) => 10_i128
+            .checked_pow(scale.unsigned_abs())
+            .and_then(|power| mantissa.checked_mul(power))
+            .and_then(|whole| Decimal::try_from_i128_with_scale(whole, 0).ok())
+            .with_context(too_large),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_of_cassandra_are_read_exactly() {
+        for (bytes, scale, expected) in [
+            (vec![0x01], 3, "0.001"),
+            (vec![0xff], 0, "-1"),
+            (vec![0x01, 0x05, 0x65, 0x86, 0x4c], 3, "4385506.892"),
+            (vec![0x0c], -2, "1200"),
+            (vec![], 0, "0"),
+        ] {
+            let value = CqlDecimal::from_signed_be_bytes_and_exponent(bytes, scale);
+            assert_eq!(decimal(&value).expect("it fits").to_string(), expected);
+        }
+        assert!(decimal(&CqlDecimal::from_signed_be_bytes_and_exponent(vec![1; 16], 0)).is_err());
+        assert!(decimal(&CqlDecimal::from_signed_be_bytes_and_exponent(vec![1], i32::MIN)).is_err());
+    }
+}
