@@ -1,1 +1,32 @@
-//! stub
+//! The projectors: each a consumer group of its own that keeps one read model, at its own pace.
+//!
+//! ```text
+//! cart-events ─▶ item-purchased-events ─▶ item-purchased (key = vendor)
+//!                                            ├─▶ popular-items        ─▶ Cassandra item_quantity_by_day
+//!                                            ├─▶ vendor-billing       ─▶ Cassandra balance_by_vendor
+//!                                            └─▶ vendor-billing-jdbc  ─▶ PostgreSQL vendor_billing
+//! ```
+//!
+//! Exactly once, each in its way, whatever dies when:
+//!
+//! - `item-purchased-events`: purchases and consumed offsets are one Kafka transaction.
+//! - `popular-items`, `vendor-billing`: a row holds an absolute total and the position that it includes; a record at
+//!   or before that is skipped. The vendor key makes a row single-writer, and `USING TIMESTAMP position` makes an
+//!   instance that wakes up late lose.
+//! - `vendor-billing-jdbc`: totals and next offset are one SQL transaction, guarded by the offset it started from.
+//!
+//! `runner` has the one loop; the other modules are a read model each.
+
+mod args;
+mod error;
+mod item_purchased_events;
+mod popular_items;
+mod run;
+mod runner;
+mod setup;
+mod totals;
+mod vendor_billing;
+mod vendor_billing_jdbc;
+
+pub use args::{Args, Cli, Skip};
+pub use run::main;

@@ -90,7 +90,8 @@ fn differences(carts: &BTreeMap<Uuid, Vec<JournalRow>>, records: &[RawRecord]) -
         for (expected, row) in (1..).zip(rows) {
             let sequence_number = row.sequence_number;
             if sequence_number != expected {
-                differences.push(format!("cart {cart_id}: event {expected} is missing, {sequence_number} comes instead"));
+                differences
+                    .push(format!("cart {cart_id}: event {expected} is missing, {sequence_number} comes instead"));
                 break;
             }
         }

@@ -131,8 +131,11 @@ mod tests {
     fn purchases_add_up_by_utc_day_and_month() {
         let mut totals = Totals::default();
         let (vendor, product) = (crate::vendor_id("V"), crate::product_id("P"));
-        let purchases =
-            [("A", "0.001", 3, "2026-01-31T23:59:59.9Z"), ("B", "2.5", 2, "2026-01-31T00:00:00Z"), ("A", "1", 1, "2026-02-01T00:30:00+01:00")];
+        let purchases = [
+            ("A", "0.001", 3, "2026-01-31T23:59:59.9Z"),
+            ("B", "2.5", 2, "2026-01-31T00:00:00Z"),
+            ("A", "1", 1, "2026-02-01T00:30:00+01:00"),
+        ];
         for (name, price, quantity, at) in purchases {
             let at = DateTime::parse_from_rfc3339(at).expect("a time").to_utc();
             let price = price.parse().expect("a price");

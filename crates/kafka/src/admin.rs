@@ -84,6 +84,23 @@ impl Admin {
         Ok(())
     }
 
+    /// Removes topics with all that is in them; one that is not there is fine. For tests.
+    ///
+    /// # Errors
+    /// When the brokers are away or refuse.
+    pub async fn remove_topics(&self, names: &[&str]) -> Result<(), Error> {
+        let options = AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT));
+        let operation = |topic: &str| format!("removing topic {topic}");
+        let results = self.client.delete_topics(names, &options).await;
+        for result in results.map_err(|error| Error::kafka(operation(&names.join(", ")), error))? {
+            match result {
+                Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
+                Err((topic, code)) => return Err(Error::retry(operation(&topic), code)),
+            }
+        }
+        Ok(())
+    }
+
     /// Whether the brokers answer.
     ///
     /// # Errors

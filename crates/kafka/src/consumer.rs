@@ -123,6 +123,12 @@ impl GroupConsumer {
         Ok(Self { consumer, topic: topic.to_owned() })
     }
 
+    /// The topic's full name.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
     /// The next record, if one comes within `timeout`.
     ///
     /// # Errors

@@ -49,6 +49,9 @@ impl TopicReader {
             .set("enable.auto.offset.store", "false")
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true")
+            // The end is told when a fetch comes back empty: soon, not after the default half second.
+            .set("fetch.wait.max.ms", "10")
+            .set("fetch.queue.backoff.ms", "10")
             // An offset that is not there any more is an error, not a silent start elsewhere.
             .set("auto.offset.reset", "error")
             .create()

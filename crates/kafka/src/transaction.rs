@@ -22,8 +22,9 @@ const COMMIT_DEADLINE: Duration = Duration::from_secs(20);
 /// Initialising waits for the abort of what a predecessor left open.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long to let librdkafka work before looking again whether everything is delivered.
-const DRAIN_POLL: Duration = Duration::from_millis(1);
+/// How long to let librdkafka work before looking again whether everything is delivered. Slept, not polled: the
+/// wrapper's poll rounds what is left of a millisecond down to nothing and then spins.
+const DRAIN_PAUSE: Duration = Duration::from_micros(500);
 
 /// A producer that writes in transactions only. For one thread; its calls block.
 ///
@@ -118,7 +119,7 @@ impl Transaction<'_> {
                 Ok(()) => return Ok(()),
                 Err((error, unsent)) if is_queue_full(&error) && Instant::now() < self.deadline => {
                     message = unsent;
-                    self.producer.poll(DRAIN_POLL);
+                    self.work();
                 }
                 Err((error, _)) => return Err(failed(error)),
             }
@@ -136,7 +137,7 @@ impl Transaction<'_> {
             if Instant::now() > self.deadline {
                 return Err(Error::retry("delivering a transaction's records", "the deadline is over"));
             }
-            self.producer.poll(DRAIN_POLL);
+            self.work();
         }
         let undelivered = self.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(error) = undelivered {
@@ -148,14 +149,20 @@ impl Transaction<'_> {
         self.until_deadline("committing a transaction", |timeout| self.producer.commit_transaction(timeout))
     }
 
+    /// Lets librdkafka work, then serves what it has to tell.
+    fn work(&self) {
+        std::thread::sleep(DRAIN_PAUSE);
+        self.producer.poll(Duration::ZERO);
+    }
+
     /// Repeats what librdkafka calls retriable: the same call again is what it asks for.
     fn until_deadline(&self, operation: &str, call: impl Fn(Duration) -> Result<(), KafkaError>) -> Result<(), Error> {
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now());
-            match call(left.max(DRAIN_POLL)) {
+            match call(left.max(DRAIN_PAUSE)) {
                 Ok(()) => return Ok(()),
                 Err(KafkaError::Transaction(error)) if error.is_retriable() && !left.is_zero() => {
-                    self.producer.poll(DRAIN_POLL);
+                    self.work();
                 }
                 Err(error) => return Err(Error::kafka(operation, error)),
             }

@@ -110,7 +110,8 @@ impl Comparison<'_> {
             let (vendor, product) = (self.labels.text(vendor), self.labels.text(product));
             let row = format!("product {product} of vendor {vendor}, {year}-{month:02}-{day:02}");
             let quantity = |sold: &Sold| sold.quantity.to_string();
-            let names = |sold: &Sold| sold.names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(" or ");
+            let names =
+                |sold: &Sold| sold.names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(" or ");
             if expected.map(quantity) != found.map(quantity) {
                 differences.add(store, format!("quantity of {row}"), expected.map(quantity), found.map(quantity));
             }
@@ -148,7 +149,7 @@ mod tests {
     use super::*;
     use crate::totals::Purchase;
 
-    const VENDOR: Uuid = Uuid::from_u128(1);
+    const VENDOR: Uuid = Uuid::from_u128(9);
 
     fn totals(purchases: &[(u128, i64, &str)]) -> Totals {
         let mut totals = Totals::default();
@@ -167,7 +168,11 @@ mod tests {
         let comparison = Comparison { expected, labels: &labels, more_rows_allowed };
         comparison.months("bills", &found.months, &mut differences);
         comparison.days("items", &found.days, &mut differences);
-        differences.kept().iter().map(|difference| difference.to_string().replace("00000000-0000-0000-0000-", "")).collect()
+        differences
+            .kept()
+            .iter()
+            .map(|difference| difference.to_string().replace("00000000-0000-0000-0000-", ""))
+            .collect()
     }
 
     #[test]
@@ -182,18 +187,22 @@ mod tests {
         assert_eq!(
             differences(&expected, &totals(&[(1, 3, "A")]), false),
             [
-                "bills: balance of vendor V (000000000001), 1970-01: expected 10, found 7.5",
-                "items: quantity of product 000000000002 of vendor V (000000000001), 1970-01-01: expected 1, is missing",
+                "bills: balance of vendor V (000000000009), 1970-01: expected 10, found 7.5",
+                "items: quantity of product 000000000002 of vendor V (000000000009), 1970-01-01: expected 1, is missing",
             ]
         );
         assert_eq!(
             differences(&expected, &totals(&[(1, 3, "X"), (2, 1, "C")]), false),
-            ["items: name of product 000000000001 of vendor V (000000000001), 1970-01-01: expected 'A' or 'B', found 'X'"]
+            [
+                "items: name of product 000000000001 of vendor V (000000000009), 1970-01-01: expected 'A' or 'B', found 'X'"
+            ]
         );
         let more = totals(&[(1, 3, "A"), (2, 1, "C"), (3, 0, "D")]);
         assert_eq!(
             differences(&expected, &more, false),
-            ["items: quantity of product 000000000003 of vendor V (000000000001), 1970-01-01: should not be there, found 0"]
+            [
+                "items: quantity of product 000000000003 of vendor V (000000000009), 1970-01-01: should not be there, found 0"
+            ]
         );
         assert_eq!(differences(&expected, &more, true), [""; 0]);
     }

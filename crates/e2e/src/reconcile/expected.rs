@@ -67,7 +67,9 @@ pub fn read(folder: &Path) -> Result<(Totals, Labels), Error> {
     check(&totals, &named).map_err(contradiction)?;
     totals.purchases = match named.get("event:ItemPurchased") {
         None => None,
-        Some(count) => Some(u64::try_from(*count).map_err(|_| contradiction(format!("{count} purchases are no count")))?),
+        Some(count) => {
+            Some(u64::try_from(*count).map_err(|_| contradiction(format!("{count} purchases are no count")))?)
+        }
     };
     Ok((totals, labels))
 }

@@ -172,9 +172,7 @@ impl Report {
         if let Some(expected) = &self.expected {
             stores.insert(0, ("expected", expected));
         }
-        table.load_style(UTF8_BORDERS_ONLY).set_header(
-            [""].into_iter().chain(stores.iter().map(|(name, _)| *name)),
-        );
+        table.load_style(UTF8_BORDERS_ONLY).set_header([""].into_iter().chain(stores.iter().map(|(name, _)| *name)));
         let mut row = |what: &str, value: &dyn Fn(&Sums) -> Option<String>| {
             let values = stores.iter().map(|(_, sums)| value(sums).unwrap_or_else(|| String::from("-")));
             table.add_row([what.to_owned()].into_iter().chain(values));
@@ -221,7 +219,10 @@ mod tests {
 
         let bad = report(3, &[]);
         assert_eq!(bad.exit_code(), 1);
-        assert!(text(&bad).starts_with("store: row 0: expected 1, found 2\nstore: row 1: expected 1, found 2\n... and 1 more"));
+        assert!(
+            text(&bad)
+                .starts_with("store: row 0: expected 1, found 2\nstore: row 1: expected 1, found 2\n... and 1 more")
+        );
         assert!(text(&bad).contains("FAILED: 3 differences."));
 
         let unknown = report(0, &[7, 8, 9]);

@@ -125,46 +125,27 @@ async fn look(kafka: &KafkaArgs, database: &PgPool) -> Vec<ConsumerLag> {
     let in_database = stored_offsets(database, kafka).await.map_err(|error| format!("{error:#}"));
     let args = kafka.clone();
     let looked = tokio::task::spawn_blocking(move || {
-        STAGES
-            .into_iter()
-            .map(|(consumer, topic)| {
-                let lag = match (consumer, &in_database) {
-                    (JDBC, Err(error)) => Ok(Lag::Unknown(error.clone())),
-                    (JDBC, Ok(offsets)) => lag(&args, consumer, topic, Some(offsets)),
-                    _ => lag(&args, consumer, topic, None),
-                };
-                let lag = lag.unwrap_or_else(|error| Lag::Unknown(format!("{error:#}")));
-                ConsumerLag { consumer, lag }
-            })
-            .collect()
+        let lag = |consumer, topic, open: &mut HashMap<_, _>| {
+            // A client for each look, not for ever: it must notice a broker that has come back as another.
+            let admin = Admin::new(&args)?;
+            let stored = match (consumer, &in_database) {
+                (JDBC, Err(error)) => return Ok(Lag::Unknown(error.clone())),
+                (JDBC, Ok(offsets)) => Some(offsets),
+                _ => None,
+            };
+            lag(&args, &admin, (consumer, topic), stored, open)
+        };
+        // Which topics have an open transaction: found out once, when the first consumer's offsets are known.
+        let mut open = HashMap::new();
+        let lags = STAGES.into_iter().map(|(consumer, topic)| {
+            let lag = lag(consumer, topic, &mut open);
+            ConsumerLag { consumer, lag: lag.unwrap_or_else(|error| Lag::Unknown(format!("{error:#}"))) }
+        });
+        lags.collect()
     });
     // The look itself has no way to fail but a panic, which is this program's own fault.
     looked.await.unwrap_or_else(|error| vec![ConsumerLag { consumer: "reconcile", lag: Lag::Unknown(error.to_string()) }])
 }
-
-fn lag(args: &KafkaArgs, consumer: &str, topic: &str, stored: Option<&HashMap<i32, i64>>) -> anyhow::Result<Lag> {
-    let (group, topic) = (args.prefixed(consumer), args.prefixed(topic));
-    let admin = Admin::new(args)?;
-    let committed = match stored {
-        Some(stored) => (0..admin.partitions(&topic)?).map(|partition| stored.get(&partition).copied()).collect(),
-        None => admin.committed(&group, &topic)?,
-    };
-    if admin.has_open_transaction(&topic)? {
-        return Ok(Lag::OpenTransaction);
-    }
-    let mut unread = Vec::new();
-    let mut behind = 0;
-    for ((partition, next), (start, end)) in (0..).zip(committed).zip(admin.watermarks(&topic)?) {
-        let next = next.unwrap_or(start).max(start);
-        if next < end {
-            behind += end - next;
-            unread.push((partition, next));
-        }
-    }
-    let is_behind = !unread.is_empty() && TopicReader::open(args, &topic, unread)?.next(SILENCE_MAX)?.is_some();
-    Ok(if is_behind { Lag::Behind(behind) } else { Lag::AtRest })
-}
-
 /// The next offset of each partition, as the projector's own transactions keep it: that of the newest log epoch.
 async fn stored_offsets(database: &PgPool, kafka: &KafkaArgs) -> anyhow::Result<HashMap<i32, i64>> {
     // The names may stand there with the installation's prefix or, as each installation has its own database, without.

@@ -1,0 +1,286 @@
+//! Names that nobody else has, and how the processes of one installation are started.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use cart::contract::{Contract as _, DEAD_LETTER_TOPIC};
+use cart::{CartCommand, CartEvent, CartReply, PurchasedItem};
+use cassandra::CassandraArgs;
+use clap::Parser;
+use kafka::{Admin, KafkaArgs};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
+use uuid::Uuid;
+
+use super::process::{Process, free_address, log_folder};
+
+/// Few, so that a test's topics are made quickly; more than one, so that instances share them.
+const PARTITIONS: &str = "4";
+
+/// `setup` makes topics, keyspace and tables, on a machine that may do much else meanwhile.
+const SETUP_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Compiled in debug mode, on a busy machine.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Where the servers are: the binaries' own settings, from the environment.
+#[derive(Debug, Clone, Parser)]
+struct Servers {
+    #[command(flatten)]
+    kafka: KafkaArgs,
+    #[command(flatten)]
+    cassandra: CassandraArgs,
+    #[arg(long, env, default_value = "postgres://cart:cart@127.0.0.1:5432/cart")]
+    database_url: String,
+}
+
+/// One of the services of the pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// HTTP in, commands out.
+    Ingest,
+    /// Decides.
+    CartProcessor,
+    /// One of the projectors, by its subcommand.
+    Projector(&'static str),
+}
+
+impl Service {
+    /// All projectors.
+    pub const PROJECTORS: [Self; 4] = [
+        Self::Projector("item-purchased-events"),
+        Self::Projector("popular-items"),
+        Self::Projector("vendor-billing"),
+        Self::Projector("vendor-billing-jdbc"),
+    ];
+
+    fn binary(self) -> &'static str {
+        match self {
+            Self::Ingest => "ingest",
+            Self::CartProcessor => "cart-processor",
+            Self::Projector(_) => "projectors",
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ingest | Self::CartProcessor => self.binary(),
+            Self::Projector(name) => name,
+        }
+    }
+}
+
+/// A pipeline of its own: topics, groups, keyspace and database.
+#[derive(Debug)]
+pub struct Installation {
+    name: String,
+    servers: Servers,
+    log_folder: PathBuf,
+}
+
+impl Installation {
+    /// Names for a test; `name` is a short word of a-z that tells whose they are. Nothing is made yet.
+    ///
+    /// # Errors
+    /// When the environment's settings can't be read.
+    pub fn new(name: &str) -> anyhow::Result<Self> {
+        let random = Uuid::new_v4().simple().to_string();
+        let name = format!("e2e_{name}_{}", &random[..8]);
+        // From the environment alone: this is no program with arguments.
+        let mut servers = Servers::try_parse_from(["e2e"]).context("reading the servers' addresses")?;
+        servers.kafka.topic_prefix = format!("{name}.");
+        servers.cassandra.cassandra_keyspace.clone_from(&name);
+        let database: PgConnectOptions = servers.database_url.parse().context("reading DATABASE_URL")?;
+        servers.database_url = database.database(&name).to_url_lossy().to_string();
+        let log_folder = log_folder(&name)?;
+        Ok(Self { name, servers, log_folder })
+    }
+
+    /// The name that keyspace, database and topics have in theirs.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its Kafka.
+    #[must_use]
+    pub fn kafka(&self) -> &KafkaArgs {
+        &self.servers.kafka
+    }
+
+    /// Its keyspace.
+    #[must_use]
+    pub fn cassandra(&self) -> &CassandraArgs {
+        &self.servers.cassandra
+    }
+
+    /// Its database.
+    #[must_use]
+    pub fn database_url(&self) -> &str {
+        &self.servers.database_url
+    }
+
+    /// Where its processes log, and where a test may keep files.
+    #[must_use]
+    pub fn folder(&self) -> &PathBuf {
+        &self.log_folder
+    }
+
+    /// What makes a binary work on this installation. The servers' addresses it finds in the environment as we do.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("TOPIC_PREFIX", self.servers.kafka.topic_prefix.clone()),
+            ("TOPIC_PARTITIONS", PARTITIONS.to_owned()),
+            ("CASSANDRA_KEYSPACE", self.servers.cassandra.cassandra_keyspace.clone()),
+            ("DATABASE_URL", self.servers.database_url.clone()),
+            // An error is told in words; collecting its backtrace costs more than the work that failed.
+            ("RUST_LIB_BACKTRACE", "0".to_owned()),
+        ]
+    }
+
+    /// Makes the database, then lets each binary make what it needs.
+    ///
+    /// # Errors
+    /// When a server is away, or a `setup` fails: with its last words.
+    pub async fn setup(&self) -> anyhow::Result<()> {
+        self.create_database().await?;
+        for binary in ["cart-processor", "ingest", "projectors"] {
+            self.run(&format!("{binary}-setup"), binary, ["setup"], SETUP_DEADLINE).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the database.
+    ///
+    /// # Errors
+    /// When PostgreSQL is away, or the user may not make databases.
+    pub async fn create_database(&self) -> anyhow::Result<()> {
+        // Names are ours: a-z, 0-9 and _.
+        let statement = format!("CREATE DATABASE {}", self.name);
+        let mut server = self.server_database().await?;
+        sqlx::query(AssertSqlSafe(statement)).execute(&mut server).await.context("creating the test's database")?;
+        Ok(())
+    }
+
+    /// Removes topics, keyspace, database and logs when a test has gone well. What is left after one that has not helps to
+    /// find out why.
+    ///
+    /// # Errors
+    /// When a server is away.
+    pub async fn remove(self) -> anyhow::Result<()> {
+        let topics = [CartCommand::TOPIC, CartEvent::TOPIC, CartReply::TOPIC, PurchasedItem::TOPIC, DEAD_LETTER_TOPIC];
+        let topics = topics.map(|topic| self.kafka().prefixed(topic));
+        Admin::new(self.kafka())?.remove_topics(&topics.each_ref().map(String::as_str)).await?;
+        let mut server = self.server_database().await?;
+        let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+        sqlx::query(AssertSqlSafe(statement)).execute(&mut server).await.context("removing the test's database")?;
+        let session = cassandra::connect(self.cassandra()).await?;
+        let statement = format!("DROP KEYSPACE {}", self.name);
+        session.query_unpaged(statement, ()).await.context("removing the test's keyspace")?;
+        fs::remove_dir_all(&self.log_folder).context("removing the test's logs")
+    }
+
+    async fn server_database(&self) -> anyhow::Result<PgConnection> {
+        let url = Servers::try_parse_from(["e2e"]).context("reading the servers' addresses")?.database_url;
+        let connected = PgConnection::connect(&url).await;
+        connected.context("connecting to PostgreSQL (DATABASE_URL); `scripts/services up` starts one")
+    }
+
+    /// Starts a service; `instance` tells it from the others of its kind. [`Process::ready`] waits for it.
+    ///
+    /// # Errors
+    /// When the binary is not there.
+    pub fn start(&self, service: Service, instance: &str, args: &[&str]) -> anyhow::Result<Process> {
+        let address = free_address().context("finding a free port")?;
+        let listen = if service == Service::Ingest { "--listen" } else { "--admin-listen" };
+        let address_text = address.to_string();
+        let mut all = match service {
+            Service::Projector(subcommand) => vec![subcommand],
+            Service::Ingest | Service::CartProcessor => vec![],
+        };
+        all.extend([listen, &address_text]);
+        all.extend(args);
+        let name = format!("{}-{instance}", service.name());
+        self.spawn_with(&name, service.binary(), all, [("INSTANCE", instance.to_owned())], Some(address))
+    }
+
+    /// Starts services and waits until all are ready.
+    ///
+    /// # Errors
+    /// When one does not get ready: with its last words.
+    pub async fn start_all(&self, services: &[(Service, &str, &[&str])]) -> anyhow::Result<Vec<Process>> {
+        let started: anyhow::Result<Vec<_>> =
+            services.iter().map(|(service, instance, args)| self.start(*service, instance, args)).collect();
+        let mut processes = started?;
+        for process in &mut processes {
+            process.ready(READY_DEADLINE).await?;
+        }
+        Ok(processes)
+    }
+
+    /// Starts a binary on this installation.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn spawn(
+        &self,
+        name: &str,
+        binary: &str,
+        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> anyhow::Result<Process> {
+        self.spawn_with(name, binary, args, [], None)
+    }
+
+    /// Runs a binary on this installation to its end, and returns what it wrote.
+    ///
+    /// # Errors
+    /// When it does not end well in time.
+    pub async fn run(
+        &self,
+        name: &str,
+        binary: &str,
+        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        deadline: Duration,
+    ) -> anyhow::Result<String> {
+        let mut process = self.spawn(name, binary, args)?;
+        process.succeeded(deadline).await?;
+        Ok(process.log())
+    }
+
+    fn spawn_with(
+        &self,
+        name: &str,
+        binary: &str,
+        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        more: impl IntoIterator<Item = (&'static str, String)>,
+        address: Option<SocketAddr>,
+    ) -> anyhow::Result<Process> {
+        if name.contains('/') {
+            bail!("'{name}' names a process's log file, so it can't have a slash");
+        }
+        let environment = self.environment().into_iter().chain(more);
+        Process::spawn(name, binary, args, environment, &self.log_folder, address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_installations_share_a_name() {
+        let (one, two) = (Installation::new("names").expect("settings"), Installation::new("names").expect("settings"));
+        assert_ne!(one.name(), two.name());
+        assert!(one.kafka().prefixed("cart-events").ends_with(".cart-events"));
+        assert!(one.database_url().contains(one.name()), "{}", one.database_url());
+        assert_eq!(one.cassandra().cassandra_keyspace, one.name());
+        for folder in [one.folder(), two.folder()] {
+            fs::remove_dir(folder).expect("it is ours, and empty");
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! A child process: the real binary, its log in a file.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::wait_until;
+
+/// How many of a log's last lines are shown.
+const LOG_TAIL_LINES: usize = 30;
+
+/// How long one question about a process's health may take.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A running child. Dropped, it is killed.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+    address: Option<SocketAddr>,
+}
+
+/// Where cargo put a binary of this workspace: beside the folder of the test that is running.
+///
+/// # Errors
+/// When it is not there, with what to do about it.
+pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
+    let path = profile_folder()?.join(name);
+    if path.is_file() {
+        return Ok(path);
+    }
+    bail!("{} is not there; `cargo build --workspace --bins` makes it", path.display())
+}
+
+/// `target/debug`, as a rule. Tests are in `deps` below it.
+fn profile_folder() -> anyhow::Result<PathBuf> {
+    let test = std::env::current_exe().context("finding out where this test is")?;
+    let folder = test.parent().context("this test is in no folder")?;
+    let folder = if folder.ends_with("deps") { folder.parent().context("deps is in no folder")? } else { folder };
+    Ok(folder.to_owned())
+}
+
+/// Where the logs of an installation's processes go: `target/e2e-logs/<installation>`.
+pub(super) fn log_folder(installation: &str) -> anyhow::Result<PathBuf> {
+    let profile = profile_folder()?;
+    let target = profile.parent().context("the binaries are in no folder")?;
+    let folder = target.join("e2e-logs").join(installation);
+    fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+    Ok(folder)
+}
+
+/// An address that is free now.
+///
+/// # Errors
+/// When there is none.
+pub fn free_address() -> io::Result<SocketAddr> {
+    TcpListener::bind("127.0.0.1:0")?.local_addr()
+}
+
+impl Process {
+    /// Starts `binary` (a name) as `name`. With an `address` it is one that tells there how it is.
+    pub(super) fn spawn<'a>(
+        name: &str,
+        binary_name: &str,
+        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        environment: impl IntoIterator<Item = (&'a str, String)>,
+        log_folder: &Path,
+        address: Option<SocketAddr>,
+    ) -> anyhow::Result<Self> {
+        let log = log_folder.join(format!("{name}.log"));
+        // A process that is started again goes on in the same file.
+        let output = File::options().create(true).append(true).open(&log);
+        let output = output.with_context(|| format!("opening {}", log.display()))?;
+        let child = Command::new(binary(binary_name)?)
+            .args(args)
+            .envs(environment)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().context("sharing a log file")?)
+            .stderr(output)
+            .spawn()
+            .with_context(|| format!("starting {name}"))?;
+        Ok(Self { name: name.to_owned(), child, log, address })
+    }
+
+    /// Where it answers.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// Its log so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until it says that it is ready.
+    ///
+    /// # Errors
+    /// When it ends, or is not ready in time: with its last words.
+    pub async fn ready(&mut self, deadline: Duration) -> anyhow::Result<()> {
+        let address = self.address.with_context(|| format!("{} tells nobody whether it is ready", self.name))?;
+        let url = format!("http://{address}/health/ready");
+        let client = reqwest::Client::builder().timeout(HEALTH_TIMEOUT).build().context("making an HTTP client")?;
+        let name = self.name.clone();
+        let child = &mut self.child;
+        let what = format!("{name} to be ready");
+        let ready = wait_until(&what, deadline, async || {
+            if let Ok(Some(status)) = child.try_wait() {
+                return Ok(Err(status));
+            }
+            match client.get(&url).send().await {
+                Ok(response) if response.status().is_success() => Ok(Ok(())),
+                Ok(response) => Err(response.text().await.unwrap_or_default()),
+                Err(error) => Err(format!("{:#}", anyhow::Error::from(error))),
+            }
+        });
+        match ready.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(status)) => bail!("{name} ended ({status}) instead of being ready{}", self.last_words()),
+            Err(error) => bail!("{error:#}{}", self.last_words()),
+        }
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Errors
+    /// When it does not in time: with its last words.
+    pub async fn ended(&mut self, deadline: Duration) -> anyhow::Result<ExitStatus> {
+        let name = self.name.clone();
+        let child = &mut self.child;
+        let what = format!("{name} to end");
+        let ended = wait_until(&what, deadline, async || match child.try_wait() {
+            Ok(Some(status)) => Ok(status),
+            Ok(None) => Err("it is running".to_owned()),
+            Err(error) => Err(error.to_string()),
+        });
+        ended.await.with_context(|| format!("{name} does not end{}", self.last_words()))
+    }
+
+    /// Waits until it ends well.
+    ///
+    /// # Errors
+    /// When it does not end in time, or not with exit code 0: with its last words.
+    pub async fn succeeded(&mut self, deadline: Duration) -> anyhow::Result<()> {
+        let status = self.ended(deadline).await?;
+        if status.success() {
+            return Ok(());
+        }
+        bail!("{} failed ({status}){}", self.name, self.last_words())
+    }
+
+    /// Ends it as a crash would: at once, without a word.
+    ///
+    /// # Errors
+    /// When it can't be waited for.
+    pub fn kill9(&mut self) -> io::Result<()> {
+        self.child.kill()?;
+        self.child.wait().map(|_| ())
+    }
+
+    /// Asks it to end (SIGTERM), and waits until it has ended well.
+    ///
+    /// # Errors
+    /// When it does not in time, or not with exit code 0.
+    pub async fn terminate(&mut self, deadline: Duration) -> anyhow::Result<()> {
+        self.signal(Signal::TERM)?;
+        self.succeeded(deadline).await
+    }
+
+    /// Stops it where it stands (SIGSTOP), as a long pause of the machine would.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn pause(&self) -> io::Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on (SIGCONT).
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn resume(&self) -> io::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
+    fn last_words(&self) -> String {
+        let log = self.log();
+        let lines: Vec<_> = log.lines().collect();
+        let tail = &lines[lines.len().saturating_sub(LOG_TAIL_LINES)..];
+        format!("\n--- the end of {}\n{}\n---", self.log.display(), tail.join("\n"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        match self.kill9() {
+            // It has ended already.
+            Err(error) if error.kind() != ErrorKind::InvalidInput => {
+                let (name, id) = (&self.name, self.child.id());
+                // The test is over; there is nobody to return this to.
+                io::Write::write_fmt(&mut io::stderr(), format_args!("killing {name} ({id}): {error}\n"))
+                    .unwrap_or_default();
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn a_missing_binary_is_told_with_what_to_do() {
+        let error = binary("no-such-service").expect_err("there is none");
+        assert!(error.to_string().ends_with("`cargo build --workspace --bins` makes it"), "{error}");
+    }
+
+    /// The binary stands in for any: it writes its usage and ends.
+    fn spawn(name: &str, args: &[&str]) -> Process {
+        let folder = log_folder("self-test").expect("a folder in target");
+        let log = folder.join(format!("{name}.log"));
+        drop(fs::remove_file(&log));
+        let output = File::create(&log).expect("a log file");
+        let child = Command::new(args[0]).args(&args[1..]).stdout(output).spawn().expect("a command");
+        let address = Some(free_address().expect("a free port"));
+        Process { name: name.to_owned(), child, log, address }
+    }
+
+    #[tokio::test]
+    async fn a_process_that_ends_early_is_told_with_its_last_words() {
+        let mut process = spawn("early", &["sh", "-c", "echo these were the last; exit 3"]);
+        let error = process.ready(DEADLINE).await.expect_err("it ends").to_string();
+        assert!(error.contains("instead of being ready") && error.contains("these were the last"), "{error}");
+        assert_eq!(process.ended(DEADLINE).await.expect("it has ended").code(), Some(3));
+        assert!(process.succeeded(DEADLINE).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_process_is_paused_resumed_and_terminated() {
+        let mut process = spawn("pause", &["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.05; done"]);
+        let state = |process: &Process| {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", process.child.id())).unwrap_or_default();
+            stat.rsplit(") ").next().and_then(|rest| rest.chars().next())
+        };
+        process.pause().expect("it runs");
+        let stopped = wait_until("the pause", DEADLINE, async || match state(&process) {
+            Some('T') => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        stopped.await.expect("it stops");
+        process.resume().expect("it is there");
+        // The shell may not have set its trap yet, in which case the signal itself ends it.
+        let ended = process.terminate(DEADLINE).await;
+        assert!(ended.is_ok() || ended.is_err_and(|error| error.to_string().contains("signal: 15")));
+    }
+
+    #[tokio::test]
+    async fn a_dropped_process_is_killed() {
+        let process = spawn("dropped", &["sleep", "600"]);
+        let proc = PathBuf::from(format!("/proc/{}", process.child.id()));
+        assert!(proc.exists());
+        drop(process);
+        assert!(!proc.exists());
+    }
+}

@@ -1,0 +1,147 @@
+//! The command line.
+
+use std::str::FromStr;
+
+use cassandra::CassandraArgs;
+use kafka::{KafkaArgs, TopicArgs};
+use service::{AdminArgs, LogArgs};
+
+/// Keeps read models up to date from the carts' events.
+#[derive(Debug, clap::Parser)]
+#[command(version)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Makes the topics, schemas, tables and first offsets that are not there yet, and ends
+    Setup(SetupArgs),
+    /// cart-events to item-purchased: every purchase once, keyed by vendor
+    ItemPurchasedEvents(Args),
+    /// item-purchased to Cassandra: pieces sold by vendor, product and day
+    PopularItems(CassandraProjectorArgs),
+    /// item-purchased to Cassandra: each vendor's balance by month
+    VendorBilling(CassandraProjectorArgs),
+    /// item-purchased to PostgreSQL: each vendor's balance by month
+    VendorBillingJdbc(JdbcArgs),
+}
+
+/// How to run a projector.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pub(crate) kafka: KafkaArgs,
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+
+    /// Names this process among those of its group; a restart under the same name finishes what it left open
+    #[arg(long, env, default_value = "0")]
+    pub(crate) instance: String,
+
+    /// Most records that are applied in one go
+    #[arg(long, env, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) batch_len_max: u32,
+
+    /// Most rows in memory; the least recently used is read again when it is needed
+    #[arg(long, env, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) rows_max: u32,
+
+    /// An instance that is silent for so long loses its partitions to the others
+    #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1_000..=300_000))]
+    pub(crate) session_timeout_ms: u64,
+
+    /// How long to wait, at the start, for servers that do not answer and for `setup`
+    #[arg(long, env, default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=3_600))]
+    pub(crate) startup_timeout_s: u64,
+
+    /// Records to pass over because they can't be read: topic/partition/offset, comma-separated
+    #[arg(long, env = "SKIP_RECORDS", value_delimiter = ',')]
+    pub(crate) skip: Vec<Skip>,
+}
+
+/// Projectors that write to Cassandra.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct CassandraProjectorArgs {
+    #[command(flatten)]
+    pub(crate) args: Args,
+    #[command(flatten)]
+    pub(crate) cassandra: CassandraArgs,
+}
+
+/// Where PostgreSQL is.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct DatabaseArgs {
+    /// The database of the billing table
+    #[arg(long, env, hide_env_values = true, default_value = "postgres://cart:cart@127.0.0.1:5432/cart")]
+    pub(crate) database_url: String,
+}
+
+/// The projector that writes to PostgreSQL.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct JdbcArgs {
+    #[command(flatten)]
+    pub(crate) args: Args,
+    #[command(flatten)]
+    pub(crate) database: DatabaseArgs,
+}
+
+/// How to set up.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SetupArgs {
+    #[command(flatten)]
+    pub(crate) kafka: KafkaArgs,
+    #[command(flatten)]
+    pub(crate) topics: TopicArgs,
+    #[command(flatten)]
+    pub(crate) cassandra: CassandraArgs,
+    #[command(flatten)]
+    pub(crate) database: DatabaseArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+
+    /// Accept that item-purchased is another log than the recorded one, which goes on where the tables end
+    #[arg(long)]
+    pub(crate) accept_new_log: bool,
+}
+
+/// One record of one topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skip {
+    /// The topic's full name.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+}
+
+impl FromStr for Skip {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let error = || format!("'{text}' is not of the form topic/partition/offset");
+        let mut parts = text.rsplitn(3, '/');
+        let offset = parts.next().and_then(|part| part.parse().ok()).ok_or_else(error)?;
+        let partition = parts.next().and_then(|part| part.parse().ok()).ok_or_else(error)?;
+        let topic = parts.next().filter(|topic| !topic.is_empty()).ok_or_else(error)?.to_owned();
+        Ok(Self { topic, partition, offset })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_skipped_record_is_named_by_topic_partition_and_offset() {
+        let skip = Skip { topic: String::from("item-purchased"), partition: 3, offset: 77 };
+        assert_eq!("item-purchased/3/77".parse(), Ok(skip));
+        assert!("item-purchased/3".parse::<Skip>().is_err());
+        assert!("/3/7".parse::<Skip>().is_err());
+        assert!("t/x/7".parse::<Skip>().is_err());
+    }
+}

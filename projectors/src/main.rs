@@ -1,0 +1,12 @@
+//! Starts a projector.
+
+use clap::Parser as _;
+
+// Records are allocated by the thousand and freed together, which glibc's allocator does slowly.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    projectors::main(projectors::Cli::parse()).await
+}

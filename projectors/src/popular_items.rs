@@ -1,0 +1,106 @@
+//! `popular-items`: how many pieces of a product were sold on a day (UTC). Cassandra `item_quantity_by_day`.
+
+use std::sync::Arc;
+
+use cart::PurchasedItem;
+use cassandra::Error;
+use chrono::Datelike as _;
+use scylla::client::session::Session;
+use scylla::statement::prepared::PreparedStatement;
+use uuid::Uuid;
+
+use crate::totals::{Row, Table};
+
+// Readers know all columns but `position`.
+pub(crate) const CREATE: &str = "CREATE TABLE IF NOT EXISTS item_quantity_by_day (\
+    vendorid uuid, productid uuid, year int, month int, day int, quantity bigint, name text, position bigint, \
+    PRIMARY KEY ((vendorid, productid, year, month), day)) WITH CLUSTERING ORDER BY (day ASC)";
+
+/// The table, prepared.
+#[derive(Debug)]
+pub(crate) struct PopularItems {
+    session: Arc<Session>,
+    select: PreparedStatement,
+    insert: PreparedStatement,
+}
+
+/// A vendor's product on a day.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    vendor_id: Uuid,
+    product_id: Uuid,
+    year: i32,
+    month: i32,
+    day: i32,
+}
+
+/// Pieces, and what the product was called when it was last bought.
+#[derive(Debug, Clone)]
+pub(crate) struct Sold {
+    quantity: i64,
+    name: String,
+}
+
+impl PopularItems {
+    pub(crate) async fn open(session: Arc<Session>) -> Result<Self, Error> {
+        let select = "SELECT quantity, name, position FROM item_quantity_by_day \
+            WHERE vendorid = ? AND productid = ? AND year = ? AND month = ? AND day = ?";
+        let insert = "INSERT INTO item_quantity_by_day \
+            (vendorid, productid, year, month, day, quantity, name, position) VALUES (?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?";
+        let failed = |error| Error::new("preparing the statements of item_quantity_by_day", error);
+        let mut select = session.prepare(select).await.map_err(failed)?;
+        let mut insert = session.prepare(insert).await.map_err(failed)?;
+        select.set_is_idempotent(true);
+        insert.set_is_idempotent(true);
+        Ok(Self { session, select, insert })
+    }
+}
+
+impl Table for PopularItems {
+    type Key = Key;
+    type Total = Sold;
+
+    fn key(purchase: &PurchasedItem) -> Key {
+        let day = purchase.purchased_at;
+        Key {
+            vendor_id: purchase.vendor_id.as_uuid(),
+            product_id: purchase.product_id.as_uuid(),
+            year: day.year(),
+            month: day.month().cast_signed(),
+            day: day.day().cast_signed(),
+        }
+    }
+
+    fn add(total: Option<&Sold>, purchase: &PurchasedItem) -> Option<Sold> {
+        let quantity = total.map_or(0, |sold| sold.quantity).checked_add(purchase.quantity.get().into())?;
+        Some(Sold { quantity, name: purchase.name.as_str().to_owned() })
+    }
+
+    async fn read(&self, key: &Key) -> Result<Option<Row<Sold>>, Error> {
+        let operation = || format!("reading the quantity of {key:?}");
+        let values = (key.vendor_id, key.product_id, key.year, key.month, key.day);
+        let row = self
+            .session
+            .execute_unpaged(&self.select, values)
+            .await
+            .map_err(|error| Error::new(operation(), error))?
+            .into_rows_result()
+            .map_err(|error| Error::new(operation(), error))?
+            .maybe_first_row::<(i64, String, i64)>()
+            .map_err(|error| Error::new(operation(), error))?;
+        Ok(row.map(|(quantity, name, position)| Row { total: Sold { quantity, name }, position: position.into() }))
+    }
+
+    async fn write(&self, key: &Key, row: &Row<Sold>) -> Result<(), Error> {
+        let Row { total: Sold { quantity, name }, position } = row;
+        let position = position.get();
+        let key_values = (key.vendor_id, key.product_id, key.year, key.month, key.day);
+        let (vendor, product, year, month, day) = key_values;
+        let values = (vendor, product, year, month, day, quantity, name, position, position);
+        self.session
+            .execute_unpaged(&self.insert, values)
+            .await
+            .map(|_| ())
+            .map_err(|error| Error::new(format!("writing the quantity of {key:?}"), error))
+    }
+}

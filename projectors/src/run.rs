@@ -1,0 +1,196 @@
+//! Putting a projector together.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use cart::contract::Contract;
+use cart::{CartEvent, LogEpoch, PurchasedItem};
+use kafka::{Admin, Codec, GroupConsumer, Registry, StartAt};
+use scylla::client::session::Session;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use service::{Metrics, Readiness, Shutdown, serve_admin, shutdown_signal, wait_for};
+use sqlx::postgres::PgPoolOptions;
+use tokio::runtime::Handle;
+
+use crate::args::{Args, CassandraProjectorArgs, Cli, Command, JdbcArgs};
+use crate::item_purchased_events::ItemPurchasedEvents;
+use crate::popular_items::PopularItems;
+use crate::runner::{Projector, Runner};
+use crate::setup::log_epoch;
+use crate::totals::{Table, Totals};
+use crate::vendor_billing::VendorBilling;
+use crate::vendor_billing_jdbc::{self, VendorBillingJdbc};
+
+// The consumer groups, without the installation's prefix.
+pub(crate) const ITEM_PURCHASED_EVENTS: &str = "item-purchased-events";
+const POPULAR_ITEMS: &str = "popular-items";
+const VENDOR_BILLING: &str = "vendor-billing";
+
+/// The program: sets up, or runs one projector until a signal.
+///
+/// # Errors
+/// What ended it early.
+pub async fn main(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Setup(args) => {
+            args.log.init()?;
+            crate::setup::setup(&args).await
+        }
+        Command::ItemPurchasedEvents(args) => item_purchased_events(args).await,
+        Command::PopularItems(args) => {
+            let base = Base::start(&args.args).await?;
+            let (session, epoch) = cassandra(&args, &base).await?;
+            let table = PopularItems::open(session).await?;
+            totals(table, args, base, epoch, POPULAR_ITEMS).await
+        }
+        Command::VendorBilling(args) => {
+            let base = Base::start(&args.args).await?;
+            let (session, epoch) = cassandra(&args, &base).await?;
+            let table = VendorBilling::open(session).await?;
+            totals(table, args, base, epoch, VENDOR_BILLING).await
+        }
+        Command::VendorBillingJdbc(args) => vendor_billing_jdbc(args).await,
+    }
+}
+
+/// What all projectors have.
+struct Base {
+    readiness: Readiness,
+    shutdown: Shutdown,
+    registry: Registry,
+    admin: Admin,
+}
+
+impl Base {
+    async fn start(args: &Args) -> anyhow::Result<Self> {
+        args.log.init()?;
+        let readiness = Readiness::default();
+        readiness.down("start", "connecting");
+        let shutdown = shutdown_signal()?;
+        serve_admin(&args.admin, readiness.clone(), Metrics::install()?, shutdown.clone()).await?;
+        Ok(Self { readiness, shutdown, registry: Registry::new(&args.kafka)?, admin: Admin::new(&args.kafka)? })
+    }
+
+    async fn identity(&self, args: &Args, topic: &str) -> anyhow::Result<kafka::LogIdentity> {
+        let timeout = Duration::from_secs(args.startup_timeout_s);
+        wait_for(&format!("topic {topic}"), timeout, async || {
+            tokio::task::block_in_place(|| self.admin.identity(topic))
+        })
+        .await
+    }
+
+    async fn codec<T: Contract + Serialize + DeserializeOwned>(&self, args: &Args) -> anyhow::Result<Codec<T>> {
+        let timeout = Duration::from_secs(args.startup_timeout_s);
+        wait_for("the schema registry", timeout, async || {
+            match Codec::register(&self.registry, T::TOPIC, T::SCHEMA).await {
+                // A schema that does not fit will not fit later.
+                Err(error) if error.recovery() == kafka::Recovery::Fatal => Ok(Err(error)),
+                other => other.map(Ok),
+            }
+        })
+        .await?
+        .context("refusing to start")
+    }
+
+    /// Joins the group and works until the shutdown.
+    async fn run<P>(
+        self,
+        args: Args,
+        projector: P,
+        codec: Codec<P::Event>,
+        group: &str,
+        topic: &str,
+        start_at: StartAt,
+    ) -> anyhow::Result<()>
+    where
+        P: Projector + Send + 'static,
+        P::Event: 'static,
+    {
+        let session_timeout = Duration::from_millis(args.session_timeout_ms);
+        let group = args.kafka.prefixed(group);
+        let consumer =
+            GroupConsumer::join(&args.kafka, &group, &args.kafka.prefixed(topic), start_at, session_timeout)?;
+        self.readiness.up("start");
+        let runner = Runner {
+            projector,
+            consumer,
+            codec,
+            skip: args.skip,
+            batch_len_max: args.batch_len_max as usize,
+            runtime: Handle::current(),
+            readiness: self.readiness,
+            shutdown: self.shutdown,
+            stopped: HashSet::new(),
+        };
+        let thread = std::thread::Builder::new().name(String::from("projector"));
+        let (ended, end) = tokio::sync::oneshot::channel();
+        thread.spawn(move || drop(ended.send(runner.run())))?;
+        Ok(end.await.context("the projector panicked")??)
+    }
+}
+
+async fn item_purchased_events(args: Args) -> anyhow::Result<()> {
+    let base = Base::start(&args).await?;
+    for topic in [CartEvent::TOPIC, PurchasedItem::TOPIC] {
+        base.identity(&args, &args.kafka.prefixed(topic)).await?;
+    }
+    let events = base.codec::<CartEvent>(&args).await?;
+    let purchases = base.codec::<PurchasedItem>(&args).await?;
+    let transactional_id = args.kafka.prefixed(&format!("{ITEM_PURCHASED_EVENTS}-{}", args.instance));
+    let topic = args.kafka.prefixed(PurchasedItem::TOPIC);
+    let projector =
+        tokio::task::block_in_place(|| ItemPurchasedEvents::connect(&args.kafka, transactional_id, topic, purchases))?;
+    base.run(args, projector, events, ITEM_PURCHASED_EVENTS, CartEvent::TOPIC, StartAt::Committed).await
+}
+
+/// A session, and the epoch of the purchases' log: that is checked once, since no waiting mends another log.
+async fn cassandra(args: &CassandraProjectorArgs, base: &Base) -> anyhow::Result<(Arc<Session>, LogEpoch)> {
+    let topic = args.args.kafka.prefixed(PurchasedItem::TOPIC);
+    let timeout = Duration::from_secs(args.args.startup_timeout_s);
+    let identity = base.identity(&args.args, &topic).await?;
+    let session = wait_for("Cassandra", timeout, async || cassandra::connect(&args.cassandra).await).await?;
+    let epoch = wait_for("`projectors setup`", timeout, async || {
+        match cassandra::log_epoch(&session, &topic, &identity).await {
+            Err(another @ cassandra::LogNotRecorded::Another { .. }) => Ok(Err(another)),
+            other => other.map(Ok),
+        }
+    })
+    .await?
+    .context("refusing to start")?;
+    Ok((Arc::new(session), epoch))
+}
+
+async fn totals<T>(
+    table: T,
+    args: CassandraProjectorArgs,
+    base: Base,
+    epoch: LogEpoch,
+    group: &str,
+) -> anyhow::Result<()>
+where
+    T: Table + Send + Sync + 'static,
+    T::Key: Send,
+    T::Total: Send,
+{
+    let codec = base.codec::<PurchasedItem>(&args.args).await?;
+    let projector = Totals::new(table, args.args.rows_max as usize, epoch, Handle::current());
+    base.run(args.args, projector, codec, group, PurchasedItem::TOPIC, StartAt::CommittedOrBeginning).await
+}
+
+async fn vendor_billing_jdbc(JdbcArgs { args, database }: JdbcArgs) -> anyhow::Result<()> {
+    let base = Base::start(&args).await?;
+    let timeout = Duration::from_secs(args.startup_timeout_s);
+    let topic = args.kafka.prefixed(PurchasedItem::TOPIC);
+    let identity = base.identity(&args, &topic).await?;
+    // One thread works, so one connection does; the second is for the moment in which the first is replaced.
+    let options = PgPoolOptions::new().max_connections(2).acquire_timeout(Duration::from_secs(5));
+    let pool = wait_for("PostgreSQL", timeout, async || options.clone().connect(&database.database_url).await).await?;
+    let epoch = log_epoch(&pool, &topic, &identity).await.context("refusing to start")?;
+    let codec = base.codec::<PurchasedItem>(&args).await?;
+    let projector = VendorBillingJdbc { pool, topic, epoch, runtime: Handle::current(), started_from: HashMap::new() };
+    base.run(args, projector, codec, vendor_billing_jdbc::NAME, PurchasedItem::TOPIC, StartAt::CommittedOrBeginning)
+        .await
+}

@@ -1,0 +1,225 @@
+//! The one loop: consume, apply, commit. All retries are here.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::{Duration, Instant};
+
+use kafka::{AssignmentEvent, BorrowedMessage, Codec, DecodeError, GroupConsumer, Message as _, Recovery};
+use rdkafka::Offset;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use service::{Readiness, Shutdown};
+use tokio::runtime::Handle;
+
+use crate::args::Skip;
+use crate::error::Error;
+
+/// How long a poll waits for a record. A shutdown waits for it too.
+const POLL: Duration = Duration::from_millis(100);
+
+/// The pause after the first failure in a row, doubled up to the second figure.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// A partition that was just assigned takes no seek until librdkafka reads it: a moment.
+const SEEK_ATTEMPTS: u32 = 100;
+
+/// A record as a projector sees it.
+#[derive(Debug)]
+pub(crate) struct Received<E> {
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    pub(crate) event: E,
+}
+
+/// Records in the order of their partitions, and where each partition goes on behind them.
+#[derive(Debug)]
+pub(crate) struct Batch<E> {
+    pub(crate) records: Vec<Received<E>>,
+    pub(crate) next_offsets: BTreeMap<i32, i64>,
+}
+
+/// A read model.
+pub(crate) trait Projector {
+    /// What it reads.
+    type Event: Serialize + DeserializeOwned;
+
+    /// Applies a batch and commits how far it has come: both, or nothing that a second time would not mend.
+    /// Called with an empty batch when nothing comes.
+    fn apply(&mut self, batch: Batch<Self::Event>, consumer: &GroupConsumer) -> Result<(), Error>;
+
+    /// Where to go on in these partitions, if that is not for Kafka to say.
+    fn start_offsets(&mut self, partitions: &[i32]) -> Result<Vec<(i32, i64)>, Error>;
+
+    /// Forgets what is in memory: something failed, or partitions went.
+    fn forget(&mut self);
+}
+
+/// One instance of one projector. For one thread.
+pub(crate) struct Runner<P: Projector> {
+    pub(crate) projector: P,
+    pub(crate) consumer: GroupConsumer,
+    pub(crate) codec: Codec<P::Event>,
+    pub(crate) skip: Vec<Skip>,
+    pub(crate) batch_len_max: usize,
+    pub(crate) runtime: Handle,
+    pub(crate) readiness: Readiness,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) stopped: HashSet<i32>,
+}
+
+const CONDITION: &str = "projector";
+
+impl<P: Projector> Runner<P> {
+    /// Works until the shutdown. Ends early only with what nobody can mend.
+    pub(crate) fn run(mut self) -> Result<(), Error> {
+        let mut failures = 0;
+        while !self.shutdown.is_requested() {
+            match self.step() {
+                Ok(()) => {
+                    failures = 0;
+                    self.readiness.up(CONDITION);
+                }
+                Err(error) => {
+                    self.recover(error, failures)?;
+                    failures = (failures + 1).min(16);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<(), Error> {
+        let batch = self.poll()?;
+        let started_at = Instant::now();
+        let len = batch.records.len();
+        self.projector.apply(batch, &self.consumer)?;
+        if len > 0 {
+            metrics::counter!("projector_records_total").increment(len as u64);
+            metrics::histogram!("projector_apply_seconds").record(started_at.elapsed());
+        }
+        Ok(())
+    }
+
+    /// What is there now, up to the limit.
+    fn poll(&mut self) -> Result<Batch<P::Event>, Error> {
+        let mut batch = Batch { records: Vec::new(), next_offsets: BTreeMap::new() };
+        let mut wait = POLL;
+        while batch.records.len() < self.batch_len_max {
+            let read = match self.consumer.poll(wait) {
+                Ok(Some(message)) => Some((message.partition(), message.offset(), self.read(&message)?)),
+                Ok(None) => None,
+                // librdkafka mends connections by itself and tells what it met.
+                Err(error) if error.recovery() == Recovery::Retry => None,
+                Err(error) => return Err(error.into()),
+            };
+            self.follow_assignment(&mut batch)?;
+            let Some((partition, offset, read)) = read else { break };
+            wait = Duration::ZERO;
+            if self.stopped.contains(&partition) {
+                continue;
+            }
+            match read {
+                Ok(event) => batch.records.push(Received { partition, offset, event }),
+                Err(error) if self.is_skipped(partition, offset) => {
+                    tracing::warn!(partition, offset, %error, "passing over a record, as told");
+                }
+                Err(error) => {
+                    self.stop(partition, offset, &error)?;
+                    continue;
+                }
+            }
+            batch.next_offsets.insert(partition, offset + 1);
+        }
+        Ok(batch)
+    }
+
+    fn read(&self, message: &BorrowedMessage<'_>) -> Result<Result<P::Event, DecodeError>, Error> {
+        let value = message.payload().unwrap_or_default();
+        Ok(match self.codec.decode(value) {
+            Err(DecodeError::NotLearnt { id }) => {
+                self.runtime.block_on(self.codec.learn(id))?;
+                self.codec.decode(value)
+            }
+            result => result,
+        })
+    }
+
+    fn is_skipped(&self, partition: i32, offset: i64) -> bool {
+        let topic = self.consumer.topic();
+        self.skip.iter().any(|skip| skip.topic == topic && skip.partition == partition && skip.offset == offset)
+    }
+
+    /// A record on a topic that we write ourselves can't be read: a person has to look. The other partitions go on.
+    fn stop(&mut self, partition: i32, offset: i64, error: &DecodeError) -> Result<(), Error> {
+        let record = format!("{}/{partition}/{offset}", self.consumer.topic());
+        let reason = format!(
+            "{record} can't be read: {error}. Its partition is stopped there. If this program is too old for it, upgrade it; \
+             if it is garbage, start with --skip {record}"
+        );
+        self.readiness.down(&format!("partition {partition}"), reason);
+        self.stopped.insert(partition);
+        self.consumer.pause(partition)?;
+        Ok(())
+    }
+
+    fn follow_assignment(&mut self, batch: &mut Batch<P::Event>) -> Result<(), Error> {
+        for event in self.consumer.assignment_events() {
+            match event {
+                AssignmentEvent::Assigned(partitions) => {
+                    let starts = self.projector.start_offsets(&partitions)?;
+                    self.seek(starts)?;
+                    for partition in partitions.iter().filter(|partition| self.stopped.contains(partition)) {
+                        self.consumer.pause(*partition)?;
+                    }
+                }
+                AssignmentEvent::Revoked(partitions) => {
+                    batch.records.retain(|record| !partitions.contains(&record.partition));
+                    batch.next_offsets.retain(|partition, _| !partitions.contains(partition));
+                    self.projector.forget();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn seek(&self, starts: Vec<(i32, i64)>) -> Result<(), Error> {
+        for (partition, offset) in starts {
+            let mut attempts = 0;
+            while let Err(error) = self.consumer.seek(partition, Offset::Offset(offset)) {
+                attempts += 1;
+                if attempts >= SEEK_ATTEMPTS {
+                    return Err(error.into());
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes back to what is committed. Nothing is ever dropped.
+    fn recover(&mut self, error: Error, failures: u32) -> Result<(), Error> {
+        let recovery = error.recovery();
+        if recovery == Recovery::Fatal {
+            return Err(error);
+        }
+        metrics::counter!("projector_recoveries_total").increment(1);
+        if recovery == Recovery::Retry {
+            self.readiness.down(CONDITION, anyhow::Error::new(error));
+            std::thread::sleep((BACKOFF.0 * 2_u32.saturating_pow(failures)).min(BACKOFF.1));
+        } else {
+            tracing::info!(reason = format!("{:#}", anyhow::Error::new(error)), "going back");
+        }
+        self.projector.forget();
+        while !self.shutdown.is_requested() {
+            let rewound = self.consumer.rewind().map_err(Error::from).and_then(|partitions| {
+                let starts = self.projector.start_offsets(&partitions)?;
+                self.seek(starts)
+            });
+            match rewound {
+                Ok(()) => break,
+                Err(error) => self.readiness.down(CONDITION, anyhow::Error::new(error)),
+            }
+            std::thread::sleep(BACKOFF.0);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,110 @@
+//! Making what the projectors need, where it is not there yet.
+
+use anyhow::{Context as _, ensure};
+use cart::contract::Contract;
+use cart::{CartEvent, LogEpoch, PurchasedItem};
+use kafka::{Admin, Codec, LogIdentity, Registry};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _, PgPool};
+
+use crate::args::SetupArgs;
+use crate::run::ITEM_PURCHASED_EVENTS;
+use crate::{popular_items, vendor_billing};
+
+/// PostgreSQL's code for a database that is not there.
+const INVALID_CATALOG_NAME: &str = "3D000";
+
+/// Idempotent: a second time changes nothing.
+pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
+    let SetupArgs { kafka, topics, cassandra, .. } = args;
+    let admin = Admin::new(kafka)?;
+    let (events, purchases) = (kafka.prefixed(CartEvent::TOPIC), kafka.prefixed(PurchasedItem::TOPIC));
+    admin
+        .ensure_topics(&[
+            topics.spec(events.clone(), CartEvent::SETTINGS),
+            topics.spec(purchases.clone(), PurchasedItem::SETTINGS),
+        ])
+        .await?;
+    let registry = Registry::new(kafka)?;
+    Codec::<CartEvent>::register(&registry, CartEvent::TOPIC, CartEvent::SCHEMA).await?;
+    Codec::<PurchasedItem>::register(&registry, PurchasedItem::TOPIC, PurchasedItem::SCHEMA).await?;
+    let identity = tokio::task::block_in_place(|| admin.identity(&purchases))?;
+    cassandra::ensure_keyspace(cassandra).await?;
+    let session = cassandra::connect(cassandra).await?;
+    for table in [popular_items::CREATE, vendor_billing::CREATE] {
+        session.query_unpaged(table, ()).await.context("creating the read tables in Cassandra")?;
+    }
+    if args.accept_new_log {
+        cassandra::accept_new_log(&session, &purchases, &identity).await?;
+    } else {
+        cassandra::ensure_log(&session, &purchases, &identity).await?;
+    }
+    set_up_database(args, &purchases, &identity).await?;
+    let group = kafka.prefixed(ITEM_PURCHASED_EVENTS);
+    tokio::task::block_in_place(|| admin.ensure_start(&group, &events, &purchases)).context("setting up the group")?;
+    tracing::info!(partitions = identity.partitions, "the projectors are set up");
+    Ok(())
+}
+
+async fn set_up_database(args: &SetupArgs, topic: &str, found: &LogIdentity) -> anyhow::Result<()> {
+    let options: PgConnectOptions = args.database.database_url.parse().context("reading --database-url")?;
+    ensure_database(&options).await?;
+    let pool = PgPool::connect_with(options).await.context("connecting to PostgreSQL")?;
+    sqlx::migrate!().run(&pool).await.context("creating the tables in PostgreSQL")?;
+    sqlx::query("INSERT INTO log_epoch (topic, epoch, cluster_id, topic_id, partitions) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING")
+        .bind(topic)
+        .bind(LogEpoch::FIRST.get())
+        .bind(&found.cluster_id)
+        .bind(&found.topic_id)
+        .bind(found.partitions)
+        .execute(&pool)
+        .await?;
+    if args.accept_new_log {
+        sqlx::query(
+            "UPDATE log_epoch SET epoch = epoch + 1, cluster_id = $2, topic_id = $3, partitions = $4 \
+             WHERE topic = $1 AND (cluster_id, topic_id, partitions) <> ($2, $3, $4)",
+        )
+        .bind(topic)
+        .bind(&found.cluster_id)
+        .bind(&found.topic_id)
+        .bind(found.partitions)
+        .execute(&pool)
+        .await?;
+    }
+    log_epoch(&pool, topic, found).await.map(|_| ())
+}
+
+async fn ensure_database(options: &PgConnectOptions) -> anyhow::Result<()> {
+    let name = options.get_database().unwrap_or("cart").to_owned();
+    match options.connect().await {
+        Ok(connection) => return Ok(connection.close().await?),
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(INVALID_CATALOG_NAME) => {}
+        Err(error) => return Err(error).with_context(|| format!("connecting to the PostgreSQL database {name}")),
+    }
+    let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    ensure!(plain, "the database {name} is not there, and its name can't be used to make it: use a-z, 0-9 and _");
+    let mut connection = options.clone().database("postgres").connect().await.context("connecting to PostgreSQL")?;
+    let statement = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
+    sqlx::query(statement).execute(&mut connection).await.with_context(|| format!("creating the database {name}"))?;
+    Ok(())
+}
+
+/// The epoch of the log that the database was built from, if that is this one.
+pub(crate) async fn log_epoch(pool: &PgPool, topic: &str, found: &LogIdentity) -> anyhow::Result<LogEpoch> {
+    let row: Option<(i32, String, String, i32)> =
+        sqlx::query_as("SELECT epoch, cluster_id, topic_id, partitions FROM log_epoch WHERE topic = $1")
+            .bind(topic)
+            .fetch_optional(pool)
+            .await
+            .context("reading the recorded log")?;
+    let (epoch, cluster_id, topic_id, partitions) =
+        row.with_context(|| format!("topic {topic} is not recorded in this database yet: run `projectors setup`"))?;
+    let recorded = LogIdentity { cluster_id, topic_id, partitions };
+    ensure!(
+        recorded == *found,
+        "topic {topic} is not the log that this database was built from. Recorded: {recorded:?}; found: {found:?}. If the topic \
+         was recreated on purpose and goes on where the tables end, run `projectors setup --accept-new-log`; otherwise point \
+         this projector at the right cluster or database"
+    );
+    LogEpoch::new(epoch).with_context(|| format!("{epoch} is no log epoch"))
+}

@@ -1,0 +1,145 @@
+//! Rows with absolute totals, each with the position that it includes: what `popular-items` and `vendor-billing` share.
+//!
+//! A record at or before its row's position is in the total already. So a batch that is applied again, in part or
+//! whole, changes nothing. An instance that was paused and writes late writes with an older timestamp, and loses.
+//! At one position a row has one content, whoever computes it.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::hash::Hash;
+
+use cart::{LogEpoch, Position, PurchasedItem};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use kafka::GroupConsumer;
+use lru::LruCache;
+use tokio::runtime::Handle;
+
+use crate::error::Error;
+use crate::runner::{Batch, Projector};
+
+/// Requests to Cassandra under way: more wait longer without getting more done.
+const CONCURRENCY: usize = 128;
+
+/// A table of totals.
+pub(crate) trait Table {
+    /// What names a row.
+    type Key: Clone + Debug + Eq + Hash;
+    /// What it adds up.
+    type Total: Clone + Debug;
+
+    /// The row that a purchase belongs to.
+    fn key(purchase: &PurchasedItem) -> Self::Key;
+
+    /// The total with a purchase added.
+    fn add(total: Option<&Self::Total>, purchase: &PurchasedItem) -> Option<Self::Total>;
+
+    /// A row, if it is there.
+    fn read(&self, key: &Self::Key) -> impl Future<Output = Result<Option<Row<Self::Total>>, cassandra::Error>> + Send;
+
+    /// Writes a row `USING TIMESTAMP` its position.
+    fn write(
+        &self,
+        key: &Self::Key,
+        row: &Row<Self::Total>,
+    ) -> impl Future<Output = Result<(), cassandra::Error>> + Send;
+}
+
+/// A total and the position that it includes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Row<T> {
+    pub(crate) total: T,
+    pub(crate) position: Position,
+}
+
+/// Keeps a table of totals.
+pub(crate) struct Totals<T: Table> {
+    table: T,
+    // Unbounded here, since a bounded one allocates all its room at once; trimmed after each batch.
+    rows: LruCache<T::Key, Option<Row<T::Total>>>,
+    rows_max: usize,
+    epoch: LogEpoch,
+    runtime: Handle,
+}
+
+impl<T: Table> Totals<T> {
+    pub(crate) fn new(table: T, rows_max: usize, epoch: LogEpoch, runtime: Handle) -> Self {
+        Self { table, rows: LruCache::unbounded(), rows_max, epoch, runtime }
+    }
+
+    /// Reads the rows that the batch needs and that are not in memory, at the same time.
+    async fn load(&mut self, batch: &Batch<PurchasedItem>) -> Result<(), Error> {
+        let mut unknown: HashMap<T::Key, ()> = HashMap::new();
+        for record in &batch.records {
+            let key = T::key(&record.event);
+            if !self.rows.contains(&key) {
+                unknown.insert(key, ());
+            }
+        }
+        let table = &self.table;
+        let mut read = stream::iter(unknown.into_keys())
+            .map(|key| async move { table.read(&key).await.map(|row| (key, row)) })
+            .buffer_unordered(CONCURRENCY);
+        while let Some((key, row)) = read.try_next().await? {
+            self.rows.put(key, row);
+        }
+        Ok(())
+    }
+
+    /// Adds the batch up in memory; the rows that changed.
+    fn fold(&mut self, batch: &Batch<PurchasedItem>) -> Result<HashMap<T::Key, Row<T::Total>>, Error> {
+        let mut changed = HashMap::new();
+        for record in &batch.records {
+            let key = T::key(&record.event);
+            let position = Position::new(self.epoch, record.offset);
+            let row = self.rows.get_or_insert_mut(key.clone(), || None);
+            if row.as_ref().is_some_and(|row| position <= row.position) {
+                continue; // it is in the total already
+            }
+            let total = T::add(row.as_ref().map(|row| &row.total), &record.event)
+                .ok_or_else(|| Error::Overflow { row: format!("{key:?}") })?;
+            let now = Row { total, position };
+            *row = Some(now.clone());
+            changed.insert(key, now);
+        }
+        Ok(changed)
+    }
+
+    async fn write(&self, changed: HashMap<T::Key, Row<T::Total>>) -> Result<(), Error> {
+        let table = &self.table;
+        stream::iter(changed)
+            .map(|(key, row)| async move { table.write(&key, &row).await })
+            .buffer_unordered(CONCURRENCY)
+            .try_collect::<()>()
+            .await?;
+        Ok(())
+    }
+}
+
+impl<T: Table> Projector for Totals<T> {
+    type Event = PurchasedItem;
+
+    fn apply(&mut self, batch: Batch<PurchasedItem>, consumer: &GroupConsumer) -> Result<(), Error> {
+        if batch.next_offsets.is_empty() {
+            return Ok(());
+        }
+        let runtime = self.runtime.clone();
+        runtime.block_on(self.load(&batch))?;
+        let changed = self.fold(&batch)?;
+        runtime.block_on(self.write(changed))?;
+        // A crash before this repeats the batch: the rows' positions skip what they include. After it, nothing is left
+        // to do. A commit that fails (a rebalance came between) is the same as none.
+        consumer.commit(&consumer.offsets(batch.next_offsets)?)?;
+        while self.rows.len() > self.rows_max {
+            self.rows.pop_lru();
+        }
+        Ok(())
+    }
+
+    fn start_offsets(&mut self, _: &[i32]) -> Result<Vec<(i32, i64)>, Error> {
+        Ok(Vec::new())
+    }
+
+    fn forget(&mut self) {
+        self.rows.clear();
+    }
+}

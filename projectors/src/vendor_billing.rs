@@ -1,0 +1,140 @@
+//! `vendor-billing`: what a vendor has sold for in a month (UTC). Cassandra `balance_by_vendor`.
+
+use std::sync::Arc;
+
+use cart::PurchasedItem;
+use cassandra::Error;
+use chrono::Datelike as _;
+use rust_decimal::Decimal;
+use scylla::client::session::Session;
+use scylla::statement::prepared::PreparedStatement;
+use scylla::value::CqlDecimal;
+use uuid::Uuid;
+
+use crate::totals::{Row, Table};
+
+// Readers know all columns but `position`.
+pub(crate) const CREATE: &str = "CREATE TABLE IF NOT EXISTS balance_by_vendor (\
+    vendorid uuid, year int, month int, balance decimal, position bigint, \
+    PRIMARY KEY ((vendorid, year), month)) WITH CLUSTERING ORDER BY (month DESC)";
+
+/// The table, prepared.
+#[derive(Debug)]
+pub(crate) struct VendorBilling {
+    session: Arc<Session>,
+    select: PreparedStatement,
+    insert: PreparedStatement,
+}
+
+/// A vendor in a month.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub(crate) vendor_id: Uuid,
+    pub(crate) year: i32,
+    pub(crate) month: i32,
+}
+
+impl Key {
+    pub(crate) fn of(purchase: &PurchasedItem) -> Self {
+        let at = purchase.purchased_at;
+        Self { vendor_id: purchase.vendor_id.as_uuid(), year: at.year(), month: at.month().cast_signed() }
+    }
+}
+
+impl VendorBilling {
+    pub(crate) async fn open(session: Arc<Session>) -> Result<Self, Error> {
+        let select = "SELECT balance, position FROM balance_by_vendor WHERE vendorid = ? AND year = ? AND month = ?";
+        let insert = "INSERT INTO balance_by_vendor (vendorid, year, month, balance, position) VALUES (?, ?, ?, ?, ?) \
+            USING TIMESTAMP ?";
+        let failed = |error| Error::new("preparing the statements of balance_by_vendor", error);
+        let mut select = session.prepare(select).await.map_err(failed)?;
+        let mut insert = session.prepare(insert).await.map_err(failed)?;
+        select.set_is_idempotent(true);
+        insert.set_is_idempotent(true);
+        Ok(Self { session, select, insert })
+    }
+}
+
+impl Table for VendorBilling {
+    type Key = Key;
+    type Total = Decimal;
+
+    fn key(purchase: &PurchasedItem) -> Key {
+        Key::of(purchase)
+    }
+
+    fn add(total: Option<&Decimal>, purchase: &PurchasedItem) -> Option<Decimal> {
+        add_exactly(total.copied().unwrap_or_default(), purchase.amount())
+    }
+
+    async fn read(&self, key: &Key) -> Result<Option<Row<Decimal>>, Error> {
+        let operation = || format!("reading the balance of {key:?}");
+        let row = self
+            .session
+            .execute_unpaged(&self.select, (key.vendor_id, key.year, key.month))
+            .await
+            .map_err(|error| Error::new(operation(), error))?
+            .into_rows_result()
+            .map_err(|error| Error::new(operation(), error))?
+            .maybe_first_row::<(CqlDecimal, i64)>()
+            .map_err(|error| Error::new(operation(), error))?;
+        let Some((balance, position)) = row else { return Ok(None) };
+        let total =
+            from_cql(&balance).ok_or_else(|| Error::new(operation(), "it is no decimal of at most 28 digits"))?;
+        Ok(Some(Row { total, position: position.into() }))
+    }
+
+    async fn write(&self, key: &Key, row: &Row<Decimal>) -> Result<(), Error> {
+        let position = row.position.get();
+        let values = (key.vendor_id, key.year, key.month, to_cql(row.total), position, position);
+        self.session
+            .execute_unpaged(&self.insert, values)
+            .await
+            .map(|_| ())
+            .map_err(|error| Error::new(format!("writing the balance of {key:?}"), error))
+    }
+}
+
+/// The sum, or `None` where a `Decimal` would have to round it.
+pub(crate) fn add_exactly(total: Decimal, amount: Decimal) -> Option<Decimal> {
+    let scale = total.scale().max(amount.scale());
+    total.checked_add(amount).filter(|sum| sum.scale() == scale || sum.is_zero()).map(|sum| sum.normalize())
+}
+
+/// Cassandra's form: an unscaled integer, big-endian, and a scale.
+fn to_cql(decimal: Decimal) -> CqlDecimal {
+    let scale = decimal.scale().cast_signed();
+    CqlDecimal::from_signed_be_bytes_and_exponent(decimal.mantissa().to_be_bytes().to_vec(), scale)
+}
+
+fn from_cql(decimal: &CqlDecimal) -> Option<Decimal> {
+    let (bytes, scale) = decimal.as_signed_be_bytes_slice_and_exponent();
+    let padding = size_of::<i128>().checked_sub(bytes.len())?;
+    let sign = if bytes.first().is_some_and(|byte| *byte >= 0x80) { 0xff } else { 0 };
+    let mut wide = [sign; size_of::<i128>()];
+    wide[padding..].copy_from_slice(bytes);
+    Decimal::try_from_i128_with_scale(i128::from_be_bytes(wide), u32::try_from(scale).ok()?).ok()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decimal_survives_cassandra() {
+        for text in ["0", "4385506.892", "-0.0001", "79228162514264337593543950335", "255.5", "128"] {
+            let decimal: Decimal = text.parse().unwrap();
+            assert_eq!(from_cql(&to_cql(decimal)), Some(decimal), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_sum_is_exact_or_none() {
+        let decimal = |text: &str| text.parse::<Decimal>().unwrap();
+        assert_eq!(add_exactly(decimal("0.1"), decimal("0.2")), Some(decimal("0.3")));
+        assert_eq!(add_exactly(decimal("0.5"), decimal("0.5")), Some(decimal("1")));
+        assert_eq!(add_exactly(decimal("79228162514264337593543950335"), decimal("1")), None);
+        assert_eq!(add_exactly(decimal("7922816251426433759354395033.5"), decimal("0.0001")), None);
+    }
+}

@@ -1,0 +1,148 @@
+//! `vendor-billing-jdbc`: what a vendor has sold for in a month (UTC). PostgreSQL `vendor_billing`.
+//!
+//! The offsets are in the database, changed in the transaction that changes the totals. An instance goes on where the
+//! database says; one that was paused finds another offset than it started from, and rolls back.
+
+use std::collections::{BTreeMap, HashMap};
+
+use cart::{LogEpoch, PurchasedItem};
+use kafka::GroupConsumer;
+use rust_decimal::Decimal;
+use sqlx::PgPool;
+use tokio::runtime::Handle;
+use uuid::Uuid;
+
+use crate::error::Error;
+use crate::runner::{Batch, Projector};
+use crate::vendor_billing::{Key, add_exactly};
+
+pub(crate) const NAME: &str = "vendor-billing-jdbc";
+
+const INSERT_OFFSET: &str = "INSERT INTO projection_offset (projection, topic, partition, log_epoch, next_offset) \
+    SELECT $1, $2, partition, $4, 0 FROM UNNEST($3::int[]) AS partition ON CONFLICT DO NOTHING";
+const SELECT_OFFSETS: &str = "SELECT partition, next_offset FROM projection_offset \
+    WHERE projection = $1 AND topic = $2 AND partition = ANY($3) AND log_epoch = $4";
+const UPDATE_OFFSET: &str = "UPDATE projection_offset SET next_offset = $6 \
+    WHERE projection = $1 AND topic = $2 AND partition = $3 AND log_epoch = $4 AND next_offset = $5";
+const ADD: &str = "INSERT INTO vendor_billing (vendor_id, year, month, balance) \
+    SELECT * FROM UNNEST($1::uuid[], $2::int[], $3::int[], $4::numeric[]) \
+    ON CONFLICT (vendor_id, year, month) DO UPDATE SET balance = vendor_billing.balance + EXCLUDED.balance";
+
+/// Keeps the table.
+#[derive(Debug)]
+pub(crate) struct VendorBillingJdbc {
+    pub(crate) pool: PgPool,
+    pub(crate) topic: String,
+    pub(crate) epoch: LogEpoch,
+    pub(crate) runtime: Handle,
+    /// Where the database was when it was last asked or changed, by partition.
+    pub(crate) started_from: HashMap<i32, i64>,
+}
+
+impl VendorBillingJdbc {
+    async fn offsets(&self, partitions: &[i32]) -> Result<Vec<(i32, i64)>, Error> {
+        let failed = |source| Error::Sql { operation: "reading the offsets", source };
+        sqlx::query(INSERT_OFFSET)
+            .bind(NAME)
+            .bind(&self.topic)
+            .bind(partitions)
+            .bind(self.epoch.get())
+            .execute(&self.pool)
+            .await
+            .map_err(failed)?;
+        sqlx::query_as(SELECT_OFFSETS)
+            .bind(NAME)
+            .bind(&self.topic)
+            .bind(partitions)
+            .bind(self.epoch.get())
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed)
+    }
+
+    /// Adds the batch up and moves the offsets: one transaction.
+    async fn add(&self, batch: &Batch<PurchasedItem>) -> Result<(), Error> {
+        let totals = self.fold(batch)?;
+        let failed = |source| Error::Sql { operation: "adding to the balances", source };
+        let mut transaction = self.pool.begin().await.map_err(failed)?;
+        // In the order of the partitions, then of the rows: two instances can't wait for each other in a circle.
+        for (partition, next_offset) in &batch.next_offsets {
+            let started_from = self.started_from.get(partition).copied().unwrap_or_default();
+            let updated = sqlx::query(UPDATE_OFFSET)
+                .bind(NAME)
+                .bind(&self.topic)
+                .bind(partition)
+                .bind(self.epoch.get())
+                .bind(started_from)
+                .bind(next_offset)
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed)?;
+            if updated.rows_affected() != 1 {
+                return Err(Error::Stale { partition: *partition, started_from });
+            }
+        }
+        let mut columns: (Vec<Uuid>, Vec<i32>, Vec<i32>, Vec<Decimal>) = Default::default();
+        for (Key { vendor_id, year, month }, balance) in totals {
+            columns.0.push(vendor_id);
+            columns.1.push(year);
+            columns.2.push(month);
+            columns.3.push(balance);
+        }
+        sqlx::query(ADD)
+            .bind(columns.0)
+            .bind(columns.1)
+            .bind(columns.2)
+            .bind(columns.3)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        // A crash before this changes nothing; after it, the database's offset is behind the batch. If the answer gets
+        // lost, the offset that is asked for next tells.
+        transaction.commit().await.map_err(failed)
+    }
+
+    fn fold(&self, batch: &Batch<PurchasedItem>) -> Result<BTreeMap<Key, Decimal>, Error> {
+        let mut totals: BTreeMap<Key, Decimal> = BTreeMap::new();
+        for record in &batch.records {
+            // Read before a seek took hold: the database has it.
+            if record.offset < self.started_from.get(&record.partition).copied().unwrap_or_default() {
+                continue;
+            }
+            let key = Key::of(&record.event);
+            let total = totals.entry(key.clone()).or_default();
+            *total = add_exactly(*total, record.event.amount())
+                .ok_or_else(|| Error::Overflow { row: format!("{key:?}") })?;
+        }
+        Ok(totals)
+    }
+}
+
+impl Projector for VendorBillingJdbc {
+    type Event = PurchasedItem;
+
+    fn apply(&mut self, mut batch: Batch<PurchasedItem>, consumer: &GroupConsumer) -> Result<(), Error> {
+        batch
+            .next_offsets
+            .retain(|partition, next| *next > self.started_from.get(partition).copied().unwrap_or_default());
+        if batch.next_offsets.is_empty() {
+            return Ok(());
+        }
+        self.runtime.clone().block_on(self.add(&batch))?;
+        self.started_from.extend(batch.next_offsets.iter().map(|(partition, next)| (*partition, *next)));
+        // For tools that show a group's lag; the database decides, so a failure here is none.
+        if let Err(error) = consumer.commit(&consumer.offsets(batch.next_offsets)?) {
+            tracing::debug!(error = format!("{:#}", anyhow::Error::new(error)), "Kafka was not told the offsets");
+        }
+        Ok(())
+    }
+
+    fn start_offsets(&mut self, partitions: &[i32]) -> Result<Vec<(i32, i64)>, Error> {
+        let offsets = self.runtime.clone().block_on(self.offsets(partitions))?;
+        self.started_from.extend(offsets.iter().copied());
+        Ok(offsets)
+    }
+
+    // What the database said is asked for again whenever a partition comes or something fails.
+    fn forget(&mut self) {}
+}
