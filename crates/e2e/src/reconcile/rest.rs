@@ -122,30 +122,65 @@ pub async fn wait(kafka: &KafkaArgs, database: &PgPool, timeout: Duration) -> Re
 /// One look, from the front to the end. Never optimistic: offsets are asked for before the ends that they are
 /// compared with, and a consumer only counts when all before it are at rest.
 async fn look(kafka: &KafkaArgs, database: &PgPool) -> Vec<ConsumerLag> {
-    let in_database = stored_offsets(database, kafka).await.map_err(|error| format!("{error:#}"));
+    let stored = stored_offsets(database, kafka).await.map_err(|error| format!("{error:#}"));
     let args = kafka.clone();
     let looked = tokio::task::spawn_blocking(move || {
-        let lag = |consumer, topic, open: &mut HashMap<_, _>| {
-            // A client for each look, not for ever: it must notice a broker that has come back as another.
-            let admin = Admin::new(&args)?;
-            let stored = match (consumer, &in_database) {
-                (JDBC, Err(error)) => return Ok(Lag::Unknown(error.clone())),
-                (JDBC, Ok(offsets)) => Some(offsets),
-                _ => None,
-            };
-            lag(&args, &admin, (consumer, topic), stored, open)
-        };
-        // Which topics have an open transaction: found out once, when the first consumer's offsets are known.
-        let mut open = HashMap::new();
+        let mut look = Look { args, stored, is_open: HashMap::new() };
         let lags = STAGES.into_iter().map(|(consumer, topic)| {
-            let lag = lag(consumer, topic, &mut open);
-            ConsumerLag { consumer, lag: lag.unwrap_or_else(|error| Lag::Unknown(format!("{error:#}"))) }
+            let lag = look.lag(consumer, topic).unwrap_or_else(|error| Lag::Unknown(format!("{error:#}")));
+            ConsumerLag { consumer, lag }
         });
         lags.collect()
     });
     // The look itself has no way to fail but a panic, which is this program's own fault.
-    looked.await.unwrap_or_else(|error| vec![ConsumerLag { consumer: "reconcile", lag: Lag::Unknown(error.to_string()) }])
+    looked
+        .await
+        .unwrap_or_else(|error| vec![ConsumerLag { consumer: "reconcile", lag: Lag::Unknown(error.to_string()) }])
 }
+
+struct Look {
+    args: KafkaArgs,
+    /// The offsets in PostgreSQL, or why they are not known.
+    stored: Result<HashMap<i32, i64>, String>,
+    /// Whether a transaction is open on a topic. Found out once a topic: when all before it are at rest, it stays so.
+    is_open: HashMap<&'static str, bool>,
+}
+
+impl Look {
+    fn lag(&mut self, consumer: &str, topic: &'static str) -> anyhow::Result<Lag> {
+        let (group, full_topic) = (self.args.prefixed(consumer), self.args.prefixed(topic));
+        let admin = Admin::new(&self.args)?;
+        let committed = match (consumer, &self.stored) {
+            (JDBC, Err(error)) => return Ok(Lag::Unknown(error.clone())),
+            (JDBC, Ok(stored)) => {
+                (0..admin.partitions(&full_topic)?).map(|partition| stored.get(&partition).copied()).collect()
+            }
+            _ => admin.committed(&group, &full_topic)?,
+        };
+        let is_open = match self.is_open.get(topic) {
+            Some(is_open) => *is_open,
+            None => admin.has_open_transaction(&full_topic)?,
+        };
+        self.is_open.insert(topic, is_open);
+        if is_open {
+            return Ok(Lag::OpenTransaction);
+        }
+        let mut unread = Vec::new();
+        let mut behind = 0;
+        for ((partition, next), (start, end)) in (0..).zip(committed).zip(admin.watermarks(&full_topic)?) {
+            let next = next.unwrap_or(start).max(start);
+            if next < end {
+                behind += end - next;
+                unread.push((partition, next));
+            }
+        }
+        // What is left may be transactions' markers, and what aborted ones wrote.
+        let is_behind =
+            !unread.is_empty() && TopicReader::open(&self.args, &full_topic, unread)?.next(SILENCE_MAX)?.is_some();
+        Ok(if is_behind { Lag::Behind(behind) } else { Lag::AtRest })
+    }
+}
+
 /// The next offset of each partition, as the projector's own transactions keep it: that of the newest log epoch.
 async fn stored_offsets(database: &PgPool, kafka: &KafkaArgs) -> anyhow::Result<HashMap<i32, i64>> {
     // The names may stand there with the installation's prefix or, as each installation has its own database, without.
