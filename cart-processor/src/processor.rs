@@ -264,7 +264,7 @@ impl Worker {
     /// Journals the carts at the same time, and answers each cart's clients as soon as its events are durable.
     ///
     /// A crash before an append leaves commands to be decided again; after it, commands whose events the journal
-    /// has: they are published from there ([`crate::history`]). Shown by cart-processor/tests/crash.rs.
+    /// has: they are published from there ([`crate::history`]). Shown by crates/e2e/tests/crash.rs.
     async fn journal_and_reply(&self, works: Vec<CartWork>) -> Result<Vec<CartWork>, journal::Error> {
         let finish = |mut work: CartWork| async move {
             let new = &work.entries[work.journalled..];

@@ -26,11 +26,14 @@ pub(crate) struct Waiters {
 #[derive(Debug, Default)]
 struct Inner {
     // Several may wait for one command: the same idempotency key, twice at a time.
-    waiting: Mutex<HashMap<CommandId, Vec<(usize, oneshot::Sender<CartReply>)>>>,
+    waiting: Mutex<HashMap<CommandId, Vec<Waiting>>>,
     /// The partitions of `cart-replies` that are ours, where replies can be sent to us.
     partitions: Mutex<Vec<i32>>,
     next: AtomicUsize,
 }
+
+/// Who waits: a ticket, to be found by, and the way back.
+type Waiting = (usize, oneshot::Sender<CartReply>);
 
 /// Waits for one command's reply; stops waiting when it is dropped.
 #[derive(Debug)]

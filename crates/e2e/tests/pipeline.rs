@@ -42,9 +42,14 @@ async fn what_was_sent_is_in_every_table() -> anyhow::Result<()> {
     let sent = installation.folder().join("sent.csv.gz").display().to_string();
     replay(&installation, &processes[2], &sent).await?;
     let timeout_s = RECONCILE_DEADLINE.as_secs().to_string();
-    let args = ["--sent", &sent, "--timeout-s", &timeout_s];
+    let json = installation.folder().join("result.json");
+    let json_text = json.display().to_string();
+    let args = ["--sent", &sent, "--timeout-s", &timeout_s, "--json", &json_text];
     let report = installation.run("reconcile", "reconcile", args, 2 * RECONCILE_DEADLINE).await?;
     assert!(report.contains("0 differences"), "{report}");
+    // Something was bought at all: every eighth command is a checkout.
+    let result: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json)?)?;
+    assert!(result["topic"]["purchases"].as_u64() > Some(1_000), "{result:#}");
     let differences = journal_equals_topic(installation.kafka(), installation.cassandra()).await?;
     assert!(differences.is_empty(), "journal and topic differ:\n{}", differences.join("\n"));
 

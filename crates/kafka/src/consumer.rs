@@ -193,10 +193,8 @@ impl GroupConsumer {
         }
         let committed = self.consumer.committed_offsets(assigned, REQUEST_TIMEOUT).map_err(failed)?;
         for element in committed.elements() {
-            let offset = match element.offset() {
-                Offset::Invalid => Offset::Beginning,
-                offset => offset,
-            };
+            let is_committed = element.offset() != Offset::Invalid;
+            let offset = if is_committed { element.offset() } else { Offset::Beginning };
             self.seek(element.partition(), offset)?;
         }
         Ok(partitions)

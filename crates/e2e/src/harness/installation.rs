@@ -196,6 +196,30 @@ impl Installation {
     /// # Errors
     /// When the binary is not there.
     pub fn start(&self, service: Service, instance: &str, args: &[&str]) -> anyhow::Result<Process> {
+        self.start_with(service, instance, args, None)
+    }
+
+    /// Starts a service that ends, as a kill would end it, at a fail point: `name=20*off->return` passes it 20 times first.
+    ///
+    /// # Errors
+    /// When the binary is not there.
+    pub fn start_to_crash(
+        &self,
+        service: Service,
+        instance: &str,
+        args: &[&str],
+        fail_point: &str,
+    ) -> anyhow::Result<Process> {
+        self.start_with(service, instance, args, Some(("FAILPOINTS", fail_point.to_owned())))
+    }
+
+    fn start_with(
+        &self,
+        service: Service,
+        instance: &str,
+        args: &[&str],
+        more: Option<(&'static str, String)>,
+    ) -> anyhow::Result<Process> {
         let address = free_address().context("finding a free port")?;
         let listen = if service == Service::Ingest { "--listen" } else { "--admin-listen" };
         let address_text = address.to_string();
@@ -206,7 +230,8 @@ impl Installation {
         all.extend([listen, &address_text]);
         all.extend(args);
         let name = format!("{}-{instance}", service.name());
-        self.spawn_with(&name, service.binary(), all, [("INSTANCE", instance.to_owned())], Some(address))
+        let environment = [("INSTANCE", instance.to_owned())].into_iter().chain(more);
+        self.spawn_with(&name, service.binary(), all, environment, Some(address))
     }
 
     /// Starts services and waits until all are ready.
