@@ -8,5 +8,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    // Reads FAILPOINTS when built with the feature `fail-points`; otherwise nothing.
+    let _fail_points = fail::FailScenario::setup();
     cart_processor::main(cart_processor::Cli::parse()).await
 }

@@ -183,15 +183,12 @@ impl Look {
 
 /// The next offset of each partition, as the projector's own transactions keep it: that of the newest log epoch.
 async fn stored_offsets(database: &PgPool, kafka: &KafkaArgs) -> anyhow::Result<HashMap<i32, i64>> {
-    // The names may stand there with the installation's prefix or, as each installation has its own database, without.
-    let projections = [JDBC.to_owned(), kafka.prefixed(JDBC)];
-    let topics = [PurchasedItem::TOPIC.to_owned(), kafka.prefixed(PurchasedItem::TOPIC)];
     let rows: Vec<(i32, i64)> = sqlx::query_as(
         "SELECT DISTINCT ON (partition) partition::int4, next_offset::int8 FROM projection_offset \
-         WHERE projection = ANY($1) AND topic = ANY($2) ORDER BY partition, log_epoch DESC, next_offset DESC",
+         WHERE projection = $1 AND topic = $2 ORDER BY partition, log_epoch DESC, next_offset DESC",
     )
-    .bind(projections)
-    .bind(topics)
+    .bind(JDBC)
+    .bind(kafka.prefixed(PurchasedItem::TOPIC))
     .fetch_all(database)
     .await
     .context("reading table projection_offset")?;
