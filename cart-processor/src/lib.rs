@@ -13,7 +13,7 @@
 //! - A reply is sent when its events are in the journal; it does not wait for the transaction.
 //! - Events and the offsets of the commands that made them become visible together, in one transaction.
 //! - A command at or before its cart's newest journalled position was decided before: the journal's word holds,
-//!   its events are read back and published, nothing is decided again ([`history`]).
+//!   its events are read back and published, nothing is decided again (module `history`).
 //! - Whatever fails, the worker forgets what is in memory and goes back to the committed offsets; the rules above
 //!   make the second time harmless.
 
