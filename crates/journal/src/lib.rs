@@ -11,7 +11,6 @@
 //! to there. So whoever writes late writes the same again, or something older that loses. No locks.
 
 mod entry;
-mod error;
 mod read;
 mod write;
 
@@ -23,8 +22,8 @@ use kafka::{Codec, Registry};
 use scylla::client::session::Session;
 use scylla::statement::prepared::PreparedStatement;
 
+pub use cassandra::Error;
 pub use entry::Entry;
-pub use error::Error;
 
 // Rows are small and never change: default compaction does.
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS cart_journal (\

@@ -114,7 +114,7 @@ impl GroupConsumer {
             .set("fetch.queue.backoff.ms", "1")
             // What is fetched ahead per partition bounds memory.
             .set("queued.max.messages.kbytes", "16384")
-            // A dead-lettered or checked-out giant must not get stuck.
+            // How much of a partition one fetch brings; a record that is larger still comes, alone.
             .set("fetch.message.max.bytes", "1048576");
         let context = Context { events: Mutex::default(), start_at };
         let consumer: BaseConsumer<Context> =
