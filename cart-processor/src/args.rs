@@ -1,11 +1,9 @@
 //! The command line.
 
-use std::time::Duration;
-
 use cart::Limits;
 use cassandra::CassandraArgs;
-use kafka::{KafkaArgs, TopicArgs};
-use service::{AdminArgs, LogArgs};
+use kafka::{KafkaArgs, MemberArgs, TopicArgs};
+use service::{AdminArgs, LogArgs, StartupArgs};
 
 /// Decides cart commands in the order of their log: journals the events, answers, publishes the events.
 #[derive(Debug, clap::Parser)]
@@ -35,10 +33,10 @@ pub struct Args {
     pub(crate) admin: AdminArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
-
-    /// Names this process among those of its group; a restart under the same name finishes what it left open
-    #[arg(long, env, default_value = "0")]
-    pub(crate) instance: String,
+    #[command(flatten)]
+    pub(crate) startup: StartupArgs,
+    #[command(flatten)]
+    pub(crate) member: MemberArgs,
 
     /// Workers in this process, each with its own share of the partitions
     #[arg(long, env, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -63,23 +61,11 @@ pub struct Args {
     /// Most lines in a cart. The same for all instances, or the same command has two outcomes
     #[arg(long, env, default_value_t = Limits::default().lines_max, value_parser = clap::value_parser!(i32).range(1..=5_000))]
     pub(crate) cart_lines_max: i32,
-
-    /// A worker that is silent for so long loses its partitions to the others
-    #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1_000..=300_000))]
-    pub(crate) session_timeout_ms: u64,
-
-    /// How long to wait, at the start, for servers that do not answer and for `setup`
-    #[arg(long, env, default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=3_600))]
-    pub(crate) startup_timeout_s: u64,
 }
 
 impl Args {
     pub(crate) fn limits(&self) -> Limits {
         Limits { lines_max: self.cart_lines_max }
-    }
-
-    pub(crate) fn startup_timeout(&self) -> Duration {
-        Duration::from_secs(self.startup_timeout_s)
     }
 }
 

@@ -8,7 +8,7 @@ use cart::contract::{Contract, DEAD_LETTER_TOPIC};
 use cart::{CartCommand, CartEvent, CartReply, LogEpoch};
 use journal::Journal;
 use kafka::{Admin, Codec, GroupConsumer, Producer, Registry, StartAt};
-use service::{Metrics, Readiness, Shutdown, serve_admin, shutdown_signal, wait_for};
+use service::{Metrics, Readiness, Shutdown, probe, serve_admin, shutdown_signal, wait_for};
 use tokio::runtime::Handle;
 
 use crate::GROUP;
@@ -40,7 +40,7 @@ pub async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Re
     let readiness = Readiness::default();
     readiness.down("start", "connecting");
     serve_admin(&args.admin, readiness.clone(), metrics, shutdown.clone()).await?;
-    let parts = connect(&args).await?;
+    let parts = connect(&args, &readiness, &shutdown).await?;
     let (failed, mut failure) = tokio::sync::mpsc::channel(1);
     let mut threads = Vec::new();
     for number in 0..args.workers {
@@ -82,9 +82,9 @@ struct Parts {
     replies: Replies,
 }
 
-async fn connect(args: &Args) -> anyhow::Result<Parts> {
+async fn connect(args: &Args, readiness: &Readiness, shutdown: &Shutdown) -> anyhow::Result<Parts> {
     let kafka = &args.kafka;
-    let timeout = args.startup_timeout();
+    let timeout = args.startup.timeout();
     let admin = Admin::new(kafka)?;
     let commands = kafka.prefixed(CartCommand::TOPIC);
     let identity = wait_for(&format!("topic {commands}"), timeout, async || {
@@ -116,6 +116,8 @@ async fn connect(args: &Args) -> anyhow::Result<Parts> {
         reply_partitions: partitions(CartReply::TOPIC)?,
         runtime: Handle::current(),
     };
+    probe("Kafka", readiness, shutdown, Arc::new(admin), |admin| async move { admin.check().await });
+    probe("Cassandra", readiness, shutdown, session, |session| async move { cassandra::check(&session).await });
     let producer = Producer::transient(kafka, &kafka.prefixed(CartReply::TOPIC))?;
     let replies = Replies { journal: journal.clone(), codec: reply_codec, producer, limits: args.limits() };
     Ok(Parts { reader, journal, replies })
@@ -128,7 +130,7 @@ async fn log_epoch(
     commands: &str,
     identity: &kafka::LogIdentity,
 ) -> anyhow::Result<LogEpoch> {
-    let epoch = wait_for("`cart-processor setup`", args.startup_timeout(), async || {
+    let epoch = wait_for("`cart-processor setup`", args.startup.timeout(), async || {
         match cassandra::log_epoch(session, commands, identity).await {
             Err(another @ cassandra::LogNotRecorded::Another { .. }) => Ok(Err(another)),
             other => other.map(Ok),
@@ -150,15 +152,14 @@ fn worker(
     let group = kafka.prefixed(GROUP);
     let target = Target {
         kafka: kafka.clone(),
-        transactional_id: format!("{group}-{}-{number}", args.instance),
+        transactional_id: format!("{group}-{}-{number}", args.member.instance),
         events: kafka.prefixed(CartEvent::TOPIC),
         dead_letters: kafka.prefixed(DEAD_LETTER_TOPIC),
     };
     // Before the group is joined: committed offsets are final only when what we left open is settled.
     let publisher = Publisher::start(target, readiness.clone(), shutdown.clone())?;
-    let session_timeout = Duration::from_millis(args.session_timeout_ms);
     let commands = kafka.prefixed(CartCommand::TOPIC);
-    let consumer = GroupConsumer::join(kafka, &group, &commands, StartAt::Committed, session_timeout)?;
+    let consumer = GroupConsumer::join(kafka, &group, &commands, StartAt::Committed, args.member.session_timeout())?;
     let settings = Settings {
         limits: args.limits(),
         batch_len_max: args.batch_len_max as usize,

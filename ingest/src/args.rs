@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use cassandra::CassandraArgs;
 use kafka::{KafkaArgs, TopicArgs};
-use service::LogArgs;
+use service::{LogArgs, StartupArgs};
 
 /// Takes cart commands over HTTP, puts them into the log and answers with their outcome.
 #[derive(Debug, clap::Parser)]
@@ -32,6 +32,8 @@ pub struct Args {
     pub(crate) cassandra: CassandraArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
+    #[command(flatten)]
+    pub(crate) startup: StartupArgs,
 
     /// Address of the API, health and metrics; port 0 takes a free one, which is logged
     #[arg(long = "listen", env = "INGEST_LISTEN", default_value = "127.0.0.1:9001")]
@@ -68,10 +70,6 @@ pub struct Args {
     /// How long requests under way may take to finish at the end
     #[arg(long, env, default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=300))]
     pub(crate) drain_timeout_s: u64,
-
-    /// How long to wait, at the start, for servers that do not answer and for `setup`
-    #[arg(long, env, default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=3_600))]
-    pub(crate) startup_timeout_s: u64,
 }
 
 /// How to set up.

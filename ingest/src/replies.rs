@@ -27,7 +27,8 @@ pub(crate) struct Waiters {
 struct Inner {
     // Several may wait for one command: the same idempotency key, twice at a time.
     waiting: Mutex<HashMap<CommandId, Vec<Waiting>>>,
-    /// The partitions of `cart-replies` that are ours, where replies can be sent to us.
+    /// The partitions of `cart-replies` that are ours, where replies can be sent to us. One is used: librdkafka sends a
+    /// request per partition, so replies that are spread over many come in as many requests.
     partitions: Mutex<Vec<i32>>,
     next: AtomicUsize,
 }
@@ -52,7 +53,7 @@ impl Waiters {
         let ticket = self.inner.next.fetch_add(1, Ordering::Relaxed);
         let partition = {
             let partitions = self.inner.partitions.lock().unwrap_or_else(PoisonError::into_inner);
-            *partitions.get(ticket % partitions.len().max(1))?
+            *partitions.first()?
         };
         let (sender, reply) = oneshot::channel();
         let mut waiting = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);

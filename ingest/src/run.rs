@@ -8,7 +8,7 @@ use cart::contract::Contract;
 use cart::{CartCommand, CartReply};
 use journal::Journal;
 use kafka::{Admin, Codec, GroupConsumer, Producer, Registry, StartAt};
-use service::{Metrics, Readiness, Shutdown, shutdown_signal, wait_for};
+use service::{Metrics, Readiness, Shutdown, probe, shutdown_signal, wait_for};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -60,7 +60,7 @@ pub async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Re
 
 async fn connect(args: &Args, readiness: &Readiness, shutdown: &Shutdown) -> anyhow::Result<Api> {
     let kafka = &args.kafka;
-    let timeout = Duration::from_secs(args.startup_timeout_s);
+    let timeout = args.startup.timeout();
     let admin = Admin::new(kafka)?;
     let (commands, reply_topic) = (kafka.prefixed(CartCommand::TOPIC), kafka.prefixed(CartReply::TOPIC));
     for topic in [&commands, &reply_topic] {
@@ -80,6 +80,8 @@ async fn connect(args: &Args, readiness: &Readiness, shutdown: &Shutdown) -> any
     let reply_codec = Codec::register(&registry, CartReply::TOPIC, CartReply::SCHEMA).await?;
     let consumer =
         GroupConsumer::join(kafka, &kafka.prefixed(replies::GROUP), &reply_topic, StartAt::End, SESSION_TIMEOUT)?;
+    probe("Kafka", readiness, shutdown, Arc::new(admin), |admin| async move { admin.check().await });
+    probe("Cassandra", readiness, shutdown, session, |session| async move { cassandra::check(&session).await });
     let waiters = Waiters::default();
     {
         let (waiters, readiness, shutdown) = (waiters.clone(), readiness.clone(), shutdown.clone());

@@ -3,8 +3,8 @@
 use std::str::FromStr;
 
 use cassandra::CassandraArgs;
-use kafka::{KafkaArgs, TopicArgs};
-use service::{AdminArgs, LogArgs};
+use kafka::{KafkaArgs, MemberArgs, TopicArgs};
+use service::{AdminArgs, LogArgs, StartupArgs};
 
 /// Keeps read models up to date from the carts' events.
 #[derive(Debug, clap::Parser)]
@@ -37,10 +37,10 @@ pub struct Args {
     pub(crate) admin: AdminArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
-
-    /// Names this process among those of its group; a restart under the same name finishes what it left open
-    #[arg(long, env, default_value = "0")]
-    pub(crate) instance: String,
+    #[command(flatten)]
+    pub(crate) startup: StartupArgs,
+    #[command(flatten)]
+    pub(crate) member: MemberArgs,
 
     /// Most records that are applied in one go
     #[arg(long, env, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -49,14 +49,6 @@ pub struct Args {
     /// Most rows in memory; the least recently used is read again when it is needed
     #[arg(long, env, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) rows_max: u32,
-
-    /// An instance that is silent for so long loses its partitions to the others
-    #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1_000..=300_000))]
-    pub(crate) session_timeout_ms: u64,
-
-    /// How long to wait, at the start, for servers that do not answer and for `setup`
-    #[arg(long, env, default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=3_600))]
-    pub(crate) startup_timeout_s: u64,
 
     /// Records to pass over because they can't be read: topic/partition/offset, comma-separated
     #[arg(long, env = "SKIP_RECORDS", value_delimiter = ',')]

@@ -11,7 +11,7 @@ use kafka::{Admin, Codec, GroupConsumer, Registry, StartAt};
 use scylla::client::session::Session;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use service::{Metrics, Readiness, Shutdown, serve_admin, shutdown_signal, wait_for};
+use service::{Metrics, Readiness, Shutdown, probe, serve_admin, shutdown_signal, wait_for};
 use sqlx::postgres::PgPoolOptions;
 use tokio::runtime::Handle;
 
@@ -61,7 +61,7 @@ struct Base {
     readiness: Readiness,
     shutdown: Shutdown,
     registry: Registry,
-    admin: Admin,
+    admin: Arc<Admin>,
 }
 
 impl Base {
@@ -71,20 +71,20 @@ impl Base {
         readiness.down("start", "connecting");
         let shutdown = shutdown_signal()?;
         serve_admin(&args.admin, readiness.clone(), Metrics::install()?, shutdown.clone()).await?;
-        Ok(Self { readiness, shutdown, registry: Registry::new(&args.kafka)?, admin: Admin::new(&args.kafka)? })
+        let admin = Arc::new(Admin::new(&args.kafka)?);
+        probe("Kafka", &readiness, &shutdown, admin.clone(), |admin| async move { admin.check().await });
+        Ok(Self { readiness, shutdown, registry: Registry::new(&args.kafka)?, admin })
     }
 
     async fn identity(&self, args: &Args, topic: &str) -> anyhow::Result<kafka::LogIdentity> {
-        let timeout = Duration::from_secs(args.startup_timeout_s);
-        wait_for(&format!("topic {topic}"), timeout, async || {
+        wait_for(&format!("topic {topic}"), args.startup.timeout(), async || {
             tokio::task::block_in_place(|| self.admin.identity(topic))
         })
         .await
     }
 
     async fn codec<T: Contract + Serialize + DeserializeOwned>(&self, args: &Args) -> anyhow::Result<Codec<T>> {
-        let timeout = Duration::from_secs(args.startup_timeout_s);
-        wait_for("the schema registry", timeout, async || {
+        wait_for("the schema registry", args.startup.timeout(), async || {
             match Codec::register(&self.registry, T::TOPIC, T::SCHEMA).await {
                 // A schema that does not fit will not fit later.
                 Err(error) if error.recovery() == kafka::Recovery::Fatal => Ok(Err(error)),
@@ -109,7 +109,7 @@ impl Base {
         P: Projector + Send + 'static,
         P::Event: 'static,
     {
-        let session_timeout = Duration::from_millis(args.session_timeout_ms);
+        let session_timeout = args.member.session_timeout();
         let group = args.kafka.prefixed(group);
         let consumer =
             GroupConsumer::join(&args.kafka, &group, &args.kafka.prefixed(topic), start_at, session_timeout)?;
@@ -139,7 +139,7 @@ async fn item_purchased_events(args: Args) -> anyhow::Result<()> {
     }
     let events = base.codec::<CartEvent>(&args).await?;
     let purchases = base.codec::<PurchasedItem>(&args).await?;
-    let transactional_id = args.kafka.prefixed(&format!("{ITEM_PURCHASED_EVENTS}-{}", args.instance));
+    let transactional_id = args.kafka.prefixed(&format!("{ITEM_PURCHASED_EVENTS}-{}", args.member.instance));
     let topic = args.kafka.prefixed(PurchasedItem::TOPIC);
     let projector =
         tokio::task::block_in_place(|| ItemPurchasedEvents::connect(&args.kafka, transactional_id, topic, purchases))?;
@@ -149,7 +149,7 @@ async fn item_purchased_events(args: Args) -> anyhow::Result<()> {
 /// A session, and the epoch of the purchases' log: that is checked once, since no waiting mends another log.
 async fn cassandra(args: &CassandraProjectorArgs, base: &Base) -> anyhow::Result<(Arc<Session>, LogEpoch)> {
     let topic = args.args.kafka.prefixed(PurchasedItem::TOPIC);
-    let timeout = Duration::from_secs(args.args.startup_timeout_s);
+    let timeout = args.args.startup.timeout();
     let identity = base.identity(&args.args, &topic).await?;
     let session = wait_for("Cassandra", timeout, async || cassandra::connect(&args.cassandra).await).await?;
     let epoch = wait_for("`projectors setup`", timeout, async || {
@@ -160,7 +160,11 @@ async fn cassandra(args: &CassandraProjectorArgs, base: &Base) -> anyhow::Result
     })
     .await?
     .context("refusing to start")?;
-    Ok((Arc::new(session), epoch))
+    let session = Arc::new(session);
+    probe("Cassandra", &base.readiness, &base.shutdown, session.clone(), |session| async move {
+        cassandra::check(&session).await
+    });
+    Ok((session, epoch))
 }
 
 async fn totals<T>(
@@ -182,7 +186,7 @@ where
 
 async fn vendor_billing_jdbc(JdbcArgs { args, database }: JdbcArgs) -> anyhow::Result<()> {
     let base = Base::start(&args).await?;
-    let timeout = Duration::from_secs(args.startup_timeout_s);
+    let timeout = args.startup.timeout();
     let topic = args.kafka.prefixed(PurchasedItem::TOPIC);
     let identity = base.identity(&args, &topic).await?;
     // One thread works, so one connection does; the second is for the moment in which the first is replaced.
@@ -190,6 +194,9 @@ async fn vendor_billing_jdbc(JdbcArgs { args, database }: JdbcArgs) -> anyhow::R
     let pool = wait_for("PostgreSQL", timeout, async || options.clone().connect(&database.database_url).await).await?;
     let epoch = log_epoch(&pool, &topic, &identity).await.context("refusing to start")?;
     let codec = base.codec::<PurchasedItem>(&args).await?;
+    probe("PostgreSQL", &base.readiness, &base.shutdown, pool.clone(), |pool| async move {
+        sqlx::query("SELECT 1").execute(&pool).await.map(|_| ())
+    });
     let projector = VendorBillingJdbc { pool, topic, epoch, runtime: Handle::current(), started_from: HashMap::new() };
     base.run(args, projector, codec, vendor_billing_jdbc::NAME, PurchasedItem::TOPIC, StartAt::CommittedOrBeginning)
         .await

@@ -65,6 +65,15 @@ pub async fn connect(args: &CassandraArgs) -> Result<Session, Error> {
     Ok(session)
 }
 
+/// Whether a node answers.
+///
+/// # Errors
+/// Says what it did instead.
+pub async fn check(session: &Session) -> Result<(), Error> {
+    let asked = session.query_unpaged("SELECT release_version FROM system.local", ()).await;
+    asked.map(|_| ()).map_err(|error| Error::new("asking Cassandra", error))
+}
+
 /// Makes the keyspace if it is not there.
 ///
 /// # Errors

@@ -4,6 +4,6 @@ mod args;
 mod error;
 mod log;
 
-pub use args::{CassandraArgs, connect, ensure_keyspace};
+pub use args::{CassandraArgs, check, connect, ensure_keyspace};
 pub use error::Error;
 pub use log::{LogNotRecorded, accept_new_log, ensure_log, log_epoch};

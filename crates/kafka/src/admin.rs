@@ -13,6 +13,9 @@ use crate::{Error, KafkaArgs, topic_id::topic_id};
 /// A broker answers such requests in milliseconds; when it is starting, in seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Whether the brokers answer is asked again and again, and while it is asked a thread waits.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// How a topic is to be. An existing one is left as it is.
 #[derive(Debug, Clone)]
 pub struct TopicSpec {
@@ -105,10 +108,9 @@ impl Admin {
     ///
     /// # Errors
     /// Says what they did instead.
-    pub fn check(&self) -> Result<(), Error> {
-        self.client
-            .inner()
-            .fetch_metadata(Some("__consumer_offsets"), REQUEST_TIMEOUT)
+    pub async fn check(&self) -> Result<(), Error> {
+        let ask = || self.client.inner().fetch_metadata(Some("__consumer_offsets"), CHECK_TIMEOUT);
+        tokio::task::block_in_place(ask)
             .map(|_| ())
             .map_err(|error| Error::kafka(format!("asking Kafka at {}", self.args.kafka_bootstrap_servers), error))
     }

@@ -1,5 +1,7 @@
 //! Where Kafka and the registry are, and the settings that every client of ours has.
 
+use std::time::Duration;
+
 use rdkafka::ClientConfig;
 
 use crate::TopicSpec;
@@ -41,6 +43,26 @@ impl TopicArgs {
     #[must_use]
     pub fn spec(&self, name: String, config: &'static [(&'static str, &'static str)]) -> TopicSpec {
         TopicSpec { name, partitions: self.topic_partitions, replication: self.topic_replication, config }
+    }
+}
+
+/// Who a process is in its consumer group.
+#[derive(Debug, Clone, clap::Args)]
+pub struct MemberArgs {
+    /// Names this process among those of its group; a restart under the same name finishes what it left open
+    #[arg(long, env, default_value = "0")]
+    pub instance: String,
+
+    /// A member that is silent for so long loses its partitions to the others
+    #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1_000..=300_000))]
+    pub session_timeout_ms: u64,
+}
+
+impl MemberArgs {
+    /// After this silence the group goes on without the member.
+    #[must_use]
+    pub fn session_timeout(&self) -> Duration {
+        Duration::from_millis(self.session_timeout_ms)
     }
 }
 

@@ -179,10 +179,11 @@ impl GroupConsumer {
             .map_err(|error| Error::retry(format!("committing offsets of {}", self.topic), error))
     }
 
-    /// Goes back to the committed offset (or the beginning) of every partition that we own, and returns these partitions.
+    /// Goes back to the committed offset of every partition that we own, and returns these partitions. Where there is none:
+    /// to the beginning, unless the group was to start at what is committed.
     ///
     /// # Errors
-    /// When the brokers are away.
+    /// When the brokers are away, or a committed offset is missing that must be there.
     pub fn rewind(&self) -> Result<Vec<i32>, Error> {
         let operation = || format!("going back to the committed offsets of {}", self.topic);
         let failed = |error| Error::retry(operation(), error);
@@ -193,8 +194,15 @@ impl GroupConsumer {
         }
         let committed = self.consumer.committed_offsets(assigned, REQUEST_TIMEOUT).map_err(failed)?;
         for element in committed.elements() {
-            let is_committed = element.offset() != Offset::Invalid;
-            let offset = if is_committed { element.offset() } else { Offset::Beginning };
+            let offset = match (element.offset(), self.consumer.context().start_at) {
+                (Offset::Invalid, StartAt::Committed) => {
+                    let reason =
+                        format!("partition {} has none any more; `setup` says what to do", element.partition());
+                    return Err(Error::fatal(operation(), reason));
+                }
+                (Offset::Invalid, StartAt::CommittedOrBeginning | StartAt::End) => Offset::Beginning,
+                (offset, _) => offset,
+            };
             self.seek(element.partition(), offset)?;
         }
         Ok(partitions)

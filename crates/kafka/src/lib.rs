@@ -17,7 +17,7 @@ mod transaction;
 
 pub use admin::{Admin, LogIdentity, TopicSpec};
 pub use codec::{Codec, DecodeError};
-pub use config::{KafkaArgs, TopicArgs};
+pub use config::{KafkaArgs, MemberArgs, TopicArgs};
 pub use consumer::{AssignmentEvent, GroupConsumer, StartAt};
 pub use error::{Error, Recovery};
 pub use partitioner::partition_of;

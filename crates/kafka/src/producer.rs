@@ -54,7 +54,13 @@ impl Producer {
     /// # Errors
     /// When a setting is none.
     pub fn transient(args: &KafkaArgs, topic: &str) -> Result<Self, Error> {
-        Self::new(args, topic, &[("acks", "1"), ("message.max.bytes", "8388608")])
+        let settings = [
+            ("acks", "1"),
+            ("message.max.bytes", "8388608"),
+            // While one request is under way the next batch collects, so that load makes batches, not requests.
+            ("max.in.flight.requests.per.connection", "1"),
+        ];
+        Self::new(args, topic, &settings)
     }
 
     fn new(args: &KafkaArgs, topic: &str, settings: &[(&str, &str)]) -> Result<Self, Error> {

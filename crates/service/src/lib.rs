@@ -9,5 +9,5 @@ mod telemetry;
 pub use admin::{AdminArgs, health_and_metrics, serve_admin};
 pub use readiness::Readiness;
 pub use shutdown::{Shutdown, shutdown_signal};
-pub use startup::wait_for;
+pub use startup::{StartupArgs, probe, wait_for};
 pub use telemetry::{LogArgs, LogFormat, Metrics};

@@ -1,0 +1,61 @@
+//! `.env.sample` names every option of every service, with its default.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+use e2e::harness::binary;
+
+/// Each command of each service; the projectors that are not here share their options with one that is.
+const COMMANDS: [&[&str]; 7] = [
+    &["ingest"],
+    &["ingest", "setup"],
+    &["cart-processor"],
+    &["cart-processor", "setup"],
+    &["projectors", "setup"],
+    &["projectors", "popular-items"],
+    &["projectors", "vendor-billing-jdbc"],
+];
+
+/// One name with two defaults: the sample gives the first service's and says the other's.
+const TWO_DEFAULTS: &str = "BATCH_LEN_MAX";
+
+/// Name and default of each setting, from the help text.
+fn settings(command: &[&str]) -> anyhow::Result<BTreeMap<String, String>> {
+    let help = Command::new(binary(command[0])?).args(&command[1..]).arg("-h").env_clear().output()?;
+    ensure!(help.status.success(), "{command:?} -h: {}", help.status);
+    let mut settings = BTreeMap::new();
+    for line in String::from_utf8(help.stdout)?.lines() {
+        let Some((_, after)) = line.split_once("[env: ") else { continue };
+        let (name, rest) = after.split_once(']').context("[env: has no end")?;
+        let default = rest.split_once("[default: ").and_then(|(_, default)| default.split_once(']'));
+        let default = default.map_or("", |(default, _)| default);
+        settings.insert(name.trim_end_matches('=').to_owned(), default.trim_matches('"').to_owned());
+    }
+    Ok(settings)
+}
+
+#[test]
+fn the_sample_names_every_option_with_its_default() -> anyhow::Result<()> {
+    let sample = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.env.sample"))?;
+    let sampled: BTreeMap<_, _> = sample
+        .lines()
+        .filter_map(|line| line.strip_prefix('#')?.split_once('='))
+        .filter(|(n, _)| !n.contains(' '))
+        .collect();
+    for command in COMMANDS {
+        let settings = settings(command)?;
+        ensure!(settings.len() > 5, "the help of {command:?} was not understood");
+        for (name, default) in settings {
+            let given =
+                sampled.get(name.as_str()).with_context(|| format!(".env.sample lacks {name} of {command:?}"))?;
+            let is_switch = default.is_empty() && *given == "false";
+            ensure!(
+                *given == default || is_switch || name == TWO_DEFAULTS,
+                ".env.sample says {name}={given}, {command:?} says {default}"
+            );
+        }
+    }
+    Ok(())
+}
