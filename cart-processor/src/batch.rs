@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use cart::{Aggregate, CartCommand, CartEvent, CartId, Decision, Event, Limits, Outcome, Position};
+use cart::{Aggregate, CartCommand, CartEvent, CartId, Decision, Limits, Outcome, Position};
 use journal::{Entry, SNAPSHOT_EVERY};
 use kafka::Codec;
 
@@ -80,13 +80,13 @@ pub(crate) fn decide(
             }
         } else {
             match cart.decide(&command, position, limits) {
-                Decision::Rejected(rejection) => {
+                Decision::Rejected(refusal) => {
                     metrics::counter!("processor_commands_rejected_total").increment(1);
-                    Answer::Known(Some(Outcome::Rejected { rejection }))
+                    Answer::Known(Some(refusal.into()))
                 }
                 Decision::Repeated(earlier) => Answer::Repeated(earlier),
                 Decision::Accepted(events) => {
-                    checked_out = matches!(events.last().map(|event| &event.event), Some(Event::ItemPurchased { .. }));
+                    checked_out |= events.iter().any(CartEvent::is_purchase);
                     work.accept(cart, &events, trace_parent, codec)?;
                     Answer::Known(Outcome::of(&events))
                 }

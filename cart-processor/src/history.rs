@@ -58,7 +58,13 @@ mod tests {
 
     fn command(id: u128) -> CartCommand {
         let (command_id, cart_id) = (uuid::Uuid::from_u128(id).into(), uuid::Uuid::nil().into());
-        CartCommand { command_id, cart_id, issued_at: Default::default(), command: cart::Command::Checkout {} }
+        CartCommand {
+            command_id,
+            cart_id,
+            issued_at: Default::default(),
+            command: cart::Command::Checkout {},
+            expected_version: None,
+        }
     }
 
     #[test]

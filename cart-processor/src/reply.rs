@@ -66,7 +66,7 @@ impl Replies {
             Answer::DecideAgain(command) => {
                 let before = self.journal.load_before(cart_id, position).await?;
                 match before.decide(&command, position, &self.limits) {
-                    Decision::Rejected(rejection) => Ok(Some(Outcome::Rejected { rejection })),
+                    Decision::Rejected(refusal) => Ok(Some(refusal.into())),
                     Decision::Repeated(earlier) => Ok(Outcome::of(&self.journal.events_of(cart_id, &earlier).await?)),
                     Decision::Accepted(_) => {
                         // The rules have changed since it was refused. The journal's word holds, and it has no more.

@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(first.partition, 7);
         drop(gone);
         let rejection = cart::Rejection::EmptyCartCheckout;
-        let outcome = cart::Outcome::Rejected { rejection };
+        let outcome = cart::Outcome::Rejected { rejection, index: None };
         let cart_id = uuid::Uuid::nil().into();
         let reply = CartReply { command_id, cart_id, position: cart::Position::NONE, outcome };
         waiters.complete(&reply);

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Cart, CartCommand, CartEvent, CartId, CommandId, EventId, Limits, Position, Rejection, SequenceNumber, SessionId,
-    wire,
+    Cart, CartCommand, CartEvent, CartId, CommandId, Event, EventId, Limits, Position, Refusal, Rejection,
+    SequenceNumber, SessionId, wire,
 };
 
 /// How many accepted commands a cart remembers: within these a repeat is recognised. They are in every snapshot,
@@ -47,7 +47,7 @@ pub enum Decision {
     /// It was accepted before: its first outcome, which these events tell, is its outcome again.
     Repeated(RememberedCommand),
     /// It is refused and leaves no trace.
-    Rejected(Rejection),
+    Rejected(Refusal),
 }
 
 impl Aggregate {
@@ -71,17 +71,28 @@ impl Aggregate {
         let earlier = self.remembered.iter().rev().find(|earlier| earlier.command_id == command.command_id);
         match earlier {
             Some(earlier) if earlier.digest == command_digest => return Decision::Repeated(*earlier),
-            Some(_) => return Decision::Rejected(Rejection::IdempotencyKeyReused),
+            Some(_) => return Decision::Rejected(Rejection::IdempotencyKeyReused.into()),
             None => {}
+        }
+        if command.expected_version.is_some_and(|version| version != self.sequence_number) {
+            return Decision::Rejected(Rejection::VersionMismatch { version: self.sequence_number }.into());
         }
         let events = match self.cart.decide(&command.command, limits) {
             Ok(events) => events,
-            Err(rejection) => return Decision::Rejected(rejection),
+            Err(refusal) => return Decision::Rejected(refusal),
         };
-        let session_id = self.session_id();
+        let (mut session_number, mut session_id) = (self.cart.session_number(), self.session_id());
         let mut sequence_number = self.sequence_number;
+        let mut bought = false;
         let number = |event| {
             sequence_number = sequence_number.next();
+            let buys = matches!(event, Event::ItemPurchased { .. });
+            if bought && !buys {
+                // In a batch more may follow a checkout, which has left the cart empty: it belongs to the next session.
+                session_number += 1;
+                session_id = SessionId::of(self.cart_id, session_number);
+            }
+            bought = buys;
             CartEvent {
                 event_id: EventId::of(self.cart_id, sequence_number),
                 cart_id: self.cart_id,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Command, Event, InvalidItem, Item, ProductId, Quantity};
+use crate::{Command, Event, InvalidItem, Item, ProductId, Quantity, SequenceNumber};
 
 /// How large a cart may get. Together with the bounds on an item it bounds a cart in memory, its snapshot and
 /// its reply.
@@ -47,6 +47,26 @@ pub enum Rejection {
     },
     /// The idempotency key stands for another command already.
     IdempotencyKeyReused,
+    /// The cart has moved on from the version that the command was meant for.
+    VersionMismatch {
+        /// Where it is.
+        version: SequenceNumber,
+    },
+}
+
+/// Which rule refused a command, and which command that was if it came in a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The rule.
+    pub rejection: Rejection,
+    /// The command's place in its batch, from 0.
+    pub index: Option<i32>,
+}
+
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Self {
+        Self { rejection, index: None }
+    }
 }
 
 /// What is in a cart, in the order in which it was added, and how many checkouts it has had.
@@ -73,16 +93,16 @@ impl Cart {
     /// What a command would make happen. At least one event, or the reason why not.
     ///
     /// # Errors
-    /// The rule that the command breaks.
-    pub fn decide(&self, command: &Command, limits: &Limits) -> Result<Vec<Event>, Rejection> {
+    /// The rule that the command breaks; of a batch, that its first command breaks for which there is one.
+    pub fn decide(&self, command: &Command, limits: &Limits) -> Result<Vec<Event>, Refusal> {
         match command {
             Command::AddItem { product_id, vendor_id, name, price, quantity } => {
                 let quantity = allowed((*quantity).into())?;
                 if self.item(*product_id).is_some() {
-                    return Err(Rejection::ItemAlreadyInCart);
+                    return Err(Rejection::ItemAlreadyInCart.into());
                 }
                 if self.items.len() >= usize::try_from(limits.lines_max).unwrap_or(0) {
-                    return Err(Rejection::CartFull { max: limits.lines_max });
+                    return Err(Rejection::CartFull { max: limits.lines_max }.into());
                 }
                 let (name, price) = (name.clone(), *price);
                 let item = Item { product_id: *product_id, vendor_id: *vendor_id, name, price, quantity };
@@ -103,9 +123,19 @@ impl Cart {
                     Event::ItemQuantityDecreased { item, decreased_by: -by }
                 }])
             }
-            Command::Checkout {} if self.items.is_empty() => Err(Rejection::EmptyCartCheckout),
+            Command::Checkout {} if self.items.is_empty() => Err(Rejection::EmptyCartCheckout.into()),
             Command::Checkout {} => {
                 Ok(self.items.iter().map(|item| Event::ItemPurchased { item: item.clone() }).collect())
+            }
+            Command::Batch { commands } => {
+                let (mut cart, mut events) = (self.clone(), Vec::new());
+                for (index, command) in (0..).zip(commands) {
+                    let refused = |refusal| Refusal { index: Some(index), ..refusal };
+                    let next = cart.decide(command, limits).map_err(refused)?;
+                    next.iter().for_each(|event| cart.evolve(event));
+                    events.extend(next);
+                }
+                Ok(events)
             }
         }
     }

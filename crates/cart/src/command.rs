@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{CartId, CommandId, ItemName, Price, ProductId, VendorId, wire};
+use crate::{CartId, CommandId, ItemName, Price, ProductId, SequenceNumber, VendorId, wire};
 
 /// A command as it stands on the `cart-commands` topic (`schemas/cart-commands-value.avsc`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,9 @@ pub struct CartCommand {
     pub issued_at: DateTime<Utc>,
     /// What is wanted.
     pub command: Command,
+    /// Refused unless the cart's version is this when the command's turn comes.
+    #[serde(default)]
+    pub expected_version: Option<SequenceNumber>,
 }
 
 /// What can be wanted of a cart. New alternatives are only ever appended, here and in the schema.
@@ -54,6 +57,11 @@ pub enum Command {
     },
     /// Buy all that is in the cart.
     Checkout {},
+    /// Several at once: all in order, or none.
+    Batch {
+        /// At least one, and none a batch.
+        commands: Vec<Command>,
+    },
 }
 
 impl Command {
@@ -81,6 +89,12 @@ impl Command {
                 hash.update(adjust_by.get().to_be_bytes());
             }
             Self::Checkout {} => hash.update(b"checkout"),
+            Self::Batch { commands } => {
+                hash.update(b"batch");
+                for command in commands {
+                    hash.update(command.digest().to_be_bytes());
+                }
+            }
         }
         let mut first = [0; 8];
         first.copy_from_slice(&hash.finalize()[..8]);

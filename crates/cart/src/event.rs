@@ -30,6 +30,14 @@ pub struct CartEvent {
     pub event: Event,
 }
 
+impl CartEvent {
+    /// Whether it is a line of a checkout.
+    #[must_use]
+    pub const fn is_purchase(&self) -> bool {
+        matches!(self.event, Event::ItemPurchased { .. })
+    }
+}
+
 /// What can happen to a cart. Each names the whole item, so that no reader needs the cart's past.
 /// New alternatives are only ever appended, here and in the schema.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -106,6 +106,12 @@ impl CommandId {
     pub fn of_idempotency_key(cart_id: CartId, key: &str) -> Self {
         Self(Uuid::new_v5(&cart_id.0, key.as_bytes()))
     }
+
+    /// The id of the command at `index` of a batch whose own id would be this, where each is a command of its own.
+    #[must_use]
+    pub fn in_batch(self, index: usize) -> Self {
+        Self(Uuid::new_v5(&self.0, format!("batch:{index}").as_bytes()))
+    }
 }
 
 impl SessionId {

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::{CartEvent, CartId, CommandId, Event, Item, Position, Rejection, SequenceNumber, SessionId, wire};
+use crate::{CartEvent, CartId, CommandId, Event, Item, Position, Refusal, Rejection, SequenceNumber, SessionId, wire};
 
 /// A reply as it stands on the `cart-replies` topic (`schemas/cart-replies-value.avsc`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +48,21 @@ pub enum Outcome {
     Rejected {
         /// Which rule.
         rejection: Rejection,
+        /// The refused command's place in its batch, from 0.
+        #[serde(default)]
+        index: Option<i32>,
     },
+    /// A batch was carried out.
+    Batch {
+        /// What became of each of its commands, in order.
+        outcomes: Vec<Outcome>,
+    },
+}
+
+impl From<Refusal> for Outcome {
+    fn from(Refusal { rejection, index }: Refusal) -> Self {
+        Self::Rejected { rejection, index }
+    }
 }
 
 impl Outcome {
@@ -56,6 +70,18 @@ impl Outcome {
     /// the journal tell the same. `None` only without events.
     #[must_use]
     pub fn of(events: &[CartEvent]) -> Option<Self> {
+        // A checkout made all purchases of its session, any other command one event; more than that was a batch.
+        let of_one_checkout = |one: &CartEvent, next: &CartEvent| {
+            one.is_purchase() && next.is_purchase() && one.session_id == next.session_id
+        };
+        let mut outcomes: Vec<_> = events.chunk_by(of_one_checkout).filter_map(Self::of_one).collect();
+        match outcomes.len() {
+            0 | 1 => outcomes.pop(),
+            _ => Some(Self::Batch { outcomes }),
+        }
+    }
+
+    fn of_one(events: &[CartEvent]) -> Option<Self> {
         let last = events.last()?;
         let (session_id, version) = (last.session_id, last.sequence_number);
         Some(match &last.event {

@@ -3,7 +3,7 @@
 
 use cart::{
     Aggregate, Cart, CartCommand, CartEvent, Command, CommandId, Decision, Event, Limits, LogEpoch, Outcome, Position,
-    Rejection, SessionId,
+    Refusal, Rejection, SessionId,
 };
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -44,6 +44,10 @@ fn told(events: &[Event]) -> String {
 }
 
 fn check(given: &[Command], when: Command, then: Result<&str, Rejection>) {
+    check_batch(given, when, then.map_err(Refusal::from));
+}
+
+fn check_batch(given: &[Command], when: Command, then: Result<&str, Refusal>) {
     let mut cart = Cart::default();
     for command in given {
         for event in cart.decide(command, &LIMITS).unwrap() {
@@ -97,9 +101,57 @@ fn a_cart_has_at_most_so_many_lines() {
     check(&[add(1, 1), add(2, 1), add(3, 1)], add(4, 1), Err(Rejection::CartFull { max: 3 }));
 }
 
+fn batch(commands: &[Command]) -> Command {
+    Command::Batch { commands: commands.to_vec() }
+}
+
+#[test]
+fn a_batch_is_decided_in_order_and_all_or_none() {
+    let all = "ItemAdded 2x1, ItemQuantityIncreased 5x1, ItemPurchased 5x1, ItemAdded 1x1";
+    check_batch(&[], batch(&[add(1, 2), adjust(1, 3), CHECKOUT, add(1, 1)]), Ok(all));
+    let refused = |rejection, index| Err(Refusal { rejection, index: Some(index) });
+    check_batch(&[add(1, 2)], batch(&[add(2, 1), add(1, 2)]), refused(Rejection::ItemAlreadyInCart, 1));
+    check_batch(&[], batch(&[add(1, 1), CHECKOUT, CHECKOUT]), refused(Rejection::EmptyCartCheckout, 2));
+    check_batch(&[], batch(&[add(1, 1), add(2, 1), add(3, 1), add(4, 1)]), refused(Rejection::CartFull { max: 3 }, 3));
+}
+
+#[test]
+fn the_reply_to_a_batch_tells_the_outcome_of_each_command_in_its_session() {
+    let mut cart = Aggregate::new(id(9));
+    let both = batch(&[add(1, 2), add(2, 1), CHECKOUT, add(1, 1)]);
+    let Decision::Accepted(events) = cart.decide(&command(1, both.clone()), position(0), &LIMITS) else { panic!() };
+    for event in &events {
+        assert_eq!(event.session_id, cart.session_id(), "{event:?}");
+        cart.apply(event);
+    }
+    let Some(Outcome::Batch { outcomes }) = Outcome::of(&events) else { panic!() };
+    let versions = outcomes.iter().map(|outcome| match outcome {
+        Outcome::ItemChanged { version, .. } => (version.get(), 1),
+        Outcome::CheckedOut { version, items, .. } => (version.get(), items.len()),
+        Outcome::Rejected { .. } | Outcome::Batch { .. } => panic!("{outcome:?}"),
+    });
+    assert_eq!(versions.collect::<Vec<_>>(), [(1, 1), (2, 1), (4, 2), (5, 1)]);
+    assert!(matches!(cart.decide(&command(1, both), position(9), &LIMITS), Decision::Repeated(_)));
+}
+
+#[test]
+fn a_condition_on_the_version_holds_where_the_command_stands_in_the_log() {
+    let mut cart = Aggregate::new(id(9));
+    let conditional =
+        |number, version: i64, one| CartCommand { expected_version: Some(version.into()), ..command(number, one) };
+    let first = conditional(1, 0, add(1, 2));
+    let Decision::Accepted(events) = cart.decide(&first, position(0), &LIMITS) else { panic!() };
+    apply(&mut cart, &events);
+    let late = cart.decide(&conditional(2, 0, add(2, 1)), position(1), &LIMITS);
+    assert_eq!(late, Decision::Rejected(Rejection::VersionMismatch { version: 1.into() }.into()));
+    assert!(matches!(cart.decide(&conditional(3, 1, add(2, 1)), position(2), &LIMITS), Decision::Accepted(_)));
+    // A repeat gets its first outcome, although the cart has moved on by that very command.
+    assert!(matches!(cart.decide(&first, position(3), &LIMITS), Decision::Repeated(_)));
+}
+
 fn command(number: u16, command: Command) -> CartCommand {
     let command_id = CommandId::from(Uuid::from_u128(u128::from(number)));
-    CartCommand { command_id, cart_id: id(9), issued_at: Default::default(), command }
+    CartCommand { command_id, cart_id: id(9), issued_at: Default::default(), command, expected_version: None }
 }
 
 fn position(offset: usize) -> Position {
@@ -128,7 +180,7 @@ fn a_repeat_within_the_window_gets_its_first_outcome_and_another_command_under_i
     let Decision::Repeated(earlier) = cart.decide(&first, position(200), &LIMITS) else { panic!() };
     assert_eq!((earlier.first_sequence_number.get(), earlier.event_count), (1, 1));
     let other = cart.decide(&command(1, add(2, 2)), position(201), &LIMITS);
-    assert_eq!(other, Decision::Rejected(Rejection::IdempotencyKeyReused));
+    assert_eq!(other, Decision::Rejected(Rejection::IdempotencyKeyReused.into()));
 }
 
 #[test]
@@ -145,6 +197,13 @@ fn the_reply_to_a_checkout_names_the_session_that_was_bought() {
 }
 
 fn any_command() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        9 => any_single(),
+        1 => prop::collection::vec(any_single(), 1..6).prop_map(|commands| batch(&commands)),
+    ]
+}
+
+fn any_single() -> impl Strategy<Value = Command> {
     prop_oneof![
         4 => (0_u8..5, -1_i32..4).prop_map(|(product, quantity)| add(product, quantity)),
         2 => (0_u8..5, prop_oneof![-3_i32..0, 1_i32..4]).prop_map(|(product, by)| adjust(product, by)),
@@ -166,7 +225,10 @@ proptest! {
             let decision = cart.decide(&command, position(offset), &LIMITS);
             prop_assert_eq!(&decision, &cart.decide(&command, position(offset), &LIMITS));
             let Decision::Accepted(new) = decision else { continue };
-            apply(&mut cart, &new);
+            for event in &new {
+                prop_assert_eq!(event.session_id, cart.session_id());
+                cart.apply(event);
+            }
             events.extend(new);
             snapshots.push(cart.clone());
             prop_assert!(cart.cart().items().len() <= 3);

@@ -30,6 +30,7 @@ fn command(command: Command) -> CartCommand {
         cart_id: id(2),
         issued_at: "2026-11-23T10:00:00.123456Z".parse().unwrap(),
         command,
+        expected_version: None,
     }
 }
 
@@ -55,10 +56,14 @@ fn every_command_event_reply_and_snapshot_fits_its_schema() {
         Command::AdjustQuantity { product_id: id(3), adjust_by: (-4).try_into().unwrap() },
         Command::RemoveItem { product_id: id(4) },
         Command::Checkout {},
+        Command::Batch {
+            commands: vec![add(3, "1"), Command::Checkout {}, add(4, "2"), Command::RemoveItem { product_id: id(4) }],
+        },
     ];
     for (n, one) in commands.into_iter().enumerate() {
         let command = CartCommand { command_id: id(100 + n as u128), ..command(one) };
         round_trip(&command);
+        round_trip(&CartCommand { expected_version: Some(7.into()), ..command.clone() });
         let position = Position::new(LogEpoch::FIRST, 40 + i64::try_from(n).unwrap());
         let Decision::Accepted(events) = aggregate.decide(&command, position, &Limits::default()) else { panic!() };
         for event in &events {
@@ -82,8 +87,9 @@ fn every_command_event_reply_and_snapshot_fits_its_schema() {
         Rejection::EmptyCartCheckout,
         Rejection::CartFull { max: 1_000 },
         Rejection::IdempotencyKeyReused,
+        Rejection::VersionMismatch { version: 12.into() },
     ] {
-        let outcome = Outcome::Rejected { rejection };
+        let outcome = Outcome::Rejected { rejection, index: Some(4) };
         round_trip(&CartReply { command_id: id(1), cart_id: id(2), position: Position::NONE, outcome });
     }
 }
