@@ -8,37 +8,74 @@ use warp::Reply as _;
 use warp::http::{HeaderValue, StatusCode, header};
 use warp::reply::Response;
 
-use crate::commands::Answer;
+use crate::commands::{Answer, CommandLink};
 use crate::problem::Problem;
+use crate::status::Status;
 
+/// The body of an accepted command.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ItemChanged<'a> {
+struct Accepted<'a> {
     command_id: CommandId,
     cart_id: CartId,
-    session_id: SessionId,
-    version: SequenceNumber,
-    item: &'a Item,
+    #[serde(flatten)]
+    outcome: Done<'a>,
 }
 
+/// What a command has done.
+#[derive(Serialize)]
+#[serde(untagged, rename_all_fields = "camelCase")]
+enum Done<'a> {
+    ItemChanged {
+        session_id: SessionId,
+        version: SequenceNumber,
+        item: &'a Item,
+    },
+    CheckedOut {
+        session_id: SessionId,
+        version: SequenceNumber,
+        items: &'a [Item],
+        total: String,
+        purchased_at: String,
+    },
+    Batch {
+        version: SequenceNumber,
+        results: Vec<OneOf<'a>>,
+    },
+}
+
+/// What has become of one command among several.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct CheckedOut<'a> {
-    command_id: CommandId,
+struct OneOf<'a> {
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<Done<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<Problem>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    location: Option<String>,
+}
+
+/// The body of several commands, each on its own.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Several<'a> {
     cart_id: CartId,
-    session_id: SessionId,
-    version: SequenceNumber,
-    items: &'a [Item],
-    total: String,
-    purchased_at: String,
+    results: Vec<OneOf<'a>>,
 }
 
+/// The body for a command whose outcome is not known yet, or is asked for later.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Pending {
+struct CommandStatus<'a> {
     command_id: CommandId,
     cart_id: CartId,
     status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<Done<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<Problem>,
 }
 
 #[derive(Serialize)]
@@ -60,27 +97,129 @@ fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
-/// The response to a command.
-pub(crate) fn of_command(cart_id: CartId, answer: Answer) -> Response {
-    match answer {
-        Answer::Pending(command_id) => {
-            let body = warp::reply::json(&Pending { command_id, cart_id, status: "pending" });
-            warp::reply::with_status(body, StatusCode::ACCEPTED).into_response()
+impl Done<'_> {
+    fn version(&self) -> SequenceNumber {
+        match self {
+            Self::ItemChanged { version, .. } | Self::CheckedOut { version, .. } | Self::Batch { version, .. } => {
+                *version
+            }
         }
-        Answer::Replied(CartReply { command_id, cart_id, outcome, .. }) => match outcome {
-            Outcome::ItemChanged { session_id, version, item } => {
-                warp::reply::json(&ItemChanged { command_id, cart_id, session_id, version, item: &item })
-                    .into_response()
+    }
+}
+
+/// What was done, or why not.
+fn done(outcome: &Outcome, command_id: CommandId) -> Result<Done<'_>, Problem> {
+    Ok(match outcome {
+        Outcome::ItemChanged { session_id, version, item } => {
+            Done::ItemChanged { session_id: *session_id, version: *version, item }
+        }
+        Outcome::CheckedOut { session_id, version, items, purchased_at } => Done::CheckedOut {
+            session_id: *session_id,
+            version: *version,
+            items,
+            total: total(items),
+            purchased_at: time(*purchased_at),
+        },
+        Outcome::Batch { outcomes } => {
+            let done: Vec<_> = outcomes.iter().map(|outcome| done(outcome, command_id)).collect::<Result<_, _>>()?;
+            let version = done.last().map_or(SequenceNumber::ZERO, Done::version);
+            Done::Batch { version, results: done.into_iter().map(|done| OneOf::of(Ok(done))).collect() }
+        }
+        Outcome::Rejected { rejection, index } => return Err(Problem::rejected(rejection, *index, command_id)),
+    })
+}
+
+impl<'a> OneOf<'a> {
+    fn of(result: Result<Done<'a>, Problem>) -> Self {
+        let nothing = Self { status: StatusCode::OK.as_u16(), outcome: None, problem: None, location: None };
+        match result {
+            Ok(done) => Self { outcome: Some(done), ..nothing },
+            Err(problem) => Self { status: problem.status().as_u16(), problem: Some(problem), ..nothing },
+        }
+    }
+
+    fn pending(link: &CommandLink) -> Self {
+        let status = StatusCode::ACCEPTED.as_u16();
+        Self { status, outcome: None, problem: None, location: Some(link.to_string()) }
+    }
+}
+
+/// The response to a command.
+pub(crate) fn of_command(answer: &Answer) -> Response {
+    match answer {
+        Answer::Pending(link) => pending(link),
+        Answer::Replied(CartReply { command_id, cart_id, outcome, .. }) => match done(outcome, *command_id) {
+            Ok(outcome) => {
+                let version = outcome.version();
+                let body = Accepted { command_id: *command_id, cart_id: *cart_id, outcome };
+                with_etag(warp::reply::json(&body).into_response(), version)
             }
-            Outcome::CheckedOut { session_id, version, items, purchased_at } => {
-                let (total, purchased_at) = (total(&items), time(purchased_at));
-                let items = items.as_slice();
-                let body = CheckedOut { command_id, cart_id, session_id, version, items, total, purchased_at };
-                warp::reply::json(&body).into_response()
-            }
-            Outcome::Rejected { rejection } => Problem::rejected(&rejection, command_id).into_response(),
+            Err(problem) => problem.into_response(),
         },
     }
+}
+
+/// The response to a batch that was to be all or none. One of one command looks as the others do.
+pub(crate) fn of_atomic_batch(answer: &Answer) -> Response {
+    let Answer::Replied(CartReply { command_id, cart_id, outcome, .. }) = answer else { return of_command(answer) };
+    if matches!(outcome, Outcome::Batch { .. } | Outcome::Rejected { .. }) {
+        return of_command(answer);
+    }
+    match done(outcome, *command_id) {
+        Ok(one) => {
+            let version = one.version();
+            let outcome = Done::Batch { version, results: vec![OneOf::of(Ok(one))] };
+            let body = Accepted { command_id: *command_id, cart_id: *cart_id, outcome };
+            with_etag(warp::reply::json(&body).into_response(), version)
+        }
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// The response to several commands, each on its own: 200, whatever has become of each.
+pub(crate) fn of_several(cart_id: CartId, answers: &[Result<Answer, Problem>]) -> Response {
+    let results = answers.iter().map(|answer| match answer {
+        Ok(Answer::Replied(reply)) => OneOf::of(done(&reply.outcome, reply.command_id)),
+        Ok(Answer::Pending(link)) => OneOf::pending(link),
+        Err(problem) => OneOf::of(Err(problem.clone())),
+    });
+    let results = results.collect();
+    warp::reply::json(&Several { cart_id, results }).into_response()
+}
+
+/// The response to the question what has become of a command.
+pub(crate) fn of_status(cart_id: CartId, command_id: CommandId, status: &Status) -> Response {
+    let body = match status {
+        Status::Pending => CommandStatus { command_id, cart_id, status: "pending", outcome: None, problem: None },
+        Status::Settled(outcome) => match done(outcome, command_id) {
+            Ok(done) => CommandStatus { command_id, cart_id, status: "accepted", outcome: Some(done), problem: None },
+            Err(problem) => {
+                CommandStatus { command_id, cart_id, status: "rejected", outcome: None, problem: Some(problem) }
+            }
+        },
+    };
+    let mut response = warp::reply::json(&body).into_response();
+    if matches!(status, Status::Pending) {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+fn pending(link: &CommandLink) -> Response {
+    let CommandLink { command_id, cart_id, .. } = *link;
+    let body = CommandStatus { command_id, cart_id, status: "pending", outcome: None, problem: None };
+    let mut response = warp::reply::with_status(warp::reply::json(&body), StatusCode::ACCEPTED).into_response();
+    if let Ok(location) = HeaderValue::from_str(&link.to_string()) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+fn with_etag(mut response: Response, version: SequenceNumber) -> Response {
+    if let Ok(etag) = HeaderValue::from_str(&format!("\"{version}\"")) {
+        response.headers_mut().insert(header::ETAG, etag);
+    }
+    response
 }
 
 /// The response that shows a cart.
@@ -88,9 +227,5 @@ pub(crate) fn of_cart(cart: &Aggregate) -> Response {
     let items = cart.cart().items();
     let version = cart.sequence_number();
     let body = Cart { cart_id: cart.cart_id(), session_id: cart.session_id(), version, items, total: total(items) };
-    let mut response = warp::reply::json(&body).into_response();
-    if let Ok(etag) = HeaderValue::from_str(&format!("\"{version}\"")) {
-        response.headers_mut().insert(header::ETAG, etag);
-    }
-    response
+    with_etag(warp::reply::json(&body).into_response(), version)
 }

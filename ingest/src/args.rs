@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use cart::Limits;
 use cassandra::CassandraArgs;
 use kafka::{KafkaArgs, TopicArgs};
 use service::{LogArgs, StartupArgs};
@@ -47,8 +48,12 @@ pub struct Args {
     #[arg(long, env)]
     pub(crate) allow_client_time: bool,
 
-    /// Most bytes of a request's body
-    #[arg(long, env, default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=10_485_760))]
+    /// Most lines in a cart, as the cart-processors have it: tells why a command was refused long ago
+    #[arg(long, env, default_value_t = Limits::default().lines_max, value_parser = clap::value_parser!(i32).range(1..=5_000))]
+    pub(crate) cart_lines_max: i32,
+
+    /// Most bytes of a request's body: a batch of 100 with the longest names fits
+    #[arg(long, env, default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(1..=10_485_760))]
     pub(crate) body_len_max: u32,
 
     /// Most commands that wait for their outcome at a time; more are answered with 503

@@ -1,15 +1,17 @@
-//! Putting a command into the log and waiting for what becomes of it.
+//! Putting commands into the log and waiting for what becomes of them.
 
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cart::{CartCommand, CartReply, CommandId};
+use cart::{CartCommand, CartId, CartReply, CommandId};
 use kafka::{Codec, Header, OwnedHeaders, Producer, Record};
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until};
 
+use crate::headers::Preference;
 use crate::problem::Problem;
-use crate::replies::Waiters;
+use crate::replies::{Waiter, Waiters};
 
 /// The way of a command. Clones share it.
 #[derive(Debug, Clone)]
@@ -26,62 +28,128 @@ pub(crate) struct Commands {
 pub(crate) enum Answer {
     /// Its outcome.
     Replied(CartReply),
-    /// It is on its way.
-    Pending(CommandId),
+    /// It is in the log, and its outcome will be.
+    Pending(CommandLink),
+}
+
+/// Where a command is to be found later.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CommandLink {
+    pub(crate) cart_id: CartId,
+    pub(crate) command_id: CommandId,
+    /// Milliseconds since 1970: the log has it from there on.
+    pub(crate) since: u64,
+}
+
+impl std::fmt::Display for CommandLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { cart_id, command_id, since } = self;
+        write!(f, "/cart/{cart_id}/commands/{command_id}?since={since}")
+    }
+}
+
+/// A command that was handed to the log's producer. What is submitted in some order comes into the log in that order.
+pub(crate) struct Submitted {
+    link: CommandLink,
+    delivery: Pin<Box<dyn Future<Output = Result<(), kafka::Error>> + Send>>,
+    waiter: Option<Waiter>,
+    patience: Duration,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Commands {
     /// Produces a command and waits for its reply.
-    pub(crate) async fn execute(&self, command: &CartCommand, trace_parent: Option<&str>) -> Result<Answer, Problem> {
-        let Ok(_permit) = self.in_flight.try_acquire() else {
+    pub(crate) async fn execute(
+        &self,
+        command: &CartCommand,
+        trace_parent: Option<&str>,
+        preference: Preference,
+    ) -> Result<Answer, Problem> {
+        self.submit(command, trace_parent, preference)?.outcome().await
+    }
+
+    /// Hands a command to the producer. An error means that it was not taken and will not be carried out.
+    pub(crate) fn submit(
+        &self,
+        command: &CartCommand,
+        trace_parent: Option<&str>,
+        preference: Preference,
+    ) -> Result<Submitted, Problem> {
+        let Ok(permit) = self.in_flight.clone().try_acquire_owned() else {
             return Err(Problem::unavailable("too many commands are under way; the command was not taken"));
         };
-        let command_id = command.command_id;
-        let Some(mut waiter) = self.waiters.register(command_id) else {
-            return Err(Problem::unavailable("this instance can't receive replies yet; the command was not taken"));
+        let CartCommand { cart_id, command_id, .. } = *command;
+        let waiter = match preference {
+            Preference::RespondAsync => None,
+            Preference::Default | Preference::Wait(_) => Some(self.waiters.register(command_id).ok_or_else(|| {
+                Problem::unavailable("this instance can't receive replies yet; the command was not taken")
+            })?),
         };
-        let record = self.record(command, waiter.partition, trace_parent)?;
+        let patience = match preference {
+            Preference::Wait(wait) => wait.min(self.reply_timeout),
+            Preference::Default | Preference::RespondAsync => self.reply_timeout,
+        };
+        let record = self.record(command, waiter.as_ref().map(|waiter| waiter.partition), trace_parent)?;
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let link = CommandLink { cart_id, command_id, since: u64::try_from(since).unwrap_or(u64::MAX) };
         let delivery = self.producer.send(&record).map_err(|error| {
             tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "a command was not taken");
             Problem::unavailable("the log does not take commands at the moment; the command was not taken")
         })?;
-        let outcome = async {
-            // The reply may be quicker than the log's own confirmation.
-            tokio::select! {
-                biased;
-                reply = &mut waiter.reply => return Ok(reply.map_or(Answer::Pending(command_id), Answer::Replied)),
-                delivered = delivery => delivered.map_err(|error| {
-                    tracing::warn!(%command_id, error = format!("{:#}", anyhow::Error::new(error)), "not confirmed by the log");
-                    Problem::outcome_unknown(command_id)
-                })?,
-            }
-            let reply = (&mut waiter.reply).await;
-            Ok(reply.map_or(Answer::Pending(command_id), Answer::Replied))
-        };
-        match timeout(self.reply_timeout, outcome).await {
-            Ok(result) => result,
-            Err(_) => Ok(Answer::Pending(command_id)),
-        }
+        Ok(Submitted { link, delivery: Box::pin(delivery), waiter, patience, _permit: permit })
     }
 
     fn record(
         &self,
         command: &CartCommand,
-        reply_partition: i32,
+        reply_partition: Option<i32>,
         trace_parent: Option<&str>,
     ) -> Result<Record, Problem> {
         let value = self.codec.encode(command).map_err(|error| {
             tracing::error!(error = format!("{:#}", anyhow::Error::new(error)), "a command does not fit its schema");
             Problem::unavailable("the command can't be written; it was not taken")
         })?;
-        let reply_partition = reply_partition.to_string();
-        let mut headers = OwnedHeaders::new_with_capacity(3)
-            .insert(Header { key: "content-type", value: Some("avro/binary") })
-            .insert(Header { key: "reply-partition", value: Some(&reply_partition) });
+        let mut headers =
+            OwnedHeaders::new_with_capacity(3).insert(Header { key: "content-type", value: Some("avro/binary") });
+        if let Some(partition) = reply_partition {
+            headers = headers.insert(Header { key: "reply-partition", value: Some(&partition.to_string()) });
+        }
         if let Some(value) = trace_parent {
             headers = headers.insert(Header { key: "traceparent", value: Some(value) });
         }
         let key = command.cart_id.to_string().into_bytes();
         Ok(Record { partition: None, key: Some(key), value: Some(value), headers: Some(headers) })
+    }
+}
+
+impl Submitted {
+    /// Waits for the reply; without one in time, for the log to have the command.
+    pub(crate) async fn outcome(mut self) -> Result<Answer, Problem> {
+        let unknown = |link: CommandLink| Problem::outcome_unknown(&link);
+        let deadline = Instant::now() + self.patience;
+        let link = self.link;
+        let mut is_delivered = false;
+        loop {
+            tokio::select! {
+                biased;
+                // It may be quicker than the log's own confirmation. An error means that nobody will send one.
+                reply = async { (&mut self.waiter.as_mut()?.reply).await.ok() }, if self.waiter.is_some() => match reply {
+                    Some(reply) => return Ok(Answer::Replied(reply)),
+                    None => self.waiter = None,
+                },
+                delivered = &mut self.delivery, if !is_delivered => match delivered {
+                    Ok(()) => is_delivered = true,
+                    Err(error) => {
+                        let error = format!("{:#}", anyhow::Error::new(error));
+                        tracing::warn!(command_id = %link.command_id, error, "not confirmed by the log");
+                        return Err(unknown(link));
+                    }
+                },
+                () = sleep_until(deadline) => return if is_delivered { Ok(Answer::Pending(link)) } else { Err(unknown(link)) },
+            }
+            if is_delivered && self.waiter.is_none() {
+                return Ok(Answer::Pending(link));
+            }
+        }
     }
 }

@@ -5,6 +5,7 @@
 //!              │                             │ waits by command id
 //! response ◀───┴── answer ◀── replies ◀──────┴─────── cart-replies
 //! GET /cart ─▶ journal (Cassandra)
+//! GET .../commands/{commandId} ─▶ status ─▶ cart-commands, journal
 //! ```
 //!
 //! What holds:
@@ -18,6 +19,7 @@
 mod answer;
 mod args;
 mod commands;
+mod headers;
 mod problem;
 mod replies;
 mod request;
@@ -25,6 +27,7 @@ mod routes;
 mod run;
 mod server;
 mod setup;
+mod status;
 
 pub use args::{Args, Cli};
 pub use run::{main, run};

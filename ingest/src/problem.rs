@@ -1,9 +1,12 @@
 //! Refusals, as problem details (RFC 9457).
 
 use cart::{CommandId, Rejection};
+
+use crate::commands::CommandLink;
+use crate::status::SEARCHED_MAX;
 use serde::Serialize;
 use warp::Reply as _;
-use warp::http::{HeaderValue, StatusCode, header};
+use warp::http::{HeaderName, HeaderValue, StatusCode, header};
 
 /// Why a request was not done. `type` names the cause and is stable; `detail` is for people.
 #[derive(Debug, Clone, Serialize)]
@@ -16,8 +19,12 @@ pub(crate) struct Problem {
     detail: String,
     #[serde(rename = "commandId", skip_serializing_if = "Option::is_none")]
     command_id: Option<CommandId>,
+    /// The refused command's place in its batch, from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<i32>,
     #[serde(skip)]
-    allow: Option<&'static str>,
+    // Boxed: few have one, and problems are returned by value.
+    header: Option<Box<(HeaderName, String)>>,
 }
 
 fn urn<S: serde::Serializer>(kind: &&'static str, serializer: S) -> Result<S::Ok, S::Error> {
@@ -30,7 +37,7 @@ fn number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S:
 
 impl Problem {
     fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { kind, title, status, detail: detail.into(), command_id: None, allow: None }
+        Self { kind, title, status, detail: detail.into(), command_id: None, index: None, header: None }
     }
 
     pub(crate) fn malformed_body(detail: impl Into<String>) -> Self {
@@ -39,6 +46,10 @@ impl Problem {
 
     pub(crate) fn invalid_header(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid-header", "A header is not valid", detail)
+    }
+
+    pub(crate) fn invalid_parameter(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid-parameter", "A query parameter is missing or not valid", detail)
     }
 
     pub(crate) fn invalid_id(what: &str, text: &str) -> Self {
@@ -60,7 +71,7 @@ impl Problem {
         let detail = format!("this path takes {allow}");
         let kind = "method-not-allowed";
         let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, kind, "This path does not take that method", detail);
-        Self { allow: Some(allow), ..problem }
+        Self { header: Some(Box::new((header::ALLOW, allow.to_owned()))), ..problem }
     }
 
     pub(crate) fn payload_too_large(max: usize) -> Self {
@@ -85,15 +96,34 @@ impl Problem {
     }
 
     /// It may have been done.
-    pub(crate) fn outcome_unknown(command_id: CommandId) -> Self {
-        let detail = "the log did not confirm the command in time: it may or may not be carried out. Send it again with \
-                      the same Idempotency-Key to find out";
+    pub(crate) fn outcome_unknown(link: &CommandLink) -> Self {
+        let detail = "the log did not confirm the command in time: it may or may not be carried out. Ask at Location, or \
+                      send it again with the same Idempotency-Key, to find out";
         let problem =
             Self::new(StatusCode::GATEWAY_TIMEOUT, "outcome-unknown", "The command's outcome is not known", detail);
+        let header = Some(Box::new((header::LOCATION, link.to_string())));
+        Self { command_id: Some(link.command_id), header, ..problem }
+    }
+
+    pub(crate) fn command_not_found(command_id: CommandId) -> Self {
+        let detail = format!(
+            "the log has no such command for this cart among the {SEARCHED_MAX} records from that time on: it was not taken, and \
+             will not be carried out, or it was sent at another time than `since` says"
+        );
+        let problem = Self::new(StatusCode::NOT_FOUND, "command-not-found", "There is no such command", detail);
         Self { command_id: Some(command_id), ..problem }
     }
 
-    pub(crate) fn rejected(rejection: &Rejection, command_id: CommandId) -> Self {
+    /// Says which part of the request it is about.
+    pub(crate) fn within(self, part: impl std::fmt::Display) -> Self {
+        Self { detail: format!("{part}: {}", self.detail), ..self }
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(crate) fn rejected(rejection: &Rejection, index: Option<i32>, command_id: CommandId) -> Self {
         let conflict = StatusCode::CONFLICT;
         let unprocessable = StatusCode::UNPROCESSABLE_ENTITY;
         let problem = match rejection {
@@ -125,8 +155,18 @@ impl Problem {
                 let detail = "the Idempotency-Key was used for another command of this cart; take a new one";
                 Self::new(unprocessable, "idempotency-key-reused", "The key stands for another command", detail)
             }
+            Rejection::VersionMismatch { version } => {
+                let detail = format!("the cart is at version {version} by now; read it again, and decide again");
+                let status = StatusCode::PRECONDITION_FAILED;
+                let problem = Self::new(status, "version-mismatch", "The cart has moved on", detail);
+                Self { header: Some(Box::new((header::ETAG, format!("\"{version}\"")))), ..problem }
+            }
         };
-        Self { command_id: Some(command_id), ..problem }
+        let detail = match index {
+            Some(index) => format!("commands[{index}]: {}; none of the batch was carried out", problem.detail),
+            None => problem.detail,
+        };
+        Self { command_id: Some(command_id), index, detail, ..problem }
     }
 
     pub(crate) fn into_response(self) -> warp::reply::Response {
@@ -136,8 +176,10 @@ impl Problem {
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        if let Some(allow) = self.allow {
-            headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+        if let Some((name, value)) = self.header.map(|header| *header)
+            && let Ok(value) = HeaderValue::from_str(&value)
+        {
+            headers.insert(name, value);
         }
         response
     }

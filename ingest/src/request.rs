@@ -1,9 +1,8 @@
-//! From a request's parts to a command: shapes and ranges, no rules.
+//! From a request's body and path to a command: shapes and ranges, no rules.
 
 use std::num::NonZeroI32;
 
-use cart::{CartId, Command, CommandId, ItemName, Price};
-use chrono::{DateTime, Utc};
+use cart::{Command, CommandId, ItemName, Price, ProductId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -11,11 +10,8 @@ use warp::http::{HeaderMap, header};
 
 use crate::problem::Problem;
 
-/// The most characters of an idempotency key.
-const IDEMPOTENCY_KEY_LEN_MAX: usize = 200;
-
-/// A `traceparent` of the only version there is has this many characters (W3C Trace Context).
-const TRACE_PARENT_LEN: usize = 55;
+/// The most commands of a batch: what is bought in one go, and far below what one Cassandra batch takes.
+pub(crate) const BATCH_LEN_MAX: usize = 100;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -40,8 +36,83 @@ pub(crate) fn id<T: From<Uuid>>(what: &str, text: &str) -> Result<T, Problem> {
     Uuid::parse_str(text).map(T::from).map_err(|_| Problem::invalid_id(what, text))
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct BatchBody<'a> {
+    /// All or none.
+    #[serde(default)]
+    atomic: bool,
+    #[serde(borrow)]
+    commands: Vec<BatchedCommand<'a>>,
+}
+
+/// As the other bodies, under the command's name; what their paths say is in the body here.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+enum BatchedCommand<'a> {
+    #[serde(borrow)]
+    Add(AddItemBody<'a>),
+    #[serde(rename_all = "camelCase")]
+    Remove {
+        product_id: String,
+    },
+    #[serde(rename_all = "camelCase")]
+    Adjust {
+        product_id: String,
+        adjust_by: i64,
+    },
+    Checkout {},
+}
+
+/// Several commands for one cart.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// All or none.
+    pub(crate) atomic: bool,
+    pub(crate) commands: Vec<Command>,
+}
+
+pub(crate) fn batch(headers: &HeaderMap, body: &[u8]) -> Result<Batch, Problem> {
+    let body: BatchBody<'_> = json(headers, body)?;
+    if !(1..=BATCH_LEN_MAX).contains(&body.commands.len()) {
+        let detail = format!("commands: there must be 1 to {BATCH_LEN_MAX}, not {}", body.commands.len());
+        return Err(Problem::invalid_field(detail));
+    }
+    let parse = |(index, command)| {
+        let command = match command {
+            BatchedCommand::Add(body) => added(body),
+            BatchedCommand::Remove { product_id } => remove(&product_id),
+            BatchedCommand::Adjust { product_id, adjust_by } => adjusted(&product_id, adjust_by),
+            BatchedCommand::Checkout {} => Ok(Command::Checkout {}),
+        };
+        command.map_err(|problem| problem.within(format!("commands[{index}]")))
+    };
+    let commands = body.commands.into_iter().enumerate().map(parse).collect::<Result<_, _>>()?;
+    Ok(Batch { atomic: body.atomic, commands })
+}
+
+/// From which time on a command is looked for: what the link to it says, or what its id tells.
+pub(crate) fn since(command_id: CommandId, query: &str) -> Result<u64, Problem> {
+    let invalid = || {
+        Problem::invalid_parameter(
+            "since: the time at which the command was sent, in milliseconds since 1970, as Location gave it",
+        )
+    };
+    match query.split_once('=') {
+        Some(("since", since)) => since.parse().map_err(|_| invalid()),
+        None if query.is_empty() => {
+            let (seconds, nanos) = command_id.as_uuid().get_timestamp().ok_or_else(invalid)?.to_unix();
+            Ok(seconds.saturating_mul(1_000).saturating_add(u64::from(nanos / 1_000_000)))
+        }
+        Some(_) | None => Err(invalid()),
+    }
+}
+
 pub(crate) fn add_item(headers: &HeaderMap, body: &[u8]) -> Result<Command, Problem> {
-    let body: AddItemBody<'_> = json(headers, body)?;
+    added(json(headers, body)?)
+}
+
+fn added(body: AddItemBody<'_>) -> Result<Command, Problem> {
     let price = match serde_json::from_str::<String>(body.price.get()) {
         Ok(text) => text.parse::<Price>(),
         Err(_) => body.price.get().parse(),
@@ -56,9 +127,15 @@ pub(crate) fn add_item(headers: &HeaderMap, body: &[u8]) -> Result<Command, Prob
 }
 
 pub(crate) fn adjust(product_id: &str, headers: &HeaderMap, body: &[u8]) -> Result<Command, Problem> {
-    let product_id = id("productId", product_id)?;
+    // The path before the body: what is wrong is told in the order in which it is read.
+    id::<ProductId>("productId", product_id)?;
     let body: AdjustBody = json(headers, body)?;
-    let adjust_by = NonZeroI32::new(number("adjustBy", body.adjust_by)?)
+    adjusted(product_id, body.adjust_by)
+}
+
+fn adjusted(product_id: &str, adjust_by: i64) -> Result<Command, Problem> {
+    let product_id = id("productId", product_id)?;
+    let adjust_by = NonZeroI32::new(number("adjustBy", adjust_by)?)
         .ok_or_else(|| Problem::invalid_field("adjustBy: 0 changes nothing"))?;
     Ok(Command::AdjustQuantity { product_id, adjust_by })
 }
@@ -84,48 +161,6 @@ fn json<'a, T: Deserialize<'a>>(headers: &HeaderMap, body: &'a [u8]) -> Result<T
             Problem::malformed_body(error.to_string())
         }
     })
-}
-
-/// What a command's headers say.
-#[derive(Debug)]
-pub(crate) struct CommandHeaders {
-    pub(crate) command_id: CommandId,
-    pub(crate) issued_at: DateTime<Utc>,
-    pub(crate) trace_parent: Option<String>,
-}
-
-impl CommandHeaders {
-    pub(crate) fn read(headers: &HeaderMap, cart_id: CartId, allow_client_time: bool) -> Result<Self, Problem> {
-        let command_id = match headers.get("idempotency-key") {
-            None => CommandId::from(Uuid::new_v4()),
-            Some(key) => match key.to_str() {
-                Ok(key) if (1..=IDEMPOTENCY_KEY_LEN_MAX).contains(&key.len()) => {
-                    CommandId::of_idempotency_key(cart_id, key)
-                }
-                Ok(_) | Err(_) => {
-                    let detail =
-                        format!("Idempotency-Key must have 1 to {IDEMPOTENCY_KEY_LEN_MAX} visible ASCII characters");
-                    return Err(Problem::invalid_header(detail));
-                }
-            },
-        };
-        let issued_at = match headers.get("command-time") {
-            None => Utc::now(),
-            Some(_) if !allow_client_time => {
-                let detail = "Command-Time is only taken by an ingest that was started with --allow-client-time";
-                return Err(Problem::invalid_header(detail));
-            }
-            Some(time) => time
-                .to_str()
-                .ok()
-                .and_then(|time| DateTime::parse_from_rfc3339(time).ok())
-                .map(|time| time.with_timezone(&Utc))
-                .ok_or_else(|| Problem::invalid_header("Command-Time must be a time such as 2010-12-01T08:25:53Z"))?,
-        };
-        let trace_parent = headers.get("traceparent").and_then(|value| value.to_str().ok());
-        let trace_parent = trace_parent.filter(|value| value.len() == TRACE_PARENT_LEN).map(str::to_owned);
-        Ok(Self { command_id, issued_at, trace_parent })
-    }
 }
 
 #[cfg(test)]
@@ -166,6 +201,26 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_is_read_command_by_command_and_says_which_is_wrong() {
+        let id = "6ba7b811-9dad-11d1-80b4-00c04fd430c8";
+        let read = |text: &str| batch(&headers("application/json"), text.as_bytes());
+        let add = body("0.10");
+        let all = format!(
+            r#"{{"atomic":true,"commands":[{{"add":{add}}},{{"adjust":{{"productId":"{id}","adjustBy":-1}}}},
+               {{"remove":{{"productId":"{id}"}}}},{{"checkout":{{}}}}]}}"#
+        );
+        let read_all = read(&all).unwrap();
+        assert!(read_all.atomic && read_all.commands.len() == 4);
+        assert!(!read(r#"{"commands":[{"checkout":{}}]}"#).unwrap().atomic);
+        let refused = |text: &str| format!("{:?}", read(text).unwrap_err());
+        assert!(refused(&all.replace("adjustBy\":-1", "adjustBy\":0")).contains("commands[1]: adjustBy"));
+        assert!(refused(r#"{"commands":[]}"#).contains("1 to 100"));
+        assert!(refused(r#"{"commands":[{"pay":{}}]}"#).contains("unknown variant"));
+        assert!(refused(r#"{"commands":[{"checkout":{"x":1}}]}"#).contains("unknown field"));
+        assert!(refused(&all.replace("\"atomic\"", "\"atomical\"")).contains("unknown field"));
+    }
+
+    #[test]
     fn a_body_that_is_no_command_is_refused_for_its_reason() {
         let refused = |content_type: &str, body: &str| {
             format!("{:?}", add_item(&headers(content_type), body.as_bytes()).unwrap_err())
@@ -187,18 +242,6 @@ mod tests {
         assert!(refused("application/json", &body("1").replace("6ba7", "zzzz")).contains("invalid-id"));
         assert!(
             adjust("6ba7b811-9dad-11d1-80b4-00c04fd430c8", &headers("application/json"), br#"{"adjustBy":0}"#).is_err()
-        );
-    }
-
-    #[test]
-    fn client_time_is_refused_unless_allowed() {
-        let headers =
-            HeaderMap::from_iter([("command-time".parse().unwrap(), "2010-12-01T08:25:53Z".parse().unwrap())]);
-        let cart_id = CartId::from(Uuid::nil());
-        assert!(CommandHeaders::read(&headers, cart_id, false).is_err());
-        assert_eq!(
-            CommandHeaders::read(&headers, cart_id, true).unwrap().issued_at.to_rfc3339(),
-            "2010-12-01T08:25:53+00:00"
         );
     }
 }

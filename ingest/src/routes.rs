@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use cart::{CartCommand, CartId, Command};
+use cart::{CartCommand, CartId, Command, CommandId};
 use futures::{Stream, TryStreamExt as _, pin_mut};
 use journal::Journal;
 use service::{Metrics, Readiness, health_and_metrics};
@@ -14,14 +14,17 @@ use warp::{Filter, Rejection};
 
 use crate::answer;
 use crate::commands::Commands;
+use crate::headers::CommandHeaders;
 use crate::problem::Problem;
-use crate::request::{self, CommandHeaders};
+use crate::request::{self, Batch};
+use crate::status::Lookup;
 
 /// What the handlers need. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Api {
     pub(crate) commands: Commands,
     pub(crate) journal: Journal,
+    pub(crate) lookup: Lookup,
     pub(crate) allow_client_time: bool,
     pub(crate) body_len_max: usize,
     pub(crate) body_timeout: Duration,
@@ -61,6 +64,26 @@ pub(crate) fn routes(
                 _ => Err(Problem::method_not_allowed("DELETE, PATCH")),
             })
         });
+    let commands = warp::path!("cart" / String / "commands").and(parts.clone()).and(warp::body::stream()).then(
+        |cart_id: String, method: Method, headers, api: Api, body| async move {
+            respond(match method {
+                Method::POST => match api.read(body).await {
+                    Ok(body) => api.execute_batch(&cart_id, &headers, request::batch(&headers, &body)).await,
+                    Err(problem) => Err(problem),
+                },
+                _ => Err(Problem::method_not_allowed("POST")),
+            })
+        },
+    );
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    let status = warp::path!("cart" / String / "commands" / String).and(query).and(parts.clone()).then(
+        |cart_id: String, command_id: String, query: String, method: Method, _, api: Api| async move {
+            respond(match method {
+                Method::GET => api.status(&cart_id, &command_id, &query).await,
+                _ => Err(Problem::method_not_allowed("GET")),
+            })
+        },
+    );
     let checkout = warp::path!("cart" / String / "checkout").and(parts).then(
         |cart_id: String, method: Method, headers: HeaderMap, api: Api| async move {
             respond(match method {
@@ -69,7 +92,8 @@ pub(crate) fn routes(
             })
         },
     );
-    cart.or(product).unify().or(checkout).unify().or(health).unify().recover(refused).unify()
+    let of_carts = cart.or(product).unify().or(checkout).unify().or(commands).unify().or(status).unify();
+    of_carts.or(health).unify().recover(refused).unify()
 }
 
 /// What no path takes. Health and metrics reject by method, the rest of the API does not reject.
@@ -95,12 +119,53 @@ impl Api {
         let started_at = Instant::now();
         let cart_id: CartId = request::id("cartId", cart_id)?;
         let command = command?;
-        let CommandHeaders { command_id, issued_at, trace_parent } =
-            CommandHeaders::read(headers, cart_id, self.allow_client_time)?;
-        let command = CartCommand { command_id, cart_id, issued_at, command };
-        let answer = self.commands.execute(&command, trace_parent.as_deref()).await?;
+        let headers = CommandHeaders::read(headers, cart_id, self.allow_client_time)?;
+        let command = headers.command(cart_id, command);
+        let answer = self.commands.execute(&command, headers.trace_parent.as_deref(), headers.preference).await?;
         metrics::histogram!("ingest_command_seconds").record(started_at.elapsed());
-        Ok(answer::of_command(cart_id, answer))
+        Ok(answer::of_command(&answer))
+    }
+
+    async fn execute_batch(
+        &self,
+        cart_id: &str,
+        headers: &HeaderMap,
+        batch: Result<Batch, Problem>,
+    ) -> Result<Response, Problem> {
+        let cart_id: CartId = request::id("cartId", cart_id)?;
+        let Batch { atomic, commands } = batch?;
+        let headers = CommandHeaders::read(headers, cart_id, self.allow_client_time)?;
+        let (trace_parent, preference) = (headers.trace_parent.as_deref(), headers.preference);
+        if atomic {
+            let command = headers.command(cart_id, Command::Batch { commands });
+            return Ok(answer::of_atomic_batch(&self.commands.execute(&command, trace_parent, preference).await?));
+        }
+        if headers.expected_version.is_some() {
+            let detail = "If-Match goes with one command, or with a batch that is atomic";
+            return Err(Problem::invalid_header(detail));
+        }
+        let mut submitted = Vec::with_capacity(commands.len());
+        for (index, command) in commands.into_iter().enumerate() {
+            let command =
+                CartCommand { command_id: headers.command_id.in_batch(index), ..headers.command(cart_id, command) };
+            let result = self.commands.submit(&command, trace_parent, preference);
+            let taken = result.is_ok();
+            submitted.push(result);
+            // What comes behind one that was not taken would be carried out without it.
+            if !taken {
+                break;
+            }
+        }
+        let outcomes = submitted.into_iter().map(|one| async { one?.outcome().await });
+        Ok(answer::of_several(cart_id, &futures::future::join_all(outcomes).await))
+    }
+
+    async fn status(&self, cart_id: &str, command_id: &str, query: &str) -> Result<Response, Problem> {
+        let cart_id: CartId = request::id("cartId", cart_id)?;
+        let command_id: CommandId = request::id("commandId", command_id)?;
+        let since = request::since(command_id, query)?;
+        let status = self.lookup.status(cart_id, command_id, since).await?;
+        Ok(answer::of_status(cart_id, command_id, &status))
     }
 
     async fn cart(&self, cart_id: &str) -> Result<Response, Problem> {

@@ -18,6 +18,7 @@ use crate::commands::Commands;
 use crate::replies::{self, Waiters};
 use crate::routes::{Api, routes};
 use crate::server::{Limits, serve};
+use crate::status::Lookup;
 
 /// A member that is gone gives its reply partitions up after this. Nothing is lost before: clients get 202.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -63,14 +64,23 @@ async fn connect(args: &Args, readiness: &Readiness, shutdown: &Shutdown) -> any
     let timeout = args.startup.timeout();
     let admin = Admin::new(kafka)?;
     let (commands, reply_topic) = (kafka.prefixed(CartCommand::TOPIC), kafka.prefixed(CartReply::TOPIC));
-    for topic in [&commands, &reply_topic] {
-        wait_for(&format!("topic {topic}"), timeout, async || {
-            tokio::task::block_in_place(|| admin.partitions(topic)).map(|_| ())
-        })
-        .await?;
-    }
+    let identify = async |topic: &String| {
+        let what = format!("topic {topic}");
+        wait_for(&what, timeout, async || tokio::task::block_in_place(|| admin.identity(topic))).await
+    };
+    let identity = identify(&commands).await?;
+    identify(&reply_topic).await?;
     let session = wait_for("Cassandra", timeout, async || cassandra::connect(&args.cassandra).await).await?;
     let session = Arc::new(session);
+    // A log that is another than the recorded one ends the start at once: waiting would not mend it.
+    let epoch = wait_for("`cart-processor setup`", timeout, async || {
+        match cassandra::log_epoch(&session, &commands, &identity).await {
+            Err(another @ cassandra::LogNotRecorded::Another { .. }) => Ok(Err(another)),
+            other => other.map(Ok),
+        }
+    })
+    .await?
+    .context("refusing to start")?;
     let registry = Registry::new(kafka)?;
     let journal = wait_for("the journal and the schema registry", timeout, async || {
         Journal::open(session.clone(), &registry).await
@@ -80,7 +90,8 @@ async fn connect(args: &Args, readiness: &Readiness, shutdown: &Shutdown) -> any
     let reply_codec = Codec::register(&registry, CartReply::TOPIC, CartReply::SCHEMA).await?;
     let consumer =
         GroupConsumer::join(kafka, &kafka.prefixed(replies::GROUP), &reply_topic, StartAt::End, SESSION_TIMEOUT)?;
-    probe("Kafka", readiness, shutdown, Arc::new(admin), |admin| async move { admin.check().await });
+    let admin = Arc::new(admin);
+    probe("Kafka", readiness, shutdown, admin.clone(), |admin| async move { admin.check().await });
     probe("Cassandra", readiness, shutdown, session, |session| async move { cassandra::check(&session).await });
     let waiters = Waiters::default();
     {
@@ -89,7 +100,19 @@ async fn connect(args: &Args, readiness: &Readiness, shutdown: &Shutdown) -> any
         let read = move || replies::read(&consumer, &reply_codec, &waiters, &runtime, &readiness, &shutdown);
         std::thread::Builder::new().name(String::from("replies")).spawn(read)?;
     }
+    let lookup = Lookup {
+        kafka: kafka.clone(),
+        topic: commands.clone(),
+        partitions: identity.partitions,
+        epoch,
+        admin,
+        codec: command_codec.clone(),
+        journal: journal.clone(),
+        limits: cart::Limits { lines_max: args.cart_lines_max },
+        looks: Lookup::semaphore(),
+    };
     Ok(Api {
+        lookup,
         commands: Commands {
             producer: Producer::durable(kafka, &commands)?,
             codec: command_codec,

@@ -7,9 +7,6 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 
 use crate::{Error, KafkaArgs};
 
-/// How long librdkafka tries to deliver a record before it says so.
-const DELIVERY_TIMEOUT: &str = "10000";
-
 /// A record to be produced.
 #[derive(Debug, Clone)]
 pub struct Record {
@@ -37,6 +34,9 @@ impl std::fmt::Debug for Producer {
 }
 
 impl Producer {
+    /// How long librdkafka tries to deliver a record before it says so.
+    pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
+
     /// For records that must not get lost, doubled or reordered: idempotent, on all in-sync replicas.
     ///
     /// # Errors
@@ -65,7 +65,7 @@ impl Producer {
 
     fn new(args: &KafkaArgs, topic: &str, settings: &[(&str, &str)]) -> Result<Self, Error> {
         let mut config = args.producer();
-        config.set("delivery.timeout.ms", DELIVERY_TIMEOUT);
+        config.set("delivery.timeout.ms", Self::DELIVERY_TIMEOUT.as_millis().to_string());
         for (name, value) in settings {
             config.set(*name, *value);
         }

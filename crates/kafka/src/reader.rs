@@ -41,23 +41,35 @@ impl TopicReader {
             partitions.add_partition_offset(topic, partition, Offset::Offset(offset)).map_err(failed)?;
             unfinished.insert(partition);
         }
-        let consumer: BaseConsumer = args
-            .client()
-            // librdkafka wants a name here; nothing is ever committed under it.
-            .set("group.id", format!("{topic}-reader"))
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("isolation.level", "read_committed")
-            .set("enable.partition.eof", "true")
-            // The end is told when a fetch comes back empty: soon, not after the default half second.
-            .set("fetch.wait.max.ms", "10")
-            .set("fetch.queue.backoff.ms", "10")
-            // An offset that is not there any more is an error, not a silent start elsewhere.
-            .set("auto.offset.reset", "error")
-            .create()
-            .map_err(failed)?;
+        let consumer = consumer(args, topic)?;
         consumer.assign(&partitions).map_err(failed)?;
         Ok(Self { consumer, topic: topic.to_owned(), unfinished })
+    }
+
+    /// A reader of one partition of `topic` that starts at the first record of that time (milliseconds since 1970) or
+    /// later.
+    ///
+    /// # Errors
+    /// When the brokers do not tell within `timeout` which record that is.
+    pub fn open_at_time(
+        args: &KafkaArgs,
+        topic: &str,
+        partition: i32,
+        at_ms: i64,
+        timeout: Duration,
+    ) -> Result<Self, Error> {
+        let failed = |error| Error::kafka(format!("looking for the records of a time in {topic}/{partition}"), error);
+        let consumer = consumer(args, topic)?;
+        let mut times = TopicPartitionList::new();
+        times.add_partition_offset(topic, partition, Offset::Offset(at_ms)).map_err(failed)?;
+        let starts = consumer.offsets_for_times(times, timeout).map_err(failed)?;
+        let mut reader = Self { consumer, topic: topic.to_owned(), unfinished: BTreeSet::new() };
+        // Without such a record the answer is the end, and there is nothing to read.
+        if starts.elements().iter().any(|element| matches!(element.offset(), Offset::Offset(_))) {
+            reader.consumer.assign(&starts).map_err(failed)?;
+            reader.unfinished.insert(partition);
+        }
+        Ok(reader)
     }
 
     /// The next record; `None` at the end of all partitions.
@@ -80,4 +92,21 @@ impl TopicReader {
         }
         Ok(None)
     }
+}
+
+fn consumer(args: &KafkaArgs, topic: &str) -> Result<BaseConsumer, Error> {
+    args.client()
+        // librdkafka wants a name here; nothing is ever committed under it.
+        .set("group.id", format!("{topic}-reader"))
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", "true")
+        // The end is told when a fetch comes back empty: soon, not after the default half second.
+        .set("fetch.wait.max.ms", "10")
+        .set("fetch.queue.backoff.ms", "10")
+        // An offset that is not there any more is an error, not a silent start elsewhere.
+        .set("auto.offset.reset", "error")
+        .create()
+        .map_err(|error| Error::kafka(format!("starting to read {topic}"), error))
 }

@@ -1,0 +1,171 @@
+//! What a command's headers say.
+
+use std::time::Duration;
+
+use cart::{CartCommand, CartId, Command, CommandId, SequenceNumber};
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+use warp::http::{HeaderMap, HeaderValue, header};
+
+use crate::problem::Problem;
+
+/// The most characters of an idempotency key.
+const IDEMPOTENCY_KEY_LEN_MAX: usize = 200;
+
+/// A `traceparent` of the only version there is has this many characters (W3C Trace Context).
+const TRACE_PARENT_LEN: usize = 55;
+
+/// What a command's headers say.
+#[derive(Debug)]
+pub(crate) struct CommandHeaders {
+    pub(crate) command_id: CommandId,
+    pub(crate) issued_at: DateTime<Utc>,
+    pub(crate) expected_version: Option<SequenceNumber>,
+    pub(crate) trace_parent: Option<String>,
+    pub(crate) preference: Preference,
+}
+
+/// How long the client wants to wait for the outcome (`Prefer`, RFC 7240).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Preference {
+    /// As long as the service thinks right.
+    Default,
+    /// At most so long: `wait=N`, in seconds.
+    Wait(Duration),
+    /// Not at all: `respond-async`.
+    RespondAsync,
+}
+
+impl CommandHeaders {
+    pub(crate) fn read(headers: &HeaderMap, cart_id: CartId, allow_client_time: bool) -> Result<Self, Problem> {
+        let command_id = match headers.get("idempotency-key") {
+            // Of the kind that tells its time, by which it is found in the log later.
+            None => CommandId::from(Uuid::now_v7()),
+            Some(key) => match key.to_str() {
+                Ok(key) if (1..=IDEMPOTENCY_KEY_LEN_MAX).contains(&key.len()) => {
+                    CommandId::of_idempotency_key(cart_id, key)
+                }
+                Ok(_) | Err(_) => {
+                    let detail =
+                        format!("Idempotency-Key must have 1 to {IDEMPOTENCY_KEY_LEN_MAX} visible ASCII characters");
+                    return Err(Problem::invalid_header(detail));
+                }
+            },
+        };
+        let issued_at = match headers.get("command-time") {
+            None => Utc::now(),
+            Some(_) if !allow_client_time => {
+                let detail = "Command-Time is only taken by an ingest that was started with --allow-client-time";
+                return Err(Problem::invalid_header(detail));
+            }
+            Some(time) => time
+                .to_str()
+                .ok()
+                .and_then(|time| DateTime::parse_from_rfc3339(time).ok())
+                .map(|time| time.with_timezone(&Utc))
+                .ok_or_else(|| Problem::invalid_header("Command-Time must be a time such as 2010-12-01T08:25:53Z"))?,
+        };
+        let trace_parent = headers.get("traceparent").and_then(|value| value.to_str().ok());
+        let trace_parent = trace_parent.filter(|value| value.len() == TRACE_PARENT_LEN).map(str::to_owned);
+        let expected_version = headers.get(header::IF_MATCH).map(expected_version).transpose()?.flatten();
+        let preference = preference(headers)?;
+        Ok(Self { command_id, issued_at, expected_version, trace_parent, preference })
+    }
+}
+
+impl CommandHeaders {
+    /// The command that these are the headers of.
+    pub(crate) fn command(&self, cart_id: CartId, command: Command) -> CartCommand {
+        let Self { command_id, issued_at, expected_version, .. } = *self;
+        CartCommand { command_id, cart_id, issued_at, command, expected_version }
+    }
+}
+
+/// `*` holds for every cart: also one to which nothing has happened is there.
+fn expected_version(value: &HeaderValue) -> Result<Option<SequenceNumber>, Problem> {
+    let text = value.to_str().unwrap_or_default().trim();
+    if text == "*" {
+        return Ok(None);
+    }
+    let version = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).and_then(|text| text.parse().ok());
+    match version {
+        Some(version @ 0_i64..) => Ok(Some(version.into())),
+        Some(_) | None => Err(Problem::invalid_header(
+            "If-Match must be one ETag as a GET of the cart gives it, such as \"12\", or *",
+        )),
+    }
+}
+
+/// Preferences that are not known are passed over, as RFC 7240 wants it.
+fn preference(headers: &HeaderMap) -> Result<Preference, Problem> {
+    let mut preference = Preference::Default;
+    let all = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    for one in all.flat_map(|value| value.split([',', ';'])).map(str::trim) {
+        let (name, value) = one.split_once('=').unwrap_or((one, ""));
+        if name.trim().eq_ignore_ascii_case("respond-async") {
+            return Ok(Preference::RespondAsync);
+        }
+        if name.trim().eq_ignore_ascii_case("wait") {
+            let seconds: u32 = value
+                .trim()
+                .trim_matches('"')
+                .parse()
+                .map_err(|_| Problem::invalid_header("Prefer: wait takes whole seconds, as in wait=2"))?;
+            preference = Preference::Wait(Duration::from_secs(seconds.into()));
+        }
+    }
+    Ok(preference)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    fn read(headers: &[(&str, &str)]) -> Result<CommandHeaders, Problem> {
+        let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+        CommandHeaders::read(&HeaderMap::from_iter(headers), CartId::from(Uuid::nil()), true)
+    }
+
+    #[test]
+    fn a_version_is_expected_as_the_etag_tells_it() {
+        assert_eq!(read(&[("if-match", "\"12\"")]).unwrap().expected_version, Some(12.into()));
+        assert_eq!(read(&[("if-match", "*")]).unwrap().expected_version, None);
+        assert_eq!(read(&[]).unwrap().expected_version, None);
+        for bad in ["12", "W/\"12\"", "\"1\", \"2\"", "\"-1\"", "\"x\"", ""] {
+            assert!(read(&[("if-match", bad)]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_client_waits_as_long_as_it_prefers() {
+        let preference = |value| read(&[("prefer", value)]).map(|headers| headers.preference);
+        assert_eq!(preference("respond-async").unwrap(), Preference::RespondAsync);
+        assert_eq!(preference("wait=3, Respond-Async").unwrap(), Preference::RespondAsync);
+        assert_eq!(preference("handling=lenient; wait=3").unwrap(), Preference::Wait(Duration::from_secs(3)));
+        assert_eq!(preference("return=minimal").unwrap(), Preference::Default);
+        assert!(preference("wait=soon").is_err());
+    }
+
+    #[test]
+    fn an_id_that_no_key_gives_tells_its_time() {
+        let now = u64::try_from(Utc::now().timestamp()).unwrap();
+        let id = read(&[]).unwrap().command_id.as_uuid();
+        assert!(id.get_timestamp().unwrap().to_unix().0.abs_diff(now) <= 1);
+        let keyed = |key| read(&[("idempotency-key", key)]).unwrap().command_id;
+        assert_eq!(keyed("a"), keyed("a"));
+        assert_ne!(keyed("a"), keyed("b"));
+    }
+
+    #[test]
+    fn client_time_is_refused_unless_allowed() {
+        let headers =
+            HeaderMap::from_iter([("command-time".parse().unwrap(), "2010-12-01T08:25:53Z".parse().unwrap())]);
+        let cart_id = CartId::from(Uuid::nil());
+        assert!(CommandHeaders::read(&headers, cart_id, false).is_err());
+        assert_eq!(
+            CommandHeaders::read(&headers, cart_id, true).unwrap().issued_at.to_rfc3339(),
+            "2010-12-01T08:25:53+00:00"
+        );
+    }
+}

@@ -1,0 +1,154 @@
+//! What has become of a command, long after.
+//!
+//! Nothing is kept for this. A command's outcome is settled by where it stands in the log, so it can be had again at any
+//! time: find the command in the log, then see what the journal has from that position, or decide it against the journal
+//! before it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use cart::{CartCommand, CartId, CommandId, Decision, Limits, LogEpoch, Outcome, Position};
+use journal::Journal;
+use kafka::{Admin, Codec, DecodeError, KafkaArgs, Message as _, Producer, TopicReader, partition_of};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use crate::problem::Problem;
+
+/// The consumer group of the cart-processors, without the installation's prefix.
+const PROCESSORS: &str = "cart-processor";
+
+/// Each look reads the log and asks the brokers with connections of its own.
+const LOOKS_MAX: usize = 16;
+
+/// How many records of a partition are searched from the time on at which the command was sent: more than come in while
+/// its producer tries to deliver it.
+pub(crate) const SEARCHED_MAX: usize = 200_000;
+
+/// How long the search may wait for the brokers.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// So long after it was sent a command may still come into the log: the producer's delivery time-out, and some more for
+/// a request that was under way then.
+const ARRIVAL_MAX: Duration = Producer::DELIVERY_TIMEOUT.saturating_add(Duration::from_secs(20));
+
+/// Looks commands up. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Lookup {
+    pub(crate) kafka: KafkaArgs,
+    pub(crate) topic: String,
+    pub(crate) partitions: i32,
+    pub(crate) epoch: LogEpoch,
+    pub(crate) admin: Arc<Admin>,
+    pub(crate) codec: Codec<CartCommand>,
+    pub(crate) journal: Journal,
+    pub(crate) limits: Limits,
+    pub(crate) looks: Arc<Semaphore>,
+}
+
+/// What is known of a command.
+#[derive(Debug)]
+pub(crate) enum Status {
+    /// It has not been decided yet.
+    Pending,
+    /// It has: this is what was, or would have been, replied.
+    Settled(Outcome),
+}
+
+impl Lookup {
+    /// As many looks at a time as are good for the brokers.
+    pub(crate) fn semaphore() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(LOOKS_MAX))
+    }
+
+    /// What has become of a command that came into the log at `since` (milliseconds since 1970) or soon after.
+    pub(crate) async fn status(&self, cart_id: CartId, command_id: CommandId, since: u64) -> Result<Status, Problem> {
+        let Ok(_permit) = self.looks.try_acquire() else {
+            return Err(Problem::unavailable("too many commands are being looked up; ask again soon"));
+        };
+        let found = self.found(cart_id, command_id, since).await.map_err(|error| {
+            tracing::warn!(%command_id, error = format!("{error:#}"), "a command can't be looked up");
+            Problem::unavailable("the log or the journal can't be read at the moment")
+        })?;
+        found.ok_or_else(|| Problem::command_not_found(command_id))
+    }
+
+    async fn found(&self, cart_id: CartId, command_id: CommandId, since: u64) -> anyhow::Result<Option<Status>> {
+        let search = {
+            let (lookup, runtime) = (self.clone(), Handle::current());
+            move || lookup.search(cart_id, command_id, since, &runtime)
+        };
+        let Some((partition, offset, command)) = tokio::task::spawn_blocking(search).await?? else {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let may_arrive = now < Duration::from_millis(since).saturating_add(ARRIVAL_MAX);
+            return Ok(may_arrive.then_some(Status::Pending));
+        };
+        // This before the journal: what was decided by now is there then.
+        let decided = self.decided(partition).await?;
+        let position = Position::new(self.epoch, offset);
+        let entries = self.journal.since(cart_id, position).await?;
+        let mut events = Vec::new();
+        for entry in entries.iter().take_while(|entry| entry.position == position) {
+            events.push(self.journal.event(entry).await?);
+        }
+        if let Some(outcome) = Outcome::of(&events) {
+            return Ok(Some(Status::Settled(outcome)));
+        }
+        if offset >= decided {
+            return Ok(Some(Status::Pending));
+        }
+        // Decided without a trace: it was refused, or was a repeat.
+        let before = self.journal.load_before(cart_id, position).await?;
+        let outcome = match before.decide(&command, position, &self.limits) {
+            Decision::Rejected(refusal) => Some(refusal.into()),
+            Decision::Repeated(earlier) => Outcome::of(&self.journal.events_of(cart_id, &earlier).await?),
+            Decision::Accepted(_) => None,
+        };
+        let outcome =
+            outcome.ok_or_else(|| anyhow::anyhow!("it was refused by rules that were others than today's"))?;
+        Ok(Some(Status::Settled(outcome)))
+    }
+
+    /// The cart-processors have settled everything before this offset.
+    async fn decided(&self, partition: i32) -> anyhow::Result<i64> {
+        let (admin, group, topic) = (self.admin.clone(), self.kafka.prefixed(PROCESSORS), self.topic.clone());
+        let committed = tokio::task::spawn_blocking(move || admin.committed(&group, &topic)).await??;
+        let partition = usize::try_from(partition)?;
+        Ok(committed.get(partition).copied().flatten().unwrap_or(0))
+    }
+
+    /// Where the command stands. Blocks.
+    fn search(
+        &self,
+        cart_id: CartId,
+        command_id: CommandId,
+        since: u64,
+        runtime: &Handle,
+    ) -> anyhow::Result<Option<(i32, i64, CartCommand)>> {
+        let key = cart_id.to_string();
+        let partition = partition_of(key.as_bytes(), self.partitions);
+        let since = i64::try_from(since).unwrap_or(i64::MAX);
+        let mut reader = TopicReader::open_at_time(&self.kafka, &self.topic, partition, since, SEARCH_TIMEOUT)?;
+        for _ in 0..SEARCHED_MAX {
+            let Some(message) = reader.next(SEARCH_TIMEOUT)? else { return Ok(None) };
+            if message.key() != Some(key.as_bytes()) {
+                continue;
+            }
+            let bytes = message.payload().unwrap_or_default();
+            let command = match self.codec.decode(bytes) {
+                Err(DecodeError::NotLearnt { id }) => {
+                    runtime.block_on(self.codec.learn(id))?;
+                    self.codec.decode(bytes)
+                }
+                result => result,
+            };
+            // What can't be read is a dead letter, and not the command.
+            if let Ok(command) = command
+                && command.command_id == command_id
+            {
+                return Ok(Some((partition, message.offset(), command)));
+            }
+        }
+        Ok(None)
+    }
+}
