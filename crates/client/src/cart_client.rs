@@ -169,7 +169,10 @@ async fn command<T: DeserializeOwned>(
             let PendingBody { command_id } = answer.read()?;
             Ok(Outcome::Pending { command_id })
         }
-        StatusCode::SERVICE_UNAVAILABLE => Ok(Outcome::Unavailable { retry_after: answer.retry_after }),
+        StatusCode::SERVICE_UNAVAILABLE => {
+            let detail = answer.problem().map(|problem| problem.detail).unwrap_or_default();
+            Ok(Outcome::Unavailable { detail, retry_after: answer.retry_after })
+        }
         status if status.is_client_error() => {
             answer.problem().map(Outcome::Rejected).ok_or_else(|| answer.unexpected())
         }
@@ -212,7 +215,8 @@ impl Answer {
     }
 
     fn unexpected(&self) -> Error {
-        Error::UnexpectedAnswer { status: self.status, excerpt: self.excerpt() }
+        let excerpt = self.problem().map_or_else(|| self.excerpt(), |problem| problem.detail);
+        Error::UnexpectedAnswer { status: self.status, excerpt }
     }
 
     fn excerpt(&self) -> String {

@@ -42,7 +42,7 @@ pub enum Error {
     UnexpectedAnswer {
         /// The HTTP status.
         status: StatusCode,
-        /// The beginning of the body.
+        /// The problem's detail, or the beginning of another body.
         excerpt: String,
     },
     /// A body that is not what the contract says for this status.

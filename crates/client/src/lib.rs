@@ -2,6 +2,7 @@
 //!
 //! - [`CartClient`]: one typed method a command, connections kept alive;
 //! - [`ids`]: the ids that members, products and vendors have on the wire;
+//! - [`cart_cli`]: a cart from the command line, the binary `cart`;
 //! - [`replay`]: sends many commands, in order per member, and measures the answers.
 //!
 //! ```text
@@ -14,10 +15,12 @@
 //! Invariants: nothing here knows Kafka or a database; a command that may have been executed is never sent again under
 //! another key; a member's next command is sent only once the previous one is settled.
 
+pub mod cart_cli;
 mod cart_client;
 mod error;
 pub mod ids;
 pub mod replay;
+mod retry;
 mod wire;
 
 pub use cart_client::{CartClient, ClientSettings, CommandOptions};

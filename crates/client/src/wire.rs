@@ -26,7 +26,7 @@ pub struct Item {
 }
 
 /// The answer to an accepted add, remove or adjust.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ItemChange {
     /// The command's id, the same for every retry with the same idempotency key.
@@ -42,7 +42,7 @@ pub struct ItemChange {
 }
 
 /// The answer to an accepted checkout.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Purchase {
     /// The command's id, the same for every retry with the same idempotency key.
@@ -62,7 +62,7 @@ pub struct Purchase {
 }
 
 /// A cart as it is now; one that nobody used yet is empty, at version 0.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Cart {
     /// The cart.
@@ -78,7 +78,7 @@ pub struct Cart {
 }
 
 /// Problem details (RFC 9457): why a request was refused.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// The problem type, `urn:cart:problem:<slug>`.
     #[serde(rename = "type")]
@@ -91,7 +91,7 @@ pub struct Problem {
     #[serde(default)]
     pub detail: String,
     /// The command's id; only a cart that refused a command gives one.
-    #[serde(rename = "commandId")]
+    #[serde(rename = "commandId", skip_serializing_if = "Option::is_none")]
     pub command_id: Option<Uuid>,
 }
 
@@ -119,9 +119,24 @@ pub enum Outcome<T> {
     },
     /// Not executed, and it will not be.
     Unavailable {
+        /// The service's reason; empty if it gave none.
+        detail: String,
         /// When the service asks to try again.
         retry_after: Option<Duration>,
     },
+}
+
+impl<T> Outcome<T> {
+    /// The same with what was accepted as something else.
+    #[must_use]
+    pub fn map<U>(self, accepted: impl FnOnce(T) -> U) -> Outcome<U> {
+        match self {
+            Self::Accepted(body) => Outcome::Accepted(accepted(body)),
+            Self::Rejected(problem) => Outcome::Rejected(problem),
+            Self::Pending { command_id } => Outcome::Pending { command_id },
+            Self::Unavailable { detail, retry_after } => Outcome::Unavailable { detail, retry_after },
+        }
+    }
 }
 
 /// The body of a 202.

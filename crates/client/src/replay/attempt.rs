@@ -1,4 +1,4 @@
-//! One command until it is settled: sent, and sent again with the same key while nobody answered.
+//! One command of the source until it is settled.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,18 +7,11 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::args::Args;
-use super::assortment::mix_bits;
 use super::command::{Action, Command};
 use super::lanes::Planned;
-use crate::error;
 use crate::ids::{CartId, ProductId, VendorId};
-use crate::{CartClient, ClientSettings, CommandOptions, Error, Item, ItemChange, Outcome, Purchase};
-
-/// A service that comes back should not wait longer than this for its callers.
-const PAUSE_MAX: Duration = Duration::from_secs(2);
-
-/// A Retry-After above this is not believed: a test must go on.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
+use crate::retry::{Cause, Retry, Settled as Verdict, Trouble};
+use crate::{CartClient, ClientSettings, CommandOptions, Error, Item, ItemChange, Outcome};
 
 /// How a command ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,37 +64,13 @@ impl Retries {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Cause {
-    Pending,
-    Unavailable,
-    NotExecuted,
-    Unknown,
-}
-
-/// Why an attempt did not settle its command.
-struct Trouble {
-    cause: Cause,
-    reason: String,
-    retry_after: Option<Duration>,
-    is_transient: bool,
-    command_id: Option<Uuid>,
-}
-
-/// What one attempt gave.
-enum Attempt {
-    Settled(Answer, Option<Uuid>),
-    Trouble(Trouble),
-}
-
 /// How commands are sent in this run.
 #[derive(Debug)]
 pub(crate) struct Sender {
     clients: Vec<CartClient>,
     run_id: String,
     send_time: bool,
-    retry_for: Duration,
-    retry_pause: Duration,
+    retry: Retry,
     pub(crate) retries: Retries,
 }
 
@@ -116,8 +85,11 @@ impl Sender {
             clients: args.url.iter().map(|url| CartClient::new(url, &settings)).collect::<Result<_, _>>()?,
             run_id,
             send_time: !args.no_send_time,
-            retry_for: args.retry_for,
-            retry_pause: args.retry_pause.max(Duration::from_millis(1)),
+            retry: Retry {
+                retry_for: args.retry_for,
+                not_executed_for: args.retry_for,
+                pause: args.retry_pause.max(Duration::from_millis(1)),
+            },
             retries: Retries::default(),
         })
     }
@@ -130,21 +102,15 @@ impl Sender {
         let key = format!("{}-{}", self.run_id, planned.sequence);
         let options =
             CommandOptions { idempotency_key: Some(&key), command_time: self.send_time.then_some(planned.command.at) };
-        let mut known_id = None;
-        let mut attempt = 0;
-        let (answer, command_id) = loop {
-            let trouble = match request.send(self.client(planned.sequence, attempt), options).await {
-                Attempt::Settled(answer, command_id) => break (answer, command_id.or(known_id)),
-                Attempt::Trouble(trouble) => trouble,
-            };
-            known_id = known_id.or(trouble.command_id);
-            let pause = self.pause(planned.sequence, attempt).max(trouble.retry_after.unwrap_or_default());
-            if !trouble.is_transient || sent_at.elapsed() + pause >= self.retry_for {
-                break (Answer::Unanswered { reason: trouble.reason }, known_id);
+        let send = async |attempt| request.send(self.client(planned.sequence, attempt), options).await;
+        let settled = self.retry.settle(planned.sequence, send, |trouble| self.retries.note(trouble)).await;
+        let (answer, command_id) = match settled {
+            Ok(Verdict::Accepted(command_id)) => (Answer::Accepted, Some(command_id)),
+            Ok(Verdict::Rejected(problem)) => {
+                let refused = Answer::Refused { slug: problem.slug().to_owned(), detail: problem.detail };
+                (refused, problem.command_id)
             }
-            self.retries.note(&trouble);
-            tokio::time::sleep(pause).await;
-            attempt += 1;
+            Err(unsettled) => (Answer::Unanswered { reason: unsettled.reason }, unsettled.pending),
         };
         Settled { planned, answer, command_id, latency: counts_from.elapsed() }
     }
@@ -154,13 +120,6 @@ impl Sender {
         let turn = sequence.wrapping_add(u64::from(attempt));
         let place = usize::try_from(turn % self.clients.len() as u64).unwrap_or_default();
         &self.clients[place]
-    }
-
-    /// Doubles from the first pause on; between half and all of that, so that callers don't come back together.
-    fn pause(&self, sequence: u64, attempt: u32) -> Duration {
-        let full = self.retry_pause.saturating_mul(1 << attempt.min(16)).min(PAUSE_MAX);
-        let sixteenths = 8 + mix_bits(sequence ^ u64::from(attempt) << 48) % 9;
-        full * u32::try_from(sixteenths).unwrap_or(16) / 16
     }
 }
 
@@ -194,51 +153,15 @@ impl Request {
         Self { cart: CartId::of_member(&command.member), kind }
     }
 
-    async fn send(&self, client: &CartClient, options: CommandOptions<'_>) -> Attempt {
-        let changed = |change: ItemChange| change.command_id;
-        let bought = |purchase: Purchase| purchase.command_id;
+    async fn send(&self, client: &CartClient, options: CommandOptions<'_>) -> Result<Outcome<Uuid>, Error> {
+        let changed = |outcome: Outcome<ItemChange>| outcome.map(|change| change.command_id);
         match &self.kind {
-            Kind::Add(item) => attempt(client.add(self.cart, item, options).await, changed),
-            Kind::Adjust(product, by) => attempt(client.adjust(self.cart, *product, *by, options).await, changed),
-            Kind::Remove(product) => attempt(client.remove(self.cart, *product, options).await, changed),
-            Kind::Checkout => attempt(client.checkout(self.cart, options).await, bought),
+            Kind::Add(item) => client.add(self.cart, item, options).await.map(changed),
+            Kind::Adjust(product, by) => client.adjust(self.cart, *product, *by, options).await.map(changed),
+            Kind::Remove(product) => client.remove(self.cart, *product, options).await.map(changed),
+            Kind::Checkout => {
+                client.checkout(self.cart, options).await.map(|outcome| outcome.map(|purchase| purchase.command_id))
+            }
         }
     }
-}
-
-fn attempt<T>(result: Result<Outcome<T>, Error>, command_id: impl FnOnce(T) -> Uuid) -> Attempt {
-    let trouble = match result {
-        Ok(Outcome::Accepted(accepted)) => {
-            return Attempt::Settled(Answer::Accepted, Some(command_id(accepted)));
-        }
-        Ok(Outcome::Rejected(problem)) => {
-            let refused = Answer::Refused { slug: problem.slug().to_owned(), detail: problem.detail };
-            return Attempt::Settled(refused, problem.command_id);
-        }
-        Ok(Outcome::Pending { command_id }) => Trouble {
-            cause: Cause::Pending,
-            reason: "202: no outcome in time".to_owned(),
-            retry_after: None,
-            is_transient: true,
-            command_id: Some(command_id),
-        },
-        Ok(Outcome::Unavailable { retry_after }) => Trouble {
-            cause: Cause::Unavailable,
-            reason: "503: unavailable".to_owned(),
-            retry_after: retry_after.map(|pause| pause.min(RETRY_AFTER_MAX)),
-            is_transient: true,
-            command_id: None,
-        },
-        Err(error) => Trouble {
-            cause: match error.execution() {
-                crate::Execution::NotExecuted => Cause::NotExecuted,
-                crate::Execution::Unknown => Cause::Unknown,
-            },
-            reason: error::chain(&error),
-            retry_after: None,
-            is_transient: error.is_transient(),
-            command_id: None,
-        },
-    };
-    Attempt::Trouble(trouble)
 }

@@ -22,6 +22,7 @@ mod statistics;
 pub mod table;
 
 pub use args::Args;
+pub(crate) use assortment::mix_bits;
 pub use driver::run;
 pub use report::{Count, Deviation, Latency, Report, RetryCounts};
 pub use shop_args::{Fault as ShopFault, Mix, MixError, ShopArgs};

@@ -97,7 +97,7 @@ async fn pending_and_unavailable_are_values() {
     let pending = client.checkout(cart(), CommandOptions::default()).await;
     assert!(matches!(pending, Ok(Outcome::Pending { .. })), "{pending:?}");
     let unavailable = client.checkout(cart(), CommandOptions::default()).await;
-    let Ok(Outcome::Unavailable { retry_after }) = unavailable else { panic!("{unavailable:?}") };
+    let Ok(Outcome::Unavailable { retry_after, .. }) = unavailable else { panic!("{unavailable:?}") };
     assert_eq!(retry_after, Some(Duration::ZERO));
 }
 

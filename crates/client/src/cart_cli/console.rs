@@ -1,0 +1,122 @@
+//! One line or one command: understood, carried out, shown, remembered.
+
+use std::io::{self, IsTerminal, Stderr, Stdout, Write};
+
+use anstream::AutoStream;
+use tokio::runtime::Runtime;
+
+use super::args::{Command, Line, NoLine, Settings};
+use super::failure::Failure;
+use super::output::{Output, UNSURE};
+use super::session::{Done, Patience, Session};
+
+/// The user of this process.
+#[derive(Debug)]
+pub(crate) struct Console<'a> {
+    pub(crate) runtime: &'a Runtime,
+    pub(crate) session: Session,
+    pub(crate) output: Output<AutoStream<Stdout>, AutoStream<Stderr>>,
+    pub(crate) url: String,
+    pub(crate) is_json: bool,
+    /// Somebody sits there: Ctrl-C stops a command, not the process.
+    pub(crate) is_interactive: bool,
+}
+
+/// What came of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Step {
+    pub(crate) exit_code: u8,
+    /// Nothing more is wanted.
+    pub(crate) is_last: bool,
+}
+
+const NOTHING_DONE: Step = Step { exit_code: 0, is_last: false };
+
+impl<'a> Console<'a> {
+    /// # Errors
+    /// The exit code, when the reason has been told.
+    pub(crate) fn new(settings: &Settings, runtime: &'a Runtime) -> Result<Self, u8> {
+        let mut output = Output::of_process();
+        match Session::new(settings) {
+            Ok(session) => {
+                let (url, is_json) = (settings.url.clone(), settings.json);
+                Ok(Self { runtime, session, output, url, is_json, is_interactive: false })
+            }
+            Err(failure) => {
+                output.failure(&failure, false, None).unwrap_or_default();
+                Err(failure.exit_code())
+            }
+        }
+    }
+
+    /// Does what a line says. `place` is its number, if it is one of a script.
+    pub(crate) fn line(&mut self, text: &str, place: Option<usize>) -> Step {
+        let line = match Line::parse(text) {
+            Ok(Some(line)) => line,
+            Ok(None) => return NOTHING_DONE,
+            Err(NoLine::Words(error)) => {
+                let exit_code = self.words(&error, place);
+                self.session.remember(text.trim(), if exit_code == 0 { "done" } else { "usage" });
+                return Step { exit_code, is_last: false };
+            }
+            Err(NoLine::Quoting) => {
+                self.session.remember(text.trim(), "usage");
+                return self.failed(&Failure::usage(NoLine::Quoting.to_string()), false, place);
+            }
+        };
+        let is_json = self.is_json || line.json;
+        let done = self.carry_out(&line.command);
+        self.session.remember(text.trim(), done.as_ref().map_or_else(Failure::outcome, |_| "done"));
+        self.show(done, is_json, place)
+    }
+
+    /// Carries a command out and shows what has become of it.
+    pub(crate) fn execute(&mut self, command: &Command, is_json: bool, place: Option<usize>) -> Step {
+        let done = self.carry_out(command);
+        self.show(done, is_json, place)
+    }
+
+    fn carry_out(&mut self, command: &Command) -> Result<Done, Failure> {
+        let messages = &mut self.output.messages;
+        let mut is_waiting = false;
+        let how_to_stop = if self.is_interactive { "; Ctrl-C stops waiting" } else { "" };
+        // Once, and only for people: it is no result.
+        let mut note = |reason: &str| {
+            if !is_waiting && io::stderr().is_terminal() {
+                writeln!(messages, "{UNSURE}{reason}; trying again{how_to_stop}{UNSURE:#}").unwrap_or_default();
+            }
+            is_waiting = true;
+        };
+        let patience = Patience { is_interruptible: self.is_interactive, note: &mut note };
+        self.runtime.block_on(self.session.execute(command, patience))
+    }
+
+    fn show(&mut self, done: Result<Done, Failure>, is_json: bool, place: Option<usize>) -> Step {
+        match done {
+            Ok(done) => match self.output.done(&done, is_json) {
+                Ok(()) => Step { exit_code: 0, is_last: matches!(done, Done::Exit) },
+                Err(error) => self.failed(&error.into(), is_json, place),
+            },
+            Err(failure) => self.failed(&failure, is_json, place),
+        }
+    }
+
+    /// Shows a failure. Where even that fails, the exit code has to do.
+    pub(crate) fn failed(&mut self, failure: &Failure, is_json: bool, place: Option<usize>) -> Step {
+        self.output.failure(failure, is_json, place).unwrap_or_default();
+        Step { exit_code: failure.exit_code(), is_last: matches!(failure, Failure::Output(_)) }
+    }
+
+    /// The help that was asked for, or what is wrong with the words; returns the exit code.
+    fn words(&mut self, error: &clap::Error, place: Option<usize>) -> u8 {
+        let text = error.render();
+        let written = if error.use_stderr() {
+            let place = place.map(|line| format!("line {line}: ")).unwrap_or_default();
+            write!(self.output.messages, "{place}{}", text.ansi())
+        } else {
+            write!(self.output.results, "{}", text.ansi()).and_then(|()| self.output.results.flush())
+        };
+        written.unwrap_or_default();
+        if error.use_stderr() { 2 } else { 0 }
+    }
+}

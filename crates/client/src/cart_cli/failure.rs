@@ -1,0 +1,182 @@
+//! Why a command was not done: for people, for scripts (JSON) and as an exit code.
+
+use std::io;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::names::printable;
+use crate::ids::CartId;
+use crate::{Error, Problem};
+
+/// Why there is no success.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// By the service, or because of a name that is not in the cart.
+    #[error("refused ({}): {}", .0.slug(), printable(&.0.detail))]
+    Refused(Problem),
+    /// What was asked for can't be understood.
+    #[error("{0}")]
+    Usage(String),
+    /// It was not carried out and will not be.
+    #[error("not done: {reason}")]
+    NotTaken {
+        /// What the last attempt met, or that nobody waits any longer.
+        reason: String,
+    },
+    /// The log has it.
+    #[error(
+        "no outcome yet: the command is in the log; `list` will show what it did, --idempotency-key {key} asks again"
+    )]
+    Pending {
+        /// Whose command it is.
+        cart: CartId,
+        /// The command's id.
+        command_id: Uuid,
+        /// What it was sent with.
+        key: String,
+    },
+    /// Nobody knows whether it is carried out.
+    #[error("outcome unknown: {reason}; `list` may show it, --idempotency-key {key} asks again")]
+    Unknown {
+        /// What the last attempt met.
+        reason: String,
+        /// What it was sent with.
+        key: String,
+    },
+    /// The client's own settings.
+    #[error("the client can't be used: {0}")]
+    Client(#[source] Error),
+    /// Standard output is closed, for example.
+    #[error("writing the output failed: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl Failure {
+    /// What the last attempt met, in the words for people.
+    pub(crate) fn away(reason: &str) -> Self {
+        Self::NotTaken { reason: format!("the service is away ({reason})") }
+    }
+
+    pub(crate) fn usage(text: impl Into<String>) -> Self {
+        Self::Usage(text.into())
+    }
+
+    /// 1: refused by a rule; 2: usage; 3: not carried out; 4: nobody knows.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Refused(problem) if is_about_input(problem) => 2,
+            Self::Refused(_) => 1,
+            Self::Usage(_) | Self::Client(_) | Self::Output(_) => 2,
+            Self::NotTaken { .. } => 3,
+            Self::Pending { .. } | Self::Unknown { .. } => 4,
+        }
+    }
+
+    /// One or two words for the session's history.
+    pub(crate) fn outcome(&self) -> &str {
+        match self {
+            Self::Refused(problem) => problem.slug(),
+            Self::Usage(_) | Self::Client(_) => "usage",
+            Self::Output(_) => "no output",
+            Self::NotTaken { .. } => "not done",
+            Self::Pending { .. } => "pending",
+            Self::Unknown { .. } => "unknown",
+        }
+    }
+
+    /// The body of the service's answer, or what it would have said in its place; none for what only the caller can mend.
+    pub(crate) fn json(&self) -> Option<serde_json::Result<String>> {
+        match self {
+            Self::Refused(problem) => Some(serde_json::to_string(problem)),
+            Self::Usage(_) | Self::Client(_) | Self::Output(_) => None,
+            Self::NotTaken { reason } => {
+                Some(serde_json::to_string(&problem("unavailable", "Not possible at the moment", 503, reason)))
+            }
+            Self::Pending { cart, command_id, key } => Some(serde_json::to_string(&Pending {
+                command_id: *command_id,
+                cart_id: *cart,
+                status: "pending",
+                idempotency_key: key,
+            })),
+            Self::Unknown { reason, key } => Some(serde_json::to_string(&Unknown {
+                problem: problem("outcome-unknown", "The command's outcome is not known", 504, reason),
+                idempotency_key: key,
+            })),
+        }
+    }
+}
+
+/// The body of a 202, and how to ask again.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Pending<'a> {
+    command_id: Uuid,
+    cart_id: CartId,
+    status: &'static str,
+    idempotency_key: &'a str,
+}
+
+/// The body of a 504, and how to ask again.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Unknown<'a> {
+    #[serde(flatten)]
+    problem: Problem,
+    idempotency_key: &'a str,
+}
+
+/// In the service's words, where it could not say them.
+pub(crate) fn problem(slug: &str, title: &str, status: u16, detail: &str) -> Problem {
+    let kind = format!("urn:cart:problem:{slug}");
+    Problem { kind, title: title.to_owned(), status, detail: detail.to_owned(), command_id: None }
+}
+
+/// Not a rule's refusal: no cart would take it.
+fn is_about_input(problem: &Problem) -> bool {
+    let slug = problem.slug();
+    slug.starts_with("invalid-") || ["malformed-body", "payload-too-large"].contains(&slug)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(slug: &str, status: u16) -> Failure {
+        Failure::Refused(problem(slug, "In words", status, "why"))
+    }
+
+    #[test]
+    fn exit_codes_say_why() {
+        let key = "k".to_owned();
+        let pending = Failure::Pending { cart: CartId::of_member("alice"), command_id: Uuid::nil(), key: key.clone() };
+        let cases = [
+            (refused("item-not-in-cart", 404), 1, true),
+            (refused("negative-quantity", 422), 1, true),
+            (refused("invalid-field", 422), 2, true),
+            (Failure::usage("no"), 2, false),
+            (Failure::NotTaken { reason: String::new() }, 3, true),
+            (pending, 4, true),
+            (Failure::Unknown { reason: String::new(), key }, 4, true),
+        ];
+        for (failure, exit_code, has_json) in cases {
+            assert_eq!((failure.exit_code(), failure.json().is_some()), (exit_code, has_json), "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn json_is_in_the_words_and_the_order_of_the_service() {
+        let json = |failure: &Failure| failure.json().expect("JSON").expect("it can be written");
+        let refused = refused("cart-full", 409);
+        assert_eq!(refused.to_string(), "refused (cart-full): why");
+        let body = r#"{"type":"urn:cart:problem:cart-full","title":"In words","status":409,"detail":"why"}"#;
+        assert_eq!(json(&refused), body);
+        let pending =
+            Failure::Pending { cart: CartId::of_member("alice"), command_id: Uuid::nil(), key: "k".to_owned() };
+        let body = r#"{"commandId":"00000000-0000-0000-0000-000000000000","cartId":"e4fbfd75-c6ab-52e9-b751-9da31e2bc37b","status":"pending","idempotencyKey":"k"}"#;
+        assert_eq!(json(&pending), body);
+        let unknown = Failure::Unknown { reason: "lost".to_owned(), key: "k".to_owned() };
+        let body = r#"{"type":"urn:cart:problem:outcome-unknown","title":"The command's outcome is not known","status":504,"detail":"lost","idempotencyKey":"k"}"#;
+        assert_eq!(json(&unknown), body);
+    }
+}

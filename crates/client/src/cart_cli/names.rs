@@ -1,0 +1,239 @@
+//! From what people call things to ids, and from what is in a cart to what was meant.
+
+use std::str::FromStr;
+
+use uuid::Uuid;
+
+use crate::Item;
+use crate::ids::{CartId, ProductId, VendorId};
+
+/// As long as the names of items; a terminal's prompt shows it.
+const MEMBER_CHARS_MAX: usize = 200;
+
+/// So many names are suggested.
+const NEAR_MAX: usize = 5;
+
+/// Jaro-Winkler similarity from which on a name may have been meant: `mgu` is near `mug`, `red mug` is not near `kettle`.
+const NEAR_FROM: f64 = 0.7;
+
+/// Whose cart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    name: String,
+    cart: CartId,
+}
+
+/// Why a text names no member.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a member's name is 1 to {MEMBER_CHARS_MAX} characters that can be shown")]
+pub struct NoMember;
+
+/// Why an item in the cart is not found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unresolved {
+    /// There is none; with what to say about it.
+    Absent(String),
+    /// There are several; with their ids.
+    Ambiguous(String),
+}
+
+impl Member {
+    /// What the member is called.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The member's cart.
+    #[must_use]
+    pub fn cart(&self) -> CartId {
+        self.cart
+    }
+}
+
+impl FromStr for Member {
+    type Err = NoMember;
+
+    fn from_str(name: &str) -> Result<Self, NoMember> {
+        let is_good = (1..=MEMBER_CHARS_MAX).contains(&name.chars().count()) && !name.chars().any(char::is_control);
+        if !is_good {
+            return Err(NoMember);
+        }
+        let cart = id(name).map_or_else(|| CartId::of_member(name), CartId);
+        Ok(Self { name: name.to_owned(), cart })
+    }
+}
+
+/// The product with this name or id.
+pub(crate) fn product(text: &str) -> ProductId {
+    id(text).map_or_else(|| ProductId::of_product(text), ProductId)
+}
+
+/// The vendor with this name or id.
+pub(crate) fn vendor(text: &str) -> VendorId {
+    id(text).map_or_else(|| VendorId::of_vendor(text), VendorId)
+}
+
+/// Only the form with hyphens: 32 hexadecimal digits alone may well be a name.
+pub(crate) fn id(text: &str) -> Option<Uuid> {
+    if text.len() == uuid::fmt::Hyphenated::LENGTH { Uuid::try_parse(text).ok() } else { None }
+}
+
+/// The item that is meant: by its name, its product's name or id; if there is none, by its name in other letter case.
+pub(crate) fn find<'a>(items: &'a [Item], text: &str) -> Result<&'a Item, Unresolved> {
+    let product = product(text);
+    let exact: Vec<_> = items.iter().filter(|item| item.name == text || item.product_id == product).collect();
+    let lower = text.to_lowercase();
+    let found =
+        if exact.is_empty() { items.iter().filter(|item| item.name.to_lowercase() == lower).collect() } else { exact };
+    match found[..] {
+        [item] => Ok(item),
+        [] => Err(Unresolved::Absent(absent(items, text))),
+        [..] => Err(Unresolved::Ambiguous(ambiguous(&found, text))),
+    }
+}
+
+fn absent(items: &[Item], text: &str) -> String {
+    let text = text.escape_debug();
+    if items.is_empty() {
+        return format!("there is no \"{text}\" in the cart: it is empty");
+    }
+    let near = near(items.iter().map(|item| item.name.as_str()), &text.to_string());
+    let hint = if near.is_empty() { "`list` shows what is".to_owned() } else { format!("near: {}", quoted(&near)) };
+    format!("there is no \"{text}\" in the cart; {hint}")
+}
+
+fn ambiguous(found: &[&Item], text: &str) -> String {
+    let count = found.len();
+    let each = |item: &&Item| format!("  {}  \"{}\"", item.product_id, item.name.escape_debug());
+    let ids: Vec<_> = found.iter().map(each).collect();
+    format!("{count} items in the cart are called \"{}\"; take one by its id:\n{}", text.escape_debug(), ids.join("\n"))
+}
+
+fn quoted(names: &[&str]) -> String {
+    let names: Vec<_> = names.iter().map(|name| format!("\"{}\"", name.escape_debug())).collect();
+    names.join(", ")
+}
+
+/// The names that may have been meant, the nearest first.
+fn near<'a>(names: impl Iterator<Item = &'a str>, text: &str) -> Vec<&'a str> {
+    let text = text.to_lowercase();
+    let scored = names.map(|name| {
+        let lower = name.to_lowercase();
+        let is_part = lower.contains(&text);
+        (if is_part { 1.0 } else { strsim::jaro_winkler(&lower, &text) }, name)
+    });
+    let mut near: Vec<_> = scored.filter(|(score, _)| *score >= NEAR_FROM).collect();
+    near.sort_by(|(one, _), (two, _)| two.total_cmp(one));
+    near.dedup_by_key(|(_, name)| *name);
+    near.into_iter().map(|(_, name)| name).take(NEAR_MAX).collect()
+}
+
+/// A word of a line, quoted if it needs that.
+pub(crate) fn as_word(text: &str) -> Option<String> {
+    // Only NUL can't be quoted, which nobody can type either.
+    shlex::try_quote(text).ok().map(std::borrow::Cow::into_owned)
+}
+
+/// Text of others for a terminal: nothing in it moves the cursor or changes colours.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rust_decimal::Decimal;
+
+    use super::*;
+
+    fn item(product: &str, name: &str) -> Item {
+        let (product_id, vendor_id) = (ProductId::of_product(product), VendorId::of_vendor("shop"));
+        Item { product_id, vendor_id, name: name.to_owned(), price: Decimal::ONE, quantity: 1 }
+    }
+
+    fn found(items: &[Item], text: &str) -> Result<ProductId, Unresolved> {
+        find(items, text).map(|item| item.product_id)
+    }
+
+    fn absent_text(items: &[Item], text: &str) -> String {
+        match find(items, text) {
+            Err(Unresolved::Absent(text)) => text,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    // Expected values: Python's `uuid.uuid5(uuid.NAMESPACE_URL, "urn:cart:member:alice")` and so on.
+    #[test]
+    fn names_are_the_same_ids_on_every_machine_and_ids_are_themselves() {
+        let cart = |text: &str| text.parse::<Member>().expect("a member").cart().to_string();
+        assert_eq!(cart("alice"), "e4fbfd75-c6ab-52e9-b751-9da31e2bc37b");
+        assert_eq!(product("red mug").to_string(), "6bee9ef3-0a4c-5494-890e-c4534ac1cfb1");
+        assert_eq!(vendor("shop").to_string(), "03eed10f-b373-5529-ba8a-25b42bcbe3dd");
+        let id = "5e3367bf-a5c9-5408-8034-479d558dad7c";
+        assert_eq!((cart(id), product(id).to_string(), vendor(id).to_string()), (id.into(), id.into(), id.into()));
+        assert_ne!(cart("5e3367bfa5c954088034479d558dad7c"), id);
+        assert_ne!(cart("Alice"), cart("alice"));
+    }
+
+    #[test]
+    fn a_member_has_a_name_that_can_be_shown() {
+        for bad in ["", "a\nb", "\u{1b}[2J", &"x".repeat(201)] {
+            assert_eq!(bad.parse::<Member>(), Err(NoMember), "{bad:?}");
+        }
+        assert_eq!("Zoë 7".parse::<Member>().expect("a member").name(), "Zoë 7");
+    }
+
+    #[test]
+    fn an_item_is_found_by_name_product_or_id() {
+        let items = [item("85123A", "WHITE HOLDER"), item("red mug", "red mug"), item("x", "Red Jug")];
+        let holder = items[0].product_id;
+        for text in ["WHITE HOLDER", "85123A", "white holder", &holder.to_string()] {
+            assert_eq!(found(&items, text), Ok(holder), "{text}");
+        }
+        assert_eq!(found(&items, "red mug"), Ok(items[1].product_id));
+        assert_eq!(found(&items, "red jug"), Ok(items[2].product_id));
+    }
+
+    #[test]
+    fn an_exact_name_goes_before_other_letter_case() {
+        let items = [item("1", "Mug"), item("2", "mug")];
+        assert_eq!(found(&items, "Mug"), Ok(items[0].product_id));
+        assert_eq!(found(&items, "mug"), Ok(items[1].product_id));
+        assert!(matches!(found(&items, "MUG"), Err(Unresolved::Ambiguous(_))));
+    }
+
+    #[test]
+    fn of_several_with_one_name_the_ids_are_told() {
+        let items = [item("1", "mug"), item("2", "mug"), item("3", "cup")];
+        let Err(Unresolved::Ambiguous(text)) = find(&items, "mug") else { panic!("it is ambiguous") };
+        assert!(text.contains(&items[0].product_id.to_string()) && text.contains(&items[1].product_id.to_string()));
+        assert!(!text.contains(&items[2].product_id.to_string()), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_with_what_is_near() {
+        let items = [item("1", "red mug"), item("2", "blue mug"), item("3", "kettle")];
+        let text = absent_text(&items, "red mgu");
+        assert!(text.contains("near: \"red mug\"") && !text.contains("kettle"), "{text}");
+        let text = absent_text(&items, "MUG");
+        assert!(text.contains("\"red mug\"") && text.contains("\"blue mug\""), "{text}");
+        assert!(absent_text(&items, "sofa").ends_with("`list` shows what is"));
+        assert!(absent_text(&[], "mug").ends_with("it is empty"));
+        let many: Vec<_> = (0..20).map(|n| item(&n.to_string(), &format!("mug {n}"))).collect();
+        assert_eq!(absent_text(&many, "mug").matches("\"mug ").count(), NEAR_MAX);
+    }
+
+    #[test]
+    fn a_word_is_quoted_so_that_it_is_read_back() {
+        for name in ["mug", "red mug", "it's", "a\"b", "$HOME `x` \\", "Tasse für Tee", "#1"] {
+            let word = as_word(name).expect("a word");
+            assert_eq!(shlex::split(&word), Some(vec![name.to_owned()]), "{word}");
+        }
+        assert_eq!(as_word("mug").as_deref(), Some("mug"));
+    }
+
+    #[test]
+    fn others_text_can_not_steer_a_terminal() {
+        assert_eq!(printable("a\u{1b}[31mb\r\n"), "a\u{fffd}[31mb\u{fffd}\u{fffd}");
+    }
+}

@@ -1,0 +1,297 @@
+//! Whose cart, and what was done with it: carries commands out and knows nothing of terminals.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::time::Duration;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::args::{Add, Command, Key, Settings};
+use super::failure::{Failure, problem};
+use super::names::{self, Member, Unresolved};
+use crate::ids::{CartId, ProductId};
+use crate::retry::{Retry, Settled, Trouble};
+use crate::{Cart, CartClient, ClientSettings, CommandOptions, Error, Execution, Item, ItemChange, Outcome, Purchase};
+
+/// Of the commands before, a session shows so many.
+pub(crate) const HISTORY_LEN_MAX: usize = 1_000;
+
+/// A service that restarts behind a balancer is back by then; one that is away is told soon.
+const NOT_EXECUTED_FOR: Duration = Duration::from_secs(2);
+
+/// The first pause before a retry.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// What has become of a command.
+#[derive(Debug)]
+pub(crate) enum Done {
+    Member(Member),
+    Changed(Change, ItemChange),
+    Bought(Purchase),
+    Listed {
+        cart: Cart,
+        ids: bool,
+    },
+    Remembered(Vec<Entry>),
+    /// The session is to end.
+    Exit,
+}
+
+/// Which change an item saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    Added,
+    Removed,
+    Adjusted,
+}
+
+/// A line of the session and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Entry {
+    pub(crate) command: String,
+    pub(crate) outcome: String,
+}
+
+/// Who is told that a command is being sent again, and who may stop that.
+pub(crate) struct Patience<'a> {
+    /// Ctrl-C gives a command up instead of ending the process.
+    pub(crate) is_interruptible: bool,
+    /// Called with the reason of each retry.
+    pub(crate) note: &'a mut dyn FnMut(&str),
+}
+
+/// One user of one service.
+#[derive(Debug)]
+pub(crate) struct Session {
+    client: CartClient,
+    retry: Retry,
+    member: Option<Member>,
+    history: VecDeque<Entry>,
+}
+
+impl Session {
+    pub(crate) fn new(settings: &Settings) -> Result<Self, Failure> {
+        // The last retry begins before two thirds are over, and takes a third at most. A third is longer than the service
+        // waits for an outcome, as long as nobody asks for less.
+        let third = settings.timeout() / 3;
+        let client = ClientSettings {
+            connect_timeout: third.min(ClientSettings::default().connect_timeout),
+            answer_timeout: third,
+            idle_connections_max: 1,
+        };
+        Ok(Self {
+            client: CartClient::new(&settings.url, &client).map_err(Failure::Client)?,
+            retry: Retry {
+                retry_for: 2 * third,
+                not_executed_for: NOT_EXECUTED_FOR.min(2 * third),
+                pause: RETRY_PAUSE.min(third),
+            },
+            member: settings.member.clone(),
+            history: VecDeque::new(),
+        })
+    }
+
+    pub(crate) fn client(&self) -> &CartClient {
+        &self.client
+    }
+
+    pub(crate) fn member(&self) -> Option<&Member> {
+        self.member.as_ref()
+    }
+
+    /// Notes a line and what came of it.
+    pub(crate) fn remember(&mut self, command: &str, outcome: &str) {
+        if self.history.len() == HISTORY_LEN_MAX {
+            self.history.pop_front();
+        }
+        self.history.push_back(Entry { command: command.to_owned(), outcome: outcome.to_owned() });
+    }
+
+    /// Carries a command out.
+    pub(crate) async fn execute(&mut self, command: &Command, patience: Patience<'_>) -> Result<Done, Failure> {
+        match command {
+            Command::ChangeMember { name } => {
+                self.member = Some(name.clone());
+                Ok(Done::Member(name.clone()))
+            }
+            Command::CurrentMember => self.required_member().map(|member| Done::Member(member.clone())),
+            Command::Add(add) => self.add(add, patience).await,
+            Command::Remove { item, key } => self.remove(item, key, patience).await,
+            Command::List { ids } => self.cart(patience).await.map(|cart| Done::Listed { cart, ids: *ids }),
+            Command::Adjust { item, by, key } => self.adjust(item, *by, key, patience).await,
+            Command::Checkout { key } => {
+                let cart = self.required_member()?.cart();
+                let send = async |options: CommandOptions<'_>| self.client.checkout(cart, options).await;
+                self.settle(cart, key, patience, send).await.map(Done::Bought)
+            }
+            Command::History => Ok(Done::Remembered(self.history.iter().cloned().collect())),
+            Command::Exit => Ok(Done::Exit),
+        }
+    }
+
+    async fn add(&self, add: &Add, patience: Patience<'_>) -> Result<Done, Failure> {
+        let cart = self.required_member()?.cart();
+        let item = Item {
+            product_id: names::product(add.product.as_ref().unwrap_or(&add.name)),
+            vendor_id: names::vendor(&add.vendor),
+            name: add.name.clone(),
+            price: add.price,
+            quantity: add.quantity,
+        };
+        let send = async |options: CommandOptions<'_>| self.client.add(cart, &item, options).await;
+        self.settle(cart, &add.key, patience, send).await.map(|change| Done::Changed(Change::Added, change))
+    }
+
+    async fn remove(&self, item: &str, key: &Key, mut patience: Patience<'_>) -> Result<Done, Failure> {
+        let cart = self.required_member()?.cart();
+        let product = self.product(item, &mut patience).await?;
+        let send = async |options: CommandOptions<'_>| self.client.remove(cart, product, options).await;
+        self.settle(cart, key, patience, send).await.map(|change| Done::Changed(Change::Removed, change))
+    }
+
+    async fn adjust(&self, item: &str, by: i64, key: &Key, mut patience: Patience<'_>) -> Result<Done, Failure> {
+        let cart = self.required_member()?.cart();
+        let product = self.product(item, &mut patience).await?;
+        let send = async |options: CommandOptions<'_>| self.client.adjust(cart, product, by, options).await;
+        self.settle(cart, key, patience, send).await.map(|change| Done::Changed(Change::Adjusted, change))
+    }
+
+    fn required_member(&self) -> Result<&Member, Failure> {
+        let missing = "whose cart? Say it with --member NAME, CART_MEMBER or change-member NAME";
+        self.member.as_ref().ok_or_else(|| Failure::usage(missing))
+    }
+
+    /// The product that is meant by a name or an id. Names are looked up in the cart.
+    async fn product(&self, text: &str, patience: &mut Patience<'_>) -> Result<ProductId, Failure> {
+        if let Some(id) = names::id(text) {
+            return Ok(ProductId(id));
+        }
+        let Patience { is_interruptible, note } = patience;
+        let cart = self.cart(Patience { is_interruptible: *is_interruptible, note: *note }).await?;
+        names::find(&cart.items, text).map(|item| item.product_id).map_err(|unresolved| match unresolved {
+            Unresolved::Ambiguous(text) => Failure::Usage(text),
+            // As the service would say it.
+            Unresolved::Absent(detail) => {
+                Failure::Refused(problem("item-not-in-cart", "The item is not in the cart", 404, &detail))
+            }
+        })
+    }
+
+    async fn cart(&self, patience: Patience<'_>) -> Result<Cart, Failure> {
+        let cart = self.required_member()?.cart();
+        let send = async |_| read(self.client.cart(cart).await);
+        let settled = tokio::select! {
+            settled = self.retry.settle(seed(), send, noting(patience.note)) => settled,
+            () = interrupted(patience.is_interruptible) => {
+                return Err(Failure::NotTaken { reason: "you stopped waiting".to_owned() });
+            }
+        };
+        match settled {
+            Ok(Settled::Accepted(cart)) => Ok(cart),
+            Ok(Settled::Rejected(problem)) => Err(Failure::Refused(problem)),
+            // Whether a question was read by the service makes no difference.
+            Err(unsettled) => Err(Failure::away(&unsettled.reason)),
+        }
+    }
+
+    /// Sends a command with its key until it is settled.
+    async fn settle<T>(
+        &self,
+        cart: CartId,
+        key: &Key,
+        patience: Patience<'_>,
+        send: impl AsyncFn(CommandOptions<'_>) -> Result<Outcome<T>, Error>,
+    ) -> Result<T, Failure> {
+        let key = key.idempotency_key.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
+        let options = CommandOptions { idempotency_key: Some(&key), command_time: None };
+        let settled = tokio::select! {
+            settled = self.retry.settle(seed(), async |_| send(options).await, noting(patience.note)) => settled,
+            () = interrupted(patience.is_interruptible) => {
+                return Err(Failure::Unknown { reason: "you stopped waiting".to_owned(), key });
+            }
+        };
+        match settled {
+            Ok(Settled::Accepted(accepted)) => Ok(accepted),
+            Ok(Settled::Rejected(problem)) => Err(Failure::Refused(problem)),
+            Err(unsettled) => Err(match (unsettled.pending, unsettled.execution) {
+                (Some(command_id), _) => Failure::Pending { cart, command_id, key },
+                (None, Execution::Unknown) => Failure::Unknown { reason: unsettled.reason, key },
+                (None, Execution::NotExecuted) => Failure::away(&unsettled.reason),
+            }),
+        }
+    }
+}
+
+/// The answer to a question in the words for commands.
+fn read(result: Result<Cart, Error>) -> Result<Outcome<Cart>, Error> {
+    match result {
+        Ok(cart) => Ok(Outcome::Accepted(cart)),
+        Err(Error::Refused(problem)) if problem.status == 503 => {
+            Ok(Outcome::Unavailable { detail: problem.detail, retry_after: None })
+        }
+        Err(Error::Refused(problem)) if problem.status < 500 => Ok(Outcome::Rejected(problem)),
+        Err(error) => Err(error),
+    }
+}
+
+fn noting(note: &mut dyn FnMut(&str)) -> impl FnMut(&Trouble) {
+    |trouble| note(&trouble.reason)
+}
+
+/// Any: there is only one command at a time.
+fn seed() -> u64 {
+    Uuid::new_v4().as_u64_pair().0
+}
+
+async fn interrupted(is_interruptible: bool) {
+    // Without a listener, Ctrl-C ends the process, as it should where there is nobody to go on.
+    if !is_interruptible || tokio::signal::ctrl_c().await.is_err() {
+        pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> Session {
+        let settings = Settings {
+            url: "http://127.0.0.1:1".to_owned(),
+            member: None,
+            timeout_ms: 3,
+            json: false,
+            keep_going: false,
+        };
+        Session::new(&settings).expect("good settings")
+    }
+
+    async fn execute(session: &mut Session, command: &Command) -> Result<Done, Failure> {
+        session.execute(command, Patience { is_interruptible: false, note: &mut |_| {} }).await
+    }
+
+    #[tokio::test]
+    async fn without_a_member_there_is_no_cart() {
+        let mut session = session();
+        for command in [Command::CurrentMember, Command::List { ids: false }] {
+            assert_eq!(execute(&mut session, &command).await.expect_err("whose?").exit_code(), 2);
+        }
+        let alice: Member = "alice".parse().expect("a member");
+        assert!(execute(&mut session, &Command::ChangeMember { name: alice.clone() }).await.is_ok());
+        let Ok(Done::Member(current)) = execute(&mut session, &Command::CurrentMember).await else { panic!("alice") };
+        assert_eq!(current, alice);
+        // Nobody listens there.
+        let failure = execute(&mut session, &Command::List { ids: false }).await.expect_err("away");
+        assert_eq!(failure.exit_code(), 3, "{failure}");
+    }
+
+    #[test]
+    fn the_history_is_bounded() {
+        let mut session = session();
+        for number in 0..HISTORY_LEN_MAX + 5 {
+            session.remember(&number.to_string(), "done");
+        }
+        assert_eq!(session.history.len(), HISTORY_LEN_MAX);
+        assert_eq!(session.history[0].command, "5");
+    }
+}
