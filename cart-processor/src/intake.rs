@@ -89,11 +89,13 @@ impl Reader {
                 });
             }
         };
+        let age = kafka::age_of(message);
+        metrics::histogram!("processor_command_wait_seconds").record(age.unwrap_or_default());
         Ok(Intake::Command(Box::new(Received {
             partition,
             position: Position::new(self.epoch, offset),
             command,
-            reply_to: self.reply_to(message),
+            reply_to: age.filter(|age| *age < ANSWER_HORIZON).and_then(|_| self.reply_to(message)),
             trace_parent: header(message, TRACE_PARENT).map(Into::into),
         })))
     }
@@ -127,11 +129,7 @@ impl Reader {
 
     fn reply_to(&self, message: &BorrowedMessage<'_>) -> Option<i32> {
         let partition: i32 = std::str::from_utf8(header(message, REPLY_PARTITION)?).ok()?.parse().ok()?;
-        let sent_at = message.timestamp().to_millis().and_then(|ms| u64::try_from(ms).ok())?;
-        let age = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH + Duration::from_millis(sent_at))
-            .unwrap_or_default();
-        (age < ANSWER_HORIZON && (0..self.reply_partitions).contains(&partition)).then_some(partition)
+        (0..self.reply_partitions).contains(&partition).then_some(partition)
     }
 }
 

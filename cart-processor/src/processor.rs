@@ -362,8 +362,20 @@ impl Worker {
         Ok(())
     }
 
-    /// Publishes what is decided, so that nobody has to do it again. If it fails, somebody will.
+    /// Publishes what is decided, so that nobody has to do it again. If it fails, somebody will: a rebalance may be under
+    /// way, which refuses the offsets of a member that has not followed it yet.
     fn finish(mut self) -> Result<(), Error> {
+        match self.publish_rest() {
+            Err(error) if error.recovery() != Recovery::Fatal => {
+                let reason = format!("{:#}", anyhow::Error::new(error));
+                tracing::warn!(worker = self.name, reason, "leaving what was decided last to whoever takes over");
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn publish_rest(&mut self) -> Result<(), Error> {
         while !self.publisher.wait(IDLE_POLL)? {}
         if !self.state.outbox.is_empty() {
             self.submit()?;

@@ -139,6 +139,7 @@ fn publish(target: &Target, producer: &mut TransactionalProducer, parcel: &Parce
             transaction.send(&target.dead_letters, letter)?;
         }
     }
+    transaction.deliver()?;
     crate::crash_point!("processor-in-transaction");
     // A crash before this leaves the transaction open: our successor under the same id, or the broker's time-out,
     // aborts it, and the commands are read again. A crash after it leaves nothing to do. Either way committed

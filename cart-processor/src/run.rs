@@ -41,7 +41,8 @@ pub async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Re
     readiness.down("start", "connecting");
     serve_admin(&args.admin, readiness.clone(), metrics, shutdown.clone()).await?;
     let parts = connect(&args, &readiness, &shutdown).await?;
-    let (failed, mut failure) = tokio::sync::mpsc::channel(1);
+    // Room for every worker's end: at the shutdown they end together, and one that was not told would count as a panic.
+    let (failed, mut failure) = tokio::sync::mpsc::channel(args.workers.into());
     let mut threads = Vec::new();
     for number in 0..args.workers {
         let (args, parts, readiness, shutdown) = (args.clone(), parts.clone(), readiness.clone(), shutdown.clone());
@@ -50,7 +51,7 @@ pub async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Re
         let work = move || {
             let result =
                 worker(&args, &parts, number, runtime, readiness, shutdown).and_then(|worker| Ok(worker.run()?));
-            // Only the first failure is told; the others end with it.
+            // After a failure nobody listens any more; the others end with it.
             drop(failed.try_send(result));
         };
         threads.push(std::thread::Builder::new().name(format!("worker-{number}")).spawn(work)?);

@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use cart::contract::{Contract, DEAD_LETTER_SETTINGS, DEAD_LETTER_TOPIC};
 use cart::{Aggregate, CartCommand, CartEvent, CartReply};
+use cassandra::LogNotRecorded;
 use journal::Journal;
 use kafka::{Admin, Codec, Registry};
 
@@ -31,12 +32,18 @@ pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
     let session = cassandra::connect(cassandra).await?;
     Journal::setup(&session).await?;
     let identity = tokio::task::block_in_place(|| admin.identity(&commands))?;
+    let group = kafka.prefixed(GROUP);
     let epoch = if args.accept_new_log {
+        let recorded = cassandra::log_epoch(&session, &commands, &identity).await;
+        if matches!(recorded, Err(LogNotRecorded::Another { .. })) {
+            // What was committed went with the old log. Done before the new one is written down: if we die in between, it
+            // is still to be accepted.
+            tokio::task::block_in_place(|| admin.start_new_log(&group, &commands)).context("setting up the group")?;
+        }
         cassandra::accept_new_log(&session, &commands, &identity).await?
     } else {
         cassandra::ensure_log(&session, &commands, &identity).await?
     };
-    let group = kafka.prefixed(GROUP);
     tokio::task::block_in_place(|| admin.ensure_start(&group, &commands, &events)).context("setting up the group")?;
     tracing::info!(epoch = epoch.get(), partitions = identity.partitions, "the cart-processor is set up");
     Ok(())

@@ -123,4 +123,8 @@ impl Projector for ItemPurchasedEvents {
     fn forget(&mut self) {
         self.next_offsets.clear();
     }
+
+    fn forget_partitions(&mut self, partitions: &[i32]) {
+        self.next_offsets.retain(|partition, _| !partitions.contains(partition));
+    }
 }

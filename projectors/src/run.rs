@@ -12,14 +12,14 @@ use scylla::client::session::Session;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use service::{Metrics, Readiness, Shutdown, probe, serve_admin, shutdown_signal, wait_for};
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::runtime::Handle;
 
 use crate::args::{Args, CassandraProjectorArgs, Cli, Command, JdbcArgs};
 use crate::item_purchased_events::ItemPurchasedEvents;
 use crate::popular_items::PopularItems;
 use crate::runner::{Projector, Runner};
-use crate::setup::log_epoch;
+use crate::setup::{LogNotRecorded, log_epoch};
 use crate::totals::{Table, Totals};
 use crate::vendor_billing::VendorBilling;
 use crate::vendor_billing_jdbc::{self, VendorBillingJdbc};
@@ -79,6 +79,26 @@ impl Base {
     async fn identity(&self, args: &Args, topic: &str) -> anyhow::Result<kafka::LogIdentity> {
         wait_for(&format!("topic {topic}"), args.startup.timeout(), async || {
             tokio::task::block_in_place(|| self.admin.identity(topic))
+        })
+        .await
+    }
+
+    /// Waits until `setup` has committed where `item-purchased-events` begins: before that it would be an error to join
+    /// the group, and `setup` could not commit for a group that has members.
+    async fn first_offsets(&self, args: &Args) -> anyhow::Result<()> {
+        let group = args.kafka.prefixed(ITEM_PURCHASED_EVENTS);
+        let [events, purchases] = [CartEvent::TOPIC, PurchasedItem::TOPIC].map(|topic| args.kafka.prefixed(topic));
+        wait_for("`projectors setup`", args.startup.timeout(), async || {
+            tokio::task::block_in_place(|| {
+                // Where there are purchases it has begun. If its offsets are missing nevertheless they were lost, which
+                // no waiting mends: the consumer says so.
+                let has_begun = self.admin.watermarks(&purchases)?.iter().any(|(_, end)| *end > 0);
+                if has_begun || self.admin.committed(&group, &events)?.iter().all(Option::is_some) {
+                    return Ok(());
+                }
+                let operation = format!("reading the committed offsets of group {group} on {events}");
+                Err(kafka::Error::retry(operation, "there are none yet; `setup` commits the first"))
+            })
         })
         .await
     }
@@ -143,6 +163,7 @@ async fn item_purchased_events(args: Args) -> anyhow::Result<()> {
     let topic = args.kafka.prefixed(PurchasedItem::TOPIC);
     let projector =
         tokio::task::block_in_place(|| ItemPurchasedEvents::connect(&args.kafka, transactional_id, topic, purchases))?;
+    base.first_offsets(&args).await?;
     base.run(args, projector, events, ITEM_PURCHASED_EVENTS, CartEvent::TOPIC, StartAt::Committed).await
 }
 
@@ -191,8 +212,18 @@ async fn vendor_billing_jdbc(JdbcArgs { args, database }: JdbcArgs) -> anyhow::R
     let identity = base.identity(&args, &topic).await?;
     // One thread works, so one connection does; the second is for the moment in which the first is replaced.
     let options = PgPoolOptions::new().max_connections(2).acquire_timeout(Duration::from_secs(5));
-    let pool = wait_for("PostgreSQL", timeout, async || options.clone().connect(&database.database_url).await).await?;
-    let epoch = log_epoch(&pool, &topic, &identity).await.context("refusing to start")?;
+    let database: PgConnectOptions = database.database_url.parse().context("reading --database-url")?;
+    // An instance that is paused inside its transaction has its offsets' rows locked. When the group has given its
+    // partitions away, that must not stop whoever has them now.
+    let database =
+        database.options([("idle_in_transaction_session_timeout", format!("{}ms", args.member.session_timeout_ms))]);
+    let pool = wait_for("PostgreSQL", timeout, async || options.clone().connect_with(database.clone()).await).await?;
+    let epoch = wait_for("`projectors setup`", timeout, async || match log_epoch(&pool, &topic, &identity).await {
+        Err(another @ LogNotRecorded::Another { .. }) => Ok(Err(another)),
+        other => other.map(Ok),
+    })
+    .await?
+    .context("refusing to start")?;
     let codec = base.codec::<PurchasedItem>(&args).await?;
     probe("PostgreSQL", &base.readiness, &base.shutdown, pool.clone(), |pool| async move {
         sqlx::query("SELECT 1").execute(&pool).await.map(|_| ())

@@ -49,8 +49,11 @@ pub(crate) trait Projector {
     /// Where to go on in these partitions, if that is not for Kafka to say.
     fn start_offsets(&mut self, partitions: &[i32]) -> Result<Vec<(i32, i64)>, Error>;
 
-    /// Forgets what is in memory: something failed, or partitions went.
+    /// Forgets what is in memory: something failed, and everything is read again from where it is committed.
     fn forget(&mut self);
+
+    /// Forgets what belongs to partitions that went. The others go on where they are.
+    fn forget_partitions(&mut self, partitions: &[i32]);
 }
 
 /// One instance of one projector. For one thread.
@@ -67,6 +70,11 @@ pub(crate) struct Runner<P: Projector> {
 }
 
 const CONDITION: &str = "projector";
+
+/// Down while a partition is stopped.
+fn condition(partition: i32) -> String {
+    format!("partition {partition}")
+}
 
 impl<P: Projector> Runner<P> {
     /// Works until the shutdown. Ends early only with what nobody can mend.
@@ -155,7 +163,7 @@ impl<P: Projector> Runner<P> {
             "{record} can't be read: {error}. Its partition is stopped there. If this program is too old for it, upgrade it; \
              if it is garbage, start with --skip {record}"
         );
-        self.readiness.down(&format!("partition {partition}"), reason);
+        self.readiness.down(&condition(partition), reason);
         self.stopped.insert(partition);
         self.consumer.pause(partition)?;
         Ok(())
@@ -167,14 +175,17 @@ impl<P: Projector> Runner<P> {
                 AssignmentEvent::Assigned(partitions) => {
                     let starts = self.projector.start_offsets(&partitions)?;
                     self.seek(starts)?;
-                    for partition in partitions.iter().filter(|partition| self.stopped.contains(partition)) {
-                        self.consumer.pause(*partition)?;
-                    }
                 }
                 AssignmentEvent::Revoked(partitions) => {
                     batch.records.retain(|record| !partitions.contains(&record.partition));
                     batch.next_offsets.retain(|partition, _| !partitions.contains(partition));
-                    self.projector.forget();
+                    self.projector.forget_partitions(&partitions);
+                    for partition in partitions {
+                        // Whoever has it now has to tell; if it comes back, it is met again.
+                        if self.stopped.remove(&partition) {
+                            self.readiness.up(&condition(partition));
+                        }
+                    }
                 }
             }
         }

@@ -71,7 +71,8 @@ async fn set_up_database(args: &SetupArgs, topic: &str, found: &LogIdentity) -> 
         .execute(&pool)
         .await?;
     }
-    log_epoch(&pool, topic, found).await.map(|_| ())
+    log_epoch(&pool, topic, found).await?;
+    Ok(())
 }
 
 async fn ensure_database(options: &PgConnectOptions) -> anyhow::Result<()> {
@@ -89,22 +90,41 @@ async fn ensure_database(options: &PgConnectOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Why the database tells no epoch.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LogNotRecorded {
+    /// `setup` was not run yet.
+    #[error("topic {topic} is not recorded in this database yet: run `projectors setup`")]
+    Unknown { topic: String },
+    /// Another log than the recorded one.
+    #[error(
+        "topic {topic} is not the log that this database was built from. Recorded: {recorded:?}; found: {found:?}. If the topic \
+         was recreated on purpose and goes on where the tables end, run `projectors setup --accept-new-log`; otherwise point \
+         this projector at the right cluster or database"
+    )]
+    Another { topic: String, recorded: Box<LogIdentity>, found: Box<LogIdentity> },
+    /// Recorded by something else than a `setup`.
+    #[error("topic {topic} is recorded with epoch {epoch}, which is none")]
+    NoEpoch { topic: String, epoch: i32 },
+    /// PostgreSQL failed; also where the table is not made yet.
+    #[error("reading the recorded log failed; `projectors setup` makes its table")]
+    Sql(#[source] sqlx::Error),
+}
+
 /// The epoch of the log that the database was built from, if that is this one.
-pub(crate) async fn log_epoch(pool: &PgPool, topic: &str, found: &LogIdentity) -> anyhow::Result<LogEpoch> {
+pub(crate) async fn log_epoch(pool: &PgPool, topic: &str, found: &LogIdentity) -> Result<LogEpoch, LogNotRecorded> {
     let row: Option<(i32, String, String, i32)> =
         sqlx::query_as("SELECT epoch, cluster_id, topic_id, partitions FROM log_epoch WHERE topic = $1")
             .bind(topic)
             .fetch_optional(pool)
             .await
-            .context("reading the recorded log")?;
-    let (epoch, cluster_id, topic_id, partitions) =
-        row.with_context(|| format!("topic {topic} is not recorded in this database yet: run `projectors setup`"))?;
+            .map_err(LogNotRecorded::Sql)?;
+    let topic = topic.to_owned();
+    let Some((epoch, cluster_id, topic_id, partitions)) = row else { return Err(LogNotRecorded::Unknown { topic }) };
     let recorded = LogIdentity { cluster_id, topic_id, partitions };
-    ensure!(
-        recorded == *found,
-        "topic {topic} is not the log that this database was built from. Recorded: {recorded:?}; found: {found:?}. If the topic \
-         was recreated on purpose and goes on where the tables end, run `projectors setup --accept-new-log`; otherwise point \
-         this projector at the right cluster or database"
-    );
-    LogEpoch::new(epoch).with_context(|| format!("{epoch} is no log epoch"))
+    if recorded != *found {
+        let (recorded, found) = (Box::new(recorded), Box::new(found.clone()));
+        return Err(LogNotRecorded::Another { topic, recorded, found });
+    }
+    LogEpoch::new(epoch).ok_or(LogNotRecorded::NoEpoch { topic, epoch })
 }

@@ -142,4 +142,9 @@ impl<T: Table> Projector for Totals<T> {
     fn forget(&mut self) {
         self.rows.clear();
     }
+
+    // Rows don't tell which partition they are of, and reading one again is cheap.
+    fn forget_partitions(&mut self, _: &[i32]) {
+        self.rows.clear();
+    }
 }

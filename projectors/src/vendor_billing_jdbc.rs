@@ -145,4 +145,6 @@ impl Projector for VendorBillingJdbc {
 
     // What the database said is asked for again whenever a partition comes or something fails.
     fn forget(&mut self) {}
+
+    fn forget_partitions(&mut self, _: &[i32]) {}
 }

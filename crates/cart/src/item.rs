@@ -147,16 +147,22 @@ impl FromStr for Price {
     /// Reads plain digits with at most one point, exactly; an exponent is allowed as JSON numbers may have one.
     fn from_str(text: &str) -> Result<Self, InvalidItem> {
         let not_decimal = || InvalidItem::PriceNotDecimal { text: text.chars().take(40).collect() };
+        let mantissa = text.split(['e', 'E']).next().unwrap_or(text);
+        // The parser passes underscores over.
+        if mantissa.contains('_') {
+            return Err(not_decimal());
+        }
         // `from_str_exact` refuses what it would have to round; more than 28 digits are beyond any price.
-        let decimal = if text.contains(['e', 'E']) {
-            Decimal::from_scientific(text).map_err(|_| not_decimal())?
-        } else {
-            match Decimal::from_str_exact(text) {
-                Ok(decimal) => decimal,
-                Err(rust_decimal::Error::Underflow) => return Err(InvalidItem::PriceTooPrecise),
-                Err(rust_decimal::Error::ExceedsMaximumPossibleValue) => return Err(InvalidItem::PriceTooLarge),
-                Err(_) => return Err(not_decimal()),
+        let decimal = match Decimal::from_str_exact(mantissa) {
+            // This would round a mantissa that is too long, which this one is not.
+            Ok(_) if mantissa.len() < text.len() => Decimal::from_scientific(text).map_err(|_| not_decimal())?,
+            Ok(decimal) => decimal,
+            Err(rust_decimal::Error::Underflow) => return Err(InvalidItem::PriceTooPrecise),
+            // Digits alone are wrong only by being too many.
+            Err(_) if !mantissa.is_empty() && mantissa.bytes().all(|byte| byte.is_ascii_digit()) => {
+                return Err(InvalidItem::PriceTooLarge);
             }
+            Err(_) => return Err(not_decimal()),
         };
         Self::try_from(decimal)
     }

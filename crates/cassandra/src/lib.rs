@@ -1,9 +1,11 @@
-//! Cassandra as this project uses it: connecting, the keyspace, and which logs its positions belong to.
+//! Cassandra as this project uses it: connecting, the keyspace, decimals, and which logs its positions belong to.
 
 mod args;
+mod decimal;
 mod error;
 mod log;
 
 pub use args::{CassandraArgs, check, connect, ensure_keyspace};
+pub use decimal::{decimal_from_cql, decimal_to_cql};
 pub use error::Error;
 pub use log::{LogNotRecorded, accept_new_log, ensure_log, log_epoch};

@@ -47,6 +47,7 @@ struct Statements {
     snapshot: PreparedStatement,
     newest: PreparedStatement,
     after: PreparedStatement,
+    page: PreparedStatement,
     range: PreparedStatement,
     insert: PreparedStatement,
     insert_snapshot: PreparedStatement,
@@ -89,6 +90,12 @@ impl Journal {
                 &session,
                 "SELECT sequence_number, position, command_id, event FROM cart_journal \
                  WHERE cart_id = ? AND sequence_number > ? ORDER BY sequence_number ASC",
+            )
+            .await?,
+            page: prepare(
+                &session,
+                "SELECT sequence_number, position, command_id, event FROM cart_journal \
+                 WHERE cart_id = ? AND sequence_number > ? ORDER BY sequence_number ASC LIMIT ?",
             )
             .await?,
             range: prepare(

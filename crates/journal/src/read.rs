@@ -1,6 +1,6 @@
 //! Loading a cart, and reading its history.
 
-use cart::{Aggregate, CartEvent, CartId, Position, RememberedCommand};
+use cart::{Aggregate, CartEvent, CartId, Position, RememberedCommand, SequenceNumber};
 use futures::{TryStreamExt as _, try_join};
 use kafka::{Codec, DecodeError};
 use scylla::statement::prepared::PreparedStatement;
@@ -75,6 +75,14 @@ impl Journal {
         };
         entries.retain(|entry| entry.position >= position);
         Ok(entries)
+    }
+
+    /// What comes after an event of a cart's journal, oldest first: at most `len_max` entries, however many there are.
+    ///
+    /// # Errors
+    /// As [`Journal::load`].
+    pub async fn page(&self, cart_id: CartId, after: SequenceNumber, len_max: i32) -> Result<Vec<Entry>, Error> {
+        self.entries(&self.statements.page, (cart_id.as_uuid(), after.get(), len_max)).await
     }
 
     /// The events that an accepted command made.

@@ -104,6 +104,23 @@ impl Admin {
         Ok(())
     }
 
+    /// Removes consumer groups with their offsets; they must have no members. One that is not there is fine. For tests.
+    ///
+    /// # Errors
+    /// When the brokers are away or refuse.
+    pub async fn remove_groups(&self, names: &[&str]) -> Result<(), Error> {
+        let options = AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT));
+        let operation = |group: &str| format!("removing group {group}");
+        let results = self.client.delete_groups(names, &options).await;
+        for result in results.map_err(|error| Error::kafka(operation(&names.join(", ")), error))? {
+            match result {
+                Ok(_) | Err((_, RDKafkaErrorCode::GroupIdNotFound)) => {}
+                Err((group, code)) => return Err(Error::retry(operation(&group), code)),
+            }
+        }
+        Ok(())
+    }
+
     /// Whether the brokers answer.
     ///
     /// # Errors
@@ -244,5 +261,25 @@ impl Admin {
             Err(_) if !missing(&committed(offsets)?) => Ok(()),
             Err(error) => Err(Error::kafka(operation(), error)),
         }
+    }
+
+    /// Commits the first offset of those partitions of `topic` in which a group without members has none: for a log
+    /// that takes another one's place, or has got more partitions. Offsets that were carried over stay.
+    ///
+    /// # Errors
+    /// When the brokers are away, or the group has members: they must end first.
+    pub fn start_new_log(&self, group: &str, topic: &str) -> Result<(), Error> {
+        let operation = || format!("setting the first offsets of group {group} on the new {topic}");
+        let failed = |error| Error::kafka(operation(), error);
+        let mut offsets = TopicPartitionList::new();
+        let known = self.committed(group, topic)?.into_iter().zip(self.watermarks(topic)?);
+        for (partition, (_, (start, _))) in (0..).zip(known).filter(|(_, (committed, _))| committed.is_none()) {
+            offsets.add_partition_offset(topic, partition, Offset::Offset(start)).map_err(failed)?;
+        }
+        if offsets.count() == 0 {
+            return Ok(());
+        }
+        let consumer: BaseConsumer = self.args.client().set("group.id", group).create().map_err(failed)?;
+        consumer.commit(&offsets, CommitMode::Sync).map_err(failed)
     }
 }

@@ -6,7 +6,9 @@ use std::marker::PhantomData;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use apache_avro::Schema;
+use apache_avro::error::Details;
 use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::schema::SchemaKind;
 use apache_avro::writer::datum::GenericDatumWriter;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -138,7 +140,7 @@ impl<T: Serialize + DeserializeOwned> Codec<T> {
             None => return Err(DecodeError::NotLearnt { id }),
         };
         let value =
-            reader.read_deser(&mut datum).map_err(|error| DecodeError::Malformed { id, reason: error.to_string() })?;
+            reader.read_deser(&mut datum).map_err(|error| DecodeError::Malformed { id, reason: reason(error) })?;
         match datum.len() {
             0 => Ok(value),
             len => Err(DecodeError::TrailingBytes { len }),
@@ -160,6 +162,16 @@ impl<T: Serialize + DeserializeOwned> Codec<T> {
         readers.insert(id, reader);
         Ok(())
     }
+}
+
+/// What the decoder says, without the whole schema that it would tell: this becomes a log line and a header.
+fn reason(error: apache_avro::Error) -> String {
+    let details = error.into_details();
+    if let Details::DeserializeSchemaAware { value, schema, .. } = &details {
+        let name = schema.name().map_or_else(|| format!("{:?}", SchemaKind::from(schema)), ToString::to_string);
+        return format!("{value}, found {name}");
+    }
+    details.to_string()
 }
 
 fn reader(schema: &'static Schema) -> Result<GenericDatumReader<'static>, apache_avro::Error> {

@@ -1,11 +1,11 @@
 //! Consuming in a group: what was read, and what this member owns.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata};
-use rdkafka::error::KafkaError;
-use rdkafka::message::BorrowedMessage;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
@@ -13,6 +13,13 @@ use crate::{Error, KafkaArgs};
 
 /// Bounds requests to the brokers about offsets. Longer than a transaction may stay open, which they wait for.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long ago a record was sent, by its producer's clock; zero when that is ahead of ours.
+#[must_use]
+pub fn age_of(message: &BorrowedMessage<'_>) -> Option<Duration> {
+    let sent_at = u64::try_from(message.timestamp().to_millis()?).ok()?;
+    Some(SystemTime::now().duration_since(UNIX_EPOCH + Duration::from_millis(sent_at)).unwrap_or_default())
+}
 
 /// Where a member starts in a partition that it gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,7 +141,11 @@ impl GroupConsumer {
     /// # Errors
     /// As librdkafka reports them; [`crate::Recovery::Retry`] ones mend themselves, poll again.
     pub fn poll(&self, timeout: Duration) -> Result<Option<BorrowedMessage<'_>>, Error> {
-        self.consumer.poll(timeout).transpose().map_err(|error| Error::kafka(format!("reading {}", self.topic), error))
+        self.consumer.poll(timeout).transpose().map_err(|error| {
+            let is_lost = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset);
+            let hint = if is_lost { " at the group's committed offsets (lost? `setup` says what to do)" } else { "" };
+            Error::kafka(format!("reading {}{hint}", self.topic), error)
+        })
     }
 
     /// What came and went since the last call. Ask after every [`GroupConsumer::poll`].

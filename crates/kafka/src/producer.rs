@@ -74,12 +74,12 @@ impl Producer {
         Ok(Self { producer, topic: topic.to_owned() })
     }
 
-    /// Hands a record over and returns at once; the future tells when it is in the log.
+    /// Hands a record over and returns at once; the future tells when it is in the log, and its offset there.
     ///
     /// # Errors
     /// At once when the queue is full (nothing was sent); from the future when delivery failed, in which case the
     /// record may still be in the log.
-    pub fn send(&self, record: &Record) -> Result<impl Future<Output = Result<(), Error>> + Send + use<>, Error> {
+    pub fn send(&self, record: &Record) -> Result<impl Future<Output = Result<i64, Error>> + Send + use<>, Error> {
         let mut message = FutureRecord::<[u8], [u8]>::to(&self.topic);
         message.partition = record.partition;
         message.key = record.key.as_deref();
@@ -89,7 +89,7 @@ impl Producer {
         match self.producer.send_result(message) {
             Ok(delivery) => Ok(async move {
                 match delivery.await {
-                    Ok(Ok(_)) => Ok(()),
+                    Ok(Ok(delivery)) => Ok(delivery.offset),
                     Ok(Err((error, _))) => Err(Error::kafka(format!("producing to {topic}"), error)),
                     Err(_) => Err(Error::retry(format!("producing to {topic}"), "the producer was closed")),
                 }

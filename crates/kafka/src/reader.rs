@@ -3,18 +3,32 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use crate::{Error, KafkaArgs};
+
+/// For consumers that are told where a partition ends, which librdkafka takes for an error.
+pub(crate) struct ToTheEnd;
+
+impl ClientContext for ToTheEnd {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            // The call that meets it tells it too; this says why.
+            tracing::warn!(%error, reason, "reading a topic");
+        }
+    }
+}
+
+impl ConsumerContext for ToTheEnd {}
 
 /// Reads the committed records of a topic's partitions up to their ends. For one thread; its calls block.
 ///
 /// The end is where an open transaction begins, if there is one: what is behind it is not settled yet.
 pub struct TopicReader {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<ToTheEnd>,
     topic: String,
     unfinished: BTreeSet<i32>,
 }
@@ -94,7 +108,7 @@ impl TopicReader {
     }
 }
 
-fn consumer(args: &KafkaArgs, topic: &str) -> Result<BaseConsumer, Error> {
+fn consumer(args: &KafkaArgs, topic: &str) -> Result<BaseConsumer<ToTheEnd>, Error> {
     args.client()
         // librdkafka wants a name here; nothing is ever committed under it.
         .set("group.id", format!("{topic}-reader"))
@@ -107,6 +121,6 @@ fn consumer(args: &KafkaArgs, topic: &str) -> Result<BaseConsumer, Error> {
         .set("fetch.queue.backoff.ms", "10")
         // An offset that is not there any more is an error, not a silent start elsewhere.
         .set("auto.offset.reset", "error")
-        .create()
+        .create_with_context(ToTheEnd)
         .map_err(|error| Error::kafka(format!("starting to read {topic}"), error))
 }

@@ -126,12 +126,11 @@ impl Transaction<'_> {
         }
     }
 
-    /// Adds the consumed offsets and commits.
+    /// Waits until the brokers have all records. [`Transaction::commit`] does so too.
     ///
     /// # Errors
-    /// Whatever it is, the outcome may be open: replace the producer (which settles it) and go back to what is
-    /// committed then. [`crate::Recovery::AbortTransaction`] is normal when a rebalance came between.
-    pub fn commit(self, offsets: &TopicPartitionList, group: &ConsumerGroupMetadata) -> Result<(), Error> {
+    /// When one could not be delivered.
+    pub fn deliver(&self) -> Result<(), Error> {
         // The wrapper's own flush waits in steps of 100 ms while anything is in flight.
         while self.producer.in_flight_count() > 0 {
             if Instant::now() > self.deadline {
@@ -139,10 +138,19 @@ impl Transaction<'_> {
             }
             self.work();
         }
-        let undelivered = self.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(error) = undelivered {
-            return Err(Error::kafka("delivering a transaction's records", error));
+        match self.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(error) => Err(Error::kafka("delivering a transaction's records", error)),
+            None => Ok(()),
         }
+    }
+
+    /// Adds the consumed offsets and commits.
+    ///
+    /// # Errors
+    /// Whatever it is, the outcome may be open: replace the producer (which settles it) and go back to what is
+    /// committed then. [`crate::Recovery::AbortTransaction`] is normal when a rebalance came between.
+    pub fn commit(self, offsets: &TopicPartitionList, group: &ConsumerGroupMetadata) -> Result<(), Error> {
+        self.deliver()?;
         self.until_deadline("sending the offsets to a transaction", |timeout| {
             self.producer.send_offsets_to_transaction(offsets, group, timeout)
         })?;

@@ -23,6 +23,7 @@ pub use expected::read as read_expected;
 pub use report::{Report, Sums, Unanswered, Verdict};
 pub use rest::{ConsumerLag, Lag, NotAtRest, wait as wait_for_rest};
 pub use sent::read as read_sent;
+pub use stores::{cassandra as read_cassandra, postgres as read_postgres};
 
 use crate::totals::{Labels, Totals};
 

@@ -77,7 +77,10 @@ fn decode(
 }
 
 /// Cassandra's two tables. Its purchases are not counted there.
-pub(super) async fn cassandra(session: &Session) -> anyhow::Result<Totals> {
+///
+/// # Errors
+/// When Cassandra is away, or a row lacks something.
+pub async fn cassandra(session: &Session) -> anyhow::Result<Totals> {
     let months = cassandra_months(session).await.context("reading table balance_by_vendor")?;
     let days = cassandra_days(session).await.context("reading table item_quantity_by_day")?;
     Ok(Totals { months, days, purchases: None })
@@ -114,7 +117,10 @@ async fn cassandra_days(session: &Session) -> anyhow::Result<HashMap<DayKey, Sol
 }
 
 /// PostgreSQL's table.
-pub(super) async fn postgres(database: &PgPool) -> anyhow::Result<Totals> {
+///
+/// # Errors
+/// When PostgreSQL is away.
+pub async fn postgres(database: &PgPool) -> anyhow::Result<Totals> {
     let months = sqlx::query_as("SELECT vendor_id, year, month, balance FROM vendor_billing")
         .fetch(database)
         .map_ok(|(vendor, year, month, balance)| (MonthKey { vendor, year, month }, balance))

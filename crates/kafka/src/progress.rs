@@ -1,0 +1,146 @@
+//! How far a consumer group is in a topic, asked again and again.
+//!
+//! A group has done with a partition up to some offset when nothing that it gets to see is left before it. Its committed
+//! offset alone does not tell: the topics are written by transactions, whose markers take offsets too, and a group
+//! commits what comes behind its last record. So at the end of an idle partition it stays below the end for ever.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::reader::ToTheEnd;
+use crate::{Error, KafkaArgs};
+
+/// A broker answers each of these questions in milliseconds.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Asks about one group on one topic, over connections that stay. For one thread; its calls block.
+pub struct GroupProgress {
+    group: String,
+    topic: String,
+    // Two clients: what one is told as a partition's end depends on what it may read.
+    offsets: BaseConsumer,
+    records: BaseConsumer<ToTheEnd>,
+}
+
+impl std::fmt::Debug for GroupProgress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GroupProgress").field("group", &self.group).field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+impl GroupProgress {
+    /// Clients for `group` (full name) on `topic` (full name); does not wait for the brokers, and joins nothing.
+    ///
+    /// # Errors
+    /// When a setting is none.
+    pub fn new(args: &KafkaArgs, group: &str, topic: &str) -> Result<Self, Error> {
+        let failed = |error| Error::kafka(format!("starting to watch group {group} on {topic}"), error);
+        let mut config = args.client();
+        config.set("group.id", group).set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
+        // Does not wait for a transaction that is about to commit offsets: until it has, the older ones hold.
+        let offsets = config.clone().set("isolation.level", "read_uncommitted").create().map_err(failed)?;
+        let records = config
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true")
+            // The end is told when a fetch comes back empty: soon, not after the default half second.
+            .set("fetch.wait.max.ms", "5")
+            // All that is asked for is whether there is a record. A fetch brings one batch at least.
+            .set("fetch.message.max.bytes", "1")
+            // Not the default second between two fetches when one has brought enough.
+            .set("fetch.queue.backoff.ms", "1")
+            // An offset that is not there any more is an error, not a silent start elsewhere.
+            .set("auto.offset.reset", "error")
+            .create_with_context(ToTheEnd)
+            .map_err(failed)?;
+        Ok(Self { group: group.to_owned(), topic: topic.to_owned(), offsets, records })
+    }
+
+    /// The first offset of a partition, and the one behind all that was written, also by transactions that are still open.
+    ///
+    /// # Errors
+    /// When the brokers are away, or there is no such partition.
+    pub fn bounds(&self, partition: i32) -> Result<(i64, i64), Error> {
+        self.watermarks(&self.offsets, partition)
+    }
+
+    /// The offset where the first open transaction of a partition begins, or the end: before it, all is settled.
+    ///
+    /// # Errors
+    /// As [`GroupProgress::bounds`].
+    pub fn settled_end(&self, partition: i32) -> Result<i64, Error> {
+        self.watermarks(&self.records, partition).map(|(_, end)| end)
+    }
+
+    fn watermarks<C: ConsumerContext>(&self, client: &BaseConsumer<C>, partition: i32) -> Result<(i64, i64), Error> {
+        client
+            .fetch_watermarks(&self.topic, partition, REQUEST_TIMEOUT)
+            .map_err(|error| Error::kafka(format!("asking for the end of {}/{partition}", self.topic), error))
+    }
+
+    /// The offset that the group has committed in each of these partitions; none where it has committed none.
+    ///
+    /// # Errors
+    /// When the brokers are away.
+    pub fn committed(&self, partitions: impl IntoIterator<Item = i32>) -> Result<BTreeMap<i32, i64>, Error> {
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition(&self.topic, partition);
+        }
+        let committed = self.offsets.committed_offsets(list, REQUEST_TIMEOUT).map_err(|error| {
+            Error::kafka(format!("asking for the committed offsets of group {}", self.group), error)
+        })?;
+        let offset = |offset| if let Offset::Offset(offset) = offset { Some(offset) } else { None };
+        Ok(committed
+            .elements()
+            .iter()
+            .filter_map(|element| Some((element.partition(), offset(element.offset())?)))
+            .collect())
+    }
+
+    /// The first committed record at or behind each of these offsets (by partition); none where there is none before the
+    /// partition's settled end.
+    ///
+    /// # Errors
+    /// When the brokers are away or slow, or an offset is not there any more.
+    pub fn first_records(&self, starts: &BTreeMap<i32, i64>) -> Result<BTreeMap<i32, i64>, Error> {
+        let operation = || format!("looking for records of {}", self.topic);
+        let failed = |error| Error::kafka(operation(), error);
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in starts {
+            list.add_partition_offset(&self.topic, *partition, Offset::Offset(*offset)).map_err(failed)?;
+        }
+        self.records.assign(&list).map_err(failed)?;
+        let found = self.read_first(starts).map_err(|error| match error {
+            Some(error) => failed(error),
+            None => Error::retry(operation(), format!("no answer in {} s", REQUEST_TIMEOUT.as_secs())),
+        });
+        // Whatever came of it: what is assigned is fetched on and on.
+        self.records.unassign().map_err(failed)?;
+        found
+    }
+
+    /// Reads until each partition has shown a record or its end. `None` as the error: not in time.
+    fn read_first(&self, starts: &BTreeMap<i32, i64>) -> Result<BTreeMap<i32, i64>, Option<KafkaError>> {
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        let mut unknown: Vec<i32> = starts.keys().copied().collect();
+        let mut found = BTreeMap::new();
+        while !unknown.is_empty() {
+            let partition = match self.records.poll(deadline.saturating_duration_since(Instant::now())) {
+                Some(Ok(message)) => {
+                    found.entry(message.partition()).or_insert(message.offset());
+                    message.partition()
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => partition,
+                Some(Err(error)) => return Err(Some(error)),
+                None => return Err(None),
+            };
+            unknown.retain(|other| *other != partition);
+        }
+        Ok(found)
+    }
+}
