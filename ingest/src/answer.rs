@@ -10,6 +10,7 @@ use warp::reply::Response;
 
 use crate::commands::{Answer, CommandLink};
 use crate::problem::Problem;
+use crate::reads::Log;
 use crate::status::Status;
 
 /// The body of an accepted command.
@@ -145,62 +146,78 @@ impl<'a> OneOf<'a> {
 }
 
 /// The response to a command.
-pub(crate) fn of_command(answer: &Answer) -> Response {
+pub(crate) fn of_command(answer: &Answer, log: Log) -> Response {
     match answer {
         Answer::Pending(link) => pending(link),
-        Answer::Replied(CartReply { command_id, cart_id, outcome, .. }) => match done(outcome, *command_id) {
-            Ok(outcome) => {
-                let version = outcome.version();
-                let body = Accepted { command_id: *command_id, cart_id: *cart_id, outcome };
-                with_etag(warp::reply::json(&body).into_response(), version)
-            }
+        Answer::Replied(reply) => match done(&reply.outcome, reply.command_id) {
+            Ok(outcome) => accepted(reply, outcome, log),
             Err(problem) => problem.into_response(),
         },
     }
 }
 
+fn accepted(reply: &CartReply, outcome: Done<'_>, log: Log) -> Response {
+    let CartReply { command_id, cart_id, position, .. } = *reply;
+    let version = outcome.version();
+    let mut response = warp::reply::json(&Accepted { command_id, cart_id, outcome }).into_response();
+    log.give_token(&mut response, cart_id, position);
+    with_etag(response, version)
+}
+
 /// The response to a batch that was to be all or none. One of one command looks as the others do.
-pub(crate) fn of_atomic_batch(answer: &Answer) -> Response {
-    let Answer::Replied(CartReply { command_id, cart_id, outcome, .. }) = answer else { return of_command(answer) };
-    if matches!(outcome, Outcome::Batch { .. } | Outcome::Rejected { .. }) {
-        return of_command(answer);
+pub(crate) fn of_atomic_batch(answer: &Answer, log: Log) -> Response {
+    let Answer::Replied(reply) = answer else { return of_command(answer, log) };
+    if matches!(reply.outcome, Outcome::Batch { .. } | Outcome::Rejected { .. }) {
+        return of_command(answer, log);
     }
-    match done(outcome, *command_id) {
+    match done(&reply.outcome, reply.command_id) {
         Ok(one) => {
-            let version = one.version();
-            let outcome = Done::Batch { version, results: vec![OneOf::of(Ok(one))] };
-            let body = Accepted { command_id: *command_id, cart_id: *cart_id, outcome };
-            with_etag(warp::reply::json(&body).into_response(), version)
+            let outcome = Done::Batch { version: one.version(), results: vec![OneOf::of(Ok(one))] };
+            accepted(reply, outcome, log)
         }
         Err(problem) => problem.into_response(),
     }
 }
 
 /// The response to several commands, each on its own: 200, whatever has become of each.
-pub(crate) fn of_several(cart_id: CartId, answers: &[Result<Answer, Problem>]) -> Response {
+pub(crate) fn of_several(cart_id: CartId, answers: &[Result<Answer, Problem>], log: Log) -> Response {
     let results = answers.iter().map(|answer| match answer {
         Ok(Answer::Replied(reply)) => OneOf::of(done(&reply.outcome, reply.command_id)),
         Ok(Answer::Pending(link)) => OneOf::pending(link),
         Err(problem) => OneOf::of(Err(problem.clone())),
     });
     let results = results.collect();
-    warp::reply::json(&Several { cart_id, results }).into_response()
+    let mut response = warp::reply::json(&Several { cart_id, results }).into_response();
+    // They are in the log in this order, in one partition: who reads after the last one reads after all.
+    let last = answers.iter().rev().find_map(|answer| match answer {
+        Ok(Answer::Replied(reply)) if !matches!(reply.outcome, Outcome::Rejected { .. }) => Some(reply.position),
+        Ok(Answer::Replied(_) | Answer::Pending(_)) | Err(_) => None,
+    });
+    if let Some(position) = last {
+        log.give_token(&mut response, cart_id, position);
+    }
+    response
 }
 
 /// The response to the question what has become of a command.
-pub(crate) fn of_status(cart_id: CartId, command_id: CommandId, status: &Status) -> Response {
+pub(crate) fn of_status(cart_id: CartId, command_id: CommandId, status: &Status, log: Log) -> Response {
     let body = match status {
         Status::Pending => CommandStatus { command_id, cart_id, status: "pending", outcome: None, problem: None },
-        Status::Settled(outcome) => match done(outcome, command_id) {
+        Status::Settled(outcome, _) => match done(outcome, command_id) {
             Ok(done) => CommandStatus { command_id, cart_id, status: "accepted", outcome: Some(done), problem: None },
             Err(problem) => {
                 CommandStatus { command_id, cart_id, status: "rejected", outcome: None, problem: Some(problem) }
             }
         },
     };
+    let is_accepted = body.outcome.is_some();
     let mut response = warp::reply::json(&body).into_response();
-    if matches!(status, Status::Pending) {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    match status {
+        Status::Pending => {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        Status::Settled(_, position) if is_accepted => log.give_token(&mut response, cart_id, *position),
+        Status::Settled(..) => {}
     }
     response
 }

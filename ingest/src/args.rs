@@ -44,6 +44,10 @@ pub struct Args {
     #[arg(long, env, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub(crate) reply_timeout_ms: u64,
 
+    /// How long a read with Read-After waits for its table before it is answered with 504
+    #[arg(long, env, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub(crate) read_after_timeout_ms: u64,
+
     /// Take a command's time from the header Command-Time: for imports and replays, never for the public
     #[arg(long, env)]
     pub(crate) allow_client_time: bool,

@@ -51,7 +51,7 @@ impl std::fmt::Display for CommandLink {
 /// A command that was handed to the log's producer. What is submitted in some order comes into the log in that order.
 pub(crate) struct Submitted {
     link: CommandLink,
-    delivery: Pin<Box<dyn Future<Output = Result<(), kafka::Error>> + Send>>,
+    delivery: Pin<Box<dyn Future<Output = Result<i64, kafka::Error>> + Send>>,
     waiter: Option<Waiter>,
     patience: Duration,
     _permit: OwnedSemaphorePermit,
@@ -132,13 +132,18 @@ impl Submitted {
         loop {
             tokio::select! {
                 biased;
-                // It may be quicker than the log's own confirmation. An error means that nobody will send one.
+                // An error means that nobody will send one.
                 reply = async { (&mut self.waiter.as_mut()?.reply).await.ok() }, if self.waiter.is_some() => match reply {
                     Some(reply) => return Ok(Answer::Replied(reply)),
                     None => self.waiter = None,
                 },
                 delivered = &mut self.delivery, if !is_delivered => match delivered {
-                    Ok(()) => is_delivered = true,
+                    Ok(offset) => {
+                        is_delivered = true;
+                        if let Some(waiter) = &self.waiter {
+                            waiter.delivered(offset);
+                        }
+                    }
                     Err(error) => {
                         let error = format!("{:#}", anyhow::Error::new(error));
                         tracing::warn!(command_id = %link.command_id, error, "not confirmed by the log");

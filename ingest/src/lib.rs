@@ -6,6 +6,7 @@
 //! response ◀───┴── answer ◀── replies ◀──────┴─────── cart-replies
 //! GET /cart ─▶ journal (Cassandra)
 //! GET .../commands/{commandId} ─▶ status ─▶ cart-commands, journal
+//! GET .../events, /vendors/... ─▶ reads ─▶ journal, read tables (Cassandra)
 //! ```
 //!
 //! What holds:
@@ -21,6 +22,7 @@ mod args;
 mod commands;
 mod headers;
 mod problem;
+mod reads;
 mod replies;
 mod request;
 mod routes;

@@ -114,6 +114,17 @@ impl Problem {
         Self { command_id: Some(command_id), ..problem }
     }
 
+    /// The read is right, but too early.
+    pub(crate) fn read_table_behind(stage: &str, records: i64) -> Self {
+        let detail = format!(
+            "what was asked for does not include that command yet: {stage} is at most {records} {} behind; ask again soon, \
+             or without Read-After",
+            if records == 1 { "record" } else { "records" }
+        );
+        let title = "The read table does not include the command yet";
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "read-table-behind", title, detail)
+    }
+
     /// Says which part of the request it is about.
     pub(crate) fn within(self, part: impl std::fmt::Display) -> Self {
         Self { detail: format!("{part}: {}", self.detail), ..self }

@@ -33,8 +33,33 @@ struct Inner {
     next: AtomicUsize,
 }
 
-/// Who waits: a ticket, to be found by, and the way back.
-type Waiting = (usize, oneshot::Sender<CartReply>);
+/// Who waits. Under an idempotency key a command may stand in the log several times, with an outcome each: what was
+/// refused first may be accepted now. The reply to whoever waits is the one to the place where its own command stands.
+#[derive(Debug)]
+struct Waiting {
+    /// To be found by.
+    ticket: usize,
+    /// The command's offset, once the log has confirmed it.
+    offset: Option<i64>,
+    /// What came before that, which takes the log milliseconds: one of them may be the one.
+    early: Vec<CartReply>,
+    sender: oneshot::Sender<CartReply>,
+}
+
+impl Waiting {
+    /// Whether this is the reply that is waited for. One that may be is kept.
+    fn takes(&mut self, reply: &CartReply) -> bool {
+        if self.offset.is_none() {
+            self.early.push(reply.clone());
+        }
+        self.offset == Some(reply.position.offset())
+    }
+
+    fn answer(self, reply: CartReply) {
+        // An error means that it has just stopped waiting.
+        drop(self.sender.send(reply));
+    }
+}
 
 /// Waits for one command's reply; stops waiting when it is dropped.
 #[derive(Debug)]
@@ -57,19 +82,20 @@ impl Waiters {
         };
         let (sender, reply) = oneshot::channel();
         let mut waiting = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.entry(command_id).or_default().push((ticket, sender));
+        let one = Waiting { ticket, offset: None, early: Vec::new(), sender };
+        waiting.entry(command_id).or_default().push(one);
         Some(Waiter { command_id, ticket, waiters: self.clone(), reply, partition })
     }
 
-    /// Answers all who wait for this command. A reply that nobody waits for is a duplicate, or late.
+    /// Answers all who wait for this. A reply that nobody waits for is a duplicate, or late.
     fn complete(&self, reply: &CartReply) {
-        let senders = {
+        let answered: Vec<_> = {
             let mut waiting = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            waiting.remove(&reply.command_id).unwrap_or_default()
+            let all = waiting.get_mut(&reply.command_id);
+            all.map(|all| all.extract_if(.., |one| one.takes(reply)).collect()).unwrap_or_default()
         };
-        for (_, sender) in senders {
-            // An error means that it has just stopped waiting.
-            drop(sender.send(reply.clone()));
+        for one in answered {
+            one.answer(reply.clone());
         }
     }
 
@@ -80,12 +106,26 @@ impl Waiters {
     }
 }
 
+impl Waiter {
+    /// The command is in the log, there. Its reply may have come already.
+    pub(crate) fn delivered(&self, offset: i64) {
+        let mut waiting = self.waiters.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(all) = waiting.get_mut(&self.command_id) else { return };
+        let Some(index) = all.iter().position(|one| one.ticket == self.ticket) else { return };
+        all[index].offset = Some(offset);
+        let early = std::mem::take(&mut all[index].early);
+        if let Some(reply) = early.into_iter().find(|reply| reply.position.offset() == offset) {
+            all.swap_remove(index).answer(reply);
+        }
+    }
+}
+
 impl Drop for Waiter {
     fn drop(&mut self) {
         let mut waiting = self.waiters.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(senders) = waiting.get_mut(&self.command_id) {
-            senders.retain(|(ticket, _)| *ticket != self.ticket);
-            if senders.is_empty() {
+        if let Some(all) = waiting.get_mut(&self.command_id) {
+            all.retain(|one| one.ticket != self.ticket);
+            if all.is_empty() {
                 waiting.remove(&self.command_id);
             }
         }
@@ -103,7 +143,10 @@ pub(crate) fn read(
 ) {
     while !shutdown.is_requested() {
         let reply = match consumer.poll(POLL) {
-            Ok(message) => message.and_then(|message| decode(codec, runtime, message.payload().unwrap_or_default())),
+            Ok(message) => message.and_then(|message| {
+                metrics::histogram!("ingest_reply_wait_seconds").record(kafka::age_of(&message).unwrap_or_default());
+                decode(codec, runtime, message.payload().unwrap_or_default())
+            }),
             Err(error) => {
                 tracing::debug!(error = format!("{:#}", anyhow::Error::new(error)), "reading replies");
                 None
@@ -146,6 +189,13 @@ fn decode(codec: &Codec<CartReply>, runtime: &Handle, bytes: &[u8]) -> Option<Ca
 mod tests {
     use super::*;
 
+    fn reply(command_id: CommandId, offset: i64) -> CartReply {
+        let rejection = cart::Rejection::EmptyCartCheckout;
+        let outcome = cart::Outcome::Rejected { rejection, index: None };
+        let position = cart::Position::new(cart::LogEpoch::FIRST, offset);
+        CartReply { command_id, cart_id: uuid::Uuid::nil().into(), position, outcome }
+    }
+
     #[test]
     fn everybody_who_waits_is_answered_once_and_nobody_is_forgotten() {
         let waiters = Waiters::default();
@@ -156,15 +206,30 @@ mod tests {
         let gone = waiters.register(command_id).unwrap();
         assert_eq!(first.partition, 7);
         drop(gone);
-        let rejection = cart::Rejection::EmptyCartCheckout;
-        let outcome = cart::Outcome::Rejected { rejection, index: None };
-        let cart_id = uuid::Uuid::nil().into();
-        let reply = CartReply { command_id, cart_id, position: cart::Position::NONE, outcome };
-        waiters.complete(&reply);
-        waiters.complete(&reply);
-        assert_eq!(first.reply.try_recv().unwrap(), reply);
-        assert_eq!(second.reply.try_recv().unwrap(), reply);
+        // The first is confirmed before its reply comes, the second after it.
+        first.delivered(10);
+        for offset in [10, 10, 11, 12] {
+            waiters.complete(&reply(command_id, offset));
+        }
+        assert_eq!(first.reply.try_recv().unwrap(), reply(command_id, 10));
+        assert!(second.reply.try_recv().is_err(), "which of them it is can't be told yet");
+        second.delivered(11);
+        assert_eq!(second.reply.try_recv().unwrap(), reply(command_id, 11));
         drop((first, second));
         assert!(waiters.inner.waiting.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_became_of_an_earlier_one_under_the_same_key_is_passed_over() {
+        let waiters = Waiters::default();
+        waiters.own(|owned| owned.push(7));
+        let command_id = CommandId::from(uuid::Uuid::from_u128(1));
+        let mut waiter = waiters.register(command_id).unwrap();
+        waiters.complete(&reply(command_id, 3));
+        waiter.delivered(5);
+        waiters.complete(&reply(command_id, 4));
+        assert!(waiter.reply.try_recv().is_err());
+        waiters.complete(&reply(command_id, 5));
+        assert_eq!(waiter.reply.try_recv().unwrap(), reply(command_id, 5));
     }
 }

@@ -1,9 +1,12 @@
 //! From a request's body and path to a command: shapes and ranges, no rules.
 
+use std::marker::PhantomData;
 use std::num::NonZeroI32;
 
 use cart::{Command, CommandId, ItemName, Price, ProductId};
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 use warp::http::{HeaderMap, header};
@@ -12,6 +15,29 @@ use crate::problem::Problem;
 
 /// The most commands of a batch: what is bought in one go, and far below what one Cassandra batch takes.
 pub(crate) const BATCH_LEN_MAX: usize = 100;
+
+/// A JSON object: by itself, serde takes the array of its fields' values as well.
+struct Object<T>(T);
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData)).map(Self)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<T, M::Error> {
+        T::deserialize(MapAccessDeserializer::new(map))
+    }
+}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -48,21 +74,31 @@ struct BatchBody<'a> {
 
 /// As the other bodies, under the command's name; what their paths say is in the body here.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 enum BatchedCommand<'a> {
     #[serde(borrow)]
-    Add(AddItemBody<'a>),
-    #[serde(rename_all = "camelCase")]
-    Remove {
-        product_id: String,
-    },
-    #[serde(rename_all = "camelCase")]
-    Adjust {
-        product_id: String,
-        adjust_by: i64,
-    },
-    Checkout {},
+    Add(Object<AddItemBody<'a>>),
+    Remove(Object<BatchedRemove>),
+    Adjust(Object<BatchedAdjust>),
+    Checkout(Object<BatchedCheckout>),
 }
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct BatchedRemove {
+    product_id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct BatchedAdjust {
+    product_id: String,
+    adjust_by: i64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BatchedCheckout {}
 
 /// Several commands for one cart.
 #[derive(Debug)]
@@ -80,10 +116,10 @@ pub(crate) fn batch(headers: &HeaderMap, body: &[u8]) -> Result<Batch, Problem> 
     }
     let parse = |(index, command)| {
         let command = match command {
-            BatchedCommand::Add(body) => added(body),
-            BatchedCommand::Remove { product_id } => remove(&product_id),
-            BatchedCommand::Adjust { product_id, adjust_by } => adjusted(&product_id, adjust_by),
-            BatchedCommand::Checkout {} => Ok(Command::Checkout {}),
+            BatchedCommand::Add(Object(body)) => added(body),
+            BatchedCommand::Remove(Object(body)) => remove(&body.product_id),
+            BatchedCommand::Adjust(Object(body)) => adjusted(&body.product_id, body.adjust_by),
+            BatchedCommand::Checkout(Object(BatchedCheckout {})) => Ok(Command::Checkout {}),
         };
         command.map_err(|problem| problem.within(format!("commands[{index}]")))
     };
@@ -154,7 +190,7 @@ fn json<'a, T: Deserialize<'a>>(headers: &HeaderMap, body: &'a [u8]) -> Result<T
     if essence != "application/json" && !(essence.starts_with("application/") && essence.ends_with("+json")) {
         return Err(Problem::unsupported_media_type());
     }
-    serde_json::from_slice(body).map_err(|error| {
+    serde_json::from_slice(body).map(|Object(body)| body).map_err(|error| {
         if error.is_data() {
             Problem::invalid_field(error.to_string())
         } else {
@@ -193,9 +229,24 @@ mod tests {
             assert_eq!(price(text).unwrap(), exact);
         }
         assert_eq!(price("999999999.9999").unwrap(), "999999999.9999");
-        for bad in
-            ["0.00001", "\"-1\"", "-0.01", "\"\"", "\"1,5\"", "true", "null", "1000000000", "\"NaN\"", "1e400", "1e-9"]
-        {
+        // As many digits as would be rounded to 1, were they not refused.
+        let nines = format!("0.{}", "9".repeat(40));
+        let rounded = [nines.clone(), format!("{nines}e0"), format!("\"{nines}E+0\"")];
+        let bad = [
+            "0.00001",
+            "\"-1\"",
+            "-0.01",
+            "\"\"",
+            "\"1,5\"",
+            "true",
+            "null",
+            "1000000000",
+            "\"NaN\"",
+            "1e400",
+            "1e-9",
+            "\"1_0\"",
+        ];
+        for bad in bad.into_iter().chain(rounded.iter().map(String::as_str)) {
             assert!(price(bad).is_err(), "{bad}");
         }
     }
@@ -217,6 +268,7 @@ mod tests {
         assert!(refused(r#"{"commands":[]}"#).contains("1 to 100"));
         assert!(refused(r#"{"commands":[{"pay":{}}]}"#).contains("unknown variant"));
         assert!(refused(r#"{"commands":[{"checkout":{"x":1}}]}"#).contains("unknown field"));
+        assert!(refused(&format!(r#"{{"commands":[{{"remove":["{id}"]}}]}}"#)).contains("expected an object"));
         assert!(refused(&all.replace("\"atomic\"", "\"atomical\"")).contains("unknown field"));
     }
 
@@ -227,6 +279,7 @@ mod tests {
         };
         assert!(refused("application/json", "{").contains("malformed-body"));
         assert!(refused("application/json", "{}").contains("missing field"));
+        assert!(refused("application/json", "[]").contains("expected an object"));
         assert!(refused("text/plain", &body("1")).contains("unsupported-media-type"));
         assert!(
             refused("application/json", &body("1").replace("\"quantity\":1", "\"quantity\":1,\"x\":2"))

@@ -16,6 +16,7 @@ use crate::answer;
 use crate::commands::Commands;
 use crate::headers::CommandHeaders;
 use crate::problem::Problem;
+use crate::reads::{self, Reads};
 use crate::request::{self, Batch};
 use crate::status::Lookup;
 
@@ -25,6 +26,7 @@ pub(crate) struct Api {
     pub(crate) commands: Commands,
     pub(crate) journal: Journal,
     pub(crate) lookup: Lookup,
+    pub(crate) reads: Reads,
     pub(crate) allow_client_time: bool,
     pub(crate) body_len_max: usize,
     pub(crate) body_timeout: Duration,
@@ -37,6 +39,7 @@ pub(crate) fn routes(
     metrics: Metrics,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
     let health = health_and_metrics(api.readiness.clone(), metrics);
+    let reads = reads::routes(api.reads.clone());
     let with_api = warp::any().map(move || api.clone());
     let parts = warp::method().and(warp::header::headers_cloned()).and(with_api);
     let cart = warp::path!("cart" / String).and(parts.clone()).and(warp::body::stream()).then(
@@ -93,7 +96,7 @@ pub(crate) fn routes(
         },
     );
     let of_carts = cart.or(product).unify().or(checkout).unify().or(commands).unify().or(status).unify();
-    of_carts.or(health).unify().recover(refused).unify()
+    of_carts.or(reads).unify().or(health).unify().recover(refused).unify()
 }
 
 /// What no path takes. Health and metrics reject by method, the rest of the API does not reject.
@@ -103,7 +106,7 @@ async fn refused(rejection: Rejection) -> Result<Response, Infallible> {
     Ok(problem.into_response())
 }
 
-fn respond(result: Result<Response, Problem>) -> Response {
+pub(crate) fn respond(result: Result<Response, Problem>) -> Response {
     let response = result.unwrap_or_else(Problem::into_response);
     metrics::counter!("ingest_responses_total", "status" => response.status().as_u16().to_string()).increment(1);
     response
@@ -123,7 +126,7 @@ impl Api {
         let command = headers.command(cart_id, command);
         let answer = self.commands.execute(&command, headers.trace_parent.as_deref(), headers.preference).await?;
         metrics::histogram!("ingest_command_seconds").record(started_at.elapsed());
-        Ok(answer::of_command(&answer))
+        Ok(answer::of_command(&answer, self.reads.log))
     }
 
     async fn execute_batch(
@@ -138,7 +141,8 @@ impl Api {
         let (trace_parent, preference) = (headers.trace_parent.as_deref(), headers.preference);
         if atomic {
             let command = headers.command(cart_id, Command::Batch { commands });
-            return Ok(answer::of_atomic_batch(&self.commands.execute(&command, trace_parent, preference).await?));
+            let answer = self.commands.execute(&command, trace_parent, preference).await?;
+            return Ok(answer::of_atomic_batch(&answer, self.reads.log));
         }
         if headers.expected_version.is_some() {
             let detail = "If-Match goes with one command, or with a batch that is atomic";
@@ -157,7 +161,7 @@ impl Api {
             }
         }
         let outcomes = submitted.into_iter().map(|one| async { one?.outcome().await });
-        Ok(answer::of_several(cart_id, &futures::future::join_all(outcomes).await))
+        Ok(answer::of_several(cart_id, &futures::future::join_all(outcomes).await, self.reads.log))
     }
 
     async fn status(&self, cart_id: &str, command_id: &str, query: &str) -> Result<Response, Problem> {
@@ -165,7 +169,7 @@ impl Api {
         let command_id: CommandId = request::id("commandId", command_id)?;
         let since = request::since(command_id, query)?;
         let status = self.lookup.status(cart_id, command_id, since).await?;
-        Ok(answer::of_status(cart_id, command_id, &status))
+        Ok(answer::of_status(cart_id, command_id, &status, self.reads.log))
     }
 
     async fn cart(&self, cart_id: &str) -> Result<Response, Problem> {

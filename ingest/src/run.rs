@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 
 use crate::args::{Args, Cli, Command};
 use crate::commands::Commands;
+use crate::reads::{Log, Reads};
 use crate::replies::{self, Waiters};
 use crate::routes::{Api, routes};
 use crate::server::{Limits, serve};
@@ -92,7 +93,7 @@ async fn connect(args: &Args, readiness: &Readiness, shutdown: &Shutdown) -> any
         GroupConsumer::join(kafka, &kafka.prefixed(replies::GROUP), &reply_topic, StartAt::End, SESSION_TIMEOUT)?;
     let admin = Arc::new(admin);
     probe("Kafka", readiness, shutdown, admin.clone(), |admin| async move { admin.check().await });
-    probe("Cassandra", readiness, shutdown, session, |session| async move { cassandra::check(&session).await });
+    probe("Cassandra", readiness, shutdown, session.clone(), |session| async move { cassandra::check(&session).await });
     let waiters = Waiters::default();
     {
         let (waiters, readiness, shutdown) = (waiters.clone(), readiness.clone(), shutdown.clone());
@@ -100,6 +101,9 @@ async fn connect(args: &Args, readiness: &Readiness, shutdown: &Shutdown) -> any
         let read = move || replies::read(&consumer, &reply_codec, &waiters, &runtime, &readiness, &shutdown);
         std::thread::Builder::new().name(String::from("replies")).spawn(read)?;
     }
+    let log = Log { epoch, partitions: identity.partitions };
+    let timeout = Duration::from_millis(args.read_after_timeout_ms);
+    let reads = Reads::start(kafka, admin.clone(), log, journal.clone(), session, timeout)?;
     let lookup = Lookup {
         kafka: kafka.clone(),
         topic: commands.clone(),
@@ -113,6 +117,7 @@ async fn connect(args: &Args, readiness: &Readiness, shutdown: &Shutdown) -> any
     };
     Ok(Api {
         lookup,
+        reads,
         commands: Commands {
             producer: Producer::durable(kafka, &commands)?,
             codec: command_codec,

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use crate::problem::Problem;
 
 /// The consumer group of the cart-processors, without the installation's prefix.
-const PROCESSORS: &str = "cart-processor";
+pub(crate) const PROCESSORS: &str = "cart-processor";
 
 /// Each look reads the log and asks the brokers with connections of its own.
 const LOOKS_MAX: usize = 16;
@@ -51,8 +51,8 @@ pub(crate) struct Lookup {
 pub(crate) enum Status {
     /// It has not been decided yet.
     Pending,
-    /// It has: this is what was, or would have been, replied.
-    Settled(Outcome),
+    /// It has: this is what was, or would have been, replied, and where the command stands.
+    Settled(Outcome, Position),
 }
 
 impl Lookup {
@@ -92,7 +92,7 @@ impl Lookup {
             events.push(self.journal.event(entry).await?);
         }
         if let Some(outcome) = Outcome::of(&events) {
-            return Ok(Some(Status::Settled(outcome)));
+            return Ok(Some(Status::Settled(outcome, position)));
         }
         if offset >= decided {
             return Ok(Some(Status::Pending));
@@ -106,7 +106,7 @@ impl Lookup {
         };
         let outcome =
             outcome.ok_or_else(|| anyhow::anyhow!("it was refused by rules that were others than today's"))?;
-        Ok(Some(Status::Settled(outcome)))
+        Ok(Some(Status::Settled(outcome, position)))
     }
 
     /// The cart-processors have settled everything before this offset.

@@ -1,0 +1,16 @@
+//! The HTTP interface from outside: the real `ingest` and `cart-processor`, and a plain HTTP client.
+//!
+//! * [`refusals`]: what is no command is refused for its reason, and never comes into the log; the table is in
+//!   [`refused`].
+//! * [`outcomes`]: what the rules say, and what is told of it.
+//! * [`reads`]: a GET after a 200 shows that write.
+//! * [`idempotency`]: a repeat gets the first outcome, also after crashes.
+//! * [`pending`]: no outcome in time; and whose outcome a retry is told.
+
+mod api;
+mod idempotency;
+mod outcomes;
+mod pending;
+mod reads;
+mod refusals;
+mod refused;

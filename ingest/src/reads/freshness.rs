@@ -1,0 +1,192 @@
+//! Waiting until a read table includes a command.
+//!
+//! ```text
+//! cart-commands ─▶ cart-processor ─▶ cart-events ─▶ item-purchased-events ─▶ item-purchased ─▶ vendor-billing, popular-items
+//!    partition of the cart          the same partition                      partition of the vendor
+//! ```
+//!
+//! Each stage is waited for in turn. When one has done with its part of the log, all that it made of it has been written
+//! behind it; so what is then in the next topic's partition is what the next stage has to do with. The end of that is the
+//! end of everything written, not of what is settled: a group's offsets can be seen before the markers of the very
+//! transaction that they belong to, and up to these what it wrote counts as unsettled.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use cart::contract::Contract as _;
+use cart::{CartCommand, CartEvent, PurchasedItem, VendorId};
+use kafka::{Admin, KafkaArgs, partition_of};
+use tokio::sync::{OnceCell, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+use super::token::Token;
+use super::watcher::{Seen, Target, Watcher};
+use crate::problem::Problem;
+use crate::status::PROCESSORS;
+
+// The other consumer groups, without the installation's prefix.
+const ITEM_PURCHASED_EVENTS: &str = "item-purchased-events";
+const VENDOR_BILLING: &str = "vendor-billing";
+const POPULAR_ITEMS: &str = "popular-items";
+
+/// The most reads that wait at a time. They cost memory and connections here, and the brokers nothing.
+const WAITS_MAX: usize = 1_000;
+
+/// The most pairs of partitions that are remembered; twelve partitions of each topic make 288.
+const INCLUDED_LEN_MAX: usize = 100_000;
+
+/// A read table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Table {
+    /// `balance_by_vendor`.
+    Billing,
+    /// `item_quantity_by_day`.
+    Quantities,
+}
+
+/// Knows how far the read tables are.
+#[derive(Debug)]
+pub(super) struct Freshness {
+    processors: Watcher,
+    purchases: Watcher,
+    billing: Watcher,
+    quantities: Watcher,
+    purchase_partitions: Partitions,
+    waits: Semaphore,
+    timeout: Duration,
+    /// By table, partition of the commands and partition of the purchases: all commands up to this offset are included.
+    /// For clients that read again and again with one token.
+    included: Mutex<HashMap<(Table, i32, i32), i64>>,
+}
+
+/// How many partitions the purchases have: asked for when it matters, since `projectors setup` makes the topic.
+#[derive(Debug)]
+struct Partitions {
+    admin: Arc<Admin>,
+    topic: String,
+    count: OnceCell<i32>,
+}
+
+impl Freshness {
+    /// Starts watching. Waits for nothing.
+    pub(super) fn start(kafka: &KafkaArgs, admin: Arc<Admin>, timeout: Duration) -> std::io::Result<Self> {
+        let topic = kafka.prefixed(PurchasedItem::TOPIC);
+        Ok(Self {
+            processors: Watcher::start(kafka, PROCESSORS, CartCommand::TOPIC)?,
+            purchases: Watcher::start(kafka, ITEM_PURCHASED_EVENTS, CartEvent::TOPIC)?,
+            billing: Watcher::start(kafka, VENDOR_BILLING, PurchasedItem::TOPIC)?,
+            quantities: Watcher::start(kafka, POPULAR_ITEMS, PurchasedItem::TOPIC)?,
+            purchase_partitions: Partitions { admin, topic, count: OnceCell::new() },
+            waits: Semaphore::new(WAITS_MAX),
+            timeout,
+            included: Mutex::default(),
+        })
+    }
+
+    /// Waits until what `table` says of a vendor includes a command.
+    pub(super) async fn wait(&self, token: Token, vendor_id: VendorId, table: Table) -> Result<(), Problem> {
+        let Ok(_permit) = self.waits.try_acquire() else {
+            return Err(Problem::unavailable("too many reads wait for their table; ask again soon"));
+        };
+        let started_at = Instant::now();
+        let deadline = started_at + self.timeout;
+        let partitions = self.purchase_partitions.count(deadline).await?;
+        let vendor_partition = partition_of(vendor_id.to_string().as_bytes(), partitions);
+        let place = (table, token.partition, vendor_partition);
+        if self.included().get(&place).is_some_and(|included| *included >= token.offset) {
+            return Ok(());
+        }
+        let stages = [
+            (&self.processors, token.partition, Target::Record(token.offset)),
+            (&self.purchases, token.partition, Target::Everything),
+            (self.last_stage(table), vendor_partition, Target::Everything),
+        ];
+        for (stage, partition, target) in stages {
+            match stage.wait(partition, target, deadline).await {
+                Seen::Done => {}
+                Seen::Behind(records) => return Err(Problem::read_table_behind(stage.group, records)),
+                Seen::Unknown => return Err(unknown()),
+                Seen::NoSuchRecord => {
+                    let detail = "Read-After names a command that is not in the log";
+                    return Err(Problem::invalid_header(detail));
+                }
+            }
+        }
+        metrics::histogram!("ingest_read_after_seconds").record(started_at.elapsed());
+        self.include(place, token.offset);
+        Ok(())
+    }
+
+    fn last_stage(&self, table: Table) -> &Watcher {
+        match table {
+            Table::Billing => &self.billing,
+            Table::Quantities => &self.quantities,
+        }
+    }
+
+    fn included(&self) -> std::sync::MutexGuard<'_, HashMap<(Table, i32, i32), i64>> {
+        self.included.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn include(&self, place: (Table, i32, i32), offset: i64) {
+        let mut included = self.included();
+        if included.len() >= INCLUDED_LEN_MAX {
+            included.clear();
+        }
+        let newest = included.entry(place).or_insert(offset);
+        *newest = offset.max(*newest);
+    }
+}
+
+impl Partitions {
+    async fn count(&self, deadline: Instant) -> Result<i32, Problem> {
+        let ask = async || {
+            let (admin, topic) = (self.admin.clone(), self.topic.clone());
+            Ok(tokio::task::spawn_blocking(move || admin.partitions(&topic)).await??)
+        };
+        let count = timeout_at(deadline, self.count.get_or_try_init(ask)).await;
+        let result: anyhow::Result<&i32> = count.unwrap_or_else(|late| Err(late.into()));
+        result.copied().map_err(|error| {
+            tracing::warn!(error = format!("{error:#}"), "the purchases' partitions are not known");
+            unknown()
+        })
+    }
+}
+
+fn unknown() -> Problem {
+    Problem::unavailable("how far the read tables are can't be found out at the moment")
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_read_does_not_wait_where_too_many_do_or_what_it_is_to_include_is_known_to_be_there() {
+        let kafka = KafkaArgs {
+            // Nobody is there, and nobody is asked.
+            kafka_bootstrap_servers: String::from("127.0.0.1:1"),
+            kafka_properties: Vec::new(),
+            schema_registry_url: String::new(),
+            topic_prefix: String::new(),
+        };
+        let admin = Arc::new(Admin::new(&kafka).unwrap());
+        let freshness = Freshness::start(&kafka, admin, Duration::from_millis(50)).unwrap();
+        freshness.purchase_partitions.count.set(1).unwrap();
+        freshness.include((Table::Billing, 3, 0), 20);
+        freshness.include((Table::Billing, 3, 0), 10);
+        let wait = async |offset, table| {
+            let vendor_id = "6ba7b811-9dad-11d1-80b4-00c04fd430c8".parse().unwrap();
+            let token = Token::parse(&format!("1-3-{offset}")).unwrap();
+            freshness.wait(token, vendor_id, table).await.map_err(|problem| format!("{problem:?}"))
+        };
+        assert_eq!(wait(20, Table::Billing).await, Ok(()));
+        for (offset, table) in [(21, Table::Billing), (20, Table::Quantities)] {
+            assert!(wait(offset, table).await.unwrap_err().contains("can't be found out"));
+        }
+        let _all = freshness.waits.acquire_many(WAITS_MAX.try_into().unwrap()).await.unwrap();
+        assert!(wait(20, Table::Billing).await.unwrap_err().contains("too many reads wait"));
+    }
+}
