@@ -20,6 +20,10 @@ pub struct Cli {
 pub(crate) enum Command {
     /// Makes the topics, schemas, tables and first offsets that are not there yet, and ends
     Setup(SetupArgs),
+    /// After cart-events was lost: publishes the journal to the empty topic, and ends
+    Republish(RecoveryArgs),
+    /// After the journal was lost: writes it again from cart-events, and ends
+    RestoreJournal(RecoveryArgs),
 }
 
 /// How to run.
@@ -84,4 +88,15 @@ pub(crate) struct SetupArgs {
     /// Accept that cart-commands is another log than the recorded one, which goes on where the journal ends
     #[arg(long)]
     pub(crate) accept_new_log: bool,
+}
+
+/// How to recover.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RecoveryArgs {
+    #[command(flatten)]
+    pub(crate) kafka: KafkaArgs,
+    #[command(flatten)]
+    pub(crate) cassandra: CassandraArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
 }

@@ -15,7 +15,7 @@ pub(crate) struct History(Vec<Entry>);
 #[error(
     "cart {cart_id} has journalled command {journalled} at {position}, but the log has command {found} there now: the log was \
      rewritten under us (a restored broker, an unclean leader election). The partition stops, since nobody can tell which \
-     of its commands were decided. Restore the log, or accept it with `setup --accept-new-log`"
+     of its commands were decided. Restore the log, or copy what is right of it to a new topic in its place and run `setup --accept-new-log`"
 )]
 pub(crate) struct LogRewritten {
     cart_id: cart::CartId,

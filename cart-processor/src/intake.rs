@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cart::{CartCommand, LogEpoch, Position};
+use cart::{CartCommand, Command, LogEpoch, Position};
 use kafka::{BorrowedMessage, Codec, DecodeError, Header, Headers as _, Message as _, OwnedHeaders, Record};
 use tokio::runtime::Handle;
 
@@ -57,10 +57,28 @@ enum Refusal {
     NoValue,
     #[error(transparent)]
     Decode(#[from] DecodeError),
+    #[error("the batch has no commands")]
+    EmptyBatch,
     #[error("the key is not the cart id {cart_id} of the command")]
     ForeignKey { cart_id: cart::CartId },
     #[error("cart {cart_id} belongs to partition {belongs}: its producer does not partition as Java's clients do")]
     Misplaced { cart_id: cart::CartId, belongs: i32 },
+}
+
+/// Why a record can't be read now.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Kafka(#[from] kafka::Error),
+    #[error(
+        "partition {partition} is stopped at offset {offset}: upgrade this program, or stop who writes with a newer one"
+    )]
+    TooNew {
+        partition: i32,
+        offset: i64,
+        #[source]
+        source: DecodeError,
+    },
 }
 
 /// Reads records of one log.
@@ -74,8 +92,9 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// What a record is. Fails only when the registry is away while a schema is not known yet.
-    pub(crate) fn read(&self, message: &BorrowedMessage<'_>) -> Result<Intake, kafka::Error> {
+    /// What a record is. Fails when the registry is away while a schema is not known yet, or when the command is too
+    /// new for us.
+    pub(crate) fn read(&self, message: &BorrowedMessage<'_>) -> Result<Intake, Error> {
         let (partition, offset) = (message.partition(), message.offset());
         let command = match self.command(message)? {
             Ok(command) => command,
@@ -100,7 +119,7 @@ impl Reader {
         })))
     }
 
-    fn command(&self, message: &BorrowedMessage<'_>) -> Result<Result<CartCommand, Refusal>, kafka::Error> {
+    fn command(&self, message: &BorrowedMessage<'_>) -> Result<Result<CartCommand, Refusal>, Error> {
         let Some(value) = message.payload() else { return Ok(Err(Refusal::NoValue)) };
         let command = match self.commands.decode(value) {
             Err(DecodeError::NotLearnt { id }) => {
@@ -109,12 +128,18 @@ impl Reader {
             }
             result => result,
         };
+        if let Err(source @ DecodeError::Newer { .. }) = command {
+            return Err(Error::TooNew { partition: message.partition(), offset: message.offset(), source });
+        }
         Ok(command.map_err(Refusal::from).and_then(|command| self.belongs_here(message, command)))
     }
 
     // Two partitions for one cart would be two orders of its commands.
     fn belongs_here(&self, message: &BorrowedMessage<'_>, command: CartCommand) -> Result<CartCommand, Refusal> {
         let cart_id = command.cart_id;
+        if matches!(&command.command, Command::Batch { commands } if commands.is_empty()) {
+            return Err(Refusal::EmptyBatch);
+        }
         let mut text = [0; uuid_text::LEN];
         let key = uuid_text::encode(cart_id, &mut text);
         if message.key() != Some(key) {

@@ -25,20 +25,13 @@ mod outbox;
 mod partition;
 mod processor;
 mod publisher;
+mod recovery;
 mod reply;
 mod run;
 mod setup;
 
 pub use args::{Args, Cli};
 pub use run::{main, run};
-
-/// Ends the process here, as a kill would, when a test says so (feature `fail-points`); otherwise nothing.
-macro_rules! crash_point {
-    ($name:literal) => {
-        fail::fail_point!($name, |_| std::process::abort())
-    };
-}
-pub(crate) use crash_point;
 
 /// The consumer group of the processors, without the installation's prefix.
 pub const GROUP: &str = "cart-processor";

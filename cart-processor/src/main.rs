@@ -9,6 +9,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     // Reads FAILPOINTS when built with the feature `fail-points`; otherwise nothing.
-    let _fail_points = fail::FailScenario::setup();
+    let _fail_points = fail_points::start();
     cart_processor::main(cart_processor::Cli::parse()).await
 }

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 
 use crate::batch::{self, CartWork};
 use crate::history::{History, LogRewritten};
-use crate::intake::{Intake, Reader, Received};
+use crate::intake::{self, Intake, Reader, Received};
 use crate::outbox::Outbox;
 use crate::partition::Partition;
 use crate::publisher::{Parcel, Publisher};
@@ -26,6 +26,13 @@ const BUSY_POLL: Duration = Duration::from_millis(2);
 
 /// Requests to Cassandra that one worker has under way: what it answers fastest (16 in flight 4,300 rows/s, 128: 7,900).
 const CASSANDRA_CONCURRENCY: usize = 128;
+
+/// From the start of one transaction to the next: so many times what the last one took. At rest that is a few
+/// milliseconds; under load, when brokers get slow, transactions get fewer and larger.
+const COMMIT_PACE: u32 = 4;
+
+/// The longest pause that this makes: purchases are to be seen soon under load too.
+const COMMIT_PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// The pause after the first failure in a row, doubled up to the second figure.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -61,7 +68,7 @@ pub(crate) struct State {
     partitions: HashMap<i32, Partition>,
     outbox: Outbox,
     submitted_at: Option<Instant>,
-    /// Partitions whose log was rewritten. They stay stopped until somebody has looked at it.
+    /// Partitions whose log was rewritten, or is too new for us. They stay stopped until somebody has looked at it.
     stopped: HashSet<i32>,
     failures: u32,
 }
@@ -73,6 +80,8 @@ pub(crate) enum Error {
     Kafka(#[from] kafka::Error),
     #[error(transparent)]
     Journal(#[from] journal::Error),
+    #[error(transparent)]
+    TooNew(intake::Error),
     #[error("partition {partition} is stopped")]
     LogRewritten {
         partition: i32,
@@ -81,11 +90,30 @@ pub(crate) enum Error {
     },
 }
 
+impl From<intake::Error> for Error {
+    fn from(error: intake::Error) -> Self {
+        match error {
+            intake::Error::Kafka(error) => Self::Kafka(error),
+            error @ intake::Error::TooNew { .. } => Self::TooNew(error),
+        }
+    }
+}
+
 impl Error {
     fn recovery(&self) -> Recovery {
         match self {
             Self::Kafka(error) => error.recovery(),
-            Self::Journal(_) | Self::LogRewritten { .. } => Recovery::Retry,
+            Self::Journal(_) | Self::TooNew(_) | Self::LogRewritten { .. } => Recovery::Retry,
+        }
+    }
+
+    /// The partition that is to stop, if this is about one.
+    fn stops(&self) -> Option<i32> {
+        match self {
+            Self::LogRewritten { partition, .. } | Self::TooNew(intake::Error::TooNew { partition, .. }) => {
+                Some(*partition)
+            }
+            Self::Kafka(_) | Self::Journal(_) | Self::TooNew(intake::Error::Kafka(_)) => None,
         }
     }
 }
@@ -182,9 +210,9 @@ impl Worker {
         runtime.block_on(self.load(&carts))?;
         let histories = runtime.block_on(self.histories(&carts))?;
         let works = self.decide(carts, histories)?;
-        crate::crash_point!("processor-before-journal");
+        fail_points::crash_point("processor-before-journal");
         let works = runtime.block_on(self.journal_and_reply(works))?;
-        crate::crash_point!("processor-after-journal");
+        fail_points::crash_point("processor-after-journal");
         for work in works {
             self.hand_over(work);
         }
@@ -292,7 +320,8 @@ impl Worker {
                 return Ok(());
             }
         }
-        let is_due = self.state.submitted_at.is_none_or(|at| at.elapsed() >= self.settings.commit_interval);
+        let pause = self.settings.commit_interval.max((self.publisher.took() * COMMIT_PACE).min(COMMIT_PAUSE_MAX));
+        let is_due = self.state.submitted_at.is_none_or(|at| at.elapsed() >= pause);
         if !self.state.outbox.is_empty() && (is_due || is_full) {
             self.submit()?;
         }
@@ -314,8 +343,8 @@ impl Worker {
         if recovery == Recovery::Fatal {
             return Err(error);
         }
-        if let Error::LogRewritten { partition, .. } = &error {
-            self.state.stopped.insert(*partition);
+        if let Some(partition) = error.stops() {
+            self.state.stopped.insert(partition);
             self.readiness.down(&format!("partition {partition}"), anyhow::Error::new(error));
         } else if recovery == Recovery::Retry {
             self.readiness.down(&self.name, anyhow::Error::new(error));

@@ -38,8 +38,9 @@ pub(crate) struct Target {
 #[derive(Debug)]
 pub(crate) struct Publisher {
     parcels: Option<SyncSender<Parcel>>,
-    results: Receiver<Result<(), kafka::Error>>,
+    results: Receiver<Result<Duration, kafka::Error>>,
     is_busy: bool,
+    took: Duration,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -54,11 +55,16 @@ impl Publisher {
             .name(String::from("publisher"))
             .spawn(work)
             .map_err(|error| kafka::Error::fatal("starting the publisher's thread", error))?;
-        Ok(Self { parcels: Some(parcels), results, is_busy: false, thread: Some(thread) })
+        Ok(Self { parcels: Some(parcels), results, is_busy: false, took: Duration::ZERO, thread: Some(thread) })
     }
 
     pub(crate) fn is_busy(&self) -> bool {
         self.is_busy
+    }
+
+    /// How long the last transaction took.
+    pub(crate) fn took(&self) -> Duration {
+        self.took
     }
 
     /// Hands a parcel over. Only when not busy.
@@ -84,7 +90,8 @@ impl Publisher {
             Err(false) => Err(kafka::Error::fatal("publishing", "the publisher's thread has ended")),
             Ok(result) => {
                 self.is_busy = false;
-                result.map(|()| true)
+                self.took = result?;
+                Ok(true)
             }
         }
     }
@@ -104,14 +111,14 @@ fn publish_all(
     target: &Target,
     mut producer: TransactionalProducer,
     parcels: &Receiver<Parcel>,
-    results: &SyncSender<Result<(), kafka::Error>>,
+    results: &SyncSender<Result<Duration, kafka::Error>>,
     readiness: &Readiness,
     shutdown: &Shutdown,
 ) {
     let mut fenced = 0;
     while let Ok(parcel) = parcels.recv() {
         let started_at = std::time::Instant::now();
-        let mut result = publish(target, &mut producer, &parcel);
+        let mut result = publish(target, &mut producer, &parcel).map(|()| started_at.elapsed());
         metrics::histogram!("processor_transaction_seconds").record(started_at.elapsed());
         if let Err(error) = result {
             fenced = if error.is_fenced() { fenced + 1 } else { fenced };
@@ -140,12 +147,12 @@ fn publish(target: &Target, producer: &mut TransactionalProducer, parcel: &Parce
         }
     }
     transaction.deliver()?;
-    crate::crash_point!("processor-in-transaction");
+    fail_points::crash_point("processor-in-transaction");
     // A crash before this leaves the transaction open: our successor under the same id, or the broker's time-out,
     // aborts it, and the commands are read again. A crash after it leaves nothing to do. Either way committed
     // readers see each event once. Shown by crates/e2e/tests/crash.rs.
     transaction.commit(&parcel.offsets, &parcel.group)?;
-    crate::crash_point!("processor-after-commit");
+    fail_points::crash_point("processor-after-commit");
     Ok(())
 }
 

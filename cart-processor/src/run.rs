@@ -1,5 +1,6 @@
 //! Putting the processor together.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,14 +19,25 @@ use crate::processor::{Settings, State, Worker};
 use crate::publisher::{Publisher, Target};
 use crate::reply::Replies;
 
-/// The program: sets up, or runs until a signal.
+/// The program: runs until a signal, or sets up or recovers and ends.
 ///
 /// # Errors
 /// What ended it early.
 pub async fn main(cli: Cli) -> anyhow::Result<()> {
-    if let Some(Command::Setup(args)) = cli.command {
-        args.log.init()?;
-        return crate::setup::setup(&args).await;
+    match cli.command {
+        None => {}
+        Some(Command::Setup(args)) => {
+            args.log.init()?;
+            return crate::setup::setup(&args).await;
+        }
+        Some(Command::Republish(args)) => {
+            args.log.init()?;
+            return crate::recovery::republish(&args).await;
+        }
+        Some(Command::RestoreJournal(args)) => {
+            args.log.init()?;
+            return crate::recovery::restore_journal(&args).await;
+        }
     }
     cli.args.log.init()?;
     let metrics = Metrics::install()?;
@@ -41,38 +53,31 @@ pub async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Re
     readiness.down("start", "connecting");
     serve_admin(&args.admin, readiness.clone(), metrics, shutdown.clone()).await?;
     let parts = connect(&args, &readiness, &shutdown).await?;
-    // Room for every worker's end: at the shutdown they end together, and one that was not told would count as a panic.
+    // Room for every worker's end: at the shutdown they end together.
     let (failed, mut failure) = tokio::sync::mpsc::channel(args.workers.into());
-    let mut threads = Vec::new();
     for number in 0..args.workers {
         let (args, parts, readiness, shutdown) = (args.clone(), parts.clone(), readiness.clone(), shutdown.clone());
         let failed = failed.clone();
         let runtime = Handle::current();
         let work = move || {
-            let result =
-                worker(&args, &parts, number, runtime, readiness, shutdown).and_then(|worker| Ok(worker.run()?));
+            let work =
+                || worker(&args, &parts, number, runtime, readiness, shutdown).and_then(|worker| Ok(worker.run()?));
+            // A panic is a failure like another: nothing of the worker is used afterwards.
+            let result = std::panic::catch_unwind(AssertUnwindSafe(work));
+            let result = result.unwrap_or_else(|_| Err(anyhow::anyhow!("worker {number} panicked")));
             // After a failure nobody listens any more; the others end with it.
             drop(failed.try_send(result));
         };
-        threads.push(std::thread::Builder::new().name(format!("worker-{number}")).spawn(work)?);
+        std::thread::Builder::new().name(format!("worker-{number}")).spawn(work)?;
     }
     drop(failed);
     readiness.up("start");
     // A worker ends by itself at the shutdown only, or when it can't go on: then the process ends, so that another
-    // one takes over. A panic closes the channel without a word.
-    let mut result = Ok(());
-    let mut ended = 0;
-    while ended < threads.len() {
-        match failure.recv().await {
-            Some(Ok(())) => ended += 1,
-            Some(Err(error)) => return Err(error),
-            None => {
-                result = Err(anyhow::anyhow!("a worker panicked"));
-                break;
-            }
-        }
+    // one takes over.
+    while let Some(result) = failure.recv().await {
+        result?;
     }
-    result
+    Ok(())
 }
 
 /// What the workers share.

@@ -1,6 +1,6 @@
 //! Making what the processor needs, where it is not there yet.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use cart::contract::{Contract, DEAD_LETTER_SETTINGS, DEAD_LETTER_TOPIC};
 use cart::{Aggregate, CartCommand, CartEvent, CartReply};
 use cassandra::LogNotRecorded;
@@ -33,18 +33,34 @@ pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
     Journal::setup(&session).await?;
     let identity = tokio::task::block_in_place(|| admin.identity(&commands))?;
     let group = kafka.prefixed(GROUP);
-    let epoch = if args.accept_new_log {
-        let recorded = cassandra::log_epoch(&session, &commands, &identity).await;
-        if matches!(recorded, Err(LogNotRecorded::Another { .. })) {
-            // What was committed went with the old log. Done before the new one is written down: if we die in between, it
-            // is still to be accepted.
-            tokio::task::block_in_place(|| admin.start_new_log(&group, &commands)).context("setting up the group")?;
+    cassandra::create_log_table(&session).await?;
+    let is_another = match cassandra::log_epoch(&session, &commands, &identity).await {
+        Ok(_) => false,
+        Err(LogNotRecorded::Unknown { .. }) => {
+            let committed = tokio::task::block_in_place(|| admin.committed(&group, &commands))?;
+            ensure!(
+                committed.iter().flatten().all(|offset| *offset == 0),
+                "group {group} has decided commands of {commands}, but keyspace {} has no journal of it. If the journal was \
+                 lost, run `restore-journal` first; otherwise point this service at the right keyspace",
+                cassandra.cassandra_keyspace,
+            );
+            false
         }
-        cassandra::accept_new_log(&session, &commands, &identity).await?
-    } else {
-        cassandra::ensure_log(&session, &commands, &identity).await?
+        Err(LogNotRecorded::Another { .. }) if args.accept_new_log => true,
+        Err(error) => return Err(error.into()),
     };
-    tokio::task::block_in_place(|| admin.ensure_start(&group, &commands, &events)).context("setting up the group")?;
+    // The first offsets before the log is written down, since services wait for that: one that is started early must
+    // find them. If we die in between, a second setup does the rest.
+    tokio::task::block_in_place(|| match is_another {
+        // What was committed went with the old log.
+        true => admin.start_new_log(&group, &commands),
+        false => admin.ensure_start(&group, &commands, &events),
+    })
+    .context("setting up the group")?;
+    let epoch = match is_another {
+        true => cassandra::accept_new_log(&session, &commands, &identity).await?,
+        false => cassandra::ensure_log(&session, &commands, &identity).await?,
+    };
     tracing::info!(epoch = epoch.get(), partitions = identity.partitions, "the cart-processor is set up");
     Ok(())
 }

@@ -26,6 +26,10 @@ pub(crate) enum Command {
     VendorBilling(CassandraProjectorArgs),
     /// item-purchased to PostgreSQL: each vendor's balance by month
     VendorBillingJdbc(JdbcArgs),
+    /// Empties a read table and lets its projector begin at the beginning, and ends
+    Rebuild(RebuildArgs),
+    /// After cart-events or the offsets on it were lost: publishes the purchases that item-purchased lacks, and ends
+    ResumePurchases(RecoveryArgs),
 }
 
 /// How to run a projector.
@@ -98,6 +102,42 @@ pub(crate) struct SetupArgs {
     /// Accept that item-purchased is another log than the recorded one, which goes on where the tables end
     #[arg(long)]
     pub(crate) accept_new_log: bool,
+}
+
+/// A table that can be made again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Rebuilt {
+    /// Cassandra item_quantity_by_day
+    PopularItems,
+    /// Cassandra balance_by_vendor
+    VendorBilling,
+    /// PostgreSQL vendor_billing
+    VendorBillingJdbc,
+}
+
+/// How to rebuild.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RebuildArgs {
+    /// Whose table
+    #[arg(value_enum)]
+    pub(crate) table: Rebuilt,
+    #[command(flatten)]
+    pub(crate) kafka: KafkaArgs,
+    #[command(flatten)]
+    pub(crate) cassandra: CassandraArgs,
+    #[command(flatten)]
+    pub(crate) database: DatabaseArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+/// How to recover what is in Kafka.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RecoveryArgs {
+    #[command(flatten)]
+    pub(crate) kafka: KafkaArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
 }
 
 /// One record of one topic.

@@ -70,16 +70,17 @@ impl ItemPurchasedEvents {
         self.producer = Some(producer);
         Ok(())
     }
+}
 
-    fn record(&self, purchase: &PurchasedItem) -> Result<Record, kafka::Error> {
-        let header = Header { key: "content-type", value: Some("avro/binary") };
-        Ok(Record {
-            partition: None,
-            key: Some(purchase.vendor_id.to_string().into_bytes()),
-            value: Some(self.codec.encode(purchase)?),
-            headers: Some(OwnedHeaders::new_with_capacity(1).insert(header)),
-        })
-    }
+/// A purchase as it is published: keyed by its vendor.
+pub(crate) fn record(codec: &Codec<PurchasedItem>, purchase: &PurchasedItem) -> Result<Record, kafka::Error> {
+    let header = Header { key: "content-type", value: Some("avro/binary") };
+    Ok(Record {
+        partition: None,
+        key: Some(purchase.vendor_id.to_string().into_bytes()),
+        value: Some(codec.encode(purchase)?),
+        headers: Some(OwnedHeaders::new_with_capacity(1).insert(header)),
+    })
 }
 
 impl Projector for ItemPurchasedEvents {
@@ -89,7 +90,7 @@ impl Projector for ItemPurchasedEvents {
         let mut purchases = Vec::new();
         for received in batch.records {
             if let Some(purchase) = PurchasedItem::of(received.event) {
-                purchases.push(self.record(&purchase)?);
+                purchases.push(record(&self.codec, &purchase)?);
             }
         }
         self.next_offsets.extend(batch.next_offsets);

@@ -21,6 +21,7 @@ mod args;
 mod error;
 mod item_purchased_events;
 mod popular_items;
+mod recovery;
 mod run;
 mod runner;
 mod setup;

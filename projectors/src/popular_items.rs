@@ -93,10 +93,10 @@ impl Table for PopularItems {
 
     async fn write(&self, key: &Key, row: &Row<Sold>) -> Result<(), Error> {
         let Row { total: Sold { quantity, name }, position } = row;
-        let position = position.get();
+        let (position, timestamp) = (position.get(), row.timestamp());
         let key_values = (key.vendor_id, key.product_id, key.year, key.month, key.day);
         let (vendor, product, year, month, day) = key_values;
-        let values = (vendor, product, year, month, day, quantity, name, position, position);
+        let values = (vendor, product, year, month, day, quantity, name, position, timestamp);
         self.session
             .execute_unpaged(&self.insert, values)
             .await

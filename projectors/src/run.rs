@@ -26,10 +26,10 @@ use crate::vendor_billing_jdbc::{self, VendorBillingJdbc};
 
 // The consumer groups, without the installation's prefix.
 pub(crate) const ITEM_PURCHASED_EVENTS: &str = "item-purchased-events";
-const POPULAR_ITEMS: &str = "popular-items";
-const VENDOR_BILLING: &str = "vendor-billing";
+pub(crate) const POPULAR_ITEMS: &str = "popular-items";
+pub(crate) const VENDOR_BILLING: &str = "vendor-billing";
 
-/// The program: sets up, or runs one projector until a signal.
+/// The program: runs one projector until a signal, or sets up or recovers and ends.
 ///
 /// # Errors
 /// What ended it early.
@@ -38,6 +38,14 @@ pub async fn main(cli: Cli) -> anyhow::Result<()> {
         Command::Setup(args) => {
             args.log.init()?;
             crate::setup::setup(&args).await
+        }
+        Command::Rebuild(args) => {
+            args.log.init()?;
+            crate::recovery::rebuild(&args).await
+        }
+        Command::ResumePurchases(args) => {
+            args.log.init()?;
+            crate::recovery::resume_purchases(&args).await
         }
         Command::ItemPurchasedEvents(args) => item_purchased_events(args).await,
         Command::PopularItems(args) => {

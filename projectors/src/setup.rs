@@ -41,7 +41,8 @@ pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
     }
     set_up_database(args, &purchases, &identity).await?;
     let group = kafka.prefixed(ITEM_PURCHASED_EVENTS);
-    tokio::task::block_in_place(|| admin.ensure_start(&group, &events, &purchases)).context("setting up the group")?;
+    tokio::task::block_in_place(|| admin.ensure_start(&group, &events, &purchases))
+        .context("setting up the group; `projectors resume-purchases` finds out where it was")?;
     tracing::info!(partitions = identity.partitions, "the projectors are set up");
     Ok(())
 }

@@ -51,6 +51,17 @@ pub(crate) struct Row<T> {
     pub(crate) position: Position,
 }
 
+impl<T> Row<T> {
+    /// The write timestamp: the position, so that a late write of an older total loses. Wall-clock time only in tests that
+    /// show what it is like without.
+    pub(crate) fn timestamp(&self) -> i64 {
+        if fail_points::is_off("guard-timestamps") {
+            return chrono::Utc::now().timestamp_micros();
+        }
+        self.position.get()
+    }
+}
+
 /// Keeps a table of totals.
 pub(crate) struct Totals<T: Table> {
     table: T,
@@ -125,7 +136,9 @@ impl<T: Table> Projector for Totals<T> {
         let runtime = self.runtime.clone();
         runtime.block_on(self.load(&batch))?;
         let changed = self.fold(&batch)?;
+        fail_points::crash_point("totals-before-write");
         runtime.block_on(self.write(changed))?;
+        fail_points::crash_point("totals-after-write");
         // A crash before this repeats the batch: the rows' positions skip what they include. After it, nothing is left
         // to do. A commit that fails (a rebalance came between) is the same as none.
         consumer.commit(&consumer.offsets(batch.next_offsets)?)?;

@@ -86,7 +86,7 @@ impl Table for VendorBilling {
 
     async fn write(&self, key: &Key, row: &Row<Decimal>) -> Result<(), Error> {
         let position = row.position.get();
-        let values = (key.vendor_id, key.year, key.month, decimal_to_cql(row.total), position, position);
+        let values = (key.vendor_id, key.year, key.month, decimal_to_cql(row.total), position, row.timestamp());
         self.session
             .execute_unpaged(&self.insert, values)
             .await

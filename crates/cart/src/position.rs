@@ -53,6 +53,12 @@ impl Position {
         self.0
     }
 
+    /// Which life of the topic it is of; `None` for [`Position::NONE`].
+    #[must_use]
+    pub fn epoch(self) -> Option<LogEpoch> {
+        i32::try_from(self.0 >> OFFSET_BITS).ok().and_then(LogEpoch::new)
+    }
+
     /// The offset within its log.
     #[must_use]
     pub const fn offset(self) -> i64 {

@@ -8,4 +8,4 @@ mod log;
 pub use args::{CassandraArgs, check, connect, ensure_keyspace};
 pub use decimal::{decimal_from_cql, decimal_to_cql};
 pub use error::Error;
-pub use log::{LogNotRecorded, accept_new_log, ensure_log, log_epoch};
+pub use log::{LogNotRecorded, accept_new_log, create_log_table, ensure_log, log_epoch, restore_log};

@@ -51,11 +51,33 @@ const UPDATE: &str =
 /// # Errors
 /// When it is another log than the recorded one.
 pub async fn ensure_log(session: &Session, topic: &str, found: &LogIdentity) -> Result<LogEpoch, LogNotRecorded> {
+    restore_log(session, topic, found, LogEpoch::FIRST).await
+}
+
+/// As [`ensure_log`], for a keyspace that was lost: what it held before was of that epoch.
+///
+/// # Errors
+/// As [`ensure_log`].
+pub async fn restore_log(
+    session: &Session,
+    topic: &str,
+    found: &LogIdentity,
+    epoch: LogEpoch,
+) -> Result<LogEpoch, LogNotRecorded> {
     let failed = |error| Error::new(format!("recording the identity of topic {topic}"), error);
-    session.query_unpaged(CREATE, ()).await.map_err(failed)?;
-    let row = (topic, LogEpoch::FIRST.get(), &found.cluster_id, &found.topic_id, found.partitions);
+    create_log_table(session).await?;
+    let row = (topic, epoch.get(), &found.cluster_id, &found.topic_id, found.partitions);
     session.query_unpaged(INSERT, row).await.map_err(failed)?;
     log_epoch(session, topic, found).await
+}
+
+/// Makes the table of the logs, if it is not there yet.
+///
+/// # Errors
+/// When Cassandra is away or refuses.
+pub async fn create_log_table(session: &Session) -> Result<(), Error> {
+    session.query_unpaged(CREATE, ()).await.map_err(|error| Error::new("making the table of the logs", error))?;
+    Ok(())
 }
 
 /// The epoch of the log that `topic` is.

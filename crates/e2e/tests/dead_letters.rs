@@ -161,6 +161,7 @@ fn undecidable(
     let checkout = commands.encode(&command(cart_id, 2, Command::Checkout {}))?;
     let adjust = Command::AdjustQuantity { product_id: Uuid::from_u128(1).into(), adjust_by: 1.try_into()? };
     let adjust = commands.encode(&command(cart_id, 3, adjust))?;
+    let empty = commands.encode(&command(cart_id, 4, Command::Batch { commands: vec![] }))?;
     let frame = &good[..5];
     let framed_as = |id: u32| [&[0], id.to_be_bytes().as_slice(), &good[5..]].concat();
     let last_but_one = |bytes: &[u8], byte: u8| {
@@ -208,6 +209,7 @@ fn undecidable(
         // The union has 5 branches.
         value(last_but_one(&checkout, 5 << 1), "Union index 5"),
         value(last_but_one(&adjust, 0), "expected a nonzero i32"),
+        value(empty, "the batch has no commands"),
     ])
 }
 

@@ -1,7 +1,7 @@
 //! Loading a cart, and reading its history.
 
 use cart::{Aggregate, CartEvent, CartId, Position, RememberedCommand, SequenceNumber};
-use futures::{TryStreamExt as _, try_join};
+use futures::{Stream, TryStreamExt as _, try_join};
 use kafka::{Codec, DecodeError};
 use scylla::statement::prepared::PreparedStatement;
 use uuid::Uuid;
@@ -83,6 +83,26 @@ impl Journal {
     /// As [`Journal::load`].
     pub async fn page(&self, cart_id: CartId, after: SequenceNumber, len_max: i32) -> Result<Vec<Entry>, Error> {
         self.entries(&self.statements.page, (cart_id.as_uuid(), after.get(), len_max)).await
+    }
+
+    /// All that has happened to a cart, oldest first.
+    ///
+    /// # Errors
+    /// As [`Journal::load`].
+    pub async fn all(&self, cart_id: CartId) -> Result<Vec<Entry>, Error> {
+        self.entries(&self.statements.after, (cart_id.as_uuid(), 0_i64)).await
+    }
+
+    /// All carts that have a journal, in no order.
+    ///
+    /// # Errors
+    /// As [`Journal::load`]; also in the middle.
+    pub async fn cart_ids(&self) -> Result<impl Stream<Item = Result<CartId, Error>> + use<>, Error> {
+        const OPERATION: &str = "listing the carts of the journal";
+        let pager = self.session.query_iter("SELECT DISTINCT cart_id FROM cart_journal", ()).await;
+        let pager = pager.map_err(|error| Error::new(OPERATION, error))?;
+        let rows = pager.rows_stream::<(Uuid,)>().map_err(|error| Error::new(OPERATION, error))?;
+        Ok(rows.map_ok(|(cart_id,)| cart_id.into()).map_err(|error| Error::new(OPERATION, error)))
     }
 
     /// The events that an accepted command made.

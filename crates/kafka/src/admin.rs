@@ -5,7 +5,7 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::{Error, KafkaArgs, topic_id::topic_id};
@@ -276,10 +276,41 @@ impl Admin {
         for (partition, (_, (start, _))) in (0..).zip(known).filter(|(_, (committed, _))| committed.is_none()) {
             offsets.add_partition_offset(topic, partition, Offset::Offset(start)).map_err(failed)?;
         }
+        self.commit_for(group, &offsets).map_err(failed)
+    }
+
+    /// Commits where a group without members goes on in `topic`: an offset a partition, from partition 0 on.
+    ///
+    /// # Errors
+    /// When the brokers are away, or the group has members: they must end first.
+    pub fn set_offsets(&self, group: &str, topic: &str, next: impl IntoIterator<Item = i64>) -> Result<(), Error> {
+        let failed = |error| Error::kafka(format!("setting the offsets of group {group} on {topic}"), error);
+        let mut offsets = TopicPartitionList::new();
+        for (partition, offset) in (0..).zip(next) {
+            offsets.add_partition_offset(topic, partition, Offset::Offset(offset)).map_err(failed)?;
+        }
+        self.commit_for(group, &offsets).map_err(failed)
+    }
+
+    fn commit_for(&self, group: &str, offsets: &TopicPartitionList) -> Result<(), KafkaError> {
         if offsets.count() == 0 {
             return Ok(());
         }
-        let consumer: BaseConsumer = self.args.client().set("group.id", group).create().map_err(failed)?;
-        consumer.commit(&offsets, CommitMode::Sync).map_err(failed)
+        let consumer: BaseConsumer = self.args.client().set("group.id", group).create()?;
+        consumer.commit(offsets, CommitMode::Sync)
+    }
+
+    /// Refuses when a group has members: what follows would get between their feet.
+    ///
+    /// # Errors
+    /// When it has some, or the brokers are away.
+    pub fn ensure_idle(&self, group: &str) -> Result<(), Error> {
+        let operation = || format!("making sure that nobody works in group {group}");
+        let groups = self.client.inner().fetch_group_list(Some(group), REQUEST_TIMEOUT);
+        let groups = groups.map_err(|error| Error::kafka(operation(), error))?;
+        match groups.groups().iter().map(|group| group.members().len()).sum() {
+            0 => Ok(()),
+            members => Err(Error::fatal(operation(), format!("it has {members} members; stop them first"))),
+        }
     }
 }

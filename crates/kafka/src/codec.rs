@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use apache_avro::Schema;
 use apache_avro::error::Details;
 use apache_avro::reader::datum::GenericDatumReader;
-use apache_avro::schema::SchemaKind;
+use apache_avro::schema::{ResolvedSchema, SchemaKind};
 use apache_avro::writer::datum::GenericDatumWriter;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -29,10 +29,19 @@ const ALLOCATION_MAX: usize = 8 << 20;
 #[derive(Clone)]
 pub struct Codec<T> {
     id: u32,
+    schema: &'static Schema,
     writer: Arc<GenericDatumWriter<'static>>,
-    readers: Arc<RwLock<HashMap<u32, Option<Arc<GenericDatumReader<'static>>>>>>,
+    readers: Arc<RwLock<HashMap<u32, Option<Reader>>>>,
     registry: Registry,
     values: PhantomData<fn(T) -> T>,
+}
+
+/// Reads what one schema wrote.
+#[derive(Clone)]
+struct Reader {
+    datum: Arc<GenericDatumReader<'static>>,
+    /// The schema is of our record, and has types that ours does not have.
+    is_newer: bool,
 }
 
 impl<T> std::fmt::Debug for Codec<T> {
@@ -68,7 +77,16 @@ pub enum DecodeError {
         /// Its id.
         id: u32,
     },
-    /// The datum does not fit its schema, or the schema not the type: garbage, or a branch that is too new for us.
+    /// Written by a newer version of this software, with something in it that ours does not know. Not garbage: readers
+    /// are upgraded before writers, so this reader has to stop there until it is.
+    #[error("the value has schema {id}, which is newer than this program, and does not decode: {reason}")]
+    Newer {
+        /// The schema's id.
+        id: u32,
+        /// What the decoder says.
+        reason: String,
+    },
+    /// The datum does not fit its schema, or the schema not the type: garbage.
     #[error("the value does not decode with schema {id}: {reason}")]
     Malformed {
         /// The schema's id.
@@ -102,11 +120,12 @@ impl<T: Serialize + DeserializeOwned> Codec<T> {
             .human_readable(false)
             .build()
             .map_err(|error| Error::fatal(failed(), error))?;
-        let reader = reader(parsed).map_err(|error| Error::fatal(failed(), error))?;
+        let reader = Reader::new(parsed, parsed).map_err(|error| Error::fatal(failed(), error))?;
         Ok(Self {
             id,
+            schema: parsed,
             writer: Arc::new(writer),
-            readers: Arc::new(RwLock::new(HashMap::from([(id, Some(Arc::new(reader)))]))),
+            readers: Arc::new(RwLock::new(HashMap::from([(id, Some(reader))]))),
             registry: registry.clone(),
             values: PhantomData,
         })
@@ -139,8 +158,10 @@ impl<T: Serialize + DeserializeOwned> Codec<T> {
             Some(None) => return Err(DecodeError::UnknownSchema { id }),
             None => return Err(DecodeError::NotLearnt { id }),
         };
-        let value =
-            reader.read_deser(&mut datum).map_err(|error| DecodeError::Malformed { id, reason: reason(error) })?;
+        let value = reader.datum.read_deser(&mut datum).map_err(|error| match reason(error) {
+            reason if reader.is_newer => DecodeError::Newer { id, reason },
+            reason => DecodeError::Malformed { id, reason },
+        })?;
         match datum.len() {
             0 => Ok(value),
             len => Err(DecodeError::TrailingBytes { len }),
@@ -153,7 +174,7 @@ impl<T: Serialize + DeserializeOwned> Codec<T> {
     /// When the registry is away: nothing is known about the bytes then.
     pub async fn learn(&self, id: u32) -> Result<(), Error> {
         let schema = self.registry.schema(id).await?;
-        let reader = schema.and_then(|schema| reader(Box::leak(Box::new(schema))).ok()).map(Arc::new);
+        let reader = schema.and_then(|schema| Reader::new(Box::leak(Box::new(schema)), self.schema).ok());
         let mut readers = self.readers.write().unwrap_or_else(PoisonError::into_inner);
         if readers.len() >= SCHEMAS_MAX {
             // Forget which ids don't exist, never a schema in use.
@@ -174,8 +195,15 @@ fn reason(error: apache_avro::Error) -> String {
     details.to_string()
 }
 
-fn reader(schema: &'static Schema) -> Result<GenericDatumReader<'static>, apache_avro::Error> {
-    GenericDatumReader::builder(schema).human_readable(false).build()
+impl Reader {
+    fn new(schema: &'static Schema, ours: &'static Schema) -> Result<Self, apache_avro::Error> {
+        let datum = GenericDatumReader::builder(schema).human_readable(false).build()?;
+        let is_newer = schema.name() == ours.name() && {
+            let (theirs, ours) = (ResolvedSchema::try_from(schema)?, ResolvedSchema::try_from(ours)?);
+            theirs.get_names().keys().any(|name| !ours.get_names().contains_key(name))
+        };
+        Ok(Self { datum: Arc::new(datum), is_newer })
+    }
 }
 
 fn split(bytes: &[u8]) -> Result<(u32, &[u8]), DecodeError> {

@@ -21,6 +21,11 @@ pub fn age_of(message: &BorrowedMessage<'_>) -> Option<Duration> {
     Some(SystemTime::now().duration_since(UNIX_EPOCH + Duration::from_millis(sent_at)).unwrap_or_default())
 }
 
+/// Committed records only, except where a test shows what it is like without.
+fn isolation_level() -> &'static str {
+    if fail_points::is_off("guard-read-committed") { "read_uncommitted" } else { "read_committed" }
+}
+
 /// Where a member starts in a partition that it gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartAt {
@@ -45,6 +50,8 @@ pub enum AssignmentEvent {
 pub struct GroupConsumer {
     consumer: BaseConsumer<Context>,
     topic: String,
+    /// Of the same group but no member of it: in tests that show what it is like when nobody asks who commits.
+    stranger: Option<BaseConsumer>,
 }
 
 impl std::fmt::Debug for GroupConsumer {
@@ -114,7 +121,7 @@ impl GroupConsumer {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             // What an aborted transaction wrote does not exist.
-            .set("isolation.level", "read_committed")
+            .set("isolation.level", isolation_level())
             .set("auto.offset.reset", if start_at == StartAt::Committed { "error" } else { "earliest" })
             // Answer a fetch as soon as there is anything, and ask for more as soon as there is room.
             .set("fetch.min.bytes", "1")
@@ -123,11 +130,13 @@ impl GroupConsumer {
             .set("queued.max.messages.kbytes", "16384")
             // How much of a partition one fetch brings; a record that is larger still comes, alone.
             .set("fetch.message.max.bytes", "1048576");
+        let stranger = fail_points::is_off("guard-group-metadata").then(|| config.create()).transpose();
+        let stranger = stranger.map_err(|error| Error::kafka(operation(), error))?;
         let context = Context { events: Mutex::default(), start_at };
         let consumer: BaseConsumer<Context> =
             config.create_with_context(context).map_err(|error| Error::kafka(operation(), error))?;
         consumer.subscribe(&[topic]).map_err(|error| Error::kafka(operation(), error))?;
-        Ok(Self { consumer, topic: topic.to_owned() })
+        Ok(Self { consumer, topic: topic.to_owned(), stranger })
     }
 
     /// The topic's full name.
@@ -161,7 +170,11 @@ impl GroupConsumer {
     /// # Errors
     /// When the consumer is closed.
     pub fn group_metadata(&self) -> Result<ConsumerGroupMetadata, Error> {
-        self.consumer.group_metadata().ok_or_else(|| {
+        let metadata = match &self.stranger {
+            None => self.consumer.group_metadata(),
+            Some(stranger) => stranger.group_metadata(),
+        };
+        metadata.ok_or_else(|| {
             Error::fatal(format!("reading the group metadata of {}", self.topic), "the consumer is closed")
         })
     }

@@ -8,7 +8,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
-use crate::{Error, KafkaArgs};
+use crate::{Admin, Error, KafkaArgs};
 
 /// For consumers that are told where a partition ends, which librdkafka takes for an error.
 pub(crate) struct ToTheEnd;
@@ -58,6 +58,15 @@ impl TopicReader {
         let consumer = consumer(args, topic)?;
         consumer.assign(&partitions).map_err(failed)?;
         Ok(Self { consumer, topic: topic.to_owned(), unfinished })
+    }
+
+    /// A reader of all of `topic`.
+    ///
+    /// # Errors
+    /// When there is no such topic, or the brokers are away.
+    pub fn open_at_beginning(args: &KafkaArgs, topic: &str) -> Result<Self, Error> {
+        let starts = Admin::new(args)?.watermarks(topic)?.into_iter().map(|(start, _)| start);
+        Self::open(args, topic, (0..).zip(starts))
     }
 
     /// A reader of one partition of `topic` that starts at the first record of that time (milliseconds since 1970) or

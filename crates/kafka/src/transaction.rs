@@ -157,6 +157,15 @@ impl Transaction<'_> {
         self.until_deadline("committing a transaction", |timeout| self.producer.commit_transaction(timeout))
     }
 
+    /// Commits records that come from no consumed ones.
+    ///
+    /// # Errors
+    /// As [`Transaction::commit`].
+    pub fn commit_records(self) -> Result<(), Error> {
+        self.deliver()?;
+        self.until_deadline("committing a transaction", |timeout| self.producer.commit_transaction(timeout))
+    }
+
     /// Lets librdkafka work, then serves what it has to tell.
     fn work(&self) {
         std::thread::sleep(DRAIN_PAUSE);

@@ -1,0 +1,59 @@
+//! Named places in the services where a test makes a process end or stop, and guards that a test switches off to see that
+//! they are needed.
+//!
+//! Only with the feature `on`, which `cart-processor/fail-points` brings for the whole workspace. Without it every function
+//! here is empty, so that a release build has no such switch. What is to happen is in the variable FAILPOINTS:
+//! `name=action;name=action`, where an action is as the crate `fail` reads it:
+//!
+//! - `return`: ends the process as a kill would, or switches the guard off;
+//! - `return(stop)`: stops the process where it stands (SIGSTOP), until somebody lets it go on (SIGCONT);
+//! - `20*off->1*return`: passes 20 times, acts once, then no more.
+
+#[cfg(feature = "on")]
+mod switches {
+    use fail::{FailScenario, fail_point};
+
+    /// Reads FAILPOINTS. What is returned must live as long as the process.
+    #[must_use]
+    pub fn start() -> impl Sized {
+        FailScenario::setup()
+    }
+
+    /// Ends or stops the process here, when a test says so.
+    pub fn crash_point(name: &str) {
+        fail_point!(name, |how: Option<String>| match how.as_deref() {
+            Some("stop") => stop(),
+            Some(_) | None => std::process::abort(),
+        });
+    }
+
+    /// Whether a test has switched this guard off.
+    #[must_use]
+    pub fn is_off(guard: &str) -> bool {
+        fail_point!(guard, |_| true);
+        false
+    }
+
+    fn stop() {
+        use rustix::process::{Signal, getpid, kill_process};
+        // To itself this is always allowed; if it did nothing, the test would see that.
+        kill_process(getpid(), Signal::STOP).unwrap_or_default();
+    }
+}
+
+#[cfg(not(feature = "on"))]
+mod switches {
+    /// Nothing, without the feature `on`.
+    pub const fn start() {}
+
+    /// Nothing, without the feature `on`.
+    pub const fn crash_point(_name: &str) {}
+
+    /// Never, without the feature `on`.
+    #[must_use]
+    pub const fn is_off(_guard: &str) -> bool {
+        false
+    }
+}
+
+pub use switches::{crash_point, is_off, start};

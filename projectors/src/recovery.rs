@@ -1,0 +1,162 @@
+//! What an operator does after a loss: a read table is made again from `item-purchased`, and `item-purchased-events` finds
+//! where it was. Each may be done again when it was interrupted, while no instance of the projector runs.
+//!
+//! Shown by crates/e2e/tests/recovery.rs.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use cart::contract::Contract;
+use cart::{CartEvent, EventId, PurchasedItem};
+use kafka::{Admin, Codec, DecodeError, KafkaArgs, Message as _, Registry, TopicReader, TransactionalProducer};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sqlx::{AssertSqlSafe, PgPool};
+use tokio::runtime::Handle;
+
+use crate::args::{RebuildArgs, Rebuilt, RecoveryArgs};
+use crate::item_purchased_events::record;
+use crate::run::{ITEM_PURCHASED_EVENTS, POPULAR_ITEMS, VENDOR_BILLING};
+use crate::{popular_items, vendor_billing, vendor_billing_jdbc};
+
+/// Purchases that are published in one transaction.
+const CHUNK_LEN: usize = 5_000;
+
+/// How long a topic may say nothing before we give up.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// Empties a read table and lets its projector begin at the beginning.
+pub(crate) async fn rebuild(args: &RebuildArgs) -> anyhow::Result<()> {
+    let kafka = &args.kafka;
+    let admin = Admin::new(kafka)?;
+    let topic = kafka.prefixed(PurchasedItem::TOPIC);
+    let name = match args.table {
+        Rebuilt::PopularItems => POPULAR_ITEMS,
+        Rebuilt::VendorBilling => VENDOR_BILLING,
+        Rebuilt::VendorBillingJdbc => vendor_billing_jdbc::NAME,
+    };
+    // The offsets first: if we die in between, the rows' positions make the second time harmless.
+    tokio::task::block_in_place(|| {
+        let group = kafka.prefixed(name);
+        admin.ensure_idle(&group)?;
+        let starts: Vec<_> = admin.watermarks(&topic)?.into_iter().map(|(start, _)| start).collect();
+        admin.set_offsets(&group, &topic, starts)
+    })?;
+    match args.table {
+        Rebuilt::PopularItems => empty(args, popular_items::CREATE, "item_quantity_by_day").await?,
+        Rebuilt::VendorBilling => empty(args, vendor_billing::CREATE, "balance_by_vendor").await?,
+        Rebuilt::VendorBillingJdbc => empty_database(args, &topic).await?,
+    }
+    tracing::info!(projector = name, "its table is empty; start it, and it reads {topic} from the beginning");
+    Ok(())
+}
+
+async fn empty(args: &RebuildArgs, create: &str, table: &str) -> anyhow::Result<()> {
+    let session = cassandra::connect(&args.cassandra).await?;
+    session.query_unpaged(create, ()).await.with_context(|| format!("creating {table}"))?;
+    // No deletes: their timestamps would be newer than every position, and hide all that is written afterwards.
+    session.query_unpaged(format!("TRUNCATE {table}"), ()).await.with_context(|| format!("emptying {table}"))?;
+    Ok(())
+}
+
+/// The balances and their offsets in one transaction.
+async fn empty_database(args: &RebuildArgs, topic: &str) -> anyhow::Result<()> {
+    let pool = PgPool::connect(&args.database.database_url).await.context("connecting to PostgreSQL")?;
+    let failed = "emptying vendor_billing (`projectors setup` makes it)";
+    let mut transaction = pool.begin().await.context(failed)?;
+    sqlx::query(AssertSqlSafe("TRUNCATE vendor_billing")).execute(&mut *transaction).await.context(failed)?;
+    sqlx::query("DELETE FROM projection_offset WHERE projection = $1 AND topic = $2")
+        .bind(vendor_billing_jdbc::NAME)
+        .bind(topic)
+        .execute(&mut *transaction)
+        .await
+        .context(failed)?;
+    transaction.commit().await.context(failed)
+}
+
+/// Compares `cart-events` with `item-purchased`, publishes the purchases that are missing there, and commits that all of
+/// `cart-events` is done. Needs some 50 bytes of memory for each purchase.
+pub(crate) async fn resume_purchases(args: &RecoveryArgs) -> anyhow::Result<()> {
+    let kafka = args.kafka.clone();
+    let registry = Registry::new(&kafka)?;
+    let events = Codec::<CartEvent>::register(&registry, CartEvent::TOPIC, CartEvent::SCHEMA).await?;
+    let purchases = Codec::<PurchasedItem>::register(&registry, PurchasedItem::TOPIC, PurchasedItem::SCHEMA).await?;
+    let runtime = Handle::current();
+    let work = move || resume(&kafka, &events, &purchases, &runtime);
+    tokio::task::spawn_blocking(work).await.context("comparing the topics panicked")?
+}
+
+fn resume(
+    kafka: &KafkaArgs,
+    events: &Codec<CartEvent>,
+    purchases: &Codec<PurchasedItem>,
+    runtime: &Handle,
+) -> anyhow::Result<()> {
+    let admin = Admin::new(kafka)?;
+    let group = kafka.prefixed(ITEM_PURCHASED_EVENTS);
+    let (source, target) = (kafka.prefixed(CartEvent::TOPIC), kafka.prefixed(PurchasedItem::TOPIC));
+    admin.ensure_idle(&group)?;
+    // Also ends what a killed instance left open under this name.
+    let transactional_id = kafka.prefixed(&format!("{ITEM_PURCHASED_EVENTS}-resume"));
+    let mut producer = TransactionalProducer::connect(kafka, &transactional_id)?;
+
+    let mut published: HashSet<EventId> = HashSet::new();
+    for_each(kafka, purchases, runtime, |_, purchase| {
+        published.insert(purchase.event_id);
+        Ok(())
+    })?;
+    let mut next: Vec<i64> = admin.watermarks(&source)?.into_iter().map(|(start, _)| start).collect();
+    let mut missing = Vec::new();
+    let mut added = 0;
+    for_each(kafka, events, runtime, |(partition, offset), event: CartEvent| {
+        if let Some(next) = usize::try_from(partition).ok().and_then(|partition| next.get_mut(partition)) {
+            *next = offset + 1;
+        }
+        if let Some(purchase) = PurchasedItem::of(event).filter(|purchase| published.insert(purchase.event_id)) {
+            missing.push(record(purchases, &purchase)?);
+        }
+        if missing.len() >= CHUNK_LEN {
+            added += missing.len();
+            publish(&mut producer, &target, &std::mem::take(&mut missing))?;
+        }
+        Ok(())
+    })?;
+    added += missing.len();
+    publish(&mut producer, &target, &missing)?;
+    admin.set_offsets(&group, &source, next)?;
+    tracing::info!(found = published.len() - added, added, "every purchase of {source} is on {target} once");
+    Ok(())
+}
+
+/// Calls `f` with each value of a topic and where it stands.
+fn for_each<T: Contract + Serialize + DeserializeOwned>(
+    kafka: &KafkaArgs,
+    codec: &Codec<T>,
+    runtime: &Handle,
+    mut f: impl FnMut((i32, i64), T) -> Result<(), kafka::Error>,
+) -> anyhow::Result<()> {
+    let topic = kafka.prefixed(T::TOPIC);
+    let mut reader = TopicReader::open_at_beginning(kafka, &topic)?;
+    while let Some(message) = reader.next(SILENCE_MAX)? {
+        let place = (message.partition(), message.offset());
+        let bytes = message.payload().unwrap_or_default();
+        let value = match codec.decode(bytes) {
+            Err(DecodeError::NotLearnt { id }) => {
+                runtime.block_on(codec.learn(id))?;
+                codec.decode(bytes)
+            }
+            result => result,
+        };
+        f(place, value.with_context(|| format!("reading {topic}/{}/{}", place.0, place.1))?)?;
+    }
+    Ok(())
+}
+
+fn publish(producer: &mut TransactionalProducer, topic: &str, purchases: &[kafka::Record]) -> Result<(), kafka::Error> {
+    let mut transaction = producer.begin()?;
+    for purchase in purchases {
+        transaction.send(topic, purchase)?;
+    }
+    transaction.commit_records()
+}
