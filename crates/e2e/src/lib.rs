@@ -12,6 +12,7 @@
 //! * [`journal`]: whether the journal and the events topic tell the same, byte for byte.
 //! * [`harness`]: an installation of its own for a test, and its processes.
 
+pub mod audit;
 pub mod harness;
 mod ids;
 pub mod journal;

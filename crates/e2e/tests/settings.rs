@@ -8,7 +8,8 @@ use anyhow::{Context as _, ensure};
 use e2e::harness::binary;
 
 /// Each command of each service; the projectors that are not here share their options with one that is.
-const COMMANDS: [&[&str]; 7] = [
+const COMMANDS: [&[&str]; 8] = [
+    &["audit"],
     &["ingest"],
     &["ingest", "setup"],
     &["cart-processor"],

@@ -71,6 +71,10 @@ pub struct Args {
     /// are in order.
     #[arg(long, env = "REPLAY_SENT")]
     pub sent: Option<PathBuf>,
+    /// Writes every command with each attempt and what it met, a JSON object a line, gzipped if the name ends in .gz: for
+    /// `audit --record`.
+    #[arg(long, env = "REPLAY_RECORD")]
+    pub record: Option<PathBuf>,
     /// Writes the result as JSON, `-` for standard output (the table then goes to standard error).
     #[arg(long, env = "REPLAY_JSON")]
     pub json: Option<PathBuf>,

@@ -1,5 +1,6 @@
 //! One command of the source until it is settled.
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,9 +10,10 @@ use uuid::Uuid;
 use super::args::Args;
 use super::command::{Action, Command};
 use super::lanes::Planned;
+use super::record::{self, Accepted, Attempt, Sent};
 use crate::ids::{CartId, ProductId, VendorId};
 use crate::retry::{Cause, Retry, Settled as Verdict, Trouble};
-use crate::{CartClient, ClientSettings, CommandOptions, Error, Item, ItemChange, Outcome};
+use crate::{CartClient, ClientSettings, CommandOptions, Error, Item, Outcome};
 
 /// How a command ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +29,20 @@ pub(crate) struct Settled {
     pub(crate) planned: Arc<Planned>,
     pub(crate) answer: Answer,
     pub(crate) command_id: Option<Uuid>,
+    /// What was sent and what each sending met, when that is recorded.
+    pub(crate) recorded: Option<Recorded>,
     /// From when it was due (open loop) or first sent (closed loop) to its answer.
     pub(crate) latency: Duration,
+}
+
+/// A command for the file of `--record`.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    pub(crate) cart: CartId,
+    pub(crate) key: String,
+    pub(crate) command_id: Uuid,
+    pub(crate) command: Sent,
+    pub(crate) attempts: Vec<Attempt>,
 }
 
 /// Retries by cause, counted as they happen: while a service is away, nothing is settled but this moves.
@@ -70,6 +84,7 @@ pub(crate) struct Sender {
     clients: Vec<CartClient>,
     run_id: String,
     send_time: bool,
+    records: bool,
     retry: Retry,
     pub(crate) retries: Retries,
 }
@@ -85,6 +100,7 @@ impl Sender {
             clients: args.url.iter().map(|url| CartClient::new(url, &settings)).collect::<Result<_, _>>()?,
             run_id,
             send_time: !args.no_send_time,
+            records: args.record.is_some(),
             retry: Retry {
                 retry_for: args.retry_for,
                 not_executed_for: args.retry_for,
@@ -99,11 +115,19 @@ impl Sender {
         let sent_at = Instant::now();
         let counts_from = planned.due.unwrap_or(sent_at);
         let request = Request::of(&planned.command);
-        let key = format!("{}-{}", self.run_id, planned.sequence);
+        let key = self.key(&planned);
         let options =
             CommandOptions { idempotency_key: Some(&key), command_time: self.send_time.then_some(planned.command.at) };
-        let send = async |attempt| request.send(self.client(planned.sequence, attempt), options).await;
+        let attempts = RefCell::new(Vec::new());
+        let send = async |attempt| {
+            let result = request.send(self.client(planned.sequence, attempt), options).await;
+            if self.records {
+                attempts.borrow_mut().push(Attempt::of(&result));
+            }
+            result.map(|outcome| outcome.map(|accepted| accepted.command_id()))
+        };
         let settled = self.retry.settle(planned.sequence, send, |trouble| self.retries.note(trouble)).await;
+        let recorded = self.records.then(|| request.recorded(&key, attempts.take()));
         let (answer, command_id) = match settled {
             Ok(Verdict::Accepted(command_id)) => (Answer::Accepted, Some(command_id)),
             Ok(Verdict::Rejected(problem)) => {
@@ -112,7 +136,17 @@ impl Sender {
             }
             Err(unsettled) => (Answer::Unanswered { reason: unsettled.reason }, unsettled.pending),
         };
-        Settled { planned, answer, command_id, latency: counts_from.elapsed() }
+        Settled { planned, answer, command_id, recorded, latency: counts_from.elapsed() }
+    }
+
+    /// What is in the file of `--record` for a command that was given up: it may have been sent.
+    pub(crate) fn given_up(&self, planned: &Planned) -> Option<Recorded> {
+        let attempts = vec![Attempt::Unknown { reason: "given up when the run was ended".to_owned() }];
+        self.records.then(|| Request::of(&planned.command).recorded(&self.key(planned), attempts))
+    }
+
+    fn key(&self, planned: &Planned) -> String {
+        format!("{}-{}", self.run_id, planned.sequence)
     }
 
     /// Round robin; a retry goes to the next service, so that a dead one only costs time.
@@ -153,15 +187,24 @@ impl Request {
         Self { cart: CartId::of_member(&command.member), kind }
     }
 
-    async fn send(&self, client: &CartClient, options: CommandOptions<'_>) -> Result<Outcome<Uuid>, Error> {
-        let changed = |outcome: Outcome<ItemChange>| outcome.map(|change| change.command_id);
+    async fn send(&self, client: &CartClient, options: CommandOptions<'_>) -> Result<Outcome<Accepted>, Error> {
+        let changed = |outcome: Outcome<_>| outcome.map(Accepted::Change);
         match &self.kind {
             Kind::Add(item) => client.add(self.cart, item, options).await.map(changed),
             Kind::Adjust(product, by) => client.adjust(self.cart, *product, *by, options).await.map(changed),
             Kind::Remove(product) => client.remove(self.cart, *product, options).await.map(changed),
-            Kind::Checkout => {
-                client.checkout(self.cart, options).await.map(|outcome| outcome.map(|purchase| purchase.command_id))
-            }
+            Kind::Checkout => client.checkout(self.cart, options).await.map(|outcome| outcome.map(Accepted::Purchase)),
         }
+    }
+
+    fn recorded(&self, key: &str, attempts: Vec<Attempt>) -> Recorded {
+        let command = match &self.kind {
+            Kind::Add(item) => Sent::Add(item.clone()),
+            Kind::Adjust(product, by) => Sent::Adjust { product_id: *product, adjust_by: *by },
+            Kind::Remove(product) => Sent::Remove { product_id: *product },
+            Kind::Checkout => Sent::Checkout {},
+        };
+        let command_id = record::command_id(self.cart, key);
+        Recorded { cart: self.cart, key: key.to_owned(), command_id, command, attempts }
     }
 }

@@ -15,6 +15,7 @@ use super::attempt::{Answer, Sender, Settled};
 use super::lanes::{Lanes, Planned};
 use super::pacer::{Pacer, Schedule};
 use super::progress::Progress;
+use super::record::{Line, RecordFile};
 use super::report::Report;
 use super::sent::SentFile;
 use super::source::Source;
@@ -72,7 +73,7 @@ async fn drive(run: &mut Run, sender: &Sender, args: &Args, shutdown: impl Futur
             () = &mut shutdown, if run.stop.is_none() => run.stop_with(Stop::Interrupted),
             _ = ticker.tick() => run.progress.show(&mut run.statistics, &sender.retries, in_flight.len()),
             () = sleep_until(drained_by.unwrap_or_else(Instant::now).into()), if drained_by.is_some() => {
-                run.give_up();
+                run.give_up(sender);
                 return Ok(());
             }
         }
@@ -89,6 +90,7 @@ struct Run {
     lanes: Lanes,
     statistics: Statistics,
     sent: Option<SentFile>,
+    recorded: Option<RecordFile>,
     progress: Progress,
     stop: Option<Stop>,
     drain_for: Duration,
@@ -103,6 +105,10 @@ impl Run {
             .sent
             .as_deref()
             .map(|path| SentFile::create(path).with_context(|| format!("{} can't be written", path.display())));
+        let recorded = args
+            .record
+            .as_deref()
+            .map(|path| RecordFile::create(path).with_context(|| format!("{} can't be written", path.display())));
         Ok(Self {
             source,
             limit: args.limit.unwrap_or(u64::MAX),
@@ -112,6 +118,7 @@ impl Run {
             lanes: Lanes::new(args.look_ahead.get()),
             statistics: Statistics::new(),
             sent: sent.transpose()?,
+            recorded: recorded.transpose()?,
             progress: Progress::start(args.commands_expected()),
             stop: None,
             drain_for: args.drain_for,
@@ -182,10 +189,26 @@ impl Run {
 
     fn record(&mut self, settled: &Settled) {
         self.statistics.record(settled);
+        self.write_record(settled);
         let Some(sent) = &mut self.sent else { return };
         if let Err(error) = sent.write(&settled.planned.command, &settled.answer, settled.command_id) {
             self.sent = None;
             self.stop_with(Stop::Failed(chain(&error)));
+        }
+    }
+
+    fn write_record(&mut self, settled: &Settled) {
+        let (Some(file), Some(recorded)) = (&mut self.recorded, &settled.recorded) else { return };
+        let line = Line {
+            cart_id: recorded.cart,
+            idempotency_key: &recorded.key,
+            command_id: recorded.command_id,
+            command: &recorded.command,
+            attempts: &recorded.attempts,
+        };
+        if let Err(error) = file.write(&line) {
+            self.recorded = None;
+            self.stop_with(Stop::Failed(format!("writing the record failed: {error}")));
         }
     }
 
@@ -199,10 +222,11 @@ impl Run {
     }
 
     /// What is still in flight stays unanswered.
-    fn give_up(&mut self) {
+    fn give_up(&mut self, sender: &Sender) {
         for planned in self.lanes.in_flight() {
             let answer = Answer::Unanswered { reason: "given up when the run was ended".to_owned() };
-            self.record(&Settled { planned, answer, command_id: None, latency: Duration::ZERO });
+            let recorded = sender.given_up(&planned);
+            self.record(&Settled { planned, answer, command_id: None, recorded, latency: Duration::ZERO });
         }
     }
 
@@ -211,6 +235,9 @@ impl Run {
         let mut report = Report::new(args, run_id, elapsed, &self.statistics, &sender.retries);
         if let Some(Err(error)) = self.sent.take().map(SentFile::finish) {
             report.failures.push(chain(&error));
+        }
+        if let Some(Err(error)) = self.recorded.take().map(RecordFile::finish) {
+            report.failures.push(format!("finishing the record failed: {error}"));
         }
         match self.stop {
             None => {}

@@ -11,6 +11,7 @@ mod driver;
 mod lanes;
 mod pacer;
 mod progress;
+mod record;
 mod report;
 mod sent;
 pub mod shop;

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::process::{Process, free_address, log_folder};
 
 /// Few, so that a test's topics are made quickly; more than one, so that instances share them.
-const PARTITIONS: &str = "4";
+const PARTITIONS: u16 = 4;
 
 /// `setup` makes topics, keyspace and tables, on a machine that may do much else meanwhile.
 const SETUP_DEADLINE: Duration = Duration::from_secs(120);
@@ -69,7 +69,9 @@ impl Service {
         }
     }
 
-    fn name(self) -> &'static str {
+    /// The name that its log has, and its use is counted under.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Ingest | Self::CartProcessor => self.binary(),
             Self::Projector(name) => name,
@@ -83,6 +85,7 @@ pub struct Installation {
     name: String,
     servers: Servers,
     log_folder: PathBuf,
+    partitions: u16,
 }
 
 impl Installation {
@@ -100,7 +103,19 @@ impl Installation {
         let database: PgConnectOptions = servers.database_url.parse().context("reading DATABASE_URL")?;
         servers.database_url = database.database(&name).to_url_lossy().to_string();
         let log_folder = log_folder(&name)?;
-        Ok(Self { name, servers, log_folder })
+        Ok(Self { name, servers, log_folder, partitions: PARTITIONS })
+    }
+
+    /// The same with another number of partitions of each topic. To be said before [`Installation::setup`].
+    #[must_use]
+    pub fn with_partitions(self, partitions: u16) -> Self {
+        Self { partitions, ..self }
+    }
+
+    /// Partitions of each topic.
+    #[must_use]
+    pub fn partitions(&self) -> u16 {
+        self.partitions
     }
 
     /// The name that keyspace, database and topics have in theirs.
@@ -138,7 +153,7 @@ impl Installation {
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
             ("TOPIC_PREFIX", self.servers.kafka.topic_prefix.clone()),
-            ("TOPIC_PARTITIONS", PARTITIONS.to_owned()),
+            ("TOPIC_PARTITIONS", self.partitions.to_string()),
             ("CASSANDRA_KEYSPACE", self.servers.cassandra.cassandra_keyspace.clone()),
             ("DATABASE_URL", self.servers.database_url.clone()),
             // An error is told in words; collecting its backtrace costs more than the work that failed.
@@ -264,6 +279,20 @@ impl Installation {
         args: impl IntoIterator<Item = impl AsRef<OsStr>>,
     ) -> anyhow::Result<Process> {
         self.spawn_with(name, binary, args, [], None)
+    }
+
+    /// Starts a binary on this installation that tells at `address` how it is. [`Process::ready`] waits for it.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn spawn_listening(
+        &self,
+        name: &str,
+        binary: &str,
+        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        address: SocketAddr,
+    ) -> anyhow::Result<Process> {
+        self.spawn_with(name, binary, args, [], Some(address))
     }
 
     /// Runs a binary on this installation to its end, and returns what it wrote.

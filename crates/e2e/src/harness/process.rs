@@ -90,6 +90,12 @@ impl Process {
         Ok(Self { name: name.to_owned(), child, log, address })
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Where it answers.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {

@@ -21,8 +21,10 @@ pub use compare::{Comparison, Difference, Differences};
 pub use csv_file::Error as FileError;
 pub use expected::read as read_expected;
 pub use report::{Report, Sums, Unanswered, Verdict};
+pub(crate) use rest::stored_offsets;
 pub use rest::{ConsumerLag, Lag, NotAtRest, wait as wait_for_rest};
 pub use sent::read as read_sent;
+pub(crate) use stores::decimal;
 pub use stores::{cassandra as read_cassandra, postgres as read_postgres};
 
 use crate::totals::{Labels, Totals};

@@ -182,7 +182,7 @@ impl Look {
 }
 
 /// The next offset of each partition, as the projector's own transactions keep it: that of the newest log epoch.
-async fn stored_offsets(database: &PgPool, kafka: &KafkaArgs) -> anyhow::Result<HashMap<i32, i64>> {
+pub(crate) async fn stored_offsets(database: &PgPool, kafka: &KafkaArgs) -> anyhow::Result<HashMap<i32, i64>> {
     let rows: Vec<(i32, i64)> = sqlx::query_as(
         "SELECT DISTINCT ON (partition) partition::int4, next_offset::int8 FROM projection_offset \
          WHERE projection = $1 AND topic = $2 ORDER BY partition, log_epoch DESC, next_offset DESC",

@@ -131,7 +131,7 @@ pub async fn postgres(database: &PgPool) -> anyhow::Result<Totals> {
 }
 
 /// Exactly: what does not fit is an error.
-fn decimal(value: &CqlDecimal) -> anyhow::Result<Decimal> {
+pub(crate) fn decimal(value: &CqlDecimal) -> anyhow::Result<Decimal> {
     let (bytes, scale) = value.as_signed_be_bytes_slice_and_exponent();
     let sign = if bytes.first().is_some_and(|byte| *byte >= 0x80) { 0xff } else { 0 };
     let mut wide = [sign; size_of::<i128>()];

@@ -1,0 +1,121 @@
+//! `cart-events` against what the log leads to, cart by cart, in order.
+
+use std::collections::HashMap;
+
+use cart::{CartEvent, CartId};
+
+use super::Shown;
+use super::log::{Expected, Log};
+use crate::audit::evidence::{Cut, Evidence, Record};
+use crate::audit::report::{Counts, Findings, Kind};
+
+/// An event as it was read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Published<'a> {
+    pub(super) record: &'a Record<CartEvent>,
+    pub(super) event: &'a CartEvent,
+}
+
+impl Published<'_> {
+    fn place(&self) -> String {
+        format!("cart-events {}/{}, cart {}", self.record.partition, self.record.offset, self.event.cart_id)
+    }
+
+    pub(super) fn sequence_number(&self) -> i64 {
+        self.event.sequence_number.get()
+    }
+}
+
+/// Each cart's events, in the order of their topic.
+pub(super) type ByCart<'a> = HashMap<CartId, Vec<Published<'a>>>;
+
+pub(super) fn by_cart<'a>(evidence: &'a Evidence, findings: &mut Findings, counts: &mut Counts) -> ByCart<'a> {
+    let mut carts: ByCart<'a> = HashMap::new();
+    for record in &evidence.events {
+        counts.events += 1;
+        let place = || format!("cart-events {}/{}", record.partition, record.offset);
+        match &record.value {
+            Err(reason) => findings.add(Kind::Unreadable, place(), Some(&"an event"), Some(reason)),
+            Ok(event) => {
+                if record.key != event.cart_id.to_string() {
+                    findings.add(Kind::Misplaced, place(), Some(&format!("key {}", event.cart_id)), Some(&record.key));
+                }
+                carts.entry(event.cart_id).or_default().push(Published { record, event });
+            }
+        }
+    }
+    carts
+}
+
+pub(super) fn check(evidence: &Evidence, log: &Log, published: &ByCart<'_>, findings: &mut Findings) {
+    let nothing = Vec::new();
+    for (cart_id, expected) in &log.carts {
+        check_cart(evidence, *cart_id, expected, published.get(cart_id).unwrap_or(&nothing), findings);
+    }
+    for found in published.iter().filter(|(cart_id, _)| !log.carts.contains_key(cart_id)).flat_map(|(_, found)| found) {
+        findings.add(Kind::EventUnexpected, found.place(), None, Some(&Shown(found.event)));
+    }
+}
+
+fn check_cart(
+    evidence: &Evidence,
+    cart_id: CartId,
+    expected: &Expected,
+    found: &[Published<'_>],
+    findings: &mut Findings,
+) {
+    // Most carts are right, and that is soon seen.
+    let as_far = expected.events.iter().zip(found).all(|(expected, found)| {
+        expected == found.event && found.record.partition == expected_partition(evidence, cart_id)
+    });
+    if as_far && expected.events.len() == found.len() {
+        return;
+    }
+    let places: HashMap<_, _> =
+        (0_usize..).zip(&expected.events).map(|(place, event)| (event.event_id, place)).collect();
+    let mut seen: Vec<Option<usize>> = vec![None; expected.events.len()];
+    let mut newest = None;
+    let mut sequence_number = 0;
+    for (number, one) in found.iter().enumerate() {
+        if one.record.partition != expected_partition(evidence, cart_id) {
+            let expected = format!("partition {}", expected_partition(evidence, cart_id));
+            findings.add(Kind::Misplaced, one.place(), Some(&expected), Some(&one.record.partition));
+        }
+        let Some(place) = places.get(&one.event.event_id).copied() else {
+            findings.add(Kind::EventUnexpected, one.place(), None, Some(&Shown(one.event)));
+            continue;
+        };
+        let wanted = &expected.events[place];
+        if seen[place].is_some() {
+            findings.add(Kind::EventDoubled, one.place(), Some(&"it once"), Some(&Shown(one.event)));
+            continue;
+        }
+        seen[place] = Some(number);
+        if wanted != one.event {
+            findings.add(Kind::EventDiffers, one.place(), Some(&Shown(wanted)), Some(&Shown(one.event)));
+        }
+        if one.sequence_number() > sequence_number + 1 {
+            let next = format!("event {}", sequence_number + 1);
+            findings.add(
+                Kind::SequenceGap,
+                one.place(),
+                Some(&next),
+                Some(&format!("event {}", one.sequence_number())),
+            );
+        }
+        sequence_number = sequence_number.max(one.sequence_number());
+        if newest.is_some_and(|newest| place < newest) {
+            findings.add(Kind::EventsReordered, one.place(), Some(&"the order of the log"), Some(&Shown(one.event)));
+        }
+        newest = newest.max(Some(place));
+    }
+    for event in seen.iter().zip(&expected.events).filter(|(seen, _)| seen.is_none()).map(|(_, event)| event) {
+        if Cut::is_before(&evidence.cut.commands, expected.partition, event.position.offset()) {
+            findings.add(Kind::EventLost, format!("cart-events, cart {cart_id}"), Some(&Shown(event)), None);
+        }
+    }
+}
+
+fn expected_partition(evidence: &Evidence, cart_id: CartId) -> i32 {
+    kafka::partition_of(cart_id.to_string().as_bytes(), evidence.partitions)
+}

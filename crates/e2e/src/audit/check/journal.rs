@@ -1,0 +1,96 @@
+//! The journal against `cart-events`: the same events, byte for byte.
+
+use std::collections::{BTreeMap, HashMap};
+
+use cart::Position;
+use uuid::Uuid;
+
+use super::Shown;
+use super::events::{ByCart, Published};
+use crate::audit::evidence::{Cut, Evidence};
+use crate::audit::report::{Counts, Findings, Kind};
+use crate::journal::JournalRow;
+
+pub(super) fn check(evidence: &Evidence, published: &ByCart<'_>, findings: &mut Findings, counts: &mut Counts) {
+    let (no_rows, no_events) = (Vec::new(), Vec::new());
+    for (cart_id, rows) in &evidence.journal {
+        counts.journal_rows += rows.len() as u64;
+        check_rows(*cart_id, rows, findings);
+        check_cart(evidence, *cart_id, rows, published.get(&(*cart_id).into()).unwrap_or(&no_events), findings);
+    }
+    for (cart_id, events) in published {
+        if !evidence.journal.contains_key(&cart_id.as_uuid()) {
+            check_cart(evidence, cart_id.as_uuid(), &no_rows, events, findings);
+        }
+    }
+}
+
+/// The rows by themselves: gap-free, and no command twice.
+fn check_rows(cart_id: Uuid, rows: &[JournalRow], findings: &mut Findings) {
+    let mut positions: HashMap<i64, (Uuid, i64)> = HashMap::new();
+    let mut commands: HashMap<Uuid, i64> = HashMap::new();
+    let mut before = 0;
+    for row in rows {
+        let place = || format!("cart_journal, cart {cart_id}, event {}", row.sequence_number);
+        if row.sequence_number != before + 1 {
+            findings.add(
+                Kind::SequenceGap,
+                place(),
+                Some(&format!("event {}", before + 1)),
+                Some(&row.sequence_number),
+            );
+        }
+        // A command's events follow each other, so a position or a command that comes again later comes too often.
+        let of_position = positions.insert(row.position, (row.command_id, row.sequence_number));
+        if let Some((command, last)) =
+            of_position.filter(|(command, last)| *command != row.command_id || *last != before)
+        {
+            let expected = format!("one command's rows together (command {command}, event {last})");
+            let found = format!("command {}", row.command_id);
+            findings.add(Kind::JournalRowDoubled, place(), Some(&expected), Some(&found));
+        }
+        if let Some(position) = commands.insert(row.command_id, row.position).filter(|other| *other != row.position) {
+            let expected = format!("command {} at {} only", row.command_id, Position::from(position));
+            findings.add(Kind::JournalRowDoubled, place(), Some(&expected), Some(&Position::from(row.position)));
+        }
+        before = row.sequence_number;
+    }
+}
+
+fn check_cart(
+    evidence: &Evidence,
+    cart_id: Uuid,
+    rows: &[JournalRow],
+    events: &[Published<'_>],
+    findings: &mut Findings,
+) {
+    let partition = kafka::partition_of(cart_id.to_string().as_bytes(), evidence.partitions);
+    // What is journalled but not published yet, or the other way round because the journal was read first.
+    let must_be = |position: i64| Cut::is_before(&evidence.cut.commands, partition, Position::from(position).offset());
+    let mut on_topic: BTreeMap<i64, &Published<'_>> = BTreeMap::new();
+    for event in events {
+        on_topic.entry(event.sequence_number()).or_insert(event);
+    }
+    for row in rows {
+        let place = || format!("cart_journal, cart {cart_id}, event {}", row.sequence_number);
+        let Some(event) = on_topic.remove(&row.sequence_number) else {
+            if must_be(row.position) {
+                let found = format!("only the row of command {}", row.command_id);
+                findings.add(Kind::JournalOnly, place(), Some(&"it on cart-events"), Some(&found));
+            }
+            continue;
+        };
+        let told = (event.event.position.get(), event.event.command_id.as_uuid());
+        if row.event != event.record.bytes || (row.position, row.command_id) != told {
+            let record =
+                format!("as in cart-events {}/{}: {}", event.record.partition, event.record.offset, Shown(event.event));
+            let found =
+                format!("another event's bytes, or command {} at {}", row.command_id, Position::from(row.position));
+            findings.add(Kind::JournalDiffers, place(), Some(&record), Some(&found));
+        }
+    }
+    for event in on_topic.values().filter(|event| must_be(event.event.position.get())) {
+        let place = format!("cart_journal, cart {cart_id}, event {}", event.sequence_number());
+        findings.add(Kind::TopicOnly, place, Some(&Shown(event.event)), None);
+    }
+}

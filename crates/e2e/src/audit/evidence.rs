@@ -1,0 +1,139 @@
+//! All that an audit looks at, as plain values: what [`super::check()`] takes, and what a test can put defects into.
+
+use std::collections::{BTreeMap, HashMap};
+
+use cart::{CartCommand, CartEvent, PurchasedItem};
+use rust_decimal::Decimal;
+use uuid::Uuid;
+
+use super::client_view::SentCommand;
+use crate::journal::JournalRow;
+use crate::totals::{DayKey, MonthKey};
+
+/// Everything at once.
+#[derive(Debug, Clone, Default)]
+pub struct Evidence {
+    /// Where the processors' setting `--cart-lines-max` stands.
+    pub lines_max: usize,
+    /// Partitions of `cart-commands` and `cart-events`.
+    pub partitions: i32,
+    /// Partitions of `item-purchased`.
+    pub purchase_partitions: i32,
+    /// The epoch of `cart-commands`, which is in its positions.
+    pub commands_epoch: i32,
+    /// Up to where everything downstream must have followed.
+    pub cut: Cut,
+    /// `cart-commands`, each partition in its order.
+    pub commands: Vec<LogRecord>,
+    /// `cart-commands-dead-letter`.
+    pub dead_letters: Vec<DeadLetter>,
+    /// `cart-events`, committed records, each partition in its order.
+    pub events: Vec<Record<CartEvent>>,
+    /// The journal.
+    pub journal: BTreeMap<Uuid, Vec<JournalRow>>,
+    /// `item-purchased`, committed records, each partition in its order.
+    pub purchases: Vec<Record<PurchasedItem>>,
+    /// The read tables.
+    pub tables: Tables,
+    /// What clients sent and were told.
+    pub sent: Vec<SentCommand>,
+}
+
+/// Offsets by partition that were noted before anything was read. What stands before them must have reached everything
+/// downstream by the time that that was read; what stands behind them may have, or may not. Without an entry: all of it must.
+#[derive(Debug, Clone, Default)]
+pub struct Cut {
+    /// On `cart-commands`.
+    pub commands: Vec<i64>,
+    /// On `cart-events`.
+    pub events: Vec<i64>,
+    /// On `item-purchased`.
+    pub purchases: Vec<i64>,
+}
+
+impl Cut {
+    /// Whether an offset is before the cut.
+    pub(crate) fn is_before(cut: &[i64], partition: i32, offset: i64) -> bool {
+        let end = usize::try_from(partition).ok().and_then(|partition| cut.get(partition));
+        end.is_none_or(|end| offset < *end)
+    }
+}
+
+/// A record of `cart-commands`.
+#[derive(Debug, Clone)]
+pub struct LogRecord {
+    /// In which partition.
+    pub partition: i32,
+    /// Where in it.
+    pub offset: i64,
+    /// What it is.
+    pub content: Content,
+}
+
+/// What a record of `cart-commands` is.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// A command that belongs there.
+    Command(Box<CartCommand>),
+    /// Garbage, or a command that is not where its cart's commands are.
+    Undecidable {
+        /// Why.
+        reason: String,
+        /// The record's key.
+        key: Option<Vec<u8>>,
+        /// The record's value.
+        value: Option<Vec<u8>>,
+    },
+}
+
+/// A record of `cart-commands-dead-letter`.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    /// In which partition.
+    pub partition: i32,
+    /// Where in it.
+    pub offset: i64,
+    /// Partition and offset on `cart-commands`, by its headers.
+    pub origin: Option<(i32, i64)>,
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its value.
+    pub value: Option<Vec<u8>>,
+}
+
+/// A record of a topic that we write ourselves.
+#[derive(Debug, Clone)]
+pub struct Record<T> {
+    /// In which partition.
+    pub partition: i32,
+    /// Where in it.
+    pub offset: i64,
+    /// Its key as text; empty if it has none.
+    pub key: String,
+    /// Its bytes. Only kept where they are compared.
+    pub bytes: Vec<u8>,
+    /// What it says, or why it can't be read.
+    pub value: Result<T, String>,
+}
+
+/// A total and the offset on `item-purchased` of the newest record that it includes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row<T> {
+    /// The total.
+    pub total: T,
+    /// The offset.
+    pub offset: i64,
+}
+
+/// The rows of the read tables.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tables {
+    /// Cassandra's `balance_by_vendor`.
+    pub cassandra_months: HashMap<MonthKey, Row<Decimal>>,
+    /// Cassandra's `item_quantity_by_day`: pieces and name.
+    pub cassandra_days: HashMap<DayKey, Row<(i64, String)>>,
+    /// PostgreSQL's `vendor_billing`.
+    pub postgres_months: HashMap<MonthKey, Decimal>,
+    /// How far PostgreSQL's table is, by partition of `item-purchased`: of the same snapshot as the table.
+    pub postgres_next: HashMap<i32, i64>,
+}

@@ -1,0 +1,182 @@
+//! Reading everything: tables first, then what they come from, and the commands last. So whatever is met has its cause in
+//! what is read after it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use cart::contract::{Contract, DEAD_LETTER_TOPIC};
+use cart::{CartCommand, CartEvent, LogEpoch, PurchasedItem};
+use kafka::{Admin, Codec, DecodeError, Headers as _, KafkaArgs, Message as _, Registry, TopicReader};
+use scylla::client::session::Session;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sqlx::PgPool;
+use tokio::runtime::Handle;
+
+use super::Target;
+use super::client_view::SentCommand;
+use super::evidence::{Content, DeadLetter, Evidence, LogRecord, Record};
+use super::settle::settle;
+use super::stores;
+use crate::topic::{RawRecord, SILENCE_MAX, for_each};
+
+/// Waits until everything downstream has come to the ends that the topics have now, then reads everything.
+///
+/// # Errors
+/// When that takes too long, something can't be read, or a topic's earlier life is not there to be read.
+pub async fn collect(
+    target: &Target,
+    database: &PgPool,
+    sent: Vec<SentCommand>,
+    deadline: Duration,
+) -> anyhow::Result<Evidence> {
+    let kafka = &target.kafka;
+    let cut = settle(kafka, database, deadline).await?;
+    let session = cassandra::connect(&target.cassandra).await.context("reading Cassandra's tables")?;
+    let commands_epoch = first_epoch(kafka, &session, CartCommand::TOPIC).await?;
+    first_epoch(kafka, &session, PurchasedItem::TOPIC).await?;
+    let registry = Registry::new(kafka)?;
+    let purchase_codec = Codec::register(&registry, PurchasedItem::TOPIC, PurchasedItem::SCHEMA).await?;
+    let event_codec = Codec::register(&registry, CartEvent::TOPIC, CartEvent::SCHEMA).await?;
+    let command_codec = Codec::register(&registry, CartCommand::TOPIC, CartCommand::SCHEMA).await?;
+
+    let tables = stores::read(&session, database, &kafka.prefixed(PurchasedItem::TOPIC)).await?;
+    let journal = crate::journal::read(&session).await.context("reading table cart_journal")?;
+    let (args, runtime) = (kafka.clone(), Handle::current());
+    let (lines_max, partitions) = (target.cart_lines_max.into(), i32::try_from(cut.commands.len())?);
+    let purchase_partitions = i32::try_from(cut.purchases.len())?;
+    tokio::task::spawn_blocking(move || {
+        let purchases = records(&args, &purchase_codec, &runtime, false)?;
+        let events = records(&args, &event_codec, &runtime, true)?;
+        let dead_letters = dead_letters(&args).context("reading topic cart-commands-dead-letter")?;
+        let commands = commands(&args, &command_codec, &runtime, partitions)?;
+        Ok(Evidence {
+            lines_max,
+            partitions,
+            purchase_partitions,
+            commands_epoch: commands_epoch.get(),
+            cut,
+            commands,
+            dead_letters,
+            events,
+            journal,
+            purchases,
+            tables,
+            sent,
+        })
+    })
+    .await?
+}
+
+/// The topic's log epoch. What stood in an earlier life of the topic can't be read, so it can't be audited either.
+async fn first_epoch(kafka: &KafkaArgs, session: &Session, topic: &str) -> anyhow::Result<LogEpoch> {
+    let full = kafka.prefixed(topic);
+    let (args, name) = (kafka.clone(), full.clone());
+    let identity = tokio::task::spawn_blocking(move || Admin::new(&args)?.identity(&name)).await??;
+    let epoch = cassandra::log_epoch(session, &full, &identity).await?;
+    ensure!(
+        epoch == LogEpoch::FIRST,
+        "{full} is in log epoch {}: what stood in its earlier ones is not there any more to be checked against",
+        epoch.get()
+    );
+    Ok(epoch)
+}
+
+/// The outer error: the registry is away, or this program is older than the record, so that nobody here can judge it. The
+/// inner one: these bytes are nothing.
+fn decode<T: Serialize + DeserializeOwned>(
+    codec: &Codec<T>,
+    bytes: &[u8],
+    runtime: &Handle,
+) -> Result<Result<T, DecodeError>, kafka::Error> {
+    let decoded = match codec.decode(bytes) {
+        Err(DecodeError::NotLearnt { id }) => {
+            runtime.block_on(codec.learn(id))?;
+            codec.decode(bytes)
+        }
+        decoded => decoded,
+    };
+    match decoded {
+        Err(newer @ DecodeError::Newer { .. }) => Err(kafka::Error::fatal("reading a record", newer)),
+        decoded => Ok(decoded),
+    }
+}
+
+fn records<T: Contract + Serialize + DeserializeOwned>(
+    kafka: &KafkaArgs,
+    codec: &Codec<T>,
+    runtime: &Handle,
+    keep_bytes: bool,
+) -> anyhow::Result<Vec<Record<T>>> {
+    let mut records = Vec::new();
+    for_each::<anyhow::Error>(kafka, &kafka.prefixed(T::TOPIC), |RawRecord { partition, offset, key, value }| {
+        let bytes = value.unwrap_or_default();
+        let value = decode(codec, &bytes, runtime)?.map_err(|error| error.to_string());
+        let key = String::from_utf8_lossy(&key.unwrap_or_default()).into_owned();
+        let bytes = if keep_bytes { bytes } else { Vec::new() };
+        records.push(Record { partition, offset, key, bytes, value });
+        Ok(())
+    })
+    .with_context(|| format!("reading topic {}", T::TOPIC))?;
+    Ok(records)
+}
+
+fn commands(
+    kafka: &KafkaArgs,
+    codec: &Codec<CartCommand>,
+    runtime: &Handle,
+    partitions: i32,
+) -> anyhow::Result<Vec<LogRecord>> {
+    let mut commands = Vec::new();
+    for_each::<anyhow::Error>(kafka, &kafka.prefixed(CartCommand::TOPIC), |record| {
+        let RawRecord { partition, offset, key, value } = record;
+        let decoded = match &value {
+            None => Err(String::from("no value")),
+            Some(bytes) => decode(codec, bytes, runtime)?.map_err(|error| error.to_string()),
+        };
+        let content = match decoded.and_then(|command| belongs(command, key.as_deref(), partition, partitions)) {
+            Ok(command) => Content::Command(Box::new(command)),
+            Err(reason) => Content::Undecidable { reason, key, value },
+        };
+        commands.push(LogRecord { partition, offset, content });
+        Ok(())
+    })
+    .context("reading topic cart-commands")?;
+    Ok(commands)
+}
+
+/// A cart's commands are in the partition of its key: elsewhere they have no order among the others.
+fn belongs(command: CartCommand, key: Option<&[u8]>, partition: i32, partitions: i32) -> Result<CartCommand, String> {
+    let cart_id = command.cart_id.to_string();
+    if key != Some(cart_id.as_bytes()) {
+        return Err(format!("the key is not cart id {cart_id}"));
+    }
+    match kafka::partition_of(cart_id.as_bytes(), partitions) {
+        belongs if belongs == partition => Ok(command),
+        belongs => Err(format!("cart {cart_id} belongs to partition {belongs}")),
+    }
+}
+
+fn dead_letters(kafka: &KafkaArgs) -> anyhow::Result<Vec<DeadLetter>> {
+    let topic = kafka.prefixed(DEAD_LETTER_TOPIC);
+    let starts = Admin::new(kafka)?.watermarks(&topic)?.into_iter().map(|(start, _)| start);
+    let mut reader = TopicReader::open(kafka, &topic, (0..).zip(starts))?;
+    let mut letters = Vec::new();
+    while let Some(message) = reader.next(SILENCE_MAX)? {
+        let header = |name: &str| -> Option<i64> {
+            let headers = message.headers()?;
+            // A dead letter that was sent again and failed again has both origins: the last is this topic's.
+            let value = headers.iter().filter(|header| header.key == name).last()?.value?;
+            std::str::from_utf8(value).ok()?.parse().ok()
+        };
+        let origin = header("dead-letter-partition").zip(header("dead-letter-offset"));
+        letters.push(DeadLetter {
+            partition: message.partition(),
+            offset: message.offset(),
+            origin: origin.and_then(|(partition, offset)| Some((i32::try_from(partition).ok()?, offset))),
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(<[u8]>::to_vec),
+        });
+    }
+    Ok(letters)
+}

@@ -1,0 +1,165 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use super::floor::{FrontArgs, WorkerArgs};
+
+/// Measures the whole pipeline on this machine, each figure beside a floor that is measured in the same run.
+#[derive(Debug, clap::Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Prints how much hardware 10^5 and 10^6 commands/s need, from a run's results
+    Capacity(CapacityArgs),
+    /// Prints how unevenly the carts of a file of commands are used
+    Skew(SkewArgs),
+    /// The floor's HTTP side; the bench starts it
+    #[command(hide = true)]
+    FloorFront(FrontArgs),
+    /// The floor's consuming side; the bench starts it
+    #[command(hide = true)]
+    FloorWorker(WorkerArgs),
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub(crate) enum Bench {
+    /// Commands over HTTP, closed and open loop, without and with the projectors
+    Http,
+    /// Commands that wait in the topic, to journal and events
+    Backlog,
+    /// Purchases that wait in the topic, to each read table
+    Projectors,
+    /// From a checkout's answer to its row in each read table
+    Freshness,
+    /// Start, kill -9 and rebalance, as a client feels them
+    Recovery,
+    /// Memory by carts; the cost of a command by partitions, workers, carts and items
+    Growth,
+}
+
+impl Bench {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Http, Self::Backlog, Self::Projectors, Self::Freshness, Self::Recovery, Self::Growth];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Backlog => "backlog",
+            Self::Projectors => "projectors",
+            Self::Freshness => "freshness",
+            Self::Recovery => "recovery",
+            Self::Growth => "growth",
+        }
+    }
+}
+
+/// How to measure.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RunArgs {
+    /// Only these, comma-separated; all without it
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub(crate) only: Vec<Bench>,
+
+    /// Small numbers, one repetition: shows that it works, not how fast
+    #[arg(long)]
+    pub(crate) quick: bool,
+
+    /// Also what takes long: a million carts in memory
+    #[arg(long)]
+    pub(crate) full: bool,
+
+    /// Repetitions of each measurement, floor and system in turn; 3, or 1 with --quick
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) repetitions: Option<u32>,
+
+    /// Seconds of each measurement over HTTP; 10, or 2 with --quick
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) seconds: Option<u64>,
+
+    /// Commands that warm each of floor and system up, servers included; 40,000, or 2,000 with --quick
+    #[arg(long, value_parser = clap::value_parser!(u64).range(0..=10_000_000))]
+    pub(crate) warm_up: Option<u64>,
+
+    /// Clients of the closed loop, comma-separated; 1,16,64,256,1024, or 1,64 with --quick
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) clients: Vec<u32>,
+
+    /// Commands of a backlog and purchases that a projector drains; 1,000,000, or 100,000 with --quick
+    #[arg(long, value_parser = clap::value_parser!(u64).range(100..=100_000_000))]
+    pub(crate) commands: Option<u64>,
+
+    /// Partitions of each topic
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub(crate) partitions: u16,
+
+    /// Cart-processors, and workers of the floor
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(crate) processors: u16,
+
+    /// Workers of each cart-processor; its own default without it
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) workers: Option<u16>,
+
+    /// The folder of the results; by default a new one in target/bench
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+}
+
+impl RunArgs {
+    pub(crate) fn benches(&self) -> Vec<Bench> {
+        if self.only.is_empty() { Bench::ALL.to_vec() } else { self.only.clone() }
+    }
+
+    pub(crate) fn repetitions(&self) -> u32 {
+        self.repetitions.unwrap_or(if self.quick { 1 } else { 3 })
+    }
+
+    pub(crate) fn seconds(&self) -> u64 {
+        self.seconds.unwrap_or(if self.quick { 2 } else { 10 })
+    }
+
+    pub(crate) fn warm_up(&self) -> u64 {
+        self.warm_up.unwrap_or(if self.quick { 2_000 } else { 40_000 })
+    }
+
+    pub(crate) fn clients(&self) -> Vec<u32> {
+        match (self.clients.as_slice(), self.quick) {
+            ([], true) => vec![1, 64],
+            ([], false) => vec![1, 16, 64, 256, 1_024],
+            (clients, _) => clients.to_vec(),
+        }
+    }
+
+    pub(crate) fn commands(&self) -> u64 {
+        self.commands.unwrap_or(if self.quick { 100_000 } else { 1_000_000 })
+    }
+}
+
+/// What the capacity is computed from.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct CapacityArgs {
+    /// A run's results.json
+    #[arg(long)]
+    pub(crate) from: PathBuf,
+
+    /// A file of real commands (CSV, may be gzipped): its skew bounds what partitions can share
+    #[arg(long)]
+    pub(crate) data: Option<PathBuf>,
+}
+
+/// Whose skew.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SkewArgs {
+    /// A file of commands: CSV, may be gzipped
+    #[arg(long)]
+    pub(crate) data: PathBuf,
+}

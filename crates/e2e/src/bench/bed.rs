@@ -1,0 +1,188 @@
+//! What is measured, running: the system and the floor on one installation, started as they would be in use.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::future::try_join_all;
+
+use super::args::RunArgs;
+use super::floor;
+use super::load::{Load, Outcome, Pace, Until};
+use super::measurement::Subject;
+use super::meter::{Meter, Reading};
+use super::servers;
+use super::shop::Shopper;
+use crate::harness::{Installation, Process, Service, free_address};
+
+/// A busy machine, and servers that may just have been started.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Carts of all shoppers together: some are met for the first time while it is measured, as in a real shop.
+const CARTS: u64 = 10_000;
+
+/// An installation of its own.
+#[derive(Debug)]
+pub(crate) struct Bed {
+    pub(crate) installation: Installation,
+    processors: u16,
+    workers: Option<u16>,
+}
+
+/// A process with the name under which its use is counted.
+pub(crate) type Named = (String, Process);
+
+/// The system or the floor, ready to be used.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) subject: Subject,
+    pub(crate) processes: Vec<Named>,
+    pub(crate) address: SocketAddr,
+    shoppers: Vec<Shopper>,
+}
+
+impl Bed {
+    /// Makes topics, tables and schemas of system and floor.
+    pub(crate) async fn make(name: &str, args: &RunArgs) -> anyhow::Result<Self> {
+        Self::make_with(name, args.partitions, args).await
+    }
+
+    pub(crate) async fn make_with(name: &str, partitions: u16, args: &RunArgs) -> anyhow::Result<Self> {
+        let installation = Installation::new(&format!("bench_{name}"))?.with_partitions(partitions);
+        installation.setup().await?;
+        floor::setup(installation.kafka(), installation.cassandra(), partitions).await?;
+        Ok(Self { installation, processors: args.processors, workers: args.workers })
+    }
+
+    pub(crate) async fn remove(self) -> anyhow::Result<()> {
+        floor::remove(self.installation.kafka()).await?;
+        self.installation.remove().await
+    }
+
+    /// One ingest and the cart-processors, or the floor's two sides, when they answer.
+    pub(crate) async fn start(&self, subject: Subject) -> anyhow::Result<Running> {
+        let mut processes = Vec::new();
+        let (name, front) = match subject {
+            Subject::System => ("ingest", self.installation.start(Service::Ingest, "0", &[])?),
+            Subject::Floor => {
+                let address = free_address().context("finding a free port")?;
+                let args = ["floor-front".to_owned(), "--listen".to_owned(), address.to_string()];
+                ("floor-front", self.installation.spawn_listening("floor-front", "bench", args, address)?)
+            }
+        };
+        let address = front.address().context("it has an address")?;
+        processes.push((name.to_owned(), front));
+        for number in 0..self.processors {
+            processes.push(self.start_worker(subject, &number.to_string(), false).await?);
+        }
+        processes[0].1.ready(READY_DEADLINE).await?;
+        let mut running = Running { subject, processes, address, shoppers: Vec::new() };
+        // Ready means that it takes commands; answered means that all stages work.
+        running.load(1, Pace::Closed, Until::Answered(1)).await.context("waiting for the first answer")?;
+        Ok(running)
+    }
+
+    /// A cart-processor or a worker of the floor, which publishes as well if it is for a backlog.
+    pub(crate) async fn start_worker(&self, subject: Subject, instance: &str, backlog: bool) -> anyhow::Result<Named> {
+        let workers = self.workers.map(|workers| workers.to_string());
+        match subject {
+            Subject::System => self.start_processor(instance, workers.as_deref(), &[]).await,
+            Subject::Floor => {
+                let mut args = vec!["floor-worker"];
+                if backlog {
+                    args.push("--publish");
+                }
+                if let Some(workers) = &workers {
+                    args.extend(["--workers", workers]);
+                }
+                let process = self.installation.spawn(&format!("floor-worker-{instance}"), "bench", args)?;
+                Ok(("floor-worker".to_owned(), process))
+            }
+        }
+    }
+
+    pub(crate) async fn start_processor(
+        &self,
+        instance: &str,
+        workers: Option<&str>,
+        more: &[&str],
+    ) -> anyhow::Result<Named> {
+        let mut args = more.to_vec();
+        if let Some(workers) = workers {
+            args.extend(["--workers", workers]);
+        }
+        let mut process = self.installation.start(Service::CartProcessor, instance, &args)?;
+        process.ready(READY_DEADLINE).await?;
+        Ok(("cart-processor".to_owned(), process))
+    }
+
+    /// One of each projector.
+    pub(crate) async fn start_projectors(&self) -> anyhow::Result<Vec<Named>> {
+        try_join_all(Service::PROJECTORS.map(|projector| self.start_projector(projector))).await
+    }
+
+    pub(crate) async fn start_projector(&self, projector: Service) -> anyhow::Result<Named> {
+        let mut process = self.installation.start(projector, "0", &[])?;
+        process.ready(READY_DEADLINE).await?;
+        Ok((projector.name().to_owned(), process))
+    }
+
+    /// Reads the use of this process, these, and the servers that run here.
+    pub(crate) fn meter<'a>(&self, processes: impl IntoIterator<Item = &'a Named>) -> Meter {
+        let mut meter = Meter::with_load();
+        for (name, process) in processes {
+            meter.add(name, process.id(), false);
+        }
+        let first = |list: &str| list.split(',').next().unwrap_or_default().to_owned();
+        let database = self.installation.database_url();
+        let database = database.rsplit_once('@').map_or(database, |(_, rest)| rest);
+        let database = database.split('/').next().unwrap_or_default();
+        let database = if database.contains(':') { database.to_owned() } else { format!("{database}:5432") };
+        servers::watch(
+            &mut meter,
+            &[
+                ("kafka", first(&self.installation.kafka().kafka_bootstrap_servers)),
+                ("cassandra", self.installation.cassandra().cassandra_nodes.first().cloned().unwrap_or_default()),
+                ("postgres", database),
+            ],
+        );
+        meter
+    }
+}
+
+impl Running {
+    /// A load of so many clients, who go on where they were.
+    pub(crate) async fn load(&mut self, clients: u32, pace: Pace, until: Until) -> anyhow::Result<Outcome> {
+        self.run(Load::new(self.address, pace, until), clients).await
+    }
+
+    pub(crate) async fn run(&mut self, load: Load, clients: u32) -> anyhow::Result<Outcome> {
+        while self.shoppers.len() < clients as usize {
+            let number = u32::try_from(self.shoppers.len())?;
+            self.shoppers.push(Shopper::new(number, CARTS / 256));
+        }
+        let rest = self.shoppers.split_off(clients as usize);
+        let (outcome, shoppers) = load.run(std::mem::take(&mut self.shoppers)).await?;
+        self.shoppers = shoppers;
+        self.shoppers.extend(rest);
+        Ok(outcome)
+    }
+
+    /// Until code is compiled, connections are made, and caches are warm; the servers' too.
+    pub(crate) async fn warm_up(&mut self, commands: u64) -> anyhow::Result<()> {
+        if commands > 0 {
+            self.load(64, Pace::Closed, Until::Answered(commands)).await.context("warming up")?;
+        }
+        Ok(())
+    }
+}
+
+/// Does something, and reads what was used for it.
+pub(crate) async fn metered<T>(
+    meter: &Meter,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<(T, Reading)> {
+    let before = meter.read();
+    let done = work.await?;
+    Ok((done, meter.read().since(&before)))
+}

@@ -1,0 +1,248 @@
+//! What is sent: carts that are filled, changed and bought in the proportions of a real shop, one shopper after the
+//! other the same in every run.
+//!
+//! The proportions are those of the real commands that the demo replays: 19 lines a checkout, an adjustment in every
+//! second cart, a removal in every seventh.
+
+use std::io::Write as _;
+
+use cart::{CartCommand, CartId, Command, CommandId, ItemName, Price, ProductId, Quantity, VendorId};
+use chrono::{DateTime, Utc};
+use uuid::{Builder, Uuid, Variant, Version};
+
+/// Lines of a cart that is bought.
+pub(crate) const LINES: u32 = 19;
+
+/// As many as the real shop has.
+pub(crate) const PRODUCTS: u32 = 3_337;
+pub(crate) const VENDORS: u32 = 113;
+
+/// What names the kinds of ids, so that none meets another.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Cart = 1,
+    Product,
+    Vendor,
+    Command,
+}
+
+fn id(kind: Kind, high: u32, low: u64) -> Uuid {
+    let number = ((kind as u128) << 120) | (u128::from(high) << 72) | u128::from(low);
+    Builder::from_u128(number).with_variant(Variant::RFC4122).with_version(Version::Custom).into_uuid()
+}
+
+pub(crate) fn product_id(product: u32) -> Uuid {
+    id(Kind::Product, 0, product.into())
+}
+
+pub(crate) fn vendor_id(product: u32) -> Uuid {
+    id(Kind::Vendor, 0, u64::from(product % VENDORS))
+}
+
+pub(crate) fn name(product: u32) -> String {
+    format!("PRODUCT {product} OF THE BENCH")
+}
+
+/// In hundredths.
+pub(crate) fn price_cents(product: u32) -> u32 {
+    85 + product % 1_900
+}
+
+pub(crate) fn cart_id(shopper: u32, cart: u64) -> Uuid {
+    id(Kind::Cart, shopper, cart)
+}
+
+/// What a shopper does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    Add(u32),
+    Adjust(u32),
+    Remove(u32),
+    Checkout,
+}
+
+/// Somebody who fills one cart after the other and comes back to the first. One command at a time.
+#[derive(Debug, Clone)]
+pub(crate) struct Shopper {
+    number: u32,
+    carts: u64,
+    /// Carts that were given up after an answer that left open what is in them.
+    spoilt: u64,
+    visit: u64,
+    step: u32,
+}
+
+impl Shopper {
+    pub(crate) fn new(number: u32, carts: u64) -> Self {
+        Self { number, carts: carts.max(1), spoilt: 0, visit: 0, step: 0 }
+    }
+
+    pub(crate) fn cart(&self) -> Uuid {
+        cart_id(self.number, self.visit % self.carts + (self.spoilt << 32))
+    }
+
+    /// The first carts are bought after fewer lines, so that not all shoppers check out at a time.
+    fn lines(&self) -> u32 {
+        if self.visit == 0 { 1 + self.number % LINES } else { LINES }
+    }
+
+    fn product(&self, line: u32) -> u32 {
+        let visit = u32::try_from(self.visit % 1_000_003).unwrap_or_default();
+        (self.number.wrapping_mul(131) ^ visit.wrapping_mul(29)).wrapping_add(line) % PRODUCTS
+    }
+
+    pub(crate) fn next(&self) -> Step {
+        let lines = self.lines();
+        let adjusts = self.visit.is_multiple_of(2);
+        let removes = self.visit.is_multiple_of(7) && lines > 1;
+        match self.step {
+            step if step < lines => Step::Add(self.product(step)),
+            step if step == lines && adjusts => Step::Adjust(self.product(0)),
+            step if step == lines + u32::from(adjusts) && removes => Step::Remove(self.product(lines - 1)),
+            _ => Step::Checkout,
+        }
+    }
+
+    /// It was carried out.
+    pub(crate) fn done(&mut self) {
+        if self.next() == Step::Checkout {
+            self.visit += 1;
+            self.step = 0;
+        } else {
+            self.step += 1;
+        }
+    }
+
+    /// Nobody knows what is in this cart now: another one.
+    pub(crate) fn give_up_cart(&mut self) {
+        self.spoilt += 1;
+        self.step = 0;
+    }
+
+    /// The next command as an HTTP/1.1 request.
+    pub(crate) fn write_request(&self, request: &mut Vec<u8>) {
+        request.clear();
+        let cart = self.cart();
+        let product = |product| product_id(product).hyphenated();
+        let written = match self.next() {
+            Step::Add(number) => {
+                let cents = price_cents(number);
+                let body = format!(
+                    r#"{{"productId":"{}","vendorId":"{}","name":"{}","price":"{}.{:02}","quantity":{}}}"#,
+                    product(number),
+                    vendor_id(number).hyphenated(),
+                    name(number),
+                    cents / 100,
+                    cents % 100,
+                    1 + number % 12,
+                );
+                with_body(request, "POST", format_args!("/cart/{cart}"), &body)
+            }
+            Step::Adjust(number) => {
+                with_body(request, "PATCH", format_args!("/cart/{cart}/productId/{}", product(number)), r#"{"adjustBy":1}"#)
+            }
+            Step::Remove(number) => without_body(
+                request,
+                format_args!("DELETE /cart/{cart}/productId/{} HTTP/1.1\r\nhost: bench\r\n\r\n", product(number)),
+            ),
+            Step::Checkout => without_body(
+                request,
+                format_args!("POST /cart/{cart}/checkout HTTP/1.1\r\nhost: bench\r\ncontent-length: 0\r\n\r\n"),
+            ),
+        };
+        // Memory takes everything.
+        written.unwrap_or_default();
+    }
+
+    /// The next command as it stands on the topic.
+    pub(crate) fn command(&self, number: u64, at: DateTime<Utc>) -> anyhow::Result<CartCommand> {
+        let product = |number: u32| ProductId::from(product_id(number));
+        let command = match self.next() {
+            Step::Add(number) => add_item(number)?,
+            Step::Adjust(number) => Command::AdjustQuantity { product_id: product(number), adjust_by: 1.try_into()? },
+            Step::Remove(number) => Command::RemoveItem { product_id: product(number) },
+            Step::Checkout => Command::Checkout {},
+        };
+        Ok(command_of(CartId::from(self.cart()), number, at, command))
+    }
+}
+
+/// A command with an id that no other `number` has.
+pub(crate) fn command_of(cart_id: CartId, number: u64, issued_at: DateTime<Utc>, command: Command) -> CartCommand {
+    let command_id = CommandId::from(id(Kind::Command, 0, number));
+    CartCommand { command_id, cart_id, issued_at, command, expected_version: None }
+}
+
+pub(crate) fn add_item(number: u32) -> anyhow::Result<Command> {
+    Ok(Command::AddItem {
+        product_id: product_id(number).into(),
+        vendor_id: VendorId::from(vendor_id(number)),
+        name: ItemName::try_from(name(number))?,
+        price: price(number)?,
+        quantity: quantity(number)?.get(),
+    })
+}
+
+pub(crate) fn price(product: u32) -> anyhow::Result<Price> {
+    Ok(Price::try_from(rust_decimal::Decimal::new(price_cents(product).into(), 2))?)
+}
+
+pub(crate) fn quantity(product: u32) -> anyhow::Result<Quantity> {
+    Ok(Quantity::try_from(i64::from(1 + product % 12))?)
+}
+
+fn with_body(
+    request: &mut Vec<u8>,
+    method: &str,
+    path: std::fmt::Arguments<'_>,
+    body: &str,
+) -> std::io::Result<()> {
+    let len = body.len();
+    write!(
+        request,
+        "{method} {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {len}\r\n\r\n{body}"
+    )
+}
+
+fn without_body(request: &mut Vec<u8>, text: std::fmt::Arguments<'_>) -> std::io::Result<()> {
+    request.write_fmt(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_command_can_be_refused() {
+        let mut shopper = Shopper::new(7, 3);
+        let mut lines = Vec::new();
+        let mut visits = 0;
+        for _ in 0..2_000 {
+            match shopper.next() {
+                Step::Add(product) => {
+                    assert!(!lines.contains(&product));
+                    lines.push(product);
+                }
+                Step::Adjust(product) => assert!(lines.contains(&product)),
+                Step::Remove(product) => lines.retain(|line| *line != product),
+                Step::Checkout => {
+                    assert!(!lines.is_empty());
+                    lines.clear();
+                    visits += 1;
+                }
+            }
+            shopper.done();
+        }
+        assert!(visits > 90, "{visits} carts were bought");
+    }
+
+    #[test]
+    fn requests_say_how_long_they_are() {
+        let shopper = Shopper::new(0, 1);
+        let mut request = Vec::new();
+        shopper.write_request(&mut request);
+        let text = String::from_utf8(request).expect("it is text");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+        assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
+    }
+}

@@ -1,0 +1,75 @@
+//! HTTP/1.1 as far as a load needs it: a kept connection, a request, an answer with a length. What the client spends is
+//! taken from the machine that is measured, so this does nothing more.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// Surely not an answer of ours: a full cart is below 1 MiB.
+const ANSWER_LEN_MAX: usize = 4 << 20;
+
+/// A kept connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: TcpStream,
+    answer: Vec<u8>,
+}
+
+impl Connection {
+    pub(crate) async fn open(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, answer: Vec::with_capacity(8 << 10) })
+    }
+
+    /// Sends a request and returns the answer's status when all of it is there.
+    pub(crate) async fn exchange(&mut self, request: &[u8]) -> io::Result<u16> {
+        self.stream.write_all(request).await?;
+        self.answer.clear();
+        let mut end = None;
+        loop {
+            if self.stream.read_buf(&mut self.answer).await? == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            if end.is_none() {
+                end = head(&self.answer)?;
+            }
+            match end {
+                Some((status, len)) if self.answer.len() >= len => return Ok(status),
+                Some((_, len)) if len > ANSWER_LEN_MAX => return Err(ErrorKind::InvalidData.into()),
+                Some(_) | None => {}
+            }
+        }
+    }
+}
+
+/// The status, and how long head and body are; `None` while the head is not whole.
+fn head(answer: &[u8]) -> io::Result<Option<(u16, usize)>> {
+    const END: &[u8] = b"\r\n\r\n";
+    let Some(end) = answer.windows(END.len()).position(|bytes| bytes == END) else { return Ok(None) };
+    let invalid = || io::Error::from(ErrorKind::InvalidData);
+    let head = std::str::from_utf8(&answer[..end]).map_err(|_| invalid())?;
+    let mut lines = head.split("\r\n");
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).ok_or_else(invalid)?;
+    let len = lines
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        .and_then(|(_, value)| value.trim().parse::<usize>().ok())
+        .ok_or_else(invalid)?;
+    Ok(Some((status, end + END.len() + len)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_ends_where_its_head_says() {
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\ndate: now\r\n\r\nhello";
+        assert_eq!(head(answer).expect("a good head"), Some((200, answer.len())));
+        assert_eq!(head(b"HTTP/1.1 200 OK\r\ncontent-le").expect("a part of one"), None);
+        assert!(head(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
+    }
+}

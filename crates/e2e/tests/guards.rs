@@ -1,0 +1,273 @@
+//! What the guards are for: each in the situation for which it is there, once with it and once switched off. With all guards
+//! the audit finds nothing; without the one it finds what goes wrong, so both the guard and the audit do their work.
+//!
+//! Needs binaries with the feature `fail-points` (`scripts/test` builds them): they stop themselves at a named place, as a
+//! pause of the machine would stop them, and go without a guard where they are told to.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use cart::contract::Contract as _;
+use cart::{CartEvent, Event, Item, LogEpoch, Position};
+use e2e::audit::{Kind, Report, Target, audit};
+use e2e::harness::{Installation, Process, Service, wait_until};
+use kafka::{Codec, Record, Registry, TransactionalProducer};
+use rust_decimal::Decimal;
+use uuid::Uuid;
+
+const DEADLINE: Duration = Duration::from_secs(90);
+
+/// A stopped member's partitions are given away after this.
+const SESSION: [&str; 2] = ["--session-timeout-ms", "2000"];
+
+const BILLING: Service = Service::Projector("vendor-billing");
+const JDBC: Service = Service::Projector("vendor-billing-jdbc");
+const RE_KEYING: Service = Service::Projector("item-purchased-events");
+
+/// One worker: when a process stops at a place of one, nothing else of it stops in the middle of something.
+const WORKER: [&str; 4] = ["--session-timeout-ms", "2000", "--workers", "1"];
+
+fn options(service: Service) -> &'static [&'static str] {
+    match service {
+        Service::Ingest => &["--allow-client-time"],
+        Service::CartProcessor => &WORKER,
+        Service::Projector(_) => &SESSION,
+    }
+}
+
+/// A system of which one service is started by the test.
+struct System {
+    installation: Installation,
+    target: Target,
+    url: String,
+    /// Everything else; it ends with the test.
+    others: Vec<Process>,
+    loads: u32,
+}
+
+impl System {
+    async fn start(name: &str, without: Service) -> anyhow::Result<Self> {
+        let installation = Installation::new(name)?;
+        installation.setup().await?;
+        let all = [Service::Ingest, Service::CartProcessor].into_iter().chain(Service::PROJECTORS);
+        let services: Vec<_> = all.filter(|service| *service != without).map(|s| (s, "0", options(s))).collect();
+        let others = installation.start_all(&services).await?;
+        let url = format!("http://{}", others[0].address().context("ingest has an address")?);
+        let (kafka, cassandra) = (installation.kafka().clone(), installation.cassandra().clone());
+        let target = Target::new(kafka, cassandra, installation.database_url().to_owned());
+        Ok(Self { installation, target, url, others, loads: 0 })
+    }
+
+    /// The same carts are used again and again: some commands are refused, and every row of the tables is changed.
+    fn load(&mut self, commands: &str) -> anyhow::Result<Process> {
+        self.loads += 1;
+        let seed = self.loads.to_string();
+        let shop = ["--commands", commands, "--members", "30", "--products", "12", "--vendors", "3", "--seed", &seed];
+        let run = ["--url", &self.url, "--concurrency", "16"];
+        self.installation.spawn(&format!("replay-{seed}"), "replay", run.into_iter().chain(shop))
+    }
+
+    async fn start_one(&self, service: Service, instance: &str, fail_points: &str) -> anyhow::Result<Process> {
+        let mut process = self.installation.start_to_crash(service, instance, options(service), fail_points)?;
+        process.ready(DEADLINE).await?;
+        Ok(process)
+    }
+
+    async fn audit(&self) -> anyhow::Result<Report> {
+        audit(&self.target, &[], DEADLINE).await
+    }
+
+    /// With the guard: nothing is wrong.
+    async fn is_clean(&self, situation: &str) -> anyhow::Result<()> {
+        let report = self.audit().await?;
+        ensure!(report.is_clean(), "{situation}, with all guards:\n{report}");
+        Ok(())
+    }
+
+    /// Without it: this is what goes wrong.
+    async fn has(&self, kind: Kind, situation: &str) -> anyhow::Result<()> {
+        wait_until(&format!("the audit to find {} ({situation})", kind.name()), DEADLINE, async || {
+            match self.audit().await {
+                Ok(report) if report.has(kind) => Ok(()),
+                Ok(report) => Err(report.to_string()),
+                Err(error) => Err(format!("{error:#}")),
+            }
+        })
+        .await
+    }
+
+    async fn remove(self) -> anyhow::Result<()> {
+        drop(self.others);
+        self.installation.remove().await
+    }
+}
+
+/// Waits until a process has stopped itself.
+async fn stopped(process: &Process) -> anyhow::Result<()> {
+    wait_until("the process to stop at its fail point", DEADLINE, async || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap_or_default();
+        match stat.rsplit(") ").next().and_then(|rest| rest.chars().next()) {
+            Some('T') => Ok(()),
+            state => Err(format!("state {state:?}")),
+        }
+    })
+    .await
+}
+
+/// Lets it go on, and waits until it has done what it was about to do and has noticed that it is not what it was.
+async fn resume(process: &Process) -> anyhow::Result<()> {
+    let before = process.log().lines().count();
+    process.resume()?;
+    wait_until("the process to notice that it was away", DEADLINE, async || {
+        let log = process.log();
+        let news: Vec<_> = log.lines().skip(before).collect();
+        if news.iter().any(|line| line.contains("partitions assigned")) { Ok(()) } else { Err(news.join("\n")) }
+    })
+    .await
+}
+
+/// Two instances of a projector that keeps totals: one is stopped with a batch in its hands, the other takes over.
+async fn stale_projector(name: &str, service: Service, stop_at: &str, guard: &str) -> anyhow::Result<()> {
+    let mut system = System::start(name, service).await?;
+    for (number, is_on) in [true, false].into_iter().enumerate() {
+        let flags = if is_on { String::new() } else { format!(";{guard}=return") };
+        system.load("300")?.succeeded(DEADLINE).await?;
+        let stop = format!("{stop_at}=1*return(stop)->off{flags}");
+        let first = system.installation.start_to_crash(service, &format!("a{number}"), &SESSION, &stop)?;
+        stopped(&first).await?;
+        // More for the same rows: what the first one has in its hands is old now.
+        system.load("300")?.succeeded(DEADLINE).await?;
+        let second = system.start_one(service, &format!("b{number}"), flags.trim_start_matches(';')).await?;
+        system.is_clean("another instance has taken over").await?;
+        resume(&first).await?;
+        if is_on {
+            system.is_clean("the stopped instance has gone on").await?;
+        } else {
+            let kind = if service == JDBC { Kind::TotalWrong } else { Kind::TotalStale };
+            system.has(kind, "the stopped instance has gone on").await?;
+        }
+        drop((first, second));
+    }
+    system.remove().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn timestamps_by_position_keep_a_late_writer_out() -> anyhow::Result<()> {
+    stale_projector("guard_time", BILLING, "totals-before-write", "guard-timestamps").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_offset_in_the_database_keeps_a_stale_instance_out() -> anyhow::Result<()> {
+    stale_projector("guard_sql", JDBC, "jdbc-before-transaction", "guard-sql-offset").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_journalled_is_published_by_the_successor() -> anyhow::Result<()> {
+    let mut system = System::start("guard_again", Service::CartProcessor).await?;
+    for (number, is_on) in [true, false].into_iter().enumerate() {
+        let crash = "processor-after-journal=5*off->return";
+        let mut first = system.start_one(Service::CartProcessor, &format!("a{number}"), crash).await?;
+        let mut load = system.load("300")?;
+        ensure!(!first.ended(DEADLINE).await?.success(), "the processor was to crash, but ended well");
+        let flags = if is_on { "" } else { "guard-redelivery=return" };
+        let second = system.start_one(Service::CartProcessor, &format!("b{number}"), flags).await?;
+        load.succeeded(DEADLINE).await?;
+        if is_on {
+            system.is_clean("a processor has died between journal and transaction").await?;
+        } else {
+            system.has(Kind::EventLost, "a processor has died between journal and transaction").await?;
+            ensure!(system.audit().await?.has(Kind::JournalOnly));
+        }
+        drop((first, second));
+    }
+    system.remove().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_no_member_any_more_commits_nothing() -> anyhow::Result<()> {
+    let mut system = System::start("guard_fence", Service::CartProcessor).await?;
+    for (number, is_on) in [true, false].into_iter().enumerate() {
+        let flags = if is_on { "" } else { ";guard-group-metadata=return" };
+        let stop = format!("processor-in-transaction=1*off->1*return(stop)->off{flags}");
+        let first = system.start_one(Service::CartProcessor, &format!("a{number}"), &stop).await?;
+        let mut second = system.start_one(Service::CartProcessor, &format!("b{number}"), "").await?;
+        let mut load = system.load("200")?;
+        stopped(&first).await?;
+        // Only when the second one has everything can it answer everything. The first one's transaction is still open.
+        load.succeeded(DEADLINE).await?;
+        resume(&first).await?;
+        drop(first);
+        second.terminate(DEADLINE).await?;
+        // Without the guard the committed offsets have gone back, so that this one begins there.
+        let third = system.start_one(Service::CartProcessor, &format!("c{number}"), "").await?;
+        if is_on {
+            system.is_clean("a processor has gone on inside its transaction").await?;
+        } else {
+            system.has(Kind::EventDoubled, "a processor has gone on inside its transaction").await?;
+        }
+        drop((second, third));
+    }
+    system.remove().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_aborted_is_not_read() -> anyhow::Result<()> {
+    let mut system = System::start("guard_read", RE_KEYING).await?;
+    for (number, is_on) in [true, false].into_iter().enumerate() {
+        let flags = if is_on { "" } else { "guard-read-committed=return" };
+        let process = system.start_one(RE_KEYING, &number.to_string(), flags).await?;
+        abort_a_purchase(&system.installation).await?;
+        system.load("200")?.succeeded(DEADLINE).await?;
+        if is_on {
+            system.is_clean("a purchase was aborted").await?;
+        } else {
+            system.has(Kind::PurchaseUnexpected, "a purchase was aborted").await?;
+        }
+        drop(process);
+    }
+    system.remove().await
+}
+
+/// A purchase on each partition of `cart-events` in a transaction that is aborted, as a processor that dies inside leaves it.
+async fn abort_a_purchase(installation: &Installation) -> anyhow::Result<()> {
+    let (kafka, topic) = (installation.kafka().clone(), installation.kafka().prefixed(CartEvent::TOPIC));
+    let codec = Codec::register(&Registry::new(&kafka)?, CartEvent::TOPIC, CartEvent::SCHEMA).await?;
+    let cart_id = Uuid::new_v4();
+    let event = CartEvent {
+        event_id: Uuid::new_v4().into(),
+        cart_id: cart_id.into(),
+        session_id: Uuid::new_v4().into(),
+        sequence_number: 1.into(),
+        position: Position::new(LogEpoch::FIRST, 0),
+        command_id: Uuid::new_v4().into(),
+        command_digest: 0,
+        occurred_at: chrono::DateTime::UNIX_EPOCH,
+        event: Event::ItemPurchased {
+            item: Item {
+                product_id: Uuid::new_v4().into(),
+                vendor_id: Uuid::new_v4().into(),
+                name: String::from("NEVER SOLD").try_into()?,
+                price: Decimal::ONE.try_into()?,
+                quantity: 1.try_into().context("one is a quantity")?,
+            },
+        },
+    };
+    let (key, value) = (Some(cart_id.to_string().into_bytes()), Some(codec.encode(&event)?));
+    let partitions = i32::from(installation.partitions());
+    let written = tokio::task::spawn_blocking(move || {
+        let id = kafka.prefixed("test-aborted");
+        let mut producer = TransactionalProducer::connect(&kafka, &id)?;
+        let mut transaction = producer.begin()?;
+        for partition in 0..partitions {
+            let (key, value) = (key.clone(), value.clone());
+            transaction.send(&topic, &Record { partition: Some(partition), key, value, headers: None })?;
+        }
+        transaction.deliver()?;
+        // A successor under the same id aborts what its predecessor left open.
+        TransactionalProducer::connect(&kafka, &id).map(drop)
+    });
+    match written.await? {
+        Ok(()) => Ok(()),
+        Err(error) => bail!("{:#}", anyhow::Error::from(error)),
+    }
+}
