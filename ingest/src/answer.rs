@@ -3,50 +3,64 @@
 use cart::{Aggregate, CartId, CartReply, CommandId, Item, Outcome, SequenceNumber, SessionId};
 use chrono::{DateTime, SecondsFormat, Utc};
 use rust_decimal::Decimal;
+use schemars::JsonSchema;
 use serde::Serialize;
+use uuid::Uuid;
 use warp::Reply as _;
 use warp::http::{HeaderValue, StatusCode, header};
 use warp::reply::Response;
 
 use crate::commands::{Answer, CommandLink};
+use crate::openapi;
 use crate::problem::Problem;
 use crate::reads::Log;
 use crate::status::Status;
 
 /// The body of an accepted command.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Accepted<'a> {
+pub(crate) struct Accepted<'a> {
+    #[schemars(with = "Uuid")]
     command_id: CommandId,
+    #[schemars(with = "Uuid")]
     cart_id: CartId,
     #[serde(flatten)]
     outcome: Done<'a>,
 }
 
 /// What a command has done.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(untagged, rename_all_fields = "camelCase")]
 enum Done<'a> {
     ItemChanged {
+        #[schemars(with = "Uuid")]
         session_id: SessionId,
+        #[schemars(with = "openapi::Version")]
         version: SequenceNumber,
+        #[schemars(with = "openapi::Item")]
         item: &'a Item,
     },
     CheckedOut {
+        #[schemars(with = "Uuid")]
         session_id: SessionId,
+        #[schemars(with = "openapi::Version")]
         version: SequenceNumber,
+        #[schemars(with = "Vec<openapi::Item>")]
         items: &'a [Item],
+        #[schemars(with = "openapi::Amount")]
         total: String,
+        #[schemars(with = "openapi::Time")]
         purchased_at: String,
     },
     Batch {
+        #[schemars(with = "openapi::Version")]
         version: SequenceNumber,
         results: Vec<OneOf<'a>>,
     },
 }
 
 /// What has become of one command among several.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct OneOf<'a> {
     status: u16,
@@ -59,18 +73,21 @@ struct OneOf<'a> {
 }
 
 /// The body of several commands, each on its own.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Several<'a> {
+pub(crate) struct Several<'a> {
+    #[schemars(with = "Uuid")]
     cart_id: CartId,
     results: Vec<OneOf<'a>>,
 }
 
 /// The body for a command whose outcome is not known yet, or is asked for later.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct CommandStatus<'a> {
+pub(crate) struct CommandStatus<'a> {
+    #[schemars(with = "Uuid")]
     command_id: CommandId,
+    #[schemars(with = "Uuid")]
     cart_id: CartId,
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,13 +96,18 @@ struct CommandStatus<'a> {
     problem: Option<Problem>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Cart<'a> {
+pub(crate) struct Cart<'a> {
+    #[schemars(with = "Uuid")]
     cart_id: CartId,
+    #[schemars(with = "Uuid")]
     session_id: SessionId,
+    #[schemars(with = "openapi::Version")]
     version: SequenceNumber,
+    #[schemars(with = "Vec<openapi::Item>")]
     items: &'a [Item],
+    #[schemars(with = "openapi::Amount")]
     total: String,
 }
 

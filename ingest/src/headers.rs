@@ -38,7 +38,7 @@ pub(crate) enum Preference {
 
 impl CommandHeaders {
     pub(crate) fn read(headers: &HeaderMap, cart_id: CartId, allow_client_time: bool) -> Result<Self, Problem> {
-        let command_id = match headers.get("idempotency-key") {
+        let command_id = match single(headers, "idempotency-key")? {
             // Of the kind that tells its time, by which it is found in the log later.
             None => CommandId::from(Uuid::now_v7()),
             Some(key) => match key.to_str() {
@@ -52,7 +52,7 @@ impl CommandHeaders {
                 }
             },
         };
-        let issued_at = match headers.get("command-time") {
+        let issued_at = match single(headers, "command-time")? {
             None => Utc::now(),
             Some(_) if !allow_client_time => {
                 let detail = "Command-Time is only taken by an ingest that was started with --allow-client-time";
@@ -67,7 +67,7 @@ impl CommandHeaders {
         };
         let trace_parent = headers.get("traceparent").and_then(|value| value.to_str().ok());
         let trace_parent = trace_parent.filter(|value| value.len() == TRACE_PARENT_LEN).map(str::to_owned);
-        let expected_version = headers.get(header::IF_MATCH).map(expected_version).transpose()?.flatten();
+        let expected_version = single(headers, header::IF_MATCH.as_str())?.map(expected_version).transpose()?.flatten();
         let preference = preference(headers)?;
         Ok(Self { command_id, issued_at, expected_version, trace_parent, preference })
     }
@@ -78,6 +78,15 @@ impl CommandHeaders {
     pub(crate) fn command(&self, cart_id: CartId, command: Command) -> CartCommand {
         let Self { command_id, issued_at, expected_version, .. } = *self;
         CartCommand { command_id, cart_id, issued_at, command, expected_version }
+    }
+}
+
+/// A header that means one thing: which of several would be meant?
+fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a HeaderValue>, Problem> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value),
+        (_, Some(_)) => Err(Problem::invalid_header(format!("{name} is given more than once"))),
     }
 }
 
@@ -111,7 +120,10 @@ fn preference(headers: &HeaderMap) -> Result<Preference, Problem> {
                 .trim_matches('"')
                 .parse()
                 .map_err(|_| Problem::invalid_header("Prefer: wait takes whole seconds, as in wait=2"))?;
-            preference = Preference::Wait(Duration::from_secs(seconds.into()));
+            preference = match seconds {
+                0 => Preference::RespondAsync,
+                _ => Preference::Wait(Duration::from_secs(seconds.into())),
+            };
         }
     }
     Ok(preference)
@@ -143,6 +155,8 @@ mod tests {
         assert_eq!(preference("respond-async").unwrap(), Preference::RespondAsync);
         assert_eq!(preference("wait=3, Respond-Async").unwrap(), Preference::RespondAsync);
         assert_eq!(preference("handling=lenient; wait=3").unwrap(), Preference::Wait(Duration::from_secs(3)));
+        // Not to wait is not to wait for the outcome: that the command is in the log is always waited for.
+        assert_eq!(preference("wait=0").unwrap(), Preference::RespondAsync);
         assert_eq!(preference("return=minimal").unwrap(), Preference::Default);
         assert!(preference("wait=soon").is_err());
     }
@@ -155,6 +169,13 @@ mod tests {
         let keyed = |key| read(&[("idempotency-key", key)]).unwrap().command_id;
         assert_eq!(keyed("a"), keyed("a"));
         assert_ne!(keyed("a"), keyed("b"));
+    }
+
+    #[test]
+    fn what_means_one_thing_is_given_once() {
+        for name in ["idempotency-key", "if-match", "command-time"] {
+            assert!(read(&[(name, "*"), (name, "*")]).is_err(), "{name}");
+        }
     }
 
     #[test]

@@ -4,24 +4,33 @@ use cart::{CommandId, Rejection};
 
 use crate::commands::CommandLink;
 use crate::status::SEARCHED_MAX;
+use crate::{openapi, request_id};
+use schemars::JsonSchema;
 use serde::Serialize;
+use uuid::Uuid;
 use warp::Reply as _;
 use warp::http::{HeaderName, HeaderValue, StatusCode, header};
 
 /// Why a request was not done. `type` names the cause and is stable; `detail` is for people.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Problem {
     #[serde(rename = "type", serialize_with = "urn")]
+    #[schemars(schema_with = "openapi::problem_type")]
     kind: &'static str,
     title: &'static str,
     #[serde(serialize_with = "number")]
+    #[schemars(with = "u16")]
     status: StatusCode,
     detail: String,
     #[serde(rename = "commandId", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Uuid>")]
     command_id: Option<CommandId>,
     /// The refused command's place in its batch, from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     index: Option<i32>,
+    /// Names the request in our logs, as the header X-Request-Id does.
+    #[serde(rename = "requestId", skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
     #[serde(skip)]
     // Boxed: few have one, and problems are returned by value.
     header: Option<Box<(HeaderName, String)>>,
@@ -37,7 +46,9 @@ fn number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S:
 
 impl Problem {
     fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { kind, title, status, detail: detail.into(), command_id: None, index: None, header: None }
+        debug_assert!(openapi::PROBLEMS.iter().any(|(known, ..)| *known == kind), "{kind} is not documented");
+        let detail = detail.into();
+        Self { kind, title, status, detail, command_id: None, index: None, request_id: None, header: None }
     }
 
     pub(crate) fn malformed_body(detail: impl Into<String>) -> Self {
@@ -180,7 +191,8 @@ impl Problem {
         Self { command_id: Some(command_id), index, detail, ..problem }
     }
 
-    pub(crate) fn into_response(self) -> warp::reply::Response {
+    pub(crate) fn into_response(mut self) -> warp::reply::Response {
+        self.request_id = request_id::current();
         let mut response = warp::reply::with_status(warp::reply::json(&self), self.status).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

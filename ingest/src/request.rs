@@ -4,6 +4,8 @@ use std::marker::PhantomData;
 use std::num::NonZeroI32;
 
 use cart::{Command, CommandId, ItemName, Price, ProductId};
+use rust_decimal::Decimal;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -11,6 +13,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 use warp::http::{HeaderMap, header};
 
+use crate::openapi;
 use crate::problem::Problem;
 
 /// The most commands of a batch: what is bought in one go, and far below what one Cassandra batch takes.
@@ -18,6 +21,16 @@ pub(crate) const BATCH_LEN_MAX: usize = 100;
 
 /// A JSON object: by itself, serde takes the array of its fields' values as well.
 struct Object<T>(T);
+
+impl<T: JsonSchema> JsonSchema for Object<T> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
 
 struct ObjectVisitor<T>(PhantomData<T>);
 
@@ -39,21 +52,31 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct AddItemBody<'a> {
+pub(crate) struct AddItemBody<'a> {
+    #[schemars(with = "Uuid")]
     product_id: String,
+    #[schemars(with = "Uuid")]
     vendor_id: String,
+    /// 1 to 200 characters, not all of them white space.
+    #[schemars(length(min = 1, max = 200), regex(pattern = r"\S"))]
     name: String,
     // As it was written: a JSON number must not become a binary fraction on the way.
     #[serde(borrow)]
+    #[schemars(with = "openapi::GivenPrice")]
     price: &'a RawValue,
+    #[serde(deserialize_with = "whole")]
+    #[schemars(range(min = 1, max = 1_000_000))]
     quantity: i64,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct AdjustBody {
+pub(crate) struct AdjustBody {
+    /// Pieces more, or fewer.
+    #[serde(deserialize_with = "whole")]
+    #[schemars(schema_with = "openapi::adjustment")]
     adjust_by: i64,
 }
 
@@ -62,18 +85,19 @@ pub(crate) fn id<T: From<Uuid>>(what: &str, text: &str) -> Result<T, Problem> {
     Uuid::parse_str(text).map(T::from).map_err(|_| Problem::invalid_id(what, text))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct BatchBody<'a> {
+pub(crate) struct BatchBody<'a> {
     /// All or none.
     #[serde(default)]
     atomic: bool,
     #[serde(borrow)]
+    #[schemars(length(min = 1, max = 100))]
     commands: Vec<BatchedCommand<'a>>,
 }
 
 /// As the other bodies, under the command's name; what their paths say is in the body here.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 enum BatchedCommand<'a> {
     #[serde(borrow)]
@@ -83,20 +107,24 @@ enum BatchedCommand<'a> {
     Checkout(Object<BatchedCheckout>),
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct BatchedRemove {
+    #[schemars(with = "Uuid")]
     product_id: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct BatchedAdjust {
+    #[schemars(with = "Uuid")]
     product_id: String,
+    #[serde(deserialize_with = "whole")]
+    #[schemars(schema_with = "openapi::adjustment")]
     adjust_by: i64,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct BatchedCheckout {}
 
@@ -127,6 +155,9 @@ pub(crate) fn batch(headers: &HeaderMap, body: &[u8]) -> Result<Batch, Problem> 
     Ok(Batch { atomic: body.atomic, commands })
 }
 
+/// The latest time that is one: in the year 2286.
+pub(crate) const SINCE_MAX: u64 = 9_999_999_999_999;
+
 /// From which time on a command is looked for: what the link to it says, or what its id tells.
 pub(crate) fn since(command_id: CommandId, query: &str) -> Result<u64, Problem> {
     let invalid = || {
@@ -135,7 +166,7 @@ pub(crate) fn since(command_id: CommandId, query: &str) -> Result<u64, Problem> 
         )
     };
     match query.split_once('=') {
-        Some(("since", since)) => since.parse().map_err(|_| invalid()),
+        Some(("since", since)) => since.parse().ok().filter(|since| *since <= SINCE_MAX).ok_or_else(invalid),
         None if query.is_empty() => {
             let (seconds, nanos) = command_id.as_uuid().get_timestamp().ok_or_else(invalid)?.to_unix();
             Ok(seconds.saturating_mul(1_000).saturating_add(u64::from(nanos / 1_000_000)))
@@ -178,6 +209,14 @@ fn adjusted(product_id: &str, adjust_by: i64) -> Result<Command, Problem> {
 
 pub(crate) fn remove(product_id: &str) -> Result<Command, Problem> {
     Ok(Command::RemoveItem { product_id: id("productId", product_id)? })
+}
+
+/// A whole number, however it is written: to JSON 2.0 is one.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    let number = serde_json::Number::deserialize(deserializer)?;
+    let decimal = number.to_string().parse::<Decimal>().ok().filter(Decimal::is_integer);
+    let whole = number.as_i64().or_else(|| decimal.and_then(|decimal| i64::try_from(decimal).ok()));
+    whole.ok_or_else(|| serde::de::Error::custom(format!("{number} is no whole number of pieces")))
 }
 
 fn number(field: &str, number: i64) -> Result<i32, Problem> {

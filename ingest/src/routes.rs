@@ -10,11 +10,12 @@ use journal::Journal;
 use service::{Metrics, Readiness, health_and_metrics};
 use warp::http::{HeaderMap, Method};
 use warp::reply::Response;
-use warp::{Filter, Rejection};
+use warp::{Filter, Rejection, Reply as _};
 
 use crate::answer;
 use crate::commands::Commands;
 use crate::headers::CommandHeaders;
+use crate::openapi;
 use crate::problem::Problem;
 use crate::reads::{self, Reads};
 use crate::request::{self, Batch};
@@ -95,8 +96,12 @@ pub(crate) fn routes(
             })
         },
     );
+    let described = warp::path!("openapi.json")
+        .and(warp::get())
+        .map(|| warp::reply::with_header(openapi::document(), "content-type", "application/json").into_response());
+    let page = warp::path!("docs").and(warp::get()).map(|| warp::reply::html(openapi::PAGE).into_response());
     let of_carts = cart.or(product).unify().or(checkout).unify().or(commands).unify().or(status).unify();
-    of_carts.or(reads).unify().or(health).unify().recover(refused).unify()
+    of_carts.or(reads).unify().or(described).unify().or(page).unify().or(health).unify().recover(refused).unify()
 }
 
 /// What no path takes. Health and metrics reject by method, the rest of the API does not reject.

@@ -1,8 +1,11 @@
 //! Accepting connections. warp's own server times no headers out, bounds no connections and sets no TCP_NODELAY.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -10,8 +13,12 @@ use hyper_util::service::TowerToHyperService;
 use service::Shutdown;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tracing::Instrument as _;
 use warp::Filter;
+use warp::http::Request;
 use warp::reply::Response;
+
+use crate::request_id::{self, X_REQUEST_ID};
 
 /// After an accept that failed, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -27,7 +34,7 @@ pub(crate) struct Limits {
 /// Serves until the shutdown, then lets requests under way finish, within the limit.
 pub(crate) async fn serve<F>(listener: TcpListener, routes: F, limits: Limits, mut shutdown: Shutdown)
 where
-    F: Filter<Extract = (Response,), Error = std::convert::Infallible> + Clone + Send + Sync + 'static,
+    F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
 {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_timeout);
@@ -54,6 +61,17 @@ where
             tracing::debug!(%error, "setting TCP_NODELAY failed");
         }
         let service = TowerToHyperService::new(warp::service(routes.clone()));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let id = request_id::of(request.headers());
+            let span = tracing::warn_span!("request", id = id.to_str().unwrap_or_default());
+            let answer = service.call(request);
+            let named = async move {
+                let mut response = request_id::scope(id.clone(), answer).await?;
+                response.headers_mut().insert(X_REQUEST_ID, id);
+                Ok::<_, Infallible>(response)
+            };
+            named.instrument(span)
+        });
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {

@@ -188,7 +188,7 @@ async fn who_is_no_member_any_more_commits_nothing() -> anyhow::Result<()> {
     let mut system = System::start("guard_fence", Service::CartProcessor).await?;
     for (number, is_on) in [true, false].into_iter().enumerate() {
         let flags = if is_on { "" } else { ";guard-group-metadata=return" };
-        let stop = format!("processor-in-transaction=1*off->1*return(stop)->off{flags}");
+        let stop = format!("processor-in-transaction=1*return(stop)->off{flags}");
         let first = system.start_one(Service::CartProcessor, &format!("a{number}"), &stop).await?;
         let mut second = system.start_one(Service::CartProcessor, &format!("b{number}"), "").await?;
         let mut load = system.load("200")?;

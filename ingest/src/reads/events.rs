@@ -3,12 +3,15 @@
 use cart::{CartEvent, CartId, CommandId, Event, EventId, Item, SequenceNumber, SessionId};
 use chrono::{DateTime, Utc};
 use journal::Journal;
+use schemars::JsonSchema;
 use serde::Serialize;
+use uuid::Uuid;
 use warp::Reply as _;
 use warp::http::{HeaderValue, header};
 use warp::reply::Response;
 
 use super::query::Query;
+use crate::openapi;
 use crate::problem::Problem;
 
 /// The most events of a page: at about 400 bytes each, what a client takes in one go.
@@ -32,9 +35,10 @@ impl Page {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Events<'a> {
+pub(crate) struct Events<'a> {
+    #[schemars(with = "Uuid")]
     cart_id: CartId,
     events: Vec<EventBody<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,16 +46,22 @@ struct Events<'a> {
 }
 
 /// An event as clients see it: what is on `cart-events`, without what only the pipeline needs.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct EventBody<'a> {
+    #[schemars(with = "Uuid")]
     event_id: EventId,
     #[serde(rename = "type")]
     kind: &'static str,
+    #[schemars(with = "openapi::Version")]
     sequence_number: SequenceNumber,
+    #[schemars(with = "Uuid")]
     session_id: SessionId,
+    #[schemars(with = "Uuid")]
     command_id: CommandId,
+    #[schemars(with = "openapi::Time")]
     occurred_at: DateTime<Utc>,
+    #[schemars(with = "openapi::Item")]
     item: &'a Item,
     #[serde(skip_serializing_if = "Option::is_none")]
     increased_by: Option<i32>,

@@ -24,7 +24,9 @@ use warp::http::{HeaderMap, Method};
 use warp::reply::Response;
 use warp::{Filter, Rejection, Reply as _};
 
+pub(crate) use events::Events;
 pub(crate) use token::Log;
+pub(crate) use vendors::{Billing, Quantities};
 
 use crate::problem::Problem;
 use crate::request;

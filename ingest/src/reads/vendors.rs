@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cart::{ProductId, VendorId};
 use cassandra::{Error, decimal_from_cql};
 use futures::TryStreamExt as _;
+use schemars::JsonSchema;
 use scylla::client::session::Session;
 use scylla::deserialize::row::DeserializeRow;
 use scylla::serialize::row::SerializeRow;
@@ -12,6 +13,7 @@ use scylla::statement::prepared::PreparedStatement;
 use scylla::value::CqlDecimal;
 use serde::Serialize;
 use tokio::sync::OnceCell;
+use uuid::Uuid;
 
 /// The tables. They are prepared when they are first read: `projectors setup` makes them, and commands can be taken
 /// before that.
@@ -28,26 +30,30 @@ struct Statements {
 }
 
 /// A vendor's year.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Billing {
+pub(crate) struct Billing {
+    #[schemars(with = "Uuid")]
     vendor_id: VendorId,
     year: i32,
     balances: Vec<Balance>,
 }
 
 /// What a vendor has sold for in a month (UTC).
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Balance {
     month: i32,
+    #[schemars(with = "crate::openapi::Amount")]
     balance: String,
 }
 
 /// A vendor's product in a month.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Quantities {
+pub(crate) struct Quantities {
+    #[schemars(with = "Uuid")]
     vendor_id: VendorId,
+    #[schemars(with = "Uuid")]
     product_id: ProductId,
     year: i32,
     month: i32,
@@ -58,7 +64,7 @@ pub(super) struct Quantities {
 }
 
 /// How many pieces were sold on a day (UTC).
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Day {
     day: i32,
     quantity: i64,

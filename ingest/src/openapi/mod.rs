@@ -1,0 +1,247 @@
+//! What the API takes and gives, as OpenAPI 3.1 at `/openapi.json`, and as a page at `/docs`.
+//!
+//! The bodies' schemas are derived from the types that are read and written, so they can't drift; `paths` is held to the
+//! routes by a test, and the whole to the running service by schemathesis (crates/e2e/tests/openapi.rs).
+
+mod paths;
+
+use std::borrow::Cow;
+use std::sync::OnceLock;
+
+use schemars::generate::{Contract, SchemaGenerator, SchemaSettings};
+use schemars::{JsonSchema, Schema, json_schema};
+use serde_json::{Map, Value, json};
+
+use crate::answer::{Accepted, Cart, CommandStatus, Several};
+use crate::problem::Problem;
+use crate::reads::{Billing, Events, Quantities};
+use crate::request::{AddItemBody, AdjustBody, BatchBody};
+
+/// The page. It loads nothing but `/openapi.json`.
+pub(crate) const PAGE: &str = include_str!("page.html");
+
+/// Every `type` that a problem can have: its last word, its status, what it means and what to do.
+pub(crate) const PROBLEMS: [(&str, u16, &str); 29] = [
+    ("malformed-body", 400, "The body is not JSON."),
+    ("invalid-header", 400, "A header is not as this page says, or is given more than once."),
+    ("invalid-parameter", 400, "A query parameter is missing, unknown, repeated or out of range."),
+    ("invalid-id", 400, "An id in the path or the body is not a UUID."),
+    ("unauthenticated", 401, "A bearer token is missing, or not valid any more."),
+    ("forbidden", 403, "The token is not for this cart or vendor. Nothing was done or looked up."),
+    ("not-found", 404, "There is nothing at this path."),
+    ("command-not-found", 404, "The log has no such command: it will not be carried out."),
+    ("item-not-in-cart", 404, "Only what is in the cart can be removed or adjusted."),
+    ("method-not-allowed", 405, "The path takes other methods: see Allow."),
+    ("request-timeout", 408, "The request took too long to arrive."),
+    ("item-already-in-cart", 409, "An item is added once; adjust its quantity instead."),
+    ("empty-cart-checkout", 409, "An empty cart can't be bought."),
+    ("cart-full", 409, "The cart has as many lines as a cart can have."),
+    ("version-mismatch", 412, "The cart has moved on since the version in If-Match: read it again, decide again."),
+    ("payload-too-large", 413, "The body is larger than the service takes."),
+    ("uri-too-long", 414, "The path and query are longer than the service takes."),
+    ("unsupported-media-type", 415, "The body is to be sent as application/json."),
+    ("invalid-field", 422, "A field of the body is missing, unknown or out of range."),
+    ("negative-quantity", 422, "A quantity must stay above zero."),
+    ("quantity-too-large", 422, "A quantity must stay within its limit."),
+    ("idempotency-key-reused", 422, "The key stands for another command of this cart: take a new one."),
+    ("too-many-requests", 429, "This client has too much under way."),
+    ("headers-too-large", 431, "The headers are larger than the service takes."),
+    ("internal", 500, "The service failed. Its log has more under the request's id."),
+    ("unavailable", 503, "Not possible at the moment. Nothing was done, and nothing will be: try again."),
+    ("outcome-unknown", 504, "The log did not confirm the command: ask at Location, or repeat it with the same key."),
+    ("read-table-behind", 504, "The read table does not include the command yet: read again, or without Read-After."),
+    ("upgrade-required", 426, "The connection speaks a version of HTTP that the service does not."),
+];
+
+/// The document, made once.
+pub(crate) fn document() -> &'static str {
+    static DOCUMENT: OnceLock<String> = OnceLock::new();
+    DOCUMENT.get_or_init(|| make().to_string())
+}
+
+/// The schemas of what goes one way.
+struct Schemas(SchemaGenerator);
+
+impl Schemas {
+    fn new(contract: Contract) -> Self {
+        let settings = SchemaSettings::draft2020_12().with(|settings| {
+            settings.definitions_path = Cow::Borrowed("/components/schemas");
+            settings.meta_schema = None;
+            settings.contract = contract;
+        });
+        Self(settings.into_generator())
+    }
+
+    fn of<T: JsonSchema>(&mut self) -> Value {
+        self.0.subschema_for::<T>().to_value()
+    }
+}
+
+fn make() -> Value {
+    let (mut taken, mut given) = (Schemas::new(Contract::Deserialize), Schemas::new(Contract::Serialize));
+    let bodies = paths::Bodies {
+        add: taken.of::<AddItemBody<'_>>(),
+        adjust: taken.of::<AdjustBody>(),
+        batch: taken.of::<BatchBody<'_>>(),
+        accepted: given.of::<Accepted<'_>>(),
+        several: given.of::<Several<'_>>(),
+        status: given.of::<CommandStatus<'_>>(),
+        cart: given.of::<Cart<'_>>(),
+        events: given.of::<Events<'_>>(),
+        billing: given.of::<Billing>(),
+        quantities: given.of::<Quantities>(),
+        problem: given.of::<Problem>(),
+    };
+    let mut schemas: Map<String, Value> = taken.0.take_definitions(true);
+    schemas.extend(given.0.take_definitions(true));
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Shopping cart",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": description(),
+            "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [
+            {"name": "commands", "description": "What changes a cart. Decided in the order of its log."},
+            {"name": "carts", "description": "What a cart is, and how it came to that."},
+            {"name": "vendors", "description": "What vendors have sold. Follows with a delay."},
+        ],
+        "paths": paths::paths(&bodies),
+        "components": {
+            "schemas": schemas,
+            "parameters": paths::parameters(),
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+        },
+        // Only an ingest that was started with --auth jwt asks for it.
+        "security": [{}, {"bearer": []}],
+    })
+}
+
+fn description() -> String {
+    let mut text = String::from(
+        "A command is answered with its outcome (200), with its refusal (problem details, RFC 9457), or, when nobody can tell \
+         yet, with a link to it (202). Every response has `X-Request-Id`.\n\nThe `type` of a problem is \
+         `urn:cart:problem:` and one of these:\n\n| type | status | means |\n|---|---|---|\n",
+    );
+    for (kind, status, meaning) in PROBLEMS {
+        text.push_str(&format!("| {kind} | {status} | {meaning} |\n"));
+    }
+    text
+}
+
+/// A schema under a name of its own, for a type of another crate.
+macro_rules! named {
+    ($(#[doc = $doc:literal])* $name:ident, $schema:tt) => {
+        $(#[doc = $doc])*
+        pub(crate) struct $name;
+
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                Cow::Borrowed(stringify!($name))
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+    };
+}
+
+named!(
+    /// A cart's sequence number.
+    Version,
+    {"type": "integer", "format": "int64", "minimum": 0}
+);
+named!(
+    /// A decimal number as text: exact, without trailing zeros.
+    Amount,
+    {"type": "string", "pattern": r"^-?\d+(\.\d+)?$", "examples": ["12.5"]}
+);
+named!(
+    /// RFC 3339, in UTC.
+    Time,
+    {"type": "string", "format": "date-time"}
+);
+named!(
+    /// A price as clients may give it: text or a number, both read exactly.
+    GivenPrice,
+    {
+        "anyOf": [
+            {"type": "string", "pattern": r"^\d{1,9}(\.\d{1,4})?$"},
+            {"type": "number", "minimum": 0, "maximum": 999_999_999, "multipleOf": 0.01},
+        ],
+        "examples": ["3.50"],
+        "description": "From 0 to 999,999,999.9999, with at most 4 decimal places.",
+    }
+);
+
+/// Pieces more, or fewer.
+pub(crate) fn adjustment(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "minimum": -1_000_000, "maximum": 1_000_000, "not": {"const": 0}})
+}
+
+/// The `type` of a problem.
+pub(crate) fn problem_type(_: &mut SchemaGenerator) -> Schema {
+    let all: Vec<_> = PROBLEMS.iter().map(|(kind, ..)| format!("urn:cart:problem:{kind}")).collect();
+    json_schema!({"type": "string", "format": "uri", "enum": all})
+}
+
+/// An item as clients see it.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase")]
+#[expect(dead_code, reason = "describes `cart::Item`, which knows nothing of HTTP")]
+pub(crate) struct Item {
+    product_id: uuid::Uuid,
+    vendor_id: uuid::Uuid,
+    name: String,
+    price: Amount,
+    quantity: i32,
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    fn references(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(object) => {
+                found.extend(object.get("$ref").and_then(Value::as_str).map(str::to_owned));
+                object.values().for_each(|value| references(value, found));
+            }
+            Value::Array(values) => values.iter().for_each(|value| references(value, found)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let document = make();
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        assert!(found.len() > 50, "only {} references", found.len());
+        for reference in found {
+            let place = reference.strip_prefix('#').unwrap();
+            assert!(document.pointer(place).is_some(), "{reference}");
+        }
+    }
+
+    #[test]
+    fn an_item_is_described_as_it_is_written() {
+        let id = uuid::Uuid::nil();
+        let item = json!({"productId": id, "vendorId": id, "name": "mug", "price": "2.5", "quantity": 3});
+        let item: cart::Item = serde_json::from_value(item).unwrap();
+        let written = serde_json::to_value(item).unwrap();
+        let mut described = Schemas::new(Contract::Serialize);
+        described.of::<Item>();
+        let schema = described.0.take_definitions(true);
+        let properties = schema["Item"]["properties"].as_object().unwrap();
+        assert!(written.as_object().unwrap().keys().eq(properties.keys()), "{written} {properties:?}");
+    }
+}

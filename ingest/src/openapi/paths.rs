@@ -1,0 +1,209 @@
+//! The paths of the document: what each operation takes and how it can be answered.
+
+use serde_json::{Map, Value, json};
+
+use crate::request::SINCE_MAX;
+
+/// The schemas of bodies, or references to them.
+pub(super) struct Bodies {
+    pub(super) add: Value,
+    pub(super) adjust: Value,
+    pub(super) batch: Value,
+    pub(super) accepted: Value,
+    pub(super) several: Value,
+    pub(super) status: Value,
+    pub(super) cart: Value,
+    pub(super) events: Value,
+    pub(super) billing: Value,
+    pub(super) quantities: Value,
+    pub(super) problem: Value,
+}
+
+/// What any request can get.
+const ANY: [u16; 6] = [400, 401, 403, 405, 429, 503];
+
+/// What a command's rules can say, besides [`ANY`].
+const RULES: [u16; 6] = [404, 409, 412, 422, 500, 504];
+
+/// What a body can bring about.
+const BODY: [u16; 3] = [408, 413, 415];
+
+/// Headers that every command takes.
+const COMMAND: [&str; 5] = ["IdempotencyKey", "IfMatch", "Prefer", "CommandTime", "XRequestId"];
+
+struct Operation<'a> {
+    tag: &'static str,
+    id: &'static str,
+    summary: &'static str,
+    parameters: Vec<&'static str>,
+    body: Option<&'a Value>,
+    ok: &'a Value,
+    statuses: Vec<u16>,
+}
+
+impl Operation<'_> {
+    fn json(&self, bodies: &Bodies) -> Value {
+        let mut responses = Map::new();
+        let is_command = self.tag == "commands" && self.id != "commandStatus";
+        let mut headers = json!({"X-Request-Id": header("Names the request in our logs")});
+        if matches!(self.id, "addItem" | "putItem" | "removeItem" | "adjustItem" | "checkout" | "showCart") {
+            headers["ETag"] = header("The cart's version, for If-Match");
+        }
+        if self.tag == "commands" {
+            headers["Read-After-Token"] = header("For Read-After; of an accepted command");
+        }
+        responses.insert(String::from("200"), response("Done", "application/json", self.ok, headers));
+        if is_command {
+            let headers = json!({"X-Request-Id": header("Names the request in our logs"), "Location": header("Where to ask what has become of it")});
+            let text = "In the log; nobody can tell the outcome yet";
+            responses.insert(String::from("202"), response(text, "application/json", &bodies.status, headers));
+        }
+        for status in &self.statuses {
+            let headers = json!({"X-Request-Id": header("Names the request in our logs")});
+            let kinds = super::PROBLEMS.iter().filter(|(_, of, _)| of == status).map(|(kind, ..)| *kind);
+            let text = kinds.collect::<Vec<_>>().join(", ");
+            let problem = response(&text, "application/problem+json", &bodies.problem, headers);
+            responses.insert(status.to_string(), problem);
+        }
+        let parameters: Vec<_> =
+            self.parameters.iter().map(|name| json!({"$ref": format!("#/components/parameters/{name}")})).collect();
+        let mut operation = json!({
+            "tags": [self.tag], "operationId": self.id, "summary": self.summary,
+            "parameters": parameters, "responses": responses,
+        });
+        if let Some(body) = self.body {
+            operation["requestBody"] = json!({"required": true, "content": {"application/json": {"schema": body}}});
+        }
+        operation
+    }
+}
+
+fn header(description: &str) -> Value {
+    json!({"description": description, "schema": {"type": "string"}})
+}
+
+fn response(description: &str, content_type: &str, schema: &Value, headers: Value) -> Value {
+    json!({"description": description, "headers": headers, "content": {content_type: {"schema": schema}}})
+}
+
+pub(super) fn paths(bodies: &Bodies) -> Value {
+    let statuses = |groups: &[&[u16]]| groups.concat();
+    let command = |id, summary, path: &[&'static str], body| Operation {
+        tag: "commands",
+        id,
+        summary,
+        parameters: path.iter().copied().chain(COMMAND).collect(),
+        body,
+        ok: if id == "sendCommands" { &bodies.several } else { &bodies.accepted },
+        statuses: statuses(&[&ANY, &RULES, if body.is_some() { &BODY } else { &[] }]),
+    };
+    let read = |tag, id, summary, parameters: &[&'static str], ok, more: &[u16]| Operation {
+        tag,
+        id,
+        summary,
+        parameters: parameters.iter().copied().chain(["XRequestId"]).collect(),
+        body: None,
+        ok,
+        statuses: statuses(&[&ANY, more]),
+    };
+    let product = ["CartId", "ProductId"];
+    let operations: [(&str, &str, Operation<'_>); 11] = [
+        ("/cart/{cartId}", "get", read("carts", "showCart", "Shows a cart", &["CartId"], &bodies.cart, &[])),
+        ("/cart/{cartId}", "post", command("addItem", "Adds an item", &["CartId"], Some(&bodies.add))),
+        ("/cart/{cartId}", "put", command("putItem", "Adds an item; the same as POST", &["CartId"], Some(&bodies.add))),
+        ("/cart/{cartId}/productId/{productId}", "delete", command("removeItem", "Removes an item", &product, None)),
+        (
+            "/cart/{cartId}/productId/{productId}",
+            "patch",
+            command("adjustItem", "Changes an item's quantity", &product, Some(&bodies.adjust)),
+        ),
+        ("/cart/{cartId}/checkout", "post", command("checkout", "Buys all that is in the cart", &["CartId"], None)),
+        (
+            "/cart/{cartId}/commands",
+            "post",
+            command("sendCommands", "Up to 100 commands in order, or all or none", &["CartId"], Some(&bodies.batch)),
+        ),
+        (
+            "/cart/{cartId}/commands/{commandId}",
+            "get",
+            read(
+                "commands",
+                "commandStatus",
+                "What has become of a command",
+                &["CartId", "CommandId", "Since"],
+                &bodies.status,
+                &[404],
+            ),
+        ),
+        (
+            "/cart/{cartId}/events",
+            "get",
+            read(
+                "carts",
+                "showEvents",
+                "What has happened to a cart, oldest first",
+                &["CartId", "After", "Limit"],
+                &bodies.events,
+                &[],
+            ),
+        ),
+        (
+            "/vendors/{vendorId}/billing",
+            "get",
+            read(
+                "vendors",
+                "showBilling",
+                "The vendor's balance by month (UTC)",
+                &["VendorId", "Year", "ReadAfter"],
+                &bodies.billing,
+                &[504],
+            ),
+        ),
+        (
+            "/vendors/{vendorId}/products/{productId}/quantities",
+            "get",
+            read(
+                "vendors",
+                "showQuantities",
+                "Pieces sold by day (UTC)",
+                &["VendorId", "ProductId", "Year", "Month", "ReadAfter"],
+                &bodies.quantities,
+                &[504],
+            ),
+        ),
+    ];
+    let mut paths: Map<String, Value> = Map::new();
+    for (path, method, operation) in &operations {
+        let entry = paths.entry(*path).or_insert_with(|| json!({}));
+        entry[*method] = operation.json(bodies);
+    }
+    // An atomic batch is answered as one command, another with a result for each.
+    let batch = json!({"anyOf": [&bodies.several, &bodies.accepted]});
+    paths["/cart/{cartId}/commands"]["post"]["responses"]["200"]["content"]["application/json"]["schema"] = batch;
+    Value::Object(paths)
+}
+
+pub(super) fn parameters() -> Value {
+    let uuid = || json!({"type": "string", "format": "uuid"});
+    let path = |name: &str, what: &str| json!({"name": name, "in": "path", "required": true, "description": what, "schema": uuid()});
+    let query = |name: &str, required: bool, what: &str, schema: Value| json!({"name": name, "in": "query", "required": required, "description": what, "schema": schema});
+    let header = |name: &str, what: &str, schema: Value| json!({"name": name, "in": "header", "required": false, "description": what, "schema": schema});
+    let whole = |minimum: i64, maximum: i64| json!({"type": "integer", "minimum": minimum, "maximum": maximum});
+    json!({
+        "CartId": path("cartId", "The cart: one per member, for ever"),
+        "ProductId": path("productId", "The product"),
+        "VendorId": path("vendorId", "The vendor"),
+        "CommandId": path("commandId", "The command, as its answer named it"),
+        "Since": query("since", false, "When it was sent, in milliseconds since 1970, as Location says; needed for a command with an Idempotency-Key", json!({"type": "integer", "minimum": 0, "maximum": SINCE_MAX})),
+        "After": query("after", false, "The sequence number after which to go on", whole(0, i64::MAX)),
+        "Limit": query("limit", false, "Most events of the page; 100 unless it is said", whole(1, 1_000)),
+        "Year": query("year", true, "The year (UTC)", whole(0, 9_999)),
+        "Month": query("month", true, "The month (UTC)", whole(1, 12)),
+        "IdempotencyKey": header("Idempotency-Key", "A repeat under the same key gets the first outcome and changes nothing", json!({"type": "string", "minLength": 1, "maxLength": 200, "pattern": r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$"})),
+        "IfMatch": header("If-Match", "The version that the cart must have when the command's turn comes, as ETag told it; or *", json!({"type": "string", "pattern": r#"^("\d{1,18}"|\*)$"#})),
+        "Prefer": header("Prefer", "respond-async: answer 202 at once; wait=N: after N seconds at the latest (RFC 7240)", json!({"type": "string", "examples": ["respond-async", "wait=2"]})),
+        "CommandTime": header("Command-Time", "The command's time, for imports; only an ingest with --allow-client-time takes it, others answer 400", json!({"type": "string", "format": "date-time"})),
+        "ReadAfter": header("Read-After", "A Read-After-Token: wait until the table includes that command; others are answered with 400", json!({"type": "string", "pattern": r"^\d+-\d+-\d+$"})),
+        "XRequestId": header("X-Request-Id", "A name for the request, for the logs: 1 to 128 visible ASCII characters, others are replaced", json!({"type": "string"})),
+    })
+}
