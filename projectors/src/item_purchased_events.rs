@@ -64,9 +64,11 @@ impl ItemPurchasedEvents {
         for purchase in purchases {
             transaction.send(&self.topic, purchase)?;
         }
+        fail_points::crash_point("purchases-in-transaction");
         // A crash before this leaves an open transaction, which is aborted; the events are read again. A crash after it
         // leaves nothing to do. Committed readers see each purchase once.
         transaction.commit(&offsets, &group)?;
+        fail_points::crash_point("purchases-after-commit");
         self.producer = Some(producer);
         Ok(())
     }

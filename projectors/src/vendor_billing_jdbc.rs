@@ -98,9 +98,12 @@ impl VendorBillingJdbc {
             .execute(&mut *transaction)
             .await
             .map_err(failed)?;
+        fail_points::crash_point("jdbc-in-transaction");
         // A crash before this changes nothing; after it, the database's offset is behind the batch. If the answer gets
         // lost, the offset that is asked for next tells.
-        transaction.commit().await.map_err(failed)
+        transaction.commit().await.map_err(failed)?;
+        fail_points::crash_point("jdbc-after-commit");
+        Ok(())
     }
 
     fn fold(&self, batch: &Batch<PurchasedItem>) -> Result<BTreeMap<Key, Decimal>, Error> {

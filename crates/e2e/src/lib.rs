@@ -13,6 +13,8 @@
 //! * [`harness`]: an installation of its own for a test, and its processes.
 
 pub mod audit;
+pub mod bench;
+pub mod faults;
 pub mod harness;
 mod ids;
 pub mod journal;

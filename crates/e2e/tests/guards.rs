@@ -114,6 +114,16 @@ async fn stopped(process: &Process) -> anyhow::Result<()> {
     .await
 }
 
+/// Waits until a process was given partitions: a rebalance that gives it nothing is told too.
+async fn has_partitions(process: &Process) -> anyhow::Result<()> {
+    let is_given = |line: &str| line.contains("partitions assigned") && !line.ends_with("[]");
+    wait_until("the process to be given partitions", DEADLINE, async || {
+        let log = process.log();
+        if log.lines().any(is_given) { Ok(()) } else { Err(log) }
+    })
+    .await
+}
+
 /// Lets it go on, and waits until it has done what it was about to do and has noticed that it is not what it was.
 async fn resume(process: &Process) -> anyhow::Result<()> {
     let before = process.log().lines().count();
@@ -190,7 +200,10 @@ async fn who_is_no_member_any_more_commits_nothing() -> anyhow::Result<()> {
         let flags = if is_on { "" } else { ";guard-group-metadata=return" };
         let stop = format!("processor-in-transaction=1*return(stop)->off{flags}");
         let first = system.start_one(Service::CartProcessor, &format!("a{number}"), &stop).await?;
+        has_partitions(&first).await?;
         let mut second = system.start_one(Service::CartProcessor, &format!("b{number}"), "").await?;
+        // Then the first one has given some away, and keeps the others.
+        has_partitions(&second).await?;
         let mut load = system.load("200")?;
         stopped(&first).await?;
         // Only when the second one has everything can it answer everything. The first one's transaction is still open.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use cart::{CartCommand, CartEvent, PurchasedItem};
+use cart::{CartCommand, CartEvent, LogEpoch, Position, PurchasedItem};
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
@@ -19,7 +19,8 @@ pub struct Evidence {
     pub partitions: i32,
     /// Partitions of `item-purchased`.
     pub purchase_partitions: i32,
-    /// The epoch of `cart-commands`, which is in its positions.
+    /// The epoch of `cart-commands`, which is in its positions. Events of earlier ones are taken as they are: their commands
+    /// are gone.
     pub commands_epoch: i32,
     /// Up to where everything downstream must have followed.
     pub cut: Cut,
@@ -37,6 +38,19 @@ pub struct Evidence {
     pub tables: Tables,
     /// What clients sent and were told.
     pub sent: Vec<SentCommand>,
+}
+
+impl Evidence {
+    /// Whether everything that the command at a position made must be everywhere.
+    pub(crate) fn is_due(&self, partition: i32, position: Position) -> bool {
+        self.is_of_earlier_epoch(position) || Cut::is_before(&self.cut.commands, partition, position.offset())
+    }
+
+    /// Whether a position is of a log that is gone.
+    pub(crate) fn is_of_earlier_epoch(&self, position: Position) -> bool {
+        let epoch = LogEpoch::new(self.commands_epoch).unwrap_or(LogEpoch::FIRST);
+        position < Position::new(epoch, 0)
+    }
 }
 
 /// Offsets by partition that were noted before anything was read. What stands before them must have reached everything
@@ -121,7 +135,7 @@ pub struct Record<T> {
 pub struct Row<T> {
     /// The total.
     pub total: T,
-    /// The offset.
+    /// The offset; before all of them for a record of an earlier log epoch.
     pub offset: i64,
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use cart::contract::{Contract, DEAD_LETTER_TOPIC};
 use cart::{CartCommand, CartEvent, LogEpoch, PurchasedItem};
 use kafka::{Admin, Codec, DecodeError, Headers as _, KafkaArgs, Message as _, Registry, TopicReader};
@@ -23,7 +23,7 @@ use crate::topic::{RawRecord, SILENCE_MAX, for_each};
 /// Waits until everything downstream has come to the ends that the topics have now, then reads everything.
 ///
 /// # Errors
-/// When that takes too long, something can't be read, or a topic's earlier life is not there to be read.
+/// When that takes too long, or something can't be read.
 pub async fn collect(
     target: &Target,
     database: &PgPool,
@@ -33,14 +33,14 @@ pub async fn collect(
     let kafka = &target.kafka;
     let cut = settle(kafka, database, deadline).await?;
     let session = cassandra::connect(&target.cassandra).await.context("reading Cassandra's tables")?;
-    let commands_epoch = first_epoch(kafka, &session, CartCommand::TOPIC).await?;
-    first_epoch(kafka, &session, PurchasedItem::TOPIC).await?;
+    let commands_epoch = epoch(kafka, &session, CartCommand::TOPIC).await?;
+    let purchases_epoch = epoch(kafka, &session, PurchasedItem::TOPIC).await?;
     let registry = Registry::new(kafka)?;
     let purchase_codec = Codec::register(&registry, PurchasedItem::TOPIC, PurchasedItem::SCHEMA).await?;
     let event_codec = Codec::register(&registry, CartEvent::TOPIC, CartEvent::SCHEMA).await?;
     let command_codec = Codec::register(&registry, CartCommand::TOPIC, CartCommand::SCHEMA).await?;
 
-    let tables = stores::read(&session, database, &kafka.prefixed(PurchasedItem::TOPIC)).await?;
+    let tables = stores::read(&session, database, &kafka.prefixed(PurchasedItem::TOPIC), purchases_epoch).await?;
     let journal = crate::journal::read(&session).await.context("reading table cart_journal")?;
     let (args, runtime) = (kafka.clone(), Handle::current());
     let (lines_max, partitions) = (target.cart_lines_max.into(), i32::try_from(cut.commands.len())?);
@@ -68,18 +68,12 @@ pub async fn collect(
     .await?
 }
 
-/// The topic's log epoch. What stood in an earlier life of the topic can't be read, so it can't be audited either.
-async fn first_epoch(kafka: &KafkaArgs, session: &Session, topic: &str) -> anyhow::Result<LogEpoch> {
+/// The topic's log epoch, if it is the recorded log at all.
+async fn epoch(kafka: &KafkaArgs, session: &Session, topic: &str) -> anyhow::Result<LogEpoch> {
     let full = kafka.prefixed(topic);
     let (args, name) = (kafka.clone(), full.clone());
     let identity = tokio::task::spawn_blocking(move || Admin::new(&args)?.identity(&name)).await??;
-    let epoch = cassandra::log_epoch(session, &full, &identity).await?;
-    ensure!(
-        epoch == LogEpoch::FIRST,
-        "{full} is in log epoch {}: what stood in its earlier ones is not there any more to be checked against",
-        epoch.get()
-    );
-    Ok(epoch)
+    Ok(cassandra::log_epoch(session, &full, &identity).await?)
 }
 
 /// The outer error: the registry is away, or this program is older than the record, so that nobody here can judge it. The

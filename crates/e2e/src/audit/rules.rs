@@ -45,6 +45,43 @@ impl Cart {
         self.sequence_number
     }
 
+    /// Takes an event as it is, whatever made it.
+    pub fn follow(&mut self, event: &CartEvent) {
+        let item = event.event.item();
+        let place = self.lines.iter().position(|line| line.product_id == item.product_id);
+        match (&event.event, place) {
+            (Event::ItemAdded { .. }, _) => self.lines.push(item.clone()),
+            (Event::ItemQuantityIncreased { .. } | Event::ItemQuantityDecreased { .. }, Some(place)) => {
+                self.lines[place].quantity = item.quantity;
+            }
+            (Event::ItemRemoved { .. }, Some(place)) => drop(self.lines.remove(place)),
+            (Event::ItemPurchased { .. }, Some(place)) => {
+                drop(self.lines.remove(place));
+                // The last line of a checkout leaves the cart empty.
+                self.session += i64::from(self.lines.is_empty());
+            }
+            (
+                Event::ItemQuantityIncreased { .. }
+                | Event::ItemQuantityDecreased { .. }
+                | Event::ItemRemoved { .. }
+                | Event::ItemPurchased { .. },
+                None,
+            ) => {}
+        }
+        self.sequence_number = event.sequence_number.get();
+        let command_id = event.command_id.as_uuid();
+        if self.remembered.back().is_none_or(|newest| newest.command_id != command_id) {
+            self.remember(Remembered { command_id, digest: event.command_digest, first: self.sequence_number });
+        }
+    }
+
+    fn remember(&mut self, command: Remembered) {
+        self.remembered.push_back(command);
+        if self.remembered.len() > REMEMBERED {
+            self.remembered.pop_front();
+        }
+    }
+
     /// Carries out the command that stands at `offset`, if it is accepted.
     pub fn take(&mut self, command: &CartCommand, epoch: LogEpoch, offset: i64, lines_max: usize) -> Verdict {
         let (id, digest) = (command.command_id.as_uuid(), digest(&command.command));
@@ -76,10 +113,7 @@ impl Cart {
         let events: Vec<CartEvent> = (first..).zip(made).map(event).collect();
         self.sequence_number += i64::try_from(events.len()).unwrap_or(i64::MAX);
         (self.lines, self.session) = (lines, session);
-        self.remembered.push_back(Remembered { command_id: id, digest, first });
-        if self.remembered.len() > REMEMBERED {
-            self.remembered.pop_front();
-        }
+        self.remember(Remembered { command_id: id, digest, first });
         Verdict::Accepted(events)
     }
 }

@@ -5,11 +5,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use cart::contract::{Contract as _, DEAD_LETTER_TOPIC};
 use cart::{CartCommand, CartEvent, PurchasedItem};
+use futures::try_join;
 use kafka::{Admin, GroupProgress, KafkaArgs};
 use sqlx::PgPool;
 use tokio::time::{Instant, sleep};
@@ -41,9 +43,11 @@ pub(super) async fn settle(kafka: &KafkaArgs, database: &PgPool, deadline: Durat
     wait.ends(DEAD_LETTER_TOPIC).await?;
     wait.group("item-purchased-events", CartEvent::TOPIC, &events).await?;
     let purchases = wait.ends(PurchasedItem::TOPIC).await?;
-    wait.group("popular-items", PurchasedItem::TOPIC, &purchases).await?;
-    wait.group("vendor-billing", PurchasedItem::TOPIC, &purchases).await?;
-    wait.database(database, &purchases).await?;
+    try_join!(
+        wait.group("popular-items", PurchasedItem::TOPIC, &purchases),
+        wait.group("vendor-billing", PurchasedItem::TOPIC, &purchases),
+        wait.database(database, &purchases),
+    )?;
     Ok(Cut { commands, events, purchases })
 }
 
@@ -71,6 +75,7 @@ impl Wait {
             if waited >= self.deadline {
                 return Err(NotSettled { waited, what: what.to_owned(), last_seen: seen }.into());
             }
+            // What changes is told about once a second.
             if told.is_empty() || (told != seen && waited.subsec_millis() < 250) {
                 // Nobody may be there to read it.
                 writeln!(std::io::stderr().lock(), "waiting for {what} ({} s): {seen}", waited.as_secs())
@@ -100,7 +105,7 @@ impl Wait {
             })
             .await?;
         let (progress, ends) = noted;
-        let progress = std::sync::Arc::new(progress);
+        let progress = Arc::new(progress);
         self.until(&format!("open transactions on {full}"), async || {
             let (progress, ends) = (progress.clone(), ends.clone());
             let unsettled = tokio::task::spawn_blocking(move || -> anyhow::Result<i64> {
@@ -116,12 +121,13 @@ impl Wait {
             })
         })
         .await?;
+        retire(progress);
         Ok(ends)
     }
 
     async fn group(&self, group: &str, topic: &str, ends: &[i64]) -> anyhow::Result<()> {
         let (group, topic) = (self.kafka.prefixed(group), self.kafka.prefixed(topic));
-        let progress = std::sync::Arc::new(GroupProgress::new(&self.kafka, &group, &topic)?);
+        let progress = Arc::new(GroupProgress::new(&self.kafka, &group, &topic)?);
         self.until(&format!("group {group}"), async || {
             let (progress, ends) = (progress.clone(), ends.to_vec());
             let behind = tokio::task::spawn_blocking(move || {
@@ -130,21 +136,30 @@ impl Wait {
             });
             Ok(told(behind.await??))
         })
-        .await
+        .await?;
+        retire(progress);
+        Ok(())
     }
 
     async fn database(&self, database: &PgPool, ends: &[i64]) -> anyhow::Result<()> {
         let group = self.kafka.prefixed("vendor-billing-jdbc");
         let progress = GroupProgress::new(&self.kafka, &group, &self.kafka.prefixed(PurchasedItem::TOPIC))?;
-        let progress = std::sync::Arc::new(progress);
+        let progress = Arc::new(progress);
         self.until(&format!("{group} in PostgreSQL"), async || {
             let stored: HashMap<i32, i64> = stored_offsets(database, &self.kafka).await?;
             let (progress, ends) = (progress.clone(), ends.to_vec());
             let behind = tokio::task::spawn_blocking(move || behind(&progress, &stored.into_iter().collect(), &ends));
             Ok(told(behind.await??))
         })
-        .await
+        .await?;
+        retire(progress);
+        Ok(())
     }
+}
+
+/// Ending a client takes it some tenths of a second, for which nobody has to wait.
+fn retire(progress: Arc<GroupProgress>) {
+    drop(tokio::task::spawn_blocking(move || drop(progress)));
 }
 
 fn told(behind: i64) -> Result<(), String> {

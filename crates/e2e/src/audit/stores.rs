@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::{Context as _, anyhow};
-use cart::Position;
+use cart::{LogEpoch, Position};
 use futures::TryStreamExt as _;
 use rust_decimal::Decimal;
 use scylla::client::session::Session;
@@ -20,14 +20,23 @@ use crate::totals::{DayKey, MonthKey};
 const PAGE_ROWS: i32 = 2_000;
 
 /// All rows of the three tables. `topic` is the full name of the one that PostgreSQL's offsets are of.
-pub(super) async fn read(session: &Session, database: &PgPool, topic: &str) -> anyhow::Result<Tables> {
-    let cassandra_months = cassandra_months(session).await.context("reading table balance_by_vendor")?;
-    let cassandra_days = cassandra_days(session).await.context("reading table item_quantity_by_day")?;
+pub(super) async fn read(session: &Session, database: &PgPool, topic: &str, epoch: LogEpoch) -> anyhow::Result<Tables> {
+    let cassandra_months = cassandra_months(session, epoch).await.context("reading table balance_by_vendor")?;
+    let cassandra_days = cassandra_days(session, epoch).await.context("reading table item_quantity_by_day")?;
     let (postgres_months, postgres_next) = postgres(database, topic).await.context("reading table vendor_billing")?;
     Ok(Tables { cassandra_months, cassandra_days, postgres_months, postgres_next })
 }
 
-pub(super) async fn cassandra_months(session: &Session) -> anyhow::Result<HashMap<MonthKey, Row<Decimal>>> {
+/// The offset in the log of that epoch; before it for a row of an earlier one.
+fn offset(position: i64, epoch: LogEpoch) -> i64 {
+    let position = Position::from(position);
+    if position < Position::new(epoch, 0) { -1 } else { position.offset() }
+}
+
+pub(super) async fn cassandra_months(
+    session: &Session,
+    epoch: LogEpoch,
+) -> anyhow::Result<HashMap<MonthKey, Row<Decimal>>> {
     const SELECT: &str = "SELECT vendorid, year, month, balance, position FROM balance_by_vendor";
     let pager = session.query_iter(Statement::new(SELECT).with_page_size(PAGE_ROWS), ()).await?;
     let mut rows = pager.rows_stream::<(Uuid, i32, i32, Option<CqlDecimal>, Option<i64>)>()?;
@@ -35,13 +44,16 @@ pub(super) async fn cassandra_months(session: &Session) -> anyhow::Result<HashMa
     while let Some((vendor, year, month, balance, position)) = rows.try_next().await? {
         let lacks = || anyhow!("the row of vendor {vendor}, {year}-{month:02} lacks a column");
         let total = decimal(&balance.ok_or_else(lacks)?)?;
-        let offset = Position::from(position.ok_or_else(lacks)?).offset();
+        let offset = offset(position.ok_or_else(lacks)?, epoch);
         months.insert(MonthKey { vendor, year, month }, Row { total, offset });
     }
     Ok(months)
 }
 
-pub(super) async fn cassandra_days(session: &Session) -> anyhow::Result<HashMap<DayKey, Row<(i64, String)>>> {
+pub(super) async fn cassandra_days(
+    session: &Session,
+    epoch: LogEpoch,
+) -> anyhow::Result<HashMap<DayKey, Row<(i64, String)>>> {
     const SELECT: &str =
         "SELECT vendorid, productid, year, month, day, quantity, name, position FROM item_quantity_by_day";
     type Columns = (Uuid, Uuid, i32, i32, i32, Option<i64>, Option<String>, Option<i64>);
@@ -51,7 +63,7 @@ pub(super) async fn cassandra_days(session: &Session) -> anyhow::Result<HashMap<
     while let Some((vendor, product, year, month, day, quantity, name, position)) = rows.try_next().await? {
         let lacks = || anyhow!("the row of product {product}, {year}-{month:02}-{day:02} lacks a column");
         let total = (quantity.ok_or_else(lacks)?, name.ok_or_else(lacks)?);
-        let offset = Position::from(position.ok_or_else(lacks)?).offset();
+        let offset = offset(position.ok_or_else(lacks)?, epoch);
         days.insert(DayKey { vendor, product, year, month, day }, Row { total, offset });
     }
     Ok(days)

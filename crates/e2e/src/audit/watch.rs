@@ -1,7 +1,7 @@
 //! `audit --watch`: looks at a system again and again, and tells what it found as metrics.
 //!
 //! Each look reads everything from the beginning, so that a fault of long ago is found too, and what a look needs of memory
-//! grows with the log: about 1.5 KB a command. Between looks nothing is kept. For a log that has outgrown the machine, run it
+//! grows with the log: about 3 KB a command. Between looks nothing is kept. For a log that has outgrown the machine, run it
 //! where there is memory enough, with a longer pause.
 
 use std::collections::BTreeSet;

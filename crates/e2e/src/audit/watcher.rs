@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use cart::contract::Contract as _;
-use cart::{CartCommand, CartEvent, PurchasedItem};
+use cart::{CartCommand, CartEvent, LogEpoch, PurchasedItem};
 use futures::TryStreamExt as _;
 use kafka::{Admin, GroupProgress};
 use rust_decimal::Decimal;
@@ -207,8 +207,9 @@ impl Eyes {
     }
 
     async fn look(&self) -> anyhow::Result<Seen> {
-        let months = stores::cassandra_months(&self.session).await?;
-        let days = stores::cassandra_days(&self.session).await?;
+        // How far each row goes is not looked at here.
+        let months = stores::cassandra_months(&self.session, LogEpoch::FIRST).await?;
+        let days = stores::cassandra_days(&self.session, LogEpoch::FIRST).await?;
         let (postgres_months, next) = stores::postgres(&self.database, &self.topic).await?;
         let mut offsets: HashMap<(&'static str, i32), i64> =
             next.into_iter().map(|(partition, next)| (("vendor-billing-jdbc", partition), next)).collect();

@@ -36,28 +36,15 @@ pub(crate) enum Bench {
     Http,
     /// Commands that wait in the topic, to journal and events
     Backlog,
-    /// Purchases that wait in the topic, to each read table
-    Projectors,
-    /// From a checkout's answer to its row in each read table
-    Freshness,
-    /// Start, kill -9 and rebalance, as a client feels them
-    Recovery,
-    /// Memory by carts; the cost of a command by partitions, workers, carts and items
-    Growth,
 }
 
 impl Bench {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Http, Self::Backlog, Self::Projectors, Self::Freshness, Self::Recovery, Self::Growth];
+    pub(crate) const ALL: [Self; 2] = [Self::Http, Self::Backlog];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Backlog => "backlog",
-            Self::Projectors => "projectors",
-            Self::Freshness => "freshness",
-            Self::Recovery => "recovery",
-            Self::Growth => "growth",
         }
     }
 }
@@ -73,9 +60,9 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) quick: bool,
 
-    /// Also what takes long: a million carts in memory
+    /// Commands over HTTP without the projectors only
     #[arg(long)]
-    pub(crate) full: bool,
+    pub(crate) without_projectors: bool,
 
     /// Repetitions of each measurement, floor and system in turn; 3, or 1 with --quick
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]

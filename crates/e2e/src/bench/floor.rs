@@ -118,27 +118,42 @@ pub(crate) async fn front(args: &FrontArgs) -> anyhow::Result<()> {
     let body = warp::body::bytes();
     let cart = warp::path("cart").and(warp::path::param::<Uuid>()).and(body).then(move |cart: Uuid, body| {
         let (waiters, producer) = (waiters.clone(), producer.clone());
-        async move { answer(&waiters, &producer, cart, body).await.unwrap_or_else(|| StatusCode::SERVICE_UNAVAILABLE.into_response()) }
+        async move {
+            answer(&waiters, &producer, cart, body)
+                .await
+                .unwrap_or_else(|| StatusCode::SERVICE_UNAVAILABLE.into_response())
+        }
     });
     let listener = tokio::net::TcpListener::bind(args.listen).await.context("listening")?;
     warp::serve(ready.or(cart)).incoming(listener).run().await;
     Ok(())
 }
 
-async fn answer(waiters: &Waiters, producer: &Producer, cart: Uuid, body: impl AsRef<[u8]>) -> Option<warp::reply::Response> {
+async fn answer(
+    waiters: &Waiters,
+    producer: &Producer,
+    cart: Uuid,
+    body: impl AsRef<[u8]>,
+) -> Option<warp::reply::Response> {
     let number = waiters.next.fetch_add(1, Ordering::Relaxed);
     let partition = waiters.partition.load(Ordering::Relaxed);
     let (sender, reply) = oneshot::channel();
     waiters.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(number, sender);
-    let mut value = Vec::with_capacity(HEADER_LEN + body.as_ref().len());
-    value.extend(number.to_be_bytes());
-    value.extend(partition.to_be_bytes());
-    value.extend(body.as_ref());
+    let value = value(number, partition, body.as_ref());
     let key = Some(cart.to_string().into_bytes());
     let delivery = producer.send(&Record { partition: None, key, value: Some(value), headers: None }).ok()?;
     // The log has to confirm it, as it has to for a command.
     delivery.await.ok()?;
     Some(reply.await.ok()?.into_response())
+}
+
+/// A command's number, the partition that its reply goes to (none below 0), its bytes.
+pub(crate) fn value(number: u64, partition: i32, body: &[u8]) -> Vec<u8> {
+    let mut value = Vec::with_capacity(HEADER_LEN + body.len());
+    value.extend(number.to_be_bytes());
+    value.extend(partition.to_be_bytes());
+    value.extend(body);
+    value
 }
 
 fn read_replies(consumer: &GroupConsumer, waiters: &Waiters) {

@@ -132,7 +132,8 @@ struct Shared {
 async fn drive(load: Load, shoppers: Vec<Shopper>) -> anyhow::Result<(Outcome, Vec<Shopper>)> {
     let mut connections = Vec::new();
     for shopper in shoppers {
-        let connection = Connection::open(load.address).await.with_context(|| format!("connecting to {}", load.address));
+        let connection =
+            Connection::open(load.address).await.with_context(|| format!("connecting to {}", load.address));
         connections.push((shopper, connection?));
     }
     let started_at = Instant::now();
@@ -155,7 +156,9 @@ async fn drive(load: Load, shoppers: Vec<Shopper>) -> anyhow::Result<(Outcome, V
     });
     if let Pace::Open(rate) = shared.load.pace {
         let (due, deadline, stop) = (shared.due.clone(), shared.deadline, shared.load.stop.clone());
-        std::thread::Builder::new().name(String::from("pacer")).spawn(move || pace(rate, started_at, deadline, &stop, &due))?;
+        std::thread::Builder::new()
+            .name(String::from("pacer"))
+            .spawn(move || pace(rate, started_at, deadline, &stop, &due))?;
     }
     let tasks: Vec<_> = connections
         .into_iter()
@@ -190,7 +193,8 @@ async fn shop(shared: Rc<Shared>, mut shopper: Shopper, mut connection: Connecti
     let mut request = Vec::with_capacity(512);
     while let Some(due) = next_due(&shared).await {
         shopper.write_request(&mut request);
-        let exchange = timeout(shared.deadline.saturating_duration_since(Instant::now()) + DRAIN, connection.exchange(&request));
+        let exchange =
+            timeout(shared.deadline.saturating_duration_since(Instant::now()) + DRAIN, connection.exchange(&request));
         let status = exchange.await.ok().and_then(Result::ok).unwrap_or_default();
         shared.record(due, status);
         if status == 200 {

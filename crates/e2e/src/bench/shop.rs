@@ -138,9 +138,12 @@ impl Shopper {
                 );
                 with_body(request, "POST", format_args!("/cart/{cart}"), &body)
             }
-            Step::Adjust(number) => {
-                with_body(request, "PATCH", format_args!("/cart/{cart}/productId/{}", product(number)), r#"{"adjustBy":1}"#)
-            }
+            Step::Adjust(number) => with_body(
+                request,
+                "PATCH",
+                format_args!("/cart/{cart}/productId/{}", product(number)),
+                r#"{"adjustBy":1}"#,
+            ),
             Step::Remove(number) => without_body(
                 request,
                 format_args!("DELETE /cart/{cart}/productId/{} HTTP/1.1\r\nhost: bench\r\n\r\n", product(number)),
@@ -191,12 +194,7 @@ pub(crate) fn quantity(product: u32) -> anyhow::Result<Quantity> {
     Ok(Quantity::try_from(i64::from(1 + product % 12))?)
 }
 
-fn with_body(
-    request: &mut Vec<u8>,
-    method: &str,
-    path: std::fmt::Arguments<'_>,
-    body: &str,
-) -> std::io::Result<()> {
+fn with_body(request: &mut Vec<u8>, method: &str, path: std::fmt::Arguments<'_>, body: &str) -> std::io::Result<()> {
     let len = body.len();
     write!(
         request,

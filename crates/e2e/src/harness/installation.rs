@@ -17,6 +17,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
 use uuid::Uuid;
 
 use super::process::{Process, free_address, log_folder};
+use super::servers::OwnServers;
 
 /// Few, so that a test's topics are made quickly; more than one, so that instances share them.
 const PARTITIONS: u16 = 4;
@@ -83,7 +84,10 @@ impl Service {
 #[derive(Debug)]
 pub struct Installation {
     name: String,
+    /// As its processes know them.
     servers: Servers,
+    /// A database that is there, to make ours from.
+    server_database_url: String,
     log_folder: PathBuf,
     partitions: u16,
 }
@@ -94,16 +98,30 @@ impl Installation {
     /// # Errors
     /// When the environment's settings can't be read.
     pub fn new(name: &str) -> anyhow::Result<Self> {
+        // From the environment alone: this is no program with arguments.
+        let servers = Servers::try_parse_from(["e2e"]).context("reading the servers' addresses")?;
+        Self::with(name, servers)
+    }
+
+    /// The same on servers of its own, which it may harm.
+    ///
+    /// # Errors
+    /// As [`Installation::new`].
+    pub fn on(name: &str, servers: &OwnServers) -> anyhow::Result<Self> {
+        let args = ["e2e".to_owned()].into_iter().chain(servers.addresses());
+        Self::with(name, Servers::try_parse_from(args).context("reading the servers' addresses")?)
+    }
+
+    fn with(name: &str, mut servers: Servers) -> anyhow::Result<Self> {
         let random = Uuid::new_v4().simple().to_string();
         let name = format!("e2e_{name}_{}", &random[..8]);
-        // From the environment alone: this is no program with arguments.
-        let mut servers = Servers::try_parse_from(["e2e"]).context("reading the servers' addresses")?;
+        let server_database_url = servers.database_url.clone();
         servers.kafka.topic_prefix = format!("{name}.");
         servers.cassandra.cassandra_keyspace.clone_from(&name);
         let database: PgConnectOptions = servers.database_url.parse().context("reading DATABASE_URL")?;
         servers.database_url = database.database(&name).to_url_lossy().to_string();
         let log_folder = log_folder(&name)?;
-        Ok(Self { name, servers, log_folder, partitions: PARTITIONS })
+        Ok(Self { name, servers, server_database_url, log_folder, partitions: PARTITIONS })
     }
 
     /// The same with another number of partitions of each topic. To be said before [`Installation::setup`].
@@ -148,10 +166,13 @@ impl Installation {
         &self.log_folder
     }
 
-    /// What makes a binary work on this installation. The servers' addresses it finds in the environment as we do.
+    /// What makes a binary work on this installation.
     #[must_use]
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
+            ("KAFKA_BOOTSTRAP_SERVERS", self.servers.kafka.kafka_bootstrap_servers.clone()),
+            ("SCHEMA_REGISTRY_URL", self.servers.kafka.schema_registry_url.clone()),
+            ("CASSANDRA_NODES", self.servers.cassandra.cassandra_nodes.join(",")),
             ("TOPIC_PREFIX", self.servers.kafka.topic_prefix.clone()),
             ("TOPIC_PARTITIONS", self.partitions.to_string()),
             ("CASSANDRA_KEYSPACE", self.servers.cassandra.cassandra_keyspace.clone()),
@@ -206,8 +227,7 @@ impl Installation {
     }
 
     async fn server_database(&self) -> anyhow::Result<PgConnection> {
-        let url = Servers::try_parse_from(["e2e"]).context("reading the servers' addresses")?.database_url;
-        let connected = PgConnection::connect(&url).await;
+        let connected = PgConnection::connect(&self.server_database_url).await;
         connected.context("connecting to PostgreSQL (DATABASE_URL); `scripts/services up` starts one")
     }
 

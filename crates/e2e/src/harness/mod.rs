@@ -5,8 +5,10 @@
 
 mod installation;
 mod process;
+mod servers;
 mod wait;
 
 pub use installation::{Installation, Service};
 pub use process::{Process, binary, free_address};
+pub use servers::{OwnServers, Server};
 pub use wait::wait_until;

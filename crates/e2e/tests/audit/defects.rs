@@ -365,6 +365,35 @@ fn what_came_after_the_cut_may_be_on_its_way() {
 }
 
 #[test]
+fn what_an_earlier_log_made_is_taken_as_it_is() {
+    let mut evidence = correct();
+    // The log was lost up to some command of each partition, and what is left of it goes on as the second epoch.
+    let newest = |evidence: &Evidence| evidence.commands.iter().map(|record| record.offset).max().unwrap_or_default();
+    let middle = newest(&evidence) / 2;
+    let moved = |position: Position| {
+        let epoch = if position.offset() < middle { LogEpoch::FIRST } else { LogEpoch::new(2).expect("an epoch") };
+        Position::new(epoch, position.offset())
+    };
+    evidence.commands_epoch = 2;
+    evidence.commands.retain(|record| record.offset >= middle);
+    evidence.dead_letters.retain(|letter| letter.origin.is_some_and(|(_, offset)| offset >= middle));
+    evidence.sent.clear();
+    for record in &mut evidence.events {
+        if let Ok(event) = &mut record.value {
+            event.position = moved(event.position);
+        }
+    }
+    for row in evidence.journal.values_mut().flatten() {
+        row.position = moved(row.position.into()).get();
+    }
+    let report = audit(&evidence);
+    assert!(report.is_clean() && report.counts.accepted > 20 && report.counts.events > 100, "{report}");
+    let old = evidence.events.iter().position(|record| event(record).position < moved(middle.into()));
+    evidence.events.remove(old.expect("one of the first epoch"));
+    assert!(audit(&evidence).has(Kind::JournalOnly));
+}
+
+#[test]
 fn the_first_of_each_kind_is_kept() {
     let mut evidence = correct();
     evidence.events.clear();

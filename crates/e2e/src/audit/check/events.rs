@@ -6,7 +6,7 @@ use cart::{CartEvent, CartId};
 
 use super::Shown;
 use super::log::{Expected, Log};
-use crate::audit::evidence::{Cut, Evidence, Record};
+use crate::audit::evidence::{Evidence, Record};
 use crate::audit::report::{Counts, Findings, Kind};
 
 /// An event as it was read.
@@ -110,7 +110,7 @@ fn check_cart(
         newest = newest.max(Some(place));
     }
     for event in seen.iter().zip(&expected.events).filter(|(seen, _)| seen.is_none()).map(|(_, event)| event) {
-        if Cut::is_before(&evidence.cut.commands, expected.partition, event.position.offset()) {
+        if evidence.is_due(expected.partition, event.position) {
             findings.add(Kind::EventLost, format!("cart-events, cart {cart_id}"), Some(&Shown(event)), None);
         }
     }

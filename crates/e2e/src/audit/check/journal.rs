@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::Shown;
 use super::events::{ByCart, Published};
-use crate::audit::evidence::{Cut, Evidence};
+use crate::audit::evidence::Evidence;
 use crate::audit::report::{Counts, Findings, Kind};
 use crate::journal::JournalRow;
 
@@ -66,7 +66,7 @@ fn check_cart(
 ) {
     let partition = kafka::partition_of(cart_id.to_string().as_bytes(), evidence.partitions);
     // What is journalled but not published yet, or the other way round because the journal was read first.
-    let must_be = |position: i64| Cut::is_before(&evidence.cut.commands, partition, Position::from(position).offset());
+    let must_be = |position: i64| evidence.is_due(partition, position.into());
     let mut on_topic: BTreeMap<i64, &Published<'_>> = BTreeMap::new();
     for event in events {
         on_topic.entry(event.sequence_number()).or_insert(event);

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use cart::{CartEvent, CartId, LogEpoch};
 use uuid::Uuid;
 
+use super::events::ByCart;
 use crate::audit::evidence::{Content, Cut, DeadLetter, Evidence, LogRecord};
 use crate::audit::report::{Counts, Findings, Kind};
 use crate::audit::rules::{Cart, Verdict};
@@ -32,11 +33,12 @@ pub(super) enum Taken {
     Refused(&'static str),
 }
 
-pub(super) fn replay(evidence: &Evidence, findings: &mut Findings, counts: &mut Counts) -> Log {
+pub(super) fn replay(evidence: &Evidence, published: &ByCart<'_>, findings: &mut Findings, counts: &mut Counts) -> Log {
     let letters = letters(evidence, findings);
     let epoch = LogEpoch::new(evidence.commands_epoch).unwrap_or(LogEpoch::FIRST);
     let mut log = Log::default();
     let mut models: HashMap<CartId, Cart> = HashMap::new();
+    follow_earlier(evidence, published, &mut log, &mut models);
     for record in &evidence.commands {
         let letter = letters.get(&(record.partition, record.offset)).copied();
         let command = match &record.content {
@@ -77,6 +79,20 @@ pub(super) fn replay(evidence: &Evidence, findings: &mut Findings, counts: &mut 
     }
     counts.carts = log.carts.len() as u64;
     log
+}
+
+/// What was made of commands of earlier log epochs: each event once, in the order of its topic.
+fn follow_earlier(evidence: &Evidence, published: &ByCart<'_>, log: &mut Log, models: &mut HashMap<CartId, Cart>) {
+    for (cart_id, events) in published {
+        for one in events.iter().filter(|one| evidence.is_of_earlier_epoch(one.event.position)) {
+            let cart = log.carts.entry(*cart_id).or_default();
+            cart.partition = one.record.partition;
+            if cart.events.last().is_none_or(|last| last.sequence_number < one.event.sequence_number) {
+                models.entry(*cart_id).or_default().follow(one.event);
+                cart.events.push(one.event.clone());
+            }
+        }
+    }
 }
 
 /// The dead letters by their origins.

@@ -21,8 +21,8 @@ use super::report::{ClientView, Counts, Findings, Report};
 #[must_use]
 pub fn check(evidence: &Evidence, mut findings: Findings) -> Report {
     let mut counts = Counts::default();
-    let log = log::replay(evidence, &mut findings, &mut counts);
     let published = events::by_cart(evidence, &mut findings, &mut counts);
+    let log = log::replay(evidence, &published, &mut findings, &mut counts);
     events::check(evidence, &log, &published, &mut findings);
     journal::check(evidence, &published, &mut findings, &mut counts);
     let mut client = ClientView::default();

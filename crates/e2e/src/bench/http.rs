@@ -1,0 +1,152 @@
+//! Commands over HTTP: closed loop at some numbers of clients, then open loop at shares of the most that was reached.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use cart::contract::Contract as _;
+use cart::{CartEvent, PurchasedItem};
+use kafka::{GroupProgress, KafkaArgs};
+use tokio::time::Instant;
+
+use super::args::RunArgs;
+use super::bed::{Bed, Running, metered};
+use super::load::{Pace, Until};
+use super::measurement::{Measurement, Spread, Subject, Values, add_outcome, add_usage};
+use super::meter::Meter;
+use super::{keep, say};
+use crate::harness::wait_until;
+
+const BENCH: &str = "http";
+
+/// Percent of the most that was reached.
+const SHARES: [u32; 4] = [25, 50, 75, 90];
+
+/// So many connections can wait for answers at a time in the open loop.
+const OPEN_CLIENTS: u32 = 1_024;
+
+/// How long projectors may need for what a measurement has left them.
+const CATCH_UP_DEADLINE: Duration = Duration::from_secs(300);
+
+const SHOWN: [&str; 6] = ["commands/s", "p50 ms", "p99 ms", "failed", "CPU-ms/command", "CPU-ms/command load"];
+
+/// The groups of the read side, from the front to the end, and what they read.
+const READERS: [(&str, &str); 4] = [
+    ("item-purchased-events", CartEvent::TOPIC),
+    ("popular-items", PurchasedItem::TOPIC),
+    ("vendor-billing", PurchasedItem::TOPIC),
+    ("vendor-billing-jdbc", PurchasedItem::TOPIC),
+];
+
+pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> {
+    let bed = Bed::make(BENCH, args).await?;
+    let mut sides = [bed.start(Subject::Floor).await?, bed.start(Subject::System).await?];
+    for side in &mut sides {
+        side.warm_up(args.warm_up()).await?;
+    }
+    let mut measurements = Vec::new();
+    let all = sides.iter().flat_map(|side| &side.processes);
+    let meter = bed.meter(all);
+    Series { args, bed: &bed, meter, projectors: false }.measure(&mut sides, &mut measurements).await?;
+    if !args.without_projectors {
+        say("starting the four projectors");
+        let projectors = bed.start_projectors().await?;
+        catch_up(bed.installation.kafka()).await?;
+        let meter = bed.meter(sides.iter().flat_map(|side| &side.processes).chain(&projectors));
+        Series { args, bed: &bed, meter, projectors: true }.measure(&mut sides, &mut measurements).await?;
+        drop(projectors);
+    }
+    drop(sides);
+    bed.remove().await?;
+    Ok(measurements)
+}
+
+/// All loads, without or with the projectors.
+struct Series<'a> {
+    args: &'a RunArgs,
+    bed: &'a Bed,
+    meter: Meter,
+    projectors: bool,
+}
+
+impl Series<'_> {
+    async fn measure(&self, sides: &mut [Running; 2], measurements: &mut Vec<Measurement>) -> anyhow::Result<()> {
+        let mut most = Vec::new();
+        for clients in self.args.clients() {
+            let mut rates = Vec::new();
+            for repetition in 0..self.args.repetitions() {
+                let case = format!("{clients} clients{}", self.suffix());
+                for side in &mut *sides {
+                    let one = self.one(side, case.clone(), repetition, clients, Pace::Closed).await?;
+                    if side.subject == Subject::System {
+                        rates.extend(one.values.get("commands/s"));
+                    }
+                    keep(measurements, one, &SHOWN);
+                }
+            }
+            most.extend(Spread::of(rates).map(|rate| rate.median));
+        }
+        let most = most.into_iter().fold(1.0, f64::max);
+        for share in SHARES {
+            for repetition in 0..self.args.repetitions() {
+                let case = format!("{share} % of the most{}", self.suffix());
+                for side in &mut *sides {
+                    let pace = Pace::Open(most * f64::from(share) / 100.0);
+                    let one = self.one(side, case.clone(), repetition, OPEN_CLIENTS, pace).await?;
+                    keep(measurements, one, &SHOWN);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn suffix(&self) -> &'static str {
+        if self.projectors { ", projectors" } else { "" }
+    }
+
+    async fn one(
+        &self,
+        side: &mut Running,
+        case: String,
+        repetition: u32,
+        clients: u32,
+        pace: Pace,
+    ) -> anyhow::Result<Measurement> {
+        let length = Duration::from_secs(self.args.seconds());
+        let (outcome, used) = metered(&self.meter, side.load(clients, pace, Until::After(length))).await?;
+        let mut values = Values::new();
+        add_outcome(&mut values, &outcome);
+        add_usage(&mut values, &used, outcome.answered, "command");
+        if self.projectors && side.subject == Subject::System {
+            // What was left to do tells whether they have kept up.
+            let behind = catch_up(self.bed.installation.kafka()).await?;
+            values.insert("catch-up s".to_owned(), behind.as_secs_f64());
+        }
+        Ok(Measurement { bench: BENCH.to_owned(), case, subject: side.subject, repetition, values })
+    }
+}
+
+/// Waits until the projectors have done everything, and tells how long that took.
+async fn catch_up(kafka: &KafkaArgs) -> anyhow::Result<Duration> {
+    let start = Instant::now();
+    for (group, topic) in READERS {
+        let progress = GroupProgress::new(kafka, &kafka.prefixed(group), &kafka.prefixed(topic))?;
+        let partitions = kafka::Admin::new(kafka)?.partitions(&kafka.prefixed(topic))?;
+        wait_until(&format!("{group} to catch up"), CATCH_UP_DEADLINE, async || {
+            tokio::task::block_in_place(|| is_at_end(&progress, partitions))
+                .map_err(|error| format!("{error:#}"))?
+                .then_some(())
+                .ok_or_else(|| String::from("records are left"))
+        })
+        .await
+        .context("do the projectors run?")?;
+    }
+    Ok(start.elapsed())
+}
+
+fn is_at_end(progress: &GroupProgress, partitions: i32) -> anyhow::Result<bool> {
+    let mut next = progress.committed(0..partitions)?;
+    for partition in 0..partitions {
+        next.entry(partition).or_insert(0);
+    }
+    Ok(progress.first_records(&next)?.is_empty())
+}

@@ -1,0 +1,91 @@
+//! How fast the whole is on this machine, each figure beside a floor that is measured in the same run, in turn with it.
+//!
+//! ```text
+//! bed (system and floor on one installation) ─▶ http, backlog, ... ─▶ measurements ─▶ figures ─▶ table, JSON, SVG
+//!      load (one thread, raw HTTP) ─┘   meter (/proc) ─┘
+//! ```
+//!
+//! A figure alone says little on a machine that others use as well; its ratio to the floor beside it says what the rules,
+//! Avro and the guarantees cost. `scripts/bench` starts it.
+
+#![expect(clippy::float_arithmetic, reason = "these are measurements, not money")]
+
+mod args;
+mod backlog;
+mod bed;
+mod capacity;
+mod floor;
+mod http;
+mod load;
+mod measurement;
+mod meter;
+mod plot;
+mod produce;
+mod results;
+mod servers;
+mod shop;
+mod skew;
+mod table;
+mod wire;
+
+use std::io::Write as _;
+
+use anyhow::Context as _;
+
+use args::{Bench, Command, RunArgs};
+use measurement::Measurement;
+use results::Results;
+
+pub use args::Cli;
+
+/// The program.
+///
+/// # Errors
+/// What ended it early; what was measured by then is lost.
+pub async fn main(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        None => {
+            let mut shutdown = service::shutdown_signal().context("listening for signals")?;
+            // Whatever was started ends when its owner is dropped.
+            tokio::select! {
+                result = run(&cli.run) => result,
+                () = shutdown.requested() => anyhow::bail!("interrupted"),
+            }
+        }
+        Some(Command::Capacity(args)) => capacity::print(&args),
+        Some(Command::Skew(args)) => skew::print(&args),
+        Some(Command::FloorFront(args)) => floor::front(&args).await,
+        Some(Command::FloorWorker(args)) => floor::worker(&args).await,
+    }
+}
+
+async fn run(args: &RunArgs) -> anyhow::Result<()> {
+    let mut measurements = Vec::new();
+    for bench in args.benches() {
+        say(&format!("== {}", bench.name()));
+        let measured = match bench {
+            Bench::Http => http::measure(args).await,
+            Bench::Backlog => backlog::measure(args).await,
+        };
+        measurements.extend(measured.with_context(|| format!("measuring {}", bench.name()))?);
+    }
+    let results = Results::of(measurements);
+    let folder = results.write(args.out.as_deref())?;
+    table::write(&results, &mut std::io::stdout().lock()).context("writing the table")?;
+    say(&format!("results and plots: {}", folder.display()));
+    Ok(())
+}
+
+/// Tells how far it is.
+fn say(text: &str) {
+    // Nobody may be there to read it.
+    writeln!(std::io::stderr().lock(), "{text}").unwrap_or_default();
+}
+
+/// Tells what was just measured, and keeps it.
+fn keep(measurements: &mut Vec<Measurement>, measurement: Measurement, shown: &[&str]) {
+    let values = shown.iter().filter_map(|name| Some(format!("{name} {:.2}", measurement.values.get(*name)?)));
+    let values = values.collect::<Vec<_>>().join(", ");
+    say(&format!("{} · {:?} · {} · {values}", measurement.case, measurement.subject, measurement.repetition));
+    measurements.push(measurement);
+}

@@ -1,0 +1,90 @@
+//! Starts the faults. `scripts/faults` builds what it needs.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Parser, ValueEnum as _};
+use e2e::faults::{Fault, Load, Plan, run};
+use service::LogArgs;
+
+/// Lets things go wrong under load, and checks that nothing is lost and nothing counted twice.
+///
+/// Exit code 0: nothing is wrong. 1: findings. 2: something did not start, or did not come back.
+#[derive(Debug, Parser)]
+#[command(name = "faults", version, max_term_width = 110)]
+struct Args {
+    /// The same seed gives the same faults [default: random, and told]
+    #[arg(long)]
+    seed: Option<u64>,
+
+    /// How long faults come; what began is finished
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1_440))]
+    minutes: u16,
+
+    /// Only these, comma-separated: each once, or any of them for --minutes if that is given too
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Fault>,
+
+    /// Any of --only (or of all) at random for --minutes, instead of each once
+    #[arg(long)]
+    mix: bool,
+
+    /// Commands that are sent around each fault
+    #[arg(long, default_value_t = 3_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    commands: u32,
+
+    /// Commands a second
+    #[arg(long, default_value_t = 150, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: u32,
+
+    /// Writes the result as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+async fn faults(args: Args) -> anyhow::Result<bool> {
+    let seed = args.seed.unwrap_or_else(|| u64::from(uuid::Uuid::new_v4().as_fields().0));
+    let all: Vec<Fault> = Fault::value_variants().iter().copied().filter(|fault| *fault != Fault::Quiet).collect();
+    let mut plan = match (args.only.is_empty(), args.mix) {
+        (false, false) => Plan::of(args.only, seed),
+        (false, true) => Plan::mix(args.only, seed, Duration::from_secs(60 * u64::from(args.minutes))),
+        (true, _) => Plan::mix(all, seed, Duration::from_secs(60 * u64::from(args.minutes))),
+    };
+    tracing::info!(seed, "the plan follows from this seed");
+    let load = Load { commands: args.commands, rate: args.rate };
+    let summary = tokio::select! {
+        summary = run("faults", &mut plan, &load) => summary?,
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted.context("waiting for Ctrl-C")?;
+            anyhow::bail!("interrupted: everything that was started is ended");
+        }
+    };
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string_pretty(&summary).context("writing the result")?;
+        std::fs::write(path, text + "\n").with_context(|| format!("writing {}", path.display()))?;
+    }
+    anstream::println!("{summary}");
+    Ok(summary.is_clean())
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Err(error) = args.log.init() {
+        anstream::eprintln!("faults: {error:#}");
+        return ExitCode::from(2);
+    }
+    match faults(args).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            anstream::eprintln!("faults: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

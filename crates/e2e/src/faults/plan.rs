@@ -1,0 +1,138 @@
+//! Which faults come in which order: from a seed, so that a run can be made again.
+
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use rand::{Rng as _, SeedableRng as _};
+use serde::Serialize;
+
+/// Something that goes wrong. Each heals again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// Nothing: what is seen then is no fault's doing
+    Quiet,
+    /// kill -9 of an ingest, at any time
+    KillIngest,
+    /// kill -9 of a cart-processor, at any time
+    KillProcessor,
+    /// kill -9 of a projector, at any time
+    KillProjector,
+    /// A cart-processor or projector ends at a named place, before or after a write or commit
+    CrashPoint,
+    /// SIGTERM and restart of every service, one after the other
+    RollingRestart,
+    /// A cart-processor stands still past its session, another takes over, it goes on
+    PauseProcessor,
+    /// A projector stands still past its session, another takes over, it goes on
+    PauseProjector,
+    /// kill -9 and restart of the broker
+    KillKafka,
+    /// kill -9 and restart of Cassandra
+    KillCassandra,
+    /// kill -9 and restart of PostgreSQL
+    KillPostgres,
+    /// The broker stands still
+    PauseKafka,
+    /// Cassandra stands still
+    PauseCassandra,
+    /// All of PostgreSQL's connections are ended, whatever they are doing, again and again
+    EndConnections,
+    /// The schema registry stands still, and a cart-processor is started meanwhile
+    PauseRegistry,
+    /// Another producer leaves a transaction open on cart-events and item-purchased
+    ForeignTransaction,
+    /// Garbage and commands at the wrong place come onto cart-commands
+    Garbage,
+    /// Cart-processors come and go, one a second
+    Storm,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        use clap::ValueEnum as _;
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("", clap::builder::PossibleValue::get_name))
+    }
+}
+
+/// The faults to come.
+#[derive(Debug)]
+pub struct Plan {
+    seed: u64,
+    random: StdRng,
+    left: Left,
+}
+
+#[derive(Debug)]
+enum Left {
+    /// These, in this order.
+    List(std::vec::IntoIter<Fault>),
+    /// Any of these, until then.
+    Until(Vec<Fault>, Instant),
+}
+
+impl Plan {
+    /// These faults in this order.
+    #[must_use]
+    pub fn of(faults: Vec<Fault>, seed: u64) -> Self {
+        Self { seed, random: StdRng::seed_from_u64(seed), left: Left::List(faults.into_iter()) }
+    }
+
+    /// Any of these, for so long; about a quarter of the time nothing.
+    #[must_use]
+    pub fn mix(faults: Vec<Fault>, seed: u64, time: Duration) -> Self {
+        Self { seed, random: StdRng::seed_from_u64(seed), left: Left::Until(faults, Instant::now() + time) }
+    }
+
+    /// What it follows from.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The next fault; `None` at the end.
+    pub fn next_fault(&mut self) -> Option<Fault> {
+        match &mut self.left {
+            Left::List(faults) => faults.next(),
+            Left::Until(_, end) if Instant::now() >= *end => None,
+            Left::Until(_, _) if self.random.random_ratio(1, 4) => Some(Fault::Quiet),
+            Left::Until(faults, _) => faults.choose(&mut self.random).copied(),
+        }
+    }
+
+    /// A while before something happens.
+    pub fn pause(&mut self) -> Duration {
+        Duration::from_millis(self.random.random_range(1_000..4_000))
+    }
+
+    /// One of several things.
+    ///
+    /// # Panics
+    /// When there are none.
+    pub fn any<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.random.random_range(0..of.len())]
+    }
+
+    /// A number below that.
+    pub fn below(&mut self, max: u32) -> u32 {
+        self.random.random_range(0..max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_faults() {
+        let faults = vec![Fault::KillKafka, Fault::Storm, Fault::Garbage];
+        let ten = |seed| {
+            let mut plan = Plan::mix(faults.clone(), seed, Duration::from_secs(60));
+            (0..10).filter_map(|_| plan.next_fault()).collect::<Vec<_>>()
+        };
+        assert_eq!(ten(1), ten(1));
+        assert_ne!(ten(1), ten(2));
+    }
+}

@@ -1,0 +1,104 @@
+//! What a run has shown.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use comfy_table::Table;
+use comfy_table::presets::UTF8_BORDERS_ONLY;
+use serde::Serialize;
+
+use super::plan::Fault;
+use crate::audit::{Report, Vital};
+
+/// A fault, as often as it came.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Injected {
+    /// How often.
+    pub times: u64,
+    /// The longest time from its end until every service said that it is ready.
+    pub recovery_max_ms: u64,
+}
+
+/// The result of a run; its fields are those of `--json`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    /// Gives the same faults again.
+    pub seed: u64,
+    /// What was done.
+    pub faults: BTreeMap<Fault, Injected>,
+    /// From the last fault's end until everything was at its end and checked.
+    pub settled_ms: u64,
+    /// What the audit says.
+    pub report: Option<Report>,
+    /// The most memory of each process, in KiB.
+    pub rss_max_kib: BTreeMap<String, u64>,
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Summary {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { seed, faults: BTreeMap::new(), settled_ms: 0, report: None, rss_max_kib: BTreeMap::new() }
+    }
+
+    pub(super) fn injected(&mut self, fault: Fault, recovery: Duration) {
+        let injected = self.faults.entry(fault).or_default();
+        injected.times += 1;
+        injected.recovery_max_ms = injected.recovery_max_ms.max(millis(recovery));
+    }
+
+    pub(super) fn checked(&mut self, report: Report, settled: Duration, vitals: BTreeMap<String, Vital>) {
+        self.settled_ms = millis(settled);
+        self.report = Some(report);
+        self.rss_max_kib = vitals.into_iter().map(|(name, vital)| (name, vital.rss_max_kib)).collect();
+    }
+
+    /// Whether everything was checked and nothing is wrong.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.report.as_ref().is_some_and(Report::is_clean)
+    }
+}
+
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut faults = Table::new();
+        faults.load_style(UTF8_BORDERS_ONLY);
+        faults.set_header(["fault", "times", "ready again after (ms, at most)"]);
+        for (fault, injected) in &self.faults {
+            faults.add_row([fault.to_string(), injected.times.to_string(), injected.recovery_max_ms.to_string()]);
+        }
+        writeln!(f, "{faults}")?;
+        let memory = self.rss_max_kib.iter().max_by_key(|(_, kib)| **kib);
+        if let Some((name, kib)) = memory {
+            writeln!(f, "most memory: {name}, {} MiB", kib / 1_024)?;
+        }
+        if let Some(report) = &self.report {
+            let (counts, client) = (&report.counts, &report.client);
+            writeln!(
+                f,
+                "{} commands sent: {} acknowledged, {} refused, {} unknown ({} of them happened), {} sent again\n\
+                 {} events, {} purchases, {} rows; at rest and checked {} ms after the last fault",
+                client.commands,
+                client.acknowledged,
+                client.refused,
+                client.unknown_happened + client.unknown_not,
+                client.unknown_happened,
+                client.retried,
+                counts.events,
+                counts.purchases,
+                counts.rows,
+                self.settled_ms,
+            )?;
+            for finding in &report.findings {
+                writeln!(f, "FINDING {finding:?}")?;
+            }
+            write!(f, "{} findings (seed {})", report.findings_count(), self.seed)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,178 @@
+//! A second set of the servers, which a test may kill and stop without harm to others.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{fs, os::unix};
+
+use anyhow::{Context as _, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
+
+/// How far this set's ports are from the usual ones.
+const PORT_OFFSET: u16 = 20_000;
+
+/// How often a start is tried.
+const UP_ATTEMPTS: u32 = 3;
+
+/// The usual ports, as scripts/environment names them.
+const PORTS: [(&str, u16); 6] = [
+    ("KAFKA_PORT", 9092),
+    ("KAFKA_CONTROLLER_PORT", 9093),
+    ("CASSANDRA_PORT", 9042),
+    ("CASSANDRA_STORAGE_PORT", 7000),
+    ("POSTGRES_PORT", 5432),
+    ("REGISTRY_PORT", 8081),
+];
+
+/// One of the servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// The broker.
+    Kafka,
+    /// The only node.
+    Cassandra,
+    /// The database.
+    Postgres,
+    /// The schema registry.
+    Registry,
+}
+
+impl Server {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kafka => "kafka",
+            Self::Cassandra => "cassandra",
+            Self::Postgres => "postgres",
+            Self::Registry => "registry",
+        }
+    }
+}
+
+/// The servers of `scripts/services`, in a folder and on ports of their own, always from Maven Central's downloads: only
+/// processes can be stopped by number. Ended, and their data deleted, when this is dropped.
+#[derive(Debug)]
+pub struct OwnServers {
+    folder: PathBuf,
+}
+
+impl OwnServers {
+    /// Starts them; `name` tells the folder. What the usual set has downloaded is used.
+    ///
+    /// # Errors
+    /// When one does not start.
+    pub fn start(name: &str) -> anyhow::Result<Self> {
+        let folder = root().join("target").join(name);
+        fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        let (own, usual) = (folder.join("dist"), root().join(".services/dist"));
+        if !own.exists() && usual.exists() {
+            unix::fs::symlink(&usual, &own).context("linking the downloaded servers")?;
+        }
+        // Which tells scripts/services that the folder is one of its own.
+        fs::write(folder.join("way"), "maven\n").context("marking the folder")?;
+        let servers = Self { folder };
+        servers.reset()?;
+        servers.up()?;
+        Ok(servers)
+    }
+
+    /// Starts what does not run, and returns when all answer.
+    ///
+    /// # Errors
+    /// When one does not.
+    pub fn up(&self) -> anyhow::Result<()> {
+        // PostgreSQL's own processes outlive it for a moment, in which no other may take its place.
+        (1..UP_ATTEMPTS).find_map(|_| self.services("up").ok()).map_or_else(|| self.services("up"), Ok)
+    }
+
+    /// Deletes the data, not the downloads that are shared.
+    fn reset(&self) -> anyhow::Result<()> {
+        self.services("reset")
+    }
+
+    fn services(&self, action: &str) -> anyhow::Result<()> {
+        let mut command = Command::new(root().join("scripts/services"));
+        command.arg(action).env("CART_SERVICES_DIR", &self.folder).env("CART_SERVICES", "maven");
+        for (name, usual) in PORTS {
+            command.env(name, (usual + PORT_OFFSET).to_string());
+        }
+        let output = command.stdin(Stdio::null()).output().context("running scripts/services")?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "scripts/services {action} failed for {}: {text}", self.folder.display());
+        Ok(())
+    }
+
+    /// Where they are, as arguments.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = String> + use<> {
+        let port = |name: &str| PORTS.iter().find(|(port, _)| *port == name).map_or(0, |(_, port)| port + PORT_OFFSET);
+        [
+            format!("--kafka-bootstrap-servers=127.0.0.1:{}", port("KAFKA_PORT")),
+            format!("--cassandra-nodes=127.0.0.1:{}", port("CASSANDRA_PORT")),
+            format!("--schema-registry-url=http://127.0.0.1:{}/apis/ccompat/v7", port("REGISTRY_PORT")),
+            format!("--database-url={}", self.database_url()),
+        ]
+        .into_iter()
+    }
+
+    fn database_url(&self) -> String {
+        format!("postgres://cart:cart@127.0.0.1:{}/cart", 5432 + PORT_OFFSET)
+    }
+
+    /// Ends a server as a crash would.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill9(&self, server: Server) -> anyhow::Result<()> {
+        self.signal(server, Signal::KILL)
+    }
+
+    /// Stops a server where it stands, as a long pause of its machine would. PostgreSQL's own processes go on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pause(&self, server: Server) -> anyhow::Result<()> {
+        self.signal(server, Signal::STOP)
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn resume(&self, server: Server) -> anyhow::Result<()> {
+        self.signal(server, Signal::CONT)
+    }
+
+    /// Ends all connections to PostgreSQL, whatever they are doing. Returns how many there were.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn end_connections(&self) -> anyhow::Result<u64> {
+        let options: sqlx::postgres::PgConnectOptions = self.database_url().parse()?;
+        let mut connection = options.connect().await.context("connecting to PostgreSQL")?;
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND client_addr IS NOT NULL";
+        let ended = connection.fetch_all(end).await.context("ending the connections")?.len();
+        connection.close().await?;
+        Ok(ended as u64)
+    }
+
+    fn signal(&self, server: Server, signal: Signal) -> anyhow::Result<()> {
+        let name = server.name();
+        let file = self.folder.join("run").join(name);
+        let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+        let pid = text.split(' ').next().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+        let pid = pid.with_context(|| format!("{} names no process: {text}", file.display()))?;
+        kill_process(pid, signal).map_err(io::Error::from).with_context(|| format!("sending a signal to {name}"))
+    }
+}
+
+impl Drop for OwnServers {
+    fn drop(&mut self) {
+        if let Err(error) = self.reset() {
+            tracing::warn!(error = format!("{error:#}"), "ending the servers");
+        }
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
