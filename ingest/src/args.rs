@@ -7,6 +7,8 @@ use cassandra::CassandraArgs;
 use kafka::{KafkaArgs, TopicArgs};
 use service::{LogArgs, StartupArgs};
 
+use crate::auth::AuthArgs;
+
 /// Takes cart commands over HTTP, puts them into the log and answers with their outcome.
 #[derive(Debug, clap::Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
@@ -35,6 +37,8 @@ pub struct Args {
     pub(crate) log: LogArgs,
     #[command(flatten)]
     pub(crate) startup: StartupArgs,
+    #[command(flatten)]
+    pub(crate) auth: AuthArgs,
 
     /// Address of the API, health and metrics; port 0 takes a free one, which is logged
     #[arg(long = "listen", env = "INGEST_LISTEN", default_value = "127.0.0.1:9001")]

@@ -19,6 +19,7 @@
 
 mod answer;
 mod args;
+mod auth;
 mod commands;
 mod headers;
 mod openapi;

@@ -73,6 +73,19 @@ impl Problem {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-field", "A field is missing or not valid", detail)
     }
 
+    /// `is_invalid`: there is a token, but it is not good (RFC 6750).
+    pub(crate) fn unauthenticated(detail: impl Into<String>, is_invalid: bool) -> Self {
+        let title = "It is not known who you are";
+        let problem = Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", title, detail);
+        let challenge = if is_invalid { "Bearer error=\"invalid_token\"" } else { "Bearer" };
+        Self { header: Some(Box::new((header::WWW_AUTHENTICATE, challenge.to_owned()))), ..problem }
+    }
+
+    pub(crate) fn forbidden(scope: &str) -> Self {
+        let detail = format!("the token must be that member's or vendor's own, or have the scope {scope}");
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "This is not yours", detail)
+    }
+
     pub(crate) fn not_found() -> Self {
         let detail = "there is nothing at this path; carts are at /cart/{cartId}";
         Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)

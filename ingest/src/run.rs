@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::args::{Args, Cli, Command};
+use crate::auth::Auth;
 use crate::commands::Commands;
 use crate::reads::{Log, Reads};
 use crate::replies::{self, Waiters};
@@ -45,6 +46,7 @@ pub async fn main(cli: Cli) -> anyhow::Result<()> {
 pub async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<()> {
     let readiness = Readiness::default();
     readiness.down("replies", "not joined yet");
+    let auth = Auth::start(&args.auth, args.listen, shutdown.clone())?;
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("listening on {} (--listen)", args.listen))?;
     let api = connect(&args, &readiness, &shutdown).await?;
@@ -55,7 +57,7 @@ pub async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Re
         drain_timeout: Duration::from_secs(args.drain_timeout_s),
     };
     let producer = api.commands.producer.clone();
-    serve(listener, routes(api, metrics), limits, shutdown).await;
+    serve(listener, routes(api, metrics), auth, limits, shutdown).await;
     // Clients may have gone, their commands have been taken.
     tokio::task::block_in_place(|| producer.flush(limits.drain_timeout)).context("delivering the last commands")
 }

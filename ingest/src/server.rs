@@ -18,6 +18,7 @@ use warp::Filter;
 use warp::http::Request;
 use warp::reply::Response;
 
+use crate::auth::Auth;
 use crate::request_id::{self, X_REQUEST_ID};
 
 /// After an accept that failed, most likely for want of file descriptors.
@@ -32,7 +33,7 @@ pub(crate) struct Limits {
 }
 
 /// Serves until the shutdown, then lets requests under way finish, within the limit.
-pub(crate) async fn serve<F>(listener: TcpListener, routes: F, limits: Limits, mut shutdown: Shutdown)
+pub(crate) async fn serve<F>(listener: TcpListener, routes: F, auth: Auth, limits: Limits, mut shutdown: Shutdown)
 where
     F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
 {
@@ -61,10 +62,17 @@ where
             tracing::debug!(%error, "setting TCP_NODELAY failed");
         }
         let service = TowerToHyperService::new(warp::service(routes.clone()));
+        let auth = auth.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let id = request_id::of(request.headers());
             let span = tracing::warn_span!("request", id = id.to_str().unwrap_or_default());
-            let answer = service.call(request);
+            let (service, auth) = (service.clone(), auth.clone());
+            let answer = async move {
+                match auth.check(request.uri().path(), request.headers()).await {
+                    Ok(()) => service.call(request).await,
+                    Err(problem) => Ok(problem.into_response()),
+                }
+            };
             let named = async move {
                 let mut response = request_id::scope(id.clone(), answer).await?;
                 response.headers_mut().insert(X_REQUEST_ID, id);

@@ -8,6 +8,8 @@
 //! ```
 //!
 //! * [`reconcile`]: waits until the pipeline is at rest, then compares every row. The binary of that name.
+//! * [`audit`]: whether events, journal, purchases and tables are what the commands in the log lead to, also while the system
+//!   runs. The binary of that name.
 //! * [`model`]: what the sent commands must have led to, by the rules as they are written down.
 //! * [`journal`]: whether the journal and the events topic tell the same, byte for byte.
 //! * [`harness`]: an installation of its own for a test, and its processes.
