@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use reqwest::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, redirect};
 use serde::de::DeserializeOwned;
 
@@ -26,6 +26,8 @@ pub struct ClientSettings {
     pub answer_timeout: Duration,
     /// Connections kept while idle: as many as there are commands at a time, or each burst connects anew.
     pub idle_connections_max: usize,
+    /// Who we are: a bearer token (RFC 6750), for a service that asks for one.
+    pub token: Option<String>,
 }
 
 impl Default for ClientSettings {
@@ -34,6 +36,7 @@ impl Default for ClientSettings {
             connect_timeout: Duration::from_secs(2),
             answer_timeout: Duration::from_secs(15),
             idle_connections_max: 8,
+            token: None,
         }
     }
 }
@@ -58,14 +61,23 @@ impl CartClient {
     /// A client of the service at `base_url`, `http://127.0.0.1:9001` for example. Nothing is sent yet.
     ///
     /// # Errors
-    /// [`Error::BaseUrl`] if that is not an `http://` URL (there is no TLS here), [`Error::Setup`] from the HTTP library.
+    /// [`Error::BaseUrl`] if that is not an `http://` URL (there is no TLS here), [`Error::Token`] if the token is none,
+    /// [`Error::Setup`] from the HTTP library.
     pub fn new(base_url: &str, settings: &ClientSettings) -> Result<Self, Error> {
         let bad = || Error::BaseUrl { url: base_url.to_owned() };
         let url = Url::parse(base_url).map_err(|_| bad())?;
         if url.scheme() != "http" || url.host_str().is_none() {
             return Err(bad());
         }
+        let mut headers = HeaderMap::new();
+        if let Some(token) = &settings.token {
+            let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| Error::Token)?;
+            // Not shown where requests are logged.
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
         let http = Client::builder()
+            .default_headers(headers)
             // An answer fits one segment: Nagle would only hold requests back.
             .tcp_nodelay(true)
             .http1_only()

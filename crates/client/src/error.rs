@@ -16,6 +16,9 @@ pub enum Error {
     /// The HTTP client could not be set up.
     #[error("setting up the HTTP client failed")]
     Setup(#[source] reqwest::Error),
+    /// The token can't be sent.
+    #[error("the token has characters that no header may have")]
+    Token,
     /// A header value (the idempotency key) has characters that no header may have, or the request is malformed.
     #[error("the request could not be built")]
     Request(#[source] reqwest::Error),
@@ -79,9 +82,12 @@ impl Error {
     #[must_use]
     pub fn execution(&self) -> Execution {
         match self {
-            Self::BaseUrl { .. } | Self::Setup(_) | Self::Request(_) | Self::Connect { .. } | Self::Refused(_) => {
-                Execution::NotExecuted
-            }
+            Self::BaseUrl { .. }
+            | Self::Token
+            | Self::Setup(_)
+            | Self::Request(_)
+            | Self::Connect { .. }
+            | Self::Refused(_) => Execution::NotExecuted,
             Self::NoAnswer { .. }
             | Self::UnexpectedAnswer { .. }
             | Self::UnreadableAnswer { .. }
@@ -100,6 +106,7 @@ impl Error {
                     || *status == StatusCode::TOO_MANY_REQUESTS
             }
             Self::BaseUrl { .. }
+            | Self::Token
             | Self::Setup(_)
             | Self::Request(_)
             | Self::UnreadableAnswer { .. }

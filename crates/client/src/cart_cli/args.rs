@@ -58,6 +58,9 @@ pub struct Settings {
     /// The ingest service.
     #[arg(long, env = "CART_URL", default_value = "http://127.0.0.1:9001", global = true)]
     pub url: String,
+    /// A bearer token, for an ingest that was started with `--auth jwt`.
+    #[arg(long, env = "CART_TOKEN", hide_env_values = true, global = true)]
+    pub token: Option<String>,
     /// Whose cart: a member's name, or a cart's id.
     #[arg(long, short, env = "CART_MEMBER", value_name = "NAME", global = true)]
     pub member: Option<Member>,

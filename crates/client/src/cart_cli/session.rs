@@ -79,6 +79,7 @@ impl Session {
             connect_timeout: third.min(ClientSettings::default().connect_timeout),
             answer_timeout: third,
             idle_connections_max: 1,
+            token: settings.token.clone(),
         };
         Ok(Self {
             client: CartClient::new(&settings.url, &client).map_err(Failure::Client)?,
@@ -257,6 +258,7 @@ mod tests {
 
     fn session() -> Session {
         let settings = Settings {
+            token: None,
             url: "http://127.0.0.1:1".to_owned(),
             member: None,
             timeout_ms: 3,

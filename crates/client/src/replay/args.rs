@@ -19,6 +19,9 @@ pub struct Args {
     /// The ingest services, tried in turn; several are separated by commas.
     #[arg(long, env = "REPLAY_URL", value_delimiter = ',', default_value = "http://127.0.0.1:9001")]
     pub url: Vec<String>,
+    /// A bearer token, for an ingest that was started with `--auth jwt`.
+    #[arg(long, env = "CART_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
     /// CSV of commands, plain or gzipped: time,member,action,product,vendor,name,price,quantity.
     #[arg(long, env = "REPLAY_FILE")]
     pub file: Option<PathBuf>,

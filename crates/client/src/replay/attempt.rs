@@ -95,6 +95,7 @@ impl Sender {
             connect_timeout: args.connect_timeout,
             answer_timeout: args.answer_timeout,
             idle_connections_max: args.in_flight_max(),
+            token: args.token.clone(),
         };
         Ok(Self {
             clients: args.url.iter().map(|url| CartClient::new(url, &settings)).collect::<Result<_, _>>()?,

@@ -49,14 +49,6 @@ pub(crate) enum Until {
     Answered(u64),
 }
 
-/// A command's fate: when it was due (since the load began), how long its answer took, whether it was one.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Sent {
-    pub(crate) due: Duration,
-    pub(crate) latency: Duration,
-    pub(crate) answered: bool,
-}
-
 /// What came of a load.
 #[derive(Debug)]
 pub(crate) struct Outcome {
@@ -67,7 +59,6 @@ pub(crate) struct Outcome {
     pub(crate) elapsed: Duration,
     /// By status; 0 is a connection that broke.
     pub(crate) failed: BTreeMap<u16, u64>,
-    pub(crate) sent: Vec<Sent>,
 }
 
 impl Outcome {
@@ -87,15 +78,13 @@ pub(crate) struct Load {
     pub(crate) address: SocketAddr,
     pub(crate) pace: Pace,
     pub(crate) until: Until,
-    /// Whether each command's fate is kept.
-    pub(crate) keeps_each: bool,
     /// Ends it early.
     pub(crate) stop: Arc<AtomicBool>,
 }
 
 impl Load {
     pub(crate) fn new(address: SocketAddr, pace: Pace, until: Until) -> Self {
-        Self { address, pace, until, keeps_each: false, stop: Arc::default() }
+        Self { address, pace, until, stop: Arc::default() }
     }
 
     /// Runs it on a thread of its own, and returns the shoppers as they are then.
@@ -126,7 +115,6 @@ struct Shared {
     answered: Cell<u64>,
     answered_in_time: Cell<u64>,
     failed: RefCell<BTreeMap<u16, u64>>,
-    sent: RefCell<Vec<Sent>>,
 }
 
 async fn drive(load: Load, shoppers: Vec<Shopper>) -> anyhow::Result<(Outcome, Vec<Shopper>)> {
@@ -151,7 +139,6 @@ async fn drive(load: Load, shoppers: Vec<Shopper>) -> anyhow::Result<(Outcome, V
         answered: Cell::new(0),
         answered_in_time: Cell::new(0),
         failed: RefCell::default(),
-        sent: RefCell::default(),
         load,
     });
     if let Pace::Open(rate) = shared.load.pace {
@@ -178,7 +165,6 @@ async fn drive(load: Load, shoppers: Vec<Shopper>) -> anyhow::Result<(Outcome, V
         answered_in_time: shared.answered_in_time.get(),
         elapsed,
         failed: shared.failed.take(),
-        sent: shared.sent.take(),
     };
     ensure!(outcome.answered > 0, "nothing was answered: {:?}", outcome.failed);
     Ok((outcome, shoppers))
@@ -257,10 +243,6 @@ impl Shared {
             self.latency.borrow_mut().saturating_record(us);
         } else {
             *self.failed.borrow_mut().entry(status).or_default() += 1;
-        }
-        if self.load.keeps_each {
-            let due = due.saturating_duration_since(self.started_at);
-            self.sent.borrow_mut().push(Sent { due, latency, answered });
         }
     }
 }

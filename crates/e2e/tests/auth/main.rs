@@ -31,10 +31,12 @@ impl Signer {
     fn read(id: &'static str, algorithm: Algorithm) -> anyhow::Result<Self> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/auth").join(format!("{id}.pem"));
         let pem = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        let key = match algorithm {
-            Algorithm::RS256 => EncodingKey::from_rsa_pem(&pem),
-            Algorithm::ES256 => EncodingKey::from_ec_pem(&pem),
-            _ => EncodingKey::from_ed_pem(&pem),
+        let key = if algorithm == Algorithm::RS256 {
+            EncodingKey::from_rsa_pem(&pem)
+        } else if algorithm == Algorithm::ES256 {
+            EncodingKey::from_ec_pem(&pem)
+        } else {
+            EncodingKey::from_ed_pem(&pem)
         };
         Ok(Self { id, algorithm, key: key? })
     }
@@ -150,6 +152,17 @@ async fn each_may_do_what_is_theirs_and_nothing_else() -> anyhow::Result<()> {
     api.expect(Method::GET, &own_path, Some(&operator), StatusCode::OK).await?;
     let taken = commands(&installation).await?;
     ensure!(taken == 3, "{taken} commands are in the log");
+
+    // The command-line client too.
+    let cart = |token: String| {
+        let url = api.url.clone();
+        ["--url", &url, "--member", &own, "--token", &token, "list", "--json"].map(str::to_owned)
+    };
+    let own_token = ed.sign(&claims(&own, ""))?;
+    let shown = installation.run("cart", "cart", cart(own_token), DEADLINE).await?;
+    ensure!(shown.contains(&own), "{shown}");
+    let stranger = cart(ed.sign(&claims(&other, ""))?);
+    ensure!(installation.run("cart-of-another", "cart", stranger, DEADLINE).await.is_err(), "a stranger saw the cart");
 
     // Another's: the same answer whether it is there or not, for every route.
     let stranger = rsa.sign(&claims(&other, "vendors"))?;
