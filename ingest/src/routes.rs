@@ -191,8 +191,10 @@ impl Api {
         let read = async {
             pin_mut!(body);
             let mut bytes = BytesMut::new();
-            while let Some(mut part) =
-                body.try_next().await.map_err(|error| Problem::malformed_body(error.to_string()))?
+            while let Some(mut part) = body
+                .try_next()
+                .await
+                .map_err(|_| Problem::malformed_body("the body broke off, or is not framed rightly"))?
             {
                 if bytes.len() + part.remaining() > self.body_len_max {
                     return Err(Problem::payload_too_large(self.body_len_max));

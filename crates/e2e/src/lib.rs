@@ -13,7 +13,7 @@
 //! * [`model`]: what the sent commands must have led to, by the rules as they are written down.
 //! * [`journal`]: whether the journal and the events topic tell the same, byte for byte.
 //! * [`faults`]: everything goes wrong under load, then the audit. The binary of that name.
-//! * [`bench`]: how fast, beside a floor of the same hops. The binary of that name.
+//! * [`mod@bench`]: how fast, beside a floor of the same hops. The binary of that name.
 //! * [`harness`]: an installation of its own for a test, and its processes.
 
 pub mod audit;

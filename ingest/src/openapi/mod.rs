@@ -21,7 +21,7 @@ use crate::request::{AddItemBody, AdjustBody, BatchBody};
 pub(crate) const PAGE: &str = include_str!("page.html");
 
 /// Every `type` that a problem can have: its last word, its status, what it means and what to do.
-pub(crate) const PROBLEMS: [(&str, u16, &str); 29] = [
+pub(crate) const PROBLEMS: [(&str, u16, &str); 24] = [
     ("malformed-body", 400, "The body is not JSON."),
     ("invalid-header", 400, "A header is not as this page says, or is given more than once."),
     ("invalid-parameter", 400, "A query parameter is missing, unknown, repeated or out of range."),
@@ -38,19 +38,14 @@ pub(crate) const PROBLEMS: [(&str, u16, &str); 29] = [
     ("cart-full", 409, "The cart has as many lines as a cart can have."),
     ("version-mismatch", 412, "The cart has moved on since the version in If-Match: read it again, decide again."),
     ("payload-too-large", 413, "The body is larger than the service takes."),
-    ("uri-too-long", 414, "The path and query are longer than the service takes."),
     ("unsupported-media-type", 415, "The body is to be sent as application/json."),
     ("invalid-field", 422, "A field of the body is missing, unknown or out of range."),
     ("negative-quantity", 422, "A quantity must stay above zero."),
     ("quantity-too-large", 422, "A quantity must stay within its limit."),
     ("idempotency-key-reused", 422, "The key stands for another command of this cart: take a new one."),
-    ("too-many-requests", 429, "This client has too much under way."),
-    ("headers-too-large", 431, "The headers are larger than the service takes."),
-    ("internal", 500, "The service failed. Its log has more under the request's id."),
     ("unavailable", 503, "Not possible at the moment. Nothing was done, and nothing will be: try again."),
     ("outcome-unknown", 504, "The log did not confirm the command: ask at Location, or repeat it with the same key."),
     ("read-table-behind", 504, "The read table does not include the command yet: read again, or without Read-After."),
-    ("upgrade-required", 426, "The connection speaks a version of HTTP that the service does not."),
 ];
 
 /// The document, made once.

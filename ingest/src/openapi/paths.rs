@@ -20,10 +20,10 @@ pub(super) struct Bodies {
 }
 
 /// What any request can get.
-const ANY: [u16; 6] = [400, 401, 403, 405, 429, 503];
+const ANY: [u16; 5] = [400, 401, 403, 405, 503];
 
 /// What a command's rules can say, besides [`ANY`].
-const RULES: [u16; 6] = [404, 409, 412, 422, 500, 504];
+const RULES: [u16; 5] = [404, 409, 412, 422, 504];
 
 /// What a body can bring about.
 const BODY: [u16; 3] = [408, 413, 415];
