@@ -99,6 +99,9 @@ pub(crate) fn add_outcome(values: &mut Values, outcome: &Outcome) {
     let mut add = |name: &str, value: f64| values.insert(name.to_owned(), value);
     add("commands/s", outcome.rate());
     add("failed", outcome.failures() as f64);
+    for (status, count) in &outcome.failed {
+        add(&format!("status {status}"), *count as f64);
+    }
     let ms = |us: u64| us as f64 / 1_000.0;
     for (name, quantile) in [("p50 ms", 0.5), ("p95 ms", 0.95), ("p99 ms", 0.99), ("p99.9 ms", 0.999)] {
         add(name, ms(outcome.latency.value_at_quantile(quantile)));
