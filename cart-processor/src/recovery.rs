@@ -92,7 +92,7 @@ pub(crate) async fn restore_journal(args: &RecoveryArgs) -> anyhow::Result<()> {
     let admin = Admin::new(kafka)?;
     tokio::task::block_in_place(|| admin.ensure_idle(&kafka.prefixed(GROUP)))?;
     cassandra::ensure_keyspace(cassandra).await?;
-    let session = Arc::new(cassandra::connect(cassandra).await?);
+    let session = Arc::new(cassandra::connect(&cassandra.patient()).await?);
     Journal::setup(&session).await?;
     let journal = Journal::open(session.clone(), &Registry::new(kafka)?).await?;
 

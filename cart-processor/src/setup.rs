@@ -29,7 +29,7 @@ pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
     Codec::<CartReply>::register(&registry, CartReply::TOPIC, CartReply::SCHEMA).await?;
     Codec::<Aggregate>::register(&registry, Aggregate::TOPIC, Aggregate::SCHEMA).await?;
     cassandra::ensure_keyspace(cassandra).await?;
-    let session = cassandra::connect(cassandra).await?;
+    let session = cassandra::connect(&cassandra.patient()).await?;
     Journal::setup(&session).await?;
     let identity = tokio::task::block_in_place(|| admin.identity(&commands))?;
     let group = kafka.prefixed(GROUP);

@@ -53,7 +53,7 @@ pub(crate) async fn rebuild(args: &RebuildArgs) -> anyhow::Result<()> {
 }
 
 async fn empty(args: &RebuildArgs, create: &str, table: &str) -> anyhow::Result<()> {
-    let session = cassandra::connect(&args.cassandra).await?;
+    let session = cassandra::connect(&args.cassandra.patient()).await?;
     session.query_unpaged(create, ()).await.with_context(|| format!("creating {table}"))?;
     // No deletes: their timestamps would be newer than every position, and hide all that is written afterwards.
     session.query_unpaged(format!("TRUNCATE {table}"), ()).await.with_context(|| format!("emptying {table}"))?;

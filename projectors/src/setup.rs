@@ -30,7 +30,7 @@ pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
     Codec::<PurchasedItem>::register(&registry, PurchasedItem::TOPIC, PurchasedItem::SCHEMA).await?;
     let identity = tokio::task::block_in_place(|| admin.identity(&purchases))?;
     cassandra::ensure_keyspace(cassandra).await?;
-    let session = cassandra::connect(cassandra).await?;
+    let session = cassandra::connect(&cassandra.patient()).await?;
     for table in [popular_items::CREATE, vendor_billing::CREATE] {
         session.query_unpaged(table, ()).await.context("creating the read tables in Cassandra")?;
     }

@@ -79,7 +79,7 @@ pub async fn check(session: &Session) -> Result<(), Error> {
 /// # Errors
 /// When no node answers.
 pub async fn ensure_keyspace(args: &CassandraArgs) -> Result<(), Error> {
-    let session = open(args).await?;
+    let session = open(&args.patient()).await?;
     let statement = format!(
         "CREATE KEYSPACE IF NOT EXISTS {} WITH replication = {{'class': 'NetworkTopologyStrategy', '{}': {}}}",
         args.cassandra_keyspace, args.cassandra_datacenter, args.cassandra_replication
@@ -89,6 +89,19 @@ pub async fn ensure_keyspace(args: &CassandraArgs) -> Result<(), Error> {
         .await
         .map_err(|error| Error::new(format!("creating keyspace {}", args.cassandra_keyspace), error))?;
     Ok(())
+}
+
+/// A change of the schema is agreed on by all nodes, and emptying a table ends what is under way on it: both take seconds
+/// on a busy cluster.
+const SCHEMA_TIMEOUT_MS: u64 = 60_000;
+
+impl CassandraArgs {
+    /// The same, for a session that changes the schema: with more time for each request.
+    #[must_use]
+    pub fn patient(&self) -> Self {
+        let cassandra_request_timeout_ms = self.cassandra_request_timeout_ms.max(SCHEMA_TIMEOUT_MS);
+        Self { cassandra_request_timeout_ms, ..self.clone() }
+    }
 }
 
 async fn open(args: &CassandraArgs) -> Result<Session, Error> {
