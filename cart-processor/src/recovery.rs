@@ -30,21 +30,30 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// Makes `cart-events` again from the journal. Into an empty topic only, while no processor runs.
 ///
-/// Each cart's events come in their order; those of different carts are not in the order that they had.
+/// Each cart's events come in their order; those of different carts are not in the order that they had. What was
+/// journalled, but whose command is not committed, is left to the processor: it publishes it when it reads that command
+/// again.
 pub(crate) async fn republish(args: &RecoveryArgs) -> anyhow::Result<()> {
     let RecoveryArgs { kafka, cassandra, .. } = args;
     let admin = Admin::new(kafka)?;
-    let topic = kafka.prefixed(CartEvent::TOPIC);
-    let partitions = tokio::task::block_in_place(|| {
-        admin.ensure_idle(&kafka.prefixed(GROUP))?;
+    let (commands, topic) = (kafka.prefixed(CartCommand::TOPIC), kafka.prefixed(CartEvent::TOPIC));
+    let (log, committed) = tokio::task::block_in_place(|| {
+        let group = kafka.prefixed(GROUP);
+        admin.ensure_idle(&group)?;
         let is_empty = admin.watermarks(&topic)?.iter().all(|(start, end)| start == end);
         ensure!(
             is_empty,
             "{topic} has records: republishing would double them. Delete the topic, run `setup`, then this"
         );
-        Ok(admin.partitions(&topic)?)
+        Ok((admin.identity(&commands)?, admin.committed(&group, &commands)?))
     })?;
     let session = Arc::new(cassandra::connect(cassandra).await?);
+    let epoch = cassandra::log_epoch(&session, &commands, &log).await.context("run `cart-processor setup` first")?;
+    let next: Vec<_> = committed
+        .into_iter()
+        .map(|next| Some(Position::new(epoch, next?)))
+        .collect::<Option<_>>()
+        .with_context(|| format!("the group has no offsets in {commands}: run `cart-processor setup` first"))?;
     let journal = Journal::open(session, &Registry::new(kafka)?).await?;
     let transactional_id = kafka.prefixed("cart-processor-republish");
     let mut producer = tokio::task::block_in_place(|| TransactionalProducer::connect(kafka, &transactional_id))?;
@@ -55,14 +64,20 @@ pub(crate) async fn republish(args: &RecoveryArgs) -> anyhow::Result<()> {
             Ok::<_, journal::Error>((cart_id, journal.all(cart_id).await?))
         })
         .buffer_unordered(CONCURRENCY);
-    let (mut outbox, mut carts, mut events) = (Outbox::default(), 0_u64, 0_u64);
+    let (mut outbox, mut carts, mut events, mut uncommitted) = (Outbox::default(), 0_u64, 0_u64, 0_u64);
     while let Some((cart_id, entries)) = journals.try_next().await? {
         carts += 1;
-        events += entries.len() as u64;
         let key = cart_id.to_string();
-        let partition = kafka::partition_of(key.as_bytes(), partitions);
+        let partition = kafka::partition_of(key.as_bytes(), log.partitions);
+        let next = partition.try_into().ok().and_then(|partition: usize| next.get(partition));
+        let next = next.context("the topic has changed its partitions meanwhile")?;
         for entry in entries {
-            outbox.push_event(partition, key.as_bytes(), entry, None);
+            if entry.position < *next {
+                events += 1;
+                outbox.push_event(partition, key.as_bytes(), entry, None);
+            } else {
+                uncommitted += 1;
+            }
         }
         if outbox.len() >= CHUNK_LEN {
             publish(&mut producer, &topic, std::mem::take(&mut outbox))?;
@@ -70,7 +85,7 @@ pub(crate) async fn republish(args: &RecoveryArgs) -> anyhow::Result<()> {
         }
     }
     publish(&mut producer, &topic, outbox)?;
-    tracing::info!(carts, events, topic, "republished the journal");
+    tracing::info!(carts, events, uncommitted, topic, "republished the journal");
     Ok(())
 }
 

@@ -64,6 +64,29 @@ impl Shop {
         Ok(sent)
     }
 
+    /// Sells until the processor ends, as a kill would end it, with events that are in the journal and not on the topic.
+    async fn sell_until_crash(&mut self, limit: u32) -> anyhow::Result<()> {
+        let mut ingest = self.installation.start_all(&[(Service::Ingest, "0", &["--allow-client-time"])]).await?;
+        let action = "processor-after-journal=5*off->return";
+        let mut processor = self.installation.start_to_crash(Service::CartProcessor, "0", &SESSION, action)?;
+        processor.ready(DEADLINE).await?;
+        let url = format!("http://{}", ingest[0].address().context("ingest has an address")?);
+        let limit = limit.to_string();
+        let args = ["--url", &url, "--limit", &limit].into_iter().chain(SHOP.split(' '));
+        let mut replay = self.installation.spawn("crashed-replay", "replay", args)?;
+        let status = processor.ended(DEADLINE).await?;
+        ensure!(!status.success(), "the processor was to crash");
+        replay.kill9()?;
+        ingest[0].terminate(DEADLINE).await?;
+        // The group takes the dead processor for a member until its session ends.
+        let admin = Admin::new(self.installation.kafka())?;
+        let group = self.installation.kafka().prefixed("cart-processor");
+        wait_until("the dead processor to leave its group", DEADLINE, async || {
+            tokio::task::block_in_place(|| admin.ensure_idle(&group))
+        })
+        .await
+    }
+
     /// Sells on; then everything that was ever sent is in every table, and the journal on its topic, byte for byte.
     async fn sell_and_check(&self, limit: u32) -> anyhow::Result<()> {
         let sent = self.sell(limit).await?;
@@ -147,9 +170,11 @@ async fn read_tables_and_cart_events_are_made_again() -> anyhow::Result<()> {
     shop.start(&[]).await?;
     shop.sell(600).await?;
     shop.stop().await?;
+    shop.sell_until_crash(750).await?;
     remove_topics(shop.installation.kafka(), &[CartEvent::TOPIC]).await?;
     shop.does("cart-processor setup").await?;
-    shop.does("cart-processor republish").await?;
+    let report = shop.does("cart-processor republish").await?;
+    ensure!(report.contains("uncommitted") && !report.contains("uncommitted=0"), "all was committed: {report}");
     shop.refuses("cart-processor republish", "has records").await?;
     shop.refuses("projectors setup", "resume-purchases").await?;
     let report = shop.does("projectors resume-purchases").await?;
