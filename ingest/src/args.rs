@@ -8,6 +8,8 @@ use kafka::{KafkaArgs, TopicArgs};
 use service::{LogArgs, StartupArgs};
 
 use crate::auth::AuthArgs;
+use crate::limits::LimitArgs;
+use crate::tls::TlsArgs;
 
 /// Takes cart commands over HTTP, puts them into the log and answers with their outcome.
 #[derive(Debug, clap::Parser)]
@@ -39,6 +41,10 @@ pub struct Args {
     pub(crate) startup: StartupArgs,
     #[command(flatten)]
     pub(crate) auth: AuthArgs,
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
 
     /// Address of the API, health and metrics; port 0 takes a free one, which is logged
     #[arg(long = "listen", env = "INGEST_LISTEN", default_value = "127.0.0.1:9001")]
@@ -68,21 +74,13 @@ pub struct Args {
     #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) commands_in_flight_max: u32,
 
-    /// Most connections at a time; more wait to be accepted
-    #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub(crate) connections_max: u32,
-
-    /// How long a client may take to send a request's head
-    #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=300_000))]
-    pub(crate) header_timeout_ms: u64,
+    /// Most bytes of bodies in memory at a time; more are answered with 503
+    #[arg(long, env, default_value_t = 268_435_456, value_parser = clap::value_parser!(u32).range(10_485_760..))]
+    pub(crate) bodies_len_max: u32,
 
     /// How long a client may take to send a request's body
     #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=300_000))]
     pub(crate) body_timeout_ms: u64,
-
-    /// How long requests under way may take to finish at the end
-    #[arg(long, env, default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=300))]
-    pub(crate) drain_timeout_s: u64,
 }
 
 /// How to set up.

@@ -1,6 +1,8 @@
 //! Ingest: HTTP in, commands out, replies back.
 //!
 //! ```text
+//! connection ─▶ server (TLS, who may, limits)
+//!              ▼
 //! request ─▶ routes ─▶ request (shape) ─▶ commands ─▶ cart-commands
 //!              │                             │ waits by command id
 //! response ◀───┴── answer ◀── replies ◀──────┴─────── cart-replies
@@ -21,7 +23,9 @@ mod answer;
 mod args;
 mod auth;
 mod commands;
+mod connections;
 mod headers;
+mod limits;
 mod openapi;
 mod problem;
 mod reads;
@@ -33,6 +37,7 @@ mod run;
 mod server;
 mod setup;
 mod status;
+mod tls;
 
 pub use args::{Args, Cli};
 pub use run::{main, run};

@@ -11,6 +11,9 @@ use uuid::Uuid;
 use warp::Reply as _;
 use warp::http::{HeaderName, HeaderValue, StatusCode, header};
 
+/// Most characters of a detail.
+const DETAIL_LEN_MAX: usize = 500;
+
 /// Why a request was not done. `type` names the cause and is stable; `detail` is for people.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Problem {
@@ -47,7 +50,11 @@ fn number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S:
 impl Problem {
     fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
         debug_assert!(openapi::PROBLEMS.iter().any(|(known, ..)| *known == kind), "{kind} is not documented");
-        let detail = detail.into();
+        let mut detail = detail.into();
+        // It may quote what was sent; nobody needs to read much of that.
+        if let Some((end, _)) = detail.char_indices().nth(DETAIL_LEN_MAX) {
+            detail.replace_range(end.., "…");
+        }
         Self { kind, title, status, detail, command_id: None, index: None, request_id: None, header: None }
     }
 
@@ -77,13 +84,16 @@ impl Problem {
     pub(crate) fn unauthenticated(detail: impl Into<String>, is_invalid: bool) -> Self {
         let title = "It is not known who you are";
         let problem = Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", title, detail);
-        let challenge = if is_invalid { "Bearer error=\"invalid_token\"" } else { "Bearer" };
+        let challenge =
+            if is_invalid { "Bearer realm=\"cart\", error=\"invalid_token\"" } else { "Bearer realm=\"cart\"" };
         Self { header: Some(Box::new((header::WWW_AUTHENTICATE, challenge.to_owned()))), ..problem }
     }
 
     pub(crate) fn forbidden(scope: &str) -> Self {
         let detail = format!("the token must be that member's or vendor's own, or have the scope {scope}");
-        Self::new(StatusCode::FORBIDDEN, "forbidden", "This is not yours", detail)
+        let problem = Self::new(StatusCode::FORBIDDEN, "forbidden", "This is not yours", detail);
+        let challenge = format!("Bearer realm=\"cart\", error=\"insufficient_scope\", scope=\"{scope}\"");
+        Self { header: Some(Box::new((header::WWW_AUTHENTICATE, challenge))), ..problem }
     }
 
     pub(crate) fn not_found() -> Self {

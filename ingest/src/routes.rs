@@ -1,13 +1,16 @@
 //! The API's paths.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use cart::{CartCommand, CartId, Command, CommandId};
 use futures::{Stream, TryStreamExt as _, pin_mut};
 use journal::Journal;
 use service::{Metrics, Readiness, health_and_metrics};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use warp::filters::BoxedFilter;
 use warp::http::{HeaderMap, Method};
 use warp::reply::Response;
 use warp::{Filter, Rejection, Reply as _};
@@ -31,24 +34,26 @@ pub(crate) struct Api {
     pub(crate) allow_client_time: bool,
     pub(crate) body_len_max: usize,
     pub(crate) body_timeout: Duration,
+    /// Bytes of bodies that there may be in memory.
+    pub(crate) bodies: Arc<Semaphore>,
     pub(crate) readiness: Readiness,
 }
 
 /// All paths. Each takes every method, so that a wrong one is told which are right.
-pub(crate) fn routes(
-    api: Api,
-    metrics: Metrics,
-) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
+///
+/// Each is boxed: they are tried one inside the other, and would be moved as a whole each time, kilobytes of them.
+pub(crate) fn routes(api: Api, metrics: Metrics) -> BoxedFilter<(Response,)> {
     let health = health_and_metrics(api.readiness.clone(), metrics);
     let reads = reads::routes(api.reads.clone());
+    let api = Arc::new(api);
     let with_api = warp::any().map(move || api.clone());
     let parts = warp::method().and(warp::header::headers_cloned()).and(with_api);
     let cart = warp::path!("cart" / String).and(parts.clone()).and(warp::body::stream()).then(
-        |cart_id: String, method: Method, headers, api: Api, body| async move {
+        |cart_id: String, method: Method, headers, api: Arc<Api>, body| async move {
             respond(match method {
                 Method::GET => api.cart(&cart_id).await,
                 Method::POST | Method::PUT => match api.read(body).await {
-                    Ok(body) => api.execute(&cart_id, &headers, request::add_item(&headers, &body)).await,
+                    Ok(body) => api.execute(&cart_id, &headers, request::add_item(&headers, &body.bytes)).await,
                     Err(problem) => Err(problem),
                 },
                 _ => Err(Problem::method_not_allowed("GET, POST, PUT")),
@@ -58,21 +63,23 @@ pub(crate) fn routes(
     let product = warp::path!("cart" / String / "productId" / String)
         .and(parts.clone())
         .and(warp::body::stream())
-        .then(|cart_id: String, product_id: String, method: Method, headers, api: Api, body| async move {
+        .then(|cart_id: String, product_id: String, method: Method, headers, api: Arc<Api>, body| async move {
             respond(match method {
                 Method::DELETE => api.execute(&cart_id, &headers, request::remove(&product_id)).await,
                 Method::PATCH => match api.read(body).await {
-                    Ok(body) => api.execute(&cart_id, &headers, request::adjust(&product_id, &headers, &body)).await,
+                    Ok(body) => {
+                        api.execute(&cart_id, &headers, request::adjust(&product_id, &headers, &body.bytes)).await
+                    }
                     Err(problem) => Err(problem),
                 },
                 _ => Err(Problem::method_not_allowed("DELETE, PATCH")),
             })
         });
     let commands = warp::path!("cart" / String / "commands").and(parts.clone()).and(warp::body::stream()).then(
-        |cart_id: String, method: Method, headers, api: Api, body| async move {
+        |cart_id: String, method: Method, headers, api: Arc<Api>, body| async move {
             respond(match method {
                 Method::POST => match api.read(body).await {
-                    Ok(body) => api.execute_batch(&cart_id, &headers, request::batch(&headers, &body)).await,
+                    Ok(body) => api.execute_batch(&cart_id, &headers, request::batch(&headers, &body.bytes)).await,
                     Err(problem) => Err(problem),
                 },
                 _ => Err(Problem::method_not_allowed("POST")),
@@ -81,7 +88,7 @@ pub(crate) fn routes(
     );
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     let status = warp::path!("cart" / String / "commands" / String).and(query).and(parts.clone()).then(
-        |cart_id: String, command_id: String, query: String, method: Method, _, api: Api| async move {
+        |cart_id: String, command_id: String, query: String, method: Method, _, api: Arc<Api>| async move {
             respond(match method {
                 Method::GET => api.status(&cart_id, &command_id, &query).await,
                 _ => Err(Problem::method_not_allowed("GET")),
@@ -89,7 +96,7 @@ pub(crate) fn routes(
         },
     );
     let checkout = warp::path!("cart" / String / "checkout").and(parts).then(
-        |cart_id: String, method: Method, headers: HeaderMap, api: Api| async move {
+        |cart_id: String, method: Method, headers: HeaderMap, api: Arc<Api>| async move {
             respond(match method {
                 Method::POST => api.execute(&cart_id, &headers, Ok(Command::Checkout {})).await,
                 _ => Err(Problem::method_not_allowed("POST")),
@@ -100,8 +107,18 @@ pub(crate) fn routes(
         .and(warp::get())
         .map(|| warp::reply::with_header(openapi::document(), "content-type", "application/json").into_response());
     let page = warp::path!("docs").and(warp::get()).map(|| warp::reply::html(openapi::PAGE).into_response());
-    let of_carts = cart.or(product).unify().or(checkout).unify().or(commands).unify().or(status).unify();
-    of_carts.or(reads).unify().or(described).unify().or(page).unify().or(health).unify().recover(refused).unify()
+    let of_carts = cart
+        .boxed()
+        .or(product.boxed())
+        .unify()
+        .or(checkout.boxed())
+        .unify()
+        .or(commands.boxed())
+        .unify()
+        .or(status.boxed())
+        .unify();
+    let all = of_carts.or(reads).unify().or(described).unify().or(page).unify().or(health.boxed()).unify();
+    all.recover(refused).unify().boxed()
 }
 
 /// What no path takes. Health and metrics reject by method, the rest of the API does not reject.
@@ -187,22 +204,37 @@ impl Api {
     }
 
     /// The whole body, within its limits of size and time, however it is sent.
-    async fn read(&self, body: impl Stream<Item = Result<impl bytes::Buf, warp::Error>>) -> Result<Bytes, Problem> {
+    async fn read(&self, body: impl Stream<Item = Result<impl Buf, warp::Error>>) -> Result<Body, Problem> {
         let read = async {
             pin_mut!(body);
-            let mut bytes = BytesMut::new();
+            let mut whole = Body::default();
             while let Some(mut part) = body
                 .try_next()
                 .await
                 .map_err(|_| Problem::malformed_body("the body broke off, or is not framed rightly"))?
             {
-                if bytes.len() + part.remaining() > self.body_len_max {
+                let len = part.remaining();
+                if whole.bytes.len() + len > self.body_len_max {
                     return Err(Problem::payload_too_large(self.body_len_max));
                 }
-                bytes.extend_from_slice(&part.copy_to_bytes(part.remaining()));
+                let room = u32::try_from(len).ok().and_then(|len| self.bodies.clone().try_acquire_many_owned(len).ok());
+                let busy = || Problem::unavailable("too much is being sent at the moment; this request was not taken");
+                let room = room.ok_or_else(busy)?;
+                match &mut whole.room {
+                    Some(all) => all.merge(room),
+                    none => *none = Some(room),
+                }
+                whole.bytes.extend_from_slice(&part.copy_to_bytes(len));
             }
-            Ok(bytes.freeze())
+            Ok(whole)
         };
         tokio::time::timeout(self.body_timeout, read).await.unwrap_or_else(|_| Err(Problem::body_too_slow()))
     }
+}
+
+/// A body, and the room in memory that it has until it is dropped.
+#[derive(Debug, Default)]
+struct Body {
+    bytes: BytesMut,
+    room: Option<OwnedSemaphorePermit>,
 }

@@ -19,8 +19,9 @@ use crate::commands::Commands;
 use crate::reads::{Log, Reads};
 use crate::replies::{self, Waiters};
 use crate::routes::{Api, routes};
-use crate::server::{Limits, serve};
+use crate::server::{Door, serve};
 use crate::status::Lookup;
+use crate::tls::Tls;
 
 /// A member that is gone gives its reply partitions up after this. Nothing is lost before: clients get 202.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,20 +47,17 @@ pub async fn main(cli: Cli) -> anyhow::Result<()> {
 pub async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<()> {
     let readiness = Readiness::default();
     readiness.down("replies", "not joined yet");
-    let auth = Auth::start(&args.auth, args.listen, shutdown.clone())?;
+    let auth = Auth::start(&args.auth, args.listen, args.startup.timeout(), shutdown.clone()).await?;
+    let tls = Tls::start(&args.tls, shutdown.clone())?;
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("listening on {} (--listen)", args.listen))?;
     let api = connect(&args, &readiness, &shutdown).await?;
     tracing::info!(address = %listener.local_addr()?, "serving carts");
-    let limits = Limits {
-        connections_max: args.connections_max as usize,
-        header_timeout: Duration::from_millis(args.header_timeout_ms),
-        drain_timeout: Duration::from_secs(args.drain_timeout_s),
-    };
+    let door = Door { auth, tls, limits: args.limits, body_len_max: args.body_len_max as usize };
     let producer = api.commands.producer.clone();
-    serve(listener, routes(api, metrics), auth, limits, shutdown).await;
+    serve(listener, routes(api, metrics), door, shutdown).await;
     // Clients may have gone, their commands have been taken.
-    tokio::task::block_in_place(|| producer.flush(limits.drain_timeout)).context("delivering the last commands")
+    tokio::task::block_in_place(|| producer.flush(args.limits.drain_timeout())).context("delivering the last commands")
 }
 
 async fn connect(args: &Args, readiness: &Readiness, shutdown: &Shutdown) -> anyhow::Result<Api> {
@@ -131,6 +129,7 @@ async fn connect(args: &Args, readiness: &Readiness, shutdown: &Shutdown) -> any
         allow_client_time: args.allow_client_time,
         body_len_max: args.body_len_max as usize,
         body_timeout: Duration::from_millis(args.body_timeout_ms),
+        bodies: Arc::new(Semaphore::new(args.bodies_len_max as usize)),
         readiness: readiness.clone(),
     })
 }

@@ -1,54 +1,72 @@
-//! Accepting connections. warp's own server times no headers out, bounds no connections and sets no TCP_NODELAY.
+//! Accepting connections. warp's own server times no headers out, bounds no connections, sets no TCP_NODELAY and speaks no
+//! TLS.
+//!
+//! ```text
+//! accept ─▶ limits (all, per address) ─▶ TLS ─▶ HTTP/1 or 2 ─▶ name ─▶ who may ─▶ limits (requests, length) ─▶ routes
+//! ```
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use service::Shutdown;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Instrument as _;
-use warp::Filter;
-use warp::http::Request;
+use warp::filters::BoxedFilter;
+use warp::http::{HeaderMap, Request, header};
 use warp::reply::Response;
 
-use crate::auth::Auth;
+use crate::auth::{self, Auth};
+use crate::connections::{Activity, Addresses};
+use crate::limits::LimitArgs;
+use crate::problem::Problem;
 use crate::request_id::{self, X_REQUEST_ID};
+use crate::tls::Tls;
 
 /// After an accept that failed, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What connections may take.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    pub(crate) connections_max: usize,
-    pub(crate) header_timeout: Duration,
-    pub(crate) drain_timeout: Duration,
+/// How long an idle connection that was asked to end may take for it.
+const END_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What stands before the routes. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Door {
+    pub(crate) auth: Auth,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) limits: LimitArgs,
+    pub(crate) body_len_max: usize,
 }
 
 /// Serves until the shutdown, then lets requests under way finish, within the limit.
-pub(crate) async fn serve<F>(listener: TcpListener, routes: F, auth: Auth, limits: Limits, mut shutdown: Shutdown)
-where
-    F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
-{
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_timeout);
-    let connections = Arc::new(Semaphore::new(limits.connections_max));
-    let graceful = GracefulShutdown::new();
+pub(crate) async fn serve(listener: TcpListener, routes: BoxedFilter<(Response,)>, door: Door, mut shutdown: Shutdown) {
+    let limits = door.limits;
+    let connections = Arc::new(Semaphore::new(limits.connections_max as usize));
+    let addresses = Addresses::new(limits.connections_per_address_max);
+    let server = Arc::new(Server {
+        routes,
+        http: limits.http(),
+        requests: Arc::new(Semaphore::new(limits.requests_in_flight_max as usize)),
+        door,
+        shutdown: shutdown.clone(),
+    });
     loop {
         let accept = async {
             let permit = connections.clone().acquire_owned().await;
             (permit, listener.accept().await)
         };
-        let (permit, stream) = tokio::select! {
+        let (permit, stream, peer) = tokio::select! {
             (permit, accepted) = accept => match accepted {
-                Ok((stream, _)) => (permit, stream),
+                Ok((stream, peer)) => (permit, stream, peer),
                 Err(error) => {
                     tracing::warn!(%error, "accepting a connection failed");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -57,40 +75,133 @@ where
             },
             () = shutdown.requested() => break,
         };
+        let Some(counted) = addresses.count(peer.ip()) else {
+            metrics::counter!("ingest_connections_refused_total").increment(1);
+            tracing::debug!(%peer, "its address has too many connections (--connections-per-address-max)");
+            continue;
+        };
+        let server = server.clone();
+        tokio::spawn(async move {
+            server.connection(stream, peer).await;
+            drop((permit, counted));
+        });
+    }
+    drop(listener);
+    // Each connection has a permit until its end.
+    let all_ended = connections.acquire_many(limits.connections_max);
+    if tokio::time::timeout(limits.drain_timeout(), all_ended).await.is_err() {
+        tracing::warn!("some requests were still under way after {} s", limits.drain_timeout_s);
+    }
+}
+
+struct Server {
+    routes: BoxedFilter<(Response,)>,
+    http: Builder<TokioExecutor>,
+    requests: Arc<Semaphore>,
+    door: Door,
+    shutdown: Shutdown,
+}
+
+impl Server {
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         // A response is one small write: it must not wait for the acknowledgement of the one before.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "setting TCP_NODELAY failed");
         }
-        let service = TowerToHyperService::new(warp::service(routes.clone()));
-        let auth = auth.clone();
-        let service = service_fn(move |request: Request<Incoming>| {
-            let id = request_id::of(request.headers());
-            let span = tracing::warn_span!("request", id = id.to_str().unwrap_or_default());
-            let (service, auth) = (service.clone(), auth.clone());
-            let answer = async move {
-                match auth.check(request.uri().path(), request.headers()).await {
-                    Ok(()) => service.call(request).await,
-                    Err(problem) => Ok(problem.into_response()),
-                }
-            };
-            let named = async move {
-                let mut response = request_id::scope(id.clone(), answer).await?;
-                response.headers_mut().insert(X_REQUEST_ID, id);
-                Ok::<_, Infallible>(response)
-            };
-            named.instrument(span)
-        });
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(error, "a connection ended early");
-            }
-            drop(permit);
-        });
+        let Some(tls) = &self.door.tls else { return self.http(stream, peer).await };
+        let handshake = tokio::time::timeout(self.door.limits.header_timeout(), tls.accept(stream));
+        let mut shutdown = self.shutdown.clone();
+        let accepted = tokio::select! {
+            accepted = handshake => accepted,
+            () = shutdown.requested() => return,
+        };
+        match accepted {
+            Ok(Ok(stream)) => self.http(stream, peer).await,
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
+            Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
+        }
     }
-    drop(listener);
-    if tokio::time::timeout(limits.drain_timeout, graceful.shutdown()).await.is_err() {
-        tracing::warn!("some requests were still under way after {} s", limits.drain_timeout.as_secs());
+
+    /// Serves the requests of a connection until it ends, is idle for too long, or the service ends.
+    async fn http(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: SocketAddr) {
+        let limits = self.door.limits;
+        let activity = Activity::new(limits.header_timeout());
+        let service = {
+            let (server, activity) = (self.clone(), activity.clone());
+            service_fn(move |request| {
+                let under_way = activity.begin(limits.idle_timeout());
+                let server = server.clone();
+                async move {
+                    let response = server.named(request).await;
+                    drop(under_way);
+                    response
+                }
+            })
+        };
+        let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), service));
+        let mut shutdown = self.shutdown.clone();
+        tokio::select! {
+            ended = connection.as_mut() => return log_end(peer, ended),
+            () = activity.idle(limits.idle_timeout()) => {
+                connection.as_mut().graceful_shutdown();
+                // Whoever takes nothing from us does not take our end either.
+                match tokio::time::timeout(END_PATIENCE, connection).await {
+                    Ok(ended) => log_end(peer, ended),
+                    Err(_) => tracing::debug!(%peer, "an idle connection was closed"),
+                }
+                return;
+            }
+            () = shutdown.requested() => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        log_end(peer, connection.await);
+    }
+
+    /// Answers a request under its name.
+    async fn named(&self, request: Request<Incoming>) -> Result<Response, Infallible> {
+        let id = request_id::of(request.headers());
+        let span = tracing::warn_span!("request", id = id.to_str().unwrap_or_default());
+        let answer = async {
+            let mut response = request_id::scope(id.clone(), self.answer(request)).await?;
+            response.headers_mut().insert(X_REQUEST_ID, id);
+            Ok(response)
+        };
+        answer.instrument(span).await
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response, Infallible> {
+        match self.admit(&request).await {
+            Ok(permit) => {
+                let response = TowerToHyperService::new(warp::service(self.routes.clone())).call(request).await;
+                drop(permit);
+                response
+            }
+            Err(problem) => Ok(problem.into_response()),
+        }
+    }
+
+    /// Whether a request comes through: nothing of its body has been read, and nothing was looked up.
+    async fn admit(&self, request: &Request<Incoming>) -> Result<Option<OwnedSemaphorePermit>, Problem> {
+        let path = request.uri().path();
+        self.door.auth.check(path, request.headers()).await?;
+        if length(request.headers()).is_some_and(|length| length > self.door.body_len_max as u64) {
+            return Err(Problem::payload_too_large(self.door.body_len_max));
+        }
+        if auth::is_open(path) {
+            return Ok(None);
+        }
+        let permit = self.requests.clone().try_acquire_owned();
+        permit.map(Some).map_err(|_| Problem::unavailable("too many requests are under way; this one was not taken"))
+    }
+}
+
+/// What the client says that its body has. The body itself is measured as well, where it is read.
+fn length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn log_end(peer: SocketAddr, ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
+    if let Err(error) = ended {
+        tracing::debug!(%peer, error, "a connection ended early");
     }
 }

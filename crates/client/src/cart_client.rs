@@ -1,14 +1,23 @@
 //! [`CartClient`]: one method a command, an answer or an [`Error`] for each.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, redirect};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::{Method, Request, StatusCode, Uri, http};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::Error;
 use crate::ids::{CartId, ProductId};
+use crate::tls;
 use crate::wire::{AdjustBody, Cart, Item, ItemChange, Outcome, PendingBody, Problem, Purchase};
 
 /// A full cart (1,000 lines with long names) is below 1 MiB; four times that is surely not an answer.
@@ -28,6 +37,8 @@ pub struct ClientSettings {
     pub idle_connections_max: usize,
     /// Who we are: a bearer token (RFC 6750), for a service that asks for one.
     pub token: Option<String>,
+    /// For https: whom to trust instead of this machine's roots, a PEM file with one or more certificates.
+    pub ca_cert: Option<PathBuf>,
 }
 
 impl Default for ClientSettings {
@@ -37,6 +48,7 @@ impl Default for ClientSettings {
             answer_timeout: Duration::from_secs(15),
             idle_connections_max: 8,
             token: None,
+            ca_cert: None,
         }
     }
 }
@@ -53,7 +65,11 @@ pub struct CommandOptions<'a> {
 /// A client of one ingest service; clones share the connections.
 #[derive(Debug, Clone)]
 pub struct CartClient {
-    http: Client,
+    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    authorization: Option<HeaderValue>,
+    answer_timeout: Duration,
+    /// Scheme, host and port.
+    origin: String,
     carts_url: String,
 }
 
@@ -61,37 +77,32 @@ impl CartClient {
     /// A client of the service at `base_url`, `http://127.0.0.1:9001` for example. Nothing is sent yet.
     ///
     /// # Errors
-    /// [`Error::BaseUrl`] if that is not an `http://` URL (there is no TLS here), [`Error::Token`] if the token is none,
-    /// [`Error::Setup`] from the HTTP library.
+    /// [`Error::BaseUrl`] if that is no `http://` or `https://` URL, [`Error::Token`] if the token is none, [`Error::Tls`] if
+    /// the certificates to trust can't be read.
     pub fn new(base_url: &str, settings: &ClientSettings) -> Result<Self, Error> {
         let bad = || Error::BaseUrl { url: base_url.to_owned() };
-        let url = Url::parse(base_url).map_err(|_| bad())?;
-        if url.scheme() != "http" || url.host_str().is_none() {
-            return Err(bad());
-        }
-        let mut headers = HeaderMap::new();
-        if let Some(token) = &settings.token {
+        let uri: Uri = base_url.parse().map_err(|_| bad())?;
+        let authority = uri.authority().filter(|authority| !authority.host().is_empty()).ok_or_else(bad)?;
+        let scheme = uri.scheme_str().filter(|scheme| ["http", "https"].contains(scheme)).ok_or_else(bad)?;
+        let authorization = settings.token.as_ref().map(|token| {
             let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| Error::Token)?;
             // Not shown where requests are logged.
             value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
-        }
-        let http = Client::builder()
-            .default_headers(headers)
-            // An answer fits one segment: Nagle would only hold requests back.
-            .tcp_nodelay(true)
-            .http1_only()
-            .connect_timeout(settings.connect_timeout)
-            .timeout(settings.answer_timeout)
+            Ok(value)
+        });
+        let connector = tls::connector(scheme == "https", settings)?;
+        // Only what a closed connection never took is sent again: retries are the caller's. No proxy, no redirect is followed.
+        let http = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(settings.idle_connections_max)
-            .redirect(redirect::Policy::none())
-            // Retries are the caller's: the library must not send a command twice on its own.
-            .retry(reqwest::retry::never())
-            // A proxy of the environment is for the internet, not for the service that is measured.
-            .no_proxy()
-            .build()
-            .map_err(Error::Setup)?;
-        Ok(Self { http, carts_url: format!("{}/cart/", base_url.trim_end_matches('/')) })
+            .build(connector);
+        Ok(Self {
+            http,
+            authorization: authorization.transpose()?,
+            answer_timeout: settings.answer_timeout,
+            origin: format!("{scheme}://{authority}"),
+            carts_url: format!("{}/cart/", base_url.trim_end_matches('/')),
+        })
     }
 
     /// Puts an item into the cart.
@@ -104,8 +115,8 @@ impl CartClient {
         item: &Item,
         options: CommandOptions<'_>,
     ) -> Result<Outcome<ItemChange>, Error> {
-        let request = self.request(Method::POST, format_args!("{cart}"));
-        command(request.json(item), options).await
+        let body = Body::json(item)?;
+        self.command(self.request(Method::POST, format_args!("{cart}")), body, options).await
     }
 
     /// Takes an item out of the cart.
@@ -119,7 +130,7 @@ impl CartClient {
         options: CommandOptions<'_>,
     ) -> Result<Outcome<ItemChange>, Error> {
         let request = self.request(Method::DELETE, format_args!("{cart}/productId/{product}"));
-        command(request, options).await
+        self.command(request, Body::None, options).await
     }
 
     /// Changes the quantity of an item by a difference.
@@ -134,7 +145,7 @@ impl CartClient {
         options: CommandOptions<'_>,
     ) -> Result<Outcome<ItemChange>, Error> {
         let request = self.request(Method::PATCH, format_args!("{cart}/productId/{product}"));
-        command(request.json(&AdjustBody { adjust_by }), options).await
+        self.command(request, Body::json(&AdjustBody { adjust_by })?, options).await
     }
 
     /// Buys what is in the cart, all or nothing.
@@ -143,7 +154,7 @@ impl CartClient {
     /// See [`Error::execution`] for whether the command can have been executed.
     pub async fn checkout(&self, cart: CartId, options: CommandOptions<'_>) -> Result<Outcome<Purchase>, Error> {
         let request = self.request(Method::POST, format_args!("{cart}/checkout"));
-        command(request, options).await
+        self.command(request, Body::None, options).await
     }
 
     /// The cart as it is now.
@@ -151,44 +162,95 @@ impl CartClient {
     /// # Errors
     /// [`Error::Refused`] with the service's reason, else as for commands.
     pub async fn cart(&self, cart: CartId) -> Result<Cart, Error> {
-        let answer = Answer::of(self.request(Method::GET, format_args!("{cart}"))).await?;
+        let answer = self.send(self.request(Method::GET, format_args!("{cart}")), Body::None).await?;
         match answer.status {
             StatusCode::OK => answer.read(),
             _ => Err(answer.problem().map_or_else(|| answer.unexpected(), Error::Refused)),
         }
     }
 
-    fn request(&self, method: Method, path: std::fmt::Arguments<'_>) -> RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.carts_url))
+    fn request(&self, method: Method, path: std::fmt::Arguments<'_>) -> http::request::Builder {
+        Request::builder().method(method).uri(format!("{}{path}", self.carts_url))
+    }
+
+    /// Sends a command and says what the answer means.
+    async fn command<T: DeserializeOwned>(
+        &self,
+        mut request: http::request::Builder,
+        body: Body,
+        options: CommandOptions<'_>,
+    ) -> Result<Outcome<T>, Error> {
+        if let Some(key) = options.idempotency_key {
+            request = request.header("idempotency-key", key);
+        }
+        if let Some(at) = options.command_time {
+            request = request.header("command-time", at.to_rfc3339_opts(SecondsFormat::AutoSi, true));
+        }
+        let answer = self.send(request, body).await?;
+        match answer.status {
+            StatusCode::OK => answer.read().map(Outcome::Accepted),
+            StatusCode::ACCEPTED => {
+                let PendingBody { command_id } = answer.read()?;
+                Ok(Outcome::Pending { command_id })
+            }
+            StatusCode::SERVICE_UNAVAILABLE => {
+                let detail = answer.problem().map(|problem| problem.detail).unwrap_or_default();
+                Ok(Outcome::Unavailable { detail, retry_after: answer.retry_after })
+            }
+            status if status.is_client_error() => {
+                answer.problem().map(Outcome::Rejected).ok_or_else(|| answer.unexpected())
+            }
+            _ => Err(answer.unexpected()),
+        }
+    }
+
+    /// A whole answer, within its time.
+    async fn send(&self, mut request: http::request::Builder, body: Body) -> Result<Answer, Error> {
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        let request = match body {
+            Body::None => request.body(Full::default()),
+            Body::Json(json) => request.header(CONTENT_TYPE, "application/json").body(Full::from(json)),
+        };
+        let request = request.map_err(Error::Request)?;
+        let no_answer = |source| Error::NoAnswer { url: self.origin.clone(), source };
+        let answer = async {
+            let response = self.http.request(request).await.map_err(|source| {
+                let url = self.origin.clone();
+                if source.is_connect() { Error::Connect { url, source } } else { no_answer(source.into()) }
+            })?;
+            let (head, mut parts) = response.into_parts();
+            let mut body = Vec::with_capacity(512);
+            while let Some(frame) = parts.frame().await {
+                let frame = frame.map_err(|source| no_answer(source.into()))?;
+                let Ok(data) = frame.into_data() else { continue };
+                if body.len() + data.len() > ANSWER_LEN_MAX {
+                    return Err(Error::AnswerTooLong { limit: ANSWER_LEN_MAX });
+                }
+                body.extend_from_slice(&data);
+            }
+            Ok(Answer {
+                status: head.status,
+                retry_after: retry_after(&head.headers),
+                is_problem: head.headers.get(CONTENT_TYPE).is_some_and(is_problem_type),
+                body,
+            })
+        };
+        let answer = tokio::time::timeout(self.answer_timeout, answer).await;
+        answer.unwrap_or_else(|elapsed| Err(no_answer(elapsed.into())))
     }
 }
 
-/// Sends a command and says what the answer means.
-async fn command<T: DeserializeOwned>(
-    mut request: RequestBuilder,
-    options: CommandOptions<'_>,
-) -> Result<Outcome<T>, Error> {
-    if let Some(key) = options.idempotency_key {
-        request = request.header("idempotency-key", key);
-    }
-    if let Some(at) = options.command_time {
-        request = request.header("command-time", at.to_rfc3339_opts(SecondsFormat::AutoSi, true));
-    }
-    let answer = Answer::of(request).await?;
-    match answer.status {
-        StatusCode::OK => answer.read().map(Outcome::Accepted),
-        StatusCode::ACCEPTED => {
-            let PendingBody { command_id } = answer.read()?;
-            Ok(Outcome::Pending { command_id })
-        }
-        StatusCode::SERVICE_UNAVAILABLE => {
-            let detail = answer.problem().map(|problem| problem.detail).unwrap_or_default();
-            Ok(Outcome::Unavailable { detail, retry_after: answer.retry_after })
-        }
-        status if status.is_client_error() => {
-            answer.problem().map(Outcome::Rejected).ok_or_else(|| answer.unexpected())
-        }
-        _ => Err(answer.unexpected()),
+/// What a request says.
+enum Body {
+    None,
+    Json(Vec<u8>),
+}
+
+impl Body {
+    fn json(value: &impl Serialize) -> Result<Self, Error> {
+        serde_json::to_vec(value).map(Self::Json).map_err(Error::Body)
     }
 }
 
@@ -201,23 +263,6 @@ struct Answer {
 }
 
 impl Answer {
-    async fn of(request: RequestBuilder) -> Result<Self, Error> {
-        let mut response = request.send().await.map_err(sending_failed)?;
-        let mut body = Vec::with_capacity(512);
-        while let Some(chunk) = response.chunk().await.map_err(sending_failed)? {
-            if body.len() + chunk.len() > ANSWER_LEN_MAX {
-                return Err(Error::AnswerTooLong { limit: ANSWER_LEN_MAX });
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(Self {
-            status: response.status(),
-            retry_after: retry_after(&response),
-            is_problem: response.headers().get(CONTENT_TYPE).is_some_and(is_problem_type),
-            body,
-        })
-    }
-
     fn read<T: DeserializeOwned>(&self) -> Result<T, Error> {
         serde_json::from_slice(&self.body).map_err(|source| Error::UnreadableAnswer { excerpt: self.excerpt(), source })
     }
@@ -238,24 +283,11 @@ impl Answer {
 }
 
 /// Only seconds: the service never sends the date form.
-fn retry_after(response: &Response) -> Option<Duration> {
-    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
     Some(Duration::from_secs(seconds))
 }
 
 fn is_problem_type(value: &HeaderValue) -> bool {
     value.as_bytes().starts_with(b"application/problem+json")
-}
-
-fn sending_failed(source: reqwest::Error) -> Error {
-    let url = source.url().map_or_else(|| "the service".to_owned(), |url| url.origin().ascii_serialization());
-    // The cause is shown with the service's address, not with each cart's own URL.
-    let source = source.without_url();
-    if source.is_builder() {
-        Error::Request(source)
-    } else if source.is_connect() {
-        Error::Connect { url, source }
-    } else {
-        Error::NoAnswer { url, source }
-    }
 }

@@ -1,6 +1,10 @@
 //! Why there is no [`Outcome`](crate::Outcome), and whether the command can have been executed all the same.
 
-use reqwest::StatusCode;
+use std::path::PathBuf;
+
+use hyper::{StatusCode, http};
+use hyper_util::client::legacy;
+use rustls::pki_types::pem;
 
 use crate::wire::Problem;
 
@@ -8,37 +12,49 @@ use crate::wire::Problem;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address is not an HTTP URL.
-    #[error("{url:?} is not the http:// URL of an ingest service")]
+    #[error("{url:?} is not the http:// or https:// URL of an ingest service")]
     BaseUrl {
         /// What was given.
         url: String,
     },
-    /// The HTTP client could not be set up.
-    #[error("setting up the HTTP client failed")]
-    Setup(#[source] reqwest::Error),
+    /// TLS could not be set up; this machine's roots are missing, for example.
+    #[error("setting up TLS failed")]
+    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The certificates to trust can't be used.
+    #[error("reading the certificates in {} failed", file.display())]
+    CaCert {
+        /// Where they should be.
+        file: PathBuf,
+        /// The cause.
+        #[source]
+        source: CertificateError,
+    },
     /// The token can't be sent.
     #[error("the token has characters that no header may have")]
     Token,
     /// A header value (the idempotency key) has characters that no header may have, or the request is malformed.
     #[error("the request could not be built")]
-    Request(#[source] reqwest::Error),
+    Request(#[source] http::Error),
+    /// The request's body can't be written as JSON.
+    #[error("the request's body could not be written")]
+    Body(#[source] serde_json::Error),
     /// No connection: nothing was sent.
     #[error("connecting to {url} failed")]
     Connect {
-        /// The request's URL.
+        /// The service's address.
         url: String,
         /// The cause.
         #[source]
-        source: reqwest::Error,
+        source: legacy::Error,
     },
     /// The connection was lost, or time ran out, before the whole answer was there.
     #[error("{url} gave no answer")]
     NoAnswer {
-        /// The request's URL.
+        /// The service's address.
         url: String,
         /// The cause.
         #[source]
-        source: reqwest::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// An answer that the contract does not know.
     #[error("unexpected answer {status}: {excerpt}")]
@@ -68,6 +84,20 @@ pub enum Error {
     Refused(Problem),
 }
 
+/// Why certificates can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// The file can't be read, or is no PEM file.
+    #[error(transparent)]
+    Pem(#[from] pem::Error),
+    /// One of them is no certificate.
+    #[error(transparent)]
+    Certificate(#[from] rustls::Error),
+    /// There is none in it.
+    #[error("it has no certificate")]
+    None,
+}
+
 /// Whether a command that got no outcome was executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Execution {
@@ -84,8 +114,10 @@ impl Error {
         match self {
             Self::BaseUrl { .. }
             | Self::Token
-            | Self::Setup(_)
+            | Self::Tls(_)
+            | Self::CaCert { .. }
             | Self::Request(_)
+            | Self::Body(_)
             | Self::Connect { .. }
             | Self::Refused(_) => Execution::NotExecuted,
             Self::NoAnswer { .. }
@@ -107,8 +139,10 @@ impl Error {
             }
             Self::BaseUrl { .. }
             | Self::Token
-            | Self::Setup(_)
+            | Self::Tls(_)
+            | Self::CaCert { .. }
             | Self::Request(_)
+            | Self::Body(_)
             | Self::UnreadableAnswer { .. }
             | Self::AnswerTooLong { .. }
             | Self::Refused(_) => false,

@@ -21,8 +21,9 @@ mod error;
 pub mod ids;
 pub mod replay;
 mod retry;
+mod tls;
 mod wire;
 
 pub use cart_client::{CartClient, ClientSettings, CommandOptions};
-pub use error::{Error, Execution};
+pub use error::{CertificateError, Error, Execution};
 pub use wire::{Cart, Item, ItemChange, Outcome, Problem, Purchase};

@@ -162,7 +162,7 @@ mod tests {
     }
 
     fn lost() -> Answer {
-        Err(Error::UnexpectedAnswer { status: reqwest::StatusCode::GATEWAY_TIMEOUT, excerpt: String::new() })
+        Err(Error::UnexpectedAnswer { status: hyper::StatusCode::GATEWAY_TIMEOUT, excerpt: String::new() })
     }
 
     fn away() -> Answer {
@@ -210,10 +210,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_retry_can_not_mend_is_sent_once() {
         let not_found = || {
-            Err(Error::UnexpectedAnswer {
-                status: reqwest::StatusCode::NOT_FOUND,
-                excerpt: "another server".to_owned(),
-            })
+            Err(Error::UnexpectedAnswer { status: hyper::StatusCode::NOT_FOUND, excerpt: "another server".to_owned() })
         };
         let (settled, causes) = settle(&QUICK, vec![not_found]).await;
         assert!(settled.expect_err("it is another server").reason.contains("another server"));

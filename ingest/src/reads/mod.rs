@@ -20,9 +20,10 @@ use journal::Journal;
 use kafka::{Admin, KafkaArgs};
 use scylla::client::session::Session;
 use serde::Serialize;
+use warp::filters::BoxedFilter;
 use warp::http::{HeaderMap, Method};
 use warp::reply::Response;
-use warp::{Filter, Rejection, Reply as _};
+use warp::{Filter, Reply as _};
 
 pub(crate) use events::Events;
 pub(crate) use token::Log;
@@ -45,14 +46,13 @@ pub(crate) struct Reads {
 }
 
 /// The paths. Each takes every method, so that a wrong one is told which is right.
-pub(crate) fn routes(
-    reads: Reads,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + Send + Sync + 'static {
+pub(crate) fn routes(reads: Reads) -> BoxedFilter<(Response,)> {
+    let reads = Arc::new(reads);
     let with_reads = warp::any().map(move || reads.clone());
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     let parts = warp::method().and(query).and(warp::header::headers_cloned()).and(with_reads);
     let events = warp::path!("cart" / String / "events").and(parts.clone()).then(
-        |cart_id: String, method: Method, query: String, _, reads: Reads| async move {
+        |cart_id: String, method: Method, query: String, _, reads: Arc<Reads>| async move {
             respond(match method {
                 Method::GET => reads.events(&cart_id, &query).await,
                 _ => Err(Problem::method_not_allowed("GET")),
@@ -60,7 +60,7 @@ pub(crate) fn routes(
         },
     );
     let billing = warp::path!("vendors" / String / "billing").and(parts.clone()).then(
-        |vendor_id: String, method: Method, query: String, headers, reads: Reads| async move {
+        |vendor_id: String, method: Method, query: String, headers, reads: Arc<Reads>| async move {
             respond(match method {
                 Method::GET => reads.billing(&vendor_id, &query, &headers).await,
                 _ => Err(Problem::method_not_allowed("GET")),
@@ -68,14 +68,14 @@ pub(crate) fn routes(
         },
     );
     let quantities = warp::path!("vendors" / String / "products" / String / "quantities").and(parts).then(
-        |vendor_id: String, product_id: String, method: Method, query: String, headers, reads: Reads| async move {
+        |vendor_id: String, product_id: String, method: Method, query: String, headers, reads: Arc<Reads>| async move {
             respond(match method {
                 Method::GET => reads.quantities(&vendor_id, &product_id, &query, &headers).await,
                 _ => Err(Problem::method_not_allowed("GET")),
             })
         },
     );
-    events.or(billing).unify().or(quantities).unify()
+    events.boxed().or(billing.boxed()).unify().or(quantities.boxed()).unify().boxed()
 }
 
 impl Reads {

@@ -1,5 +1,6 @@
 //! The words of `cart`: its options, and its commands, which are the same on the command line, in a script and in a session.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, Command as ClapCommand, FromArgMatches as _, Parser, Subcommand};
@@ -61,6 +62,9 @@ pub struct Settings {
     /// A bearer token, for an ingest that was started with `--auth jwt`.
     #[arg(long, env = "CART_TOKEN", hide_env_values = true, global = true)]
     pub token: Option<String>,
+    /// For https: trust these certificates (PEM) instead of this machine's roots.
+    #[arg(long, env = "CART_CA_CERT", value_name = "FILE", global = true)]
+    pub ca_cert: Option<PathBuf>,
     /// Whose cart: a member's name, or a cart's id.
     #[arg(long, short, env = "CART_MEMBER", value_name = "NAME", global = true)]
     pub member: Option<Member>,

@@ -80,6 +80,7 @@ impl Session {
             answer_timeout: third,
             idle_connections_max: 1,
             token: settings.token.clone(),
+            ca_cert: settings.ca_cert.clone(),
         };
         Ok(Self {
             client: CartClient::new(&settings.url, &client).map_err(Failure::Client)?,
@@ -259,6 +260,7 @@ mod tests {
     fn session() -> Session {
         let settings = Settings {
             token: None,
+            ca_cert: None,
             url: "http://127.0.0.1:1".to_owned(),
             member: None,
             timeout_ms: 3,

@@ -22,6 +22,9 @@ pub struct Args {
     /// A bearer token, for an ingest that was started with `--auth jwt`.
     #[arg(long, env = "CART_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
+    /// For https: trust these certificates (PEM) instead of this machine's roots.
+    #[arg(long, env = "CART_CA_CERT")]
+    pub ca_cert: Option<PathBuf>,
     /// CSV of commands, plain or gzipped: time,member,action,product,vendor,name,price,quantity.
     #[arg(long, env = "REPLAY_FILE")]
     pub file: Option<PathBuf>,

@@ -96,6 +96,7 @@ impl Sender {
             answer_timeout: args.answer_timeout,
             idle_connections_max: args.in_flight_max(),
             token: args.token.clone(),
+            ca_cert: args.ca_cert.clone(),
         };
         Ok(Self {
             clients: args.url.iter().map(|url| CartClient::new(url, &settings)).collect::<Result<_, _>>()?,

@@ -107,7 +107,7 @@ async fn what_can_not_be_understood_is_not_sent() {
         &["add"],
         &["add", "mug", "--price", "3,50"],
         &["adjust", "mug"],
-        &["list", "--url", "https://127.0.0.1"],
+        &["list", "--url", "ftp://127.0.0.1"],
         &["list", "--member", ""],
     ] {
         let run = cart(&service, words, "").await;

@@ -141,7 +141,7 @@ async fn answers_out_of_contract_are_errors_with_their_beginning() {
 
 #[test]
 fn only_http_urls_are_taken() {
-    for url in ["https://127.0.0.1:9001", "127.0.0.1:9001", "ftp://x", "http://", ""] {
+    for url in ["127.0.0.1:9001", "ftp://x", "http://", "/cart", ""] {
         let client = CartClient::new(url, &ClientSettings::default());
         assert!(matches!(client, Err(Error::BaseUrl { .. })), "{url}");
     }

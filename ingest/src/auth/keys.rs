@@ -1,0 +1,299 @@
+//! The issuer's public keys: where they are, which of them we use, and how they are read again.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey};
+use rustls::crypto::ring;
+use rustls::{ClientConfig, RootCertStore};
+use serde::Deserialize;
+use service::Shutdown;
+use tokio::sync::Notify;
+use warp::http::{StatusCode, Uri};
+
+/// A token that names a key that we don't know makes us look for new keys, at most this often.
+const LOOK_INTERVAL_MIN: Duration = Duration::from_secs(5);
+
+/// How long a request with such a token waits for them.
+const LOOK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the issuer may take to answer.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Far more than any set of keys has.
+const SET_LEN_MAX: usize = 1 << 20;
+
+/// Where the keys are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    File(PathBuf),
+    Url(Uri),
+}
+
+/// Why a text is no [`Place`].
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoPlace {
+    #[error("it is no URL")]
+    Url,
+    #[error("keys that come without TLS could be anybody's: take https://, or an address of this host")]
+    Unsafe,
+}
+
+impl FromStr for Place {
+    type Err = NoPlace;
+
+    fn from_str(text: &str) -> Result<Self, NoPlace> {
+        if !text.contains("://") {
+            return Ok(Self::File(PathBuf::from(text)));
+        }
+        let uri: Uri = text.parse().map_err(|_| NoPlace::Url)?;
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or(NoPlace::Url)?;
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+        match uri.scheme_str() {
+            Some("https") => Ok(Self::Url(uri)),
+            Some("http") if host == "localhost" || address.is_ok_and(|ip| ip.is_loopback()) => Ok(Self::Url(uri)),
+            Some("http") => Err(NoPlace::Unsafe),
+            Some(_) | None => Err(NoPlace::Url),
+        }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Url(uri) => uri.fmt(f),
+        }
+    }
+}
+
+/// A key, and the one algorithm that it is for.
+#[derive(Clone)]
+pub(super) struct Key {
+    id: Option<String>,
+    pub(super) algorithm: Algorithm,
+    pub(super) key: DecodingKey,
+}
+
+/// Reads the keys where they are.
+enum Reader {
+    File(PathBuf),
+    Url(Uri, Box<Client<HttpsConnector<HttpConnector>, Empty<Bytes>>>),
+}
+
+impl Reader {
+    fn new(place: &Place) -> anyhow::Result<Self> {
+        let uri = match place {
+            Place::File(path) => return Ok(Self::File(path.clone())),
+            Place::Url(uri) => uri.clone(),
+        };
+        let builder = HttpsConnectorBuilder::new();
+        let builder = if uri.scheme_str() == Some("https") {
+            // SSL_CERT_FILE and SSL_CERT_DIR name others.
+            let roots = builder.with_provider_and_native_roots(ring::default_provider());
+            roots.context("reading this machine's root certificates")?
+        } else {
+            let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+            let config = config.with_safe_default_protocol_versions().context("setting up TLS")?;
+            builder.with_tls_config(config.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+        };
+        let connector = builder.https_or_http().enable_http1().build();
+        Ok(Self::Url(uri, Box::new(Client::builder(TokioExecutor::new()).build(connector))))
+    }
+
+    async fn text(&self) -> anyhow::Result<Bytes> {
+        let (uri, client) = match self {
+            Self::File(path) => return Ok(tokio::task::block_in_place(|| std::fs::read(path))?.into()),
+            Self::Url(uri, client) => (uri, client),
+        };
+        let fetch = async {
+            let response = client.get(uri.clone()).await?;
+            ensure!(response.status() == StatusCode::OK, "the answer is {}", response.status());
+            let body = Limited::new(response.into_body(), SET_LEN_MAX).collect().await;
+            Ok(body.map_err(|error| anyhow::anyhow!(error))?.to_bytes())
+        };
+        tokio::time::timeout(FETCH_TIMEOUT, fetch).await.context("no answer in time")?
+    }
+}
+
+/// The keys, as they were read last.
+pub(super) struct Keys {
+    place: Place,
+    reader: Reader,
+    current: RwLock<Vec<Key>>,
+    unknown: Notify,
+    looked: Notify,
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keys").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+impl Keys {
+    /// Not read yet.
+    pub(super) fn new(place: &Place) -> anyhow::Result<Self> {
+        let reader = Reader::new(place)?;
+        let (unknown, looked) = (Notify::new(), Notify::new());
+        Ok(Self { place: place.clone(), reader, current: RwLock::default(), unknown, looked })
+    }
+
+    /// Reads them again. What can't be read changes nothing.
+    pub(super) async fn read(&self) -> anyhow::Result<()> {
+        let text = self.reader.text().await.with_context(|| format!("reading the keys at {}", self.place))?;
+        let keys = parse(&text).with_context(|| format!("using the keys at {}", self.place))?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        Ok(())
+    }
+
+    /// The one key that a token can mean. One that we don't know makes us look for new ones.
+    pub(super) async fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<Key> {
+        if let Some(key) = self.known(id, algorithm) {
+            return Some(key);
+        }
+        // Registered before the wish is told, so that the answer is not missed.
+        let looked = self.looked.notified();
+        self.unknown.notify_one();
+        // An error means that it took too long: then the key is not there.
+        drop(tokio::time::timeout(LOOK_PATIENCE, looked).await);
+        self.known(id, algorithm)
+    }
+
+    fn known(&self, id: Option<&str>, algorithm: Algorithm) -> Option<Key> {
+        let keys = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        // A token may leave the key's id out when there is only one that it can mean.
+        let mut fitting =
+            keys.iter().filter(|key| key.algorithm == algorithm && (id.is_none() || key.id.as_deref() == id));
+        match (fitting.next(), fitting.next()) {
+            (Some(key), None) => Some(key.clone()),
+            _ => None,
+        }
+    }
+
+    /// Reads the keys again and again.
+    pub(super) async fn look(self: Arc<Self>, interval: Duration, mut shutdown: Shutdown) {
+        let mut looked_at = Instant::now();
+        loop {
+            tokio::select! {
+                () = shutdown.requested() => return,
+                () = tokio::time::sleep(interval.saturating_sub(looked_at.elapsed())) => {}
+                () = self.unknown.notified() => {
+                    if looked_at.elapsed() < LOOK_INTERVAL_MIN {
+                        self.looked.notify_waiters();
+                        continue;
+                    }
+                }
+            }
+            looked_at = Instant::now();
+            if let Err(error) = self.read().await {
+                metrics::counter!("ingest_jwks_failures_total").increment(1);
+                let error = format!("{error:#}");
+                tracing::warn!(error, "the keys can't be read again: going on with the old ones");
+            }
+            self.looked.notify_waiters();
+        }
+    }
+}
+
+/// A JWK set (RFC 7517). A key that we can't read is not ours to judge, and no reason to drop the others.
+#[derive(Deserialize)]
+struct Set {
+    keys: Vec<serde_json::Value>,
+}
+
+/// The keys that we can use; there must be one.
+fn parse(text: &[u8]) -> anyhow::Result<Vec<Key>> {
+    let set: Set = serde_json::from_slice(text).context("it is no JWK set (RFC 7517)")?;
+    let all = set.keys.len();
+    let keys: Vec<_> = set.keys.into_iter().filter_map(usable).collect();
+    ensure!(!keys.is_empty(), "none of its {all} keys is for RS256, ES256 or EdDSA");
+    if keys.len() < all {
+        tracing::debug!(all, usable = keys.len(), "some keys are for other uses or algorithms");
+    }
+    Ok(keys)
+}
+
+fn usable(value: serde_json::Value) -> Option<Key> {
+    let jwk: Jwk = serde_json::from_value(value).ok()?;
+    let (algorithm, name) = match &jwk.algorithm {
+        AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
+        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
+            (Algorithm::ES256, KeyAlgorithm::ES256)
+        }
+        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
+            (Algorithm::EdDSA, KeyAlgorithm::EdDSA)
+        }
+        // Symmetric keys above all: whoever can check with them can sign.
+        AlgorithmParameters::EllipticCurve(_)
+        | AlgorithmParameters::OctetKeyPair(_)
+        | AlgorithmParameters::OctetKey(_)
+        | AlgorithmParameters::Other(_)
+        | _ => return None,
+    };
+    let is_for_this = jwk.common.key_algorithm.is_none_or(|named| named == name);
+    let is_to_sign = jwk.common.public_key_use.as_ref().is_none_or(|use_| *use_ == PublicKeyUse::Signature);
+    if !is_for_this || !is_to_sign {
+        return None;
+    }
+    let key = DecodingKey::from_jwk(&jwk).ok()?;
+    Some(Key { id: jwk.common.key_id, algorithm, key })
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn keys_come_from_a_file_or_safely() {
+        let place = |text: &str| text.parse::<Place>();
+        assert_eq!(place("keys/jwks.json"), Ok(Place::File(PathBuf::from("keys/jwks.json"))));
+        for safe in
+            ["https://issuer.example/jwks", "http://127.0.0.1:8080/jwks", "http://[::1]/jwks", "http://localhost/"]
+        {
+            assert!(matches!(place(safe), Ok(Place::Url(_))), "{safe}");
+        }
+        assert_eq!(place("http://issuer.example/jwks"), Err(NoPlace::Unsafe));
+        for bad in ["ftp://issuer.example/", "https://", "http://a b/"] {
+            assert_eq!(place(bad), Err(NoPlace::Url), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_keys_to_check_signatures_with_are_used() {
+        let good =
+            json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "kid": "a"});
+        let with = |name: &str, value: &str| {
+            let mut key = good.clone();
+            key[name] = value.into();
+            key
+        };
+        let count =
+            |keys: &[serde_json::Value]| parse(json!({"keys": keys}).to_string().as_bytes()).map(|keys| keys.len());
+        assert_eq!(count(&[good.clone(), with("alg", "EdDSA"), with("use", "sig")]).unwrap(), 3);
+        let others = [
+            with("use", "enc"),
+            with("alg", "ES256"),
+            with("crv", "X25519"),
+            with("kty", "AKP"),
+            json!({"kty": "oct", "k": "c2VjcmV0"}),
+            json!(5),
+        ];
+        assert_eq!(count(&[&others[..], std::slice::from_ref(&good)].concat()).unwrap(), 1);
+        assert!(count(&others).unwrap_err().to_string().contains("none of its 6 keys"));
+        assert!(parse(b"{").is_err());
+    }
+}

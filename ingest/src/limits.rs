@@ -1,0 +1,99 @@
+//! What connections and requests may take. Whoever goes beyond costs us no more than that.
+
+use std::time::Duration;
+
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+
+/// The least that hyper takes as a limit of a request's head.
+const HEADER_LEN_MIN: i64 = 8_192;
+
+/// Most unread bytes of one HTTP/2 stream, and of all streams of a connection: the sender waits for us beyond that. Room for
+/// a usual body at once; a full one takes a few round trips.
+const H2_STREAM_WINDOW: u32 = 65_535;
+const H2_CONNECTION_WINDOW: u32 = 262_144;
+
+/// Most streams of an HTTP/2 connection that we had to end for the client's mistakes; then the connection is ended.
+const H2_ERRORS_MAX: usize = 64;
+
+/// Most unsent bytes of one HTTP/2 stream. An answer is there as a whole anyway.
+const H2_SEND_BUFFER_MAX: usize = 65_536;
+
+/// What connections and requests may take.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct LimitArgs {
+    /// Most connections at a time; more wait to be accepted
+    #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) connections_max: u32,
+
+    /// Most connections of one address (IPv6: of one /64) at a time; more are closed at once. 0: as many as there may be, for
+    /// an ingest behind a proxy
+    #[arg(long, env, default_value_t = 2_048)]
+    pub(crate) connections_per_address_max: u32,
+
+    /// Most requests that are worked on at a time; more are answered with 503. Health and metrics always are
+    #[arg(long, env, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) requests_in_flight_max: u32,
+
+    /// How long a client may take for the TLS handshake, to send a request's head, and between requests of HTTP/1
+    #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=300_000))]
+    pub(crate) header_timeout_ms: u64,
+
+    /// Most bytes of a request's head; longer ones are answered with 431
+    #[arg(long, env, default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(HEADER_LEN_MIN..=1_048_576))]
+    pub(crate) header_len_max: u32,
+
+    /// How long a connection may stay without a request, or without taking what was answered
+    #[arg(long, env, default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
+    pub(crate) idle_timeout_ms: u64,
+
+    /// Most requests at a time on one connection of HTTP/2
+    #[arg(long, env, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) h2_streams_max: u32,
+
+    /// Most requests that a client of HTTP/2 takes back before we have looked at them; then the connection is ended
+    #[arg(long, env, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) h2_resets_max: u32,
+
+    /// How often a client of HTTP/2 is asked whether it is still there; without an answer in the same time the connection
+    /// is ended
+    #[arg(long, env, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
+    pub(crate) h2_ping_interval_ms: u64,
+
+    /// How long requests under way may take to finish at the end
+    #[arg(long, env, default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=300))]
+    pub(crate) drain_timeout_s: u64,
+}
+
+impl LimitArgs {
+    pub(crate) fn header_timeout(&self) -> Duration {
+        Duration::from_millis(self.header_timeout_ms)
+    }
+
+    pub(crate) fn idle_timeout(&self) -> Duration {
+        Duration::from_millis(self.idle_timeout_ms)
+    }
+
+    pub(crate) fn drain_timeout(&self) -> Duration {
+        Duration::from_secs(self.drain_timeout_s)
+    }
+
+    /// Both protocols within the limits.
+    pub(crate) fn http(&self) -> Builder<TokioExecutor> {
+        let mut builder = Builder::new(TokioExecutor::new());
+        // The buffer is what a head must fit in.
+        let mut http1 = builder.http1();
+        http1.timer(TokioTimer::new()).header_read_timeout(self.header_timeout());
+        http1.max_buf_size(self.header_len_max as usize);
+        let ping = Duration::from_millis(self.h2_ping_interval_ms);
+        let mut http2 = builder.http2();
+        http2.timer(TokioTimer::new()).keep_alive_interval(ping).keep_alive_timeout(ping);
+        http2.max_header_list_size(self.header_len_max).max_concurrent_streams(self.h2_streams_max);
+        http2
+            .max_pending_accept_reset_streams(self.h2_resets_max as usize)
+            .max_local_error_reset_streams(H2_ERRORS_MAX);
+        http2.initial_stream_window_size(H2_STREAM_WINDOW).initial_connection_window_size(H2_CONNECTION_WINDOW);
+        http2.max_send_buf_size(H2_SEND_BUFFER_MAX);
+        builder
+    }
+}

@@ -1,0 +1,134 @@
+//! TLS: a certificate and its key from files, which are read again while the service runs.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+use std::{fs, io};
+
+use anyhow::Context as _;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig};
+use rustls::sign::CertifiedKey;
+use service::Shutdown;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// How clients reach us safely.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct TlsArgs {
+    /// The certificate, with those between it and the root behind it (PEM): then everything is served over TLS only
+    #[arg(long, env, requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key (PEM)
+    #[arg(long, env, requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// How often to see whether certificate or key have changed
+    #[arg(long, env, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    tls_refresh_s: u64,
+}
+
+/// The server's side of handshakes. Clones share the certificate.
+#[derive(Clone)]
+pub(crate) struct Tls(TlsAcceptor);
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    /// Reads certificate and key, and keeps on looking for new ones. `None` when there is to be no TLS.
+    pub(crate) fn start(args: &TlsArgs, shutdown: Shutdown) -> anyhow::Result<Option<Self>> {
+        let (Some(certificate), Some(key)) = (&args.tls_cert, &args.tls_key) else { return Ok(None) };
+        let files = Files { certificate: certificate.clone(), key: key.clone() };
+        let content = files.content()?;
+        let current = Arc::new(Current(RwLock::new(files.parse(&content)?)));
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .context("setting up TLS")?
+            .with_no_client_auth()
+            .with_cert_resolver(current.clone());
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        tokio::spawn(look(files, content, current, Duration::from_secs(args.tls_refresh_s), shutdown));
+        Ok(Some(Self(TlsAcceptor::from(Arc::new(config)))))
+    }
+
+    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        self.0.accept(stream).await
+    }
+}
+
+/// What new connections are shown.
+#[derive(Debug)]
+struct Current(RwLock<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+struct Files {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+/// Certificate and key, as they are in their files.
+type Content = (Vec<u8>, Vec<u8>);
+
+impl Files {
+    fn content(&self) -> anyhow::Result<Content> {
+        let read = |path: &Path| fs::read(path).with_context(|| format!("reading {}", path.display()));
+        Ok((read(&self.certificate)?, read(&self.key)?))
+    }
+
+    fn parse(&self, (certificate, key): &Content) -> anyhow::Result<Arc<CertifiedKey>> {
+        let (in_certificate, in_key) = (self.certificate.display(), self.key.display());
+        let chain = CertificateDer::pem_slice_iter(certificate)
+            .collect::<Result<Vec<_>, _>>()
+            .with_context(|| format!("{in_certificate} (--tls-cert) is no PEM file"))?;
+        anyhow::ensure!(!chain.is_empty(), "{in_certificate} (--tls-cert) has no certificate");
+        let key = PrivateKeyDer::from_pem_slice(key).with_context(|| format!("{in_key} (--tls-key) has no key"))?;
+        // Refuses a key that is another certificate's.
+        let certified = CertifiedKey::from_der(chain, key, &ring::default_provider())
+            .with_context(|| format!("{in_key} can't be used with {in_certificate}"))?;
+        Ok(Arc::new(certified))
+    }
+}
+
+/// Reads the files again and again; what can't be used changes nothing, and is told once.
+async fn look(files: Files, mut seen: Content, current: Arc<Current>, interval: Duration, mut shutdown: Shutdown) {
+    let mut told = String::new();
+    loop {
+        tokio::select! { () = shutdown.requested() => return, () = tokio::time::sleep(interval) => {} }
+        let read = files.content().and_then(|content| {
+            let is_new = content != seen;
+            let certified = if is_new { Some(files.parse(&content)?) } else { None };
+            Ok((content, certified))
+        });
+        match read {
+            Ok((_, None)) => told.clear(),
+            Ok((content, Some(certified))) => {
+                *current.0.write().unwrap_or_else(PoisonError::into_inner) = certified;
+                seen = content;
+                told.clear();
+                tracing::info!("new connections get the new certificate");
+            }
+            Err(error) => {
+                // Half of the two files may be there already: that is over at the next look.
+                let error = format!("{error:#}");
+                metrics::counter!("ingest_tls_failures_total").increment(1);
+                if told != error {
+                    tracing::warn!(error, "the new certificate can't be used: going on with the old one");
+                    told = error;
+                }
+            }
+        }
+    }
+}
