@@ -299,6 +299,7 @@ impl Worker {
             if !new.is_empty() {
                 self.journal.append(work.cart_id, new, work.snapshot.as_ref()).await?;
             }
+            fail_points::crash_point("processor-before-replies");
             self.replies.send(work.cart_id, std::mem::take(&mut work.owed)).await?;
             Ok(work)
         };

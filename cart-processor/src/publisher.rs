@@ -137,6 +137,7 @@ fn publish_all(
 }
 
 fn publish(target: &Target, producer: &mut TransactionalProducer, parcel: &Parcel) -> Result<(), kafka::Error> {
+    fail_points::crash_point("processor-before-transaction");
     let mut transaction = producer.begin()?;
     for share in parcel.outbox.shares() {
         for event in &share.events {

@@ -92,6 +92,9 @@ impl Commands {
         let record = self.record(command, waiter.as_ref().map(|waiter| waiter.partition), trace_parent)?;
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let link = CommandLink { cart_id, command_id, since: u64::try_from(since).unwrap_or(u64::MAX) };
+        // A crash before this: nothing has happened, and the client knows no more than that its connection ended. After
+        // it: the command may be in the log. Either way the same key again gets the one outcome.
+        fail_points::crash_point("ingest-before-log");
         let delivery = self.producer.send(&record).map_err(|error| {
             tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "a command was not taken");
             Problem::unavailable("the log does not take commands at the moment; the command was not taken")
@@ -134,12 +137,16 @@ impl Submitted {
                 biased;
                 // An error means that nobody will send one.
                 reply = async { (&mut self.waiter.as_mut()?.reply).await.ok() }, if self.waiter.is_some() => match reply {
-                    Some(reply) => return Ok(Answer::Replied(reply)),
+                    Some(reply) => {
+                        fail_points::crash_point("ingest-before-answer");
+                        return Ok(Answer::Replied(reply));
+                    }
                     None => self.waiter = None,
                 },
                 delivered = &mut self.delivery, if !is_delivered => match delivered {
                     Ok(offset) => {
                         is_delivered = true;
+                        fail_points::crash_point("ingest-after-log");
                         if let Some(waiter) = &self.waiter {
                             waiter.delivered(offset);
                         }

@@ -8,5 +8,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    // Reads FAILPOINTS in tests; otherwise nothing.
+    let _fail_points = fail_points::start();
     ingest::main(ingest::Cli::parse()).await
 }

@@ -60,6 +60,7 @@ impl ItemPurchasedEvents {
         // After the last poll of the batch, before the next: see `group_metadata`.
         let group = consumer.group_metadata()?;
         let offsets = consumer.offsets(self.next_offsets.iter().map(|(partition, offset)| (*partition, *offset)))?;
+        fail_points::crash_point("purchases-before-transaction");
         let mut transaction = producer.begin()?;
         for purchase in purchases {
             transaction.send(&self.topic, purchase)?;

@@ -142,6 +142,7 @@ impl<T: Table> Projector for Totals<T> {
         // A crash before this repeats the batch: the rows' positions skip what they include. After it, nothing is left
         // to do. A commit that fails (a rebalance came between) is the same as none.
         consumer.commit(&consumer.offsets(batch.next_offsets)?)?;
+        fail_points::crash_point("totals-after-commit");
         while self.rows.len() > self.rows_max {
             self.rows.pop_lru();
         }

@@ -34,10 +34,15 @@ mod switches {
         false
     }
 
+    /// The signal is for the process, and another thread may be the one that takes it: without a pause this one would go
+    /// on for a moment, past the place where it is to stop, and what it sends there would be sent before the stop.
+    const STOPPED_WITHIN: std::time::Duration = std::time::Duration::from_millis(200);
+
     fn stop() {
         use rustix::process::{Signal, getpid, kill_process};
         // To itself this is always allowed; if it did nothing, the test would see that.
         kill_process(getpid(), Signal::STOP).unwrap_or_default();
+        std::thread::sleep(STOPPED_WITHIN);
     }
 }
 

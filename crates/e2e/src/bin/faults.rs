@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::{Parser, ValueEnum as _};
 use e2e::faults::{Fault, Load, Plan, run};
 use service::LogArgs;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Lets things go wrong under load, and checks that nothing is lost and nothing counted twice.
 ///
@@ -31,11 +32,11 @@ struct Args {
     #[arg(long)]
     mix: bool,
 
-    /// Commands that are sent around each fault
-    #[arg(long, default_value_t = 3_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
-    commands: u32,
+    /// How long commands still come when everything is ready again, in seconds
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=3_600))]
+    rest_s: u16,
 
-    /// Commands a second
+    /// Commands a second, before, during and after each fault
     #[arg(long, default_value_t = 150, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
 
@@ -56,13 +57,15 @@ async fn faults(args: Args) -> anyhow::Result<bool> {
         (true, _) => Plan::mix(all, seed, Duration::from_secs(60 * u64::from(args.minutes))),
     };
     tracing::info!(seed, "the plan follows from this seed");
-    let load = Load { commands: args.commands, rate: args.rate };
+    let load = Load { rate: args.rate, rest: Duration::from_secs(args.rest_s.into()) };
+    let mut terminated = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let summary = tokio::select! {
         summary = run("faults", &mut plan, &load) => summary?,
         interrupted = tokio::signal::ctrl_c() => {
             interrupted.context("waiting for Ctrl-C")?;
             anyhow::bail!("interrupted: everything that was started is ended");
         }
+        _ = terminated.recv() => anyhow::bail!("terminated: everything that was started is ended"),
     };
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&summary).context("writing the result")?;

@@ -1,14 +1,16 @@
 //! The installation under test: two of each service, which can be ended and started again.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use super::Load;
+use super::proxy::{Protocol, Proxy};
 use crate::audit::{Vital, Vitals};
-use crate::harness::{Installation, OwnServers, Process, Service, wait_until};
+use crate::harness::{Installation, OwnServers, Process, Server, Service, wait_until};
 
 /// Short, so that a member that stands still is soon missed.
 pub(super) const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
@@ -18,6 +20,24 @@ const SESSION: [&str; 2] = ["--session-timeout-ms", "3000"];
 
 /// After a fault all must be ready again: transaction timeout (15 s), session timeout, and 30 s.
 const READY_DEADLINE: Duration = Duration::from_secs(48);
+
+/// A service that needs a server must say that it is away within this time.
+const UNREADY_DEADLINE: Duration = Duration::from_secs(45);
+
+/// How long a client tries a command again. Longer than any fault, so that in the end each has its answer.
+const RETRY_FOR: &str = "180s";
+
+/// How long a replay may take to end: retries of what was under way.
+const REPLAY_END_DEADLINE: Duration = Duration::from_secs(240);
+
+/// More than are sent in any round: a replay is ended when its round is over.
+const COMMANDS_MAX: &str = "10000000";
+
+/// The exit code of a replay that was interrupted and has an answer to everything.
+const INTERRUPTED: i32 = 130;
+
+/// Ingest's addresses stay the same when it is started again, as clients expect: from this port on, beside the servers'.
+const INGEST_PORT: u16 = 9001;
 
 /// To end by itself, on a busy machine.
 const END_DEADLINE: Duration = Duration::from_secs(60);
@@ -37,6 +57,7 @@ pub struct Field {
     installation: Installation,
     processes: BTreeMap<String, Process>,
     vitals: Vitals,
+    proxies: Vec<(Server, Proxy)>,
     // Dropped last.
     pub(super) servers: OwnServers,
 }
@@ -53,6 +74,26 @@ fn name((service, instance): Place) -> String {
     format!("{}-{instance}", service.name())
 }
 
+fn address((service, instance): Place) -> Option<SocketAddr> {
+    let number = instance.parse::<u16>().unwrap_or_default();
+    (service == Service::Ingest).then(|| OwnServers::port_beside(INGEST_PORT + number))
+}
+
+async fn proxies() -> anyhow::Result<Vec<(Server, Proxy)>> {
+    let mut proxies = Vec::new();
+    for server in Server::ALL {
+        let protocol = match server {
+            Server::Kafka => Protocol::Kafka,
+            Server::Postgres => Protocol::Postgres,
+            Server::Cassandra | Server::Registry => Protocol::Other,
+        };
+        let (listen, behind) = server.proxied();
+        let proxy = Proxy::start(listen, behind, protocol).await;
+        proxies.push((server, proxy.with_context(|| format!("listening for {server} at {listen}"))?));
+    }
+    Ok(proxies)
+}
+
 fn args(service: Service) -> &'static [&'static str] {
     match service {
         Service::Ingest => &["--allow-client-time"],
@@ -62,10 +103,11 @@ fn args(service: Service) -> &'static [&'static str] {
 
 impl Field {
     pub(super) async fn open(name: &str, servers: OwnServers) -> anyhow::Result<Self> {
-        let installation = Installation::on(name, &servers)?;
+        let proxies = proxies().await?;
+        let installation = Installation::on(name, &servers)?.through(OwnServers::proxied_addresses())?;
         installation.setup().await?;
         let vitals = Vitals::start(LOOK_INTERVAL);
-        let mut field = Self { installation, processes: BTreeMap::new(), vitals, servers };
+        let mut field = Self { installation, processes: BTreeMap::new(), vitals, proxies, servers };
         for place in places() {
             field.start(place)?;
         }
@@ -80,16 +122,45 @@ impl Field {
     }
 
     pub(super) fn start(&mut self, place: Place) -> anyhow::Result<()> {
-        let process = self.installation.start(place.0, place.1, args(place.0))?;
+        let process = self.installation.start_at(place.0, place.1, args(place.0), address(place), None)?;
         self.keep(place, process);
         Ok(())
     }
 
     /// Starts one that is to end at a fail point.
     pub(super) fn start_to_crash(&mut self, place: Place, fail_point: &str) -> anyhow::Result<()> {
-        let process = self.installation.start_to_crash(place.0, place.1, args(place.0), fail_point)?;
+        let process = self.installation.start_at(place.0, place.1, args(place.0), address(place), Some(fail_point))?;
         self.keep(place, process);
         Ok(())
+    }
+
+    /// Starts a second process that takes itself for the same one. It is the caller's.
+    pub(super) fn start_twin(&self, place: Place) -> anyhow::Result<Process> {
+        self.installation.start_at(place.0, place.1, args(place.0), None, None)
+    }
+
+    /// Ends one well that is not to be started again.
+    pub(super) async fn dismiss(&mut self, place: Place) -> anyhow::Result<()> {
+        self.vitals.remove(&name(place));
+        let process = self.processes.remove(&name(place));
+        process.with_context(|| format!("{} does not run", name(place)))?.terminate(END_DEADLINE).await
+    }
+
+    /// The link between the services and a server.
+    pub(super) fn link(&self, server: Server) -> anyhow::Result<&Proxy> {
+        let proxy = self.proxies.iter().find(|(known, _)| *known == server).map(|(_, proxy)| proxy);
+        proxy.with_context(|| format!("there is no proxy for {server}"))
+    }
+
+    /// Waits until an instance of the service says that it is not ready.
+    pub(super) async fn unready(&self, service: &str) -> anyhow::Result<()> {
+        let vitals = &self.vitals;
+        wait_until(&format!("{service} to say that it is not ready"), UNREADY_DEADLINE, async || {
+            let unready = vitals.unready();
+            let is_one = |name: &String| name.rsplit_once('-').is_some_and(|(known, _)| known == service);
+            if unready.iter().any(is_one) { Ok(()) } else { Err(format!("not ready: {}", unready.join(", "))) }
+        })
+        .await
     }
 
     fn keep(&mut self, place: Place, process: Process) {
@@ -120,16 +191,16 @@ impl Field {
         .await
     }
 
-    /// Starts to send commands: a shop of its own for each round, on the same carts.
+    /// Starts to send commands, until [`Field::end_replay`]: a shop of its own for each round, on the same carts.
     pub(super) fn replay(&self, round: usize, load: &Load) -> anyhow::Result<(Process, PathBuf)> {
-        let address = |instance| self.processes.get(&name((Service::Ingest, instance))).and_then(Process::address);
-        let urls: Vec<_> = INSTANCES.into_iter().filter_map(address).map(|at| format!("http://{at}")).collect();
+        let urls: Vec<_> = INSTANCES.iter().filter_map(|instance| address((Service::Ingest, *instance))).collect();
+        let urls: Vec<_> = urls.into_iter().map(|at| format!("http://{at}")).collect();
         let record = self.installation.folder().join(format!("record-{round}.jsonl.gz"));
-        let (commands, rate, seed) = (load.commands.to_string(), load.rate.to_string(), (round + 1).to_string());
+        let (rate, seed) = (load.rate.to_string(), (round + 1).to_string());
         let (urls, record_text, run) = (urls.join(","), record.display().to_string(), format!("round-{round}"));
         let args = [
             ("--url", urls.as_str()),
-            ("--commands", &commands),
+            ("--commands", COMMANDS_MAX),
             ("--rate", &rate),
             ("--seed", &seed),
             ("--run-id", &run),
@@ -137,11 +208,23 @@ impl Field {
             ("--members", "200"),
             ("--hot-carts", "3"),
             ("--hot-share", "0.2"),
-            ("--retry-for", "60s"),
+            ("--retry-for", RETRY_FOR),
+            ("--drain-for", RETRY_FOR),
             ("--answer-timeout", "10s"),
         ];
         let args = args.into_iter().flat_map(|(name, value)| [name, value]);
         Ok((self.installation.spawn(&format!("replay-{round}"), "replay", args)?, record))
+    }
+
+    /// Ends the sending when everything that was sent has its answer.
+    ///
+    /// # Errors
+    /// When something has none, or the sending had ended before: then a fault met no load.
+    pub(super) async fn end_replay(&self, mut replay: Process) -> anyhow::Result<()> {
+        replay.interrupt().context("the replay has ended too early")?;
+        let status = replay.ended(REPLAY_END_DEADLINE).await?;
+        ensure!(status.code() == Some(INTERRUPTED), "the replay ended with {status}: {}", replay.log());
+        Ok(())
     }
 
     pub(super) fn vitals(&self) -> BTreeMap<String, Vital> {

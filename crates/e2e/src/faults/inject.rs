@@ -1,38 +1,75 @@
 //! Doing harm, and undoing it.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use cart::contract::Contract as _;
 use cart::{CartCommand, CartEvent, PurchasedItem};
 use kafka::{Producer, Record, TransactionalProducer};
+use tokio::net::TcpStream;
 
 use super::field::{Field, Place, SESSION_TIMEOUT, places};
+use super::network::{self, FEW_BYTES, LATE};
 use super::plan::{Fault, Plan};
-use crate::harness::{Server, Service};
+use super::proxy::Link;
+use crate::harness::{Process, Server, Service, wait_until};
 
 /// Where processes can be made to end, on both sides of their writes and commits.
-const CRASH_POINTS: [(&str, &[&str]); 5] = [
-    ("item-purchased-events", &["purchases-in-transaction", "purchases-after-commit"]),
+const CRASH_POINTS: [(&str, &[&str]); 6] = [
+    ("ingest", &["ingest-before-log", "ingest-after-log", "ingest-before-answer"]),
+    ("item-purchased-events", &["purchases-before-transaction", "purchases-in-transaction", "purchases-after-commit"]),
     (
         "cart-processor",
-        &["processor-before-journal", "processor-after-journal", "processor-in-transaction", "processor-after-commit"],
+        &[
+            "processor-before-journal",
+            "processor-before-replies",
+            "processor-after-journal",
+            "processor-before-transaction",
+            "processor-in-transaction",
+            "processor-after-commit",
+        ],
     ),
-    ("popular-items", &["totals-before-write", "totals-after-write"]),
-    ("vendor-billing", &["totals-before-write", "totals-after-write"]),
+    ("popular-items", &["totals-before-write", "totals-after-write", "totals-after-commit"]),
+    ("vendor-billing", &["totals-before-write", "totals-after-write", "totals-after-commit"]),
     ("vendor-billing-jdbc", &["jdbc-before-transaction", "jdbc-in-transaction", "jdbc-after-commit"]),
 ];
 
-/// How long a process may take to come to its fail point. If it gets no work it never does.
-const CRASH_DEADLINE: Duration = Duration::from_secs(15);
+/// How long a process may take to come to its fail point; there is work for it all the time.
+const CRASH_DEADLINE: Duration = Duration::from_secs(45);
+
+/// A process must say within this time what it waits for, or lacks.
+const SAYS_SO_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How a process ends at a fail point: `abort`.
+const SIGABRT: i32 = 6;
 
 /// How long a server is away, or stands still.
 const AWAY: Duration = Duration::from_secs(5);
 
-/// How many processors come and go in a storm.
-const STORM_LEN: usize = 8;
+/// How long a store stands still.
+const LONG_PAUSE: Duration = Duration::from_secs(60);
 
-pub(super) async fn inject(field: &mut Field, fault: Fault, plan: &mut Plan) -> anyhow::Result<()> {
+/// How many processors come and go in a storm, one a second.
+const STORM_LEN: usize = 60;
+
+/// The cart-processors that are only there for a while, beside the two of always.
+const MORE_PROCESSORS: [&str; 4] = ["2", "3", "4", "5"];
+
+/// How long two of one name run.
+const TWINS_TIME: Duration = Duration::from_secs(10);
+
+/// Transactions that others abort.
+const ABORTED: u8 = 40;
+
+/// Too few for hundreds of clients.
+const FEW_FILES: u64 = 64;
+
+/// More than that.
+const STRANGERS: usize = 300;
+
+/// Does it, and undoes it; what exactly was done.
+pub(super) async fn inject(field: &mut Field, fault: Fault, plan: &mut Plan) -> anyhow::Result<String> {
     let processors = || of("cart-processor");
     let projectors = || places().filter(|(service, _)| matches!(service, Service::Projector(_))).collect::<Vec<_>>();
     match fault {
@@ -40,7 +77,7 @@ pub(super) async fn inject(field: &mut Field, fault: Fault, plan: &mut Plan) -> 
         Fault::KillIngest => kill(field, plan.any(&of("ingest")), plan).await?,
         Fault::KillProcessor => kill(field, plan.any(&processors()), plan).await?,
         Fault::KillProjector => kill(field, plan.any(&projectors()), plan).await?,
-        Fault::CrashPoint => crash(field, plan).await?,
+        Fault::CrashPoint => return Ok(format!("{fault} {}", crash(field, plan).await?)),
         Fault::RollingRestart => {
             for place in places() {
                 field.terminate(place).await?;
@@ -50,27 +87,25 @@ pub(super) async fn inject(field: &mut Field, fault: Fault, plan: &mut Plan) -> 
         }
         Fault::PauseProcessor => pause(field, plan.any(&processors())).await?,
         Fault::PauseProjector => pause(field, plan.any(&projectors())).await?,
-        Fault::KillKafka => kill_server(field, Server::Kafka).await?,
-        Fault::KillCassandra => kill_server(field, Server::Cassandra).await?,
-        Fault::KillPostgres => kill_server(field, Server::Postgres).await?,
-        Fault::PauseKafka => pause_server(field, Server::Kafka).await?,
-        Fault::PauseCassandra => pause_server(field, Server::Cassandra).await?,
+        Fault::KillKafka => kill_server(field, Server::Kafka, "cart-processor").await?,
+        Fault::KillCassandra => kill_server(field, Server::Cassandra, "cart-processor").await?,
+        Fault::KillPostgres => kill_server(field, Server::Postgres, "vendor-billing-jdbc").await?,
+        Fault::PauseKafka => pause_server(field, Server::Kafka, AWAY).await?,
+        Fault::PauseCassandra => pause_server(field, Server::Cassandra, LONG_PAUSE).await?,
+        Fault::PausePostgres => pause_server(field, Server::Postgres, LONG_PAUSE).await?,
         Fault::EndConnections => {
             for _ in 0..10 {
                 field.servers.end_connections().await?;
                 tokio::time::sleep(AWAY / 10).await;
             }
         }
-        Fault::PauseRegistry => {
-            field.servers.pause(Server::Registry)?;
-            let place = plan.any(&processors());
-            field.process(place)?.kill9()?;
-            field.start(place)?;
-            tokio::time::sleep(AWAY).await;
-            field.servers.resume(Server::Registry)?;
-        }
-        Fault::ForeignTransaction => foreign_transaction(field).await?,
+        Fault::PauseRegistry => pause_registry(field, plan).await?,
+        Fault::ForeignTransaction => foreign_transactions(field, 1).await?,
+        Fault::AbortedTransactions => foreign_transactions(field, ABORTED).await?,
         Fault::Garbage => garbage(field).await?,
+        Fault::Twins => twins(field, plan.any(&processors())).await?,
+        Fault::Scale => scale(field).await?,
+        Fault::FewDescriptors => few_descriptors(field, plan.any(&of("ingest"))).await?,
         Fault::Storm => {
             for n in 0..STORM_LEN {
                 let place = processors()[n % 2];
@@ -79,8 +114,16 @@ pub(super) async fn inject(field: &mut Field, fault: Fault, plan: &mut Plan) -> 
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
+        Fault::LinkCut => return network::bad(field, fault, plan, Link::Cut).await,
+        Fault::LinkSlow => return network::bad(field, fault, plan, Link::Slow(LATE)).await,
+        Fault::LinkThrottled => return network::bad(field, fault, plan, Link::Throttled(FEW_BYTES)).await,
+        Fault::LinkStill => return network::bad(field, fault, plan, Link::Still).await,
+        Fault::LinkOneWay => return network::bad(field, fault, plan, Link::OneWay).await,
+        Fault::LinkFlaps => return network::flaps(field, fault, plan).await,
+        Fault::NoCommitAnswers => return network::no_commit_answers(field, fault, plan).await,
+        Fault::LateCommitAnswers => return network::late_commit_answers(field, fault, plan).await,
     }
-    Ok(())
+    Ok(fault.to_string())
 }
 
 fn of(service: &str) -> Vec<Place> {
@@ -93,17 +136,17 @@ async fn kill(field: &mut Field, place: Place, plan: &mut Plan) -> anyhow::Resul
     field.start(place)
 }
 
-async fn crash(field: &mut Field, plan: &mut Plan) -> anyhow::Result<()> {
+/// Where it crashed.
+async fn crash(field: &mut Field, plan: &mut Plan) -> anyhow::Result<&'static str> {
     let (service, points) = plan.any(&CRASH_POINTS);
     let (place, point) = (plan.any(&of(service)), plan.any(points));
     tracing::info!(service, point, "to crash");
     field.terminate(place).await?;
-    field.start_to_crash(place, &format!("{point}={}*off->return", plan.below(20)))?;
-    match field.process(place)?.ended(CRASH_DEADLINE).await {
-        Ok(status) => ensure!(!status.success(), "{service} ended well, not at {point}"),
-        Err(_) => field.process(place)?.kill9()?,
-    }
-    field.start(place)
+    field.start_to_crash(place, &format!("{point}={}*off->return", plan.below(10)))?;
+    let status = field.process(place)?.ended(CRASH_DEADLINE).await.with_context(|| format!("to crash at {point}"))?;
+    ensure!(status.signal() == Some(SIGABRT), "{service} did not end at {point}: {status}");
+    field.start(place)?;
+    Ok(point)
 }
 
 async fn pause(field: &mut Field, place: Place) -> anyhow::Result<()> {
@@ -112,32 +155,110 @@ async fn pause(field: &mut Field, place: Place) -> anyhow::Result<()> {
     Ok(field.process(place)?.resume()?)
 }
 
-async fn kill_server(field: &mut Field, server: Server) -> anyhow::Result<()> {
+/// Away until one that needs it has said so.
+async fn kill_server(field: &mut Field, server: Server, who_needs_it: &str) -> anyhow::Result<()> {
     field.servers.kill9(server)?;
-    tokio::time::sleep(AWAY / 2).await;
+    field.unready(who_needs_it).await?;
     tokio::task::block_in_place(|| field.servers.up())
 }
 
-async fn pause_server(field: &mut Field, server: Server) -> anyhow::Result<()> {
+async fn pause_server(field: &mut Field, server: Server, time: Duration) -> anyhow::Result<()> {
     field.servers.pause(server)?;
-    tokio::time::sleep(AWAY).await;
+    tokio::time::sleep(time).await;
     field.servers.resume(server)
 }
 
-/// Left open: the broker aborts it when its time is over.
-async fn foreign_transaction(field: &Field) -> anyhow::Result<()> {
+async fn pause_registry(field: &mut Field, plan: &mut Plan) -> anyhow::Result<()> {
+    field.servers.pause(Server::Registry)?;
+    let place = plan.any(&of("cart-processor"));
+    let before_len = field.process(place)?.log().len();
+    field.process(place)?.kill9()?;
+    field.start(place)?;
+    let said = says(field.process(place)?, before_len, "schema registry, at most").await;
+    field.servers.resume(Server::Registry)?;
+    said
+}
+
+/// Waits until a process says something, behind what its log had before.
+async fn says(process: &Process, before_len: usize, words: &str) -> anyhow::Result<()> {
+    wait_until(&format!("a process to say '{words}'"), SAYS_SO_DEADLINE, async || {
+        let log = process.log();
+        let news = log.get(before_len..).unwrap_or_default();
+        if news.contains(words) { Ok(()) } else { Err(news.to_owned()) }
+    })
+    .await
+}
+
+/// Garbage on topics that we write ourselves. The last transaction stays open: the broker aborts it when its time is over.
+async fn foreign_transactions(field: &Field, times: u8) -> anyhow::Result<()> {
     let kafka = field.installation().kafka().clone();
     let open = move || -> Result<(), kafka::Error> {
-        let mut producer = TransactionalProducer::connect(&kafka, "somebody-else")?;
-        let mut transaction = producer.begin()?;
-        let record = Record { partition: Some(0), key: None, value: Some(b"not ours".to_vec()), headers: None };
-        for topic in [CartEvent::TOPIC, PurchasedItem::TOPIC] {
-            transaction.send(&kafka.prefixed(topic), &record)?;
+        for _ in 0..times {
+            // A successor under the same id aborts what its predecessor has left open.
+            let mut producer = TransactionalProducer::connect(&kafka, "somebody-else")?;
+            let mut transaction = producer.begin()?;
+            for topic in [CartEvent::TOPIC, PurchasedItem::TOPIC] {
+                for partition in 0..2 {
+                    let value = Some(b"not ours".to_vec());
+                    let record = Record { partition: Some(partition), key: None, value, headers: None };
+                    transaction.send(&kafka.prefixed(topic), &record)?;
+                }
+            }
+            transaction.deliver()?;
         }
-        transaction.deliver()
+        Ok(())
     };
     tokio::task::spawn_blocking(open).await??;
     Ok(())
+}
+
+/// They fence each other; one gives up, or neither does.
+async fn twins(field: &mut Field, place: Place) -> anyhow::Result<()> {
+    let before_len = field.process(place)?.log().len();
+    let mut twin = field.start_twin(place)?;
+    // Both write to one log. Kafka's client says so: "Fenced", or "fenced by a newer instance".
+    says(field.process(place)?, before_len, "enced").await?;
+    tokio::time::sleep(TWINS_TIME).await;
+    twin.kill9()?;
+    // If it was the other one that gave up, or not.
+    field.process(place)?.kill9()?;
+    field.start(place)
+}
+
+async fn scale(field: &mut Field) -> anyhow::Result<()> {
+    let always = of("cart-processor");
+    field.dismiss(always[1]).await?;
+    field.all_ready().await?;
+    let more: Vec<Place> =
+        std::iter::once(always[1]).chain(MORE_PROCESSORS.map(|instance| (always[1].0, instance))).collect();
+    for place in &more {
+        field.start(*place)?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    field.all_ready().await?;
+    for place in &more {
+        field.dismiss(*place).await?;
+    }
+    field.all_ready().await?;
+    field.start(always[1])
+}
+
+async fn few_descriptors(field: &mut Field, place: Place) -> anyhow::Result<()> {
+    let process = field.process(place)?;
+    let address = process.address().context("ingest has an address")?;
+    let before_len = process.log().len();
+    let before = process.limit_files(FEW_FILES)?;
+    let mut strangers = Vec::new();
+    for _ in 0..STRANGERS {
+        // One that is not accepted waits in the kernel, or is refused.
+        strangers.extend(tokio::time::timeout(AWAY / 100, TcpStream::connect(address)).await.into_iter().flatten());
+    }
+    let process = field.process(place)?;
+    let lacked = says(process, before_len, "accepting a connection failed").await;
+    tokio::time::sleep(AWAY).await;
+    drop(strangers);
+    process.limit_files(before)?;
+    lacked
 }
 
 async fn garbage(field: &Field) -> anyhow::Result<()> {
@@ -148,7 +269,8 @@ async fn garbage(field: &Field) -> anyhow::Result<()> {
             0 => Some(vec![n; 300]),
             1 => Some(vec![0, 0, 0, 0, 1, n]),
             2 => None,
-            _ => Some(vec![n; 1_000_000 / 16]),
+            // As much as a producer may send, with its key.
+            _ => Some(vec![n; 990_000]),
         };
         let key = (n % 3 > 0).then(|| uuid::Uuid::from_u128(n.into()).to_string().into_bytes());
         producer.send(&Record { partition: None, key, value, headers: None })?.await?;

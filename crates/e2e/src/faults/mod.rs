@@ -6,11 +6,15 @@
 //! at the end: audit ─▶ the log, the journal, the topics, the tables, and what each client was told
 //! ```
 //!
-//! It has servers of its own ([`crate::harness::OwnServers`]), two of each of our services, and a plan that follows from a seed.
+//! It has servers of its own ([`crate::harness::OwnServers`]), each behind a [`Proxy`], two of each of our services, and a plan that
+//! follows from a seed. A fault that met no load, or did not happen as planned, is a failure.
 
 mod field;
+mod frames;
 mod inject;
+mod network;
 mod plan;
+mod proxy;
 mod summary;
 
 use std::path::PathBuf;
@@ -18,24 +22,25 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use crate::audit::{Target, audit};
+use crate::audit::{Target, Watcher, audit_with};
 use crate::harness::OwnServers;
 
 pub use field::Field;
 pub use plan::{Fault, Plan};
+pub use proxy::{Link, Protocol, Proxy};
 pub use summary::Summary;
 
-/// After the last fault everything must have come to its end within transaction timeout (15 s), session timeout (3 s), and
-/// what a busy machine needs to work off what has piled up.
-const SETTLE_DEADLINE: Duration = Duration::from_secs(180);
+/// After the last fault everything must have come to its end within this time: transaction timeout (15 s), session timeout
+/// (3 s), and 30 s.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(48);
 
 /// How long and how hard a run is.
 #[derive(Debug, Clone)]
 pub struct Load {
-    /// Commands that are sent around each fault.
-    pub commands: u32,
-    /// A second.
+    /// Commands a second: before, during and after each fault.
     pub rate: u32,
+    /// How long they still come when everything is ready again.
+    pub rest: Duration,
 }
 
 /// Carries out a plan, then checks everything.
@@ -45,30 +50,33 @@ pub struct Load {
 pub async fn run(name: &str, plan: &mut Plan, load: &Load) -> anyhow::Result<Summary> {
     let servers = OwnServers::start(&format!("{name}-servers")).context("starting the servers")?;
     let mut field = Field::open(name, servers).await?;
-    let mut summary = Summary::new(plan.seed());
-    let mut records: Vec<PathBuf> = Vec::new();
-    while let Some(fault) = plan.next_fault() {
-        let round = records.len();
-        tracing::info!(round, %fault, "a round begins");
-        let (mut replay, record) = field.replay(round, load)?;
-        records.push(record);
-        tokio::time::sleep(plan.pause()).await;
-        inject::inject(&mut field, fault, plan).await.with_context(|| format!("{fault} in round {round}"))?;
-        let healed_at = Instant::now();
-        field.all_ready().await.with_context(|| format!("after {fault} in round {round}"))?;
-        summary.injected(fault, healed_at.elapsed());
-        // Retries of what was under way: a minute, then the client gives up and the command is one whose fate is unknown.
-        replay.ended(SETTLE_DEADLINE).await.with_context(|| format!("the replay of round {round}"))?;
-    }
-    let healed_at = Instant::now();
     let installation = field.installation();
     let target = Target::new(
         installation.kafka().clone(),
         installation.cassandra().clone(),
         installation.database_url().to_owned(),
     );
-    let report = audit(&target, &records, SETTLE_DEADLINE).await?;
-    summary.checked(report, healed_at.elapsed(), field.vitals());
+    let watcher = Watcher::start(&target);
+    let mut summary = Summary::new(plan.seed());
+    let mut records: Vec<PathBuf> = Vec::new();
+    while let Some(fault) = plan.next_fault() {
+        let round = records.len();
+        tracing::info!(round, %fault, "a round begins");
+        let (replay, record) = field.replay(round, load)?;
+        records.push(record);
+        tokio::time::sleep(plan.pause()).await;
+        let done =
+            inject::inject(&mut field, fault, plan).await.with_context(|| format!("{fault} in round {round}"))?;
+        let healed_at = Instant::now();
+        field.all_ready().await.with_context(|| format!("after {done} in round {round}"))?;
+        summary.injected(&done, healed_at.elapsed());
+        tokio::time::sleep(load.rest).await;
+        field.end_replay(replay).await.with_context(|| format!("after {done} in round {round}"))?;
+    }
+    let ended_at = Instant::now();
+    let sightings = watcher.stop().await?;
+    let report = audit_with(&target, &records, SETTLE_DEADLINE, Some(&sightings)).await?;
+    summary.checked(report, ended_at.elapsed(), field.vitals());
     field.close().await?;
     Ok(summary)
 }

@@ -19,7 +19,7 @@ pub enum Fault {
     KillProcessor,
     /// kill -9 of a projector, at any time
     KillProjector,
-    /// A cart-processor or projector ends at a named place, before or after a write or commit
+    /// A service ends at a named place, before or after a write or commit
     CrashPoint,
     /// SIGTERM and restart of every service, one after the other
     RollingRestart,
@@ -35,18 +35,44 @@ pub enum Fault {
     KillPostgres,
     /// The broker stands still
     PauseKafka,
-    /// Cassandra stands still
+    /// Cassandra stands still, for a minute
     PauseCassandra,
+    /// PostgreSQL stands still, for a minute
+    PausePostgres,
     /// All of PostgreSQL's connections are ended, whatever they are doing, again and again
     EndConnections,
-    /// The schema registry stands still, and a cart-processor is started meanwhile
+    /// The schema registry stands still: nobody notices but a cart-processor that is started, which waits and says so
     PauseRegistry,
     /// Another producer leaves a transaction open on cart-events and item-purchased
     ForeignTransaction,
     /// Garbage and commands at the wrong place come onto cart-commands
     Garbage,
-    /// Cart-processors come and go, one a second
+    /// Other producers write garbage to cart-events and item-purchased, and abort it
+    AbortedTransactions,
+    /// Two cart-processors run under one name, so with the same transactional ids
+    Twins,
+    /// One cart-processor, then six, then one
+    Scale,
+    /// An ingest gets no more file descriptors while hundreds of clients connect
+    FewDescriptors,
+    /// Cart-processors come and go, one a second for a minute
     Storm,
+    /// The connections to a server are ended, and no new ones come about
+    LinkCut,
+    /// All that goes to a server, and comes from it, is late
+    LinkSlow,
+    /// Few bytes a second go to a server, and come from it
+    LinkThrottled,
+    /// Nothing goes to a server, nothing comes from it, connections stay open
+    LinkStill,
+    /// A server gets everything, and its answers are lost
+    LinkOneWay,
+    /// The connections to a server end again and again
+    LinkFlaps,
+    /// A commit is carried out, and the answer to it lost (Kafka, PostgreSQL)
+    NoCommitAnswers,
+    /// The answer to a commit comes when nobody waits any more (Kafka, PostgreSQL)
+    LateCommitAnswers,
 }
 
 impl std::fmt::Display for Fault {

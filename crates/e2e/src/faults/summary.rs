@@ -7,7 +7,6 @@ use comfy_table::Table;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use serde::Serialize;
 
-use super::plan::Fault;
 use crate::audit::{Report, Vital};
 
 /// A fault, as often as it came.
@@ -26,9 +25,9 @@ pub struct Injected {
 pub struct Summary {
     /// Gives the same faults again.
     pub seed: u64,
-    /// What was done.
-    pub faults: BTreeMap<Fault, Injected>,
-    /// From the last fault's end until everything was at its end and checked.
+    /// What was done, and where, as far as that was drawn.
+    pub faults: BTreeMap<String, Injected>,
+    /// From the last command's answer until everything was at its end and checked.
     pub settled_ms: u64,
     /// What the audit says.
     pub report: Option<Report>,
@@ -45,8 +44,8 @@ impl Summary {
         Self { seed, faults: BTreeMap::new(), settled_ms: 0, report: None, rss_max_kib: BTreeMap::new() }
     }
 
-    pub(super) fn injected(&mut self, fault: Fault, recovery: Duration) {
-        let injected = self.faults.entry(fault).or_default();
+    pub(super) fn injected(&mut self, done: &str, recovery: Duration) {
+        let injected = self.faults.entry(done.to_owned()).or_default();
         injected.times += 1;
         injected.recovery_max_ms = injected.recovery_max_ms.max(millis(recovery));
     }
@@ -57,10 +56,10 @@ impl Summary {
         self.rss_max_kib = vitals.into_iter().map(|(name, vital)| (name, vital.rss_max_kib)).collect();
     }
 
-    /// Whether everything was checked and nothing is wrong.
+    /// Whether everything was checked and nothing is wrong. Without a command there was nothing to check.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.report.as_ref().is_some_and(Report::is_clean)
+        self.report.as_ref().is_some_and(|report| report.is_clean() && report.client.acknowledged > 0)
     }
 }
 
@@ -70,7 +69,7 @@ impl std::fmt::Display for Summary {
         faults.load_style(UTF8_BORDERS_ONLY);
         faults.set_header(["fault", "times", "ready again after (ms, at most)"]);
         for (fault, injected) in &self.faults {
-            faults.add_row([fault.to_string(), injected.times.to_string(), injected.recovery_max_ms.to_string()]);
+            faults.add_row([fault.clone(), injected.times.to_string(), injected.recovery_max_ms.to_string()]);
         }
         writeln!(f, "{faults}")?;
         let memory = self.rss_max_kib.iter().max_by_key(|(_, kib)| **kib);
@@ -82,7 +81,7 @@ impl std::fmt::Display for Summary {
             writeln!(
                 f,
                 "{} commands sent: {} acknowledged, {} refused, {} unknown ({} of them happened), {} sent again\n\
-                 {} events, {} purchases, {} rows; at rest and checked {} ms after the last fault",
+                 {} events, {} purchases, {} rows; at rest and checked {} ms after the last command",
                 client.commands,
                 client.acknowledged,
                 client.refused,

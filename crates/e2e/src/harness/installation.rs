@@ -90,6 +90,8 @@ pub struct Installation {
     server_database_url: String,
     log_folder: PathBuf,
     partitions: u16,
+    /// What its processes are told instead of where the servers are.
+    links: Vec<(&'static str, String)>,
 }
 
 impl Installation {
@@ -121,13 +123,29 @@ impl Installation {
         let database: PgConnectOptions = servers.database_url.parse().context("reading DATABASE_URL")?;
         servers.database_url = database.database(&name).to_url_lossy().to_string();
         let log_folder = log_folder(&name)?;
-        Ok(Self { name, servers, server_database_url, log_folder, partitions: PARTITIONS })
+        Ok(Self { name, servers, server_database_url, log_folder, partitions: PARTITIONS, links: Vec::new() })
     }
 
     /// The same with another number of partitions of each topic. To be said before [`Installation::setup`].
     #[must_use]
     pub fn with_partitions(self, partitions: u16) -> Self {
         Self { partitions, ..self }
+    }
+
+    /// The same with processes that go through proxies. What looks from outside goes to the servers themselves.
+    ///
+    /// # Errors
+    /// When the database's address is none.
+    pub fn through(self, proxies: [(&'static str, String); 4]) -> anyhow::Result<Self> {
+        let own = |(name, value): (&'static str, String)| {
+            if name != "DATABASE_URL" {
+                return anyhow::Ok((name, value));
+            }
+            let database: PgConnectOptions = value.parse().context("reading DATABASE_URL")?;
+            Ok((name, database.database(&self.name).to_url_lossy().to_string()))
+        };
+        let links = proxies.into_iter().map(own).collect::<anyhow::Result<_>>()?;
+        Ok(Self { links, ..self })
     }
 
     /// Partitions of each topic.
@@ -236,7 +254,24 @@ impl Installation {
     /// # Errors
     /// When the binary is not there.
     pub fn start(&self, service: Service, instance: &str, args: &[&str]) -> anyhow::Result<Process> {
-        self.start_with(service, instance, args, None)
+        self.start_with(service, instance, args, None, None)
+    }
+
+    /// Starts a service at an address that it had before, or that others know already. With a fail point (see
+    /// [`Installation::start_to_crash`]) it ends there.
+    ///
+    /// # Errors
+    /// When the binary is not there.
+    pub fn start_at(
+        &self,
+        service: Service,
+        instance: &str,
+        args: &[&str],
+        address: Option<SocketAddr>,
+        fail_point: Option<&str>,
+    ) -> anyhow::Result<Process> {
+        let more = fail_point.map(|fail_point| ("FAILPOINTS", fail_point.to_owned()));
+        self.start_with(service, instance, args, address, more)
     }
 
     /// Starts a service that ends, as a kill would end it, at a fail point: `name=20*off->return` passes it 20 times first.
@@ -250,7 +285,7 @@ impl Installation {
         args: &[&str],
         fail_point: &str,
     ) -> anyhow::Result<Process> {
-        self.start_with(service, instance, args, Some(("FAILPOINTS", fail_point.to_owned())))
+        self.start_with(service, instance, args, None, Some(("FAILPOINTS", fail_point.to_owned())))
     }
 
     fn start_with(
@@ -258,9 +293,10 @@ impl Installation {
         service: Service,
         instance: &str,
         args: &[&str],
+        address: Option<SocketAddr>,
         more: Option<(&'static str, String)>,
     ) -> anyhow::Result<Process> {
-        let address = free_address().context("finding a free port")?;
+        let address = address.map_or_else(free_address, Ok).context("finding a free port")?;
         let listen = if service == Service::Ingest { "--listen" } else { "--admin-listen" };
         let address_text = address.to_string();
         let mut all = match service {
@@ -342,7 +378,7 @@ impl Installation {
         if name.contains('/') {
             bail!("'{name}' names a process's log file, so it can't have a slash");
         }
-        let environment = self.environment().into_iter().chain(more);
+        let environment = self.environment().into_iter().chain(self.links.iter().cloned()).chain(more);
         Process::spawn(name, binary, args, environment, &self.log_folder, address)
     }
 }

@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use super::wait_until;
 
@@ -180,6 +180,27 @@ impl Process {
     pub async fn terminate(&mut self, deadline: Duration) -> anyhow::Result<()> {
         self.signal(Signal::TERM)?;
         self.succeeded(deadline).await
+    }
+
+    /// Asks it to end (SIGTERM).
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn interrupt(&mut self) -> io::Result<()> {
+        match self.child.try_wait()? {
+            Some(status) => Err(io::Error::other(status.to_string())),
+            None => self.signal(Signal::TERM),
+        }
+    }
+
+    /// Lets it have so many open files at most, from now on; how many it could have. The hard limit stays ours.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn limit_files(&self, max: u64) -> io::Result<u64> {
+        let pid = Some(Pid::from_child(&self.child));
+        let before = prlimit(pid, Resource::Nofile, Rlimit { current: Some(max), ..getrlimit(Resource::Nofile) })?;
+        Ok(before.current.unwrap_or(u64::MAX))
     }
 
     /// Stops it where it stands (SIGSTOP), as a long pause of the machine would.

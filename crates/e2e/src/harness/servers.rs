@@ -1,6 +1,7 @@
 //! A second set of the servers, which a test may kill and stop without harm to others.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{fs, os::unix};
@@ -25,6 +26,12 @@ const PORTS: [(&str, u16); 6] = [
     ("REGISTRY_PORT", 8081),
 ];
 
+/// The broker's second port, whose clients are sent through a proxy.
+const KAFKA_PROXIED_PORT: u16 = 9094;
+
+/// How far a server's proxy is from its port.
+const PROXY_OFFSET: u16 = 100;
+
 /// One of the servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Server {
@@ -47,6 +54,46 @@ impl Server {
             Self::Registry => "registry",
         }
     }
+
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Kafka, Self::Cassandra, Self::Postgres, Self::Registry];
+
+    fn port(self) -> u16 {
+        PORT_OFFSET
+            + match self {
+                Self::Kafka => 9092,
+                Self::Cassandra => 9042,
+                Self::Postgres => 5432,
+                Self::Registry => 8081,
+            }
+    }
+
+    /// Where a proxy in front of it is to listen, and where that is to send what comes.
+    #[must_use]
+    pub fn proxied(self) -> (SocketAddr, SocketAddr) {
+        let server = if self == Self::Kafka { PORT_OFFSET + KAFKA_PROXIED_PORT } else { self.port() };
+        (local(self.port() + PROXY_OFFSET), local(server))
+    }
+}
+
+impl std::fmt::Display for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// The servers at these ports, as the services' settings name them.
+fn addresses(port: impl Fn(Server) -> u16) -> [(&'static str, String); 4] {
+    [
+        ("KAFKA_BOOTSTRAP_SERVERS", local(port(Server::Kafka)).to_string()),
+        ("CASSANDRA_NODES", local(port(Server::Cassandra)).to_string()),
+        ("SCHEMA_REGISTRY_URL", format!("http://{}/apis/ccompat/v7", local(port(Server::Registry)))),
+        ("DATABASE_URL", format!("postgres://cart:cart@{}/cart", local(port(Server::Postgres)))),
+    ]
 }
 
 /// The servers of `scripts/services`, in a folder and on ports of their own, always from Maven Central's downloads: only
@@ -96,6 +143,8 @@ impl OwnServers {
         for (name, usual) in PORTS {
             command.env(name, (usual + PORT_OFFSET).to_string());
         }
+        let (proxy, server) = Server::Kafka.proxied();
+        command.env("KAFKA_PROXIED_PORTS", format!("{} {}", server.port(), proxy.port()));
         let output = command.stdin(Stdio::null()).output().context("running scripts/services")?;
         let text = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "scripts/services {action} failed for {}: {text}", self.folder.display());
@@ -104,18 +153,20 @@ impl OwnServers {
 
     /// Where they are, as arguments.
     pub(super) fn addresses(&self) -> impl Iterator<Item = String> + use<> {
-        let port = |name: &str| PORTS.iter().find(|(port, _)| *port == name).map_or(0, |(_, port)| port + PORT_OFFSET);
-        [
-            format!("--kafka-bootstrap-servers=127.0.0.1:{}", port("KAFKA_PORT")),
-            format!("--cassandra-nodes=127.0.0.1:{}", port("CASSANDRA_PORT")),
-            format!("--schema-registry-url=http://127.0.0.1:{}/apis/ccompat/v7", port("REGISTRY_PORT")),
-            format!("--database-url={}", self.database_url()),
-        ]
-        .into_iter()
+        let option = |name: &str| name.to_lowercase().replace('_', "-");
+        addresses(Server::port).into_iter().map(move |(name, value)| format!("--{}={value}", option(name)))
     }
 
-    fn database_url(&self) -> String {
-        format!("postgres://cart:cart@127.0.0.1:{}/cart", 5432 + PORT_OFFSET)
+    /// Where their proxies are: settings for services.
+    #[must_use]
+    pub fn proxied_addresses() -> [(&'static str, String); 4] {
+        addresses(|server| server.port() + PROXY_OFFSET)
+    }
+
+    /// A port beside those of the servers: it is on the same machine, and nobody else is given it by chance.
+    #[must_use]
+    pub fn port_beside(usual: u16) -> SocketAddr {
+        local(usual + PORT_OFFSET)
     }
 
     /// Ends a server as a crash would.
@@ -126,7 +177,7 @@ impl OwnServers {
         self.signal(server, Signal::KILL)
     }
 
-    /// Stops a server where it stands, as a long pause of its machine would. PostgreSQL's own processes go on.
+    /// Stops a server where it stands, with all processes that it has started, as a long pause of its machine would.
     ///
     /// # Errors
     /// When it does not run.
@@ -147,7 +198,8 @@ impl OwnServers {
     /// # Errors
     /// When it does not answer.
     pub async fn end_connections(&self) -> anyhow::Result<u64> {
-        let options: sqlx::postgres::PgConnectOptions = self.database_url().parse()?;
+        let [.., (_, url)] = addresses(Server::port);
+        let options: sqlx::postgres::PgConnectOptions = url.parse()?;
         let mut connection = options.connect().await.context("connecting to PostgreSQL")?;
         let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND client_addr IS NOT NULL";
         let ended = connection.fetch_all(end).await.context("ending the connections")?.len();
@@ -161,8 +213,27 @@ impl OwnServers {
         let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
         let pid = text.split(' ').next().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
         let pid = pid.with_context(|| format!("{} names no process: {text}", file.display()))?;
-        kill_process(pid, signal).map_err(io::Error::from).with_context(|| format!("sending a signal to {name}"))
+        // PostgreSQL is many processes. The children of one that is killed notice, and end.
+        let others = if signal == Signal::KILL { Vec::new() } else { children(pid) };
+        kill_process(pid, signal).map_err(io::Error::from).with_context(|| format!("sending a signal to {name}"))?;
+        for pid in others {
+            // It may have ended meanwhile.
+            kill_process(pid, signal).unwrap_or_default();
+        }
+        Ok(())
     }
+}
+
+/// The processes that a process has started. Source of the format: proc_pid_stat(5).
+fn children(parent: Pid) -> Vec<Pid> {
+    let parent = parent.as_raw_nonzero().to_string();
+    let is_child = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)) == Some(&parent)
+    };
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(is_child).filter_map(Pid::from_raw).collect()
 }
 
 impl Drop for OwnServers {

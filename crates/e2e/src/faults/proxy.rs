@@ -1,0 +1,301 @@
+//! A TCP proxy between our services and a server, whose link can go bad.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::frames::Frames;
+
+/// As much as is passed on at a time.
+const CHUNK_LEN: usize = 16 * 1_024;
+
+/// After an accept that failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How a link is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// Good.
+    Open,
+    /// Connections are ended, new ones too.
+    Cut,
+    /// Each piece takes so much longer.
+    Slow(Duration),
+    /// So many bytes a second, each way of each connection.
+    Throttled(u32),
+    /// Nothing passes. When it is over everything goes on.
+    Still,
+    /// The server gets everything, and its answers are lost; when it is over such connections are ended.
+    OneWay,
+    /// The answer to a commit is lost, with its connection: the commit was carried out.
+    NoCommitAnswers,
+    /// The answer to a commit comes so much later.
+    LateCommitAnswers(Duration),
+}
+
+/// What passes, as far as a commit's answer can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Requests and answers have numbers.
+    Kafka,
+    /// An answer names the command.
+    Postgres,
+    /// There are no commits.
+    Other,
+}
+
+/// A proxy. Dropped, it ends with all of its connections.
+#[derive(Debug)]
+pub struct Proxy {
+    link: watch::Sender<Link>,
+    commit_answers: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Listens at one address and passes on to another.
+    ///
+    /// # Errors
+    /// When it can't listen.
+    pub async fn start(listen: SocketAddr, server: SocketAddr, protocol: Protocol) -> io::Result<Self> {
+        let listener = TcpListener::bind(listen).await?;
+        let (link, changes) = watch::channel(Link::Open);
+        let commit_answers = Arc::new(AtomicU64::new(0));
+        let way = Way { server, protocol, link: changes, commit_answers: commit_answers.clone() };
+        Ok(Self { link, commit_answers, task: tokio::spawn(accept(listener, way)) })
+    }
+
+    /// From now on the link is so.
+    pub fn set(&self, link: Link) {
+        self.link.send_replace(link);
+    }
+
+    /// How many answers to commits were lost or late so far.
+    #[must_use]
+    pub fn commit_answers(&self) -> u64 {
+        self.commit_answers.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Way {
+    server: SocketAddr,
+    protocol: Protocol,
+    link: watch::Receiver<Link>,
+    commit_answers: Arc<AtomicU64>,
+}
+
+async fn accept(listener: TcpListener, way: Way) {
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        match listener.accept().await {
+            // Dropped, which ends it.
+            Ok(_) if *way.link.borrow() == Link::Cut => {}
+            Ok((client, _)) => {
+                connections.spawn(connect(client, way.clone()));
+            }
+            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+        }
+    }
+}
+
+async fn connect(client: TcpStream, way: Way) {
+    let Ok(server) = TcpStream::connect(way.server).await else { return };
+    // What can't be set is only slower.
+    drop((client.set_nodelay(true), server.set_nodelay(true)));
+    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    let (questions, answers) = Commits::of(&way);
+    tokio::select! {
+        () = pass(from_client, to_server, way.link.clone(), questions) => {}
+        () = pass(from_server, to_client, way.link.clone(), answers) => {}
+        () = end(way.link) => {}
+    }
+}
+
+/// When a connection is to be ended.
+async fn end(mut link: watch::Receiver<Link>) {
+    // A proxy that is gone ends everything.
+    let Ok(now) = link.wait_for(|link| matches!(link, Link::Cut | Link::OneWay)).await.map(|link| *link) else {
+        return;
+    };
+    if now == Link::OneWay {
+        // Something of it is lost: it can't go on.
+        drop(link.wait_for(|link| *link != Link::OneWay).await);
+    }
+}
+
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut link: watch::Receiver<Link>, mut commits: Commits) {
+    let mut chunk = vec![0; CHUNK_LEN];
+    while let Ok(len @ 1..) = from.read(&mut chunk).await {
+        let has_commit_answer = commits.notes(&chunk[..len]);
+        let Ok(now) = link.wait_for(|link| *link != Link::Still).await.map(|link| *link) else { return };
+        match now {
+            Link::Slow(time) => tokio::time::sleep(time).await,
+            Link::Throttled(rate) => {
+                let micros = 1_000_000 * len as u64 / u64::from(rate.max(1));
+                tokio::time::sleep(Duration::from_micros(micros)).await;
+            }
+            Link::OneWay if commits.is_answers => continue,
+            Link::NoCommitAnswers if has_commit_answer => {
+                commits.seen.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            Link::LateCommitAnswers(time) if has_commit_answer => {
+                commits.seen.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(time).await;
+            }
+            Link::Open
+            | Link::Cut
+            | Link::Still
+            | Link::OneWay
+            | Link::NoCommitAnswers
+            | Link::LateCommitAnswers(_) => {}
+        }
+        if to.write_all(&chunk[..len]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Finds the answers to commits in one direction of a connection.
+struct Commits {
+    is_answers: bool,
+    protocol: Protocol,
+    frames: Frames,
+    /// The numbers of the commits that are not answered yet.
+    asked: Arc<Mutex<HashSet<i32>>>,
+    seen: Arc<AtomicU64>,
+}
+
+impl Commits {
+    /// For the questions, and for the answers.
+    fn of(way: &Way) -> (Self, Self) {
+        let asked = Arc::<Mutex<HashSet<i32>>>::default();
+        let one = |is_answers| Self {
+            is_answers,
+            protocol: way.protocol,
+            frames: Frames::new(is_answers),
+            asked: asked.clone(),
+            seen: way.commit_answers.clone(),
+        };
+        (one(false), one(true))
+    }
+
+    /// Whether the answer to a commit is, or begins, in here.
+    fn notes(&mut self, chunk: &[u8]) -> bool {
+        match self.protocol {
+            Protocol::Other => false,
+            // CommandComplete names the command.
+            Protocol::Postgres => self.is_answers && chunk.windows(7).any(|bytes| bytes == b"COMMIT\0"),
+            Protocol::Kafka => {
+                let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut is_there = false;
+                for frame in self.frames.of(chunk) {
+                    if self.is_answers {
+                        is_there |= asked.remove(&frame.number);
+                    } else if frame.is_commit {
+                        asked.insert(frame.number);
+                    }
+                }
+                is_there
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    /// A server that gives back what it gets, and a proxy in front of it.
+    async fn echo(protocol: Protocol) -> io::Result<(Proxy, SocketAddr)> {
+        let server = TcpListener::bind("127.0.0.1:0").await?;
+        let server_address = server.local_addr()?;
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = server.accept().await {
+                tokio::spawn(async move {
+                    let (mut from, mut to) = client.split();
+                    tokio::io::copy(&mut from, &mut to).await
+                });
+            }
+        });
+        let listen = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
+        Ok((Proxy::start(listen, server_address, protocol).await?, listen))
+    }
+
+    async fn ask(client: &mut TcpStream, question: &[u8]) -> io::Result<Vec<u8>> {
+        client.write_all(question).await?;
+        let mut answer = vec![0; question.len()];
+        match tokio::time::timeout(DEADLINE, client.read_exact(&mut answer)).await {
+            Ok(read) => read.map(|_| answer),
+            Err(late) => Err(late.into()),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_link_passes_everything_on_until_it_is_cut() -> io::Result<()> {
+        let (proxy, address) = echo(Protocol::Other).await?;
+        let mut client = TcpStream::connect(address).await?;
+        assert_eq!(ask(&mut client, b"hello").await?, b"hello");
+        proxy.set(Link::Slow(Duration::from_millis(5)));
+        assert_eq!(ask(&mut client, b"again").await?, b"again");
+        proxy.set(Link::Cut);
+        assert!(ask(&mut client, b"nobody").await.is_err());
+        let mut refused = TcpStream::connect(address).await?;
+        assert!(ask(&mut refused, b"nobody").await.is_err());
+        proxy.set(Link::Open);
+        let mut client = TcpStream::connect(address).await?;
+        assert_eq!(ask(&mut client, b"hello").await?, b"hello");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_stood_still_goes_on_and_what_lost_answers_ends() -> io::Result<()> {
+        let (proxy, address) = echo(Protocol::Other).await?;
+        let mut client = TcpStream::connect(address).await?;
+        proxy.set(Link::Still);
+        client.write_all(b"late").await?;
+        let mut answer = [0; 4];
+        let early = tokio::time::timeout(Duration::from_millis(50), client.read_exact(&mut answer)).await;
+        assert!(early.is_err(), "nothing passes");
+        proxy.set(Link::Open);
+        client.read_exact(&mut answer).await?;
+        assert_eq!(&answer, b"late");
+        proxy.set(Link::OneWay);
+        client.write_all(b"lost").await?;
+        let none = tokio::time::timeout(Duration::from_millis(50), client.read_exact(&mut answer)).await;
+        assert!(none.is_err(), "no answer comes back");
+        proxy.set(Link::Open);
+        assert!(ask(&mut client, b"hello").await.is_err(), "it can't go on");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn only_the_answer_to_a_commit_is_lost() -> io::Result<()> {
+        let (proxy, address) = echo(Protocol::Postgres).await?;
+        proxy.set(Link::NoCommitAnswers);
+        let mut client = TcpStream::connect(address).await?;
+        assert_eq!(ask(&mut client, b"BEGIN\0").await?, b"BEGIN\0");
+        assert!(ask(&mut client, b"COMMIT\0").await.is_err());
+        assert_eq!(proxy.commit_answers(), 1);
+        Ok(())
+    }
+}
