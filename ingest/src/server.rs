@@ -11,7 +11,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Instrument as _;
 use warp::filters::BoxedFilter;
-use warp::http::{HeaderMap, Request, header};
+use warp::http::{HeaderMap, Method, Request, header};
 use warp::reply::Response;
 
 use crate::auth::{self, Auth};
@@ -169,15 +169,20 @@ impl Server {
         answer.instrument(span).await
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response, Infallible> {
-        match self.admit(&request).await {
+    async fn answer(&self, mut request: Request<Incoming>) -> Result<Response, Infallible> {
+        let is_head = request.method() == Method::HEAD;
+        if is_head {
+            *request.method_mut() = Method::GET;
+        }
+        let response = match self.admit(&request).await {
             Ok(permit) => {
-                let response = TowerToHyperService::new(warp::service(self.routes.clone())).call(request).await;
+                let response = TowerToHyperService::new(warp::service(self.routes.clone())).call(request).await?;
                 drop(permit);
                 response
             }
-            Err(problem) => Ok(problem.into_response()),
-        }
+            Err(problem) => problem.into_response(),
+        };
+        Ok(if is_head { without_body(response) } else { response })
     }
 
     /// Whether a request comes through: nothing of its body has been read, and nothing was looked up.
@@ -193,6 +198,16 @@ impl Server {
         let permit = self.requests.clone().try_acquire_owned();
         permit.map(Some).map_err(|_| Problem::unavailable("too many requests are under way; this one was not taken"))
     }
+}
+
+/// What HEAD is answered with: what GET is, but for the body (RFC 9110, section 9.3.2).
+fn without_body(response: Response) -> Response {
+    let len = response.body().size_hint().exact();
+    let mut response = response.map(|_| Default::default());
+    if let Some(len) = len {
+        response.headers_mut().entry(header::CONTENT_LENGTH).or_insert_with(|| len.into());
+    }
+    response
 }
 
 /// What the client says that its body has. The body itself is measured as well, where it is read.

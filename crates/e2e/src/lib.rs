@@ -14,6 +14,7 @@
 //! * [`journal`]: whether the journal and the events topic tell the same, byte for byte.
 //! * [`faults`]: everything goes wrong under load, then the audit. The binary of that name.
 //! * [`mod@bench`]: how fast, beside a floor of the same hops. The binary of that name.
+//! * [`mod@tail`]: a topic's records, as they come. The binary `cart-tail`.
 //! * [`harness`]: an installation of its own for a test, and its processes.
 
 pub mod audit;
@@ -24,6 +25,7 @@ mod ids;
 pub mod journal;
 pub mod model;
 pub mod reconcile;
+pub mod tail;
 pub mod topic;
 pub mod totals;
 

@@ -115,6 +115,18 @@ impl TopicReader {
         }
         Ok(None)
     }
+
+    /// The next record, also of those that come behind the ends; `None` when none comes within `timeout`.
+    ///
+    /// # Errors
+    /// When the brokers are away.
+    pub fn follow(&mut self, timeout: Duration) -> Result<Option<BorrowedMessage<'_>>, Error> {
+        match self.consumer.poll(timeout) {
+            Some(Ok(message)) => Ok(Some(message)),
+            Some(Err(KafkaError::PartitionEOF(_))) | None => Ok(None),
+            Some(Err(error)) => Err(Error::kafka(format!("reading {}", self.topic), error)),
+        }
+    }
 }
 
 fn consumer(args: &KafkaArgs, topic: &str) -> Result<BaseConsumer<ToTheEnd>, Error> {

@@ -69,18 +69,24 @@ impl Registry {
     }
 
     async fn set_compatibility(&self, subject: &str) -> Result<(), Error> {
-        let url = format!("{}/config/{subject}", self.url);
         let failed = |error| Error::retry(format!("setting the compatibility of {subject} at {}", self.url), error);
-        let is_set = match self.http.get(&url).send().await.map_err(failed)?.error_for_status() {
-            Ok(response) => response.text().await.map_err(failed)?.contains(COMPATIBILITY),
-            Err(_) => false, // none is set yet
-        };
-        if is_set {
+        let url = format!("{}/config/{subject}", self.url);
+        if self.has_compatibility(&url).await.map_err(failed)? {
             return Ok(());
         }
         let body = serde_json::json!({ "compatibility": COMPATIBILITY });
-        let response = self.http.put(&url).json(&body).send().await;
-        response.and_then(reqwest::Response::error_for_status).map(|_| ()).map_err(failed)
+        let response = self.http.put(&url).json(&body).send().await.map_err(failed)?;
+        // Of several who set it at the same moment, all but one are told that there is one already.
+        if response.status() == reqwest::StatusCode::CONFLICT && self.has_compatibility(&url).await.map_err(failed)? {
+            return Ok(());
+        }
+        response.error_for_status().map(|_| ()).map_err(failed)
+    }
+
+    /// Whether a subject's compatibility, at `url`, is ours. There is none before it is set.
+    async fn has_compatibility(&self, url: &str) -> Result<bool, reqwest::Error> {
+        let response = self.http.get(url).send().await?;
+        Ok(response.status().is_success() && response.text().await?.contains(COMPATIBILITY))
     }
 
     /// The schema with this id; `None` when the registry knows no such id or it is no Avro schema.

@@ -44,6 +44,7 @@ async fn what_is_no_command_is_refused_and_not_logged() -> anyhow::Result<()> {
         .await?;
     refuses_all(&lenient, too_large(64)).await?;
     wrong_methods(&strict).await?;
+    heads(&strict).await?;
     raw(processes[0].address().expect("ingest has an address"))?;
     assert_eq!(logged(&installation)?, 0, "records that nobody should have written");
 
@@ -103,6 +104,21 @@ async fn wrong_methods(api: &Api) -> anyhow::Result<()> {
             assert_eq!(difference, None, "{method} {path}");
             assert_eq!(answer.header("allow"), Some(allow), "{method} {path}");
         }
+    }
+    Ok(())
+}
+
+/// HEAD tells what GET would, without the body.
+async fn heads(api: &Api) -> anyhow::Result<()> {
+    for path in [CART, "/health/live", "/openapi.json", "/nowhere"] {
+        let get = api.send(&Method::GET, path, &[], None).await?;
+        let head = api.send(&Method::HEAD, path, &[], None).await?;
+        assert_eq!((head.status, head.text.as_str()), (get.status, ""), "{path}");
+        for name in ["content-type", "content-length", "etag"] {
+            let is_same = head.header(name) == get.header(name);
+            assert!(is_same || path == "/nowhere", "{name} of {path}: {head:?}, {get:?}");
+        }
+        assert_eq!(head.header("content-length"), Some(get.text.len().to_string().as_str()), "{path}");
     }
     Ok(())
 }

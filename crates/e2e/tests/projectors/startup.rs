@@ -1,7 +1,13 @@
 //! Projectors wait for `setup`, and go on with tables that are there.
 
+use std::collections::HashSet;
+
 use anyhow::ensure;
+use cart::PurchasedItem;
+use cart::contract::Contract as _;
 use e2e::harness::{Installation, Process, Service, wait_until};
+use futures::future::try_join_all;
+use kafka::Registry;
 
 use crate::read_side::{self, BILLING, DEADLINE, EVENTS, ReadSide, TABLES, get};
 
@@ -55,4 +61,16 @@ async fn projectors_may_be_started_before_setup() -> anyhow::Result<()> {
     read_side.check_topic().await?;
     read_side.check_tables().await?;
     read_side.remove().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_may_register_a_schema_at_once() -> anyhow::Result<()> {
+    let installation = Installation::new("registry")?;
+    let registry = Registry::new(installation.kafka())?;
+    for topic in ["one", "two", "three", "four"] {
+        let one = || registry.register(topic, PurchasedItem::SCHEMA);
+        let ids: HashSet<_> = try_join_all((0..16).map(|_| one())).await?.into_iter().collect();
+        ensure!(ids.len() == 1, "one schema has several ids: {ids:?}");
+    }
+    Ok(())
 }
