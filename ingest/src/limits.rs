@@ -19,6 +19,10 @@ const H2_ERRORS_MAX: usize = 64;
 /// Most unsent bytes of one HTTP/2 stream. An answer is there as a whole anyway.
 const H2_SEND_BUFFER_MAX: usize = 65_536;
 
+/// Most bytes of a refused body that are read all the same, so that the client is told why: room for a mistake, not for an
+/// attack.
+pub(crate) const DISCARDED_LEN_MAX: usize = 1 << 20;
+
 /// What connections and requests may take.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct LimitArgs {

@@ -18,6 +18,7 @@ use warp::{Filter, Rejection, Reply as _};
 use crate::answer;
 use crate::commands::Commands;
 use crate::headers::CommandHeaders;
+use crate::limits::DISCARDED_LEN_MAX;
 use crate::openapi;
 use crate::problem::Problem;
 use crate::reads::{self, Reads};
@@ -205,6 +206,7 @@ impl Api {
 
     /// The whole body, within its limits of size and time, however it is sent.
     async fn read(&self, body: impl Stream<Item = Result<impl Buf, warp::Error>>) -> Result<Body, Problem> {
+        let mut discarded = 0;
         let read = async {
             pin_mut!(body);
             let mut whole = Body::default();
@@ -214,8 +216,12 @@ impl Api {
                 .map_err(|_| Problem::malformed_body("the body broke off, or is not framed rightly"))?
             {
                 let len = part.remaining();
-                if whole.bytes.len() + len > self.body_len_max {
-                    return Err(Problem::payload_too_large(self.body_len_max));
+                if discarded > 0 || whole.bytes.len() + len > self.body_len_max {
+                    discarded += len;
+                    if discarded > DISCARDED_LEN_MAX {
+                        break;
+                    }
+                    continue;
                 }
                 let room = u32::try_from(len).ok().and_then(|len| self.bodies.clone().try_acquire_many_owned(len).ok());
                 let busy = || Problem::unavailable("too much is being sent at the moment; this request was not taken");
@@ -228,7 +234,11 @@ impl Api {
             }
             Ok(whole)
         };
-        tokio::time::timeout(self.body_timeout, read).await.unwrap_or_else(|_| Err(Problem::body_too_slow()))
+        let read = tokio::time::timeout(self.body_timeout, read).await;
+        if discarded > 0 {
+            return Err(Problem::payload_too_large(self.body_len_max));
+        }
+        read.unwrap_or_else(|_| Err(Problem::body_too_slow()))
     }
 }
 

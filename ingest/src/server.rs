@@ -11,7 +11,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::{Body as _, Incoming};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
@@ -27,7 +28,7 @@ use warp::reply::Response;
 
 use crate::auth::{self, Auth};
 use crate::connections::{Activity, Addresses};
-use crate::limits::LimitArgs;
+use crate::limits::{DISCARDED_LEN_MAX, LimitArgs};
 use crate::problem::Problem;
 use crate::request_id::{self, X_REQUEST_ID};
 use crate::tls::Tls;
@@ -180,9 +181,32 @@ impl Server {
                 drop(permit);
                 response
             }
-            Err(problem) => problem.into_response(),
+            Err(problem) => {
+                self.discard(request).await;
+                problem.into_response()
+            }
         };
         Ok(if is_head { without_body(response) } else { response })
+    }
+
+    /// Reads what is still to come of a refused request, if that is not much: who still sends when a connection is closed
+    /// gets a reset instead of the reason.
+    async fn discard(&self, request: Request<Incoming>) {
+        if request.headers().contains_key(header::EXPECT) {
+            return; // it waits for our word before it sends the body
+        }
+        let mut body = request.into_body();
+        let mut len = 0;
+        let reading = async {
+            while let Some(Ok(frame)) = body.frame().await {
+                len += frame.data_ref().map_or(0, Bytes::len);
+                if len > DISCARDED_LEN_MAX {
+                    break;
+                }
+            }
+        };
+        // Who is too slow misses the reason.
+        drop(tokio::time::timeout(self.door.limits.header_timeout(), reading).await);
     }
 
     /// Whether a request comes through: nothing of its body has been read, and nothing was looked up.
