@@ -336,4 +336,19 @@ mod tests {
             adjust("6ba7b811-9dad-11d1-80b4-00c04fd430c8", &headers("application/json"), br#"{"adjustBy":0}"#).is_err()
         );
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(5_000))]
+
+        #[test]
+        fn whatever_is_sent_is_a_command_or_refused(text in r#"[\[\]{}":,.0-9eE+\-u\\ a-f]{0,60}"#, bytes: Vec<u8>) {
+            let json = headers("application/json");
+            if let Ok(exact) = price(&text) {
+                proptest::prop_assert!(exact.parse::<Price>().is_ok(), "{text} is no price");
+            }
+            for body in [text.as_bytes(), &bytes, body(&text).as_bytes()] {
+                drop((add_item(&json, body), adjust(&text, &json, body), batch(&json, body), remove(&text)));
+            }
+        }
+    }
 }

@@ -292,4 +292,18 @@ mod tests {
     fn a_file_that_is_not_there_is_named() {
         assert!(matches!(CsvFile::open(Path::new("/no/such.csv")), Err(Error::Open(_))));
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn whatever_a_file_has_is_commands_or_an_error(rows in r#"([0-9TZ:.\-]{0,22},m?,(add|adjust|remove|checkout|x)?,[a-z",]{0,9}\n?){0,5}"#, bytes: Vec<u8>) {
+            // The first bad row ends the reading.
+            let read = read(&rows);
+            proptest::prop_assert!(read.iter().rev().skip(1).all(Result::is_ok));
+            if let Ok(file) = CsvFile::from_reader(std::io::Cursor::new(bytes)) {
+                drop(file.collect::<Vec<_>>());
+            }
+        }
+    }
 }

@@ -1,0 +1,102 @@
+//! Bytes from outside that are nearly a record: they are a value that can be worked with, or no value; never a panic, and
+//! never a length that makes the reader ask for all memory.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::Path;
+
+use apache_avro::Schema;
+use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::writer::datum::GenericDatumWriter;
+use cart::contract::Contract;
+use cart::{Aggregate, CartCommand, CartEvent, CartId, CartReply, Limits, LogEpoch, Position, PurchasedItem};
+use proptest::prelude::*;
+use proptest::sample::Index;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// What a topic's records may at most make a reader ask for, as in the codec.
+const ALLOCATION_MAX: usize = 8 << 20;
+
+/// The golden records of a topic.
+fn records(topic: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/1");
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let is_record = |path: &std::path::PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.starts_with(&format!("{topic}.")) && name.ends_with(".hex")
+    };
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    let bytes = |path| {
+        let text: Vec<u8> = fs::read(path).unwrap().into_iter().filter(u8::is_ascii_hexdigit).collect();
+        text.chunks(2).map(byte).collect()
+    };
+    files.filter(is_record).map(bytes).collect()
+}
+
+/// A byte is another one, comes in between, or goes; or all ends there.
+#[derive(Debug, Clone)]
+enum Damage {
+    Set(Index, u8),
+    Insert(Index, u8),
+    Remove(Index),
+    Cut(Index),
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    let (at, byte) = (any::<Index>, any::<u8>);
+    prop_oneof![
+        4 => (at(), byte()).prop_map(|(at, byte)| Damage::Set(at, byte)),
+        2 => (at(), byte()).prop_map(|(at, byte)| Damage::Insert(at, byte)),
+        2 => at().prop_map(Damage::Remove),
+        1 => at().prop_map(Damage::Cut),
+    ]
+}
+
+fn damaged(mut bytes: Vec<u8>, all: Vec<Damage>) -> Vec<u8> {
+    for damage in all {
+        if bytes.is_empty() {
+            break;
+        }
+        let len = bytes.len();
+        match damage {
+            Damage::Set(at, byte) => bytes[at.index(len)] = byte,
+            Damage::Insert(at, byte) => bytes.insert(at.index(len), byte),
+            Damage::Remove(at) => drop(bytes.remove(at.index(len))),
+            Damage::Cut(at) => bytes.truncate(at.index(len)),
+        }
+    }
+    bytes
+}
+
+/// What bytes are, if anything. A value is written and read again as the same.
+fn read<T: Contract + Serialize + DeserializeOwned + PartialEq>(mut bytes: &[u8]) -> Option<T> {
+    apache_avro::util::max_allocation_bytes(ALLOCATION_MAX);
+    let schema = Schema::parse_str(T::SCHEMA).unwrap();
+    let reader = GenericDatumReader::builder(&schema).human_readable(false).build().unwrap();
+    let value: T = reader.read_deser(&mut bytes).ok()?;
+    let writer = GenericDatumWriter::builder(&schema).human_readable(false).build().unwrap();
+    let again: T = reader.read_deser(&mut writer.write_ser_to_vec(&value).unwrap().as_slice()).unwrap();
+    assert!(again == value);
+    Some(value)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn a_damaged_record_is_a_value_or_none(record: Index, all in prop::collection::vec(damage(), 1..6)) {
+        let one = |topic| {
+            let records = records(topic);
+            damaged(records[record.index(records.len())].clone(), all.clone())
+        };
+        read::<CartEvent>(&one(CartEvent::TOPIC));
+        read::<CartReply>(&one(CartReply::TOPIC));
+        read::<PurchasedItem>(&one(PurchasedItem::TOPIC));
+        if let Some(command) = read::<CartCommand>(&one(CartCommand::TOPIC)) {
+            let cart = Aggregate::new(CartId::from(uuid::Uuid::nil()));
+            // Whatever it is, it can be decided.
+            drop(cart.decide(&command, Position::new(LogEpoch::FIRST, 1), &Limits { lines_max: 3 }));
+        }
+    }
+}
