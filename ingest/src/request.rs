@@ -66,15 +66,15 @@ pub(crate) struct AddItemBody<'a> {
     #[serde(borrow)]
     #[schemars(with = "openapi::GivenPrice")]
     price: &'a RawValue,
+    /// 1 to 1,000,000. It is a rule of carts, so a command with another is taken, and rejected.
     #[serde(deserialize_with = "whole")]
-    #[schemars(range(min = 1, max = 1_000_000))]
     quantity: i64,
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct AdjustBody {
-    /// Pieces more, or fewer.
+    /// Pieces more, or fewer. Whether the cart may have so many then is a rule of carts.
     #[serde(deserialize_with = "whole")]
     #[schemars(schema_with = "openapi::adjustment")]
     adjust_by: i64,

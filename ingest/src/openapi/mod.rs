@@ -178,7 +178,7 @@ named!(
 
 /// Pieces more, or fewer.
 pub(crate) fn adjustment(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "integer", "minimum": -1_000_000, "maximum": 1_000_000, "not": {"const": 0}})
+    json_schema!({"type": "integer", "minimum": i32::MIN, "maximum": i32::MAX, "not": {"const": 0}})
 }
 
 /// The `type` of a problem.
