@@ -24,11 +24,11 @@ struct Args {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1_440))]
     minutes: u16,
 
-    /// Only these, comma-separated: each once, or any of them for --minutes if that is given too
+    /// Only these, comma-separated: each once, unless --mix
     #[arg(long, value_delimiter = ',')]
     only: Vec<Fault>,
 
-    /// Any of --only (or of all) at random for --minutes, instead of each once
+    /// Any of --only at random for --minutes, instead of each once
     #[arg(long)]
     mix: bool,
 
