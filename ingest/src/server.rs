@@ -205,7 +205,7 @@ impl Server {
                 }
             }
         };
-        // Who is too slow misses the reason.
+        // Who is too slow for that is answered too, but may miss it.
         drop(tokio::time::timeout(self.door.limits.header_timeout(), reading).await);
     }
 

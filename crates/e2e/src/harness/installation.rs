@@ -254,11 +254,11 @@ impl Installation {
     /// # Errors
     /// When the binary is not there.
     pub fn start(&self, service: Service, instance: &str, args: &[&str]) -> anyhow::Result<Process> {
-        self.start_with(service, instance, args, None, None)
+        self.start_at(service, instance, args, None, None)
     }
 
-    /// Starts a service at an address that it had before, or that others know already. With a fail point (see
-    /// [`Installation::start_to_crash`]) it ends there.
+    /// Starts a service at an address that it had before, or that others know already, or at a free one. With a fail point
+    /// (see [`Installation::start_to_crash`]) it ends there.
     ///
     /// # Errors
     /// When the binary is not there.
@@ -271,7 +271,18 @@ impl Installation {
         fail_point: Option<&str>,
     ) -> anyhow::Result<Process> {
         let more = fail_point.map(|fail_point| ("FAILPOINTS", fail_point.to_owned()));
-        self.start_with(service, instance, args, address, more)
+        let address = address.map_or_else(free_address, Ok).context("finding a free port")?;
+        let listen = if service == Service::Ingest { "--listen" } else { "--admin-listen" };
+        let address_text = address.to_string();
+        let mut all = match service {
+            Service::Projector(subcommand) => vec![subcommand],
+            Service::Ingest | Service::CartProcessor => vec![],
+        };
+        all.extend([listen, &address_text]);
+        all.extend(args);
+        let name = format!("{}-{instance}", service.name());
+        let environment = [("INSTANCE", instance.to_owned())].into_iter().chain(more);
+        self.spawn_with(&name, service.binary(), all, environment, Some(address))
     }
 
     /// Starts a service that ends, as a kill would end it, at a fail point: `name=20*off->return` passes it 20 times first.
@@ -285,29 +296,7 @@ impl Installation {
         args: &[&str],
         fail_point: &str,
     ) -> anyhow::Result<Process> {
-        self.start_with(service, instance, args, None, Some(("FAILPOINTS", fail_point.to_owned())))
-    }
-
-    fn start_with(
-        &self,
-        service: Service,
-        instance: &str,
-        args: &[&str],
-        address: Option<SocketAddr>,
-        more: Option<(&'static str, String)>,
-    ) -> anyhow::Result<Process> {
-        let address = address.map_or_else(free_address, Ok).context("finding a free port")?;
-        let listen = if service == Service::Ingest { "--listen" } else { "--admin-listen" };
-        let address_text = address.to_string();
-        let mut all = match service {
-            Service::Projector(subcommand) => vec![subcommand],
-            Service::Ingest | Service::CartProcessor => vec![],
-        };
-        all.extend([listen, &address_text]);
-        all.extend(args);
-        let name = format!("{}-{instance}", service.name());
-        let environment = [("INSTANCE", instance.to_owned())].into_iter().chain(more);
-        self.spawn_with(&name, service.binary(), all, environment, Some(address))
+        self.start_at(service, instance, args, None, Some(fail_point))
     }
 
     /// Starts services and waits until all are ready.
