@@ -40,4 +40,6 @@ mod status;
 mod tls;
 
 pub use args::{Args, Cli};
+#[cfg(fuzzing)]
+pub use request::commands_of;
 pub use run::{main, run};

@@ -238,6 +238,15 @@ fn json<'a, T: Deserialize<'a>>(headers: &HeaderMap, body: &'a [u8]) -> Result<T
     })
 }
 
+/// Whatever a body is a command of, by any of the routes: for the fuzzer, which has nothing else of ingest.
+#[cfg(fuzzing)]
+pub fn commands_of(body: &[u8]) -> Vec<Command> {
+    let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"))]);
+    let product_id = Uuid::nil().to_string();
+    let batched = batch(&headers, body).map(|batch| batch.commands).unwrap_or_default();
+    batched.into_iter().chain(add_item(&headers, body)).chain(adjust(&product_id, &headers, body)).collect()
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {

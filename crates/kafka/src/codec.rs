@@ -109,11 +109,19 @@ impl<T: Serialize + DeserializeOwned> Codec<T> {
     /// # Errors
     /// As [`Registry::register`]; also when the schema's text is none.
     pub async fn register(registry: &Registry, topic: &str, schema: &str) -> Result<Self, Error> {
+        let id = registry.register(topic, schema).await?;
+        Self::registered(registry, topic, schema, id)
+    }
+
+    /// The same where the id that the registry has given to `schema` is known.
+    ///
+    /// # Errors
+    /// When the schema's text is none.
+    pub fn registered(registry: &Registry, topic: &str, schema: &str, id: u32) -> Result<Self, Error> {
         // A length in garbage must not make the decoder ask for half a gigabyte, its default. Set once a process.
         apache_avro::util::max_allocation_bytes(ALLOCATION_MAX);
         let failed = || format!("reading the schema of {topic}");
         let parsed = Schema::parse_str(schema).map_err(|error| Error::fatal(failed(), error))?;
-        let id = registry.register(topic, schema).await?;
         // Writers and readers borrow their schema and live as long as the process: so does the schema.
         let parsed: &'static Schema = Box::leak(Box::new(parsed));
         let writer = GenericDatumWriter::builder(parsed)
