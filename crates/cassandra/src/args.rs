@@ -1,12 +1,14 @@
 //! Where Cassandra is, and how sessions are set up.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::policies::load_balancing::DefaultPolicy;
-use scylla::statement::Consistency;
+use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
+use scylla::statement::{Consistency, Statement};
 
 use crate::Error;
 
@@ -37,7 +39,7 @@ pub struct CassandraArgs {
     #[arg(long, env, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
     pub cassandra_replication: u8,
 
-    /// How long one request may take before it is tried again
+    /// How long one request may take before it is tried again; after a quarter of it another node is asked too
     #[arg(long, env, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub cassandra_request_timeout_ms: u64,
 }
@@ -70,7 +72,9 @@ pub async fn connect(args: &CassandraArgs) -> Result<Session, Error> {
 /// # Errors
 /// Says what it did instead.
 pub async fn check(session: &Session) -> Result<(), Error> {
-    let asked = session.query_unpaged("SELECT release_version FROM system.local", ()).await;
+    let mut ask = Statement::new("SELECT release_version FROM system.local");
+    ask.set_is_idempotent(true);
+    let asked = session.query_unpaged(ask, ()).await;
     asked.map(|_| ()).map_err(|error| Error::new("asking Cassandra", error))
 }
 
@@ -91,6 +95,10 @@ pub async fn ensure_keyspace(args: &CassandraArgs) -> Result<(), Error> {
     Ok(())
 }
 
+/// A connection is asked this often whether its node is still there, and given up when no answer comes for so long: a node
+/// that stands still keeps its connections open, and would be sent its share of the requests for as long as that lasts.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(5));
+
 /// A change of the schema is agreed on by all nodes, and emptying a table ends what is under way on it: both take seconds
 /// on a busy cluster.
 const SCHEMA_TIMEOUT_MS: u64 = 60_000;
@@ -107,15 +115,21 @@ impl CassandraArgs {
 async fn open(args: &CassandraArgs) -> Result<Session, Error> {
     let balancing =
         DefaultPolicy::builder().prefer_datacenter(args.cassandra_datacenter.clone()).token_aware(true).build();
+    let timeout = Duration::from_millis(args.cassandra_request_timeout_ms);
+    // Only for idempotent statements. One node more: with two that do not answer there is no quorum.
+    let speculation = SimpleSpeculativeExecutionPolicy { max_retry_count: 1, retry_interval: timeout / 4 };
     let profile = ExecutionProfile::builder()
         // With 3 copies: survives the loss of one, and a read sees what was written. With 1 copy the same as ONE.
         .consistency(Consistency::LocalQuorum)
-        .request_timeout(Some(Duration::from_millis(args.cassandra_request_timeout_ms)))
+        .request_timeout(Some(timeout))
+        .speculative_execution_policy(Some(Arc::new(speculation)))
         .load_balancing_policy(balancing)
         .build();
     let mut builder = SessionBuilder::new()
         .known_nodes(&args.cassandra_nodes)
         .default_execution_profile_handle(profile.into_handle())
+        .keepalive_interval(KEEPALIVE.0)
+        .keepalive_timeout(KEEPALIVE.1)
         .tcp_nodelay(true);
     if let (Some(user), Some(password)) = (&args.cassandra_user, &args.cassandra_password) {
         builder = builder.user(user, password);
