@@ -6,6 +6,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::{Error, KafkaArgs, topic_id::topic_id};
@@ -15,6 +16,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whether the brokers answer is asked again and again, and while it is asked a thread waits.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// With this many copies of a partition and more, so many must have a record before it is acknowledged: the loss of one
+/// loses nothing, and with one away all goes on.
+const COPIES_IN_SYNC: (i32, &str) = (3, "2");
 
 /// How a topic is to be. An existing one is left as it is.
 #[derive(Debug, Clone)]
@@ -38,6 +43,21 @@ pub struct LogIdentity {
     pub topic_id: String,
     /// Its partitions: another number would put keys elsewhere.
     pub partitions: i32,
+}
+
+/// Where the copies of a partition are; brokers by their ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copies {
+    /// The topic's full name.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// Who leads it; nobody when negative.
+    pub leader: i32,
+    /// Who has a copy, the preferred leader first.
+    pub replicas: Vec<i32>,
+    /// Whose copies are complete.
+    pub in_sync: Vec<i32>,
 }
 
 /// A client for such requests. Its calls block for up to some seconds, except where they are `async`.
@@ -71,7 +91,10 @@ impl Admin {
         let topics: Vec<_> = specs
             .iter()
             .map(|spec| {
-                let topic = NewTopic::new(&spec.name, spec.partitions, TopicReplication::Fixed(spec.replication));
+                let mut topic = NewTopic::new(&spec.name, spec.partitions, TopicReplication::Fixed(spec.replication));
+                if spec.replication >= COPIES_IN_SYNC.0 {
+                    topic = topic.set("min.insync.replicas", COPIES_IN_SYNC.1);
+                }
                 spec.config.iter().fold(topic, |topic, (name, value)| topic.set(name, value))
             })
             .collect();
@@ -147,6 +170,27 @@ impl Admin {
             None | Some(0) => Err(Error::retry(operation(), "it does not exist; `setup` makes it")),
             Some(partitions) => Ok(i32::try_from(partitions).unwrap_or(i32::MAX)),
         }
+    }
+
+    /// Where the copies of all partitions are, those of Kafka's own topics too.
+    ///
+    /// # Errors
+    /// When the brokers are away.
+    pub fn copies(&self) -> Result<Vec<Copies>, Error> {
+        let operation = || format!("asking for all partitions at {}", self.args.kafka_bootstrap_servers);
+        let metadata = self.client.inner().fetch_metadata(None, REQUEST_TIMEOUT);
+        let metadata = metadata.map_err(|error| Error::kafka(operation(), error))?;
+        let partitions = |topic: &MetadataTopic| {
+            let copies = |partition: &MetadataPartition| Copies {
+                topic: topic.name().to_owned(),
+                partition: partition.id(),
+                leader: partition.leader(),
+                replicas: partition.replicas().to_vec(),
+                in_sync: partition.isr().to_vec(),
+            };
+            topic.partitions().iter().map(copies).collect::<Vec<_>>()
+        };
+        Ok(metadata.topics().iter().flat_map(partitions).collect())
     }
 
     /// What tells this life of a topic from another.

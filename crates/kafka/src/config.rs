@@ -33,7 +33,7 @@ pub struct TopicArgs {
     #[arg(long, env, default_value_t = 12, value_parser = clap::value_parser!(i32).range(1..=10_000))]
     pub topic_partitions: i32,
 
-    /// Copies of each partition; production wants 3, with min.insync.replicas=2
+    /// Copies of each partition; production wants 3: then two must have a record before it counts, and any one may be away
     #[arg(long, env, default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=9))]
     pub topic_replication: i32,
 }

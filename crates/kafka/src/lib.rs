@@ -16,7 +16,7 @@ mod registry;
 mod topic_id;
 mod transaction;
 
-pub use admin::{Admin, LogIdentity, TopicSpec};
+pub use admin::{Admin, Copies, LogIdentity, TopicSpec};
 pub use codec::{Codec, DecodeError};
 pub use config::{KafkaArgs, MemberArgs, TopicArgs};
 pub use consumer::{AssignmentEvent, GroupConsumer, StartAt, age_of};

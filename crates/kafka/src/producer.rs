@@ -34,8 +34,9 @@ impl std::fmt::Debug for Producer {
 }
 
 impl Producer {
-    /// How long librdkafka tries to deliver a record before it says so.
-    pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
+    /// How long librdkafka tries to deliver a record before it says so: as long as a client may wait for what comes of it.
+    /// A cluster that lost a broker misses it after its session (9 s by default), and needs some seconds more to go on.
+    pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
 
     /// For records that must not get lost, doubled or reordered: idempotent, on all in-sync replicas.
     ///
@@ -49,13 +50,15 @@ impl Producer {
         )
     }
 
-    /// For records that somebody waits for now and nobody misses later: at once, acknowledged by the leader only.
+    /// For records that somebody waits for now and nobody misses later. Not idempotent: one that comes twice does no harm.
     ///
     /// # Errors
     /// When a setting is none.
     pub fn transient(args: &KafkaArgs, topic: &str) -> Result<Self, Error> {
         let settings = [
-            ("acks", "1"),
+            // Readers get a record when all in-sync replicas have it, so waiting for them costs a reader nothing, and what the
+            // leader alone had when its broker died is sent again.
+            ("acks", "all"),
             ("message.max.bytes", "8388608"),
             // While one request is under way the next batch collects, so that load makes batches, not requests.
             ("max.in.flight.requests.per.connection", "1"),
