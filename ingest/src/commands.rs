@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use cart::{CartCommand, CartId, CartReply, CommandId};
 use kafka::{Codec, Header, OwnedHeaders, Producer, Record};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::headers::Preference;
 use crate::problem::Problem;
@@ -53,7 +53,7 @@ pub(crate) struct Submitted {
     link: CommandLink,
     delivery: Pin<Box<dyn Future<Output = Result<i64, kafka::Error>> + Send>>,
     waiter: Option<Waiter>,
-    patience: Duration,
+    deadline: Instant,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -65,7 +65,23 @@ impl Commands {
         trace_parent: Option<&str>,
         preference: Preference,
     ) -> Result<Answer, Problem> {
-        self.submit(command, trace_parent, preference)?.outcome().await
+        let deadline = self.answerable(preference).await;
+        self.submit(command, trace_parent, preference, deadline)?.outcome().await
+    }
+
+    /// Waits until replies can come to us: when the broker that coordinates our group dies, no partition may be ours for some
+    /// seconds. Who comes then is answered later, not refused. Returns until when an outcome is to be waited for.
+    pub(crate) async fn answerable(&self, preference: Preference) -> Instant {
+        let patience = match preference {
+            Preference::Wait(wait) => wait.min(self.reply_timeout),
+            Preference::Default | Preference::RespondAsync => self.reply_timeout,
+        };
+        let deadline = Instant::now() + patience;
+        if preference != Preference::RespondAsync {
+            // Without one in time the command is refused when it is submitted.
+            drop(timeout_at(deadline, self.waiters.reachable()).await);
+        }
+        deadline
     }
 
     /// Hands a command to the producer. An error means that it was not taken and will not be carried out.
@@ -74,6 +90,7 @@ impl Commands {
         command: &CartCommand,
         trace_parent: Option<&str>,
         preference: Preference,
+        deadline: Instant,
     ) -> Result<Submitted, Problem> {
         let Ok(permit) = self.in_flight.clone().try_acquire_owned() else {
             return Err(Problem::unavailable("too many commands are under way; the command was not taken"));
@@ -85,10 +102,6 @@ impl Commands {
                 Problem::unavailable("this instance can't receive replies yet; the command was not taken")
             })?),
         };
-        let patience = match preference {
-            Preference::Wait(wait) => wait.min(self.reply_timeout),
-            Preference::Default | Preference::RespondAsync => self.reply_timeout,
-        };
         let record = self.record(command, waiter.as_ref().map(|waiter| waiter.partition), trace_parent)?;
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let link = CommandLink { cart_id, command_id, since: u64::try_from(since).unwrap_or(u64::MAX) };
@@ -99,7 +112,7 @@ impl Commands {
             tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "a command was not taken");
             Problem::unavailable("the log does not take commands at the moment; the command was not taken")
         })?;
-        Ok(Submitted { link, delivery: Box::pin(delivery), waiter, patience, _permit: permit })
+        Ok(Submitted { link, delivery: Box::pin(delivery), waiter, deadline, _permit: permit })
     }
 
     fn record(
@@ -129,8 +142,7 @@ impl Submitted {
     /// Waits for the reply; without one in time, for the log to have the command.
     pub(crate) async fn outcome(mut self) -> Result<Answer, Problem> {
         let unknown = |link: CommandLink| Problem::outcome_unknown(&link);
-        let deadline = Instant::now() + self.patience;
-        let link = self.link;
+        let (link, deadline) = (self.link, self.deadline);
         let mut is_delivered = false;
         loop {
             tokio::select! {

@@ -9,7 +9,7 @@ use cart::{CartReply, CommandId};
 use kafka::{AssignmentEvent, Codec, DecodeError, GroupConsumer, Message as _};
 use service::{Readiness, Shutdown};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// The consumer group of the ingest instances, without the installation's prefix.
 pub(crate) const GROUP: &str = "ingest-replies";
@@ -29,7 +29,7 @@ struct Inner {
     waiting: Mutex<HashMap<CommandId, Vec<Waiting>>>,
     /// The partitions of `cart-replies` that are ours, where replies can be sent to us. One is used: librdkafka sends a
     /// request per partition, so replies that are spread over many come in as many requests.
-    partitions: Mutex<Vec<i32>>,
+    partitions: watch::Sender<Vec<i32>>,
     next: AtomicUsize,
 }
 
@@ -76,15 +76,19 @@ impl Waiters {
     /// Starts to wait. `None` while no partition is ours.
     pub(crate) fn register(&self, command_id: CommandId) -> Option<Waiter> {
         let ticket = self.inner.next.fetch_add(1, Ordering::Relaxed);
-        let partition = {
-            let partitions = self.inner.partitions.lock().unwrap_or_else(PoisonError::into_inner);
-            *partitions.first()?
-        };
+        let partition = *self.inner.partitions.borrow().first()?;
         let (sender, reply) = oneshot::channel();
         let mut waiting = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let one = Waiting { ticket, offset: None, early: Vec::new(), sender };
         waiting.entry(command_id).or_default().push(one);
         Some(Waiter { command_id, ticket, waiters: self.clone(), reply, partition })
+    }
+
+    /// Returns when a partition is ours.
+    pub(crate) async fn reachable(&self) {
+        let mut partitions = self.inner.partitions.subscribe();
+        // It fails when the sender is gone, and that is ours.
+        drop(partitions.wait_for(|partitions| !partitions.is_empty()).await);
     }
 
     /// Answers all who wait for this. A reply that nobody waits for is a duplicate, or late.
@@ -100,9 +104,8 @@ impl Waiters {
     }
 
     fn own(&self, change: impl FnOnce(&mut Vec<i32>)) -> bool {
-        let mut partitions = self.inner.partitions.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut partitions);
-        !partitions.is_empty()
+        self.inner.partitions.send_modify(change);
+        !self.inner.partitions.borrow().is_empty()
     }
 }
 
@@ -217,6 +220,18 @@ mod tests {
         assert_eq!(second.reply.try_recv().unwrap(), reply(command_id, 11));
         drop((first, second));
         assert!(waiters.inner.waiting.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_comes_while_no_partition_is_ours_can_wait_for_one() {
+        let waiters = Waiters::default();
+        let mut reachable = std::pin::pin!(waiters.reachable());
+        assert!(futures::poll!(&mut reachable).is_pending());
+        waiters.own(|owned| owned.push(7));
+        reachable.await;
+        assert!(waiters.register(CommandId::from(uuid::Uuid::from_u128(1))).is_some());
+        waiters.own(Vec::clear);
+        assert!(futures::poll!(std::pin::pin!(waiters.reachable())).is_pending());
     }
 
     #[test]

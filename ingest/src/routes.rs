@@ -171,11 +171,12 @@ impl Api {
             let detail = "If-Match goes with one command, or with a batch that is atomic";
             return Err(Problem::invalid_header(detail));
         }
+        let deadline = self.commands.answerable(preference).await;
         let mut submitted = Vec::with_capacity(commands.len());
         for (index, command) in commands.into_iter().enumerate() {
             let command =
                 CartCommand { command_id: headers.command_id.in_batch(index), ..headers.command(cart_id, command) };
-            let result = self.commands.submit(&command, trace_parent, preference);
+            let result = self.commands.submit(&command, trace_parent, preference, deadline);
             let taken = result.is_ok();
             submitted.push(result);
             // What comes behind one that was not taken would be carried out without it.
