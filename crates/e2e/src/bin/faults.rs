@@ -24,6 +24,10 @@ struct Args {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1_440))]
     minutes: u16,
 
+    /// The faults of three brokers and three Cassandra nodes, of which any one may be away: no client may meet an error
+    #[arg(long)]
+    cluster: bool,
+
     /// Only these, comma-separated: each once, unless --mix
     #[arg(long, value_delimiter = ',')]
     only: Vec<Fault>,
@@ -50,7 +54,11 @@ struct Args {
 
 async fn faults(args: Args) -> anyhow::Result<bool> {
     let seed = args.seed.unwrap_or_else(|| u64::from(uuid::Uuid::new_v4().as_fields().0));
-    let all: Vec<Fault> = Fault::value_variants().iter().copied().filter(|fault| *fault != Fault::Quiet).collect();
+    let is_wanted = |fault: &Fault| *fault != Fault::Quiet && fault.is_for_cluster() == args.cluster;
+    let all: Vec<Fault> = Fault::value_variants().iter().copied().filter(is_wanted).collect();
+    for fault in args.only.iter().filter(|fault| !is_wanted(fault)) {
+        anyhow::bail!("{fault} is a fault of other servers: --cluster has those of a cluster, without are the others");
+    }
     let mut plan = match (args.only.is_empty(), args.mix) {
         (false, false) => Plan::of(args.only, seed),
         (false, true) => Plan::mix(args.only, seed, Duration::from_secs(60 * u64::from(args.minutes))),

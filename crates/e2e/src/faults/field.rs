@@ -9,6 +9,8 @@ use anyhow::{Context as _, ensure};
 
 use super::Load;
 use super::proxy::{Protocol, Proxy};
+use super::told::Told;
+use super::visitors::Visitors;
 use crate::audit::{Vital, Vitals};
 use crate::harness::{Installation, OwnServers, Process, Server, Service, wait_until};
 
@@ -18,11 +20,18 @@ pub(super) const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
 /// The services' argument for that.
 const SESSION: [&str; 2] = ["--session-timeout-ms", "3000"];
 
+/// Six servers on one machine are slower than the usual limit on a busy one.
+const PATIENCE: &str = "--cassandra-request-timeout-ms=8000";
+
 /// After a fault all must be ready again: transaction timeout (15 s), session timeout, and 30 s.
 const READY_DEADLINE: Duration = Duration::from_secs(48);
 
 /// A service that needs a server must say that it is away within this time.
 const UNREADY_DEADLINE: Duration = Duration::from_secs(45);
+
+/// How long a client waits for one answer: in a cluster longer than ingest does.
+const ANSWER_TIMEOUT: &str = "10s";
+const CLUSTER_ANSWER_TIMEOUT: &str = "75s";
 
 /// How long a client tries a command again. Longer than any fault, so that in the end each has its answer.
 const RETRY_FOR: &str = "180s";
@@ -94,17 +103,36 @@ async fn proxies() -> anyhow::Result<Vec<(Server, Proxy)>> {
     Ok(proxies)
 }
 
-fn args(service: Service) -> &'static [&'static str] {
-    match service {
-        Service::Ingest => &["--allow-client-time"],
-        Service::CartProcessor | Service::Projector(_) => &SESSION,
+fn args(service: Service, is_cluster: bool) -> &'static [&'static str] {
+    match (service, is_cluster) {
+        (Service::Ingest, false) => &["--allow-client-time"],
+        // Much longer than a cluster takes to go on without one of its brokers, also on a busy machine: how long clients
+        // have waited is told.
+        (Service::Ingest, true) => &["--allow-client-time", "--reply-timeout-ms=60000", PATIENCE],
+        (Service::CartProcessor | Service::Projector(_), false) => &SESSION,
+        // Nobody dies but servers: the usual session outlives the change of a group's coordinator.
+        (Service::CartProcessor | Service::Projector(_), true) => &[PATIENCE],
     }
+}
+
+/// Somebody who sends commands, and what is written down of it.
+#[derive(Debug)]
+pub(super) struct Replay {
+    process: Process,
+    pub(super) record: PathBuf,
+    result: PathBuf,
+    /// Where all are to be answered.
+    visitors: Option<Visitors>,
 }
 
 impl Field {
     pub(super) async fn open(name: &str, servers: OwnServers) -> anyhow::Result<Self> {
-        let proxies = proxies().await?;
-        let installation = Installation::on(name, &servers)?.through(OwnServers::proxied_addresses())?;
+        let mut installation = Installation::on(name, &servers)?;
+        let mut proxies = Vec::new();
+        if !servers.is_cluster() {
+            proxies = self::proxies().await?;
+            installation = installation.through(OwnServers::proxied_addresses())?;
+        }
         installation.setup().await?;
         let vitals = Vitals::start(LOOK_INTERVAL);
         let mut field = Self { installation, processes: BTreeMap::new(), vitals, proxies, servers };
@@ -122,21 +150,26 @@ impl Field {
     }
 
     pub(super) fn start(&mut self, place: Place) -> anyhow::Result<()> {
-        let process = self.installation.start_at(place.0, place.1, args(place.0), address(place), None)?;
+        let process = self.installation.start_at(place.0, place.1, self.args(place), address(place), None)?;
         self.keep(place, process);
         Ok(())
     }
 
     /// Starts one that is to end at a fail point.
     pub(super) fn start_to_crash(&mut self, place: Place, fail_point: &str) -> anyhow::Result<()> {
-        let process = self.installation.start_at(place.0, place.1, args(place.0), address(place), Some(fail_point))?;
+        let args = self.args(place);
+        let process = self.installation.start_at(place.0, place.1, args, address(place), Some(fail_point))?;
         self.keep(place, process);
         Ok(())
     }
 
     /// Starts a second process that takes itself for the same one. It is the caller's.
     pub(super) fn start_twin(&self, place: Place) -> anyhow::Result<Process> {
-        self.installation.start_at(place.0, place.1, args(place.0), None, None)
+        self.installation.start_at(place.0, place.1, self.args(place), None, None)
+    }
+
+    fn args(&self, place: Place) -> &'static [&'static str] {
+        args(place.0, self.servers.is_cluster())
     }
 
     /// Ends one well that is not to be started again.
@@ -192,12 +225,16 @@ impl Field {
     }
 
     /// Starts to send commands, until [`Field::end_replay`]: a shop of its own for each round, on the same carts.
-    pub(super) fn replay(&self, round: usize, load: &Load) -> anyhow::Result<(Process, PathBuf)> {
-        let urls: Vec<_> = INSTANCES.iter().filter_map(|instance| address((Service::Ingest, *instance))).collect();
-        let urls: Vec<_> = urls.into_iter().map(|at| format!("http://{at}")).collect();
+    pub(super) fn replay(&self, round: usize, load: &Load) -> anyhow::Result<Replay> {
+        let urls = INSTANCES.iter().filter_map(|instance| address((Service::Ingest, *instance)));
+        let urls: Vec<_> = urls.map(|at| format!("http://{at}")).collect();
         let record = self.installation.folder().join(format!("record-{round}.jsonl.gz"));
+        let result = self.installation.folder().join(format!("result-{round}.json"));
+        let answer_timeout = if self.servers.is_cluster() { CLUSTER_ANSWER_TIMEOUT } else { ANSWER_TIMEOUT };
         let (rate, seed) = (load.rate.to_string(), (round + 1).to_string());
-        let (urls, record_text, run) = (urls.join(","), record.display().to_string(), format!("round-{round}"));
+        let (all, urls) = (urls.clone(), urls.join(","));
+        let (record_text, run) = (record.display().to_string(), format!("round-{round}"));
+        let result_text = result.display().to_string();
         let args = [
             ("--url", urls.as_str()),
             ("--commands", COMMANDS_MAX),
@@ -205,26 +242,32 @@ impl Field {
             ("--seed", &seed),
             ("--run-id", &run),
             ("--record", &record_text),
+            ("--json", &result_text),
             ("--members", "200"),
             ("--hot-carts", "3"),
             ("--hot-share", "0.2"),
             ("--retry-for", RETRY_FOR),
             ("--drain-for", RETRY_FOR),
-            ("--answer-timeout", "10s"),
+            ("--answer-timeout", answer_timeout),
         ];
         let args = args.into_iter().flat_map(|(name, value)| [name, value]);
-        Ok((self.installation.spawn(&format!("replay-{round}"), "replay", args)?, record))
+        let process = self.installation.spawn(&format!("replay-{round}"), "replay", args)?;
+        let visitors = self.servers.is_cluster().then(|| Visitors::start(all)).transpose()?;
+        Ok(Replay { process, record, result, visitors })
     }
 
-    /// Ends the sending when everything that was sent has its answer.
+    /// Ends the sending when everything that was sent has its answer; what was met before.
     ///
     /// # Errors
     /// When something has none, or the sending had ended before: then a fault met no load.
-    pub(super) async fn end_replay(&self, mut replay: Process) -> anyhow::Result<()> {
-        replay.interrupt().context("the replay has ended too early")?;
-        let status = replay.ended(REPLAY_END_DEADLINE).await?;
-        ensure!(status.code() == Some(INTERRUPTED), "the replay ended with {status}: {}", replay.log());
-        Ok(())
+    pub(super) async fn end_replay(&self, replay: Replay) -> anyhow::Result<Told> {
+        let Replay { mut process, record, result, visitors } = replay;
+        process.interrupt().context("the replay has ended too early")?;
+        let status = process.ended(REPLAY_END_DEADLINE).await?;
+        ensure!(status.code() == Some(INTERRUPTED), "the replay ended with {status}: {}", process.log());
+        let mut told = Told::read(&record, &result)?;
+        told.add(visitors.map(Visitors::stop).unwrap_or_default());
+        Ok(told)
     }
 
     pub(super) fn vitals(&self) -> BTreeMap<String, Vital> {

@@ -9,6 +9,7 @@ use cart::{CartCommand, CartEvent, PurchasedItem};
 use kafka::{Producer, Record, TransactionalProducer};
 use tokio::net::TcpStream;
 
+use super::cluster;
 use super::field::{Field, Place, SESSION_TIMEOUT, places};
 use super::network::{self, FEW_BYTES, LATE};
 use super::plan::{Fault, Plan};
@@ -48,7 +49,7 @@ const SIGABRT: i32 = 6;
 const AWAY: Duration = Duration::from_secs(5);
 
 /// How long a store stands still.
-const LONG_PAUSE: Duration = Duration::from_secs(60);
+pub(super) const LONG_PAUSE: Duration = Duration::from_secs(60);
 
 /// How many processors come and go in a storm, one a second.
 const STORM_LEN: usize = 60;
@@ -122,6 +123,12 @@ pub(super) async fn inject(field: &mut Field, fault: Fault, plan: &mut Plan) -> 
         Fault::LinkFlaps => return network::flaps(field, fault, plan).await,
         Fault::NoCommitAnswers => return network::no_commit_answers(field, fault, plan).await,
         Fault::LateCommitAnswers => return network::late_commit_answers(field, fault, plan).await,
+        Fault::KillBroker => return cluster::kill_any_broker(field, fault, plan).await,
+        Fault::KillGroupCoordinator => return cluster::kill_group_coordinator(field, fault).await,
+        Fault::KillTransactionCoordinator => return cluster::kill_transaction_coordinator(field, fault, plan).await,
+        Fault::MoveLeaders => cluster::move_leaders(field).await?,
+        Fault::KillNode => return cluster::kill_node(field, fault, plan).await,
+        Fault::PauseNode => return cluster::pause_node(field, fault, plan).await,
     }
     Ok(fault.to_string())
 }

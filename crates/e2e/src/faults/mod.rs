@@ -7,8 +7,11 @@
 //! ```
 //!
 //! It has servers of its own ([`crate::harness::OwnServers`]), each behind a [`Proxy`], two of each of our services, and a plan that
-//! follows from a seed. A fault that met no load, or did not happen as planned, is a failure.
+//! follows from a seed. A fault that met no load, or did not happen as planned, is a failure. The faults of a cluster
+//! ([`Fault::is_for_cluster`]) come to three brokers and three Cassandra nodes, without proxies; then an error that a
+//! client meets is a failure too, although the replay would send its command again.
 
+mod cluster;
 mod field;
 mod frames;
 mod inject;
@@ -16,11 +19,13 @@ mod network;
 mod plan;
 mod proxy;
 mod summary;
+mod told;
+mod visitors;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use crate::audit::{Target, Watcher, audit_with};
 use crate::harness::OwnServers;
@@ -28,7 +33,8 @@ use crate::harness::OwnServers;
 pub use field::Field;
 pub use plan::{Fault, Plan};
 pub use proxy::{Link, Protocol, Proxy};
-pub use summary::Summary;
+pub use summary::{Injected, Summary};
+pub use told::Told;
 
 /// After the last fault everything must have come to its end within this time: transaction timeout (15 s), session timeout
 /// (3 s), and 30 s.
@@ -48,7 +54,10 @@ pub struct Load {
 /// # Errors
 /// When something could not be started, or did not come back: that is a failure too. Findings are in the summary.
 pub async fn run(name: &str, plan: &mut Plan, load: &Load) -> anyhow::Result<Summary> {
-    let servers = OwnServers::start(&format!("{name}-servers")).context("starting the servers")?;
+    let is_cluster = plan.is_for_cluster();
+    let folder = format!("{name}-servers");
+    let servers = if is_cluster { OwnServers::start_cluster(&folder) } else { OwnServers::start(&folder) };
+    let servers = servers.context("starting the servers")?;
     let mut field = Field::open(name, servers).await?;
     let installation = field.installation();
     let target = Target::new(
@@ -57,21 +66,24 @@ pub async fn run(name: &str, plan: &mut Plan, load: &Load) -> anyhow::Result<Sum
         installation.database_url().to_owned(),
     );
     let watcher = Watcher::start(&target);
-    let mut summary = Summary::new(plan.seed());
+    let mut summary = Summary::new(plan.seed(), is_cluster);
     let mut records: Vec<PathBuf> = Vec::new();
     while let Some(fault) = plan.next_fault() {
         let round = records.len();
         tracing::info!(round, %fault, "a round begins");
-        let (replay, record) = field.replay(round, load)?;
-        records.push(record);
+        ensure!(fault == Fault::Quiet || fault.is_for_cluster() == is_cluster, "{fault} needs other servers");
+        let replay = field.replay(round, load)?;
+        records.push(replay.record.clone());
         tokio::time::sleep(plan.pause()).await;
         let done =
             inject::inject(&mut field, fault, plan).await.with_context(|| format!("{fault} in round {round}"))?;
         let healed_at = Instant::now();
         field.all_ready().await.with_context(|| format!("after {done} in round {round}"))?;
-        summary.injected(&done, healed_at.elapsed());
+        let recovery = healed_at.elapsed();
         tokio::time::sleep(load.rest).await;
-        field.end_replay(replay).await.with_context(|| format!("after {done} in round {round}"))?;
+        let told = field.end_replay(replay).await.with_context(|| format!("after {done} in round {round}"))?;
+        tracing::info!(round, done, ?recovery, ?told, "a round ends");
+        summary.injected(&done, recovery, told);
     }
     let ended_at = Instant::now();
     let sightings = watcher.stop().await?;

@@ -73,6 +73,34 @@ pub enum Fault {
     NoCommitAnswers,
     /// The answer to a commit comes when nobody waits any more (Kafka, PostgreSQL)
     LateCommitAnswers,
+    /// --cluster: kill -9 and restart of one of three brokers, any
+    KillBroker,
+    /// --cluster: kill -9 and restart of the broker that coordinates the cart-processors' group
+    KillGroupCoordinator,
+    /// --cluster: kill -9 and restart of the broker that coordinates a cart-processor's transactions
+    KillTransactionCoordinator,
+    /// --cluster: every partition gets another leader, so every group and transaction another coordinator
+    MoveLeaders,
+    /// --cluster: kill -9 and restart of one of three Cassandra nodes
+    KillNode,
+    /// --cluster: one of three Cassandra nodes stands still, for a minute
+    PauseNode,
+}
+
+impl Fault {
+    /// Whether it needs a cluster, in which no client may meet an error then. The others need a single one of each server.
+    #[must_use]
+    pub fn is_for_cluster(self) -> bool {
+        matches!(
+            self,
+            Self::KillBroker
+                | Self::KillGroupCoordinator
+                | Self::KillTransactionCoordinator
+                | Self::MoveLeaders
+                | Self::KillNode
+                | Self::PauseNode
+        )
+    }
 }
 
 impl std::fmt::Display for Fault {
@@ -116,6 +144,16 @@ impl Plan {
     #[must_use]
     pub fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// Whether these are the faults of a cluster.
+    #[must_use]
+    pub fn is_for_cluster(&self) -> bool {
+        let faults = match &self.left {
+            Left::List(faults) => faults.as_slice(),
+            Left::Until(faults, _) => faults,
+        };
+        faults.iter().any(|fault| fault.is_for_cluster())
     }
 
     /// The next fault; `None` at the end.

@@ -7,6 +7,7 @@ use comfy_table::Table;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use serde::Serialize;
 
+use super::told::Told;
 use crate::audit::{Report, Vital};
 
 /// A fault, as often as it came.
@@ -17,6 +18,8 @@ pub struct Injected {
     pub times: u64,
     /// The longest time from its end until every service said that it is ready.
     pub recovery_max_ms: u64,
+    /// What those who sent commands met meanwhile.
+    pub told: Told,
 }
 
 /// The result of a run; its fields are those of `--json`.
@@ -25,6 +28,8 @@ pub struct Injected {
 pub struct Summary {
     /// Gives the same faults again.
     pub seed: u64,
+    /// Whether any one broker and node may be away: then no client may meet an error.
+    pub is_cluster: bool,
     /// What was done, and where, as far as that was drawn.
     pub faults: BTreeMap<String, Injected>,
     /// From the last command's answer until everything was at its end and checked.
@@ -40,14 +45,25 @@ fn millis(time: Duration) -> u64 {
 }
 
 impl Summary {
-    pub(super) fn new(seed: u64) -> Self {
-        Self { seed, faults: BTreeMap::new(), settled_ms: 0, report: None, rss_max_kib: BTreeMap::new() }
+    pub(super) fn new(seed: u64, is_cluster: bool) -> Self {
+        Self { seed, is_cluster, faults: BTreeMap::new(), settled_ms: 0, report: None, rss_max_kib: BTreeMap::new() }
     }
 
-    pub(super) fn injected(&mut self, done: &str, recovery: Duration) {
+    pub(super) fn injected(&mut self, done: &str, recovery: Duration, told: Told) {
         let injected = self.faults.entry(done.to_owned()).or_default();
         injected.times += 1;
         injected.recovery_max_ms = injected.recovery_max_ms.max(millis(recovery));
+        injected.told.add(told);
+    }
+
+    /// What all who sent commands met, retries and all.
+    #[must_use]
+    pub fn told(&self) -> Told {
+        let mut all = Told::default();
+        for injected in self.faults.values() {
+            all.add(injected.told.clone());
+        }
+        all
     }
 
     pub(super) fn checked(&mut self, report: Report, settled: Duration, vitals: BTreeMap<String, Vital>) {
@@ -59,7 +75,9 @@ impl Summary {
     /// Whether everything was checked and nothing is wrong. Without a command there was nothing to check.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.report.as_ref().is_some_and(|report| report.is_clean() && report.client.acknowledged > 0)
+        let is_free_of_errors = !self.is_cluster || self.told().errors == 0;
+        is_free_of_errors
+            && self.report.as_ref().is_some_and(|report| report.is_clean() && report.client.acknowledged > 0)
     }
 }
 
@@ -67,11 +85,27 @@ impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut faults = Table::new();
         faults.load_style(UTF8_BORDERS_ONLY);
-        faults.set_header(["fault", "times", "ready again after (ms, at most)"]);
+        faults.set_header([
+            "fault",
+            "times",
+            "ready again after (ms, at most)",
+            "slowest outcome (ms)",
+            "202",
+            "errors",
+        ]);
         for (fault, injected) in &self.faults {
-            faults.add_row([fault.clone(), injected.times.to_string(), injected.recovery_max_ms.to_string()]);
+            let Told { pending, errors, slowest_ms, .. } = injected.told;
+            let numbers = [injected.times, injected.recovery_max_ms, slowest_ms, pending, errors];
+            faults.add_row(std::iter::once(fault.clone()).chain(numbers.map(|number| number.to_string())));
         }
         writeln!(f, "{faults}")?;
+        let told = self.told();
+        if self.is_cluster {
+            writeln!(f, "clients met {} errors and {} answers 202; {} reads", told.errors, told.pending, told.reads)?;
+        }
+        if let (true, Some(error)) = (self.is_cluster, told.first_error) {
+            writeln!(f, "FINDING a client met an error: {error}")?;
+        }
         let memory = self.rss_max_kib.iter().max_by_key(|(_, kib)| **kib);
         if let Some((name, kib)) = memory {
             writeln!(f, "most memory: {name}, {} MiB", kib / 1_024)?;

@@ -90,6 +90,8 @@ pub struct Installation {
     server_database_url: String,
     log_folder: PathBuf,
     partitions: u16,
+    /// Copies of everything.
+    replication: u8,
     /// What its processes are told instead of where the servers are.
     links: Vec<(&'static str, String)>,
 }
@@ -102,7 +104,7 @@ impl Installation {
     pub fn new(name: &str) -> anyhow::Result<Self> {
         // From the environment alone: this is no program with arguments.
         let servers = Servers::try_parse_from(["e2e"]).context("reading the servers' addresses")?;
-        Self::with(name, servers)
+        Self::with(name, servers, 1)
     }
 
     /// The same on servers of its own, which it may harm.
@@ -111,10 +113,11 @@ impl Installation {
     /// As [`Installation::new`].
     pub fn on(name: &str, servers: &OwnServers) -> anyhow::Result<Self> {
         let args = ["e2e".to_owned()].into_iter().chain(servers.addresses());
-        Self::with(name, Servers::try_parse_from(args).context("reading the servers' addresses")?)
+        let args = Servers::try_parse_from(args).context("reading the servers' addresses")?;
+        Self::with(name, args, servers.replication())
     }
 
-    fn with(name: &str, mut servers: Servers) -> anyhow::Result<Self> {
+    fn with(name: &str, mut servers: Servers, replication: u8) -> anyhow::Result<Self> {
         let random = Uuid::new_v4().simple().to_string();
         let name = format!("e2e_{name}_{}", &random[..8]);
         let server_database_url = servers.database_url.clone();
@@ -123,7 +126,8 @@ impl Installation {
         let database: PgConnectOptions = servers.database_url.parse().context("reading DATABASE_URL")?;
         servers.database_url = database.database(&name).to_url_lossy().to_string();
         let log_folder = log_folder(&name)?;
-        Ok(Self { name, servers, server_database_url, log_folder, partitions: PARTITIONS, links: Vec::new() })
+        let (partitions, links) = (PARTITIONS, Vec::new());
+        Ok(Self { name, servers, server_database_url, log_folder, partitions, replication, links })
     }
 
     /// The same with another number of partitions of each topic. To be said before [`Installation::setup`].
@@ -193,6 +197,8 @@ impl Installation {
             ("CASSANDRA_NODES", self.servers.cassandra.cassandra_nodes.join(",")),
             ("TOPIC_PREFIX", self.servers.kafka.topic_prefix.clone()),
             ("TOPIC_PARTITIONS", self.partitions.to_string()),
+            ("TOPIC_REPLICATION", self.replication.to_string()),
+            ("CASSANDRA_REPLICATION", self.replication.to_string()),
             ("CASSANDRA_KEYSPACE", self.servers.cassandra.cassandra_keyspace.clone()),
             ("DATABASE_URL", self.servers.database_url.clone()),
             // An error is told in words; collecting its backtrace costs more than the work that failed.

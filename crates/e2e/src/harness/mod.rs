@@ -10,5 +10,5 @@ mod wait;
 
 pub use installation::{Installation, Service};
 pub use process::{Process, binary, free_address};
-pub use servers::{OwnServers, Server};
+pub use servers::{CLUSTER_NODES, Node, OwnServers, Server};
 pub use wait::wait_until;

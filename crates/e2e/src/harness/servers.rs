@@ -1,7 +1,7 @@
-//! A second set of the servers, which a test may kill and stop without harm to others.
+//! A second set of the servers, which a test may kill and stop without harm to others: one of each, or a cluster.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{fs, os::unix};
@@ -31,6 +31,13 @@ const KAFKA_PROXIED_PORT: u16 = 9094;
 
 /// How far a server's proxy is from its port.
 const PROXY_OFFSET: u16 = 100;
+
+/// Brokers, and Cassandra nodes, of a cluster; so many copies of everything. Any one may be away.
+pub const CLUSTER_NODES: u8 = 3;
+
+/// A cluster's six nodes are on one machine: small heaps, and time to start one after the other.
+const CLUSTER_SETTINGS: [(&str, &str); 3] =
+    [("KAFKA_HEAP", "384m"), ("CASSANDRA_HEAP", "512m"), ("CART_SERVICES_TIMEOUT_S", "300")];
 
 /// One of the servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,15 +89,52 @@ impl std::fmt::Display for Server {
     }
 }
 
+/// One of the servers that are several of their kind; numbers start from 1, as Kafka's do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Node {
+    /// Its kind.
+    pub server: Server,
+    /// Which.
+    pub number: u8,
+}
+
+impl Node {
+    /// All brokers, or nodes, of a cluster.
+    #[must_use]
+    pub fn all(server: Server) -> Vec<Self> {
+        (1..=CLUSTER_NODES).map(|number| Self { server, number }).collect()
+    }
+}
+
+impl From<Server> for Node {
+    fn from(server: Server) -> Self {
+        Self { server, number: 1 }
+    }
+}
+
+impl std::fmt::Display for Node {
+    /// As scripts/services calls it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.number {
+            1 => write!(f, "{}", self.server),
+            number => write!(f, "{}-{number}", self.server),
+        }
+    }
+}
+
 fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 /// The servers at these ports, as the services' settings name them.
-fn addresses(port: impl Fn(Server) -> u16) -> [(&'static str, String); 4] {
+fn addresses(nodes: u8, port: impl Fn(Server) -> u16) -> [(&'static str, String); 4] {
+    let all = |server| {
+        let at = |number| SocketAddr::from((Ipv4Addr::new(127, 0, 0, number), port(server))).to_string();
+        (1..=nodes).map(at).collect::<Vec<_>>().join(",")
+    };
     [
-        ("KAFKA_BOOTSTRAP_SERVERS", local(port(Server::Kafka)).to_string()),
-        ("CASSANDRA_NODES", local(port(Server::Cassandra)).to_string()),
+        ("KAFKA_BOOTSTRAP_SERVERS", all(Server::Kafka)),
+        ("CASSANDRA_NODES", all(Server::Cassandra)),
         ("SCHEMA_REGISTRY_URL", format!("http://{}/apis/ccompat/v7", local(port(Server::Registry)))),
         ("DATABASE_URL", format!("postgres://cart:cart@{}/cart", local(port(Server::Postgres)))),
     ]
@@ -101,6 +145,7 @@ fn addresses(port: impl Fn(Server) -> u16) -> [(&'static str, String); 4] {
 #[derive(Debug)]
 pub struct OwnServers {
     folder: PathBuf,
+    nodes: u8,
 }
 
 impl OwnServers {
@@ -109,6 +154,18 @@ impl OwnServers {
     /// # Errors
     /// When one does not start.
     pub fn start(name: &str) -> anyhow::Result<Self> {
+        Self::start_nodes(name, 1)
+    }
+
+    /// The same with three brokers and three Cassandra nodes, and no proxies.
+    ///
+    /// # Errors
+    /// When one does not start.
+    pub fn start_cluster(name: &str) -> anyhow::Result<Self> {
+        Self::start_nodes(name, CLUSTER_NODES)
+    }
+
+    fn start_nodes(name: &str, nodes: u8) -> anyhow::Result<Self> {
         let folder = root().join("target").join(name);
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         let (own, usual) = (folder.join("dist"), root().join(".services/dist"));
@@ -117,7 +174,7 @@ impl OwnServers {
         }
         // Which tells scripts/services that the folder is one of its own.
         fs::write(folder.join("way"), "maven\n").context("marking the folder")?;
-        let servers = Self { folder };
+        let servers = Self { folder, nodes };
         servers.reset()?;
         servers.up()?;
         Ok(servers)
@@ -140,27 +197,71 @@ impl OwnServers {
     fn services(&self, action: &str) -> anyhow::Result<()> {
         let mut command = Command::new(root().join("scripts/services"));
         command.arg(action).env("CART_SERVICES_DIR", &self.folder).env("CART_SERVICES", "maven");
+        command.env("CART_CLUSTER", self.nodes.to_string());
         for (name, usual) in PORTS {
             command.env(name, (usual + PORT_OFFSET).to_string());
         }
-        let (proxy, server) = Server::Kafka.proxied();
-        command.env("KAFKA_PROXIED_PORTS", format!("{} {}", server.port(), proxy.port()));
+        if self.is_cluster() {
+            command.envs(CLUSTER_SETTINGS);
+        } else {
+            let (proxy, server) = Server::Kafka.proxied();
+            command.env("KAFKA_PROXIED_PORTS", format!("{} {}", server.port(), proxy.port()));
+        }
         let output = command.stdin(Stdio::null()).output().context("running scripts/services")?;
         let text = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "scripts/services {action} failed for {}: {text}", self.folder.display());
         Ok(())
     }
 
+    /// Whether there are several brokers and nodes.
+    #[must_use]
+    pub fn is_cluster(&self) -> bool {
+        self.nodes > 1
+    }
+
+    /// Runs one of Kafka's own command line tools, by its class, on these brokers.
+    ///
+    /// # Errors
+    /// When it fails: with what it said.
+    pub fn kafka_tool(&self, class: &str, args: &[&str]) -> anyhow::Result<String> {
+        let [(_, brokers), ..] = addresses(self.nodes, Server::port);
+        // Gone in a second: no time to compile well.
+        let output = Command::new("java")
+            .args(["-Xmx128m", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp"])
+            .arg(self.folder.join("dist/kafka/*"))
+            .args([class, "--bootstrap-server", &brokers])
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("running {class}"))?;
+        let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).join("\n");
+        ensure!(output.status.success(), "{class} failed: {said}");
+        Ok(said)
+    }
+
+    /// Where a tool's input may be put.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// How many copies of everything there are to be.
+    #[must_use]
+    pub fn replication(&self) -> u8 {
+        self.nodes
+    }
+
     /// Where they are, as arguments.
     pub(super) fn addresses(&self) -> impl Iterator<Item = String> + use<> {
         let option = |name: &str| name.to_lowercase().replace('_', "-");
-        addresses(Server::port).into_iter().map(move |(name, value)| format!("--{}={value}", option(name)))
+        let all = addresses(self.nodes, Server::port).into_iter();
+        all.map(move |(name, value)| format!("--{}={value}", option(name)))
     }
 
     /// Where their proxies are: settings for services.
     #[must_use]
     pub fn proxied_addresses() -> [(&'static str, String); 4] {
-        addresses(|server| server.port() + PROXY_OFFSET)
+        addresses(1, |server| server.port() + PROXY_OFFSET)
     }
 
     /// A port beside those of the servers: it is on the same machine, and nobody else is given it by chance.
@@ -173,24 +274,24 @@ impl OwnServers {
     ///
     /// # Errors
     /// When it does not run.
-    pub fn kill9(&self, server: Server) -> anyhow::Result<()> {
-        self.signal(server, Signal::KILL)
+    pub fn kill9(&self, server: impl Into<Node>) -> anyhow::Result<()> {
+        self.signal(server.into(), Signal::KILL)
     }
 
     /// Stops a server where it stands, with all processes that it has started, as a long pause of its machine would.
     ///
     /// # Errors
     /// When it does not run.
-    pub fn pause(&self, server: Server) -> anyhow::Result<()> {
-        self.signal(server, Signal::STOP)
+    pub fn pause(&self, server: impl Into<Node>) -> anyhow::Result<()> {
+        self.signal(server.into(), Signal::STOP)
     }
 
     /// Lets it go on.
     ///
     /// # Errors
     /// When it does not run.
-    pub fn resume(&self, server: Server) -> anyhow::Result<()> {
-        self.signal(server, Signal::CONT)
+    pub fn resume(&self, server: impl Into<Node>) -> anyhow::Result<()> {
+        self.signal(server.into(), Signal::CONT)
     }
 
     /// Ends all connections to PostgreSQL, whatever they are doing. Returns how many there were.
@@ -198,7 +299,7 @@ impl OwnServers {
     /// # Errors
     /// When it does not answer.
     pub async fn end_connections(&self) -> anyhow::Result<u64> {
-        let [.., (_, url)] = addresses(Server::port);
+        let [.., (_, url)] = addresses(self.nodes, Server::port);
         let options: sqlx::postgres::PgConnectOptions = url.parse()?;
         let mut connection = options.connect().await.context("connecting to PostgreSQL")?;
         let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND client_addr IS NOT NULL";
@@ -207,9 +308,9 @@ impl OwnServers {
         Ok(ended as u64)
     }
 
-    fn signal(&self, server: Server, signal: Signal) -> anyhow::Result<()> {
-        let name = server.name();
-        let file = self.folder.join("run").join(name);
+    fn signal(&self, node: Node, signal: Signal) -> anyhow::Result<()> {
+        let name = node.to_string();
+        let file = self.folder.join("run").join(&name);
         let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
         let pid = text.split(' ').next().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
         let pid = pid.with_context(|| format!("{} names no process: {text}", file.display()))?;

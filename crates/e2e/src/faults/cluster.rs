@@ -1,0 +1,197 @@
+//! A cluster with any one broker or node away, or with other leaders: clients may wait, and must not notice more.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use kafka::{Admin, Copies};
+use scylla::policies::load_balancing::{NodeIdentifier, SingleTargetLoadBalancingPolicy};
+use scylla::statement::{Consistency, Statement};
+
+use super::field::Field;
+use super::inject::LONG_PAUSE;
+use super::plan::{Fault, Plan};
+use crate::harness::{CLUSTER_NODES, Node, Server, wait_until};
+
+/// How long one is away when the others have gone on without it.
+const AWAY: Duration = Duration::from_secs(10);
+
+/// How long the others may take to go on, on a busy machine: the broker's session, and an election of the controller.
+const FAILOVER_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long one that comes back may take to have what it missed.
+const WHOLE_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Whose partitions' leaders are the coordinators of groups, and of transactions.
+const OFFSETS_TOPIC: &str = "__consumer_offsets";
+const TRANSACTIONS_TOPIC: &str = "__transaction_state";
+
+pub(super) async fn kill_any_broker(field: &Field, fault: Fault, plan: &mut Plan) -> anyhow::Result<String> {
+    let broker = plan.any(&Node::all(Server::Kafka));
+    kill_broker(field, broker).await?;
+    Ok(format!("{fault} {broker}"))
+}
+
+pub(super) async fn kill_group_coordinator(field: &Field, fault: Fault) -> anyhow::Result<String> {
+    let group = field.installation().kafka().prefixed("cart-processor");
+    let broker = coordinator(field, OFFSETS_TOPIC, &group)?;
+    kill_broker(field, broker).await?;
+    Ok(format!("{fault} {broker}"))
+}
+
+pub(super) async fn kill_transaction_coordinator(
+    field: &Field,
+    fault: Fault,
+    plan: &mut Plan,
+) -> anyhow::Result<String> {
+    // Instances and workers are 0 and 1.
+    let id = format!("cart-processor-{}-{}", plan.below(2), plan.below(2));
+    let broker = coordinator(field, TRANSACTIONS_TOPIC, &field.installation().kafka().prefixed(&id))?;
+    kill_broker(field, broker).await?;
+    Ok(format!("{fault} {broker}"))
+}
+
+pub(super) async fn kill_node(field: &Field, fault: Fault, plan: &mut Plan) -> anyhow::Result<String> {
+    let node = plan.any(&Node::all(Server::Cassandra));
+    field.servers.kill9(node)?;
+    tokio::time::sleep(AWAY).await;
+    tokio::task::block_in_place(|| field.servers.up())?;
+    whole(field).await?;
+    Ok(format!("{fault} {node}"))
+}
+
+pub(super) async fn pause_node(field: &Field, fault: Fault, plan: &mut Plan) -> anyhow::Result<String> {
+    let node = plan.any(&Node::all(Server::Cassandra));
+    field.servers.pause(node)?;
+    tokio::time::sleep(LONG_PAUSE).await;
+    field.servers.resume(node)?;
+    whole(field).await?;
+    Ok(format!("{fault} {node}"))
+}
+
+/// Until nothing is led by it, for a while, and until it has caught up and leads again.
+async fn kill_broker(field: &Field, broker: Node) -> anyhow::Result<()> {
+    let admin = Admin::new(field.installation().kafka())?;
+    let id = i32::from(broker.number);
+    let led = copies(&admin)?.iter().filter(|copies| copies.leader == id).count();
+    tracing::info!(%broker, led, "a broker is killed");
+    ensure!(led > 0, "{broker} leads nothing, so nobody would miss it");
+    field.servers.kill9(broker)?;
+    wait_until(&format!("the others to go on without {broker}"), FAILOVER_DEADLINE, async || {
+        let copies = copies(&admin).map_err(|error| format!("{error:#}"))?;
+        let waiting = copies.iter().filter(|copies| copies.leader == id || copies.in_sync.contains(&id)).count();
+        if waiting == 0 { Ok(()) } else { Err(format!("{waiting} partitions wait for it")) }
+    })
+    .await?;
+    tokio::time::sleep(AWAY).await;
+    tokio::task::block_in_place(|| field.servers.up())?;
+    whole(field).await?;
+    // Without this the others would lead for minutes, and the next to be killed might lead nothing.
+    elect(field, &admin, |copies| copies.replicas.first() == Some(&copies.leader)).await
+}
+
+/// In every partition the copy behind the leader's leads from now on.
+pub(super) async fn move_leaders(field: &Field) -> anyhow::Result<()> {
+    let admin = Admin::new(field.installation().kafka())?;
+    let (mut partitions, mut leaders) = (Vec::new(), HashMap::new());
+    for Copies { topic, partition, leader, mut replicas, .. } in copies(&admin)? {
+        let place = replicas.iter().position(|replica| *replica == leader);
+        replicas.rotate_left(place.with_context(|| format!("nobody leads {topic}/{partition}"))? + 1);
+        partitions.push(serde_json::json!({ "topic": topic, "partition": partition, "replicas": replicas }));
+        leaders.insert((topic, partition), replicas[0]);
+    }
+    let file = field.servers.folder().join("reassignment.json");
+    std::fs::write(&file, serde_json::json!({ "version": 1, "partitions": partitions }).to_string())
+        .with_context(|| format!("writing {}", file.display()))?;
+    let args = ["--reassignment-json-file", &file.display().to_string(), "--execute"];
+    let reassign = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand";
+    tokio::task::block_in_place(|| field.servers.kafka_tool(reassign, &args))?;
+    elect(field, &admin, |copies| leaders.get(&(copies.topic.clone(), copies.partition)) == Some(&copies.leader))
+        .await?;
+    whole(field).await
+}
+
+/// Lets the first of its replicas lead each partition, until it is as it is to be.
+async fn elect(field: &Field, admin: &Admin, is_led: impl Fn(&Copies) -> bool) -> anyhow::Result<()> {
+    let args = ["--election-type", "PREFERRED", "--all-topic-partitions"];
+    let tool = "org.apache.kafka.tools.LeaderElectionCommand";
+    wait_until("the wanted leaders to lead", WHOLE_DEADLINE, async || {
+        // It fails when one was not ready to lead, and for the others it has done its work.
+        let asked = tokio::task::block_in_place(|| field.servers.kafka_tool(tool, &args));
+        let copies = copies(admin).map_err(|error| format!("{error:#}"))?;
+        match copies.iter().filter(|copies| !is_led(copies)).count() {
+            0 => Ok(()),
+            others => Err(format!("others lead {others} partitions: {asked:?}")),
+        }
+    })
+    .await
+}
+
+/// The broker that leads the partition of a group, or of a transactional id.
+fn coordinator(field: &Field, topic: &str, name: &str) -> anyhow::Result<Node> {
+    let admin = Admin::new(field.installation().kafka())?;
+    let mut all = copies(&admin)?;
+    all.retain(|copies| copies.topic == topic);
+    let partition = coordinating_partition(name, all.len()).with_context(|| format!("{topic} has no partitions"))?;
+    let leader = all.iter().find(|copies| copies.partition == partition).map(|copies| copies.leader);
+    let number = leader.and_then(|leader| u8::try_from(leader).ok());
+    let number = number.with_context(|| format!("nobody leads {topic}/{partition}, which {name} needs"))?;
+    Ok(Node { server: Server::Kafka, number })
+}
+
+/// Java's hash of the name. Source: `GroupMetadataManager.partitionFor` and `TransactionStateManager.partitionFor` of
+/// Apache Kafka.
+fn coordinating_partition(name: &str, partitions: usize) -> Option<i32> {
+    let hash = name.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    (hash & i32::MAX).checked_rem(i32::try_from(partitions).ok()?)
+}
+
+fn copies(admin: &Admin) -> anyhow::Result<Vec<Copies>> {
+    Ok(tokio::task::block_in_place(|| admin.copies())?)
+}
+
+/// Waits until every copy is complete, and every Cassandra node knows that the others are there: the next may go then.
+async fn whole(field: &Field) -> anyhow::Result<()> {
+    let admin = Admin::new(field.installation().kafka())?;
+    wait_until("every copy to be complete", WHOLE_DEADLINE, async || {
+        let copies = copies(&admin).map_err(|error| format!("{error:#}"))?;
+        let is_behind = |copies: &&Copies| copies.leader < 0 || copies.in_sync.len() < copies.replicas.len();
+        match copies.iter().filter(is_behind).count() {
+            0 => Ok(()),
+            behind => Err(format!("{behind} partitions have copies that are behind")),
+        }
+    })
+    .await?;
+    wait_until("all Cassandra nodes to see each other", WHOLE_DEADLINE, async || {
+        nodes_see_each_other(field).await.map_err(|error| format!("{error:#}"))
+    })
+    .await
+}
+
+/// Each is asked for something that all of them have to agree on.
+async fn nodes_see_each_other(field: &Field) -> anyhow::Result<()> {
+    let session = cassandra::connect(field.installation().cassandra()).await?;
+    let nodes = session.get_cluster_state().get_nodes_info().to_vec();
+    ensure!(nodes.len() == usize::from(CLUSTER_NODES), "{} nodes are known", nodes.len());
+    for node in nodes {
+        let mut ask = Statement::new("SELECT sequence_number FROM cart_journal LIMIT 1");
+        ask.set_consistency(Consistency::All);
+        let at = SingleTargetLoadBalancingPolicy::new(NodeIdentifier::Node(node.clone()), None);
+        ask.set_load_balancing_policy(Some(at));
+        session.query_unpaged(ask, ()).await.with_context(|| format!("asking {}", node.address))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::coordinating_partition;
+
+    #[test]
+    fn a_name_has_the_partition_that_kafka_gives_it() {
+        // "hello".hashCode() is 99162322, "polygenelubricants".hashCode() the smallest number there is.
+        assert_eq!(coordinating_partition("hello", 50), Some(22));
+        assert_eq!(coordinating_partition("polygenelubricants", 12), Some(0));
+        assert_eq!(coordinating_partition("hello", 0), None);
+    }
+}
