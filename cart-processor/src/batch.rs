@@ -68,13 +68,15 @@ pub(crate) fn decide(
     };
     let mut checked_out = false;
     for received in commands {
-        let Received { position, command, reply_to, trace_parent, .. } = received;
+        let Received { position, command, reply_to, is_old, trace_parent, .. } = received;
         let was_decided = position <= cart.position() && !fail_points::is_off("guard-redelivery");
         let answer = if was_decided {
             let entries = history.of(&command, position)?;
             work.journalled += entries.len();
             work.push(entries.iter().cloned(), trace_parent);
-            if entries.is_empty() {
+            if entries.is_empty() && is_old {
+                Answer::Known(None)
+            } else if entries.is_empty() {
                 Answer::DecideAgain(Box::new(command.clone()))
             } else {
                 Answer::Journalled(entries.to_vec())

@@ -10,7 +10,8 @@ use tokio::runtime::Handle;
 pub(crate) const REPLY_PARTITION: &str = "reply-partition";
 const TRACE_PARENT: &str = "traceparent";
 
-/// Nobody waits longer for an answer. After that, a redelivered command is not decided again just to answer it.
+/// Nobody waits longer for an answer. After that, a redelivered command is not decided again just to answer it. What has an
+/// answer without that is answered at any age: its producer's clock may be wrong.
 const ANSWER_HORIZON: Duration = Duration::from_secs(60);
 
 /// What a record is.
@@ -35,8 +36,10 @@ pub(crate) struct Received {
     pub(crate) partition: i32,
     pub(crate) position: Position,
     pub(crate) command: CartCommand,
-    /// The partition of `cart-replies` on which somebody still waits for the answer.
+    /// The partition of `cart-replies` on which somebody waits for the answer, or has waited.
     pub(crate) reply_to: Option<i32>,
+    /// By its producer's clock nobody waits any more.
+    pub(crate) is_old: bool,
     pub(crate) trace_parent: Option<Box<[u8]>>,
 }
 
@@ -114,7 +117,8 @@ impl Reader {
             partition,
             position: Position::new(self.epoch, offset),
             command,
-            reply_to: age.filter(|age| *age < ANSWER_HORIZON).and_then(|_| self.reply_to(message)),
+            reply_to: self.reply_to(message),
+            is_old: age.is_none_or(|age| age >= ANSWER_HORIZON),
             trace_parent: header(message, TRACE_PARENT).map(Into::into),
         })))
     }

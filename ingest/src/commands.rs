@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use cart::{CartCommand, CartId, CartReply, CommandId};
 use kafka::{Codec, Header, OwnedHeaders, Producer, Record};
@@ -103,7 +103,7 @@ impl Commands {
             })?),
         };
         let record = self.record(command, waiter.as_ref().map(|waiter| waiter.partition), trace_parent)?;
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let since = fail_points::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let link = CommandLink { cart_id, command_id, since: u64::try_from(since).unwrap_or(u64::MAX) };
         // A crash before this: nothing has happened, and the client knows no more than that its connection ended. After
         // it: the command may be in the log. Either way the same key again gets the one outcome.

@@ -53,7 +53,7 @@ impl CommandHeaders {
             },
         };
         let issued_at = match single(headers, "command-time")? {
-            None => Utc::now(),
+            None => fail_points::now().into(),
             Some(_) if !allow_client_time => {
                 let detail = "Command-Time is only taken by an ingest that was started with --allow-client-time";
                 return Err(Problem::invalid_header(detail));

@@ -5,7 +5,7 @@
 //! before it.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use cart::{CartCommand, CartId, CommandId, Decision, Limits, LogEpoch, Outcome, Position};
 use journal::Journal;
@@ -79,7 +79,7 @@ impl Lookup {
             move || lookup.search(cart_id, command_id, since, &runtime)
         };
         let Some((partition, offset, command)) = tokio::task::spawn_blocking(search).await?? else {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let now = fail_points::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let may_arrive = now < Duration::from_millis(since).saturating_add(ARRIVAL_MAX);
             return Ok(may_arrive.then_some(Status::Pending));
         };

@@ -2,16 +2,19 @@
 
 use crate::{Aggregate, CartCommand, CartEvent, CartReply, PurchasedItem};
 
+/// A producer whose clock is ahead is heard nevertheless: a record's time decides nothing here. Kafka's own limit is an hour.
+const ANY_TIME: (&str, &str) = ("message.timestamp.after.max.ms", "9223372036854775807");
+
 /// Kept for ever: what happened can be computed again from these.
-const UNLIMITED: &[(&str, &str)] = &[("retention.ms", "-1"), ("retention.bytes", "-1")];
+const UNLIMITED: &[(&str, &str)] = &[("retention.ms", "-1"), ("retention.bytes", "-1"), ANY_TIME];
 
 /// A reply is wanted for seconds. One to a checkout tells every line: 1,000 of 900 bytes and room to spare.
 const REPLY_SETTINGS: &[(&str, &str)] =
-    &[("retention.ms", "600000"), ("segment.ms", "600000"), ("max.message.bytes", "8388608")];
+    &[("retention.ms", "600000"), ("segment.ms", "600000"), ("max.message.bytes", "8388608"), ANY_TIME];
 
 /// The settings of [`DEAD_LETTER_TOPIC`]: kept, with room for the largest command and its headers.
 pub const DEAD_LETTER_SETTINGS: &[(&str, &str)] =
-    &[("retention.ms", "-1"), ("retention.bytes", "-1"), ("max.message.bytes", "2097152")];
+    &[("retention.ms", "-1"), ("retention.bytes", "-1"), ("max.message.bytes", "2097152"), ANY_TIME];
 
 /// A type that has an Avro schema in `schemas/`.
 pub trait Contract {

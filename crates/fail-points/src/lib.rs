@@ -8,9 +8,13 @@
 //! - `return`: ends the process as a kill would, or switches the guard off;
 //! - `return(stop)`: stops the process where it stands (SIGSTOP), until somebody lets it go on (SIGCONT);
 //! - `20*off->1*return`: passes 20 times, acts once, then no more.
+//!
+//! `clock=return(-86400)`: this process's clock is a day behind.
 
 #[cfg(feature = "on")]
 mod switches {
+    use std::time::{Duration, SystemTime};
+
     use fail::{FailScenario, fail_point};
 
     /// Reads FAILPOINTS. What is returned must live as long as the process.
@@ -32,6 +36,17 @@ mod switches {
     pub fn is_off(guard: &str) -> bool {
         fail_point!(guard, |_| true);
         false
+    }
+
+    /// The time, as this process's clock has it: a test may set that so many seconds ahead, or behind.
+    #[must_use]
+    pub fn now() -> SystemTime {
+        fail_point!("clock", |by: Option<String>| {
+            let by: i64 = by.and_then(|by| by.parse().ok()).unwrap_or_default();
+            let (now, distance) = (SystemTime::now(), Duration::from_secs(by.unsigned_abs()));
+            if by < 0 { now - distance } else { now + distance }
+        });
+        SystemTime::now()
     }
 
     /// The signal is for the process, and another thread may be the one that takes it: without a pause this one would go
@@ -59,6 +74,12 @@ mod switches {
     pub const fn is_off(_guard: &str) -> bool {
         false
     }
+
+    /// The time.
+    #[must_use]
+    pub fn now() -> std::time::SystemTime {
+        std::time::SystemTime::now()
+    }
 }
 
-pub use switches::{crash_point, is_off, start};
+pub use switches::{crash_point, is_off, now, start};

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -22,7 +22,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 #[must_use]
 pub fn age_of(message: &BorrowedMessage<'_>) -> Option<Duration> {
     let sent_at = u64::try_from(message.timestamp().to_millis()?).ok()?;
-    Some(SystemTime::now().duration_since(UNIX_EPOCH + Duration::from_millis(sent_at)).unwrap_or_default())
+    Some(fail_points::now().duration_since(UNIX_EPOCH + Duration::from_millis(sent_at)).unwrap_or_default())
 }
 
 /// Committed records only, except where a test shows what it is like without.

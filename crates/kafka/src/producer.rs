@@ -1,6 +1,6 @@
 //! Producing outside transactions: records whose delivery is awaited, or that may get lost.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
@@ -18,6 +18,12 @@ pub struct Record {
     pub value: Option<Vec<u8>>,
     /// Its headers.
     pub headers: Option<OwnedHeaders>,
+}
+
+/// What a record that is sent now has as its time, in milliseconds since 1970.
+pub(crate) fn timestamp() -> i64 {
+    let now = fail_points::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// A producer of one topic. Clones share it.
@@ -88,6 +94,7 @@ impl Producer {
         message.key = record.key.as_deref();
         message.payload = record.value.as_deref();
         message.headers.clone_from(&record.headers);
+        message.timestamp = Some(timestamp());
         let topic = self.topic.clone();
         match self.producer.send_result(message) {
             Ok(delivery) => Ok(async move {

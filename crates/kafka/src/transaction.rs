@@ -114,6 +114,7 @@ impl Transaction<'_> {
         message.key = record.key.as_deref();
         message.payload = record.value.as_deref();
         message.headers.clone_from(&record.headers);
+        message.timestamp = Some(crate::producer::timestamp());
         loop {
             match self.producer.send(message) {
                 Ok(()) => return Ok(()),
