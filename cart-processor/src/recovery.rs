@@ -11,7 +11,7 @@ use anyhow::{Context as _, ensure};
 use cart::contract::Contract as _;
 use cart::{CartCommand, CartEvent, CartId, LogEpoch, Position};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use journal::{Entry, Journal};
+use journal::{Codecs, Entry, Journal};
 use kafka::{Admin, Codec, DecodeError, KafkaArgs, Message as _, Registry, TopicReader, TransactionalProducer};
 use tokio::sync::mpsc;
 
@@ -54,7 +54,7 @@ pub(crate) async fn republish(args: &RecoveryArgs) -> anyhow::Result<()> {
         .map(|next| Some(Position::new(epoch, next?)))
         .collect::<Option<_>>()
         .with_context(|| format!("the group has no offsets in {commands}: run `cart-processor setup` first"))?;
-    let journal = Journal::open(session, &Registry::new(kafka)?).await?;
+    let journal = Journal::open(session, Codecs::register(&Registry::new(kafka)?).await?).await?;
     let transactional_id = kafka.prefixed("cart-processor-republish");
     let mut producer = tokio::task::block_in_place(|| TransactionalProducer::connect(kafka, &transactional_id))?;
     let carts = journal.cart_ids().await?;
@@ -109,7 +109,7 @@ pub(crate) async fn restore_journal(args: &RecoveryArgs) -> anyhow::Result<()> {
     cassandra::ensure_keyspace(cassandra).await?;
     let session = Arc::new(cassandra::connect(&cassandra.patient()).await?);
     Journal::setup(&session).await?;
-    let journal = Journal::open(session.clone(), &Registry::new(kafka)?).await?;
+    let journal = Journal::open(session.clone(), Codecs::register(&Registry::new(kafka)?).await?).await?;
 
     let (sender, mut events) = mpsc::channel(CHUNK_LEN);
     let reading = tokio::task::spawn_blocking({

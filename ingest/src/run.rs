@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use cart::contract::Contract;
 use cart::{CartCommand, CartReply};
 use journal::Journal;
-use kafka::{Admin, Codec, GroupConsumer, Producer, Registry, StartAt};
+use kafka::{Admin, Codec, GroupConsumer, Producer, Recovery, Registry, StartAt};
 use service::{Metrics, Readiness, Shutdown, probe, shutdown_signal, wait_for};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -83,12 +83,21 @@ async fn connect(args: &Args, readiness: &Readiness, shutdown: &Shutdown) -> any
     .await?
     .context("refusing to start")?;
     let registry = Registry::new(kafka)?;
-    let journal = wait_for("the journal and the schema registry", timeout, async || {
-        Journal::open(session.clone(), &registry).await
-    })
-    .await?;
-    let command_codec = Codec::register(&registry, CartCommand::TOPIC, CartCommand::SCHEMA).await?;
-    let reply_codec = Codec::register(&registry, CartReply::TOPIC, CartReply::SCHEMA).await?;
+    let codecs = async || {
+        Ok::<_, kafka::Error>((
+            journal::Codecs::register(&registry).await?,
+            Codec::register(&registry, CartCommand::TOPIC, CartCommand::SCHEMA).await?,
+            Codec::register(&registry, CartReply::TOPIC, CartReply::SCHEMA).await?,
+        ))
+    };
+    // A schema that does not fit will not fit later.
+    let codecs = wait_for("the schema registry", timeout, async || match codecs().await {
+        Err(error) if error.recovery() == Recovery::Fatal => Ok(Err(error)),
+        other => other.map(Ok),
+    });
+    let (journal_codecs, command_codec, reply_codec) = codecs.await?.context("refusing to start")?;
+    let journal =
+        wait_for("the journal", timeout, async || Journal::open(session.clone(), journal_codecs.clone()).await).await?;
     let consumer =
         GroupConsumer::join(kafka, &kafka.prefixed(replies::GROUP), &reply_topic, StartAt::End, SESSION_TIMEOUT)?;
     let admin = Arc::new(admin);

@@ -34,6 +34,26 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS cart_journal (\
 /// so many rows beside it.
 pub const SNAPSHOT_EVERY: i64 = 32;
 
+/// Reads and writes what the table holds.
+#[derive(Debug, Clone)]
+pub struct Codecs {
+    events: Codec<CartEvent>,
+    snapshots: Codec<Aggregate>,
+}
+
+impl Codecs {
+    /// Registers the schemas.
+    ///
+    /// # Errors
+    /// When the registry is away, or refuses a schema.
+    pub async fn register(registry: &Registry) -> Result<Self, kafka::Error> {
+        Ok(Self {
+            events: Codec::register(registry, CartEvent::TOPIC, CartEvent::SCHEMA).await?,
+            snapshots: Codec::register(registry, Aggregate::TOPIC, Aggregate::SCHEMA).await?,
+        })
+    }
+}
+
 /// The journal's table, prepared. Clones share the session.
 #[derive(Clone)]
 pub struct Journal {
@@ -69,14 +89,12 @@ impl Journal {
         Ok(())
     }
 
-    /// Prepares the statements and registers the schemas of what the table holds.
+    /// Prepares the statements.
     ///
     /// # Errors
-    /// When Cassandra or the registry is away, or there is no table.
-    pub async fn open(session: Arc<Session>, registry: &Registry) -> Result<Self, Error> {
-        let codec = |error| Error::new("registering the journal's schemas", error);
-        let events = Codec::register(registry, CartEvent::TOPIC, CartEvent::SCHEMA).await.map_err(codec)?;
-        let snapshots = Codec::register(registry, Aggregate::TOPIC, Aggregate::SCHEMA).await.map_err(codec)?;
+    /// When Cassandra is away, or there is no table.
+    pub async fn open(session: Arc<Session>, codecs: Codecs) -> Result<Self, Error> {
+        let Codecs { events, snapshots } = codecs;
         let statements = Arc::new(Statements {
             snapshot: prepare(&session, "SELECT snapshot FROM cart_journal WHERE cart_id = ? LIMIT 1").await?,
             newest: prepare(

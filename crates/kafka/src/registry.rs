@@ -60,10 +60,17 @@ impl Registry {
         match post_schema(&self.settings, subject.clone(), supplied).await {
             Ok(registered) => Ok(registered.id),
             Err(error) => {
-                let operation = format!("registering the schema of {subject} at {}", self.url);
+                let mut operation = format!("registering the schema of {subject} at {}", self.url);
                 let refused =
                     error.cause.as_deref().is_some_and(|cause| cause.contains("409")) || error.error.contains("409");
-                Err(if refused { Error::fatal(operation, error) } else { Error::retry(operation, error) })
+                if !refused {
+                    return Err(Error::retry(operation, error));
+                }
+                operation.push_str(
+                    ", where another schema is registered that ours does not fit (by somebody else, or by hand: take it \
+                     away, give this installation a --topic-prefix of its own, or upgrade this program),",
+                );
+                Err(Error::fatal(operation, error))
             }
         }
     }
