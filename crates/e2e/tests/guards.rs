@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use cart::contract::Contract as _;
-use cart::{CartEvent, Event, Item, LogEpoch, Position};
+use cart::{CartCommand, CartEvent, Event, Item, LogEpoch, Position};
 use e2e::audit::{Kind, Report, Target, audit};
 use e2e::harness::{Installation, Process, Service, wait_until};
-use kafka::{Codec, Record, Registry, TransactionalProducer};
+use kafka::{Admin, Codec, Record, Registry, TransactionalProducer};
 use rust_decimal::Decimal;
+use serde_json::json;
 use uuid::Uuid;
 
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -111,8 +112,7 @@ impl System {
 /// Waits until a process has stopped itself.
 async fn stopped(process: &Process) -> anyhow::Result<()> {
     wait_until("the process to stop at its fail point", DEADLINE, async || {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap_or_default();
-        match stat.rsplit(") ").next().and_then(|rest| rest.chars().next()) {
+        match process.state() {
             Some('T') => Ok(()),
             state => Err(format!("state {state:?}")),
         }
@@ -175,6 +175,72 @@ async fn stale_projector(name: &str, service: Service, stop_at: &str, guard: &st
 #[tokio::test(flavor = "multi_thread")]
 async fn timestamps_by_position_keep_a_late_writer_out() -> anyhow::Result<()> {
     stale_projector("guard_time", BILLING, "totals-before-write", "guard-timestamps").await
+}
+
+/// Of a cart that nobody has used yet.
+async fn add(url: &str, cart: Uuid, preference: &str) -> anyhow::Result<u16> {
+    let item = json!({"productId": Uuid::new_v4(), "vendorId": Uuid::new_v4(), "name": "mug", "price": "1", "quantity": 1});
+    let sent = reqwest::Client::new().post(format!("{url}/cart/{cart}")).header("prefer", preference).json(&item);
+    Ok(sent.send().await?.status().as_u16())
+}
+
+/// The log is lost while a processor stands with what it has decided in its hands, and goes on as another; whoever was
+/// overlooked when the services were stopped must not write into the new one's journal.
+async fn new_log(system: &mut System) -> anyhow::Result<()> {
+    let installation = &system.installation;
+    let (kafka, topic) = (installation.kafka(), installation.kafka().prefixed(CartCommand::TOPIC));
+    let mut ingest = system.others.remove(0);
+    ingest.terminate(DEADLINE).await?;
+    let admin = Admin::new(kafka)?;
+    admin.remove_topics(&[&topic]).await?;
+    // Refused until the topic has gone, and the stopped processor was missed.
+    wait_until("the new log to be accepted", DEADLINE, async || {
+        let setup = ["setup", "--accept-new-log"];
+        installation.run("accept", "cart-processor", setup, DEADLINE).await.map_err(|error| format!("{error:#}"))
+    })
+    .await?;
+    let mut ingest = installation.start(Service::Ingest, "0", options(Service::Ingest))?;
+    ingest.ready(DEADLINE).await?;
+    system.url = format!("http://{}", ingest.address().context("ingest has an address")?);
+    system.others.insert(0, ingest);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn timestamps_by_position_keep_an_old_logs_processor_out_of_the_journal() -> anyhow::Result<()> {
+    let mut system = System::start("guard_journal", Service::CartProcessor).await?;
+    let mut is_shown = false;
+    for (number, is_on) in ROUNDS.into_iter().enumerate() {
+        if is_shown {
+            break;
+        }
+        let flags = if is_on { "" } else { ";guard-journal-timestamps=return" };
+        // It writes, and ends.
+        let stop = format!("processor-before-journal=1*return(stop)->off;processor-after-journal=return{flags}");
+        let mut first = system.start_one(Service::CartProcessor, &format!("a{number}"), &stop).await?;
+        let cart = Uuid::new_v4();
+        ensure!(add(&system.url, cart, "respond-async").await? == 202, "the command was not taken");
+        stopped(&first).await?;
+        new_log(&mut system).await?;
+        let second =
+            system.start_one(Service::CartProcessor, &format!("b{number}"), flags.trim_start_matches(';')).await?;
+        for _ in 0..3 {
+            // 202 on a machine that is slow; the audit waits for it.
+            let status = add(&system.url, cart, "wait=30").await?;
+            ensure!([200, 202].contains(&status), "the new log's command was answered with {status}");
+        }
+        system.is_clean("the log goes on as another").await?;
+        first.resume()?;
+        first.ended(DEADLINE).await?;
+        if is_on {
+            system.is_clean("the old log's processor has gone on").await?;
+        } else {
+            is_shown = system.has(Kind::JournalDiffers).await?;
+        }
+        drop((first, second));
+    }
+    ensure!(is_shown, "without the guard nothing went wrong: is it still there for that?");
+    system.remove().await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,8 @@
 //! Appending.
 
-use cart::{Aggregate, CartId};
+use std::time::UNIX_EPOCH;
+
+use cart::{Aggregate, CartId, Position};
 use scylla::errors::SerializationError;
 use scylla::serialize::row::{RowSerializationContext, SerializeRow};
 use scylla::serialize::writers::RowWriter;
@@ -42,7 +44,7 @@ impl Journal {
         let mut rows: Vec<_> = entries.iter().map(|entry| event_values(cart_id, entry)).collect();
         if let Some(state) = snapshot {
             let bytes = self.snapshots.encode(state).map_err(|error| Error::new(operation(), error))?;
-            rows.push(Values::Snapshot((cart_id.as_uuid(), bytes, state.position().get())));
+            rows.push(Values::Snapshot((cart_id.as_uuid(), bytes, timestamp(state.position()))));
         }
         if let [row @ Values::Event(_)] = rows.as_slice() {
             let result = self.session.execute_unpaged(&self.statements.insert, row).await;
@@ -65,5 +67,16 @@ impl Journal {
 fn event_values(cart_id: CartId, entry: &Entry) -> Values<'_> {
     let position = entry.position.get();
     let command_id = entry.command_id.as_uuid();
-    Values::Event((cart_id.as_uuid(), entry.sequence_number.get(), position, command_id, &entry.bytes, position))
+    let timestamp = timestamp(entry.position);
+    Values::Event((cart_id.as_uuid(), entry.sequence_number.get(), position, command_id, &entry.bytes, timestamp))
+}
+
+/// The write timestamp: the position, so that what is written late is the same again or loses. Wall-clock time only in tests
+/// that show what it is like without.
+fn timestamp(position: Position) -> i64 {
+    if fail_points::is_off("guard-journal-timestamps") {
+        let now = fail_points::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        return i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
+    }
+    position.get()
 }

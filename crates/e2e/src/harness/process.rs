@@ -211,6 +211,13 @@ impl Process {
         self.signal(Signal::STOP)
     }
 
+    /// Its state, as proc_pid_stat(5) has it: `T` when it is stopped.
+    #[must_use]
+    pub fn state(&self) -> Option<char> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        stat.rsplit(") ").next().and_then(|rest| rest.chars().next())
+    }
+
     /// Lets it go on (SIGCONT).
     ///
     /// # Errors
@@ -281,12 +288,8 @@ mod tests {
     #[tokio::test]
     async fn a_process_is_paused_resumed_and_terminated() {
         let mut process = spawn("pause", &["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.05; done"]);
-        let state = |process: &Process| {
-            let stat = fs::read_to_string(format!("/proc/{}/stat", process.child.id())).unwrap_or_default();
-            stat.rsplit(") ").next().and_then(|rest| rest.chars().next())
-        };
         process.pause().expect("it runs");
-        let stopped = wait_until("the pause", DEADLINE, async || match state(&process) {
+        let stopped = wait_until("the pause", DEADLINE, async || match process.state() {
             Some('T') => Ok(()),
             other => Err(format!("{other:?}")),
         });
