@@ -119,6 +119,17 @@ impl CartClient {
         self.command(self.request(Method::POST, format_args!("{cart}")), body, options).await
     }
 
+    /// The same where what is in the cart's place in the path may be none.
+    pub(crate) async fn add_to(
+        &self,
+        cart: &str,
+        item: &Item,
+        options: CommandOptions<'_>,
+    ) -> Result<Outcome<ItemChange>, Error> {
+        let body = Body::json(item)?;
+        self.command(self.request(Method::POST, format_args!("{cart}")), body, options).await
+    }
+
     /// Takes an item out of the cart.
     ///
     /// # Errors

@@ -28,6 +28,10 @@ pub struct Args {
     /// CSV of commands, plain or gzipped: time,member,action,product,vendor,name,price,quantity.
     #[arg(long, env = "REPLAY_FILE")]
     pub file: Option<PathBuf>,
+    /// CSV of a shop's raw rows, as UCI's "Online Retail" has them, plain or gzipped: each is sent as it is, clean or not, and
+    /// outcomes are counted by the row's `reason`.
+    #[arg(long, env = "REPLAY_ROWS", conflicts_with = "file")]
+    pub rows: Option<PathBuf>,
     /// Ends after so many commands of the source.
     #[arg(long, env = "REPLAY_LIMIT")]
     pub limit: Option<u64>,
@@ -102,7 +106,7 @@ impl Args {
 
     /// How many commands the source has, if that is known.
     pub(crate) fn commands_expected(&self) -> Option<u64> {
-        let source = if self.file.is_some() { None } else { Some(self.shop.commands) };
+        let source = if self.file.is_some() || self.rows.is_some() { None } else { Some(self.shop.commands) };
         match (source, self.limit) {
             (Some(source), Some(limit)) => Some(source.min(limit)),
             (source, limit) => source.or(limit),

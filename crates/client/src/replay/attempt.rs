@@ -162,6 +162,8 @@ impl Sender {
 /// A command with the ids of its labels.
 struct Request {
     cart: CartId,
+    /// Without a member there is no cart, and nothing in the path in its place.
+    is_nobodys: bool,
     kind: Kind,
 }
 
@@ -186,12 +188,13 @@ impl Request {
             Action::Remove { product } => Kind::Remove(ProductId::of_product(product)),
             Action::Checkout => Kind::Checkout,
         };
-        Self { cart: CartId::of_member(&command.member), kind }
+        Self { cart: CartId::of_member(&command.member), is_nobodys: command.member.is_empty(), kind }
     }
 
     async fn send(&self, client: &CartClient, options: CommandOptions<'_>) -> Result<Outcome<Accepted>, Error> {
         let changed = |outcome: Outcome<_>| outcome.map(Accepted::Change);
         match &self.kind {
+            Kind::Add(item) if self.is_nobodys => client.add_to("", item, options).await.map(changed),
             Kind::Add(item) => client.add(self.cart, item, options).await.map(changed),
             Kind::Adjust(product, by) => client.adjust(self.cart, *product, *by, options).await.map(changed),
             Kind::Remove(product) => client.remove(self.cart, *product, options).await.map(changed),

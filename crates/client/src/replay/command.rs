@@ -16,6 +16,8 @@ pub struct Command {
     pub action: Action,
     /// What the source wants to happen.
     pub intended: Intended,
+    /// Why the row is no clean command, where its source says that: outcomes are counted by it.
+    pub reason: Option<Arc<str>>,
 }
 
 /// What to do with the cart.

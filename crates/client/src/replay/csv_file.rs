@@ -86,6 +86,21 @@ pub enum Fault {
     Quantity(String),
 }
 
+/// Opens a file; it is gzipped if it begins like gzip, whatever its name.
+pub(super) fn open(path: &Path) -> Result<Box<dyn Read>, Error> {
+    let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(Error::Open)?);
+    let gzipped = file.fill_buf().map_err(Error::Open)?.starts_with(&GZIP_MAGIC);
+    Ok(if gzipped { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
+}
+
+/// The next row; false at the end. Of a quoted field that spans lines, the row's first line is named: that is where to look.
+pub(super) fn read_record(rows: &mut csv::Reader<Box<dyn Read>>, row: &mut StringRecord) -> Result<bool, Error> {
+    rows.read_record(row).map_err(|source| Error::Csv {
+        line: source.position().map_or_else(|| rows.position().line(), csv::Position::line),
+        source,
+    })
+}
+
 /// A file that is read as its commands are taken. After an error it gives nothing more.
 pub struct CsvFile {
     rows: csv::Reader<Box<dyn Read>>,
@@ -106,9 +121,7 @@ impl CsvFile {
     /// # Errors
     /// If it can't be opened or its header lacks a column.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(Error::Open)?);
-        let gzipped = file.fill_buf().map_err(Error::Open)?.starts_with(&GZIP_MAGIC);
-        if gzipped { Self::from_reader(MultiGzDecoder::new(file)) } else { Self::from_reader(file) }
+        Self::from_reader(open(path)?)
     }
 
     /// Reads plain CSV from anywhere.
@@ -126,12 +139,7 @@ impl CsvFile {
     }
 
     fn read(&mut self) -> Result<Option<Command>, Error> {
-        // Of a quoted field that spans lines, the row's first line is named: that is where to look.
-        let more = self.rows.read_record(&mut self.row).map_err(|source| Error::Csv {
-            line: source.position().map_or_else(|| self.rows.position().line(), csv::Position::line),
-            source,
-        })?;
-        if !more {
+        if !read_record(&mut self.rows, &mut self.row)? {
             return Ok(None);
         }
         let line = self.row.position().map_or(0, csv::Position::line);
@@ -155,7 +163,8 @@ impl CsvFile {
             ActionKind::Remove => Action::Remove { product: self.needed(PRODUCT)?.to_owned() },
             ActionKind::Checkout => Action::Checkout,
         };
-        Ok(Command { at, member: Arc::from(self.needed(MEMBER)?), action, intended: Intended::Anything })
+        let member = Arc::from(self.needed(MEMBER)?);
+        Ok(Command { at, member, action, intended: Intended::Anything, reason: None })
     }
 
     fn field(&self, column: usize) -> &str {

@@ -105,6 +105,7 @@ mod tests {
             member: Arc::from(member),
             action: Action::Checkout,
             intended: Intended::Anything,
+            reason: None,
         };
         lanes.offer(Planned { sequence, command, due: None });
     }

@@ -43,6 +43,8 @@ pub struct Report {
     pub retries: RetryCounts,
     /// Settled commands by action and outcome.
     pub counts: Vec<Count>,
+    /// Settled raw rows by the reason that they have and outcome.
+    pub counts_by_reason: Vec<ReasonCount>,
     /// Latencies in microseconds, retries included: from the first sending (closed) or the schedule (open) to the answer.
     pub latency_us: Option<Latency>,
     /// The same by action.
@@ -77,6 +79,17 @@ pub struct RetryCounts {
 pub struct Count {
     /// `add`, `adjust`, `remove` or `checkout`.
     pub action: &'static str,
+    /// `accepted`, `unanswered` or the problem type's last part.
+    pub outcome: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// How often raw rows of a reason had an outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReasonCount {
+    /// Why the row is no clean command, as its file says.
+    pub reason: String,
     /// `accepted`, `unanswered` or the problem type's last part.
     pub outcome: String,
     /// How often.
@@ -178,6 +191,10 @@ impl Report {
             },
             counts: counts
                 .map(|(kind, outcome, count)| Count { action: kind.as_str(), outcome: outcome.to_owned(), count })
+                .collect(),
+            counts_by_reason: statistics
+                .counts_by_reason()
+                .map(|(reason, outcome, count)| ReasonCount { reason: reason.into(), outcome: outcome.into(), count })
                 .collect(),
             latency_us: statistics.latency(),
             latency_by_action_us: latencies

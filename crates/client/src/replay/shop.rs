@@ -83,7 +83,7 @@ impl Shop {
             self.carts.insert(member, cart);
         }
         let member = Arc::from(format!("{}{member}", self.args.member_prefix));
-        Command { at: self.args.start + self.since_start(), member, action, intended }
+        Command { at: self.args.start + self.since_start(), member, action, intended, reason: None }
     }
 
     /// The days are filled evenly.

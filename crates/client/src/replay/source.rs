@@ -8,12 +8,14 @@ use anyhow::{Context, ensure};
 use super::args::Args;
 use super::command::Command;
 use super::csv_file::{self, CsvFile};
+use super::raw_rows::RawRows;
 use super::shop::Shop;
 
 /// A file or the made-up shop.
 #[derive(Debug)]
 pub(crate) enum Source {
     File(PathBuf, Box<CsvFile>),
+    Rows(PathBuf, Box<RawRows>),
     Shop(Box<Shop>),
 }
 
@@ -22,6 +24,10 @@ impl Source {
         if let Some(path) = &args.file {
             let file = CsvFile::open(path).with_context(|| format!("{} can't be replayed", path.display()))?;
             return Ok(Self::File(path.clone(), Box::new(file)));
+        }
+        if let Some(path) = &args.rows {
+            let rows = RawRows::open(path).with_context(|| format!("{} can't be replayed", path.display()))?;
+            return Ok(Self::Rows(path.clone(), Box::new(rows)));
         }
         ensure!(
             !args.expect_no_refusals || args.shop.refused_share == 0.0,
@@ -37,6 +43,7 @@ impl Iterator for Source {
     fn next(&mut self) -> Option<Self::Item> {
         match self {
             Self::File(_, file) => file.next(),
+            Self::Rows(_, rows) => rows.next(),
             Self::Shop(shop) => shop.next().map(Ok),
         }
     }
@@ -45,7 +52,7 @@ impl Iterator for Source {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path, _) => path.display().fmt(f),
+            Self::File(path, _) | Self::Rows(path, _) => path.display().fmt(f),
             Self::Shop(_) => f.write_str("the made-up shop"),
         }
     }

@@ -1,6 +1,7 @@
 //! Counts and latencies, recorded where the commands are settled: one thread, no locks.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -28,6 +29,7 @@ pub(crate) struct Statistics {
     pub(crate) first_unintended: Vec<Deviation>,
     pub(crate) first_unanswered: Vec<Deviation>,
     counts: [BTreeMap<String, u64>; ActionKind::ALL.len()],
+    reasons: BTreeMap<(Arc<str>, String), u64>,
     latency: [Histogram<u64>; ActionKind::ALL.len()],
     recent: Histogram<u64>,
 }
@@ -44,6 +46,7 @@ impl Statistics {
             first_unintended: Vec::new(),
             first_unanswered: Vec::new(),
             counts: std::array::from_fn(|_| BTreeMap::new()),
+            reasons: BTreeMap::new(),
             latency: std::array::from_fn(|_| histogram()),
             recent: histogram(),
         }
@@ -61,6 +64,9 @@ impl Statistics {
             None => {
                 self.counts[kind].insert(slug.to_owned(), 1);
             }
+        }
+        if let Some(reason) = &settled.planned.command.reason {
+            *self.reasons.entry((reason.clone(), slug.to_owned())).or_default() += 1;
         }
         self.settled += 1;
         let show = |list: &mut Vec<Deviation>| {
@@ -108,6 +114,11 @@ impl Statistics {
         ActionKind::ALL.into_iter().flat_map(|kind| {
             self.counts[kind.index()].iter().map(move |(outcome, count)| (kind, outcome.as_str(), *count))
         })
+    }
+
+    /// How often rows of each reason had each outcome.
+    pub(crate) fn counts_by_reason(&self) -> impl Iterator<Item = (&str, &str, u64)> {
+        self.reasons.iter().map(|((reason, outcome), count)| (&**reason, outcome.as_str(), *count))
     }
 
     /// Latencies of one action, if it was ever answered.

@@ -13,6 +13,9 @@ use super::report::{Deviation, Latency, Report};
 /// Of the writer.
 pub fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{}\n{}", counts(report), latencies(report))?;
+    if !report.counts_by_reason.is_empty() {
+        writeln!(out, "{}", counts_by_reason(report))?;
+    }
     let retries = report.retries;
     writeln!(
         out,
@@ -44,6 +47,14 @@ fn counts(report: &Report) -> Table {
     let mut table = table(&["action", "outcome", "commands"], 2);
     for count in &report.counts {
         table.add_row([count.action, &count.outcome, &count.count.to_string()]);
+    }
+    table
+}
+
+fn counts_by_reason(report: &Report) -> Table {
+    let mut table = table(&["raw row", "outcome", "rows"], 2);
+    for count in &report.counts_by_reason {
+        table.add_row([&count.reason, &count.outcome, &count.count.to_string()]);
     }
     table
 }
