@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum as _};
 use e2e::faults::{Fault, Load, Plan, run};
+use e2e::harness::{HOW_TO_MOUNT, may_mount};
 use service::LogArgs;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -54,8 +55,13 @@ struct Args {
 
 async fn faults(args: Args) -> anyhow::Result<bool> {
     let seed = args.seed.unwrap_or_else(|| u64::from(uuid::Uuid::new_v4().as_fields().0));
+    let may_mount = may_mount();
+    if args.only.is_empty() && !args.cluster && !may_mount {
+        tracing::warn!("full disks are left out; {HOW_TO_MOUNT}");
+    }
     let is_wanted = |fault: &Fault| *fault != Fault::Quiet && fault.is_for_cluster() == args.cluster;
-    let all: Vec<Fault> = Fault::value_variants().iter().copied().filter(is_wanted).collect();
+    let is_possible = |fault: &Fault| is_wanted(fault) && (may_mount || !fault.needs_disks());
+    let all: Vec<Fault> = Fault::value_variants().iter().copied().filter(is_possible).collect();
     for fault in args.only.iter().filter(|fault| !is_wanted(fault)) {
         anyhow::bail!("{fault} is a fault of other servers: --cluster has those of a cluster, without are the others");
     }

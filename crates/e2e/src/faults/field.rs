@@ -55,7 +55,7 @@ const END_DEADLINE: Duration = Duration::from_secs(60);
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The instances of each service.
-const INSTANCES: [&str; 2] = ["0", "1"];
+pub(super) const INSTANCES: [&str; 2] = ["0", "1"];
 
 /// Which process.
 pub(super) type Place = (Service, &'static str);
@@ -155,10 +155,10 @@ impl Field {
         Ok(())
     }
 
-    /// Starts one that is to end at a fail point.
-    pub(super) fn start_to_crash(&mut self, place: Place, fail_point: &str) -> anyhow::Result<()> {
+    /// Starts one with fail points.
+    pub(super) fn start_with(&mut self, place: Place, fail_points: &str) -> anyhow::Result<()> {
         let args = self.args(place);
-        let process = self.installation.start_at(place.0, place.1, args, address(place), Some(fail_point))?;
+        let process = self.installation.start_at(place.0, place.1, args, address(place), Some(fail_points))?;
         self.keep(place, process);
         Ok(())
     }

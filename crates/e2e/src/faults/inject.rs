@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use cart::contract::Contract as _;
-use cart::{CartCommand, CartEvent, PurchasedItem};
-use kafka::{Producer, Record, TransactionalProducer};
+use cart::{CartEvent, PurchasedItem};
+use kafka::{Record, TransactionalProducer};
 use tokio::net::TcpStream;
 
 use super::cluster;
@@ -14,10 +14,11 @@ use super::field::{Field, Place, SESSION_TIMEOUT, places};
 use super::network::{self, FEW_BYTES, LATE};
 use super::plan::{Fault, Plan};
 use super::proxy::Link;
+use super::{points, records, stores};
 use crate::harness::{Process, Server, Service, wait_until};
 
 /// Where processes can be made to end, on both sides of their writes and commits.
-const CRASH_POINTS: [(&str, &[&str]); 6] = [
+pub(super) const CRASH_POINTS: [(&str, &[&str]); 6] = [
     ("ingest", &["ingest-before-log", "ingest-after-log", "ingest-before-answer"]),
     ("item-purchased-events", &["purchases-before-transaction", "purchases-in-transaction", "purchases-after-commit"]),
     (
@@ -37,7 +38,7 @@ const CRASH_POINTS: [(&str, &[&str]); 6] = [
 ];
 
 /// How long a process may take to come to its fail point; there is work for it all the time.
-const CRASH_DEADLINE: Duration = Duration::from_secs(45);
+pub(super) const CRASH_DEADLINE: Duration = Duration::from_secs(45);
 
 /// A process must say within this time what it waits for, or lacks.
 const SAYS_SO_DEADLINE: Duration = Duration::from_secs(30);
@@ -79,6 +80,14 @@ pub(super) async fn inject(field: &mut Field, fault: Fault, plan: &mut Plan) -> 
         Fault::KillProcessor => kill(field, plan.any(&processors()), plan).await?,
         Fault::KillProjector => kill(field, plan.any(&projectors()), plan).await?,
         Fault::CrashPoint => return Ok(format!("{fault} {}", crash(field, plan).await?)),
+        Fault::StopPoint => return Ok(format!("{fault} {}", points::stop(field, plan).await?)),
+        Fault::ClockOff => return Ok(format!("{fault} {}", points::clock_off(field, plan).await?)),
+        Fault::FullDiskKafka => return stores::full_disk(field, fault, Server::Kafka, "cart-processor").await,
+        Fault::FullDiskCassandra => return stores::full_disk(field, fault, Server::Cassandra, "cart-processor").await,
+        Fault::FullDiskPostgres => {
+            return stores::full_disk(field, fault, Server::Postgres, "vendor-billing-jdbc").await;
+        }
+        Fault::SlowRegistry => stores::slow_registry(field, plan).await?,
         Fault::RollingRestart => {
             for place in places() {
                 field.terminate(place).await?;
@@ -103,7 +112,7 @@ pub(super) async fn inject(field: &mut Field, fault: Fault, plan: &mut Plan) -> 
         Fault::PauseRegistry => pause_registry(field, plan).await?,
         Fault::ForeignTransaction => foreign_transactions(field, 1).await?,
         Fault::AbortedTransactions => foreign_transactions(field, ABORTED).await?,
-        Fault::Garbage => garbage(field).await?,
+        Fault::Garbage => records::garbage(field).await?,
         Fault::Twins => twins(field, plan.any(&processors())).await?,
         Fault::Scale => scale(field).await?,
         Fault::FewDescriptors => few_descriptors(field, plan.any(&of("ingest"))).await?,
@@ -133,7 +142,7 @@ pub(super) async fn inject(field: &mut Field, fault: Fault, plan: &mut Plan) -> 
     Ok(fault.to_string())
 }
 
-fn of(service: &str) -> Vec<Place> {
+pub(super) fn of(service: &str) -> Vec<Place> {
     places().filter(|(known, _)| known.name() == service).collect()
 }
 
@@ -149,7 +158,7 @@ async fn crash(field: &mut Field, plan: &mut Plan) -> anyhow::Result<&'static st
     let (place, point) = (plan.any(&of(service)), plan.any(points));
     tracing::info!(service, point, "to crash");
     field.terminate(place).await?;
-    field.start_to_crash(place, &format!("{point}={}*off->return", plan.below(10)))?;
+    field.start_with(place, &format!("{point}={}*off->return", plan.below(10)))?;
     let status = field.process(place)?.ended(CRASH_DEADLINE).await.with_context(|| format!("to crash at {point}"))?;
     ensure!(status.signal() == Some(SIGABRT), "{service} did not end at {point}: {status}");
     field.start(place)?;
@@ -266,21 +275,4 @@ async fn few_descriptors(field: &mut Field, place: Place) -> anyhow::Result<()> 
     drop(strangers);
     process.limit_files(before)?;
     lacked
-}
-
-async fn garbage(field: &Field) -> anyhow::Result<()> {
-    let kafka = field.installation().kafka();
-    let producer = Producer::durable(kafka, &kafka.prefixed(CartCommand::TOPIC))?;
-    for n in 0_u8..100 {
-        let value = match n % 4 {
-            0 => Some(vec![n; 300]),
-            1 => Some(vec![0, 0, 0, 0, 1, n]),
-            2 => None,
-            // As much as a producer may send, with its key.
-            _ => Some(vec![n; 990_000]),
-        };
-        let key = (n % 3 > 0).then(|| uuid::Uuid::from_u128(n.into()).to_string().into_bytes());
-        producer.send(&Record { partition: None, key, value, headers: None })?.await?;
-    }
-    Ok(())
 }

@@ -17,7 +17,10 @@ mod frames;
 mod inject;
 mod network;
 mod plan;
+mod points;
 mod proxy;
+mod records;
+mod stores;
 mod summary;
 mod told;
 mod visitors;
@@ -28,7 +31,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 
 use crate::audit::{Target, Watcher, audit_with};
-use crate::harness::OwnServers;
+use crate::harness::{HOW_TO_MOUNT, OwnServers, may_mount};
 
 pub use field::Field;
 pub use plan::{Fault, Plan};
@@ -54,9 +57,16 @@ pub struct Load {
 /// # Errors
 /// When something could not be started, or did not come back: that is a failure too. Findings are in the summary.
 pub async fn run(name: &str, plan: &mut Plan, load: &Load) -> anyhow::Result<Summary> {
-    let is_cluster = plan.is_for_cluster();
     let folder = format!("{name}-servers");
-    let servers = if is_cluster { OwnServers::start_cluster(&folder) } else { OwnServers::start(&folder) };
+    let is_cluster = plan.is_for_cluster();
+    let servers = if is_cluster {
+        OwnServers::start_cluster(&folder)
+    } else if plan.needs_disks() {
+        ensure!(may_mount(), "{HOW_TO_MOUNT}");
+        OwnServers::start_on_disks(&folder)
+    } else {
+        OwnServers::start(&folder)
+    };
     let servers = servers.context("starting the servers")?;
     let mut field = Field::open(name, servers).await?;
     let installation = field.installation();

@@ -21,6 +21,10 @@ pub enum Fault {
     KillProjector,
     /// A service ends at a named place, before or after a write or commit
     CrashPoint,
+    /// A cart-processor or a projector stops at a named place, before or after a write or commit, another takes over, it goes on
+    StopPoint,
+    /// An ingest's or a cart-processor's clock is a day ahead or behind
+    ClockOff,
     /// SIGTERM and restart of every service, one after the other
     RollingRestart,
     /// A cart-processor stands still past its session, another takes over, it goes on
@@ -43,6 +47,14 @@ pub enum Fault {
     EndConnections,
     /// The schema registry stands still: nobody notices but a cart-processor that is started, which waits and says so
     PauseRegistry,
+    /// The schema registry is slow while a cart-processor is started
+    SlowRegistry,
+    /// The broker's disk gets full, and has room again (mounted: for root, or any user in a namespace)
+    FullDiskKafka,
+    /// Cassandra's disk gets full, and has room again (mounted, as above)
+    FullDiskCassandra,
+    /// PostgreSQL's disk gets full, and has room again (mounted, as above)
+    FullDiskPostgres,
     /// Another producer leaves a transaction open on cart-events and item-purchased
     ForeignTransaction,
     /// Garbage and commands at the wrong place come onto cart-commands
@@ -111,6 +123,14 @@ impl std::fmt::Display for Fault {
     }
 }
 
+impl Fault {
+    /// Whether it takes a disk of its own, which not everybody may mount.
+    #[must_use]
+    pub fn needs_disks(self) -> bool {
+        matches!(self, Self::FullDiskKafka | Self::FullDiskCassandra | Self::FullDiskPostgres)
+    }
+}
+
 /// The faults to come.
 #[derive(Debug)]
 pub struct Plan {
@@ -138,6 +158,16 @@ impl Plan {
     #[must_use]
     pub fn mix(faults: Vec<Fault>, seed: u64, time: Duration) -> Self {
         Self { seed, random: StdRng::seed_from_u64(seed), left: Left::Until(faults, Instant::now() + time) }
+    }
+
+    /// Whether one of the faults takes a disk of its own.
+    #[must_use]
+    pub fn needs_disks(&self) -> bool {
+        let faults = match &self.left {
+            Left::List(faults) => faults.as_slice(),
+            Left::Until(faults, _) => faults,
+        };
+        faults.iter().any(|fault| fault.needs_disks())
     }
 
     /// What it follows from.

@@ -58,6 +58,7 @@ pub enum Protocol {
 pub struct Proxy {
     link: watch::Sender<Link>,
     commit_answers: Arc<AtomicU64>,
+    late_pieces: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
 
@@ -70,8 +71,10 @@ impl Proxy {
         let listener = TcpListener::bind(listen).await?;
         let (link, changes) = watch::channel(Link::Open);
         let commit_answers = Arc::new(AtomicU64::new(0));
-        let way = Way { server, protocol, link: changes, commit_answers: commit_answers.clone() };
-        Ok(Self { link, commit_answers, task: tokio::spawn(accept(listener, way)) })
+        let late_pieces = Arc::new(AtomicU64::new(0));
+        let counts = (commit_answers.clone(), late_pieces.clone());
+        let way = Way { server, protocol, link: changes, commit_answers: counts.0, late_pieces: counts.1 };
+        Ok(Self { link, commit_answers, late_pieces, task: tokio::spawn(accept(listener, way)) })
     }
 
     /// From now on the link is so.
@@ -83,6 +86,12 @@ impl Proxy {
     #[must_use]
     pub fn commit_answers(&self) -> u64 {
         self.commit_answers.load(Ordering::Relaxed)
+    }
+
+    /// How many pieces were late because the link was slow.
+    #[must_use]
+    pub fn late_pieces(&self) -> u64 {
+        self.late_pieces.load(Ordering::Relaxed)
     }
 }
 
@@ -98,6 +107,7 @@ struct Way {
     protocol: Protocol,
     link: watch::Receiver<Link>,
     commit_answers: Arc<AtomicU64>,
+    late_pieces: Arc<AtomicU64>,
 }
 
 async fn accept(listener: TcpListener, way: Way) {
@@ -122,8 +132,8 @@ async fn connect(client: TcpStream, way: Way) {
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     let (questions, answers) = Commits::of(&way);
     tokio::select! {
-        () = pass(from_client, to_server, way.link.clone(), questions) => {}
-        () = pass(from_server, to_client, way.link.clone(), answers) => {}
+        () = pass(from_client, to_server, way.clone(), questions) => {}
+        () = pass(from_server, to_client, way.clone(), answers) => {}
         () = end(way.link) => {}
     }
 }
@@ -140,13 +150,17 @@ async fn end(mut link: watch::Receiver<Link>) {
     }
 }
 
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut link: watch::Receiver<Link>, mut commits: Commits) {
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, way: Way, mut commits: Commits) {
+    let mut link = way.link;
     let mut chunk = vec![0; CHUNK_LEN];
     while let Ok(len @ 1..) = from.read(&mut chunk).await {
         let has_commit_answer = commits.notes(&chunk[..len]);
         let Ok(now) = link.wait_for(|link| *link != Link::Still).await.map(|link| *link) else { return };
         match now {
-            Link::Slow(time) => tokio::time::sleep(time).await,
+            Link::Slow(time) => {
+                way.late_pieces.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(time).await;
+            }
             Link::Throttled(rate) => {
                 let micros = 1_000_000 * len as u64 / u64::from(rate.max(1));
                 tokio::time::sleep(Duration::from_micros(micros)).await;

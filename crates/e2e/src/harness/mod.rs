@@ -3,12 +3,14 @@
 //! The services are the real binaries against the real servers, whose addresses come from the environment, with the same
 //! defaults as the binaries'. Without servers a test fails and says so.
 
+mod disk;
 mod installation;
 mod process;
 mod servers;
 mod wait;
 
+pub use disk::{FullDisk, HOW_TO_MOUNT, may_mount};
 pub use installation::{Installation, Service};
 pub use process::{Process, binary, free_address};
-pub use servers::{CLUSTER_NODES, Node, OwnServers, Server};
+pub use servers::{CLUSTER_NODES, Node, OwnServers, Server, State};
 pub use wait::wait_until;

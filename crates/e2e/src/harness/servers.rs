@@ -6,15 +6,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{fs, os::unix};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
+
+use super::disk::FullDisk;
 
 /// How far this set's ports are from the usual ones.
 const PORT_OFFSET: u16 = 20_000;
 
 /// How often a start is tried.
 const UP_ATTEMPTS: u32 = 3;
+
+/// The size of each store's disk, in MiB, where they have their own: room for hours of a fault run's load, and not more than
+/// a machine can spare while one of them is full.
+const DISK_MIB: &str = "1024";
 
 /// The usual ports, as scripts/environment names them.
 const PORTS: [(&str, u16); 6] = [
@@ -122,6 +128,17 @@ impl std::fmt::Display for Node {
     }
 }
 
+/// How a server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It answers.
+    Up,
+    /// It runs, and does not answer.
+    Silent,
+    /// It does not run.
+    Down,
+}
+
 fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
@@ -146,6 +163,7 @@ fn addresses(nodes: u8, port: impl Fn(Server) -> u16) -> [(&'static str, String)
 pub struct OwnServers {
     folder: PathBuf,
     nodes: u8,
+    has_disks: bool,
 }
 
 impl OwnServers {
@@ -154,7 +172,7 @@ impl OwnServers {
     /// # Errors
     /// When one does not start.
     pub fn start(name: &str) -> anyhow::Result<Self> {
-        Self::start_nodes(name, 1)
+        Self::start_with(name, 1, false)
     }
 
     /// The same with three brokers and three Cassandra nodes, and no proxies.
@@ -162,10 +180,18 @@ impl OwnServers {
     /// # Errors
     /// When one does not start.
     pub fn start_cluster(name: &str) -> anyhow::Result<Self> {
-        Self::start_nodes(name, CLUSTER_NODES)
+        Self::start_with(name, CLUSTER_NODES, false)
     }
 
-    fn start_nodes(name: &str, nodes: u8) -> anyhow::Result<Self> {
+    /// The same with a disk of its own, in memory, for each store: [`OwnServers::fill_disk`]. Needs [`super::may_mount`].
+    ///
+    /// # Errors
+    /// As [`OwnServers::start`].
+    pub fn start_on_disks(name: &str) -> anyhow::Result<Self> {
+        Self::start_with(name, 1, true)
+    }
+
+    fn start_with(name: &str, nodes: u8, has_disks: bool) -> anyhow::Result<Self> {
         let folder = root().join("target").join(name);
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         let (own, usual) = (folder.join("dist"), root().join(".services/dist"));
@@ -174,7 +200,7 @@ impl OwnServers {
         }
         // Which tells scripts/services that the folder is one of its own.
         fs::write(folder.join("way"), "maven\n").context("marking the folder")?;
-        let servers = Self { folder, nodes };
+        let servers = Self { folder, nodes, has_disks };
         servers.reset()?;
         servers.up()?;
         Ok(servers)
@@ -195,11 +221,21 @@ impl OwnServers {
     }
 
     fn services(&self, action: &str) -> anyhow::Result<()> {
+        let output = self.command(action).output().context("running scripts/services")?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "scripts/services {action} failed for {}: {text}", self.folder.display());
+        Ok(())
+    }
+
+    fn command(&self, action: &str) -> Command {
         let mut command = Command::new(root().join("scripts/services"));
         command.arg(action).env("CART_SERVICES_DIR", &self.folder).env("CART_SERVICES", "maven");
         command.env("CART_CLUSTER", self.nodes.to_string());
         for (name, usual) in PORTS {
             command.env(name, (usual + PORT_OFFSET).to_string());
+        }
+        if self.has_disks {
+            command.env("CART_SERVICES_DISK_MIB", DISK_MIB);
         }
         if self.is_cluster() {
             command.envs(CLUSTER_SETTINGS);
@@ -207,10 +243,8 @@ impl OwnServers {
             let (proxy, server) = Server::Kafka.proxied();
             command.env("KAFKA_PROXIED_PORTS", format!("{} {}", server.port(), proxy.port()));
         }
-        let output = command.stdin(Stdio::null()).output().context("running scripts/services")?;
-        let text = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "scripts/services {action} failed for {}: {text}", self.folder.display());
-        Ok(())
+        command.stdin(Stdio::null());
+        command
     }
 
     /// Whether there are several brokers and nodes.
@@ -294,14 +328,61 @@ impl OwnServers {
         self.signal(server.into(), Signal::CONT)
     }
 
+    /// Takes all room of a store's disk, until what is returned is dropped.
+    ///
+    /// # Errors
+    /// When it has no disk of its own: [`OwnServers::start_on_disks`] gives it one.
+    pub fn fill_disk(&self, server: Server) -> anyhow::Result<FullDisk> {
+        FullDisk::fill(&self.folder.join("disk").join(server.name()))
+    }
+
+    /// Whether a server runs, and whether it answers.
+    ///
+    /// # Errors
+    /// When nobody knows.
+    pub fn state(&self, server: Server) -> anyhow::Result<State> {
+        let output = self.command("status").output().context("running scripts/services")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let line = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let state = line.into_iter().find(|words| words.first() == Some(&server.name()));
+        match state.as_ref().and_then(|words| words.get(1)).copied() {
+            Some("up") => Ok(State::Up),
+            Some("silent") => Ok(State::Silent),
+            Some("down") => Ok(State::Down),
+            Some(_) | None => bail!("scripts/services status does not tell of {server}: {text}"),
+        }
+    }
+
+    /// What a server has told since it was started, and what its virtual machine has when it was ended.
+    #[must_use]
+    pub fn log(&self, server: Server) -> String {
+        let read = |name: String| fs::read(self.folder.join("log").join(name)).unwrap_or_default();
+        let bytes = [read(format!("{server}.log")), read(format!("{server}.crash.log"))].concat();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Makes PostgreSQL go on in a new file of its write-ahead log, as much later writing would.
+    ///
+    /// # Errors
+    /// When it does not answer, or has no room for one.
+    pub async fn switch_wal(&self) -> anyhow::Result<()> {
+        let mut connection = self.database().await?;
+        connection.execute("SELECT pg_logical_emit_message(false, 'full disk', 'x'), pg_switch_wal()").await?;
+        Ok(connection.close().await?)
+    }
+
+    async fn database(&self) -> anyhow::Result<sqlx::PgConnection> {
+        let [.., (_, url)] = addresses(self.nodes, Server::port);
+        let options: sqlx::postgres::PgConnectOptions = url.parse()?;
+        options.connect().await.context("connecting to PostgreSQL")
+    }
+
     /// Ends all connections to PostgreSQL, whatever they are doing. Returns how many there were.
     ///
     /// # Errors
     /// When it does not answer.
     pub async fn end_connections(&self) -> anyhow::Result<u64> {
-        let [.., (_, url)] = addresses(self.nodes, Server::port);
-        let options: sqlx::postgres::PgConnectOptions = url.parse()?;
-        let mut connection = options.connect().await.context("connecting to PostgreSQL")?;
+        let mut connection = self.database().await?;
         let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND client_addr IS NOT NULL";
         let ended = connection.fetch_all(end).await.context("ending the connections")?.len();
         connection.close().await?;

@@ -1,0 +1,48 @@
+//! Processes that stop themselves at a named place, or whose clocks are wrong.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::field::{Field, Place, SESSION_TIMEOUT};
+use super::inject::{CRASH_DEADLINE, CRASH_POINTS, of};
+use super::plan::Plan;
+use crate::harness::{Service, wait_until};
+
+/// Clocks that are a day ahead, and a day behind, in seconds.
+const DAY_OFF: [&str; 2] = ["86400", "-86400"];
+
+/// How long a process runs with such a clock.
+const OFF_TIME: Duration = Duration::from_secs(10);
+
+/// A service that is a member of a group stops with a write or a commit in its hands, another takes over, it goes on. Where.
+pub(super) async fn stop(field: &mut Field, plan: &mut Plan) -> anyhow::Result<&'static str> {
+    let members: Vec<_> = CRASH_POINTS.into_iter().filter(|(service, _)| *service != "ingest").collect();
+    let (service, points) = plan.any(&members);
+    let (place, point) = (plan.any(&of(service)), plan.any(points));
+    tracing::info!(service, point, "to stop");
+    field.terminate(place).await?;
+    field.start_with(place, &format!("{point}={}*off->1*return(stop)->off", plan.below(10)))?;
+    let process = field.process(place)?;
+    wait_until(&format!("{service} to stop at {point}"), CRASH_DEADLINE, async || match process.state() {
+        Some('T') => Ok(()),
+        state => Err(format!("its state is {state:?}")),
+    })
+    .await?;
+    tokio::time::sleep(SESSION_TIMEOUT * 2).await;
+    process.resume()?;
+    Ok(point)
+}
+
+/// An ingest or a cart-processor runs with a wrong clock for a while. Which, and how wrong.
+pub(super) async fn clock_off(field: &mut Field, plan: &mut Plan) -> anyhow::Result<String> {
+    let services: Vec<Place> = of(Service::Ingest.name()).into_iter().chain(of(Service::CartProcessor.name())).collect();
+    let (place, by) = (plan.any(&services), plan.any(&DAY_OFF));
+    field.terminate(place).await?;
+    field.start_with(place, &format!("clock=return({by})"))?;
+    field.all_ready().await.context("with a wrong clock")?;
+    tokio::time::sleep(OFF_TIME).await;
+    field.terminate(place).await?;
+    field.start(place)?;
+    Ok(format!("{} {by} s", place.0.name()))
+}

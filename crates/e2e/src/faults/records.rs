@@ -1,0 +1,76 @@
+//! Records that other producers put onto `cart-commands`: garbage, what is nearly a command, and commands more than once.
+
+use anyhow::Context as _;
+use cart::contract::Contract as _;
+use cart::{CartCommand, CartId, Command};
+use kafka::{Admin, Codec, KafkaArgs, Producer, Record, Registry, partition_of};
+use uuid::Uuid;
+
+use super::field::Field;
+
+/// Carts that only these producers know.
+const STRANGERS: u8 = 20;
+
+/// How often each of their commands comes.
+const COPIES: usize = 3;
+
+/// No registry has given so large an id.
+const UNKNOWN_SCHEMA: u32 = u32::MAX - 1;
+
+/// All of it, between the commands of the load.
+pub(super) async fn garbage(field: &Field) -> anyhow::Result<()> {
+    let kafka = field.installation().kafka();
+    let producer = Producer::durable(kafka, &kafka.prefixed(CartCommand::TOPIC))?;
+    for n in 0_u8..100 {
+        let value = match n % 4 {
+            0 => Some(vec![n; 300]),
+            1 => Some(vec![0, 0, 0, 0, 1, n]),
+            2 => None,
+            // As much as a producer may send, with its key.
+            _ => Some(vec![n; 990_000]),
+        };
+        let key = (n % 3 > 0).then(|| Uuid::from_u128(n.into()).to_string().into_bytes());
+        producer.send(&Record { partition: None, key, value, headers: None })?.await?;
+    }
+    for record in strangers(kafka).await? {
+        producer.send(&record)?.await?;
+    }
+    Ok(())
+}
+
+/// Good commands, each several times, and what damage makes of them.
+async fn strangers(kafka: &KafkaArgs) -> anyhow::Result<Vec<Record>> {
+    let codec = Codec::<CartCommand>::register(&Registry::new(kafka)?, CartCommand::TOPIC, CartCommand::SCHEMA).await?;
+    let topic = kafka.prefixed(CartCommand::TOPIC);
+    let partitions = tokio::task::block_in_place(|| Admin::new(kafka)?.partitions(&topic))?;
+    let mut records = Vec::new();
+    for n in 0..STRANGERS {
+        let cart_id = CartId::from(Uuid::new_v4());
+        let value = codec.encode(&add(cart_id, n)?)?;
+        let key = cart_id.to_string().into_bytes();
+        let elsewhere = (partition_of(&key, partitions) + 1) % partitions;
+        let good = Record { partition: None, key: Some(key), value: Some(value.clone()), headers: None };
+        records.extend(std::iter::repeat_n(good.clone(), COPIES));
+        let unknown = [&[0], UNKNOWN_SCHEMA.to_be_bytes().as_slice(), &value[5..]].concat();
+        records.extend([
+            Record { value: Some(value[..value.len() - 7].to_vec()), ..good.clone() },
+            Record { value: Some(unknown), ..good.clone() },
+            Record { partition: Some(elsewhere), ..good.clone() },
+            Record { key: None, ..good.clone() },
+            Record { value: None, ..good },
+        ]);
+    }
+    Ok(records)
+}
+
+fn add(cart_id: CartId, n: u8) -> anyhow::Result<CartCommand> {
+    let command = Command::AddItem {
+        product_id: Uuid::from_u128(n.into()).into(),
+        vendor_id: Uuid::from_u128(1).into(),
+        name: String::from("a stranger's").try_into()?,
+        price: "0.0001".parse().context("a price")?,
+        quantity: 1,
+    };
+    let command_id = Uuid::new_v4().into();
+    Ok(CartCommand { command_id, cart_id, issued_at: chrono::Utc::now(), command, expected_version: None })
+}

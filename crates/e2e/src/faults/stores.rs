@@ -1,0 +1,88 @@
+//! Disks that get full, and a registry that is slow.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+
+use super::field::Field;
+use super::plan::{Fault, Plan};
+use super::proxy::Link;
+use crate::harness::{Server, Service, State};
+
+/// What a server says of a full disk: the kernel's words, or, where it writes by way of mapped memory, the signal that ended it.
+const NO_ROOM: [&str; 2] = ["No space left on device", "SIGBUS"];
+
+/// More than PostgreSQL keeps in reserve: 80 MiB of 16 MiB each.
+const WAL_FILES_MAX: u32 = 20;
+
+/// How long a server may take to see that there is room again, before it is started again.
+const COME_BACK: Duration = Duration::from_secs(20);
+
+/// A registry so late still answers within the time-out of its clients (5 s), which ask it several times.
+const REGISTRY_LATE: Duration = Duration::from_secs(1);
+
+/// How long a start with such a registry may take: a dozen questions.
+const SLOW_START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Full until who needs the store has said that it is not ready. Then there is room again; a server that has ended because of
+/// it, or stands, is started again as whoever looks after it would. How it came back.
+pub(super) async fn full_disk(
+    field: &mut Field,
+    fault: Fault,
+    server: Server,
+    who_needs_it: &str,
+) -> anyhow::Result<String> {
+    let disk = tokio::task::block_in_place(|| field.servers.fill_disk(server))?;
+    if server == Server::Postgres {
+        use_up_wal(field).await;
+    }
+    let noticed = field.unready(who_needs_it).await;
+    tokio::task::block_in_place(|| disk.free())?;
+    noticed?;
+    Ok(format!("{fault}: {server} {}", tokio::task::block_in_place(|| come_back(field, server))?))
+}
+
+/// PostgreSQL has a few files of its write-ahead log in reserve. More load would use them up too, in more time.
+async fn use_up_wal(field: &Field) {
+    for _ in 0..WAL_FILES_MAX {
+        if field.servers.switch_wal().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn come_back(field: &Field, server: Server) -> anyhow::Result<&'static str> {
+    let start = Instant::now();
+    let state = loop {
+        match field.servers.state(server)? {
+            State::Silent if start.elapsed() < COME_BACK => std::thread::sleep(Duration::from_millis(200)),
+            state => break state,
+        }
+    };
+    let log = field.servers.log(server);
+    ensure!(NO_ROOM.iter().any(|words| log.contains(words)), "{server} did not say that it had no room:\n{log}");
+    let how = match state {
+        State::Up => return Ok("went on by itself"),
+        State::Down => "had ended and was started again",
+        State::Silent => {
+            field.servers.kill9(server)?;
+            "stood and was started again"
+        }
+    };
+    field.servers.up().map(|()| how)
+}
+
+/// A cart-processor is started while every answer of the registry is late: it gets ready all the same.
+pub(super) async fn slow_registry(field: &mut Field, plan: &mut Plan) -> anyhow::Result<()> {
+    let place = (Service::CartProcessor, plan.any(&super::field::INSTANCES));
+    let before = field.link(Server::Registry)?.late_pieces();
+    field.link(Server::Registry)?.set(Link::Slow(REGISTRY_LATE));
+    field.process(place)?.kill9()?;
+    field.start(place)?;
+    let ready = field.process(place)?.ready(SLOW_START_DEADLINE).await;
+    field.link(Server::Registry)?.set(Link::Open);
+    ready.context("starting with a slow registry")?;
+    let late = field.link(Server::Registry)?.late_pieces() - before;
+    ensure!(late > 0, "the registry was not asked while it was slow");
+    Ok(())
+}
