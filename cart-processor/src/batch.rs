@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 
 use cart::{Aggregate, CartCommand, CartEvent, CartId, Decision, Limits, Outcome, Position};
-use journal::{Entry, SNAPSHOT_EVERY};
-use kafka::Codec;
+use journal::{Append, Codecs, Entry, SNAPSHOT_EVERY, Snapshot};
 
 use crate::history::{History, LogRewritten};
 use crate::intake::Received;
@@ -20,7 +19,7 @@ pub(crate) struct CartWork {
     pub(crate) trace_parents: Vec<Option<Box<[u8]>>>,
     /// How many of the entries are in the journal already.
     pub(crate) journalled: usize,
-    pub(crate) snapshot: Option<Aggregate>,
+    pub(crate) snapshot: Option<Snapshot>,
     pub(crate) owed: Vec<Owed>,
 }
 
@@ -54,7 +53,7 @@ pub(crate) fn decide(
     commands: Vec<Received>,
     history: &History,
     limits: &Limits,
-    codec: &Codec<CartEvent>,
+    codecs: &Codecs,
 ) -> Result<CartWork, Error> {
     let before = cart.sequence_number();
     let mut work = CartWork {
@@ -90,7 +89,7 @@ pub(crate) fn decide(
                 Decision::Repeated(earlier) => Answer::Repeated(earlier),
                 Decision::Accepted(events) => {
                     checked_out |= events.iter().any(CartEvent::is_purchase);
-                    work.accept(cart, &events, trace_parent, codec)?;
+                    work.accept(cart, &events, trace_parent, codecs)?;
                     Answer::Known(Outcome::of(&events))
                 }
             }
@@ -99,12 +98,18 @@ pub(crate) fn decide(
     }
     let crossed = cart.sequence_number().get() / SNAPSHOT_EVERY != before.get() / SNAPSHOT_EVERY;
     if checked_out || crossed {
-        work.snapshot = Some(cart.clone());
+        work.snapshot = Some(Snapshot::new(cart, &codecs.snapshots)?);
     }
     Ok(work)
 }
 
 impl CartWork {
+    /// What of it is to be journalled.
+    pub(crate) fn append(&self) -> Append<'_> {
+        let entries = &self.entries[self.journalled..];
+        Append { cart_id: self.cart_id, entries, snapshot: self.snapshot.as_ref() }
+    }
+
     fn push(&mut self, entries: impl IntoIterator<Item = Entry>, trace_parent: Option<Box<[u8]>>) {
         self.entries.extend(entries);
         self.trace_parents.resize(self.entries.len(), trace_parent);
@@ -115,10 +120,10 @@ impl CartWork {
         cart: &mut Aggregate,
         events: &[CartEvent],
         trace_parent: Option<Box<[u8]>>,
-        codec: &Codec<CartEvent>,
+        codecs: &Codecs,
     ) -> Result<(), journal::Error> {
         for event in events {
-            self.entries.push(Entry::new(event, codec)?);
+            self.entries.push(Entry::new(event, &codecs.events)?);
             cart.apply(event);
         }
         self.trace_parents.resize(self.entries.len(), trace_parent);

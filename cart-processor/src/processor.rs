@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use cart::{CartId, Limits, Position};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use journal::Journal;
+use journal::{Journal, LOAD_LEN_MAX};
 use kafka::{AssignmentEvent, GroupConsumer, Recovery};
 use service::{Readiness, Shutdown};
 use tokio::runtime::Handle;
@@ -226,19 +226,27 @@ impl Worker {
         Ok(())
     }
 
-    /// Loads the carts that are not in memory, at the same time.
+    /// Loads the carts that are not in memory: many in a round trip, and the round trips at the same time.
     async fn load(&mut self, carts: &[(CartId, Vec<Received>)]) -> Result<(), journal::Error> {
-        let unknown: Vec<_> = carts
-            .iter()
-            .map(|(cart_id, commands)| (*cart_id, commands[0].partition))
-            .filter(|(cart_id, partition)| !self.state.partitions.entry(*partition).or_default().contains(*cart_id))
-            .collect();
+        let mut unknown: Vec<CartId> = Vec::new();
+        let mut partitions: HashMap<CartId, i32> = HashMap::new();
+        for (cart_id, commands) in carts {
+            let partition = commands[0].partition;
+            if !self.state.partitions.entry(partition).or_default().contains(*cart_id) {
+                unknown.push(*cart_id);
+                partitions.insert(*cart_id, partition);
+            }
+        }
         let journal = &self.journal;
-        let mut loaded = stream::iter(unknown)
-            .map(|(cart_id, partition)| async move { journal.load(cart_id).await.map(|cart| (partition, cart)) })
+        let mut loaded = stream::iter(unknown.chunks(LOAD_LEN_MAX))
+            .map(|cart_ids| journal.load_all(cart_ids))
             .buffer_unordered(CASSANDRA_CONCURRENCY);
-        while let Some((partition, cart)) = loaded.try_next().await? {
-            self.state.partitions.entry(partition).or_default().insert(cart);
+        while let Some(carts) = loaded.try_next().await? {
+            for cart in carts {
+                if let Some(partition) = partitions.get(&cart.cart_id()) {
+                    self.state.partitions.entry(*partition).or_default().insert(cart);
+                }
+            }
         }
         Ok(())
     }
@@ -279,8 +287,8 @@ impl Worker {
             let Some(cart) = self.state.partitions.get_mut(&partition).and_then(|carts| carts.cart(cart_id)) else {
                 continue; // `load` has put it there, or failed
             };
-            let codec = self.journal.codec();
-            match batch::decide(cart, commands, &history, &self.settings.limits, codec) {
+            let codecs = self.journal.codecs();
+            match batch::decide(cart, commands, &history, &self.settings.limits, codecs) {
                 Ok(work) => works.push(work),
                 Err(batch::Error::Journal(error)) => return Err(error.into()),
                 Err(batch::Error::LogRewritten(source)) => return Err(Error::LogRewritten { partition, source }),
@@ -289,21 +297,23 @@ impl Worker {
         Ok(works)
     }
 
-    /// Journals the carts at the same time, and answers each cart's clients as soon as its events are durable.
+    /// Journals the carts, many in a request and the requests at the same time, and answers each cart's clients as soon as
+    /// its events are durable.
     ///
     /// A crash before an append leaves commands to be decided again; after it, commands whose events the journal
     /// has: they are published from there ([`crate::history`]). Shown by crates/e2e/tests/crash.rs.
     async fn journal_and_reply(&self, works: Vec<CartWork>) -> Result<Vec<CartWork>, journal::Error> {
-        let finish = |mut work: CartWork| async move {
-            let new = &work.entries[work.journalled..];
-            if !new.is_empty() {
-                self.journal.append(work.cart_id, new, work.snapshot.as_ref()).await?;
-            }
+        let finish = |mut group: Vec<CartWork>| async move {
+            let appends: Vec<_> = group.iter().map(CartWork::append).collect();
+            self.journal.append(&appends).await?;
             fail_points::crash_point("processor-before-replies");
-            self.replies.send(work.cart_id, std::mem::take(&mut work.owed)).await?;
-            Ok(work)
+            for work in &mut group {
+                self.replies.send(work.cart_id, std::mem::take(&mut work.owed)).await?;
+            }
+            Ok(group)
         };
-        stream::iter(works).map(finish).buffer_unordered(CASSANDRA_CONCURRENCY).try_collect().await
+        let groups = self.journal.groups(works, CartWork::append);
+        stream::iter(groups).map(finish).buffer_unordered(CASSANDRA_CONCURRENCY).try_concat().await
     }
 
     fn hand_over(&mut self, work: CartWork) {

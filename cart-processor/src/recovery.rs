@@ -11,7 +11,7 @@ use anyhow::{Context as _, ensure};
 use cart::contract::Contract as _;
 use cart::{CartCommand, CartEvent, CartId, LogEpoch, Position};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use journal::{Codecs, Entry, Journal};
+use journal::{Append, Codecs, Entry, Journal};
 use kafka::{Admin, Codec, DecodeError, KafkaArgs, Message as _, Registry, TopicReader, TransactionalProducer};
 use tokio::sync::mpsc;
 
@@ -120,17 +120,18 @@ pub(crate) async fn restore_journal(args: &RecoveryArgs) -> anyhow::Result<()> {
     while events.recv_many(&mut chunk, CHUNK_LEN).await > 0 {
         let mut carts: HashMap<CartId, Vec<Entry>> = HashMap::new();
         for (partition, bytes) in chunk.drain(..) {
-            let event = decode(journal.codec(), &bytes).await?;
+            let event = decode(&journal.codecs().events, &bytes).await?;
             let CartEvent { cart_id, sequence_number, position, command_id, .. } = event;
             let newest = newest.entry(partition).or_insert(position);
             *newest = position.max(*newest);
             carts.entry(cart_id).or_default().push(Entry { sequence_number, position, command_id, bytes });
             count += 1;
         }
-        stream::iter(carts)
-            .map(|(cart_id, entries)| {
+        let groups = journal.groups(carts, append);
+        stream::iter(groups)
+            .map(|group| {
                 let journal = &journal;
-                async move { journal.append(cart_id, &entries, None).await }
+                async move { journal.append(&group.iter().map(append).collect::<Vec<_>>()).await }
             })
             .buffer_unordered(CONCURRENCY)
             .try_collect::<()>()
@@ -141,6 +142,10 @@ pub(crate) async fn restore_journal(args: &RecoveryArgs) -> anyhow::Result<()> {
     let epoch = record_log(&admin, args, &session, &newest).await?;
     tracing::info!(events = count, epoch = epoch.get(), "restored the journal; run `setup` now");
     Ok(())
+}
+
+fn append((cart_id, entries): &(CartId, Vec<Entry>)) -> Append<'_> {
+    Append { cart_id: *cart_id, entries, snapshot: None }
 }
 
 /// All events, each with its partition, which is that of its command too.

@@ -9,7 +9,12 @@ use scylla::client::session::Session;
 use scylla::statement::prepared::PreparedStatement;
 use uuid::Uuid;
 
-use crate::totals::{Row, Table};
+use crate::totals::{Row, Rows, Table};
+
+const TABLE: &str = "item_quantity_by_day";
+
+/// A row without its name.
+const ROW_LEN: usize = 100;
 
 // Readers know all columns but `position`.
 pub(crate) const CREATE: &str = "CREATE TABLE IF NOT EXISTS item_quantity_by_day (\
@@ -91,16 +96,21 @@ impl Table for PopularItems {
         Ok(row.map(|(quantity, name, position)| Row { total: Sold { quantity, name }, position: position.into() }))
     }
 
-    async fn write(&self, key: &Key, row: &Row<Sold>) -> Result<(), Error> {
-        let Row { total: Sold { quantity, name }, position } = row;
-        let (position, timestamp) = (position.get(), row.timestamp());
-        let key_values = (key.vendor_id, key.product_id, key.year, key.month, key.day);
-        let (vendor, product, year, month, day) = key_values;
-        let values = (vendor, product, year, month, day, quantity, name, position, timestamp);
-        self.session
-            .execute_unpaged(&self.insert, values)
+    fn groups(&self, rows: Rows<Self>) -> Vec<Rows<Self>> {
+        cassandra::groups(&self.session, TABLE, rows, |(key, row)| {
+            let partition = (key.vendor_id, key.product_id, key.year, key.month);
+            (partition, ROW_LEN + row.total.name.len())
+        })
+    }
+
+    async fn write(&self, rows: &Rows<Self>) -> Result<(), Error> {
+        let values = rows.iter().map(|(key, row)| {
+            let Key { vendor_id, product_id, year, month, day } = key;
+            let Sold { quantity, name } = &row.total;
+            (vendor_id, product_id, year, month, day, quantity, name, row.position.get(), row.timestamp())
+        });
+        cassandra::write_rows(&self.session, &self.insert, values.collect())
             .await
-            .map(|_| ())
-            .map_err(|error| Error::new(format!("writing the quantity of {key:?}"), error))
+            .map_err(|error| Error::new(format!("writing {} quantities", rows.len()), error))
     }
 }

@@ -21,7 +21,7 @@ use crate::runner::{Batch, Projector};
 const CONCURRENCY: usize = 128;
 
 /// A table of totals.
-pub(crate) trait Table {
+pub(crate) trait Table: Sized {
     /// What names a row.
     type Key: Clone + Debug + Eq + Hash;
     /// What it adds up.
@@ -36,13 +36,15 @@ pub(crate) trait Table {
     /// A row, if it is there.
     fn read(&self, key: &Self::Key) -> impl Future<Output = Result<Option<Row<Self::Total>>, cassandra::Error>> + Send;
 
-    /// Writes a row `USING TIMESTAMP` its position.
-    fn write(
-        &self,
-        key: &Self::Key,
-        row: &Row<Self::Total>,
-    ) -> impl Future<Output = Result<(), cassandra::Error>> + Send;
+    /// Puts rows together into what [`Table::write`] writes in one request.
+    fn groups(&self, rows: Rows<Self>) -> Vec<Rows<Self>>;
+
+    /// Writes rows `USING TIMESTAMP` their positions.
+    fn write(&self, rows: &Rows<Self>) -> impl Future<Output = Result<(), cassandra::Error>> + Send;
 }
+
+/// Rows of a table with what names them.
+pub(crate) type Rows<T> = Vec<(<T as Table>::Key, Row<<T as Table>::Total>)>;
 
 /// A total and the position that it includes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,8 +119,8 @@ impl<T: Table> Totals<T> {
 
     async fn write(&self, changed: HashMap<T::Key, Row<T::Total>>) -> Result<(), Error> {
         let table = &self.table;
-        stream::iter(changed)
-            .map(|(key, row)| async move { table.write(&key, &row).await })
+        stream::iter(table.groups(changed.into_iter().collect()))
+            .map(|rows| async move { table.write(&rows).await })
             .buffer_unordered(CONCURRENCY)
             .try_collect::<()>()
             .await?;

@@ -11,7 +11,12 @@ use scylla::statement::prepared::PreparedStatement;
 use scylla::value::CqlDecimal;
 use uuid::Uuid;
 
-use crate::totals::{Row, Table};
+use crate::totals::{Row, Rows, Table};
+
+const TABLE: &str = "balance_by_vendor";
+
+/// A row, about.
+const ROW_LEN: usize = 80;
 
 // Readers know all columns but `position`.
 pub(crate) const CREATE: &str = "CREATE TABLE IF NOT EXISTS balance_by_vendor (\
@@ -84,14 +89,18 @@ impl Table for VendorBilling {
         Ok(Some(Row { total, position: position.into() }))
     }
 
-    async fn write(&self, key: &Key, row: &Row<Decimal>) -> Result<(), Error> {
-        let position = row.position.get();
-        let values = (key.vendor_id, key.year, key.month, decimal_to_cql(row.total), position, row.timestamp());
-        self.session
-            .execute_unpaged(&self.insert, values)
+    fn groups(&self, rows: Rows<Self>) -> Vec<Rows<Self>> {
+        cassandra::groups(&self.session, TABLE, rows, |(key, _)| ((key.vendor_id, key.year), ROW_LEN))
+    }
+
+    async fn write(&self, rows: &Rows<Self>) -> Result<(), Error> {
+        let values = rows.iter().map(|(key, row)| {
+            let balance = decimal_to_cql(row.total);
+            (key.vendor_id, key.year, key.month, balance, row.position.get(), row.timestamp())
+        });
+        cassandra::write_rows(&self.session, &self.insert, values.collect())
             .await
-            .map(|_| ())
-            .map_err(|error| Error::new(format!("writing the balance of {key:?}"), error))
+            .map_err(|error| Error::new(format!("writing {} balances", rows.len()), error))
     }
 }
 

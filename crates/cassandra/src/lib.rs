@@ -1,11 +1,14 @@
-//! Cassandra as this project uses it: connecting, the keyspace, decimals, and which logs its positions belong to.
+//! Cassandra as this project uses it: connecting, the keyspace, decimals, writes by the group, and which logs its positions
+//! belong to.
 
 mod args;
 mod decimal;
 mod error;
+mod groups;
 mod log;
 
 pub use args::{CassandraArgs, check, connect, ensure_keyspace};
 pub use decimal::{decimal_from_cql, decimal_to_cql};
 pub use error::Error;
+pub use groups::{groups, write_rows};
 pub use log::{LogNotRecorded, accept_new_log, create_log_table, ensure_log, log_epoch, restore_log};

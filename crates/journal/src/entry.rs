@@ -1,6 +1,6 @@
-//! A row of the journal.
+//! What is in the journal of a cart: a row an event, and snapshots.
 
-use cart::{CartEvent, CommandId, Position, SequenceNumber};
+use cart::{Aggregate, CartEvent, CommandId, Position, SequenceNumber};
 use kafka::Codec;
 
 use crate::Error;
@@ -30,5 +30,23 @@ impl Entry {
             command_id: event.command_id,
             bytes: codec.encode(event).map_err(|error| Error::new("encoding an event", error))?,
         })
+    }
+}
+
+/// A cart's state after some event, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    pub(crate) position: Position,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Snapshot {
+    /// The snapshot of a cart as it is now.
+    ///
+    /// # Errors
+    /// When the state does not fit its schema.
+    pub fn new(cart: &Aggregate, codec: &Codec<Aggregate>) -> Result<Self, Error> {
+        let bytes = codec.encode(cart).map_err(|error| Error::new("encoding a snapshot", error))?;
+        Ok(Self { position: cart.position(), bytes })
     }
 }

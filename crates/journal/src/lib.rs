@@ -23,7 +23,11 @@ use scylla::client::session::Session;
 use scylla::statement::prepared::PreparedStatement;
 
 pub use cassandra::Error;
-pub use entry::Entry;
+pub use entry::{Entry, Snapshot};
+pub use read::LOAD_LEN_MAX;
+pub use write::Append;
+
+const TABLE: &str = "cart_journal";
 
 // Rows are small and never change: default compaction does.
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS cart_journal (\
@@ -34,11 +38,13 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS cart_journal (\
 /// so many rows beside it.
 pub const SNAPSHOT_EVERY: i64 = 32;
 
-/// Reads and writes what the table holds.
+/// Reads and writes what the table holds. Clones share the schemas.
 #[derive(Debug, Clone)]
 pub struct Codecs {
-    events: Codec<CartEvent>,
-    snapshots: Codec<Aggregate>,
+    /// Events: what is journalled is what it wrote.
+    pub events: Codec<CartEvent>,
+    /// Snapshots.
+    pub snapshots: Codec<Aggregate>,
 }
 
 impl Codecs {
@@ -58,14 +64,15 @@ impl Codecs {
 #[derive(Clone)]
 pub struct Journal {
     session: Arc<Session>,
-    events: Codec<CartEvent>,
-    snapshots: Codec<Aggregate>,
+    codecs: Codecs,
     statements: Arc<Statements>,
 }
 
 struct Statements {
     snapshot: PreparedStatement,
     newest: PreparedStatement,
+    snapshots: PreparedStatement,
+    newest_of: PreparedStatement,
     after: PreparedStatement,
     page: PreparedStatement,
     range: PreparedStatement,
@@ -94,13 +101,21 @@ impl Journal {
     /// # Errors
     /// When Cassandra is away, or there is no table.
     pub async fn open(session: Arc<Session>, codecs: Codecs) -> Result<Self, Error> {
-        let Codecs { events, snapshots } = codecs;
         let statements = Arc::new(Statements {
             snapshot: prepare(&session, "SELECT snapshot FROM cart_journal WHERE cart_id = ? LIMIT 1").await?,
             newest: prepare(
                 &session,
                 &format!(
                     "SELECT sequence_number, position, command_id, event FROM cart_journal WHERE cart_id = ? LIMIT {SNAPSHOT_EVERY}"
+                ),
+            )
+            .await?,
+            snapshots: prepare(&session, "SELECT cart_id, snapshot FROM cart_journal WHERE cart_id IN ? PER PARTITION LIMIT 1").await?,
+            newest_of: prepare(
+                &session,
+                &format!(
+                    "SELECT cart_id, sequence_number, position, command_id, event FROM cart_journal \
+                     WHERE cart_id IN ? PER PARTITION LIMIT {SNAPSHOT_EVERY}"
                 ),
             )
             .await?,
@@ -131,13 +146,13 @@ impl Journal {
             insert_snapshot: prepare(&session, "INSERT INTO cart_journal (cart_id, snapshot) VALUES (?, ?) USING TIMESTAMP ?")
                 .await?,
         });
-        Ok(Self { session, events, snapshots, statements })
+        Ok(Self { session, codecs, statements })
     }
 
-    /// The codec of the events: what is journalled is what it wrote.
+    /// The codecs of what it holds.
     #[must_use]
-    pub fn codec(&self) -> &Codec<CartEvent> {
-        &self.events
+    pub fn codecs(&self) -> &Codecs {
+        &self.codecs
     }
 }
 

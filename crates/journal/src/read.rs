@@ -1,12 +1,18 @@
 //! Loading a cart, and reading its history.
 
+use std::collections::HashMap;
+
 use cart::{Aggregate, CartEvent, CartId, Position, RememberedCommand, SequenceNumber};
 use futures::{Stream, TryStreamExt as _, try_join};
 use kafka::{Codec, DecodeError};
+use scylla::deserialize::row::DeserializeRow;
 use scylla::statement::prepared::PreparedStatement;
 use uuid::Uuid;
 
 use crate::{Entry, Error, Journal};
+
+/// Carts that are loaded in one round trip: their newest rows and snapshots are some hundred kilobytes then.
+pub const LOAD_LEN_MAX: usize = 24;
 
 type Row = (i64, i64, Uuid, Vec<u8>);
 
@@ -29,6 +35,33 @@ impl Journal {
     pub async fn load(&self, cart_id: CartId) -> Result<Aggregate, Error> {
         // Not one query: a static column would come once a row.
         let (snapshot, newest) = try_join!(self.snapshot(cart_id), self.newest(cart_id))?;
+        self.assemble(cart_id, snapshot, newest).await
+    }
+
+    /// Carts as they are now, in no order: at most [`LOAD_LEN_MAX`] at a time. One round trip for all of them.
+    ///
+    /// # Errors
+    /// As [`Journal::load`].
+    pub async fn load_all(&self, cart_ids: &[CartId]) -> Result<Vec<Aggregate>, Error> {
+        if let [cart_id] = cart_ids {
+            return Ok(vec![self.load(*cart_id).await?]);
+        }
+        let (mut snapshots, mut newest) = try_join!(self.snapshots(cart_ids), self.newest_of(cart_ids))?;
+        let mut carts = Vec::with_capacity(cart_ids.len());
+        for cart_id in cart_ids {
+            let newest = newest.remove(cart_id).unwrap_or_default();
+            carts.push(self.assemble(*cart_id, snapshots.remove(cart_id), newest).await?);
+        }
+        Ok(carts)
+    }
+
+    /// A cart from its snapshot and its newest rows, newest first.
+    async fn assemble(
+        &self,
+        cart_id: CartId,
+        snapshot: Option<Aggregate>,
+        newest: Vec<Entry>,
+    ) -> Result<Aggregate, Error> {
         let mut cart = snapshot.unwrap_or_else(|| Aggregate::new(cart_id));
         let known = cart.sequence_number();
         let oldest = newest.last().map_or(known, |entry| entry.sequence_number);
@@ -126,7 +159,7 @@ impl Journal {
     /// When it can't be read: the registry is away, or the event is newer than this program.
     pub async fn event(&self, entry: &Entry) -> Result<CartEvent, Error> {
         let failed = |error| Error::new(format!("reading event {} of a journal", entry.sequence_number), error);
-        decode(&self.events, &entry.bytes).await.map_err(failed)
+        decode(&self.codecs.events, &entry.bytes).await.map_err(failed)
     }
 
     async fn snapshot(&self, cart_id: CartId) -> Result<Option<Aggregate>, Error> {
@@ -141,14 +174,58 @@ impl Journal {
             .maybe_first_row::<(Option<Vec<u8>>,)>()
             .map_err(|error| Error::new(operation(), error))?;
         let Some((Some(bytes),)) = row else { return Ok(None) };
-        match decode(&self.snapshots, &bytes).await {
-            Ok(cart) => Ok(Some(cart)),
-            // It only saves reading; the rows say the same.
-            Err(error) => {
-                tracing::warn!(%cart_id, error, "a snapshot can't be read, reading the whole journal instead");
-                Ok(None)
+        Ok(self.decode_snapshot(cart_id, &bytes).await)
+    }
+
+    async fn snapshots(&self, cart_ids: &[CartId]) -> Result<HashMap<CartId, Aggregate>, Error> {
+        let rows = self.rows_of::<(Uuid, Option<Vec<u8>>)>(&self.statements.snapshots, cart_ids).await?;
+        let mut snapshots = HashMap::with_capacity(rows.len());
+        for (cart_id, bytes) in rows {
+            let cart_id = CartId::from(cart_id);
+            if let Some(bytes) = bytes
+                && let Some(cart) = self.decode_snapshot(cart_id, &bytes).await
+            {
+                snapshots.insert(cart_id, cart);
             }
         }
+        Ok(snapshots)
+    }
+
+    async fn decode_snapshot(&self, cart_id: CartId, bytes: &[u8]) -> Option<Aggregate> {
+        let decoded = decode(&self.codecs.snapshots, bytes).await;
+        // It only saves reading; the rows say the same.
+        decoded
+            .inspect_err(|error| {
+                tracing::warn!(%cart_id, error, "a snapshot can't be read, reading the whole journal instead");
+            })
+            .ok()
+    }
+
+    async fn newest_of(&self, cart_ids: &[CartId]) -> Result<HashMap<CartId, Vec<Entry>>, Error> {
+        let mut carts: HashMap<CartId, Vec<Entry>> = HashMap::with_capacity(cart_ids.len());
+        for (cart_id, sequence_number, position, command_id, bytes) in
+            self.rows_of::<(Uuid, i64, i64, Uuid, Vec<u8>)>(&self.statements.newest_of, cart_ids).await?
+        {
+            carts.entry(cart_id.into()).or_default().push((sequence_number, position, command_id, bytes).into());
+        }
+        Ok(carts)
+    }
+
+    async fn rows_of<R>(&self, statement: &PreparedStatement, cart_ids: &[CartId]) -> Result<Vec<R>, Error>
+    where
+        R: for<'frame, 'metadata> DeserializeRow<'frame, 'metadata>,
+    {
+        let operation = || format!("reading {} carts", cart_ids.len());
+        let ids: Vec<Uuid> = cart_ids.iter().map(|cart_id| cart_id.as_uuid()).collect();
+        let result = self
+            .session
+            .execute_unpaged(statement, (ids,))
+            .await
+            .map_err(|error| Error::new(operation(), error))?
+            .into_rows_result()
+            .map_err(|error| Error::new(operation(), error))?;
+        let rows = result.rows::<R>().map_err(|error| Error::new(operation(), error))?;
+        rows.map(|row| row.map_err(|error| Error::new(operation(), error))).collect()
     }
 
     async fn newest(&self, cart_id: CartId) -> Result<Vec<Entry>, Error> {
