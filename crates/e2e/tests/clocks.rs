@@ -35,8 +35,10 @@ async fn start(installation: &Installation, name: &str, ingest: &str, processor:
 
 /// Sends a shop's commands; each must be answered with its outcome, the first time.
 async fn replay(installation: &Installation, url: &str, name: &str, times: &[&str]) -> anyhow::Result<PathBuf> {
-    let (record, report) =
-        (installation.folder().join(format!("record-{name}.jsonl")), installation.folder().join(format!("{name}.json")));
+    let (record, report) = (
+        installation.folder().join(format!("record-{name}.jsonl")),
+        installation.folder().join(format!("{name}.json")),
+    );
     let (record_text, report_text) = (record.display().to_string(), report.display().to_string());
     let shop = ["--commands", "200", "--members", "20", "--products", "20", "--vendors", "3", "--run-id", name];
     let run = ["--url", url, "--concurrency", "8", "--answer-timeout", "60s"];
@@ -53,7 +55,8 @@ async fn replay(installation: &Installation, url: &str, name: &str, times: &[&st
 /// A command that nobody waits for can be looked up.
 async fn looked_up(url: &str) -> anyhow::Result<()> {
     let http = reqwest::Client::new();
-    let item = json!({"productId": Uuid::new_v4(), "vendorId": Uuid::new_v4(), "name": "mug", "price": "1", "quantity": 1});
+    let item =
+        json!({"productId": Uuid::new_v4(), "vendorId": Uuid::new_v4(), "name": "mug", "price": "1", "quantity": 1});
     let sent = http.post(format!("{url}/cart/{}", Uuid::new_v4())).header("prefer", "respond-async").json(&item);
     let sent = sent.send().await?;
     ensure!(sent.status() == StatusCode::ACCEPTED, "{}", sent.status());
@@ -77,7 +80,8 @@ async fn audited(installation: &Installation, records: &[PathBuf]) -> anyhow::Re
 /// The days on which something was sold.
 async fn days(installation: &Installation) -> anyhow::Result<Vec<NaiveDate>> {
     let session = cassandra::connect(installation.cassandra()).await?;
-    let rows = session.query_unpaged("SELECT year, month, day FROM item_quantity_by_day", ()).await?.into_rows_result()?;
+    let rows =
+        session.query_unpaged("SELECT year, month, day FROM item_quantity_by_day", ()).await?.into_rows_result()?;
     let mut days = Vec::new();
     for row in rows.rows::<(i32, i32, i32)>()? {
         let (year, month, day) = row?;

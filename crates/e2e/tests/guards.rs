@@ -111,11 +111,9 @@ impl System {
 
 /// Waits until a process has stopped itself.
 async fn stopped(process: &Process) -> anyhow::Result<()> {
-    wait_until("the process to stop at its fail point", DEADLINE, async || {
-        match process.state() {
-            Some('T') => Ok(()),
-            state => Err(format!("state {state:?}")),
-        }
+    wait_until("the process to stop at its fail point", DEADLINE, async || match process.state() {
+        Some('T') => Ok(()),
+        state => Err(format!("state {state:?}")),
     })
     .await
 }
@@ -179,7 +177,8 @@ async fn timestamps_by_position_keep_a_late_writer_out() -> anyhow::Result<()> {
 
 /// Of a cart that nobody has used yet.
 async fn add(url: &str, cart: Uuid, preference: &str) -> anyhow::Result<u16> {
-    let item = json!({"productId": Uuid::new_v4(), "vendorId": Uuid::new_v4(), "name": "mug", "price": "1", "quantity": 1});
+    let item =
+        json!({"productId": Uuid::new_v4(), "vendorId": Uuid::new_v4(), "name": "mug", "price": "1", "quantity": 1});
     let sent = reqwest::Client::new().post(format!("{url}/cart/{cart}")).header("prefer", preference).json(&item);
     Ok(sent.send().await?.status().as_u16())
 }

@@ -15,7 +15,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const PATIENT: [&str; 2] = ["--startup-timeout-s", "600"];
 
 /// Somebody else's: nothing of ours can be read as this, or this as ours.
-const FOREIGN: &str = r#"{"type": "record", "name": "Parcel", "namespace": "elsewhere", "fields": [{"name": "weight", "type": "int"}]}"#;
+const FOREIGN: &str =
+    r#"{"type": "record", "name": "Parcel", "namespace": "elsewhere", "fields": [{"name": "weight", "type": "int"}]}"#;
 
 /// Waits for the end of a program that must not do its work, and must say why.
 async fn refuses(mut process: Process, subject: &str) -> anyhow::Result<()> {

@@ -137,7 +137,8 @@ mod tests {
 
     #[test]
     fn what_is_no_row_is_named() {
-        let rows = read("StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID\nD,,x,2010-12-01T09:49:00Z,1,1\n");
+        let rows =
+            read("StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID\nD,,x,2010-12-01T09:49:00Z,1,1\n");
         let error = rows.into_iter().next().expect("a row").expect_err("a bad one");
         assert_eq!(error.to_string(), "line 2: quantity \"x\" is not a whole number");
         let error = RawRows::from_reader(Box::new("StockCode\n".as_bytes())).expect_err("columns are missing");

@@ -36,15 +36,21 @@ pub(crate) enum Bench {
     Http,
     /// Commands that wait in the topic, to journal and events
     Backlog,
+    /// Purchases that wait in their topic, to each read table
+    Projectors,
+    /// From a checkout's answer to its rows in the read tables
+    Freshness,
 }
 
 impl Bench {
-    pub(crate) const ALL: [Self; 2] = [Self::Http, Self::Backlog];
+    pub(crate) const ALL: [Self; 4] = [Self::Http, Self::Backlog, Self::Projectors, Self::Freshness];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Backlog => "backlog",
+            Self::Projectors => "projectors",
+            Self::Freshness => "freshness",
         }
     }
 }

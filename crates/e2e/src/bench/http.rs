@@ -143,7 +143,8 @@ async fn catch_up(kafka: &KafkaArgs) -> anyhow::Result<Duration> {
     Ok(start.elapsed())
 }
 
-fn is_at_end(progress: &GroupProgress, partitions: i32) -> anyhow::Result<bool> {
+/// Whether a group has done all that is committed in its topic.
+pub(super) fn is_at_end(progress: &GroupProgress, partitions: i32) -> anyhow::Result<bool> {
     let mut next = progress.committed(0..partitions)?;
     for partition in 0..partitions {
         next.entry(partition).or_insert(0);

@@ -14,7 +14,9 @@ mod args;
 mod backlog;
 mod bed;
 mod capacity;
+mod drain;
 mod floor;
+mod freshness;
 mod http;
 mod load;
 mod measurement;
@@ -66,6 +68,8 @@ async fn run(args: &RunArgs) -> anyhow::Result<()> {
         let measured = match bench {
             Bench::Http => http::measure(args).await,
             Bench::Backlog => backlog::measure(args).await,
+            Bench::Projectors => drain::measure(args).await,
+            Bench::Freshness => freshness::measure(args).await,
         };
         measurements.extend(measured.with_context(|| format!("measuring {}", bench.name()))?);
     }

@@ -6,7 +6,10 @@
 
 use std::io::Write as _;
 
-use cart::{CartCommand, CartId, Command, CommandId, ItemName, Price, ProductId, Quantity, VendorId};
+use cart::{
+    CartCommand, CartEvent, CartId, Command, CommandId, Event, EventId, Item, ItemName, LogEpoch, Position, Price,
+    ProductId, Quantity, SequenceNumber, SessionId, VendorId,
+};
 use chrono::{DateTime, Utc};
 use uuid::{Builder, Uuid, Variant, Version};
 
@@ -183,6 +186,32 @@ pub(crate) fn add_item(number: u32) -> anyhow::Result<Command> {
         name: ItemName::try_from(name(number))?,
         price: price(number)?,
         quantity: quantity(number)?.get(),
+    })
+}
+
+/// A line of a checkout, as it stands on `cart-events`: each cart buys [`LINES`] products.
+pub(crate) fn purchase(index: u64, at: DateTime<Utc>) -> anyhow::Result<CartEvent> {
+    let (cart, line) = (index / u64::from(LINES), index % u64::from(LINES));
+    let product = u32::try_from((cart * 29 + line * 131) % u64::from(PRODUCTS))?;
+    let cart_id = CartId::from(cart_id(0, cart));
+    let sequence_number = SequenceNumber::from(i64::try_from(line)? + 1);
+    let item = Item {
+        product_id: product_id(product).into(),
+        vendor_id: VendorId::from(vendor_id(product)),
+        name: ItemName::try_from(name(product))?,
+        price: price(product)?,
+        quantity: quantity(product)?,
+    };
+    Ok(CartEvent {
+        event_id: EventId::of(cart_id, sequence_number),
+        cart_id,
+        session_id: SessionId::of(cart_id, 0),
+        sequence_number,
+        position: Position::new(LogEpoch::FIRST, i64::try_from(cart)?),
+        command_id: CommandId::from(id(Kind::Command, 1, cart)),
+        command_digest: Command::Checkout {}.digest(),
+        occurred_at: at,
+        event: Event::ItemPurchased { item },
     })
 }
 

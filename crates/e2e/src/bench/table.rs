@@ -8,10 +8,9 @@ use super::measurement::{Figure, Spread};
 use super::results::Results;
 
 /// The columns of a bench; the others are in the JSON.
-const COLUMNS: [&str; 16] = [
+const COLUMNS: [&str; 17] = [
     "commands/s",
     "events/s",
-    "rows/s",
     "p50 ms",
     "p95 ms",
     "p99 ms",
@@ -25,6 +24,8 @@ const COLUMNS: [&str; 16] = [
     "CPU-ms/command kafka",
     "CPU-ms/command cassandra",
     "CPU-ms/command load",
+    "CPU-ms/event",
+    "CPU-ms/event reader",
 ];
 
 /// Writes all tables.

@@ -36,7 +36,8 @@ pub(super) async fn stop(field: &mut Field, plan: &mut Plan) -> anyhow::Result<&
 
 /// An ingest or a cart-processor runs with a wrong clock for a while. Which, and how wrong.
 pub(super) async fn clock_off(field: &mut Field, plan: &mut Plan) -> anyhow::Result<String> {
-    let services: Vec<Place> = of(Service::Ingest.name()).into_iter().chain(of(Service::CartProcessor.name())).collect();
+    let services: Vec<Place> =
+        of(Service::Ingest.name()).into_iter().chain(of(Service::CartProcessor.name())).collect();
     let (place, by) = (plan.any(&services), plan.any(&DAY_OFF));
     field.terminate(place).await?;
     field.start_with(place, &format!("clock=return({by})"))?;

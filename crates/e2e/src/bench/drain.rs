@@ -1,0 +1,156 @@
+//! Purchases that wait in a topic, as after a loss of a read table: how fast each projector brings them to where they
+//! belong. Its floor is to read and decode the same records, and do nothing with them.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use cart::contract::Contract;
+use cart::{CartEvent, PurchasedItem};
+use chrono::{TimeDelta, TimeZone as _, Utc};
+use kafka::{Codec, GroupProgress, KafkaArgs, Message as _, Registry, TopicReader};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::args::RunArgs;
+use super::bed::{Bed, metered};
+use super::http::is_at_end;
+use super::keep;
+use super::measurement::{Measurement, Subject, Values, add_usage};
+use super::meter::{LOAD, Meter};
+use super::produce::produce;
+use super::shop::purchase;
+use crate::harness::Service;
+
+const BENCH: &str = "projectors";
+
+/// The purchases are spread evenly over so many days, as those of the real shop are.
+const DAYS: u64 = 240;
+
+/// Between two looks at how far it is.
+const INTERVAL: Duration = Duration::from_millis(50);
+
+/// All must be done by then.
+const DEADLINE: Duration = Duration::from_secs(1_800);
+
+/// A topic that is read to its end is never silent for so long.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+const SHOWN: [&str; 3] = ["events/s", "CPU-ms/event", "CPU-ms/event reader"];
+
+pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> {
+    let mut measurements = Vec::new();
+    for repetition in 0..args.repetitions() {
+        // Each time everything is still to do.
+        let bed = Bed::make(BENCH, args).await?;
+        fill(&bed, args.commands()).await?;
+        // The first of them fills the topic of the others.
+        for projector in Service::PROJECTORS {
+            for subject in [Subject::Floor, Subject::System] {
+                let values = match subject {
+                    Subject::Floor => read_alone(&bed, projector, args.commands()).await?,
+                    Subject::System => drain(&bed, projector, args.commands()).await?,
+                };
+                let case = projector.name().to_owned();
+                let one = Measurement { bench: BENCH.to_owned(), case, subject, repetition, values };
+                keep(&mut measurements, one, &SHOWN);
+            }
+        }
+        bed.remove().await?;
+    }
+    Ok(measurements)
+}
+
+/// Puts purchases onto `cart-events`, as the cart-processor would.
+async fn fill(bed: &Bed, count: u64) -> anyhow::Result<()> {
+    let kafka = bed.installation.kafka();
+    let codec = Codec::<CartEvent>::register(&Registry::new(kafka)?, CartEvent::TOPIC, CartEvent::SCHEMA).await?;
+    let first_day = Utc.with_ymd_and_hms(2026, 1, 1, 0, 0, 0).single().context("a day")?;
+    let records = (0..count).map(|index| {
+        let at = first_day
+            + TimeDelta::seconds(i64::try_from(u128::from(index) * u128::from(DAYS) * 86_400 / u128::from(count))?);
+        let event = purchase(index, at)?;
+        Ok((event.cart_id.to_string(), codec.encode(&event)?))
+    });
+    tokio::task::block_in_place(|| produce(kafka, &kafka.prefixed(CartEvent::TOPIC), records))
+        .context("filling the topic")
+}
+
+fn reads_cart_events(projector: Service) -> bool {
+    projector == Service::PROJECTORS[0]
+}
+
+/// Reads and decodes what the projector reads.
+async fn read_alone(bed: &Bed, projector: Service, count: u64) -> anyhow::Result<Values> {
+    let kafka = bed.installation.kafka();
+    let (rate, used) = metered(&bed.meter([]), async {
+        if reads_cart_events(projector) {
+            read_all::<CartEvent>(kafka).await
+        } else {
+            read_all::<PurchasedItem>(kafka).await
+        }
+    })
+    .await?;
+    let mut values = Values::from([("events/s".to_owned(), rate)]);
+    add_usage(&mut values, &used, count, "event");
+    // This process is the reader here.
+    let reader = values.get(&format!("CPU-ms/event {LOAD}")).copied();
+    values.extend(reader.map(|cpu| (READER.to_owned(), cpu)));
+    Ok(values)
+}
+
+/// The process that reads: the projector, or its floor.
+const READER: &str = "CPU-ms/event reader";
+
+async fn read_all<T: Contract + Serialize + DeserializeOwned>(kafka: &KafkaArgs) -> anyhow::Result<f64> {
+    let codec = Codec::<T>::register(&Registry::new(kafka)?, T::TOPIC, T::SCHEMA).await?;
+    tokio::task::block_in_place(|| {
+        let mut reader = TopicReader::open_at_beginning(kafka, &kafka.prefixed(T::TOPIC))?;
+        let (mut first, mut count) = (None, 0_u64);
+        while let Some(message) = reader.next(SILENCE_MAX)? {
+            codec.decode(message.payload().unwrap_or_default())?;
+            first.get_or_insert_with(Instant::now);
+            count += 1;
+        }
+        let elapsed = first.context("the topic is empty")?.elapsed();
+        Ok(count as f64 / elapsed.as_secs_f64().max(f64::EPSILON))
+    })
+}
+
+/// Starts the projector and waits until all is done.
+async fn drain(bed: &Bed, projector: Service, count: u64) -> anyhow::Result<Values> {
+    let kafka = bed.installation.kafka();
+    let topic = if reads_cart_events(projector) { CartEvent::TOPIC } else { PurchasedItem::TOPIC };
+    let progress = GroupProgress::new(kafka, &kafka.prefixed(projector.name()), &kafka.prefixed(topic))?;
+    let mut process = bed.start_projector(projector).await?;
+    let meter: Meter = bed.meter([&process]);
+    let partitions = bed.installation.partitions().into();
+    let (rate, used) =
+        metered(&meter, async { tokio::task::block_in_place(|| rate(&progress, partitions, count)) }).await?;
+    let mut values = Values::from([("events/s".to_owned(), rate)]);
+    add_usage(&mut values, &used, count, "event");
+    let reader = values.get(&format!("CPU-ms/event {}", projector.name())).copied();
+    values.extend(reader.map(|cpu| (READER.to_owned(), cpu)));
+    process.1.terminate(DEADLINE).await?;
+    Ok(values)
+}
+
+/// Events a second from the first progress to the end: the start is measured elsewhere.
+fn rate(progress: &GroupProgress, partitions: i32, count: u64) -> anyhow::Result<f64> {
+    let ready_at = Instant::now();
+    let mut first = None;
+    loop {
+        let is_over = is_at_end(progress, partitions)?;
+        // Transactions' markers have offsets too, a few in a thousand.
+        let done: i64 = progress.committed(0..partitions)?.values().sum();
+        let now = Instant::now();
+        if is_over {
+            let (since, before) = first.unwrap_or((ready_at, 0));
+            return Ok((count as f64 - before as f64) / (now - since).max(INTERVAL).as_secs_f64());
+        }
+        if done > 0 {
+            first.get_or_insert((now, done));
+        }
+        anyhow::ensure!(ready_at.elapsed() < DEADLINE, "only {done} of {count} events are done after {DEADLINE:?}");
+        std::thread::sleep(INTERVAL);
+    }
+}

@@ -1,0 +1,173 @@
+//! How long after a checkout was answered its purchase is in each read table: at rest, and while half as much is going on as
+//! the machine can do.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use chrono::{Datelike as _, Utc};
+use hdrhistogram::Histogram;
+use scylla::client::session::Session;
+use scylla::serialize::row::SerializeRow;
+use scylla::statement::prepared::PreparedStatement;
+use sqlx::postgres::PgPool;
+use uuid::Uuid;
+
+use super::args::RunArgs;
+use super::bed::{Bed, Running};
+use super::keep;
+use super::load::{Load, Pace, Until};
+use super::measurement::{Measurement, Subject, Values};
+use super::wire::Connection;
+
+const BENCH: &str = "freshness";
+
+/// Checkouts that are followed, for each case.
+const PROBES: u32 = 200;
+const PROBES_QUICK: u32 = 20;
+
+/// Between two looks at a table: what is measured is at most so much too long.
+const LOOK_PAUSE: Duration = Duration::from_millis(1);
+
+/// Nothing takes so long that works.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A minute in microseconds.
+const LATENCY_MAX_US: u64 = 60_000_000;
+
+/// Clients of the closed loop that finds out what the machine can do.
+const CLIENTS: u32 = 256;
+
+/// Connections that can wait for answers at a time in the open loop.
+const OPEN_CLIENTS: u32 = 1_024;
+
+const SHOWN: [&str; 3] = ["p50 ms", "p99 ms", "max ms"];
+
+pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> {
+    let bed = Bed::make(BENCH, args).await?;
+    let mut system = bed.start(Subject::System).await?;
+    let projectors = bed.start_projectors().await?;
+    system.warm_up(args.warm_up()).await?;
+    let tables = Tables::open(&bed).await?;
+    let probes = if args.quick { PROBES_QUICK } else { PROBES };
+    let mut measurements = Vec::new();
+    for repetition in 0..args.repetitions() {
+        let found = follow(&tables, system.address, probes).await?;
+        keep_all(&mut measurements, "idle", repetition, &found);
+        let length = Duration::from_secs(args.seconds());
+        let most = system.load(CLIENTS, Pace::Closed, Until::After(length)).await?.rate();
+        let found = under_load(&mut system, &tables, probes, most / 2.0).await?;
+        keep_all(&mut measurements, "half load", repetition, &found);
+    }
+    drop((system, projectors));
+    bed.remove().await?;
+    Ok(measurements)
+}
+
+async fn under_load(system: &mut Running, tables: &Tables, probes: u32, rate: f64) -> anyhow::Result<Found> {
+    let address = system.address;
+    let stop = Arc::new(AtomicBool::new(false));
+    let load = Load { stop: stop.clone(), ..Load::new(address, Pace::Open(rate), Until::After(10 * DEADLINE)) };
+    let probing = async {
+        let found = follow(tables, address, probes).await;
+        stop.store(true, Ordering::Relaxed);
+        found
+    };
+    let (outcome, found) = tokio::join!(system.run(load, OPEN_CLIENTS), probing);
+    outcome?;
+    found
+}
+
+/// Delays in microseconds: popular-items, vendor-billing, vendor-billing-jdbc.
+type Found = [Histogram<u64>; 3];
+
+fn keep_all(measurements: &mut Vec<Measurement>, load: &str, repetition: u32, found: &Found) {
+    for (table, delays) in ["popular-items", "vendor-billing", "vendor-billing-jdbc"].iter().zip(found) {
+        let ms = |us: u64| us as f64 / 1_000.0;
+        let values = Values::from([
+            ("p50 ms".to_owned(), ms(delays.value_at_quantile(0.5))),
+            ("p95 ms".to_owned(), ms(delays.value_at_quantile(0.95))),
+            ("p99 ms".to_owned(), ms(delays.value_at_quantile(0.99))),
+            ("max ms".to_owned(), ms(delays.max())),
+        ]);
+        let (bench, case) = (BENCH.to_owned(), format!("{table}, {load}"));
+        let one = Measurement { bench, case, subject: Subject::System, repetition, values };
+        keep(measurements, one, &SHOWN);
+    }
+}
+
+/// Buys something of a vendor of its own, again and again, and looks when it is there.
+async fn follow(tables: &Tables, address: SocketAddr, probes: u32) -> anyhow::Result<Found> {
+    let delays = || Histogram::new_with_bounds(1, LATENCY_MAX_US, 3);
+    let mut found = [delays()?, delays()?, delays()?];
+    let mut connection = Connection::open(address).await.context("connecting to ingest")?;
+    for _ in 0..probes {
+        let [cart, product, vendor] = [Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4()];
+        let body =
+            format!(r#"{{"productId":"{product}","vendorId":"{vendor}","name":"PROBE","price":"1.00","quantity":1}}"#);
+        let add = format!(
+            "POST /cart/{cart} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let checkout = format!("POST /cart/{cart}/checkout HTTP/1.1\r\nhost: bench\r\ncontent-length: 0\r\n\r\n");
+        let at = Utc::now();
+        for request in [add, checkout] {
+            let status = connection.exchange(request.as_bytes()).await.context("sending a probe")?;
+            ensure!(status == 200, "a probe was answered with {status}");
+        }
+        let answered_at = Instant::now();
+        let (year, month) = (at.year(), at.month().cast_signed());
+        let (quantity, balance, billing) = tokio::try_join!(
+            seen(answered_at, async || tables.has(&tables.quantity, (vendor, product, year, month)).await),
+            seen(answered_at, async || tables.has(&tables.balance, (vendor, year, month)).await),
+            seen(answered_at, async || tables.has_billing(vendor).await),
+        )?;
+        for (delays, delay) in found.iter_mut().zip([quantity, balance, billing]) {
+            delays.saturating_record(u64::try_from(delay.as_micros())?);
+        }
+    }
+    Ok(found)
+}
+
+async fn seen(since: Instant, is_there: impl AsyncFn() -> anyhow::Result<bool>) -> anyhow::Result<Duration> {
+    loop {
+        if is_there().await? {
+            return Ok(since.elapsed());
+        }
+        ensure!(since.elapsed() < DEADLINE, "a purchase is in no table after {DEADLINE:?}");
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+}
+
+/// The read tables, as their readers see them.
+struct Tables {
+    session: Session,
+    quantity: PreparedStatement,
+    balance: PreparedStatement,
+    database: PgPool,
+}
+
+impl Tables {
+    async fn open(bed: &Bed) -> anyhow::Result<Self> {
+        let session = cassandra::connect(bed.installation.cassandra()).await?;
+        let quantity =
+            "SELECT quantity FROM item_quantity_by_day WHERE vendorid = ? AND productid = ? AND year = ? AND month = ?";
+        let quantity = session.prepare(quantity).await?;
+        let balance = "SELECT balance FROM balance_by_vendor WHERE vendorid = ? AND year = ? AND month = ?";
+        let balance = session.prepare(balance).await?;
+        let database = PgPool::connect(bed.installation.database_url()).await?;
+        Ok(Self { session, quantity, balance, database })
+    }
+
+    async fn has(&self, select: &PreparedStatement, key: impl SerializeRow) -> anyhow::Result<bool> {
+        let rows = self.session.execute_unpaged(select, key).await?.into_rows_result()?;
+        Ok(rows.rows_num() > 0)
+    }
+
+    async fn has_billing(&self, vendor: Uuid) -> anyhow::Result<bool> {
+        let found = sqlx::query("SELECT 1 FROM vendor_billing WHERE vendor_id = $1").bind(vendor);
+        Ok(found.fetch_optional(&self.database).await?.is_some())
+    }
+}
