@@ -56,7 +56,7 @@ fn come_back(field: &Field, server: Server) -> anyhow::Result<&'static str> {
     let state = loop {
         match field.servers.state(server)? {
             State::Silent if start.elapsed() < COME_BACK => std::thread::sleep(Duration::from_millis(200)),
-            state => break state,
+            state @ (State::Up | State::Silent | State::Down) => break state,
         }
     };
     let log = field.servers.log(server);
