@@ -1,5 +1,7 @@
 //! Putting ingest together.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use cart::{CartCommand, CartReply};
 use journal::Journal;
 use kafka::{Admin, Codec, GroupConsumer, Producer, Recovery, Registry, StartAt};
 use service::{Metrics, Readiness, Shutdown, probe, shutdown_signal, wait_for};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -25,6 +27,10 @@ use crate::tls::Tls;
 
 /// A member that is gone gives its reply partitions up after this. Nothing is lost before: clients get 202.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most connections that wait to be accepted; the kernel takes no more than `net.core.somaxconn`, which is 4,096 as a rule.
+/// For whoever comes when they are so many, it is as if a packet got lost: they try again after a second.
+const BACKLOG: u32 = 4_096;
 
 /// The program: sets up, or serves until a signal.
 ///
@@ -49,8 +55,7 @@ pub async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Re
     readiness.down("replies", "not joined yet");
     let auth = Auth::start(&args.auth, args.listen, args.startup.timeout(), shutdown.clone()).await?;
     let tls = Tls::start(&args.tls, shutdown.clone())?;
-    let listener =
-        TcpListener::bind(args.listen).await.with_context(|| format!("listening on {} (--listen)", args.listen))?;
+    let listener = listen(args.listen).with_context(|| format!("listening on {} (--listen)", args.listen))?;
     let api = connect(&args, &readiness, &shutdown).await?;
     tracing::info!(address = %listener.local_addr()?, "serving carts");
     let door = Door { auth, tls, limits: args.limits, body_len_max: args.body_len_max as usize };
@@ -58,6 +63,15 @@ pub async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Re
     serve(listener, routes(api, metrics), door, shutdown).await;
     // Clients may have gone, their commands have been taken.
     tokio::task::block_in_place(|| producer.flush(args.limits.drain_timeout())).context("delivering the last commands")
+}
+
+/// As [`TcpListener::bind`], with room for more who wait to be accepted.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart need not wait until the connections of its predecessor are forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 async fn connect(args: &Args, readiness: &Readiness, shutdown: &Shutdown) -> anyhow::Result<Api> {

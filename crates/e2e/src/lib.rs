@@ -15,12 +15,14 @@
 //! * [`faults`]: everything goes wrong under load, then the audit. The binary of that name.
 //! * [`mod@bench`]: how fast, beside a floor of the same hops. The binary of that name.
 //! * [`mod@tail`]: a topic's records, as they come. The binary `cart-tail`.
+//! * [`hostile`]: clients that mean no good, for a test and the bench.
 //! * [`harness`]: an installation of its own for a test, and its processes.
 
 pub mod audit;
 pub mod bench;
 pub mod faults;
 pub mod harness;
+pub mod hostile;
 mod ids;
 pub mod journal;
 pub mod model;

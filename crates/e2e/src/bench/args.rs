@@ -40,10 +40,12 @@ pub(crate) enum Bench {
     Projectors,
     /// From a checkout's answer to its rows in the read tables
     Freshness,
+    /// One client's commands while others attack (system), beside the same without them (floor); fails above twice the latency
+    Hostile,
 }
 
 impl Bench {
-    pub(crate) const ALL: [Self; 4] = [Self::Http, Self::Backlog, Self::Projectors, Self::Freshness];
+    pub(crate) const ALL: [Self; 5] = [Self::Http, Self::Backlog, Self::Projectors, Self::Freshness, Self::Hostile];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -51,6 +53,7 @@ impl Bench {
             Self::Backlog => "backlog",
             Self::Projectors => "projectors",
             Self::Freshness => "freshness",
+            Self::Hostile => "hostile",
         }
     }
 }

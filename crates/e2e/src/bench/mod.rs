@@ -1,7 +1,7 @@
 //! How fast the whole is on this machine, each figure beside a floor that is measured in the same run, in turn with it.
 //!
 //! ```text
-//! bed (system and floor on one installation) ─▶ http, backlog, ... ─▶ measurements ─▶ figures ─▶ table, JSON, SVG
+//! bed (system and floor on one installation) ─▶ http, backlog, hostile ─▶ measurements ─▶ figures ─▶ table, JSON, SVG
 //!      load (one thread, raw HTTP) ─┘   meter (/proc) ─┘
 //! ```
 //!
@@ -17,6 +17,7 @@ mod capacity;
 mod drain;
 mod floor;
 mod freshness;
+mod hostile;
 mod http;
 mod load;
 mod measurement;
@@ -70,6 +71,7 @@ async fn run(args: &RunArgs) -> anyhow::Result<()> {
             Bench::Backlog => backlog::measure(args).await,
             Bench::Projectors => drain::measure(args).await,
             Bench::Freshness => freshness::measure(args).await,
+            Bench::Hostile => hostile::measure(args).await,
         };
         measurements.extend(measured.with_context(|| format!("measuring {}", bench.name()))?);
     }
@@ -77,7 +79,7 @@ async fn run(args: &RunArgs) -> anyhow::Result<()> {
     let folder = results.write(args.out.as_deref())?;
     table::write(&results, &mut std::io::stdout().lock()).context("writing the table")?;
     say(&format!("results and plots: {}", folder.display()));
-    Ok(())
+    hostile::judge(&results.figures)
 }
 
 /// Tells how far it is.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use futures::future::try_join_all;
 
-use crate::attacks::{End, connect, send};
+use super::{CART, End, connect, send};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -19,6 +19,9 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
+
+/// Why a connection is ended.
+const ENHANCE_YOUR_CALM: u32 = 0xb;
 
 /// Flags of HEADERS.
 const END_STREAM: u8 = 1;
@@ -80,8 +83,11 @@ fn streams(count: u32) -> impl Iterator<Item = u32> {
 }
 
 /// Ten thousand requests at once, whose bodies never come.
-pub(crate) async fn too_many_streams(address: SocketAddr) -> anyhow::Result<()> {
-    let fields = request(POST, "/cart/7b6fc97b-9d5f-4ac9-8a62-7cfd8b4eb0ff");
+///
+/// # Errors
+/// When one of them is not ended, or nothing is refused.
+pub async fn too_many_streams(address: SocketAddr) -> anyhow::Result<()> {
+    let fields = request(POST, CART);
     let parts = || vec![streams(10_000).flat_map(|stream| frame(HEADERS, END_HEADERS, stream, &fields)).collect()];
     for end in attack(address, 12, parts).await? {
         let (refused, ended) = (count(&end, RST_STREAM), count(&end, GOAWAY));
@@ -92,27 +98,38 @@ pub(crate) async fn too_many_streams(address: SocketAddr) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Requests that are taken back at once (CVE-2023-44487).
-pub(crate) async fn rapid_reset(address: SocketAddr) -> anyhow::Result<()> {
-    let fields = request(GET, "/cart/7b6fc97b-9d5f-4ac9-8a62-7cfd8b4eb0ff");
-    let parts = || {
-        let one = |stream| {
-            let mut both = frame(HEADERS, END_HEADERS | END_STREAM, stream, &fields);
-            both.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
-            both
-        };
-        let all: Vec<_> = streams(50_000).flat_map(one).collect();
+/// Requests that are taken back at once (CVE-2023-44487): 50,000 of some who never look up, and a thousand of some who then
+/// wait for what we say.
+///
+/// # Errors
+/// When one of them is not ended, or waits in vain to be told that it was too much.
+pub async fn rapid_reset(address: SocketAddr) -> anyhow::Result<()> {
+    let fields = request(GET, CART);
+    let one = |stream| {
+        let mut both = frame(HEADERS, END_HEADERS | END_STREAM, stream, &fields);
+        both.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+        both
+    };
+    let parts = |count| {
+        let all: Vec<_> = streams(count).flat_map(one).collect();
         all.chunks(65_536).map(<[u8]>::to_vec).collect()
     };
-    let ends = attack(address, 13, parts).await?;
-    let told = ends.iter().filter(|end| count(end, GOAWAY) > 0).count();
-    // All were ended, or `attack` had failed; who still sends may miss why.
-    ensure!(told > 0 || ends.iter().all(|end| end.after < Duration::from_secs(10)), "{ends:?}");
+    // All are ended, or `attack` fails; who still sends may miss why.
+    attack(address, 13, || parts(50_000)).await?;
+    let is_told = |end: &End| {
+        let ends = frames(&end.answer).into_iter().filter(|(kind, _)| *kind == GOAWAY);
+        ends.last().is_some_and(|(_, payload)| payload.get(4..8) == Some(&ENHANCE_YOUR_CALM.to_be_bytes()))
+    };
+    let waiting = attack(address, 13, || parts(1_000)).await?;
+    ensure!(waiting.iter().all(is_told), "{waiting:?}");
     Ok(())
 }
 
 /// A head that goes on in frame after frame (CVE-2024-27316).
-pub(crate) async fn endless_head(address: SocketAddr) -> anyhow::Result<()> {
+///
+/// # Errors
+/// When one of them is not ended.
+pub async fn endless_head(address: SocketAddr) -> anyhow::Result<()> {
     let field = [&[0x00][..], &text("x-a"), &text(&"a".repeat(100))].concat();
     let part = field.repeat(150);
     let parts = || {
@@ -123,7 +140,10 @@ pub(crate) async fn endless_head(address: SocketAddr) -> anyhow::Result<()> {
 }
 
 /// A small head that unfolds to a large one: a field is named once, and then pointed at again and again.
-pub(crate) async fn header_bomb(address: SocketAddr) -> anyhow::Result<()> {
+///
+/// # Errors
+/// When one of them is not ended, or a request comes through.
+pub async fn header_bomb(address: SocketAddr) -> anyhow::Result<()> {
     let indexed = [&[0x40][..], &text("x-a"), &text(&"a".repeat(126))].concat();
     let fields = [request(GET, "/health/live"), indexed, vec![0x80 | 62; 15_000]].concat();
     let parts =
@@ -138,16 +158,15 @@ pub(crate) async fn header_bomb(address: SocketAddr) -> anyhow::Result<()> {
 }
 
 /// A connection without a request, or with none any more.
-pub(crate) async fn nothing(address: SocketAddr) -> anyhow::Result<()> {
+///
+/// # Errors
+/// When one of them is not ended, or is before its time (`idle`).
+pub async fn nothing(address: SocketAddr, idle: Duration) -> anyhow::Result<()> {
     attack(address, 16, Vec::new).await?;
     let once = || vec![frame(HEADERS, END_HEADERS | END_STREAM, 1, &request(GET, "/health/live"))];
     for end in attack(address, 16, once).await? {
         ensure!(count(&end, HEADERS) == 1, "a request was not answered");
-        ensure!(
-            end.after >= Duration::from_millis(1_400),
-            "a connection that was used was closed after {:?}",
-            end.after
-        );
+        ensure!(end.after >= idle, "a connection that was used was closed after {:?}", end.after);
     }
     Ok(())
 }

@@ -1,0 +1,84 @@
+//! Hostile clients, for the test and the bench of that name. Each attack comes from addresses of its own (127.0.0.x), so that
+//! what is allowed to one address is seen too, and is over when the service has ended all of its connections.
+//!
+//! * [`http1`]: what they do over HTTP/1, byte by byte.
+//! * [`h2`]: what they do over HTTP/2, frame by frame.
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{sleep, timeout};
+
+pub mod h2;
+pub mod http1;
+
+/// How long a hostile connection may live: the service ends it after seconds by its limits, the machine may be busy. Nothing
+/// may be proven by it but that there is an end.
+const LIFE_MAX: Duration = Duration::from_secs(120);
+
+/// Between two bytes of somebody who pretends to be slow.
+const DRIBBLE: Duration = Duration::from_millis(100);
+
+const CART: &str = "/cart/7b6fc97b-9d5f-4ac9-8a62-7cfd8b4eb0ff";
+
+/// A connection from 127.0.0.`from`.
+async fn connect(to: SocketAddr, from: u8) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, from)), 0))?;
+    socket.connect(to).await
+}
+
+/// How a connection ended.
+#[derive(Debug, PartialEq, Eq)]
+struct End {
+    /// What was answered.
+    answer: Vec<u8>,
+    /// After how long.
+    after: Duration,
+}
+
+impl End {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.answer).into_owned()
+    }
+}
+
+/// Reads until the service closes the connection.
+async fn read_to_end(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    let mut answer = Vec::new();
+    let mut part = [0; 16_384];
+    loop {
+        match from.read(&mut part).await {
+            Ok(0) => return Ok(answer),
+            Ok(len) => answer.extend_from_slice(&part[..len]),
+            // With what we sent unread, closing is a reset.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(answer),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Sends `parts` one after the other with a pause between, and reads until the service closes the connection.
+async fn send(stream: TcpStream, parts: impl Iterator<Item = Vec<u8>>, pause: Duration) -> anyhow::Result<End> {
+    let began_at = Instant::now();
+    let (mut from, mut to) = stream.into_split();
+    let sending = async {
+        for part in parts {
+            // An end that we see here is seen by the reader as well.
+            if to.write_all(&part).await.is_err() {
+                break;
+            }
+            sleep(pause).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let ended = timeout(LIFE_MAX, async {
+        tokio::select! { () = sending => Ok(Vec::new()), answer = read_to_end(&mut from) => answer }
+    });
+    let answer = ended.await.with_context(|| format!("a hostile connection still lives after {LIFE_MAX:?}"))??;
+    Ok(End { answer, after: began_at.elapsed() })
+}
