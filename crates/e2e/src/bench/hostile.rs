@@ -1,7 +1,7 @@
 //! Whether a well-behaved client keeps its latency while others attack: beside the same client without them, in turn.
 //!
-//! The attackers are one thread of the lowest priority: real ones do not run on the service's processors, so that what is
-//! measured is what the service makes of them. Limits are the defaults.
+//! The attackers are one thread of the lowest priority, since real ones do not run on the service's processors, and have a
+//! line of 100 Mbit/s, since no limit of ours is one of bandwidth. The service's limits are the defaults.
 
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
@@ -18,13 +18,16 @@ use super::load::{Pace, Until};
 use super::measurement::{Figure, Measurement, Subject, Values, add_outcome, add_usage};
 use super::meter::Meter;
 use super::{keep, say};
-use crate::hostile::{h2, http1};
+use crate::hostile::{h2, http1, over_a_line};
 
 const BENCH: &str = "hostile";
 
 /// How many times later an answer may come under attack, at the median and for nineteen of twenty.
 const RATIO_MAX: f64 = 2.0;
 const JUDGED: [&str; 2] = ["p50 ms", "p95 ms"];
+
+/// What the attackers together can send: 100 Mbit/s.
+const LINE_BYTES_PER_S: u32 = 12_500_000;
 
 /// The lowest priority.
 const NICE: i32 = 19;
@@ -124,11 +127,11 @@ impl Attackers {
             rustix::process::nice(NICE).context("taking the lowest priority")?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.context("making the attackers' runtime")?.block_on(async {
-                let repeated = async {
+                let repeated = over_a_line(LINE_BYTES_PER_S, async {
                     loop {
                         attack(address).await?;
                     }
-                };
+                });
                 tokio::select! { failed = repeated => failed, _ = ended => Ok(()) }
             })
         };

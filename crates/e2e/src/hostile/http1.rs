@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use super::{CART, DRIBBLE, End, LIFE_MAX, connect, read_to_end, send};
+use super::{CART, DRIBBLE, End, LIFE_MAX, connect, line, read_to_end, send};
 
 const MIB: usize = 1 << 20;
 
@@ -197,7 +197,9 @@ pub async fn deaf_readers(address: SocketAddr) -> anyhow::Result<()> {
         let requests = "GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(2_000);
         let ended = timeout(LIFE_MAX, async {
             // Written until nobody takes any more, then until the connection is gone.
-            while stream.write_all(requests.as_bytes()).await.is_ok() {}
+            while stream.write_all(requests.as_bytes()).await.is_ok() {
+                line(requests.len()).await;
+            }
         });
         ended.await.context("somebody who never reads is still served")
     };

@@ -6,12 +6,13 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 pub mod h2;
 pub mod http1;
@@ -24,6 +25,30 @@ const LIFE_MAX: Duration = Duration::from_secs(120);
 const DRIBBLE: Duration = Duration::from_millis(100);
 
 const CART: &str = "/cart/7b6fc97b-9d5f-4ac9-8a62-7cfd8b4eb0ff";
+
+tokio::task_local! {
+    /// The line of whoever attacks, when it has a limit: how many bytes a second, and when it is free again.
+    static LINE: (u32, Mutex<Instant>);
+}
+
+/// An attack over a line that takes so many bytes a second, for all of its connections.
+pub async fn over_a_line<T>(bytes_per_s: u32, attack: impl Future<Output = T>) -> T {
+    LINE.scope((bytes_per_s, Mutex::new(Instant::now())), attack).await
+}
+
+/// Waits until the line has taken what was sent before, and takes so many more bytes.
+async fn line(len: usize) {
+    let free_at = LINE.try_with(|(bytes_per_s, free_at)| {
+        let mut free_at = free_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let begins_at = Instant::now().max(*free_at);
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        *free_at = begins_at + Duration::from_secs(len.into()) / (*bytes_per_s).max(1);
+        begins_at
+    });
+    if let Ok(free_at) = free_at {
+        sleep_until(free_at.into()).await;
+    }
+}
 
 /// A connection from 127.0.0.`from`.
 async fn connect(to: SocketAddr, from: u8) -> io::Result<TcpStream> {
@@ -68,6 +93,7 @@ async fn send(stream: TcpStream, parts: impl Iterator<Item = Vec<u8>>, pause: Du
     let (mut from, mut to) = stream.into_split();
     let sending = async {
         for part in parts {
+            line(part.len()).await;
             // An end that we see here is seen by the reader as well.
             if to.write_all(&part).await.is_err() {
                 break;
