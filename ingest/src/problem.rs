@@ -168,6 +168,11 @@ impl Problem {
         self.status
     }
 
+    /// The last word of its `type`.
+    pub(crate) fn kind(&self) -> &'static str {
+        self.kind
+    }
+
     pub(crate) fn rejected(rejection: &Rejection, index: Option<i32>, command_id: CommandId) -> Self {
         let conflict = StatusCode::CONFLICT;
         let unprocessable = StatusCode::UNPROCESSABLE_ENTITY;

@@ -1,10 +1,10 @@
-//! The API is what `/openapi.json` says: no path or method more or less, and schemathesis, which makes requests and
-//! sequences of them from the document, meets no answer that it does not have.
+//! The API is what `/openapi.json` says: no path or method more or less, each example fits its schema, and schemathesis,
+//! which makes requests and sequences of them from the document, meets no answer that it does not have.
 //!
 //! Needs python3 with venv: `scripts/python-env` installs schemathesis into the target folder.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -76,12 +76,27 @@ async fn requests_have_ids(url: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn schemathesis(url: &str) -> anyhow::Result<()> {
+/// Where schemathesis, and what it needs, is installed.
+fn python() -> anyhow::Result<PathBuf> {
     let made = Command::new(root().join("scripts/python-env")).arg("schemathesis").output()?;
     ensure!(made.status.success(), "installing schemathesis failed: {}", text(&made));
-    let folder = String::from_utf8(made.stdout)?;
-    let run = Command::new(Path::new(folder.trim()).join("bin/schemathesis"))
+    Ok(Path::new(String::from_utf8(made.stdout)?.trim()).join("bin"))
+}
+
+fn examples_fit(url: &str, python: &Path) -> anyhow::Result<()> {
+    let script = root().join("scripts/python/examples.py");
+    let run = Command::new(python.join("python")).arg(script).arg(format!("{url}/openapi.json")).output()?;
+    let report = text(&run);
+    ensure!(run.status.success(), "an example does not fit: {report}");
+    let checked: usize = report.split(' ').next().unwrap_or_default().parse().context(report.clone())?;
+    ensure!(checked > 150, "{report}");
+    Ok(())
+}
+
+fn schemathesis(url: &str, python: &Path) -> anyhow::Result<()> {
+    let run = Command::new(python.join("schemathesis"))
         .current_dir(env!("CARGO_TARGET_TMPDIR"))
+        .env("SCHEMATHESIS_HOOKS", root().join("scripts/python/refusals.py"))
         .arg("--config-file")
         .arg(root().join("scripts/python/schemathesis.toml"))
         .args(["run", &format!("{url}/openapi.json"), "--max-time", MAX_TIME_S, "--max-examples", "25", "--no-color"])
@@ -103,7 +118,11 @@ async fn the_service_is_what_its_document_says() -> anyhow::Result<()> {
     let url = format!("http://{}", processes[0].address().context("ingest has an address")?);
     methods_are_documented(&url).await?;
     requests_have_ids(&url).await?;
-    tokio::task::block_in_place(|| schemathesis(&url))?;
+    tokio::task::block_in_place(|| {
+        let python = python()?;
+        examples_fit(&url, &python)?;
+        schemathesis(&url, &python)
+    })?;
     for process in &mut processes {
         process.terminate(DEADLINE).await?;
     }

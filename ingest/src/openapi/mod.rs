@@ -2,7 +2,9 @@
 //!
 //! The bodies' schemas are derived from the types that are read and written, so they can't drift; `paths` is held to the
 //! routes by a test, and the whole to the running service by schemathesis (crates/e2e/tests/openapi.rs).
+//! `examples` shows a request and an answer of each kind.
 
+mod examples;
 mod paths;
 
 use std::borrow::Cow;
@@ -107,6 +109,7 @@ fn make() -> Value {
         "components": {
             "schemas": schemas,
             "parameters": paths::parameters(),
+            "examples": examples::named(examples::problems().iter().map(|problem| (problem.kind(), json!(problem)))),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
         },
         // Only an ingest that was started with --auth jwt asks for it.

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::examples::{self, named};
 use crate::request::SINCE_MAX;
 
 /// The schemas of bodies, or references to them.
@@ -52,17 +53,24 @@ impl Operation<'_> {
         if self.tag == "commands" {
             headers["Read-After-Token"] = header("For Read-After; of an accepted command");
         }
-        responses.insert(String::from("200"), response("Done", "application/json", self.ok, headers));
+        responses.insert(
+            String::from("200"),
+            response("Done", "application/json", self.ok, headers, named(examples::answers(self.id))),
+        );
         if is_command {
             let headers = json!({"X-Request-Id": header("Names the request in our logs"), "Location": header("Where to ask what has become of it")});
             let text = "In the log; nobody can tell the outcome yet";
-            responses.insert(String::from("202"), response(text, "application/json", &bodies.status, headers));
+            let example = named([("pending", examples::pending())]);
+            responses.insert(String::from("202"), response(text, "application/json", &bodies.status, headers, example));
         }
         for status in &self.statuses {
             let headers = json!({"X-Request-Id": header("Names the request in our logs")});
             let kinds = super::PROBLEMS.iter().filter(|(_, of, _)| of == status).map(|(kind, ..)| *kind);
-            let text = kinds.collect::<Vec<_>>().join(", ");
-            let problem = response(&text, "application/problem+json", &bodies.problem, headers);
+            let text = kinds.clone().collect::<Vec<_>>().join(", ");
+            let example = |kind: &str| json!({"$ref": format!("#/components/examples/{kind}")});
+            let examples = kinds.map(|kind| (kind.to_owned(), example(kind))).collect();
+            let problem =
+                response(&text, "application/problem+json", &bodies.problem, headers, Value::Object(examples));
             responses.insert(status.to_string(), problem);
         }
         let parameters: Vec<_> =
@@ -72,7 +80,10 @@ impl Operation<'_> {
             "parameters": parameters, "responses": responses,
         });
         if let Some(body) = self.body {
-            operation["requestBody"] = json!({"required": true, "content": {"application/json": {"schema": body}}});
+            operation["requestBody"] = json!({
+                "required": true,
+                "content": {"application/json": {"schema": body, "examples": named(examples::requests(self.id))}},
+            });
         }
         operation
     }
@@ -82,8 +93,9 @@ fn header(description: &str) -> Value {
     json!({"description": description, "schema": {"type": "string"}})
 }
 
-fn response(description: &str, content_type: &str, schema: &Value, headers: Value) -> Value {
-    json!({"description": description, "headers": headers, "content": {content_type: {"schema": schema}}})
+fn response(description: &str, content_type: &str, schema: &Value, headers: Value, examples: Value) -> Value {
+    let content = json!({content_type: {"schema": schema, "examples": examples}});
+    json!({"description": description, "headers": headers, "content": content})
 }
 
 pub(super) fn paths(bodies: &Bodies) -> Value {
@@ -199,7 +211,7 @@ pub(super) fn parameters() -> Value {
         "Limit": query("limit", false, "Most events of the page; 100 unless it is said", whole(1, 1_000)),
         "Year": query("year", true, "The year (UTC)", whole(0, 9_999)),
         "Month": query("month", true, "The month (UTC)", whole(1, 12)),
-        "IdempotencyKey": header("Idempotency-Key", "A repeat under the same key gets the first outcome and changes nothing", json!({"type": "string", "minLength": 1, "maxLength": 200, "pattern": r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$"})),
+        "IdempotencyKey": header("Idempotency-Key", "A repeat under the same key gets the first outcome and changes nothing. Any text in UTF-8, here byte by byte", json!({"type": "string", "minLength": 1, "maxLength": 200, "pattern": r"^[\x21-\x7e\x80-\xff]([\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?$"})),
         "IfMatch": header("If-Match", "The version that the cart must have when the command's turn comes, as ETag told it; or *", json!({"type": "string", "pattern": r#"^("\d{1,18}"|\*)$"#})),
         "Prefer": header("Prefer", "respond-async: answer 202 at once; wait=N: after N seconds at the latest (RFC 7240)", json!({"type": "string", "examples": ["respond-async", "wait=2"]})),
         "CommandTime": header("Command-Time", "The command's time, for imports; only an ingest with --allow-client-time takes it, others answer 400", json!({"type": "string", "format": "date-time"})),
