@@ -1,5 +1,6 @@
 //! What a command's headers say.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use cart::{CartCommand, CartId, Command, CommandId, SequenceNumber};
@@ -41,16 +42,14 @@ impl CommandHeaders {
         let command_id = match single(headers, "idempotency-key")? {
             // Of the kind that tells its time, by which it is found in the log later.
             None => CommandId::from(Uuid::now_v7()),
-            Some(key) => match key.to_str() {
-                Ok(key) if (1..=IDEMPOTENCY_KEY_LEN_MAX).contains(&key.len()) => {
-                    CommandId::of_idempotency_key(cart_id, key)
-                }
-                Ok(_) | Err(_) => {
-                    let detail =
-                        format!("Idempotency-Key must have 1 to {IDEMPOTENCY_KEY_LEN_MAX} visible ASCII characters");
+            Some(key) => {
+                let key = text(key);
+                if !(1..=IDEMPOTENCY_KEY_LEN_MAX).contains(&key.chars().count()) {
+                    let detail = format!("Idempotency-Key must have 1 to {IDEMPOTENCY_KEY_LEN_MAX} characters");
                     return Err(Problem::invalid_header(detail));
                 }
-            },
+                CommandId::of_idempotency_key(cart_id, &key)
+            }
         };
         let issued_at = match single(headers, "command-time")? {
             None => fail_points::now().into(),
@@ -79,6 +78,12 @@ impl CommandHeaders {
         let Self { command_id, issued_at, expected_version, .. } = *self;
         CartCommand { command_id, cart_id, issued_at, command, expected_version }
     }
+}
+
+/// A header's text: UTF-8, or, where it is none, ISO 8859-1, as HTTP had it once.
+fn text(value: &HeaderValue) -> Cow<'_, str> {
+    let bytes = value.as_bytes();
+    str::from_utf8(bytes).map_or_else(|_| bytes.iter().copied().map(char::from).collect(), Cow::Borrowed)
 }
 
 /// A header that means one thing: which of several would be meant?
@@ -169,6 +174,19 @@ mod tests {
         let keyed = |key| read(&[("idempotency-key", key)]).unwrap().command_id;
         assert_eq!(keyed("a"), keyed("a"));
         assert_ne!(keyed("a"), keyed("b"));
+    }
+
+    #[test]
+    fn a_key_is_any_string() {
+        let id = |key: &[u8]| {
+            let key = HeaderValue::from_bytes(key).unwrap();
+            let headers = HeaderMap::from_iter([("idempotency-key".parse().unwrap(), key)]);
+            CommandHeaders::read(&headers, CartId::from(Uuid::nil()), true).map(|headers| headers.command_id)
+        };
+        assert_eq!(id("schlüssel".as_bytes()).unwrap(), id(b"schl\xfcssel").unwrap());
+        assert_ne!(id("schlüssel".as_bytes()).unwrap(), id(b"schlussel").unwrap());
+        assert!(id("鍵".repeat(200).as_bytes()).is_ok() && id("鍵".repeat(201).as_bytes()).is_err());
+        assert!(id(b"two words").is_ok() && id(b"").is_err());
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl Default for ClientSettings {
 /// What a command may carry besides its content.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CommandOptions<'a> {
-    /// Makes a retry safe: 1 to 200 visible ASCII characters.
+    /// Makes a retry safe: 1 to 200 characters.
     pub idempotency_key: Option<&'a str>,
     /// The command's own time, for imports; refused unless the service was started with `--allow-client-time`.
     pub command_time: Option<DateTime<Utc>>,
