@@ -128,6 +128,21 @@ async fn single_commands(alice: &User) -> anyhow::Result<()> {
     let (exit_code, adjusted) = alice.json(&["adjust", "red mug", "+3"]).await?;
     assert_eq!((exit_code, &adjusted["item"]["quantity"]), (Some(0), &json!(5)), "{adjusted}");
 
+    let (exit_code, added) = alice.json(&["add", "pin"]).await?;
+    let (_, removed) = alice.json(&["remove", "PIN"]).await?;
+    assert_eq!((exit_code, &removed["item"]), (Some(0), &added["item"]), "{removed}");
+    let (exit_code, other) = alice.json(&["change-member", "bob"]).await?;
+    assert_eq!((exit_code, &other["member"]), (Some(0), &json!("bob")), "{other}");
+    assert_ne!(other["cartId"], ids["cartId"]);
+    assert_eq!(alice.json(&["history"]).await?, (Some(0), json!([])), "one command has none before it");
+    let help = alice.script(&["help"], "").await?;
+    for command in ["change-member", "current-member", "add", "remove", "list", "adjust", "checkout", "history", "exit"]
+    {
+        assert!(help.exit_code == Some(0) && help.out.contains(&format!("\n  {command}")), "{command}: {help:?}");
+    }
+    assert_eq!(alice.script(&["exit"], "").await?.exit_code, Some(0));
+    assert_eq!(alice.script(&["bye"], "").await?.exit_code, Some(2));
+
     let table = alice.script(&["list"], "").await?;
     assert!(table.out.contains("red mug") && table.out.contains("total 17.50"), "{table:?}");
     let (exit_code, bought) = alice.json(&["checkout"]).await?;

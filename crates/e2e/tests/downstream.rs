@@ -16,7 +16,7 @@ use e2e::harness::{Installation, Process, Service, wait_until};
 use e2e::reconcile::wait_for_rest;
 use kafka::{Producer, Record};
 use rust_decimal::Decimal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -51,6 +51,34 @@ fn consumer(installation: &Installation, printed: &Path) -> anyhow::Result<Consu
     Ok(Consumer(child))
 }
 
+/// A topic's records until its end, as `cart-tail` shows them.
+async fn shown(installation: &Installation, topic: &str, filter: &[&str]) -> anyhow::Result<Vec<Value>> {
+    let args = [&[topic, "--from", "beginning", "--until-end", "--json"], filter].concat();
+    let text = installation.run(&format!("tail-{}", args.join("-")), "cart-tail", args, DEADLINE).await?;
+    text.lines().map(|line| serde_json::from_str(line).with_context(|| text.clone())).collect()
+}
+
+/// `cart-tail` shows what one cart was asked, what happened to it, what was told, and what it bought.
+async fn one_cart(installation: &Installation) -> anyhow::Result<()> {
+    let purchase = shown(installation, "item-purchased", &[]).await?.pop().context("something was bought")?;
+    let cart = purchase["value"]["cartId"].as_str().context("a purchase names its cart")?;
+    let ids = |records: &[Value], field: &str| -> HashSet<String> {
+        records.iter().filter_map(|record| Some(record["value"][field].as_str()?.to_owned())).collect()
+    };
+    let mut of_cart = Vec::new();
+    for topic in ["cart-commands", "cart-events", "cart-replies", "item-purchased"] {
+        let records = shown(installation, topic, &["--cart", cart]).await?;
+        ensure!(ids(&records, "cartId") == HashSet::from([cart.to_owned()]), "{topic} of {cart}: {records:?}");
+        of_cart.push(records);
+    }
+    let [commands, events, replies, purchases] = &of_cart[..] else { anyhow::bail!("four topics") };
+    let asked = ids(commands, "commandId");
+    ensure!(asked.len() == commands.len() && asked == ids(replies, "commandId"), "{commands:?} {replies:?}");
+    ensure!(ids(events, "commandId").is_subset(&asked), "{events:?}");
+    ensure!(!purchases.is_empty() && purchases.len() < events.len(), "{purchases:?}");
+    Ok(())
+}
+
 /// `cart-tail` shows each vendor's purchases, and all of them add up to the same.
 async fn tailed(installation: &Installation, expected: &BTreeMap<String, Decimal>) -> anyhow::Result<()> {
     for (vendor, sum) in expected {
@@ -77,7 +105,15 @@ async fn tailed(installation: &Installation, expected: &BTreeMap<String, Decimal
         if shown.contains("the value starts with byte 0x07") { Ok(()) } else { Err(shown) }
     })
     .await?;
-    Ok(tail.kill9()?)
+    tail.kill9()?;
+    wait_until("cart-tail to show what nobody could decide", DEADLINE, async || {
+        let dead = shown(installation, "cart-commands-dead-letter", &[]).await;
+        let dead = dead.map_err(|error| format!("{error:#}"))?;
+        let is_right =
+            |record: &Value| record["key"] == "7" && record["error"].is_string() && record["headers"] != json!({});
+        if !dead.is_empty() && dead.iter().all(is_right) { Ok(()) } else { Err(format!("{dead:?}")) }
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,6 +156,7 @@ async fn a_consumer_in_python_adds_up_to_the_same() -> anyhow::Result<()> {
     })
     .await?;
     drop(consumer);
+    one_cart(&installation).await?;
     tailed(&installation, &expected).await?;
     for process in &mut processes {
         process.terminate(DEADLINE).await?;

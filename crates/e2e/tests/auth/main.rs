@@ -251,9 +251,19 @@ async fn each_may_do_what_is_theirs_and_nothing_else() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_serves_everybody_by_accident() -> anyhow::Result<()> {
     let installation = Installation::new("auth")?;
-    let mut refused = installation.spawn("open", "ingest", ["--listen", "0.0.0.0:0"])?;
-    let status = refused.ended(DEADLINE).await?;
-    ensure!(!status.success() && refused.log().contains("--allow-anonymous"), "{status}: {}", refused.log());
+    for (name, address) in [("open", "0.0.0.0:0"), ("open-6", "[::]:0")] {
+        let mut refused = installation.spawn(name, "ingest", ["--listen", address])?;
+        let status = refused.ended(DEADLINE).await?;
+        ensure!(!status.success() && refused.log().contains("--allow-anonymous"), "{status}: {}", refused.log());
+    }
+    // Told otherwise in so many words it goes on, and waits for topics that nobody has made here.
+    let mut told = installation.spawn("told", "ingest", ["--listen", "0.0.0.0:0", "--allow-anonymous"])?;
+    wait_until("ingest to go on", DEADLINE, async || {
+        let log = told.log();
+        if log.contains("waiting for topic") { Ok(()) } else { Err(log) }
+    })
+    .await?;
+    told.kill9()?;
     let mut refused = installation.spawn("keyless", "ingest", ["--auth", "jwt"])?;
     let status = refused.ended(DEADLINE).await?;
     ensure!(!status.success() && refused.log().contains("--jwks"), "{status}: {}", refused.log());

@@ -5,10 +5,12 @@
 //! * [`outcomes`]: what the rules say, and what is told of it.
 //! * [`reads`]: a GET after a 200 shows that write.
 //! * [`idempotency`]: a repeat gets the first outcome, also after crashes.
+//! * [`in_flight`]: too much at a time is not taken, and never carried out.
 //! * [`pending`]: no outcome in time; and whose outcome a retry is told.
 
 mod api;
 mod idempotency;
+mod in_flight;
 mod outcomes;
 mod pending;
 mod reads;
