@@ -46,7 +46,7 @@ fn position(number: u32) -> Position {
 fn accepted(cart: &Aggregate, command: &CartCommand, number: u32) -> Vec<CartEvent> {
     match cart.decide(command, position(number), &Limits::default()) {
         Decision::Accepted(events) => events,
-        refused => panic!("{refused:?}"),
+        refused @ (Decision::Repeated(_) | Decision::Rejected(_)) => panic!("{refused:?}"),
     }
 }
 

@@ -62,7 +62,7 @@ async fn faults(args: Args) -> anyhow::Result<bool> {
     let is_wanted = |fault: &Fault| *fault != Fault::Quiet && fault.is_for_cluster() == args.cluster;
     let is_possible = |fault: &Fault| is_wanted(fault) && (may_mount || !fault.needs_disks());
     let all: Vec<Fault> = Fault::value_variants().iter().copied().filter(is_possible).collect();
-    for fault in args.only.iter().filter(|fault| !is_wanted(fault)) {
+    if let Some(fault) = args.only.iter().find(|fault| !is_wanted(fault)) {
         anyhow::bail!("{fault} is a fault of other servers: --cluster has those of a cluster, without are the others");
     }
     let mut plan = match (args.only.is_empty(), args.mix) {

@@ -117,8 +117,8 @@ pub async fn rapid_reset(address: SocketAddr) -> anyhow::Result<()> {
     // All are ended, or `attack` fails; who still sends may miss why.
     attack(address, 13, || parts(50_000)).await?;
     let is_told = |end: &End| {
-        let ends = frames(&end.answer).into_iter().filter(|(kind, _)| *kind == GOAWAY);
-        ends.last().is_some_and(|(_, payload)| payload.get(4..8) == Some(&ENHANCE_YOUR_CALM.to_be_bytes()))
+        let mut ends = frames(&end.answer).into_iter().filter(|(kind, _)| *kind == GOAWAY);
+        ends.next_back().is_some_and(|(_, payload)| payload.get(4..8) == Some(&ENHANCE_YOUR_CALM.to_be_bytes()))
     };
     let waiting = attack(address, 13, || parts(1_000)).await?;
     ensure!(waiting.iter().all(is_told), "{waiting:?}");
