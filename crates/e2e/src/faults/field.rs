@@ -20,9 +20,6 @@ pub(super) const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
 /// The services' argument for that.
 const SESSION: [&str; 2] = ["--session-timeout-ms", "3000"];
 
-/// Six servers on one machine are slower than the usual limit on a busy one.
-const PATIENCE: &str = "--cassandra-request-timeout-ms=8000";
-
 /// After a fault all must be ready again: transaction timeout (15 s), session timeout, and 30 s.
 const READY_DEADLINE: Duration = Duration::from_secs(48);
 
@@ -108,10 +105,10 @@ fn args(service: Service, is_cluster: bool) -> &'static [&'static str] {
         (Service::Ingest, false) => &["--allow-client-time"],
         // Much longer than a cluster takes to go on without one of its brokers, also on a busy machine: how long clients
         // have waited is told.
-        (Service::Ingest, true) => &["--allow-client-time", "--reply-timeout-ms=60000", PATIENCE],
+        (Service::Ingest, true) => &["--allow-client-time", "--reply-timeout-ms=60000"],
         (Service::CartProcessor | Service::Projector(_), false) => &SESSION,
         // Nobody dies but servers: the usual session outlives the change of a group's coordinator.
-        (Service::CartProcessor | Service::Projector(_), true) => &[PATIENCE],
+        (Service::CartProcessor | Service::Projector(_), true) => &[],
     }
 }
 

@@ -28,6 +28,9 @@ const SETUP_DEADLINE: Duration = Duration::from_secs(120);
 /// How long Cassandra may take to remove a keyspace.
 const REMOVE_TIMEOUT_MS: u64 = 60_000;
 
+/// A cluster's servers share one machine: as long as its nodes wait for each other (scripts/servers/cassandra-cluster.jvm).
+const CLUSTER_REQUEST_TIMEOUT_MS: u64 = 8_000;
+
 /// Compiled in debug mode, on a busy machine.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -123,6 +126,9 @@ impl Installation {
         let server_database_url = servers.database_url.clone();
         servers.kafka.topic_prefix = format!("{name}.");
         servers.cassandra.cassandra_keyspace.clone_from(&name);
+        if replication > 1 {
+            servers.cassandra.cassandra_request_timeout_ms = CLUSTER_REQUEST_TIMEOUT_MS;
+        }
         let database: PgConnectOptions = servers.database_url.parse().context("reading DATABASE_URL")?;
         servers.database_url = database.database(&name).to_url_lossy().to_string();
         let log_folder = log_folder(&name)?;
@@ -192,6 +198,7 @@ impl Installation {
     #[must_use]
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
+            ("CASSANDRA_REQUEST_TIMEOUT_MS", self.servers.cassandra.cassandra_request_timeout_ms.to_string()),
             ("KAFKA_BOOTSTRAP_SERVERS", self.servers.kafka.kafka_bootstrap_servers.clone()),
             ("SCHEMA_REGISTRY_URL", self.servers.kafka.schema_registry_url.clone()),
             ("CASSANDRA_NODES", self.servers.cassandra.cassandra_nodes.join(",")),
