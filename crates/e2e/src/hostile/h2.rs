@@ -1,5 +1,6 @@
 //! Attacks over HTTP/2 (RFC 9113), frame by frame: no library would send these.
 
+use std::iter;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -65,9 +66,13 @@ fn frames(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
     frames
 }
 
-async fn attack(address: SocketAddr, from: u8, parts: impl Fn() -> Vec<Vec<u8>>) -> anyhow::Result<Vec<End>> {
+/// Some connections that send the same. It is made while it is sent: what nobody reads any more costs the attacker nothing.
+async fn attack<I>(address: SocketAddr, from: u8, parts: impl Fn() -> I) -> anyhow::Result<Vec<End>>
+where
+    I: Iterator<Item = Vec<u8>>,
+{
     let one = async || {
-        let parts = std::iter::once(start()).chain(parts());
+        let parts = iter::once(start()).chain(parts());
         send(connect(address, from).await?, parts, Duration::ZERO).await
     };
     try_join_all((0..CONNECTIONS).map(|_| one())).await
@@ -88,7 +93,9 @@ fn streams(count: u32) -> impl Iterator<Item = u32> {
 /// When one of them is not ended, or nothing is refused.
 pub async fn too_many_streams(address: SocketAddr) -> anyhow::Result<()> {
     let fields = request(POST, CART);
-    let parts = || vec![streams(10_000).flat_map(|stream| frame(HEADERS, END_HEADERS, stream, &fields)).collect()];
+    let parts = || {
+        iter::once_with(|| streams(10_000).flat_map(|stream| frame(HEADERS, END_HEADERS, stream, &fields)).collect())
+    };
     for end in attack(address, 12, parts).await? {
         let (refused, ended) = (count(&end, RST_STREAM), count(&end, GOAWAY));
         ensure!(refused > 0 || ended > 0, "nothing was refused: {} frames", frames(&end.answer).len());
@@ -110,17 +117,15 @@ pub async fn rapid_reset(address: SocketAddr) -> anyhow::Result<()> {
         both.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
         both
     };
-    let parts = |count| {
-        let all: Vec<_> = streams(count).flat_map(one).collect();
-        all.chunks(65_536).map(<[u8]>::to_vec).collect()
-    };
+    let some = |group: u32| (group * 1_000..(group + 1) * 1_000).flat_map(|number| one(2 * number + 1)).collect();
+    let parts = |thousands: u32| (0..thousands).map(some);
     // All are ended, or `attack` fails; who still sends may miss why.
-    attack(address, 13, || parts(50_000)).await?;
+    attack(address, 13, || parts(50)).await?;
     let is_told = |end: &End| {
         let mut ends = frames(&end.answer).into_iter().filter(|(kind, _)| *kind == GOAWAY);
         ends.next_back().is_some_and(|(_, payload)| payload.get(4..8) == Some(&ENHANCE_YOUR_CALM.to_be_bytes()))
     };
-    let waiting = attack(address, 13, || parts(1_000)).await?;
+    let waiting = attack(address, 13, || parts(1)).await?;
     ensure!(waiting.iter().all(is_told), "{waiting:?}");
     Ok(())
 }
@@ -134,7 +139,7 @@ pub async fn endless_head(address: SocketAddr) -> anyhow::Result<()> {
     let part = field.repeat(150);
     let parts = || {
         let head = frame(HEADERS, END_STREAM, 1, &request(GET, "/health/live"));
-        std::iter::once(head).chain((0..5_000).map(|_| frame(CONTINUATION, 0, 1, &part))).collect()
+        iter::once(head).chain((0..5_000).map(|_| frame(CONTINUATION, 0, 1, &part)))
     };
     attack(address, 14, parts).await.map(|_| ())
 }
@@ -146,8 +151,7 @@ pub async fn endless_head(address: SocketAddr) -> anyhow::Result<()> {
 pub async fn header_bomb(address: SocketAddr) -> anyhow::Result<()> {
     let indexed = [&[0x40][..], &text("x-a"), &text(&"a".repeat(126))].concat();
     let fields = [request(GET, "/health/live"), indexed, vec![0x80 | 62; 15_000]].concat();
-    let parts =
-        || streams(100).map(|stream| frame(HEADERS, END_HEADERS | END_STREAM, stream, &fields)).collect::<Vec<_>>();
+    let parts = || streams(100).map(|stream| frame(HEADERS, END_HEADERS | END_STREAM, stream, &fields));
     for end in attack(address, 15, parts).await? {
         // 2 MB of fields each: no such request is let through.
         let ok =
@@ -162,8 +166,8 @@ pub async fn header_bomb(address: SocketAddr) -> anyhow::Result<()> {
 /// # Errors
 /// When one of them is not ended, or is before its time (`idle`).
 pub async fn nothing(address: SocketAddr, idle: Duration) -> anyhow::Result<()> {
-    attack(address, 16, Vec::new).await?;
-    let once = || vec![frame(HEADERS, END_HEADERS | END_STREAM, 1, &request(GET, "/health/live"))];
+    attack(address, 16, iter::empty).await?;
+    let once = || iter::once(frame(HEADERS, END_HEADERS | END_STREAM, 1, &request(GET, "/health/live")));
     for end in attack(address, 16, once).await? {
         ensure!(count(&end, HEADERS) == 1, "a request was not answered");
         ensure!(end.after >= idle, "a connection that was used was closed after {:?}", end.after);
