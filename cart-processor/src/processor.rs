@@ -119,8 +119,9 @@ impl Error {
 }
 
 impl Worker {
-    /// Works until the shutdown, then publishes what is decided. Ends early only with what nobody can mend.
-    pub(crate) fn run(mut self) -> Result<(), Error> {
+    /// Works until the shutdown, then publishes what is decided, and returns its membership of the group. Ends early only with
+    /// what nobody can mend.
+    pub(crate) fn run(mut self) -> Result<GroupConsumer, Error> {
         while !self.shutdown.is_requested() {
             match self.step() {
                 Ok(()) => {
@@ -404,15 +405,15 @@ impl Worker {
 
     /// Publishes what is decided, so that nobody has to do it again. If it fails, somebody will: a rebalance may be under
     /// way, which refuses the offsets of a member that has not followed it yet.
-    fn finish(mut self) -> Result<(), Error> {
+    fn finish(mut self) -> Result<GroupConsumer, Error> {
         match self.publish_rest() {
             Err(error) if error.recovery() != Recovery::Fatal => {
                 let reason = format!("{:#}", anyhow::Error::new(error));
                 tracing::warn!(worker = self.name, reason, "leaving what was decided last to whoever takes over");
-                Ok(())
             }
-            result => result,
+            result => result?,
         }
+        Ok(self.consumer)
     }
 
     fn publish_rest(&mut self) -> Result<(), Error> {

@@ -54,10 +54,10 @@ pub async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Re
     serve_admin(&args.admin, readiness.clone(), metrics, shutdown.clone()).await?;
     let parts = connect(&args, &readiness, &shutdown).await?;
     // Room for every worker's end: at the shutdown they end together.
-    let (failed, mut failure) = tokio::sync::mpsc::channel(args.workers.into());
+    let (ended, mut end) = tokio::sync::mpsc::channel(args.workers.into());
     for number in 0..args.workers {
         let (args, parts, readiness, shutdown) = (args.clone(), parts.clone(), readiness.clone(), shutdown.clone());
-        let failed = failed.clone();
+        let ended = ended.clone();
         let runtime = Handle::current();
         let work = move || {
             let work =
@@ -66,17 +66,21 @@ pub async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Re
             let result = std::panic::catch_unwind(AssertUnwindSafe(work));
             let result = result.unwrap_or_else(|_| Err(anyhow::anyhow!("worker {number} panicked")));
             // After a failure nobody listens any more; the others end with it.
-            drop(failed.try_send(result));
+            drop(ended.try_send(result));
         };
         std::thread::Builder::new().name(format!("worker-{number}")).spawn(work)?;
     }
-    drop(failed);
+    drop(ended);
     readiness.up("start");
     // A worker ends by itself at the shutdown only, or when it can't go on: then the process ends, so that another
     // one takes over.
-    while let Some(result) = failure.recv().await {
-        result?;
+    let mut members: Vec<GroupConsumer> = Vec::new();
+    while let Some(result) = end.recv().await {
+        members.push(result?);
     }
+    // They leave the group when all have published: each that leaves makes it rebalance, which would refuse the last offsets
+    // of the others.
+    tokio::task::block_in_place(|| drop(members));
     Ok(())
 }
 

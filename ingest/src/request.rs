@@ -66,8 +66,9 @@ pub(crate) struct AddItemBody<'a> {
     #[serde(borrow)]
     #[schemars(with = "openapi::GivenPrice")]
     price: &'a RawValue,
-    /// 1 to 1,000,000. It is a rule of carts, so a command with another is taken, and rejected.
+    /// 1 to 1,000,000. It is a rule of carts, so a command with another is taken, and rejected; beyond 32 bits it is none.
     #[serde(deserialize_with = "whole")]
+    #[schemars(range(min = i32::MIN, max = i32::MAX))]
     quantity: i64,
 }
 
