@@ -211,7 +211,7 @@ pub(super) fn parameters() -> Value {
         "Limit": query("limit", false, "Most events of the page; 100 unless it is said", whole(1, 1_000)),
         "Year": query("year", true, "The year (UTC)", whole(0, 9_999)),
         "Month": query("month", true, "The month (UTC)", whole(1, 12)),
-        "IdempotencyKey": header("Idempotency-Key", "A repeat under the same key gets the first outcome and changes nothing. Any text in UTF-8, here byte by byte", json!({"type": "string", "minLength": 1, "maxLength": 200, "pattern": r"^[\x21-\x7e\x80-\xff]([\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?$"})),
+        "IdempotencyKey": header("Idempotency-Key", "A repeat under the same key gets the first outcome and changes nothing. Any text in UTF-8, here byte by byte", json!({"type": "string", "minLength": 1, "maxLength": 200, "pattern": r"^[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff][\t\x20-\x7e\x80-\xff]*$"})),
         "IfMatch": header("If-Match", "The version that the cart must have when the command's turn comes, as ETag told it; or *", json!({"type": "string", "pattern": r#"^("\d{1,18}"|\*)$"#})),
         "Prefer": header("Prefer", "respond-async: answer 202 at once; wait=N: after N seconds at the latest (RFC 7240)", json!({"type": "string", "examples": ["respond-async", "wait=2"]})),
         "CommandTime": header("Command-Time", "The command's time, for imports; only an ingest with --allow-client-time takes it, others answer 400", json!({"type": "string", "format": "date-time"})),
