@@ -30,7 +30,8 @@ enum Kind {
 }
 
 fn id(kind: Kind, high: u32, low: u64) -> Uuid {
-    let number = ((kind as u128) << 120) | (u128::from(high) << 72) | u128::from(low);
+    // Version and variant take bits 76 to 79 and 62 to 63.
+    let number = ((kind as u128) << 120) | (u128::from(high) << 80) | u128::from(low);
     Builder::from_u128(number).with_variant(Variant::RFC4122).with_version(Version::Custom).into_uuid()
 }
 
@@ -261,6 +262,13 @@ mod tests {
             shopper.done();
         }
         assert!(visits > 90, "{visits} carts were bought");
+    }
+
+    #[test]
+    fn nobody_shares_a_cart() {
+        let carts: std::collections::HashSet<_> =
+            (0..1_024).flat_map(|shopper| (0..40).map(move |cart| cart_id(shopper, cart))).collect();
+        assert_eq!(carts.len(), 1_024 * 40);
     }
 
     #[test]
