@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use cart::{CartCommand, CartId, CartReply, CommandId};
-use kafka::{Codec, Header, OwnedHeaders, Producer, Record};
+use kafka::{Codec, Header, Lanes, OwnedHeaders, Record};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use crate::headers::Preference;
 use crate::problem::Problem;
@@ -16,7 +16,7 @@ use crate::replies::{Waiter, Waiters};
 /// The way of a command. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Commands {
-    pub(crate) producer: Producer,
+    pub(crate) log: Lanes,
     pub(crate) codec: Codec<CartCommand>,
     pub(crate) waiters: Waiters,
     pub(crate) in_flight: Arc<Semaphore>,
@@ -65,23 +65,17 @@ impl Commands {
         trace_parent: Option<&str>,
         preference: Preference,
     ) -> Result<Answer, Problem> {
-        let deadline = self.answerable(preference).await;
+        let deadline = self.deadline(preference);
         self.submit(command, trace_parent, preference, deadline)?.outcome().await
     }
 
-    /// Waits until replies can come to us: when the broker that coordinates our group dies, no partition may be ours for some
-    /// seconds. Who comes then is answered later, not refused. Returns until when an outcome is to be waited for.
-    pub(crate) async fn answerable(&self, preference: Preference) -> Instant {
-        let patience = match preference {
-            Preference::Wait(wait) => wait.min(self.reply_timeout),
-            Preference::Default | Preference::RespondAsync => self.reply_timeout,
-        };
-        let deadline = Instant::now() + patience;
-        if preference != Preference::RespondAsync {
-            // Without one in time the command is refused when it is submitted.
-            drop(timeout_at(deadline, self.waiters.reachable()).await);
-        }
-        deadline
+    /// Until when an outcome is to be waited for.
+    pub(crate) fn deadline(&self, preference: Preference) -> Instant {
+        Instant::now()
+            + match preference {
+                Preference::Wait(wait) => wait.min(self.reply_timeout),
+                Preference::Default | Preference::RespondAsync => self.reply_timeout,
+            }
     }
 
     /// Hands a command to the producer. An error means that it was not taken and will not be carried out.
@@ -98,17 +92,15 @@ impl Commands {
         let CartCommand { cart_id, command_id, .. } = *command;
         let waiter = match preference {
             Preference::RespondAsync => None,
-            Preference::Default | Preference::Wait(_) => Some(self.waiters.register(command_id).ok_or_else(|| {
-                Problem::unavailable("this instance can't receive replies yet; the command was not taken")
-            })?),
+            Preference::Default | Preference::Wait(_) => Some(self.waiters.register(command_id)),
         };
-        let record = self.record(command, waiter.as_ref().map(|waiter| waiter.partition), trace_parent)?;
+        let record = self.record(command, waiter.as_ref().map(Waiter::partition), trace_parent)?;
         let since = fail_points::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let link = CommandLink { cart_id, command_id, since: u64::try_from(since).unwrap_or(u64::MAX) };
         // A crash before this: nothing has happened, and the client knows no more than that its connection ended. After
         // it: the command may be in the log. Either way the same key again gets the one outcome.
         fail_points::crash_point("ingest-before-log");
-        let delivery = self.producer.send(&record).map_err(|error| {
+        let delivery = self.log.send(record).map_err(|error| {
             tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "a command was not taken");
             Problem::unavailable("the log does not take commands at the moment; the command was not taken")
         })?;

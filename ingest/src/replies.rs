@@ -6,30 +6,35 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cart::{CartReply, CommandId};
-use kafka::{AssignmentEvent, Codec, DecodeError, GroupConsumer, Message as _};
-use service::{Readiness, Shutdown};
+use kafka::{Codec, DecodeError, Follower, Message as _};
+use service::Shutdown;
 use tokio::runtime::Handle;
-use tokio::sync::{oneshot, watch};
-
-/// The consumer group of the ingest instances, without the installation's prefix.
-pub(crate) const GROUP: &str = "ingest-replies";
+use tokio::sync::oneshot;
+use uuid::Uuid;
 
 const POLL: Duration = Duration::from_millis(100);
-const CONDITION: &str = "replies";
+
+/// The partition of `cart-replies` that an instance reads: any, for as long as it runs. A group would hand partitions out
+/// one by one, and take them away while replies come, whenever its coordinator or an instance dies. Instances that meet
+/// in one read each other's replies too, which nobody waits for there. One is enough: librdkafka sends a request per
+/// partition, so replies that are spread over many come in as many requests.
+pub(crate) fn any_partition(partitions: i32) -> i32 {
+    let random = Uuid::new_v4().as_u128() % u128::from(partitions.max(1).unsigned_abs());
+    i32::try_from(random).unwrap_or_default()
+}
 
 /// Those who wait. Clones share them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Waiters {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
     // Several may wait for one command: the same idempotency key, twice at a time.
     waiting: Mutex<HashMap<CommandId, Vec<Waiting>>>,
-    /// The partitions of `cart-replies` that are ours, where replies can be sent to us. One is used: librdkafka sends a
-    /// request per partition, so replies that are spread over many come in as many requests.
-    partitions: watch::Sender<Vec<i32>>,
+    /// Of `cart-replies`, where replies are to be sent.
+    partition: i32,
     next: AtomicUsize,
 }
 
@@ -68,27 +73,22 @@ pub(crate) struct Waiter {
     ticket: usize,
     waiters: Waiters,
     pub(crate) reply: oneshot::Receiver<CartReply>,
-    /// Where the reply is to be sent.
-    pub(crate) partition: i32,
 }
 
 impl Waiters {
-    /// Starts to wait. `None` while no partition is ours.
-    pub(crate) fn register(&self, command_id: CommandId) -> Option<Waiter> {
+    /// Nobody, yet. Replies come to that partition.
+    pub(crate) fn at(partition: i32) -> Self {
+        Self { inner: Arc::new(Inner { waiting: Mutex::default(), partition, next: AtomicUsize::default() }) }
+    }
+
+    /// Starts to wait.
+    pub(crate) fn register(&self, command_id: CommandId) -> Waiter {
         let ticket = self.inner.next.fetch_add(1, Ordering::Relaxed);
-        let partition = *self.inner.partitions.borrow().first()?;
         let (sender, reply) = oneshot::channel();
         let mut waiting = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let one = Waiting { ticket, offset: None, early: Vec::new(), sender };
         waiting.entry(command_id).or_default().push(one);
-        Some(Waiter { command_id, ticket, waiters: self.clone(), reply, partition })
-    }
-
-    /// Returns when a partition is ours.
-    pub(crate) async fn reachable(&self) {
-        let mut partitions = self.inner.partitions.subscribe();
-        // It fails when the sender is gone, and that is ours.
-        drop(partitions.wait_for(|partitions| !partitions.is_empty()).await);
+        Waiter { command_id, ticket, waiters: self.clone(), reply }
     }
 
     /// Answers all who wait for this. A reply that nobody waits for is a duplicate, or late.
@@ -102,14 +102,14 @@ impl Waiters {
             one.answer(reply.clone());
         }
     }
-
-    fn own(&self, change: impl FnOnce(&mut Vec<i32>)) -> bool {
-        self.inner.partitions.send_modify(change);
-        !self.inner.partitions.borrow().is_empty()
-    }
 }
 
 impl Waiter {
+    /// Where the reply is to be sent.
+    pub(crate) fn partition(&self) -> i32 {
+        self.waiters.inner.partition
+    }
+
     /// The command is in the log, there. Its reply may have come already.
     pub(crate) fn delivered(&self, offset: i64) {
         let mut waiting = self.waiters.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -137,37 +137,22 @@ impl Drop for Waiter {
 
 /// Reads replies until the shutdown. Blocks: for a thread of its own.
 pub(crate) fn read(
-    consumer: &GroupConsumer,
+    follower: &Follower,
     codec: &Codec<CartReply>,
     waiters: &Waiters,
     runtime: &Handle,
-    readiness: &Readiness,
     shutdown: &Shutdown,
 ) {
     while !shutdown.is_requested() {
-        let reply = match consumer.poll(POLL) {
-            Ok(message) => message.and_then(|message| {
+        match follower.poll(POLL) {
+            Ok(Some(message)) => {
                 metrics::histogram!("ingest_reply_wait_seconds").record(kafka::age_of(&message).unwrap_or_default());
-                decode(codec, runtime, message.payload().unwrap_or_default())
-            }),
-            Err(error) => {
-                tracing::debug!(error = format!("{:#}", anyhow::Error::new(error)), "reading replies");
-                None
+                if let Some(reply) = decode(codec, runtime, message.payload().unwrap_or_default()) {
+                    waiters.complete(&reply);
+                }
             }
-        };
-        for event in consumer.assignment_events() {
-            let is_ready = waiters.own(|owned| match event {
-                AssignmentEvent::Assigned(partitions) => owned.extend(partitions),
-                AssignmentEvent::Revoked(partitions) => owned.retain(|partition| !partitions.contains(partition)),
-            });
-            if is_ready {
-                readiness.up(CONDITION);
-            } else {
-                readiness.down(CONDITION, "no partition of cart-replies is ours at the moment");
-            }
-        }
-        if let Some(reply) = reply {
-            waiters.complete(&reply);
+            Ok(None) => {}
+            Err(error) => tracing::debug!(error = format!("{:#}", anyhow::Error::new(error)), "reading replies"),
         }
     }
 }
@@ -196,18 +181,16 @@ mod tests {
         let rejection = cart::Rejection::EmptyCartCheckout;
         let outcome = cart::Outcome::Rejected { rejection, index: None };
         let position = cart::Position::new(cart::LogEpoch::FIRST, offset);
-        CartReply { command_id, cart_id: uuid::Uuid::nil().into(), position, outcome }
+        CartReply { command_id, cart_id: Uuid::nil().into(), position, outcome }
     }
 
     #[test]
     fn everybody_who_waits_is_answered_once_and_nobody_is_forgotten() {
-        let waiters = Waiters::default();
-        let command_id = CommandId::from(uuid::Uuid::from_u128(1));
-        assert!(waiters.register(command_id).is_none(), "no partition is ours yet");
-        waiters.own(|owned| owned.push(7));
-        let (mut first, mut second) = (waiters.register(command_id).unwrap(), waiters.register(command_id).unwrap());
-        let gone = waiters.register(command_id).unwrap();
-        assert_eq!(first.partition, 7);
+        let waiters = Waiters::at(7);
+        let command_id = CommandId::from(Uuid::from_u128(1));
+        let (mut first, mut second) = (waiters.register(command_id), waiters.register(command_id));
+        let gone = waiters.register(command_id);
+        assert_eq!(first.partition(), 7);
         drop(gone);
         // The first is confirmed before its reply comes, the second after it.
         first.delivered(10);
@@ -222,29 +205,22 @@ mod tests {
         assert!(waiters.inner.waiting.lock().unwrap().is_empty());
     }
 
-    #[tokio::test]
-    async fn who_comes_while_no_partition_is_ours_can_wait_for_one() {
-        let waiters = Waiters::default();
-        let mut reachable = std::pin::pin!(waiters.reachable());
-        assert!(futures::poll!(&mut reachable).is_pending());
-        waiters.own(|owned| owned.push(7));
-        reachable.await;
-        assert!(waiters.register(CommandId::from(uuid::Uuid::from_u128(1))).is_some());
-        waiters.own(Vec::clear);
-        assert!(futures::poll!(std::pin::pin!(waiters.reachable())).is_pending());
-    }
-
     #[test]
     fn what_became_of_an_earlier_one_under_the_same_key_is_passed_over() {
-        let waiters = Waiters::default();
-        waiters.own(|owned| owned.push(7));
-        let command_id = CommandId::from(uuid::Uuid::from_u128(1));
-        let mut waiter = waiters.register(command_id).unwrap();
+        let waiters = Waiters::at(7);
+        let command_id = CommandId::from(Uuid::from_u128(1));
+        let mut waiter = waiters.register(command_id);
         waiters.complete(&reply(command_id, 3));
         waiter.delivered(5);
         waiters.complete(&reply(command_id, 4));
         assert!(waiter.reply.try_recv().is_err());
         waiters.complete(&reply(command_id, 5));
         assert_eq!(waiter.reply.try_recv().unwrap(), reply(command_id, 5));
+    }
+    #[test]
+    fn any_partition_is_one_that_there_is() {
+        assert_eq!(any_partition(1), 0);
+        let some: std::collections::BTreeSet<_> = (0..1_000).map(|_| any_partition(12)).collect();
+        assert_eq!(some, (0..12).collect());
     }
 }

@@ -171,7 +171,7 @@ impl Api {
             let detail = "If-Match goes with one command, or with a batch that is atomic";
             return Err(Problem::invalid_header(detail));
         }
-        let deadline = self.commands.answerable(preference).await;
+        let deadline = self.commands.deadline(preference);
         let mut submitted = Vec::with_capacity(commands.len());
         for (index, command) in commands.into_iter().enumerate() {
             let command =

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use cart::contract::Contract;
 use cart::{CartCommand, CartReply};
 use journal::Journal;
-use kafka::{Admin, Codec, GroupConsumer, Producer, Recovery, Registry, StartAt};
+use kafka::{Admin, Codec, Follower, Lanes, Producer, Recovery, Registry};
 use service::{Metrics, Readiness, Shutdown, probe, shutdown_signal, wait_for};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Handle;
@@ -25,8 +25,8 @@ use crate::server::{Door, serve};
 use crate::status::Lookup;
 use crate::tls::Tls;
 
-/// A member that is gone gives its reply partitions up after this. Nothing is lost before: clients get 202.
-const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the brokers may take to say where the replies end, each time they are asked.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Most connections that wait to be accepted; the kernel takes no more than `net.core.somaxconn`, which is 4,096 as a rule.
 /// For whoever comes when they are so many, it is as if a packet got lost: they try again after a second.
@@ -52,17 +52,16 @@ pub async fn main(cli: Cli) -> anyhow::Result<()> {
 /// What ended it early.
 pub async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<()> {
     let readiness = Readiness::default();
-    readiness.down("replies", "not joined yet");
     let auth = Auth::start(&args.auth, args.listen, args.startup.timeout(), shutdown.clone()).await?;
     let tls = Tls::start(&args.tls, shutdown.clone())?;
     let listener = listen(args.listen).with_context(|| format!("listening on {} (--listen)", args.listen))?;
     let api = connect(&args, &readiness, &shutdown).await?;
     tracing::info!(address = %listener.local_addr()?, "serving carts");
     let door = Door { auth, tls, limits: args.limits, body_len_max: args.body_len_max as usize };
-    let producer = api.commands.producer.clone();
+    let log = api.commands.log.clone();
     serve(listener, routes(api, metrics), door, shutdown).await;
     // Clients may have gone, their commands have been taken.
-    tokio::task::block_in_place(|| producer.flush(args.limits.drain_timeout())).context("delivering the last commands")
+    log.flush(args.limits.drain_timeout()).await.context("delivering the last commands")
 }
 
 /// As [`TcpListener::bind`], with room for more who wait to be accepted.
@@ -84,7 +83,7 @@ async fn connect(args: &Args, readiness: &Readiness, shutdown: &Shutdown) -> any
         wait_for(&what, timeout, async || tokio::task::block_in_place(|| admin.identity(topic))).await
     };
     let identity = identify(&commands).await?;
-    identify(&reply_topic).await?;
+    let reply_partition = replies::any_partition(identify(&reply_topic).await?.partitions);
     let session = wait_for("Cassandra", timeout, async || cassandra::connect(&args.cassandra).await).await?;
     let session = Arc::new(session);
     // A log that is another than the recorded one ends the start at once: waiting would not mend it.
@@ -112,16 +111,17 @@ async fn connect(args: &Args, readiness: &Readiness, shutdown: &Shutdown) -> any
     let (journal_codecs, command_codec, reply_codec) = codecs.await?.context("refusing to start")?;
     let journal =
         wait_for("the journal", timeout, async || Journal::open(session.clone(), journal_codecs.clone()).await).await?;
-    let consumer =
-        GroupConsumer::join(kafka, &kafka.prefixed(replies::GROUP), &reply_topic, StartAt::End, SESSION_TIMEOUT)?;
+    let follow =
+        async || tokio::task::block_in_place(|| Follower::open(kafka, &reply_topic, reply_partition, END_TIMEOUT));
+    let follower = wait_for("the end of the replies", timeout, follow).await?;
     let admin = Arc::new(admin);
     probe("Kafka", readiness, shutdown, admin.clone(), |admin| async move { admin.check().await });
     probe("Cassandra", readiness, shutdown, session.clone(), |session| async move { cassandra::check(&session).await });
-    let waiters = Waiters::default();
+    let waiters = Waiters::at(reply_partition);
     {
-        let (waiters, readiness, shutdown) = (waiters.clone(), readiness.clone(), shutdown.clone());
+        let (waiters, shutdown) = (waiters.clone(), shutdown.clone());
         let runtime = Handle::current();
-        let read = move || replies::read(&consumer, &reply_codec, &waiters, &runtime, &readiness, &shutdown);
+        let read = move || replies::read(&follower, &reply_codec, &waiters, &runtime, &shutdown);
         std::thread::Builder::new().name(String::from("replies")).spawn(read)?;
     }
     let log = Log { epoch, partitions: identity.partitions };
@@ -142,7 +142,7 @@ async fn connect(args: &Args, readiness: &Readiness, shutdown: &Shutdown) -> any
         lookup,
         reads,
         commands: Commands {
-            producer: Producer::durable(kafka, &commands)?,
+            log: Lanes::start(&Producer::durable(kafka, &commands)?, identity.partitions),
             codec: command_codec,
             waiters,
             in_flight: Arc::new(Semaphore::new(args.commands_in_flight_max as usize)),

@@ -28,9 +28,9 @@ pub(crate) const SEARCHED_MAX: usize = 200_000;
 /// How long the search may wait for the brokers.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// So long after it was sent a command may still come into the log: the producer's delivery time-out, and some more for
-/// a request that was under way then.
-const ARRIVAL_MAX: Duration = Producer::DELIVERY_TIMEOUT.saturating_add(Duration::from_secs(20));
+/// So long after it was sent a command may still come into the log: it waits for those before it at most as long as the
+/// producer tries to deliver them, then for its own delivery, and some more for a request that was under way then.
+const ARRIVAL_MAX: Duration = Producer::DELIVERY_TIMEOUT.saturating_mul(2).saturating_add(Duration::from_secs(20));
 
 /// Looks commands up. Clones share it.
 #[derive(Debug, Clone)]

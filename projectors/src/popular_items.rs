@@ -1,5 +1,6 @@
 //! `popular-items`: how many pieces of a product were sold on a day (UTC). Cassandra `item_quantity_by_day`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cart::PurchasedItem;
@@ -48,8 +49,8 @@ pub(crate) struct Sold {
 
 impl PopularItems {
     pub(crate) async fn open(session: Arc<Session>) -> Result<Self, Error> {
-        let select = "SELECT quantity, name, position FROM item_quantity_by_day \
-            WHERE vendorid = ? AND productid = ? AND year = ? AND month = ? AND day = ?";
+        let select = "SELECT productid, day, quantity, name, position FROM item_quantity_by_day \
+            WHERE vendorid = ? AND productid IN ? AND year = ? AND month = ? AND day IN ?";
         let insert = "INSERT INTO item_quantity_by_day \
             (vendorid, productid, year, month, day, quantity, name, position) VALUES (?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?";
         let failed = |error| Error::new("preparing the statements of item_quantity_by_day", error);
@@ -63,6 +64,8 @@ impl PopularItems {
 
 impl Table for PopularItems {
     type Key = Key;
+    /// Vendor, year and month.
+    type Common = (Uuid, i32, i32);
     type Total = Sold;
 
     fn key(purchase: &PurchasedItem) -> Key {
@@ -81,19 +84,29 @@ impl Table for PopularItems {
         Some(Sold { quantity, name: purchase.name.as_str().to_owned() })
     }
 
-    async fn read(&self, key: &Key) -> Result<Option<Row<Sold>>, Error> {
-        let operation = || format!("reading the quantity of {key:?}");
-        let values = (key.vendor_id, key.product_id, key.year, key.month, key.day);
-        let row = self
+    fn common(key: &Key) -> (Uuid, i32, i32) {
+        (key.vendor_id, key.year, key.month)
+    }
+
+    async fn read(&self, keys: &[Key]) -> Result<Rows<Self>, Error> {
+        let Some(&Key { vendor_id, year, month, .. }) = keys.first() else { return Ok(Vec::new()) };
+        let operation = || format!("reading {} quantities of vendor {vendor_id} in {year}-{month:02}", keys.len());
+        let products: BTreeSet<_> = keys.iter().map(|key| key.product_id).collect();
+        let days: BTreeSet<_> = keys.iter().map(|key| key.day).collect();
+        let result = self
             .session
-            .execute_unpaged(&self.select, values)
+            .execute_unpaged(&self.select, (vendor_id, products, year, month, days))
             .await
             .map_err(|error| Error::new(operation(), error))?
             .into_rows_result()
-            .map_err(|error| Error::new(operation(), error))?
-            .maybe_first_row::<(i64, String, i64)>()
             .map_err(|error| Error::new(operation(), error))?;
-        Ok(row.map(|(quantity, name, position)| Row { total: Sold { quantity, name }, position: position.into() }))
+        let rows = result.rows::<(Uuid, i32, i64, String, i64)>().map_err(|error| Error::new(operation(), error))?;
+        rows.map(|row| {
+            let (product_id, day, quantity, name, position) = row.map_err(|error| Error::new(operation(), error))?;
+            let key = Key { vendor_id, product_id, year, month, day };
+            Ok((key, Row { total: Sold { quantity, name }, position: position.into() }))
+        })
+        .collect()
     }
 
     fn groups(&self, rows: Rows<Self>) -> Vec<Rows<Self>> {

@@ -4,7 +4,7 @@
 //! whole, changes nothing. An instance that was paused and writes late writes with an older timestamp, and loses.
 //! At one position a row has one content, whoever computes it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::hash::Hash;
 
@@ -20,10 +20,16 @@ use crate::runner::{Batch, Projector};
 /// Requests to Cassandra under way: more wait longer without getting more done.
 const CONCURRENCY: usize = 128;
 
+/// Most rows that are read in one request. What a read costs a node is mostly the request, and each row is in a partition of
+/// its own, so more would take long to come together.
+const READ_LEN_MAX: usize = 24;
+
 /// A table of totals.
 pub(crate) trait Table: Sized {
     /// What names a row.
     type Key: Clone + Debug + Eq + Hash;
+    /// What the names of rows have in common that can be read in one request.
+    type Common: Eq + Hash;
     /// What it adds up.
     type Total: Clone + Debug;
 
@@ -33,8 +39,11 @@ pub(crate) trait Table: Sized {
     /// The total with a purchase added.
     fn add(total: Option<&Self::Total>, purchase: &PurchasedItem) -> Option<Self::Total>;
 
-    /// A row, if it is there.
-    fn read(&self, key: &Self::Key) -> impl Future<Output = Result<Option<Row<Self::Total>>, cassandra::Error>> + Send;
+    /// Keys for which this is the same can be read together.
+    fn common(key: &Self::Key) -> Self::Common;
+
+    /// Those of the rows that are there, in one request. Others may come with them.
+    fn read(&self, keys: &[Self::Key]) -> impl Future<Output = Result<Rows<Self>, cassandra::Error>> + Send;
 
     /// Puts rows together into what [`Table::write`] writes in one request.
     fn groups(&self, rows: Rows<Self>) -> Vec<Rows<Self>>;
@@ -79,21 +88,30 @@ impl<T: Table> Totals<T> {
         Self { table, rows: LruCache::unbounded(), rows_max, epoch, runtime }
     }
 
-    /// Reads the rows that the batch needs and that are not in memory, at the same time.
+    /// Reads the rows that the batch needs and that are not in memory: many in a request, and the requests at the same time.
     async fn load(&mut self, batch: &Batch<PurchasedItem>) -> Result<(), Error> {
-        let mut unknown: HashMap<T::Key, ()> = HashMap::new();
+        let mut unknown: HashMap<T::Common, HashSet<T::Key>> = HashMap::new();
         for record in &batch.records {
             let key = T::key(&record.event);
             if !self.rows.contains(&key) {
-                unknown.insert(key, ());
+                unknown.entry(T::common(&key)).or_default().insert(key);
             }
         }
+        let mut requests: Vec<Vec<T::Key>> = Vec::new();
+        for keys in unknown.into_values() {
+            let keys: Vec<_> = keys.into_iter().collect();
+            requests.extend(keys.chunks(READ_LEN_MAX).map(<[_]>::to_vec));
+        }
         let table = &self.table;
-        let mut read = stream::iter(unknown.into_keys())
-            .map(|key| async move { table.read(&key).await.map(|row| (key, row)) })
+        let mut read = stream::iter(requests)
+            .map(|keys| async move { table.read(&keys).await.map(|rows| (keys, rows)) })
             .buffer_unordered(CONCURRENCY);
-        while let Some((key, row)) = read.try_next().await? {
-            self.rows.put(key, row);
+        while let Some((keys, rows)) = read.try_next().await? {
+            let mut rows: HashMap<_, _> = rows.into_iter().collect();
+            for key in keys {
+                let row = rows.remove(&key);
+                self.rows.put(key, row);
+            }
         }
         Ok(())
     }

@@ -48,7 +48,8 @@ impl Key {
 
 impl VendorBilling {
     pub(crate) async fn open(session: Arc<Session>) -> Result<Self, Error> {
-        let select = "SELECT balance, position FROM balance_by_vendor WHERE vendorid = ? AND year = ? AND month = ?";
+        let select = "SELECT vendorid, balance, position FROM balance_by_vendor \
+            WHERE vendorid IN ? AND year = ? AND month = ?";
         let insert = "INSERT INTO balance_by_vendor (vendorid, year, month, balance, position) VALUES (?, ?, ?, ?, ?) \
             USING TIMESTAMP ?";
         let failed = |error| Error::new("preparing the statements of balance_by_vendor", error);
@@ -62,6 +63,8 @@ impl VendorBilling {
 
 impl Table for VendorBilling {
     type Key = Key;
+    /// Year and month.
+    type Common = (i32, i32);
     type Total = Decimal;
 
     fn key(purchase: &PurchasedItem) -> Key {
@@ -72,21 +75,29 @@ impl Table for VendorBilling {
         add_exactly(total.copied().unwrap_or_default(), purchase.amount())
     }
 
-    async fn read(&self, key: &Key) -> Result<Option<Row<Decimal>>, Error> {
-        let operation = || format!("reading the balance of {key:?}");
-        let row = self
+    fn common(key: &Key) -> (i32, i32) {
+        (key.year, key.month)
+    }
+
+    async fn read(&self, keys: &[Key]) -> Result<Rows<Self>, Error> {
+        let Some(&Key { year, month, .. }) = keys.first() else { return Ok(Vec::new()) };
+        let operation = || format!("reading {} balances of {year}-{month:02}", keys.len());
+        let vendors: Vec<_> = keys.iter().map(|key| key.vendor_id).collect();
+        let result = self
             .session
-            .execute_unpaged(&self.select, (key.vendor_id, key.year, key.month))
+            .execute_unpaged(&self.select, (vendors, year, month))
             .await
             .map_err(|error| Error::new(operation(), error))?
             .into_rows_result()
-            .map_err(|error| Error::new(operation(), error))?
-            .maybe_first_row::<(CqlDecimal, i64)>()
             .map_err(|error| Error::new(operation(), error))?;
-        let Some((balance, position)) = row else { return Ok(None) };
-        let total = decimal_from_cql(&balance)
-            .ok_or_else(|| Error::new(operation(), "it is no decimal of at most 28 digits"))?;
-        Ok(Some(Row { total, position: position.into() }))
+        let rows = result.rows::<(Uuid, CqlDecimal, i64)>().map_err(|error| Error::new(operation(), error))?;
+        rows.map(|row| {
+            let (vendor_id, balance, position) = row.map_err(|error| Error::new(operation(), error))?;
+            let total = decimal_from_cql(&balance)
+                .ok_or_else(|| Error::new(operation(), "one is no decimal of at most 28 digits"))?;
+            Ok((Key { vendor_id, year, month }, Row { total, position: position.into() }))
+        })
+        .collect()
     }
 
     fn groups(&self, rows: Rows<Self>) -> Vec<Rows<Self>> {

@@ -199,7 +199,8 @@ async fn lose(kafka: &KafkaArgs, group: &str, topic: &str) -> anyhow::Result<imp
     let offsets = offsets.with_context(|| format!("group {group} has not been everywhere"))?;
     admin.remove_groups(&[&group]).await?;
     Ok(move || {
-        let member = GroupConsumer::join(&kafka, &group, &topic, StartAt::End, Duration::from_secs(10))?;
+        let member =
+            GroupConsumer::join(&kafka, &group, &topic, StartAt::CommittedOrBeginning, Duration::from_secs(10))?;
         let end = Instant::now() + DEADLINE;
         while member.assignment_events().is_empty() {
             ensure!(Instant::now() < end, "group {group} got no partitions in {} s", DEADLINE.as_secs());

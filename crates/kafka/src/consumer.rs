@@ -1,11 +1,10 @@
 //! Consuming in a group: what was read, and what this member owns.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
@@ -14,9 +13,6 @@ use crate::{Error, KafkaArgs};
 
 /// Bounds requests to the brokers about offsets. Longer than a transaction may stay open, which they wait for.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// How long a member that starts at the end may ask the brokers for it, when it gets partitions. Nothing is read meanwhile.
-const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long ago a record was sent, by its producer's clock; zero when that is ahead of ours.
 #[must_use]
@@ -37,8 +33,6 @@ pub enum StartAt {
     Committed,
     /// At the group's committed offset, or at the beginning.
     CommittedOrBeginning,
-    /// Behind the newest record, whatever was committed; in a partition that this member had before, where it was then.
-    End,
 }
 
 /// Partitions came or went. In order, on the polling thread, before anything is read from what came.
@@ -67,20 +61,18 @@ impl std::fmt::Debug for GroupConsumer {
 struct Context {
     events: Mutex<Vec<AssignmentEvent>>,
     start_at: StartAt,
-    /// Where to go on in partitions that come back, for who starts at the end: when a group's coordinator dies, a member may
-    /// lose its partitions for some seconds, and what is written meanwhile is meant for it.
-    positions: Mutex<HashMap<i32, i64>>,
 }
 
 impl ClientContext for Context {}
 
 impl ConsumerContext for Context {
-    // Replaces the default so that a partition's start can be set before it is assigned. Runs inside poll, on the
-    // polling thread: nothing here may wait for another task of the worker.
+    // Replaces the default to say what came and went. Runs inside poll, on the polling thread: nothing here may wait for
+    // another task of the worker.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         let numbers = partitions.elements().iter().map(|element| element.partition()).collect();
         let assign = code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        let result = if assign { self.assign(consumer, partitions) } else { consumer.incremental_unassign(partitions) };
+        let result =
+            if assign { consumer.incremental_assign(partitions) } else { consumer.incremental_unassign(partitions) };
         if let Err(error) = result {
             // librdkafka reports the same to the next poll, which is where it is handled.
             tracing::warn!(%error, assign, "taking part in a rebalance failed");
@@ -88,47 +80,6 @@ impl ConsumerContext for Context {
         tracing::info!(partitions = ?numbers, "partitions {}", if assign { "assigned" } else { "revoked" });
         let event = if assign { AssignmentEvent::Assigned(numbers) } else { AssignmentEvent::Revoked(numbers) };
         self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
-    }
-}
-
-impl Context {
-    fn assign(&self, consumer: &BaseConsumer<Self>, partitions: &mut TopicPartitionList) -> Result<(), KafkaError> {
-        if self.start_at == StartAt::End {
-            let deadline = Instant::now() + END_TIMEOUT;
-            for ((topic, partition), _) in partitions.to_topic_map() {
-                let left = deadline.saturating_duration_since(Instant::now());
-                let start = self.end(consumer, &topic, partition, left);
-                partitions.set_partition_offset(&topic, partition, start)?;
-            }
-        }
-        consumer.incremental_assign(partitions)
-    }
-
-    /// Where a member that starts at the end starts in a partition.
-    fn end(&self, consumer: &BaseConsumer<Self>, topic: &str, partition: i32, timeout: Duration) -> Offset {
-        let mut positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(position) = positions.get(&partition) {
-            return Offset::Offset(*position);
-        }
-        match consumer.fetch_watermarks(topic, partition, timeout) {
-            Ok((_, end)) => {
-                positions.insert(partition, end);
-                Offset::Offset(end)
-            }
-            // Nobody leads it at the moment. The partition is ours all the same: librdkafka finds its end when somebody does,
-            // and what is written before that is not read.
-            Err(error) => {
-                tracing::warn!(%error, partition, "the end of {topic} is not known yet");
-                Offset::End
-            }
-        }
-    }
-
-    fn read(&self, message: &BorrowedMessage<'_>) {
-        if self.start_at == StartAt::End {
-            let mut positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
-            positions.insert(message.partition(), message.offset() + 1);
-        }
     }
 }
 
@@ -168,7 +119,7 @@ impl GroupConsumer {
             .set("fetch.message.max.bytes", "1048576");
         let stranger = fail_points::is_off("guard-group-metadata").then(|| config.create()).transpose();
         let stranger = stranger.map_err(|error| Error::kafka(operation(), error))?;
-        let context = Context { events: Mutex::default(), start_at, positions: Mutex::default() };
+        let context = Context { events: Mutex::default(), start_at };
         let consumer: BaseConsumer<Context> =
             config.create_with_context(context).map_err(|error| Error::kafka(operation(), error))?;
         consumer.subscribe(&[topic]).map_err(|error| Error::kafka(operation(), error))?;
@@ -186,11 +137,7 @@ impl GroupConsumer {
     /// # Errors
     /// As librdkafka reports them; [`crate::Recovery::Retry`] ones mend themselves, poll again.
     pub fn poll(&self, timeout: Duration) -> Result<Option<BorrowedMessage<'_>>, Error> {
-        let polled = self.consumer.poll(timeout).transpose();
-        if let Ok(Some(message)) = &polled {
-            self.consumer.context().read(message);
-        }
-        polled.map_err(|error| {
+        self.consumer.poll(timeout).transpose().map_err(|error| {
             let is_lost = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset);
             let hint = if is_lost { " at the group's committed offsets (lost? `setup` says what to do)" } else { "" };
             Error::kafka(format!("reading {}{hint}", self.topic), error)
@@ -264,7 +211,7 @@ impl GroupConsumer {
                         format!("partition {} has none any more; `setup` says what to do", element.partition());
                     return Err(Error::fatal(operation(), reason));
                 }
-                (Offset::Invalid, StartAt::CommittedOrBeginning | StartAt::End) => Offset::Beginning,
+                (Offset::Invalid, StartAt::CommittedOrBeginning) => Offset::Beginning,
                 (offset, _) => offset,
             };
             self.seek(element.partition(), offset)?;

@@ -83,6 +83,12 @@ impl Producer {
         Ok(Self { producer, topic: topic.to_owned() })
     }
 
+    /// The topic's full name.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
     /// Hands a record over and returns at once; the future tells when it is in the log, and its offset there.
     ///
     /// # Errors

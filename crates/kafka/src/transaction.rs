@@ -69,6 +69,9 @@ impl TransactionalProducer {
             .producer()
             .set("transactional.id", transactional_id)
             .set("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS)
+            // An outbox is handed over as a whole, and goes out as a whole: what would have to wait for the first records' way
+            // makes librdkafka's thread spin until then, see `Lanes`.
+            .set("linger.ms", "5")
             // Room for the largest outbox; a full queue is waited out in `send`.
             .set("queue.buffering.max.messages", "200000")
             // A dead letter carries the original, which may have the broker's default 1 MiB, and its headers.

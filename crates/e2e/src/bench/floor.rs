@@ -12,13 +12,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use cassandra::CassandraArgs;
-use kafka::{Admin, AssignmentEvent, GroupConsumer, KafkaArgs, Message as _, Producer, Record, StartAt, TopicArgs};
+use kafka::{Admin, Follower, GroupConsumer, KafkaArgs, Lanes, Message as _, Producer, Record, StartAt, TopicArgs};
 use scylla::client::session::Session;
 use scylla::statement::batch::{Batch, BatchType};
 use scylla::statement::prepared::PreparedStatement;
@@ -34,6 +34,9 @@ const GROUP: &str = "floor-worker";
 
 const POLL: Duration = Duration::from_millis(100);
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// There is one front.
+const REPLY_PARTITION: i32 = 0;
 
 /// As the processor's default.
 const BATCH_LEN_MAX: usize = 1_024;
@@ -93,35 +96,31 @@ pub(crate) async fn remove(kafka: &KafkaArgs) -> anyhow::Result<()> {
     Ok(Admin::new(kafka)?.remove_topics(&topics.each_ref().map(String::as_str)).await?)
 }
 
-/// Who waits for which command, and where replies can be sent to.
+/// Who waits for which command.
 #[derive(Debug, Default)]
 struct Waiters {
     waiting: Mutex<HashMap<u64, oneshot::Sender<Vec<u8>>>>,
     next: AtomicU64,
-    /// -1 while there is none.
-    partition: AtomicI32,
 }
 
 /// Serves until it is killed.
 pub(crate) async fn front(args: &FrontArgs) -> anyhow::Result<()> {
-    let waiters = Arc::new(Waiters { partition: AtomicI32::new(-1), ..Waiters::default() });
-    let consumer = join(&args.kafka, &format!("floor-front-{}", std::process::id()), REPLIES, StartAt::End)?;
+    let waiters = Arc::new(Waiters::default());
+    let replies = args.kafka.prefixed(REPLIES);
+    let follower =
+        tokio::task::block_in_place(|| Follower::open(&args.kafka, &replies, REPLY_PARTITION, SESSION_TIMEOUT))?;
     let reader = waiters.clone();
-    std::thread::Builder::new().name(String::from("replies")).spawn(move || read_replies(&consumer, &reader))?;
-    let producer = Producer::durable(&args.kafka, &args.kafka.prefixed(COMMANDS))?;
-    let health = waiters.clone();
-    let ready = warp::path!("health" / "ready").map(move || match health.partition.load(Ordering::Relaxed) {
-        -1 => StatusCode::SERVICE_UNAVAILABLE.into_response(),
-        _ => StatusCode::OK.into_response(),
-    });
+    std::thread::Builder::new().name(String::from("replies")).spawn(move || read_replies(&follower, &reader))?;
+    let commands = args.kafka.prefixed(COMMANDS);
+    let partitions = tokio::task::block_in_place(|| Admin::new(&args.kafka)?.identity(&commands))?.partitions;
+    let log = Lanes::start(&Producer::durable(&args.kafka, &commands)?, partitions);
+    let ready = warp::path!("health" / "ready").map(StatusCode::default);
     #[expect(clippy::disallowed_methods, reason = "only this bench sends something here")]
     let body = warp::body::bytes();
     let cart = warp::path("cart").and(warp::path::param::<Uuid>()).and(body).then(move |cart: Uuid, body| {
-        let (waiters, producer) = (waiters.clone(), producer.clone());
+        let (waiters, log) = (waiters.clone(), log.clone());
         async move {
-            answer(&waiters, &producer, cart, body)
-                .await
-                .unwrap_or_else(|| StatusCode::SERVICE_UNAVAILABLE.into_response())
+            answer(&waiters, &log, cart, body).await.unwrap_or_else(|| StatusCode::SERVICE_UNAVAILABLE.into_response())
         }
     });
     let listener = tokio::net::TcpListener::bind(args.listen).await.context("listening")?;
@@ -129,19 +128,13 @@ pub(crate) async fn front(args: &FrontArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn answer(
-    waiters: &Waiters,
-    producer: &Producer,
-    cart: Uuid,
-    body: impl AsRef<[u8]>,
-) -> Option<warp::reply::Response> {
+async fn answer(waiters: &Waiters, log: &Lanes, cart: Uuid, body: impl AsRef<[u8]>) -> Option<warp::reply::Response> {
     let number = waiters.next.fetch_add(1, Ordering::Relaxed);
-    let partition = waiters.partition.load(Ordering::Relaxed);
     let (sender, reply) = oneshot::channel();
     waiters.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(number, sender);
-    let value = value(number, partition, body.as_ref());
+    let value = value(number, REPLY_PARTITION, body.as_ref());
     let key = Some(cart.to_string().into_bytes());
-    let delivery = producer.send(&Record { partition: None, key, value: Some(value), headers: None }).ok()?;
+    let delivery = log.send(Record { partition: None, key, value: Some(value), headers: None }).ok()?;
     // The log has to confirm it, as it has to for a command.
     delivery.await.ok()?;
     Some(reply.await.ok()?.into_response())
@@ -156,14 +149,9 @@ pub(crate) fn value(number: u64, partition: i32, body: &[u8]) -> Vec<u8> {
     value
 }
 
-fn read_replies(consumer: &GroupConsumer, waiters: &Waiters) {
+fn read_replies(follower: &Follower, waiters: &Waiters) {
     loop {
-        let value = consumer.poll(POLL).ok().flatten().and_then(|message| message.payload().map(<[u8]>::to_vec));
-        for event in consumer.assignment_events() {
-            if let AssignmentEvent::Assigned(partitions) = event {
-                waiters.partition.store(partitions.first().copied().unwrap_or(-1), Ordering::Relaxed);
-            }
-        }
+        let value = follower.poll(POLL).ok().flatten().and_then(|message| message.payload().map(<[u8]>::to_vec));
         let Some((number, _, body)) = value.as_deref().and_then(split) else { continue };
         let sender = waiters.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
         if let Some(sender) = sender {

@@ -75,7 +75,8 @@ impl Writer {
         let transactional_id = kafka.prefixed(&format!("test-{name}"));
         let topic = kafka.prefixed(target.topic());
         let producer = TransactionalProducer::connect(kafka, &transactional_id)?;
-        let group = GroupConsumer::join(kafka, &transactional_id, &topic, StartAt::End, SESSION_TIMEOUT)?;
+        let group =
+            GroupConsumer::join(kafka, &transactional_id, &topic, StartAt::CommittedOrBeginning, SESSION_TIMEOUT)?;
         Ok(Self { kafka: kafka.clone(), transactional_id, target, topic, producer, group })
     }
 

@@ -1,0 +1,60 @@
+//! Following one partition from its end on: without a group, so nobody hands it out and nobody takes it away.
+
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::{Error, KafkaArgs};
+
+/// Reads what comes into one partition. Others may read the same one. For one thread; its calls block.
+pub struct Follower {
+    consumer: BaseConsumer,
+    topic: String,
+}
+
+impl std::fmt::Debug for Follower {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Follower").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+impl Follower {
+    /// A follower of a partition of `topic` (full name): of all that comes after this has returned.
+    ///
+    /// # Errors
+    /// When the brokers do not tell within `timeout` where the partition ends.
+    pub fn open(args: &KafkaArgs, topic: &str, partition: i32, timeout: Duration) -> Result<Self, Error> {
+        let failed = |error| Error::kafka(format!("starting to follow {topic}/{partition}"), error);
+        let consumer: BaseConsumer = args
+            .client()
+            // librdkafka wants a name here; nothing is ever committed under it.
+            .set("group.id", format!("{topic}-follower"))
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            // Answer a fetch as soon as there is anything, and ask for more as soon as there is room.
+            .set("fetch.min.bytes", "1")
+            .set("fetch.queue.backoff.ms", "1")
+            // What is fetched ahead bounds memory.
+            .set("queued.max.messages.kbytes", "16384")
+            // Whoever was away for so long that its place is gone goes on with what comes now.
+            .set("auto.offset.reset", "latest")
+            .create()
+            .map_err(failed)?;
+        let (_, end) = consumer.fetch_watermarks(topic, partition, timeout).map_err(failed)?;
+        let mut assignment = TopicPartitionList::new();
+        assignment.add_partition_offset(topic, partition, Offset::Offset(end)).map_err(failed)?;
+        consumer.assign(&assignment).map_err(failed)?;
+        Ok(Self { consumer, topic: topic.to_owned() })
+    }
+
+    /// The next record, if one comes within `timeout`.
+    ///
+    /// # Errors
+    /// As librdkafka reports them; they mend themselves, poll again.
+    pub fn poll(&self, timeout: Duration) -> Result<Option<BorrowedMessage<'_>>, Error> {
+        let polled = self.consumer.poll(timeout).transpose();
+        polled.map_err(|error| Error::kafka(format!("following {}", self.topic), error))
+    }
+}

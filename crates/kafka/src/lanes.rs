@@ -1,0 +1,136 @@
+//! One batch at a time to each partition: while it is under way, the next collects here.
+//!
+//! It would collect in librdkafka too, but not for nothing: an idempotent producer's thread sends a partition no more while
+//! five records are in flight there, and asks itself again and again, without a pause, whether it may
+//! (<https://github.com/confluentinc/librdkafka/issues/3692>). That is a core, for as long as a record waits: for seconds when a broker
+//! has died, when those who are to go on without it need the core most.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{Error, Producer, Record, partition_of};
+
+/// Most records of a batch. A batch is bounded by bytes too, by librdkafka: what does not fit follows at once.
+const BATCH_LEN_MAX: usize = 1_024;
+
+/// Most records that wait for a partition.
+const WAITING_MAX: usize = 100_000;
+
+/// A producer that sends each partition one batch at a time. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Lanes {
+    topic: String,
+    lanes: Vec<mpsc::Sender<Job>>,
+}
+
+#[derive(Debug)]
+enum Job {
+    Send {
+        record: Record,
+        since: Instant,
+        delivered: oneshot::Sender<Result<i64, Error>>,
+    },
+    /// Everything before this has been delivered, or has failed.
+    Flush(oneshot::Sender<()>),
+}
+
+impl Lanes {
+    /// Starts a task for each of the topic's partitions, on the current runtime.
+    #[must_use]
+    pub fn start(producer: &Producer, partitions: i32) -> Self {
+        let lane = |_| {
+            let (jobs, incoming) = mpsc::channel(WAITING_MAX);
+            tokio::spawn(work(producer.clone(), incoming));
+            jobs
+        };
+        Self { topic: producer.topic().to_owned(), lanes: (0..partitions).map(lane).collect() }
+    }
+
+    /// Hands a record over and returns at once; the future tells when it is in the log, and its offset there. What is handed
+    /// over in some order comes into a partition in that order.
+    ///
+    /// # Errors
+    /// At once when too many wait (nothing was sent); from the future when delivery failed, in which case the
+    /// record may still be in the log.
+    pub fn send(&self, record: Record) -> Result<impl Future<Output = Result<i64, Error>> + Send + use<>, Error> {
+        let partition = record.partition.unwrap_or_else(|| {
+            partition_of(record.key.as_deref().unwrap_or_default(), i32::try_from(self.lanes.len()).unwrap_or(i32::MAX))
+        });
+        let failed = |topic: &str, reason: &'static str| Error::retry(format!("producing to {topic}"), reason);
+        let lane = usize::try_from(partition).ok().and_then(|partition| self.lanes.get(partition));
+        let lane = lane.ok_or_else(|| {
+            Error::fatal(format!("producing to {}/{partition}", self.topic), "there is no such partition")
+        })?;
+        let (delivered, delivery) = oneshot::channel();
+        lane.try_send(Job::Send {
+            record: Record { partition: Some(partition), ..record },
+            since: Instant::now(),
+            delivered,
+        })
+        .map_err(|_| failed(&self.topic, "too many records wait"))?;
+        let topic = self.topic.clone();
+        Ok(async move { delivery.await.unwrap_or_else(|_| Err(failed(&topic, "the producer was closed"))) })
+    }
+
+    /// Waits until everything is delivered or given up.
+    ///
+    /// # Errors
+    /// When that takes longer than `timeout`.
+    pub async fn flush(&self, timeout: Duration) -> Result<(), Error> {
+        let failed = |reason: String| Error::retry(format!("delivering what is left for {}", self.topic), reason);
+        let all = async {
+            let mut flushed = Vec::with_capacity(self.lanes.len());
+            for lane in &self.lanes {
+                let (sender, receiver) = oneshot::channel();
+                // A lane that is gone has nothing left.
+                if lane.send(Job::Flush(sender)).await.is_ok() {
+                    flushed.push(receiver);
+                }
+            }
+            for one in flushed {
+                one.await.unwrap_or_default();
+            }
+        };
+        tokio::time::timeout(timeout, all)
+            .await
+            .map_err(|_| failed(format!("it took longer than {} s", timeout.as_secs())))
+    }
+}
+
+/// Works for a partition until nobody can send any more.
+async fn work(producer: Producer, mut incoming: mpsc::Receiver<Job>) {
+    let mut batch = Vec::new();
+    while incoming.recv_many(&mut batch, BATCH_LEN_MAX).await > 0 {
+        let mut under_way = Vec::with_capacity(batch.len());
+        let mut flushed = Vec::new();
+        for job in batch.drain(..) {
+            match job {
+                Job::Send { record, since, delivered } => match produce(&producer, &record, since) {
+                    Ok(delivery) => under_way.push((delivery, delivered)),
+                    // An error means that nobody waits any more; so below.
+                    Err(error) => drop(delivered.send(Err(error))),
+                },
+                Job::Flush(done) => flushed.push(done),
+            }
+        }
+        for (delivery, delivered) in under_way {
+            drop(delivered.send(delivery.await));
+        }
+        for done in flushed {
+            done.send(()).unwrap_or_default();
+        }
+    }
+}
+
+fn produce(
+    producer: &Producer,
+    record: &Record,
+    since: Instant,
+) -> Result<impl Future<Output = Result<i64, Error>> + Send + use<>, Error> {
+    if since.elapsed() >= Producer::DELIVERY_TIMEOUT {
+        let reason = "it waited for others until its own time was over, and was not sent";
+        return Err(Error::retry(format!("producing to {}", producer.topic()), reason));
+    }
+    producer.send(record)
+}
