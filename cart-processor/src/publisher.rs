@@ -118,7 +118,7 @@ fn publish_all(
     let mut fenced = 0;
     while let Ok(parcel) = parcels.recv() {
         let started_at = std::time::Instant::now();
-        let mut result = publish(target, &mut producer, &parcel).map(|()| started_at.elapsed());
+        let mut result = publish(target, &mut producer, parcel).map(|()| started_at.elapsed());
         metrics::histogram!("processor_transaction_seconds").record(started_at.elapsed());
         if let Err(error) = result {
             fenced = if error.is_fenced() { fenced + 1 } else { fenced };
@@ -136,7 +136,7 @@ fn publish_all(
     }
 }
 
-fn publish(target: &Target, producer: &mut TransactionalProducer, parcel: &Parcel) -> Result<(), kafka::Error> {
+fn publish(target: &Target, producer: &mut TransactionalProducer, parcel: Parcel) -> Result<(), kafka::Error> {
     fail_points::crash_point("processor-before-transaction");
     let mut transaction = producer.begin()?;
     for share in parcel.outbox.shares() {
@@ -152,7 +152,7 @@ fn publish(target: &Target, producer: &mut TransactionalProducer, parcel: &Parce
     // A crash before this leaves the transaction open: our successor under the same id, or the broker's time-out,
     // aborts it, and the commands are read again. A crash after it leaves nothing to do. Either way committed
     // readers see each event once. Shown by crates/e2e/tests/crash.rs.
-    transaction.commit(&parcel.offsets, &parcel.group)?;
+    transaction.commit(parcel.offsets, parcel.group)?;
     fail_points::crash_point("processor-after-commit");
     Ok(())
 }

@@ -68,7 +68,7 @@ impl ItemPurchasedEvents {
         fail_points::crash_point("purchases-in-transaction");
         // A crash before this leaves an open transaction, which is aborted; the events are read again. A crash after it
         // leaves nothing to do. Committed readers see each purchase once.
-        transaction.commit(&offsets, &group)?;
+        transaction.commit(offsets, group)?;
         fail_points::crash_point("purchases-after-commit");
         self.producer = Some(producer);
         Ok(())

@@ -97,7 +97,7 @@ pub async fn ensure_keyspace(args: &CassandraArgs) -> Result<(), Error> {
 
 /// A connection is asked this often whether its node is still there, and given up when no answer comes for so long: a node
 /// that stands still keeps its connections open, and would be sent its share of the requests for as long as that lasts.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(5));
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
 
 /// A change of the schema is agreed on by all nodes, and emptying a table ends what is under way on it: both take seconds
 /// on a busy cluster.

@@ -1,6 +1,6 @@
-//! The smallest of the fault runs: each server is killed and restarted under load, a cart-processor and a projector stand
-//! still past their sessions, a service ends at a fail point, the answers to commits are lost. Readiness comes back by
-//! itself, nothing is lost, nothing is doubled.
+//! The smallest of the fault runs: each server is killed and restarted under load, the broker, a cart-processor and a projector
+//! stand still, services end or stop at fail points, the answers to commits are lost, a transaction is left open, the registry
+//! is slow. Readiness comes back by itself, nothing is lost, nothing is doubled.
 //! `scripts/faults` runs the others.
 
 use std::time::Duration;
@@ -18,6 +18,9 @@ async fn what_goes_away_and_returns_loses_and_doubles_nothing() -> anyhow::Resul
         Fault::CrashPoint,
         Fault::NoCommitAnswers,
         Fault::ForeignTransaction,
+        Fault::PauseKafka,
+        Fault::StopPoint,
+        Fault::SlowRegistry,
     ];
     let mut plan = Plan::of(faults, 1);
     let load = Load { rate: 100, rest: Duration::from_secs(1) };

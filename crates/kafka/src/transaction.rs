@@ -1,5 +1,6 @@
 //! A Kafka transaction as a value: records and consumed offsets, all or none.
 
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,16 @@ const TRANSACTION_TIMEOUT_MS: &str = "15000";
 /// broker has decided by then.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(20);
 
+/// After this sending the offsets is given up, and the producer with it: longer than a group takes to get another
+/// coordinator. librdkafka keeps to no time-out there, and waits for ever for a coordinator that is gone
+/// (<https://github.com/confluentinc/librdkafka/issues/5456>, `/5511`).
+const OFFSETS_DEADLINE: Duration = Duration::from_secs(15);
+
 /// Initialising waits for the abort of what a predecessor left open.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How much later than asked a call may come back that does keep to its time-out.
+const ANSWER_TIME: Duration = Duration::from_secs(1);
 
 /// How long to let librdkafka work before looking again whether everything is delivered. Slept, not polled: the
 /// wrapper's poll rounds what is left of a millisecond down to nothing and then spins.
@@ -31,7 +40,7 @@ const DRAIN_PAUSE: Duration = Duration::from_micros(500);
 /// Whatever fails, replace the producer by a new one under the same id: librdkafka has no KIP-890, so a request that
 /// was given up on could otherwise still arrive and finish the next transaction.
 pub struct TransactionalProducer {
-    producer: BaseProducer<Deliveries>,
+    producer: Arc<BaseProducer<Deliveries>>,
 }
 
 impl std::fmt::Debug for TransactionalProducer {
@@ -79,7 +88,7 @@ impl TransactionalProducer {
             .create_with_context(Deliveries::default())
             .map_err(|error| Error::kafka(operation(), error))?;
         producer.init_transactions(INIT_TIMEOUT).map_err(|error| Error::kafka(operation(), error))?;
-        Ok(Self { producer })
+        Ok(Self { producer: Arc::new(producer) })
     }
 
     /// Begins a transaction.
@@ -95,7 +104,7 @@ impl TransactionalProducer {
 /// An open transaction. Dropped without a commit it stays open until the producer is replaced, which aborts it.
 #[must_use = "a transaction that is not committed is aborted with its producer"]
 pub struct Transaction<'a> {
-    producer: &'a BaseProducer<Deliveries>,
+    producer: &'a Arc<BaseProducer<Deliveries>>,
     deadline: Instant,
 }
 
@@ -153,12 +162,10 @@ impl Transaction<'_> {
     /// # Errors
     /// Whatever it is, the outcome may be open: replace the producer (which settles it) and go back to what is
     /// committed then. [`crate::Recovery::AbortTransaction`] is normal when a rebalance came between.
-    pub fn commit(self, offsets: &TopicPartitionList, group: &ConsumerGroupMetadata) -> Result<(), Error> {
+    pub fn commit(self, offsets: TopicPartitionList, group: ConsumerGroupMetadata) -> Result<(), Error> {
         self.deliver()?;
-        self.until_deadline("sending the offsets to a transaction", |timeout| {
-            self.producer.send_offsets_to_transaction(offsets, group, timeout)
-        })?;
-        self.until_deadline("committing a transaction", |timeout| self.producer.commit_transaction(timeout))
+        self.send_offsets(offsets, group)?;
+        self.commit_delivered()
     }
 
     /// Commits records that come from no consumed ones.
@@ -167,26 +174,60 @@ impl Transaction<'_> {
     /// As [`Transaction::commit`].
     pub fn commit_records(self) -> Result<(), Error> {
         self.deliver()?;
-        self.until_deadline("committing a transaction", |timeout| self.producer.commit_transaction(timeout))
+        self.commit_delivered()
+    }
+
+    fn commit_delivered(self) -> Result<(), Error> {
+        until(self.deadline, self.producer, "committing a transaction", |timeout| {
+            self.producer.commit_transaction(timeout)
+        })
+    }
+
+    /// On a thread of its own, which is left to itself, with the producer, when it does not come back.
+    fn send_offsets(&self, offsets: TopicPartitionList, group: ConsumerGroupMetadata) -> Result<(), Error> {
+        const OPERATION: &str = "sending the offsets to a transaction";
+        let deadline = self.deadline.min(Instant::now() + OFFSETS_DEADLINE);
+        let (sender, sent) = sync_channel(1);
+        let producer = self.producer.clone();
+        let send = move || {
+            let result = until(deadline, &producer, OPERATION, |timeout| {
+                producer.send_offsets_to_transaction(&offsets, &group, timeout)
+            });
+            // It fails when nobody waits any more.
+            sender.send(result).unwrap_or_default();
+        };
+        std::thread::Builder::new()
+            .name(String::from("offsets"))
+            .spawn(send)
+            .map_err(|error| Error::retry(OPERATION, error))?;
+        let left = deadline.saturating_duration_since(Instant::now()) + ANSWER_TIME;
+        sent.recv_timeout(left).unwrap_or_else(|_| Err(Error::retry(OPERATION, "the client does not come back")))
     }
 
     /// Lets librdkafka work, then serves what it has to tell.
     fn work(&self) {
-        std::thread::sleep(DRAIN_PAUSE);
-        self.producer.poll(Duration::ZERO);
+        work(self.producer);
     }
+}
 
-    /// Repeats what librdkafka calls retriable: the same call again is what it asks for.
-    fn until_deadline(&self, operation: &str, call: impl Fn(Duration) -> Result<(), KafkaError>) -> Result<(), Error> {
-        loop {
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            match call(left.max(DRAIN_PAUSE)) {
-                Ok(()) => return Ok(()),
-                Err(KafkaError::Transaction(error)) if error.is_retriable() && !left.is_zero() => {
-                    self.work();
-                }
-                Err(error) => return Err(Error::kafka(operation, error)),
-            }
+fn work(producer: &BaseProducer<Deliveries>) {
+    std::thread::sleep(DRAIN_PAUSE);
+    producer.poll(Duration::ZERO);
+}
+
+/// Repeats what librdkafka calls retriable: the same call again is what it asks for.
+fn until(
+    deadline: Instant,
+    producer: &BaseProducer<Deliveries>,
+    operation: &str,
+    call: impl Fn(Duration) -> Result<(), KafkaError>,
+) -> Result<(), Error> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match call(left.max(DRAIN_PAUSE)) {
+            Ok(()) => return Ok(()),
+            Err(KafkaError::Transaction(error)) if error.is_retriable() && !left.is_zero() => work(producer),
+            Err(error) => return Err(Error::kafka(operation, error)),
         }
     }
 }

@@ -21,7 +21,7 @@ mod hostile;
 mod http;
 mod load;
 mod measurement;
-mod meter;
+pub(crate) mod meter;
 mod plot;
 mod produce;
 mod results;

@@ -15,10 +15,11 @@ use super::network::{self, FEW_BYTES, LATE};
 use super::plan::{Fault, Plan};
 use super::proxy::Link;
 use super::{points, records, stores};
+use crate::bench::meter::Meter;
 use crate::harness::{Process, Server, Service, wait_until};
 
 /// Where processes can be made to end, on both sides of their writes and commits.
-pub(super) const CRASH_POINTS: [(&str, &[&str]); 6] = [
+const CRASH_POINTS: [(&str, &[&str]); 6] = [
     ("ingest", &["ingest-before-log", "ingest-after-log", "ingest-before-answer"]),
     ("item-purchased-events", &["purchases-before-transaction", "purchases-in-transaction", "purchases-after-commit"]),
     (
@@ -48,6 +49,10 @@ const SIGABRT: i32 = 6;
 
 /// How long a server is away, or stands still.
 const AWAY: Duration = Duration::from_secs(5);
+
+/// How long the broker stands still, and how much CPU time an ingest may use meanwhile: clients ask again.
+const KAFKA_PAUSE: Duration = AWAY;
+const WAITING_CPU_MS_MAX: f64 = 2_500.0;
 
 /// How long a store stands still.
 pub(super) const LONG_PAUSE: Duration = Duration::from_secs(60);
@@ -100,7 +105,7 @@ pub(super) async fn inject(field: &mut Field, fault: Fault, plan: &mut Plan) -> 
         Fault::KillKafka => kill_server(field, Server::Kafka, "cart-processor").await?,
         Fault::KillCassandra => kill_server(field, Server::Cassandra, "cart-processor").await?,
         Fault::KillPostgres => kill_server(field, Server::Postgres, "vendor-billing-jdbc").await?,
-        Fault::PauseKafka => pause_server(field, Server::Kafka, AWAY).await?,
+        Fault::PauseKafka => pause_kafka(field).await?,
         Fault::PauseCassandra => pause_server(field, Server::Cassandra, LONG_PAUSE).await?,
         Fault::PausePostgres => pause_server(field, Server::Postgres, LONG_PAUSE).await?,
         Fault::EndConnections => {
@@ -152,10 +157,15 @@ async fn kill(field: &mut Field, place: Place, plan: &mut Plan) -> anyhow::Resul
     field.start(place)
 }
 
+/// Each service with each of its places.
+pub(super) fn all_points() -> Vec<(&'static str, &'static str)> {
+    CRASH_POINTS.iter().flat_map(|(service, points)| points.iter().map(|point| (*service, *point))).collect()
+}
+
 /// Where it crashed.
 async fn crash(field: &mut Field, plan: &mut Plan) -> anyhow::Result<&'static str> {
-    let (service, points) = plan.any(&CRASH_POINTS);
-    let (place, point) = (plan.any(&of(service)), plan.any(points));
+    let (service, point) = plan.next_of("crash point", &all_points());
+    let place = plan.any(&of(service));
     tracing::info!(service, point, "to crash");
     field.terminate(place).await?;
     field.start_with(place, &format!("{point}={}*off->return", plan.below(10)))?;
@@ -182,6 +192,22 @@ async fn pause_server(field: &mut Field, server: Server, time: Duration) -> anyh
     field.servers.pause(server)?;
     tokio::time::sleep(time).await;
     field.servers.resume(server)
+}
+
+/// The ingests, whose commands can't get into the log, wait: they do not spin.
+async fn pause_kafka(field: &mut Field) -> anyhow::Result<()> {
+    let mut meter = Meter::default();
+    for place in of(Service::Ingest.name()) {
+        meter.add(place.1, field.process(place)?.id(), false);
+    }
+    let before = meter.read();
+    pause_server(field, Server::Kafka, KAFKA_PAUSE).await?;
+    for (instance, used) in meter.read().since(&before).0 {
+        tracing::info!(instance, used.cpu_ms, "an ingest has waited");
+        let most = WAITING_CPU_MS_MAX;
+        ensure!(used.cpu_ms < most, "ingest {instance} has used {} ms of CPU to wait {KAFKA_PAUSE:?}", used.cpu_ms);
+    }
+    Ok(())
 }
 
 async fn pause_registry(field: &mut Field, plan: &mut Plan) -> anyhow::Result<()> {

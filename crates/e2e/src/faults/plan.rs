@@ -1,9 +1,10 @@
 //! Which faults come in which order: from a seed, so that a run can be made again.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom as _;
+use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use serde::Serialize;
 
@@ -137,6 +138,8 @@ pub struct Plan {
     seed: u64,
     random: StdRng,
     left: Left,
+    /// What has not been dealt yet, by what it is dealt for.
+    decks: BTreeMap<&'static str, Vec<usize>>,
 }
 
 #[derive(Debug)]
@@ -151,13 +154,17 @@ impl Plan {
     /// These faults in this order.
     #[must_use]
     pub fn of(faults: Vec<Fault>, seed: u64) -> Self {
-        Self { seed, random: StdRng::seed_from_u64(seed), left: Left::List(faults.into_iter()) }
+        Self::new(seed, Left::List(faults.into_iter()))
     }
 
-    /// Any of these, for so long; about a quarter of the time nothing.
+    /// These at random, for so long, none again before each has come; about a quarter of the time nothing.
     #[must_use]
     pub fn mix(faults: Vec<Fault>, seed: u64, time: Duration) -> Self {
-        Self { seed, random: StdRng::seed_from_u64(seed), left: Left::Until(faults, Instant::now() + time) }
+        Self::new(seed, Left::Until(faults, Instant::now() + time))
+    }
+
+    fn new(seed: u64, left: Left) -> Self {
+        Self { seed, random: StdRng::seed_from_u64(seed), left, decks: BTreeMap::new() }
     }
 
     /// Whether one of the faults takes a disk of its own.
@@ -192,8 +199,17 @@ impl Plan {
             Left::List(faults) => faults.next(),
             Left::Until(_, end) if Instant::now() >= *end => None,
             Left::Until(_, _) if self.random.random_ratio(1, 4) => Some(Fault::Quiet),
-            Left::Until(faults, _) => faults.choose(&mut self.random).copied(),
+            Left::Until(faults, _) => deal(&mut self.random, self.decks.entry("fault").or_default(), faults),
         }
+    }
+
+    /// One of several things, none again before each has come. `what` tells them from others.
+    ///
+    /// # Panics
+    /// When there are none.
+    pub fn next_of<T: Copy>(&mut self, what: &'static str, of: &[T]) -> T {
+        let dealt = deal(&mut self.random, self.decks.entry(what).or_default(), of);
+        dealt.expect("there is something to choose from")
     }
 
     /// A while before something happens.
@@ -215,6 +231,15 @@ impl Plan {
     }
 }
 
+/// The next of a shuffled deck, which is shuffled again when it is empty.
+fn deal<T: Copy>(random: &mut StdRng, deck: &mut Vec<usize>, of: &[T]) -> Option<T> {
+    if deck.is_empty() {
+        deck.extend(0..of.len());
+        deck.shuffle(random);
+    }
+    of.get(deck.pop()?).copied()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,5 +253,19 @@ mod tests {
         };
         assert_eq!(ten(1), ten(1));
         assert_ne!(ten(1), ten(2));
+    }
+    #[test]
+    fn each_comes_before_one_comes_again() {
+        let faults = vec![Fault::KillKafka, Fault::Storm, Fault::Garbage];
+        let mut plan = Plan::mix(faults.clone(), 7, Duration::from_secs(60));
+        let mut first: Vec<_> =
+            std::iter::from_fn(|| plan.next_fault()).filter(|fault| *fault != Fault::Quiet).take(3).collect();
+        first.sort_unstable();
+        let mut all = faults;
+        all.sort_unstable();
+        assert_eq!(first, all);
+        let mut places = [0; 5].map(|_| plan.next_of("place", &[1, 2, 3, 4, 5]));
+        places.sort_unstable();
+        assert_eq!(places, [1, 2, 3, 4, 5]);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::field::{Field, Place, SESSION_TIMEOUT};
-use super::inject::{CRASH_DEADLINE, CRASH_POINTS, of};
+use super::inject::{CRASH_DEADLINE, all_points, of};
 use super::plan::Plan;
 use crate::harness::{Service, wait_until};
 
@@ -17,9 +17,9 @@ const OFF_TIME: Duration = Duration::from_secs(10);
 
 /// A service that is a member of a group stops with a write or a commit in its hands, another takes over, it goes on. Where.
 pub(super) async fn stop(field: &mut Field, plan: &mut Plan) -> anyhow::Result<&'static str> {
-    let members: Vec<_> = CRASH_POINTS.into_iter().filter(|(service, _)| *service != "ingest").collect();
-    let (service, points) = plan.any(&members);
-    let (place, point) = (plan.any(&of(service)), plan.any(points));
+    let members: Vec<_> = all_points().into_iter().filter(|(service, _)| *service != "ingest").collect();
+    let (service, point) = plan.next_of("stop point", &members);
+    let place = plan.any(&of(service));
     tracing::info!(service, point, "to stop");
     field.terminate(place).await?;
     field.start_with(place, &format!("{point}={}*off->1*return(stop)->off", plan.below(10)))?;
@@ -38,7 +38,8 @@ pub(super) async fn stop(field: &mut Field, plan: &mut Plan) -> anyhow::Result<&
 pub(super) async fn clock_off(field: &mut Field, plan: &mut Plan) -> anyhow::Result<String> {
     let services: Vec<Place> =
         of(Service::Ingest.name()).into_iter().chain(of(Service::CartProcessor.name())).collect();
-    let (place, by) = (plan.any(&services), plan.any(&DAY_OFF));
+    let cases: Vec<_> = services.iter().flat_map(|place| DAY_OFF.map(|by| (*place, by))).collect();
+    let (place, by) = plan.next_of("clock", &cases);
     field.terminate(place).await?;
     field.start_with(place, &format!("clock=return({by})"))?;
     field.all_ready().await.context("with a wrong clock")?;

@@ -88,7 +88,7 @@ impl Writer {
                 transaction.send(&self.topic, &record)?;
             }
         }
-        Ok(transaction.commit(&self.group.offsets([])?, &self.group.group_metadata()?)?)
+        Ok(transaction.commit(self.group.offsets([])?, self.group.group_metadata()?)?)
     }
 
     /// All lines in one transaction, which is aborted when they are in the log.

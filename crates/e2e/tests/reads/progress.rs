@@ -44,7 +44,7 @@ fn follow(kafka: &KafkaArgs, topic: &str) -> Result<(), kafka::Error> {
     transaction.deliver()?;
     let open = Look { end: 1, settled_end: 0, committed: None, first: None };
     assert_eq!(look(&progress)?, open, "nobody knows yet what becomes of it");
-    transaction.commit(&consumer.offsets([])?, &consumer.group_metadata()?)?;
+    transaction.commit(consumer.offsets([])?, consumer.group_metadata()?)?;
     assert_eq!(look(&progress)?, Look { end: 2, settled_end: 2, committed: None, first: Some(0) }, "and a marker");
 
     let deadline = std::time::Instant::now() + DEADLINE;
@@ -70,7 +70,7 @@ fn follow(kafka: &KafkaArgs, topic: &str) -> Result<(), kafka::Error> {
 
     let mut transaction = producer.begin()?;
     transaction.send(topic, &record())?;
-    transaction.commit(&consumer.offsets([])?, &consumer.group_metadata()?)?;
+    transaction.commit(consumer.offsets([])?, consumer.group_metadata()?)?;
     assert_eq!(look(&progress)?, Look { end: 6, settled_end: 6, committed: Some(1), first: Some(4) });
     Ok(())
 }
