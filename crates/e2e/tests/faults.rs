@@ -20,6 +20,7 @@ async fn what_goes_away_and_returns_loses_and_doubles_nothing() -> anyhow::Resul
         Fault::ForeignTransaction,
         Fault::PauseKafka,
         Fault::StopPoint,
+        Fault::StopInFlight,
         Fault::SlowRegistry,
     ];
     let mut plan = Plan::of(faults, 1);

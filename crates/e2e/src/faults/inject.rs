@@ -86,6 +86,7 @@ pub(super) async fn inject(field: &mut Field, fault: Fault, plan: &mut Plan) -> 
         Fault::KillProjector => kill(field, plan.any(&projectors()), plan).await?,
         Fault::CrashPoint => return Ok(format!("{fault} {}", crash(field, plan).await?)),
         Fault::StopPoint => return Ok(format!("{fault} {}", points::stop(field, plan).await?)),
+        Fault::StopInFlight => return Ok(format!("{fault} {}", points::stop_in_flight(field, plan).await?)),
         Fault::ClockOff => return Ok(format!("{fault} {}", points::clock_off(field, plan).await?)),
         Fault::FullDiskKafka => return stores::full_disk(field, fault, Server::Kafka, "cart-processor").await,
         Fault::FullDiskCassandra => return stores::full_disk(field, fault, Server::Cassandra, "cart-processor").await,

@@ -2,15 +2,30 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use super::field::{Field, Place, SESSION_TIMEOUT};
 use super::inject::{CRASH_DEADLINE, all_points, of};
 use super::plan::Plan;
-use crate::harness::{Service, wait_until};
+use super::proxy::Link;
+use crate::harness::{Server, Service, wait_until};
 
 /// Clocks that are a day ahead, and a day behind, in seconds.
 const DAY_OFF: [&str; 2] = ["86400", "-86400"];
+
+/// How long a link stands still until those who work have a request on it: a transaction comes each 100 ms.
+const HOLD: Duration = Duration::from_secs(1);
+
+/// Who writes or commits where.
+const WRITERS: [(Server, &str); 7] = [
+    (Server::Cassandra, "cart-processor"),
+    (Server::Cassandra, "popular-items"),
+    (Server::Cassandra, "vendor-billing"),
+    (Server::Postgres, "vendor-billing-jdbc"),
+    (Server::Kafka, "cart-processor"),
+    (Server::Kafka, "item-purchased-events"),
+    (Server::Kafka, "popular-items"),
+];
 
 /// How long a process runs with such a clock.
 const OFF_TIME: Duration = Duration::from_secs(10);
@@ -32,6 +47,25 @@ pub(super) async fn stop(field: &mut Field, plan: &mut Plan) -> anyhow::Result<&
     tokio::time::sleep(SESSION_TIMEOUT * 2).await;
     process.resume()?;
     Ok(point)
+}
+
+/// A service that is a member of a group stops while its request is on the way, which arrives at once; another takes over, it
+/// goes on, and finds the answer. Where.
+pub(super) async fn stop_in_flight(field: &mut Field, plan: &mut Plan) -> anyhow::Result<String> {
+    let (server, service) = plan.next_of("in flight", &WRITERS);
+    let place = plan.any(&of(service));
+    tracing::info!(service, %server, "to stop with a request on the way");
+    let before = field.link(server)?.held_questions();
+    field.link(server)?.set(Link::Still);
+    tokio::time::sleep(HOLD).await;
+    let paused = field.process(place)?.pause();
+    let held = field.link(server)?.held_questions() - before;
+    field.link(server)?.set(Link::Open);
+    paused?;
+    tokio::time::sleep(SESSION_TIMEOUT * 2).await;
+    field.process(place)?.resume()?;
+    ensure!(held > 0, "nothing was on the way to {server}");
+    Ok(format!("{service} to {server}"))
 }
 
 /// An ingest or a cart-processor runs with a wrong clock for a while. Which, and how wrong.

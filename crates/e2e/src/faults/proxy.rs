@@ -59,6 +59,7 @@ pub struct Proxy {
     link: watch::Sender<Link>,
     commit_answers: Arc<AtomicU64>,
     late_pieces: Arc<AtomicU64>,
+    held_questions: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
 
@@ -72,9 +73,16 @@ impl Proxy {
         let (link, changes) = watch::channel(Link::Open);
         let commit_answers = Arc::new(AtomicU64::new(0));
         let late_pieces = Arc::new(AtomicU64::new(0));
-        let counts = (commit_answers.clone(), late_pieces.clone());
-        let way = Way { server, protocol, link: changes, commit_answers: counts.0, late_pieces: counts.1 };
-        Ok(Self { link, commit_answers, late_pieces, task: tokio::spawn(accept(listener, way)) })
+        let held_questions = Arc::new(AtomicU64::new(0));
+        let way = Way {
+            server,
+            protocol,
+            link: changes,
+            commit_answers: commit_answers.clone(),
+            late_pieces: late_pieces.clone(),
+            held_questions: held_questions.clone(),
+        };
+        Ok(Self { link, commit_answers, late_pieces, held_questions, task: tokio::spawn(accept(listener, way)) })
     }
 
     /// From now on the link is so.
@@ -86,6 +94,12 @@ impl Proxy {
     #[must_use]
     pub fn commit_answers(&self) -> u64 {
         self.commit_answers.load(Ordering::Relaxed)
+    }
+
+    /// How many pieces have stood still on their way to the server.
+    #[must_use]
+    pub fn held_questions(&self) -> u64 {
+        self.held_questions.load(Ordering::Relaxed)
     }
 
     /// How many pieces were late because the link was slow.
@@ -108,6 +122,7 @@ struct Way {
     link: watch::Receiver<Link>,
     commit_answers: Arc<AtomicU64>,
     late_pieces: Arc<AtomicU64>,
+    held_questions: Arc<AtomicU64>,
 }
 
 async fn accept(listener: TcpListener, way: Way) {
@@ -155,6 +170,9 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, way: Way, mut com
     let mut chunk = vec![0; CHUNK_LEN];
     while let Ok(len @ 1..) = from.read(&mut chunk).await {
         let has_commit_answer = commits.notes(&chunk[..len]);
+        if *link.borrow() == Link::Still && !commits.is_answers {
+            way.held_questions.fetch_add(1, Ordering::Relaxed);
+        }
         let Ok(now) = link.wait_for(|link| *link != Link::Still).await.map(|link| *link) else { return };
         match now {
             Link::Slow(time) => {
@@ -290,6 +308,7 @@ mod tests {
         let mut answer = [0; 4];
         let early = tokio::time::timeout(Duration::from_millis(50), client.read_exact(&mut answer)).await;
         assert!(early.is_err(), "nothing passes");
+        assert_eq!(proxy.held_questions(), 1);
         proxy.set(Link::Open);
         client.read_exact(&mut answer).await?;
         assert_eq!(&answer, b"late");
