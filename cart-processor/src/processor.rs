@@ -385,19 +385,23 @@ impl Worker {
                 Err(error) if error.recovery() == Recovery::Fatal => return Err(error.into()),
                 Err(_) => {}
             }
-            match self.consumer.rewind() {
-                Ok(_) => {
-                    for partition in &self.state.stopped {
-                        if self.state.partitions.contains_key(partition) {
-                            self.consumer.pause(*partition)?;
-                        }
-                    }
-                    return Ok(());
-                }
-                Err(error) => {
-                    self.readiness.down(&self.name, anyhow::Error::new(error));
-                    std::thread::sleep(BACKOFF.0);
-                }
+            let rewound = self.consumer.rewind().map_err(Error::from).and_then(|_| self.pause_stopped());
+            match rewound {
+                Ok(()) => return Ok(()),
+                Err(error) => self.readiness.down(&self.name, anyhow::Error::new(error)),
+            }
+            self.consumer.follow(BACKOFF.0);
+            if let Err(error) = self.follow_assignment(&mut Vec::new()) {
+                self.readiness.down(&self.name, anyhow::Error::new(error));
+            }
+        }
+        Ok(())
+    }
+
+    fn pause_stopped(&self) -> Result<(), Error> {
+        for partition in &self.state.stopped {
+            if self.state.partitions.contains_key(partition) {
+                self.consumer.pause(*partition)?;
             }
         }
         Ok(())

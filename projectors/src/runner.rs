@@ -229,7 +229,7 @@ impl<P: Projector> Runner<P> {
                 Ok(()) => break,
                 Err(error) => self.readiness.down(CONDITION, anyhow::Error::new(error)),
             }
-            std::thread::sleep(BACKOFF.0);
+            self.consumer.follow(BACKOFF.0);
         }
         Ok(())
     }

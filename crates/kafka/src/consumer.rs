@@ -1,7 +1,7 @@
 //! Consuming in a group: what was read, and what this member owns.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::RDKafkaErrorCode;
@@ -188,6 +188,22 @@ impl GroupConsumer {
         self.consumer
             .commit(offsets, CommitMode::Sync)
             .map_err(|error| Error::retry(format!("committing offsets of {}", self.topic), error))
+    }
+
+    /// Takes part in the group for a while and reads nothing: what comes is dropped, so [`GroupConsumer::rewind`] afterwards.
+    ///
+    /// Between two attempts to go back: while partitions are handed over, nobody can go back in them before every member has
+    /// followed, and a member follows by polling.
+    pub fn follow(&self, time: Duration) {
+        let end = Instant::now() + time;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            // What it would tell, going back tells too.
+            drop(self.consumer.poll(left));
+        }
     }
 
     /// Goes back to the committed offset of every partition that we own, and returns these partitions. Where there is none:

@@ -20,10 +20,10 @@ const TRANSACTION_TIMEOUT_MS: &str = "15000";
 /// broker has decided by then.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(20);
 
-/// After this sending the offsets is given up, and the producer with it: longer than a group takes to get another
-/// coordinator. librdkafka keeps to no time-out there, and waits for ever for a coordinator that is gone
+/// After this sending the offsets is given up, and the producer with it: about as long as a group takes to get another
+/// coordinator, since whoever asked the old one has to ask again. librdkafka keeps to no time-out there, and waits for ever for a coordinator that is gone
 /// (<https://github.com/confluentinc/librdkafka/issues/5456>, `/5511`).
-const OFFSETS_DEADLINE: Duration = Duration::from_secs(15);
+const OFFSETS_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Initialising waits for the abort of what a predecessor left open.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
