@@ -9,6 +9,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::{Offset, TopicPartitionList};
 
+use crate::lifeline::Lifeline;
 use crate::{Error, KafkaArgs, topic_id::topic_id};
 
 /// A broker answers such requests in milliseconds; when it is starting, in seconds.
@@ -150,9 +151,11 @@ impl Admin {
     /// Says what they did instead.
     pub async fn check(&self) -> Result<(), Error> {
         let ask = || self.client.inner().fetch_metadata(Some("__consumer_offsets"), CHECK_TIMEOUT);
-        tokio::task::block_in_place(ask)
-            .map(|_| ())
-            .map_err(|error| Error::kafka(format!("asking Kafka at {}", self.args.kafka_bootstrap_servers), error))
+        tokio::task::block_in_place(ask).map(|_| ()).map_err(|error| {
+            // It may have none left to ask.
+            Lifeline::of(&self.args).tell(self.client.inner());
+            Error::kafka(format!("asking Kafka at {}", self.args.kafka_bootstrap_servers), error)
+        })
     }
 
     /// How many partitions a topic has.

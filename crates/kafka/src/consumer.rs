@@ -4,11 +4,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
+use crate::lifeline::Lifeline;
 use crate::{Error, KafkaArgs};
 
 /// Bounds requests to the brokers about offsets. Longer than a transaction may stay open, which they wait for.
@@ -61,9 +62,14 @@ impl std::fmt::Debug for GroupConsumer {
 struct Context {
     events: Mutex<Vec<AssignmentEvent>>,
     start_at: StartAt,
+    lifeline: Lifeline,
 }
 
-impl ClientContext for Context {}
+impl ClientContext for Context {
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.lifeline.error(error, reason);
+    }
+}
 
 impl ConsumerContext for Context {
     // Replaces the default to say what came and went. Runs inside poll, on the polling thread: nothing here may wait for
@@ -119,7 +125,7 @@ impl GroupConsumer {
             .set("fetch.message.max.bytes", "1048576");
         let stranger = fail_points::is_off("guard-group-metadata").then(|| config.create()).transpose();
         let stranger = stranger.map_err(|error| Error::kafka(operation(), error))?;
-        let context = Context { events: Mutex::default(), start_at };
+        let context = Context { events: Mutex::default(), start_at, lifeline: Lifeline::of(args) };
         let consumer: BaseConsumer<Context> =
             config.create_with_context(context).map_err(|error| Error::kafka(operation(), error))?;
         consumer.subscribe(&[topic]).map_err(|error| Error::kafka(operation(), error))?;
@@ -137,6 +143,7 @@ impl GroupConsumer {
     /// # Errors
     /// As librdkafka reports them; [`crate::Recovery::Retry`] ones mend themselves, poll again.
     pub fn poll(&self, timeout: Duration) -> Result<Option<BorrowedMessage<'_>>, Error> {
+        self.consumer.context().lifeline.keep(self.consumer.client());
         self.consumer.poll(timeout).transpose().map_err(|error| {
             let is_lost = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset);
             let hint = if is_lost { " at the group's committed offsets (lost? `setup` says what to do)" } else { "" };

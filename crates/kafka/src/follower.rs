@@ -6,11 +6,12 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{Offset, TopicPartitionList};
 
+use crate::lifeline::Lifeline;
 use crate::{Error, KafkaArgs};
 
 /// Reads what comes into one partition. Others may read the same one. For one thread; its calls block.
 pub struct Follower {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Lifeline>,
     topic: String,
 }
 
@@ -27,7 +28,7 @@ impl Follower {
     /// When the brokers do not tell within `timeout` where the partition ends.
     pub fn open(args: &KafkaArgs, topic: &str, partition: i32, timeout: Duration) -> Result<Self, Error> {
         let failed = |error| Error::kafka(format!("starting to follow {topic}/{partition}"), error);
-        let consumer: BaseConsumer = args
+        let consumer: BaseConsumer<Lifeline> = args
             .client()
             // librdkafka wants a name here; nothing is ever committed under it.
             .set("group.id", format!("{topic}-follower"))
@@ -40,7 +41,7 @@ impl Follower {
             .set("queued.max.messages.kbytes", "16384")
             // Whoever was away for so long that its place is gone goes on with what comes now.
             .set("auto.offset.reset", "latest")
-            .create()
+            .create_with_context(Lifeline::of(args))
             .map_err(failed)?;
         let (_, end) = consumer.fetch_watermarks(topic, partition, timeout).map_err(failed)?;
         let mut assignment = TopicPartitionList::new();
@@ -54,6 +55,7 @@ impl Follower {
     /// # Errors
     /// As librdkafka reports them; they mend themselves, poll again.
     pub fn poll(&self, timeout: Duration) -> Result<Option<BorrowedMessage<'_>>, Error> {
+        self.consumer.context().keep(self.consumer.client());
         let polled = self.consumer.poll(timeout).transpose();
         polled.map_err(|error| Error::kafka(format!("following {}", self.topic), error))
     }

@@ -10,6 +10,7 @@ mod consumer;
 mod error;
 mod follower;
 mod lanes;
+mod lifeline;
 mod partitioner;
 mod producer;
 mod progress;

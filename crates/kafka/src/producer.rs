@@ -5,6 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 
+use crate::lifeline::Lifeline;
 use crate::{Error, KafkaArgs};
 
 /// A record to be produced.
@@ -29,8 +30,9 @@ pub(crate) fn timestamp() -> i64 {
 /// A producer of one topic. Clones share it.
 #[derive(Clone)]
 pub struct Producer {
-    producer: FutureProducer,
+    producer: FutureProducer<Lifeline>,
     topic: String,
+    lifeline: Lifeline,
 }
 
 impl std::fmt::Debug for Producer {
@@ -78,9 +80,11 @@ impl Producer {
         for (name, value) in settings {
             config.set(*name, *value);
         }
-        let producer =
-            config.create().map_err(|error| Error::kafka(format!("setting up the producer of {topic}"), error))?;
-        Ok(Self { producer, topic: topic.to_owned() })
+        let lifeline = Lifeline::of(args);
+        let producer = config
+            .create_with_context(lifeline.clone())
+            .map_err(|error| Error::kafka(format!("setting up the producer of {topic}"), error))?;
+        Ok(Self { producer, topic: topic.to_owned(), lifeline })
     }
 
     /// The topic's full name.
@@ -102,6 +106,7 @@ impl Producer {
         message.headers.clone_from(&record.headers);
         message.timestamp = Some(timestamp());
         let topic = self.topic.clone();
+        self.lifeline.keep(self.producer.client());
         match self.producer.send_result(message) {
             Ok(delivery) => Ok(async move {
                 match delivery.await {

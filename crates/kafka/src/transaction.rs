@@ -10,6 +10,7 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{ClientContext, TopicPartitionList};
 
+use crate::lifeline::Lifeline;
 use crate::{Error, KafkaArgs, Record};
 
 /// The broker aborts what is open for longer. A killed process's open transaction stops committed readers until
@@ -50,12 +51,16 @@ impl std::fmt::Debug for TransactionalProducer {
 }
 
 /// Keeps the first failed delivery.
-#[derive(Clone, Default)]
 struct Deliveries {
-    failed: Arc<Mutex<Option<KafkaError>>>,
+    failed: Mutex<Option<KafkaError>>,
+    lifeline: Lifeline,
 }
 
-impl ClientContext for Deliveries {}
+impl ClientContext for Deliveries {
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.lifeline.error(error, reason);
+    }
+}
 
 impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
@@ -85,7 +90,7 @@ impl TransactionalProducer {
             .set("queue.buffering.max.messages", "200000")
             // A dead letter carries the original, which may have the broker's default 1 MiB, and its headers.
             .set("message.max.bytes", "2097152")
-            .create_with_context(Deliveries::default())
+            .create_with_context(Deliveries { failed: Mutex::default(), lifeline: Lifeline::of(args) })
             .map_err(|error| Error::kafka(operation(), error))?;
         producer.init_transactions(INIT_TIMEOUT).map_err(|error| Error::kafka(operation(), error))?;
         Ok(Self { producer: Arc::new(producer) })
@@ -213,6 +218,7 @@ impl Transaction<'_> {
 fn work(producer: &BaseProducer<Deliveries>) {
     std::thread::sleep(DRAIN_PAUSE);
     producer.poll(Duration::ZERO);
+    producer.context().lifeline.keep(producer.client());
 }
 
 /// Repeats what librdkafka calls retriable: the same call again is what it asks for.

@@ -17,6 +17,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// After a look that failed: the brokers are away, or a topic is not there yet.
 const FAILURE_PAUSE: Duration = Duration::from_millis(200);
 
+/// After so many looks in a row that failed, the next are through new clients.
+const CLIENT_FAILURES_MAX: u32 = 25;
+
 /// What a group is to have done with.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Target {
@@ -91,7 +94,7 @@ impl Watcher {
 fn watch(requests: &Receiver<Waiting>, connect: impl Fn() -> Result<GroupProgress, kafka::Error>) {
     let mut group: Option<Group> = None;
     let mut waiting = Vec::new();
-    let mut is_failing = false;
+    let mut failures = 0_u32;
     loop {
         if waiting.is_empty() {
             let Ok(first) = requests.recv() else { return };
@@ -102,18 +105,27 @@ fn watch(requests: &Receiver<Waiting>, connect: impl Fn() -> Result<GroupProgres
             Some(group) => group.look(&mut waiting),
             None => connect().and_then(|progress| group.insert(Group::new(progress)).look(&mut waiting)),
         };
-        let was_failing = std::mem::replace(&mut is_failing, looked.is_err());
         if let Err(error) = looked {
             // Once for each time that it begins, not for each look.
-            if !was_failing {
+            if failures == 0 {
                 tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "how far a group is can't be told");
+            }
+            failures = failures.saturating_add(1);
+            // These may be clients that have lost every broker for good.
+            if failures.is_multiple_of(CLIENT_FAILURES_MAX)
+                && let Some(group) = &mut group
+                && let Ok(progress) = connect()
+            {
+                group.progress = progress;
             }
             for one in &waiting {
                 one.seen.send_replace(Seen::Unknown);
             }
+        } else {
+            failures = 0;
         }
         waiting.retain(|one| !one.seen.borrow().is_settled() && !one.seen.is_closed());
-        std::thread::sleep(if is_failing { FAILURE_PAUSE } else { LOOK_INTERVAL });
+        std::thread::sleep(if failures > 0 { FAILURE_PAUSE } else { LOOK_INTERVAL });
     }
 }
 
