@@ -24,7 +24,7 @@ pub enum Fault {
     CrashPoint,
     /// A cart-processor or a projector stops at a named place, before or after a write or commit, another takes over, it goes on
     StopPoint,
-    /// A cart-processor or a projector stops while a write or commit of its own is on the way, which arrives; another takes over, it goes on
+    /// A cart-processor or a projector stops while all that is sent to one server stands still on the way, and then arrives; another takes over, it goes on
     StopInFlight,
     /// An ingest's or a cart-processor's clock is a day ahead or behind
     ClockOff,

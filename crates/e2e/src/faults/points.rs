@@ -13,7 +13,7 @@ use crate::harness::{Server, Service, wait_until};
 /// Clocks that are a day ahead, and a day behind, in seconds.
 const DAY_OFF: [&str; 2] = ["86400", "-86400"];
 
-/// How long a link stands still until those who work have a request on it: a transaction comes each 100 ms.
+/// How long a link stands still so that whoever works has, as a rule, a request on it: a transaction comes each 100 ms.
 const HOLD: Duration = Duration::from_secs(1);
 
 /// Who writes or commits where.
@@ -49,8 +49,8 @@ pub(super) async fn stop(field: &mut Field, plan: &mut Plan) -> anyhow::Result<&
     Ok(point)
 }
 
-/// A service that is a member of a group stops while its request is on the way, which arrives at once; another takes over, it
-/// goes on, and finds the answer. Where.
+/// A service that is a member of a group stops while all that is sent to a server stands still on the way, and then arrives;
+/// another takes over, it goes on. Something is on the way; whether it is this process's own is not told apart. Where.
 pub(super) async fn stop_in_flight(field: &mut Field, plan: &mut Plan) -> anyhow::Result<String> {
     let (server, service) = plan.next_of("in flight", &WRITERS);
     let place = plan.any(&of(service));

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 
 use super::field::Field;
 use super::plan::{Fault, Plan};
@@ -60,17 +60,14 @@ fn come_back(field: &Field, server: Server) -> anyhow::Result<&'static str> {
         }
     };
     let log = field.servers.log(server);
-    let has_said = NO_ROOM.iter().any(|words| log.contains(words));
-    let how = match (state, has_said) {
-        (State::Up, true) => return Ok("went on by itself"),
-        (State::Silent, true) => {
+    ensure!(NO_ROOM.iter().any(|words| log.contains(words)), "{server} did not say that it had no room:\n{log}");
+    let how = match state {
+        State::Up => return Ok("went on by itself"),
+        State::Down => "had ended and was started again",
+        State::Silent => {
             field.servers.kill9(server)?;
             "stood and was started again"
         }
-        (State::Down, true) => "had ended and was started again",
-        // That ends a virtual machine also where it has no way to say so: while it says so, or within the kernel.
-        (State::Down, false) => "had ended without a word and was started again",
-        (State::Up | State::Silent, false) => bail!("{server} did not say that it had no room:\n{log}"),
     };
     field.servers.up().map(|()| how)
 }
