@@ -1,11 +1,17 @@
-//! `.env.sample` names every option of every service, with its default.
+//! `.env.sample` names every option of every service, with its default; and what differs on topics that are there is told.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use e2e::harness::binary;
+use cart::contract::Contract as _;
+use cart::{CartCommand, CartEvent};
+use e2e::harness::{Installation, binary};
+use kafka::{Admin, TopicSpec};
+
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Each command of each service; the projectors that are not here share their options with one that is.
 const COMMANDS: [&[&str]; 8] = [
@@ -59,4 +65,26 @@ fn the_sample_names_every_option_with_its_default() -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_there_keeps_its_settings_and_setup_tells_what_differs() -> anyhow::Result<()> {
+    let installation = Installation::new("settings")?;
+    let kafka = installation.kafka();
+    let (commands, events) = (kafka.prefixed(CartCommand::TOPIC), kafka.prefixed(CartEvent::TOPIC));
+    let config = &[("retention.ms", "86400000")];
+    let older = TopicSpec { name: commands.clone(), partitions: 2, replication: 1, config };
+    Admin::new(kafka)?.ensure_topics(&[older]).await?;
+    for run in ["setup", "setup-again"] {
+        let told = installation.run(run, "cart-processor", ["setup"], DEADLINE).await?;
+        for setting in ["retention.ms=-1", "message.timestamp.after.max.ms=9223372036854775807"] {
+            let command = format!("kafka-configs.sh --alter --topic {commands} --add-config {setting}");
+            ensure!(told.contains(&command), "{run} does not say '{command}': {told}");
+        }
+        ensure!(told.contains("has retention.ms=86400000"), "{run} does not say what is there: {told}");
+        for same in [String::from("retention.bytes="), format!("--topic {events} ")] {
+            ensure!(!told.contains(&same), "{run} tells what does not differ ('{same}'): {told}");
+        }
+    }
+    installation.remove().await
 }

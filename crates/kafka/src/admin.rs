@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -22,7 +22,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 /// loses nothing, and with one away all goes on.
 const COPIES_IN_SYNC: (i32, &str) = (3, "2");
 
-/// How a topic is to be. An existing one is left as it is.
+/// How a topic is to be. An existing one is left as it is; where its settings differ, that is told.
 #[derive(Debug, Clone)]
 pub struct TopicSpec {
     /// Its full name.
@@ -84,7 +84,8 @@ impl Admin {
         Ok(Self { client, args: args.clone() })
     }
 
-    /// Makes the topics that are not there.
+    /// Makes the topics that are not there. Of those that are, the settings that differ are told in the log, with the command
+    /// that changes them: whoever runs the brokers may have had a reason.
     ///
     /// # Errors
     /// When the brokers are away or refuse.
@@ -102,10 +103,38 @@ impl Admin {
         let options = AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT));
         let operation = |topic: &str| format!("creating topic {topic} at {}", self.args.kafka_bootstrap_servers);
         let results = self.client.create_topics(&topics, &options).await;
+        let mut there = Vec::new();
         for result in results.map_err(|error| Error::kafka(operation(&specs[0].name), error))? {
             match result {
-                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Ok(_) => {}
+                Err((topic, RDKafkaErrorCode::TopicAlreadyExists)) => there.push(topic),
                 Err((topic, code)) => return Err(Error::retry(operation(&topic), code)),
+            }
+        }
+        self.tell_differences(specs.iter().filter(|spec| there.contains(&spec.name))).await
+    }
+
+    async fn tell_differences(&self, specs: impl Iterator<Item = &TopicSpec>) -> Result<(), Error> {
+        let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
+        for spec in specs {
+            let topic = &spec.name;
+            let operation = || format!("asking for the settings of topic {topic}");
+            let described = self.client.describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await;
+            let described = described.map_err(|error| Error::kafka(operation(), error))?.pop();
+            let settings = match described {
+                Some(Ok(settings)) => settings,
+                Some(Err(code)) => return Err(Error::retry(operation(), code)),
+                None => return Err(Error::retry(operation(), "the answer has none")),
+            };
+            for (name, wanted) in spec.config {
+                let found = settings.get(name).and_then(|entry| entry.value.as_deref()).unwrap_or("no value");
+                if found != *wanted {
+                    tracing::warn!(
+                        %topic,
+                        "an existing topic has {name}={found}, and would be made with {wanted}; it stays so. To change it: \
+                         kafka-configs.sh --alter --topic {topic} --add-config {name}={wanted}"
+                    );
+                }
             }
         }
         Ok(())

@@ -141,11 +141,9 @@ async fn is_ready(client: Option<reqwest::Client>, address: Option<SocketAddr>) 
     answer.is_ok_and(|answer| answer.status().is_success())
 }
 
-/// A process's resident memory; none when it has ended. Source of the format: proc_pid_status(5).
+/// A process's resident memory; none when it has ended.
 fn rss_kib(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix(" kB")?.trim().parse().ok()
+    procfs::process::Process::new(pid.cast_signed()).ok()?.status().ok()?.vmrss
 }
 
 #[cfg(test)]

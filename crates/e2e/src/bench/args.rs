@@ -42,10 +42,22 @@ pub(crate) enum Bench {
     Freshness,
     /// One client's commands while others attack (system), beside the same without them (floor); fails above twice the latency
     Hostile,
+    /// What a command costs with more carts, lines, partitions and workers; memory of the cart-processor
+    Scale,
+    /// How long a start takes, and how long clients wait when a service dies, joins or leaves
+    Restart,
 }
 
 impl Bench {
-    pub(crate) const ALL: [Self; 5] = [Self::Http, Self::Backlog, Self::Projectors, Self::Freshness, Self::Hostile];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Http,
+        Self::Backlog,
+        Self::Projectors,
+        Self::Freshness,
+        Self::Hostile,
+        Self::Scale,
+        Self::Restart,
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -54,6 +66,8 @@ impl Bench {
             Self::Projectors => "projectors",
             Self::Freshness => "freshness",
             Self::Hostile => "hostile",
+            Self::Scale => "scale",
+            Self::Restart => "restart",
         }
     }
 }

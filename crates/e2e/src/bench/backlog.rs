@@ -44,8 +44,9 @@ pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> 
     for carts in CARTS_AT_A_TIME {
         let mut shoppers: Vec<_> = (carts..carts * 2).map(|number| Shopper::new(number, CARTS_EACH)).collect();
         for repetition in 0..args.repetitions() {
-            let commands = fill(&bed, &mut shoppers, args.commands(), &mut numbers).await?;
-            for subject in [Subject::Floor, Subject::System] {
+            let (sides, commands) = ([Subject::Floor, Subject::System], args.commands());
+            fill(&bed, &sides, &mut shoppers, commands, &mut numbers).await?;
+            for subject in sides {
                 let values = drain(&bed, subject, args.processors, commands).await?;
                 let case = format!("{carts} carts at a time");
                 let one = Measurement { bench: BENCH.to_owned(), case, subject, repetition, values };
@@ -57,14 +58,20 @@ pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> 
     Ok(measurements)
 }
 
-/// Puts the same commands into both topics.
-async fn fill(bed: &Bed, shoppers: &mut [Shopper], commands: u64, numbers: &mut u64) -> anyhow::Result<u64> {
+/// Puts the same commands into the topics of these.
+pub(super) async fn fill(
+    bed: &Bed,
+    subjects: &[Subject],
+    shoppers: &mut [Shopper],
+    commands: u64,
+    numbers: &mut u64,
+) -> anyhow::Result<()> {
     let kafka = bed.installation.kafka();
     let codec = Codec::<CartCommand>::register(&Registry::new(kafka)?, CartCommand::TOPIC, CartCommand::SCHEMA).await?;
     let first = *numbers;
     *numbers += commands;
     let start: Vec<Shopper> = shoppers.to_vec();
-    for subject in [Subject::Floor, Subject::System] {
+    for &subject in subjects {
         shoppers.clone_from_slice(&start);
         let count = shoppers.len();
         let records = (0..commands).map(|index| {
@@ -79,7 +86,7 @@ async fn fill(bed: &Bed, shoppers: &mut [Shopper], commands: u64, numbers: &mut 
         tokio::task::block_in_place(|| produce(kafka, &kafka.prefixed(topic), records))
             .context("filling the topics")?;
     }
-    Ok(commands)
+    Ok(())
 }
 
 /// Starts the workers and waits until all is done.

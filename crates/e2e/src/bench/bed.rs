@@ -27,6 +27,7 @@ pub(crate) struct Bed {
     pub(crate) installation: Installation,
     processors: u16,
     workers: Option<u16>,
+    processor_args: &'static [&'static str],
 }
 
 /// A process with the name under which its use is counted.
@@ -51,7 +52,12 @@ impl Bed {
         let installation = Installation::new(&format!("bench_{name}"))?.with_partitions(partitions);
         installation.setup().await?;
         floor::setup(installation.kafka(), installation.cassandra(), partitions).await?;
-        Ok(Self { installation, processors: args.processors, workers: args.workers })
+        Ok(Self { installation, processors: args.processors, workers: args.workers, processor_args: &[] })
+    }
+
+    /// The same with other cart-processors.
+    pub(crate) fn with_processors(self, workers: Option<u16>, processor_args: &'static [&'static str]) -> Self {
+        Self { workers, processor_args, ..self }
     }
 
     pub(crate) async fn remove(self) -> anyhow::Result<()> {
@@ -62,16 +68,16 @@ impl Bed {
     /// One ingest and the cart-processors, or the floor's two sides, when they answer.
     pub(crate) async fn start(&self, subject: Subject) -> anyhow::Result<Running> {
         let mut processes = Vec::new();
-        let (name, front) = match subject {
-            Subject::System => ("ingest", self.installation.start(Service::Ingest, "0", &[])?),
+        processes.push(match subject {
+            Subject::System => self.start_ingest_at(None).await?,
             Subject::Floor => {
                 let address = free_address().context("finding a free port")?;
                 let args = ["floor-front".to_owned(), "--listen".to_owned(), address.to_string()];
-                ("floor-front", self.installation.spawn_listening("floor-front", "bench", args, address)?)
+                let front = self.installation.spawn_listening("floor-front", "bench", args, address)?;
+                ("floor-front".to_owned(), front)
             }
-        };
-        let address = front.address().context("it has an address")?;
-        processes.push((name.to_owned(), front));
+        });
+        let address = processes[0].1.address().context("it has an address")?;
         for number in 0..self.processors {
             processes.push(self.start_worker(subject, &number.to_string(), false).await?);
         }
@@ -86,7 +92,7 @@ impl Bed {
     pub(crate) async fn start_worker(&self, subject: Subject, instance: &str, backlog: bool) -> anyhow::Result<Named> {
         let workers = self.workers.map(|workers| workers.to_string());
         match subject {
-            Subject::System => self.start_processor(instance, workers.as_deref(), &[]).await,
+            Subject::System => self.start_processor(instance, workers.as_deref(), self.processor_args).await,
             Subject::Floor => {
                 let mut args = vec!["floor-worker"];
                 if backlog {
@@ -114,6 +120,13 @@ impl Bed {
         let mut process = self.installation.start(Service::CartProcessor, instance, &args)?;
         process.ready(READY_DEADLINE).await?;
         Ok(("cart-processor".to_owned(), process))
+    }
+
+    /// An ingest, at an address that it had before or a free one.
+    pub(crate) async fn start_ingest_at(&self, address: Option<SocketAddr>) -> anyhow::Result<Named> {
+        let mut process = self.installation.start_at(Service::Ingest, "0", &[], address, None)?;
+        process.ready(READY_DEADLINE).await?;
+        Ok(("ingest".to_owned(), process))
     }
 
     /// One of each projector.

@@ -109,13 +109,15 @@ pub(crate) fn add_outcome(values: &mut Values, outcome: &Outcome) {
     add("max ms", ms(outcome.latency.max()));
 }
 
-/// Adds what the processes used for so many commands (or events: `unit`), by name and for all but the load.
+/// Adds what the processes used for so many commands (or events: `unit`), by name and for all but the load; and the memory
+/// that each has.
 pub(crate) fn add_usage(values: &mut Values, used: &Reading, count: u64, unit: &str) {
     let each = |amount: f64| amount / (count.max(1) as f64);
     let (mut cpu_ms, mut switches) = (0.0, 0.0);
     for (name, usage) in &used.0 {
         values.insert(format!("CPU-ms/{unit} {name}"), each(usage.cpu_ms));
         values.insert(format!("switches/{unit} {name}"), each(usage.switches));
+        values.insert(format!("MiB {name}"), usage.memory_mib);
         if name != LOAD {
             cpu_ms += usage.cpu_ms;
             switches += usage.switches;

@@ -1,11 +1,9 @@
 //! What processes use, as the kernel counts it in `/proc` (man 5 proc).
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
 
-/// The kernel tells CPU time in ticks; on every Linux of today 100 a second (`getconf CLK_TCK`).
-const TICK_MS: f64 = 10.0;
+use procfs::process::Process;
+use procfs::{ProcResult, ticks_per_second};
 
 /// The name of the process that makes the load, which is this one.
 pub(crate) const LOAD: &str = "load";
@@ -24,11 +22,13 @@ struct Watched {
     with_children: bool,
 }
 
-/// What a process has used since it began.
+/// What a process has used since it began, and has now.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Usage {
     pub(crate) cpu_ms: f64,
     pub(crate) switches: f64,
+    /// Resident.
+    pub(crate) memory_mib: f64,
 }
 
 /// Use by name.
@@ -52,10 +52,11 @@ impl Meter {
         let mut reading = Reading::default();
         for Watched { name, pid, with_children } in &self.watched {
             let used = reading.0.entry(name.clone()).or_default();
-            let mut add = |one: io::Result<Usage>| {
-                if let Ok(Usage { cpu_ms, switches }) = one {
+            let mut add = |one: ProcResult<Usage>| {
+                if let Ok(Usage { cpu_ms, switches, memory_mib }) = one {
                     used.cpu_ms += cpu_ms;
                     used.switches += switches;
+                    used.memory_mib += memory_mib;
                 }
             };
             add(usage(*pid, *with_children));
@@ -77,39 +78,31 @@ impl Reading {
             // A thread or child that has ended takes its count along.
             let cpu_ms = (now.cpu_ms - before.cpu_ms).max(0.0);
             let switches = (now.switches - before.switches).max(0.0);
-            (name.clone(), Usage { cpu_ms, switches })
+            (name.clone(), Usage { cpu_ms, switches, memory_mib: now.memory_mib })
         };
         Self(self.0.iter().map(difference).collect())
     }
 }
 
-fn usage(pid: u32, with_ended_children: bool) -> io::Result<Usage> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let mut switches = 0.0;
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+fn usage(pid: u32, with_ended_children: bool) -> ProcResult<Usage> {
+    let process = Process::new(pid.cast_signed())?;
+    let stat = process.stat()?;
+    let ended = if with_ended_children { stat.cutime + stat.cstime } else { 0 };
+    let ticks = (stat.utime + stat.stime).saturating_add_signed(ended);
+    let mut switches = 0;
+    for task in process.tasks()? {
         // A thread may end while it is looked at.
-        let Ok(status) = fs::read_to_string(task?.path().join("status")) else { continue };
-        switches += field(&status, "voluntary_ctxt_switches") + field(&status, "nonvoluntary_ctxt_switches");
+        let Ok(status) = task.and_then(|task| task.status()) else { continue };
+        switches += status.voluntary_ctxt_switches.unwrap_or(0) + status.nonvoluntary_ctxt_switches.unwrap_or(0);
     }
-    Ok(Usage { cpu_ms: cpu_ms(&stat, with_ended_children), switches })
-}
-
-/// Fields 14 to 17: user and system time, and those of ended children.
-fn cpu_ms(stat: &str, with_ended_children: bool) -> f64 {
-    // The name, field 2, is in brackets and may have any character.
-    let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-    let count = if with_ended_children { 4 } else { 2 };
-    after_name.split(' ').skip(11).take(count).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() * TICK_MS
-}
-
-fn field(status: &str, name: &str) -> f64 {
-    let value = |line: &str| line.strip_prefix(name)?.strip_prefix(':')?.split_whitespace().next()?.parse().ok();
-    status.lines().find_map(value).unwrap_or(0.0)
+    let cpu_ms = ticks as f64 / ticks_per_second() as f64 * 1_000.0;
+    let memory_mib = process.status()?.vmrss.unwrap_or(0) as f64 / 1_024.0;
+    Ok(Usage { cpu_ms, switches: switches as f64, memory_mib })
 }
 
 fn children(pid: u32) -> Vec<u32> {
-    let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    listed.split_whitespace().filter_map(|child| child.parse().ok()).collect()
+    let main = Process::new(pid.cast_signed()).and_then(|process| process.task_main_thread());
+    main.and_then(|task| task.children()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -117,19 +110,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fields_are_found_behind_any_name() {
-        let stat = "42 (a ) (b) S 1 42 42 0 -1 4194560 1 2 3 4 150 50 7 3 20 0 11 0 999 1 2";
-        assert_eq!(cpu_ms(stat, false), 2_000.0);
-        assert_eq!(cpu_ms(stat, true), 2_100.0);
-        assert_eq!(field("VmRSS:\t  12 kB\nnonvoluntary_ctxt_switches:\t5\n", "nonvoluntary_ctxt_switches"), 5.0);
-    }
-
-    #[test]
     fn this_process_uses_something() {
         let meter = Meter::with_load();
         let before = meter.read();
         let mut spent = 0_u64;
-        while meter.read().since(&before).0[LOAD].cpu_ms < TICK_MS {
+        while meter.read().since(&before).0[LOAD].cpu_ms <= 0.0 {
             spent = spent.wrapping_add(1);
         }
     }

@@ -1,7 +1,7 @@
 //! How fast the whole is on this machine, each figure beside a floor that is measured in the same run, in turn with it.
 //!
 //! ```text
-//! bed (system and floor on one installation) ─▶ http, backlog, hostile ─▶ measurements ─▶ figures ─▶ table, JSON, SVG
+//! bed (system and floor on one installation) ─▶ http, backlog, ... ─▶ measurements ─▶ figures ─▶ table, JSON, SVG
 //!      load (one thread, raw HTTP) ─┘   meter (/proc) ─┘
 //! ```
 //!
@@ -24,7 +24,9 @@ mod measurement;
 pub(crate) mod meter;
 mod plot;
 mod produce;
+mod restart;
 mod results;
+mod scale;
 mod servers;
 mod shop;
 mod skew;
@@ -72,6 +74,8 @@ async fn run(args: &RunArgs) -> anyhow::Result<()> {
             Bench::Projectors => drain::measure(args).await,
             Bench::Freshness => freshness::measure(args).await,
             Bench::Hostile => hostile::measure(args).await,
+            Bench::Scale => scale::measure(args).await,
+            Bench::Restart => restart::measure(args).await,
         };
         measurements.extend(measured.with_context(|| format!("measuring {}", bench.name()))?);
     }

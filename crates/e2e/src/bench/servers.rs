@@ -1,12 +1,12 @@
 //! The servers' processes on this machine: who listens on their ports.
 
 use std::collections::HashSet;
-use std::fs;
+
+use procfs::net::TcpState;
+use procfs::process::all_processes;
 
 use super::meter::Meter;
-
-/// A listening socket's state in `/proc/net/tcp`.
-const LISTEN: &str = "0A";
+use crate::harness::sockets;
 
 /// Adds the servers that run on this machine, as processes that can be seen from here, to the meter.
 pub(crate) fn watch(meter: &mut Meter, addresses: &[(&str, String)]) {
@@ -20,35 +20,14 @@ pub(crate) fn watch(meter: &mut Meter, addresses: &[(&str, String)]) {
 
 /// The processes that listen on a port. Of PostgreSQL and its children, which share the socket, the first.
 fn listeners(port: u16) -> Vec<u32> {
-    let sockets: HashSet<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
-        .iter()
-        .filter_map(|path| fs::read_to_string(path).ok())
-        .flat_map(|table| inodes(&table, port))
-        .map(|inode| format!("socket:[{inode}]"))
-        .collect();
-    let has_one = |pid: &u32| {
-        let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-        files
-            .filter_map(|file| fs::read_link(file.ok()?.path()).ok())
-            .any(|target| target.to_str().is_some_and(|target| sockets.contains(target)))
-    };
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-    let mut pids: Vec<u32> = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-    pids.retain(has_one);
-    pids.sort_unstable();
-    pids.truncate(1);
-    pids
-}
-
-fn inodes(table: &str, port: u16) -> Vec<String> {
-    let suffix = format!(":{port:04X}");
-    let inode = |line: &str| {
-        let mut fields = line.split_whitespace();
-        let local = fields.nth(1)?;
-        let state = fields.nth(1)?;
-        (local.ends_with(&suffix) && state == LISTEN).then(|| fields.nth(5).map(str::to_owned))?
-    };
-    table.lines().filter_map(inode).collect()
+    // Without IPv6 there is no such table.
+    let tables = [procfs::net::tcp(), procfs::net::tcp6()].into_iter().flatten().flatten();
+    let listens = tables.filter(|entry| entry.state == TcpState::Listen && entry.local_address.port() == port);
+    let listening: HashSet<u64> = listens.map(|entry| entry.inode).collect();
+    // Not all may be looked at, and one may end meanwhile.
+    let processes = all_processes().into_iter().flatten().flatten();
+    let with_one = processes.filter(|process| sockets(process).is_ok_and(|own| !own.is_disjoint(&listening)));
+    with_one.map(|process| process.pid().cast_unsigned()).min().into_iter().collect()
 }
 
 #[cfg(test)]

@@ -70,6 +70,7 @@ pub(crate) enum Step {
 pub(crate) struct Shopper {
     number: u32,
     carts: u64,
+    lines: u32,
     /// Carts that were given up after an answer that left open what is in them.
     spoilt: u64,
     visit: u64,
@@ -78,7 +79,12 @@ pub(crate) struct Shopper {
 
 impl Shopper {
     pub(crate) fn new(number: u32, carts: u64) -> Self {
-        Self { number, carts: carts.max(1), spoilt: 0, visit: 0, step: 0 }
+        Self { number, carts: carts.max(1), lines: LINES, spoilt: 0, visit: 0, step: 0 }
+    }
+
+    /// The same with so many lines a cart.
+    pub(crate) fn with_lines(self, lines: u32) -> Self {
+        Self { lines, ..self }
     }
 
     pub(crate) fn cart(&self) -> Uuid {
@@ -87,7 +93,7 @@ impl Shopper {
 
     /// The first carts are bought after fewer lines, so that not all shoppers check out at a time.
     fn lines(&self) -> u32 {
-        if self.visit == 0 { 1 + self.number % LINES } else { LINES }
+        if self.visit == 0 { 1 + self.number % self.lines } else { self.lines }
     }
 
     fn product(&self, line: u32) -> u32 {

@@ -8,9 +8,10 @@ use super::measurement::{Figure, Spread};
 use super::results::Results;
 
 /// The columns of a bench; the others are in the JSON.
-const COLUMNS: [&str; 17] = [
+const COLUMNS: [&str; 19] = [
     "commands/s",
     "events/s",
+    "ready ms",
     "p50 ms",
     "p95 ms",
     "p99 ms",
@@ -26,6 +27,7 @@ const COLUMNS: [&str; 17] = [
     "CPU-ms/command load",
     "CPU-ms/event",
     "CPU-ms/event reader",
+    "MiB cart-processor",
 ];
 
 /// Writes all tables.

@@ -9,6 +9,10 @@ const ANSWER_HEAD_LEN: usize = 8;
 /// The key of `EndTxn`.
 const END_TXN: [u8; 2] = [0, 26];
 
+/// The keys of what changes something: `Produce`, `OffsetCommit`, `AddPartitionsToTxn`, `AddOffsetsToTxn`, `EndTxn`,
+/// `TxnOffsetCommit`.
+const WRITES: [[u8; 2]; 6] = [[0, 0], [0, 8], [0, 24], [0, 25], END_TXN, [0, 28]];
+
 /// What is known of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Frame {
@@ -16,6 +20,8 @@ pub(super) struct Frame {
     pub(super) number: i32,
     /// Whether it asks for the end of a transaction.
     pub(super) is_commit: bool,
+    /// Whether it asks for a record, an offset or a step of a transaction to be written.
+    pub(super) is_write: bool,
 }
 
 /// One direction of a connection.
@@ -49,7 +55,9 @@ impl Frames {
                 let len = u32::from_be_bytes(four(0)) as usize + 4;
                 self.left = len.saturating_sub(self.head_len);
                 let number = i32::from_be_bytes(four(self.head_len - 4));
-                frames.push(Frame { number, is_commit: head[4..6] == END_TXN });
+                let key = [head[4], head[5]];
+                let is_write = self.head_len == QUESTION_HEAD_LEN && WRITES.contains(&key);
+                frames.push(Frame { number, is_commit: is_write && key == END_TXN, is_write });
             }
         }
         frames
@@ -69,13 +77,14 @@ mod tests {
             stream.extend([0, key, 0, 1, 0, 0, 0, number]);
             stream.extend(vec![26; body_len]);
         }
-        let expected = [(7, false), (8, true), (9, false)].map(|(number, is_commit)| Frame { number, is_commit });
+        let expected = [(7, false, true), (8, true, true), (9, false, false)]
+            .map(|(number, is_commit, is_write)| Frame { number, is_commit, is_write });
         for piece_len in [1, 5, 12, 13, 100, stream.len()] {
             let mut frames = Frames::new(false);
             let found: Vec<_> = stream.chunks(piece_len).flat_map(|piece| frames.of(piece)).collect();
             assert_eq!(found, expected, "in pieces of {piece_len}");
         }
         let mut answers = Frames::new(true);
-        assert_eq!(answers.of(&[0, 0, 0, 4, 0, 0, 1, 0]), [Frame { number: 256, is_commit: false }]);
+        assert_eq!(answers.of(&[0, 0, 0, 4, 0, 0, 1, 0]), [Frame { number: 256, is_commit: false, is_write: false }]);
     }
 }

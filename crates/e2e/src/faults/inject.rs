@@ -4,9 +4,6 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use cart::contract::Contract as _;
-use cart::{CartEvent, PurchasedItem};
-use kafka::{Record, TransactionalProducer};
 use tokio::net::TcpStream;
 
 use super::cluster;
@@ -66,9 +63,6 @@ const MORE_PROCESSORS: [&str; 4] = ["2", "3", "4", "5"];
 /// How long two of one name run.
 const TWINS_TIME: Duration = Duration::from_secs(10);
 
-/// Transactions that others abort.
-const ABORTED: u8 = 40;
-
 /// Too few for hundreds of clients.
 const FEW_FILES: u64 = 64;
 
@@ -116,8 +110,8 @@ pub(super) async fn inject(field: &mut Field, fault: Fault, plan: &mut Plan) -> 
             }
         }
         Fault::PauseRegistry => pause_registry(field, plan).await?,
-        Fault::ForeignTransaction => foreign_transactions(field, 1).await?,
-        Fault::AbortedTransactions => foreign_transactions(field, ABORTED).await?,
+        Fault::ForeignTransaction => records::open_transaction(field).await?,
+        Fault::AbortedTransactions => records::half_aborted(field).await?,
         Fault::Garbage => records::garbage(field).await?,
         Fault::Twins => twins(field, plan.any(&processors())).await?,
         Fault::Scale => scale(field).await?,
@@ -230,29 +224,6 @@ async fn says(process: &Process, before_len: usize, words: &str) -> anyhow::Resu
         if news.contains(words) { Ok(()) } else { Err(news.to_owned()) }
     })
     .await
-}
-
-/// Garbage on topics that we write ourselves. The last transaction stays open: the broker aborts it when its time is over.
-async fn foreign_transactions(field: &Field, times: u8) -> anyhow::Result<()> {
-    let kafka = field.installation().kafka().clone();
-    let open = move || -> Result<(), kafka::Error> {
-        for _ in 0..times {
-            // A successor under the same id aborts what its predecessor has left open.
-            let mut producer = TransactionalProducer::connect(&kafka, "somebody-else")?;
-            let mut transaction = producer.begin()?;
-            for topic in [CartEvent::TOPIC, PurchasedItem::TOPIC] {
-                for partition in 0..2 {
-                    let value = Some(b"not ours".to_vec());
-                    let record = Record { partition: Some(partition), key: None, value, headers: None };
-                    transaction.send(&kafka.prefixed(topic), &record)?;
-                }
-            }
-            transaction.deliver()?;
-        }
-        Ok(())
-    };
-    tokio::task::spawn_blocking(open).await??;
-    Ok(())
 }
 
 /// They fence each other; one gives up, or neither does.

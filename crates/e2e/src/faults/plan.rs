@@ -58,11 +58,11 @@ pub enum Fault {
     FullDiskCassandra,
     /// PostgreSQL's disk gets full, and has room again (mounted, as above)
     FullDiskPostgres,
-    /// Another producer leaves a transaction open on cart-events and item-purchased
+    /// Another producer leaves a transaction open on cart-commands, cart-events and item-purchased
     ForeignTransaction,
     /// Garbage and commands at the wrong place come onto cart-commands
     Garbage,
-    /// Other producers write garbage to cart-events and item-purchased, and abort it
+    /// Another producer's transactions put garbage on cart-commands, cart-events and item-purchased, and are aborted, every second one: the others, on cart-commands alone, are committed
     AbortedTransactions,
     /// Two cart-processors run under one name, so with the same transactional ids
     Twins,

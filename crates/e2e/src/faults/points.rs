@@ -49,22 +49,22 @@ pub(super) async fn stop(field: &mut Field, plan: &mut Plan) -> anyhow::Result<&
     Ok(point)
 }
 
-/// A service that is a member of a group stops while all that is sent to a server stands still on the way, and then arrives;
-/// another takes over, it goes on. Something is on the way; whether it is this process's own is not told apart. Where.
+/// A service that is a member of a group stops while a request of its own, and all else that is sent to that server, stands
+/// still on the way, and then arrives; another takes over, it goes on. Where.
 pub(super) async fn stop_in_flight(field: &mut Field, plan: &mut Plan) -> anyhow::Result<String> {
     let (server, service) = plan.next_of("in flight", &WRITERS);
     let place = plan.any(&of(service));
     tracing::info!(service, %server, "to stop with a request on the way");
-    let before = field.link(server)?.held_questions();
+    let addresses = field.process(place)?.local_addresses()?;
     field.link(server)?.set(Link::Still);
     tokio::time::sleep(HOLD).await;
     let paused = field.process(place)?.pause();
-    let held = field.link(server)?.held_questions() - before;
+    let held = field.link(server)?.held_writers();
     field.link(server)?.set(Link::Open);
     paused?;
     tokio::time::sleep(SESSION_TIMEOUT * 2).await;
     field.process(place)?.resume()?;
-    ensure!(held > 0, "nothing was on the way to {server}");
+    ensure!(!held.is_disjoint(&addresses), "nothing of {service}-{} was on the way to {server}", place.1);
     Ok(format!("{service} to {server}"))
 }
 

@@ -59,7 +59,7 @@ pub struct Proxy {
     link: watch::Sender<Link>,
     commit_answers: Arc<AtomicU64>,
     late_pieces: Arc<AtomicU64>,
-    held_questions: Arc<AtomicU64>,
+    held_writers: Arc<Mutex<HashSet<SocketAddr>>>,
     task: JoinHandle<()>,
 }
 
@@ -73,20 +73,21 @@ impl Proxy {
         let (link, changes) = watch::channel(Link::Open);
         let commit_answers = Arc::new(AtomicU64::new(0));
         let late_pieces = Arc::new(AtomicU64::new(0));
-        let held_questions = Arc::new(AtomicU64::new(0));
+        let held_writers = Arc::<Mutex<HashSet<SocketAddr>>>::default();
         let way = Way {
             server,
             protocol,
             link: changes,
             commit_answers: commit_answers.clone(),
             late_pieces: late_pieces.clone(),
-            held_questions: held_questions.clone(),
+            held_writers: held_writers.clone(),
         };
-        Ok(Self { link, commit_answers, late_pieces, held_questions, task: tokio::spawn(accept(listener, way)) })
+        Ok(Self { link, commit_answers, late_pieces, held_writers, task: tokio::spawn(accept(listener, way)) })
     }
 
     /// From now on the link is so.
     pub fn set(&self, link: Link) {
+        self.held_writers.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.link.send_replace(link);
     }
 
@@ -96,10 +97,11 @@ impl Proxy {
         self.commit_answers.load(Ordering::Relaxed)
     }
 
-    /// How many pieces have stood still on their way to the server.
+    /// The clients' ends of the connections on which something stood still on its way to the server, since the link stands
+    /// still: with Kafka, something that is to be written there.
     #[must_use]
-    pub fn held_questions(&self) -> u64 {
-        self.held_questions.load(Ordering::Relaxed)
+    pub fn held_writers(&self) -> HashSet<SocketAddr> {
+        self.held_writers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How many pieces were late because the link was slow.
@@ -122,7 +124,7 @@ struct Way {
     link: watch::Receiver<Link>,
     commit_answers: Arc<AtomicU64>,
     late_pieces: Arc<AtomicU64>,
-    held_questions: Arc<AtomicU64>,
+    held_writers: Arc<Mutex<HashSet<SocketAddr>>>,
 }
 
 async fn accept(listener: TcpListener, way: Way) {
@@ -132,23 +134,23 @@ async fn accept(listener: TcpListener, way: Way) {
         match listener.accept().await {
             // Dropped, which ends it.
             Ok(_) if *way.link.borrow() == Link::Cut => {}
-            Ok((client, _)) => {
-                connections.spawn(connect(client, way.clone()));
+            Ok((client, client_address)) => {
+                connections.spawn(connect(client, client_address, way.clone()));
             }
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
     }
 }
 
-async fn connect(client: TcpStream, way: Way) {
+async fn connect(client: TcpStream, client_address: SocketAddr, way: Way) {
     let Ok(server) = TcpStream::connect(way.server).await else { return };
     // What can't be set is only slower.
     drop((client.set_nodelay(true), server.set_nodelay(true)));
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     let (questions, answers) = Commits::of(&way);
     tokio::select! {
-        () = pass(from_client, to_server, way.clone(), questions) => {}
-        () = pass(from_server, to_client, way.clone(), answers) => {}
+        () = pass(from_client, to_server, client_address, way.clone(), questions) => {}
+        () = pass(from_server, to_client, client_address, way.clone(), answers) => {}
         () = end(way.link) => {}
     }
 }
@@ -165,13 +167,19 @@ async fn end(mut link: watch::Receiver<Link>) {
     }
 }
 
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, way: Way, mut commits: Commits) {
+async fn pass(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    client_address: SocketAddr,
+    way: Way,
+    mut commits: Commits,
+) {
     let mut link = way.link;
     let mut chunk = vec![0; CHUNK_LEN];
     while let Ok(len @ 1..) = from.read(&mut chunk).await {
-        let has_commit_answer = commits.notes(&chunk[..len]);
-        if *link.borrow() == Link::Still && !commits.is_answers {
-            way.held_questions.fetch_add(1, Ordering::Relaxed);
+        let Noted { has_commit_answer, has_write } = commits.notes(&chunk[..len]);
+        if *link.borrow() == Link::Still && has_write {
+            way.held_writers.lock().unwrap_or_else(PoisonError::into_inner).insert(client_address);
         }
         let Ok(now) = link.wait_for(|link| *link != Link::Still).await.map(|link| *link) else { return };
         match now {
@@ -205,6 +213,14 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, way: Way, mut com
     }
 }
 
+/// What is, or begins, in a piece.
+struct Noted {
+    /// The answer to a commit.
+    has_commit_answer: bool,
+    /// Something for the server; with Kafka, something to be written.
+    has_write: bool,
+}
+
 /// Finds the answers to commits in one direction of a connection.
 struct Commits {
     is_answers: bool,
@@ -229,25 +245,28 @@ impl Commits {
         (one(false), one(true))
     }
 
-    /// Whether the answer to a commit is, or begins, in here.
-    fn notes(&mut self, chunk: &[u8]) -> bool {
+    fn notes(&mut self, chunk: &[u8]) -> Noted {
+        let mut noted = Noted { has_commit_answer: false, has_write: !self.is_answers };
         match self.protocol {
-            Protocol::Other => false,
+            Protocol::Other => {}
             // CommandComplete names the command.
-            Protocol::Postgres => self.is_answers && chunk.windows(7).any(|bytes| bytes == b"COMMIT\0"),
+            Protocol::Postgres => {
+                noted.has_commit_answer = self.is_answers && chunk.windows(7).any(|bytes| bytes == b"COMMIT\0");
+            }
             Protocol::Kafka => {
                 let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-                let mut is_there = false;
+                noted.has_write = false;
                 for frame in self.frames.of(chunk) {
+                    noted.has_write |= frame.is_write;
                     if self.is_answers {
-                        is_there |= asked.remove(&frame.number);
+                        noted.has_commit_answer |= asked.remove(&frame.number);
                     } else if frame.is_commit {
                         asked.insert(frame.number);
                     }
                 }
-                is_there
             }
         }
+        noted
     }
 }
 
@@ -308,7 +327,7 @@ mod tests {
         let mut answer = [0; 4];
         let early = tokio::time::timeout(Duration::from_millis(50), client.read_exact(&mut answer)).await;
         assert!(early.is_err(), "nothing passes");
-        assert_eq!(proxy.held_questions(), 1);
+        assert_eq!(proxy.held_writers(), HashSet::from([client.local_addr()?]));
         proxy.set(Link::Open);
         client.read_exact(&mut answer).await?;
         assert_eq!(&answer, b"late");

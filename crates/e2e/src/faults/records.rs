@@ -1,9 +1,10 @@
-//! Records that other producers put onto `cart-commands`: garbage, what is nearly a command, and commands more than once.
+//! Records that other producers put onto our topics: garbage, what is nearly a command, commands more than once, and what
+//! is aborted.
 
 use anyhow::Context as _;
 use cart::contract::Contract as _;
-use cart::{CartCommand, CartId, Command};
-use kafka::{Admin, Codec, KafkaArgs, Producer, Record, Registry, partition_of};
+use cart::{CartCommand, CartEvent, CartId, Command, PurchasedItem};
+use kafka::{Admin, Codec, KafkaArgs, Producer, Record, Registry, TransactionalProducer, partition_of};
 use uuid::Uuid;
 
 use super::field::Field;
@@ -16,6 +17,48 @@ const COPIES: usize = 3;
 
 /// No registry has given so large an id.
 const UNKNOWN_SCHEMA: u32 = u32::MAX - 1;
+
+/// Transactions of others, one after the other; every second one is aborted.
+const TRANSACTIONS: u8 = 40;
+
+/// The partitions of a topic that they write to.
+const TOUCHED: i32 = 2;
+
+/// A transaction with garbage on the topics that we write ourselves, left open: the broker aborts it when its time is over.
+pub(super) async fn open_transaction(field: &Field) -> anyhow::Result<()> {
+    transactions(field, 1).await
+}
+
+/// Garbage on all topics, aborted; in turn with garbage on `cart-commands`, committed. The last is left open, as above.
+pub(super) async fn half_aborted(field: &Field) -> anyhow::Result<()> {
+    transactions(field, TRANSACTIONS).await
+}
+
+async fn transactions(field: &Field, times: u8) -> anyhow::Result<()> {
+    let kafka = field.installation().kafka().clone();
+    let work = move || -> Result<(), kafka::Error> {
+        for left in (0..times).rev() {
+            // A successor under the same id aborts what its predecessor has left open.
+            let mut producer = TransactionalProducer::connect(&kafka, "somebody-else")?;
+            let mut transaction = producer.begin()?;
+            let is_to_commit = left % 2 == 1;
+            let ours = [CartEvent::TOPIC, PurchasedItem::TOPIC].into_iter().filter(|_| !is_to_commit);
+            for topic in std::iter::once(CartCommand::TOPIC).chain(ours) {
+                for partition in 0..TOUCHED {
+                    let value = Some(b"not ours".to_vec());
+                    let record = Record { partition: Some(partition), key: None, value, headers: None };
+                    transaction.send(&kafka.prefixed(topic), &record)?;
+                }
+            }
+            match is_to_commit {
+                true => transaction.commit_records()?,
+                false => transaction.deliver()?,
+            }
+        }
+        Ok(())
+    };
+    Ok(tokio::task::spawn_blocking(work).await??)
+}
 
 /// All of it, between the commands of the load.
 pub(super) async fn garbage(field: &Field) -> anyhow::Result<()> {

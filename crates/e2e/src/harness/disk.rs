@@ -26,10 +26,8 @@ pub const HOW_TO_MOUNT: &str = "full disks are mounted, which only root may, or 
 /// Whether this process may mount a disk.
 #[must_use]
 pub fn may_mount() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
-    effective.is_some_and(|bits| bits >> CAP_SYS_ADMIN & 1 == 1)
+    let status = procfs::process::Process::myself().and_then(|process| process.status());
+    status.is_ok_and(|status| status.capeff >> CAP_SYS_ADMIN & 1 == 1)
 }
 
 /// All room of a disk, taken by one file, whatever becomes free meanwhile. Dropped, it gives everything back.

@@ -1,5 +1,6 @@
 //! A child process: the real binary, its log in a file.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -9,6 +10,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use procfs::ProcResult;
+use procfs::process::FDTarget;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use super::wait_until;
@@ -63,6 +66,21 @@ pub(super) fn log_folder(installation: &str) -> anyhow::Result<PathBuf> {
 /// When there is none.
 pub fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind("127.0.0.1:0")?.local_addr()
+}
+
+/// The numbers of a process's sockets, as the tables of connections have them.
+///
+/// # Errors
+/// When it has ended, or is somebody else's.
+pub(crate) fn sockets(process: &procfs::process::Process) -> ProcResult<HashSet<u64>> {
+    let mut sockets = HashSet::new();
+    for file in process.fd()? {
+        // A file may be closed while it is looked at.
+        if let Ok(FDTarget::Socket(number)) = file.map(|file| file.target) {
+            sockets.insert(number);
+        }
+    }
+    Ok(sockets)
 }
 
 impl Process {
@@ -214,8 +232,25 @@ impl Process {
     /// Its state, as proc_pid_stat(5) has it: `T` when it is stopped.
     #[must_use]
     pub fn state(&self) -> Option<char> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        stat.rsplit(") ").next().and_then(|rest| rest.chars().next())
+        self.in_proc().and_then(|process| process.stat()).ok().map(|stat| stat.state)
+    }
+
+    /// Its ends of its TCP connections.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn local_addresses(&self) -> anyhow::Result<HashSet<SocketAddr>> {
+        let own = || -> ProcResult<_> {
+            let process = self.in_proc()?;
+            let own = sockets(&process)?;
+            let connections = process.tcp()?.into_iter().filter(|one| own.contains(&one.inode));
+            Ok(connections.map(|one| one.local_address).collect())
+        };
+        own().with_context(|| format!("looking for the connections of {}", self.name))
+    }
+
+    fn in_proc(&self) -> ProcResult<procfs::process::Process> {
+        procfs::process::Process::new(self.id().cast_signed())
     }
 
     /// Lets it go on (SIGCONT).

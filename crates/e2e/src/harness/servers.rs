@@ -406,16 +406,11 @@ impl OwnServers {
     }
 }
 
-/// The processes that a process has started. Source of the format: proc_pid_stat(5).
+/// The processes that a process has started.
 fn children(parent: Pid) -> Vec<Pid> {
-    let parent = parent.as_raw_nonzero().to_string();
-    let is_child = |pid: &i32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)) == Some(&parent)
-    };
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(is_child).filter_map(Pid::from_raw).collect()
+    let process = procfs::process::Process::new(parent.as_raw_pid());
+    let children = process.and_then(|process| process.task_main_thread()?.children()).unwrap_or_default();
+    children.into_iter().filter_map(|pid| Pid::from_raw(pid.cast_signed())).collect()
 }
 
 impl Drop for OwnServers {

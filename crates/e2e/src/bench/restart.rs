@@ -1,0 +1,146 @@
+//! How long a service takes to be ready, and how long clients wait for an answer when a service dies and is started again, or
+//! another cart-processor joins or leaves.
+
+use std::time::{Duration, Instant};
+
+use super::args::RunArgs;
+use super::bed::{Bed, Named, Running};
+use super::keep;
+use super::load::{Pace, Until};
+use super::measurement::{Measurement, Subject, Values, add_outcome};
+use crate::harness::Service;
+
+const BENCH: &str = "restart";
+
+/// Commands a second: well below what any machine can do, so that a wait is the fault's doing alone.
+const RATE: f64 = 200.0;
+
+/// Enough that none has to wait for another's answer.
+const CLIENTS: u32 = 1_024;
+
+/// The load before something happens, and how long it goes on: a dead member of a group is missed after its session (10 s).
+const BEFORE: Duration = Duration::from_secs(2);
+const LENGTH: Duration = Duration::from_secs(30);
+const LENGTH_QUICK: Duration = Duration::from_secs(15);
+
+/// To end by itself.
+const END_DEADLINE: Duration = Duration::from_secs(60);
+
+const READY_MS: &str = "ready ms";
+const SHOWN: [&str; 5] = [READY_MS, "p50 ms", "p99 ms", "max ms", "failed"];
+
+/// What happens under load.
+#[derive(Debug, Clone, Copy)]
+enum Happening {
+    Nothing,
+    ProcessorKilled,
+    ProcessorRestarted,
+    SecondProcessorJoins,
+    SecondProcessorLeaves,
+    IngestKilled,
+}
+
+impl Happening {
+    const ALL: [Self; 6] = [
+        Self::Nothing,
+        Self::ProcessorKilled,
+        Self::ProcessorRestarted,
+        Self::SecondProcessorJoins,
+        Self::SecondProcessorLeaves,
+        Self::IngestKilled,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing happens",
+            Self::ProcessorKilled => "kill -9 of the cart-processor, and a new start",
+            Self::ProcessorRestarted => "SIGTERM of the cart-processor, and a new start",
+            Self::SecondProcessorJoins => "a second cart-processor joins",
+            Self::SecondProcessorLeaves => "a second cart-processor leaves (SIGTERM)",
+            Self::IngestKilled => "kill -9 of ingest, and a new start",
+        }
+    }
+}
+
+pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> {
+    let bed = Bed::make(BENCH, args).await?;
+    let mut system = bed.start(Subject::System).await?;
+    system.warm_up(args.warm_up()).await?;
+    let mut measurements = Vec::new();
+    let mut second = None;
+    for repetition in 0..args.repetitions() {
+        let mut add = |case: &str, values| {
+            let (bench, case) = (BENCH.to_owned(), case.to_owned());
+            let one = Measurement { bench, case, subject: Subject::System, repetition, values };
+            keep(&mut measurements, one, &SHOWN);
+        };
+        for projector in Service::PROJECTORS {
+            let started_at = Instant::now();
+            let (name, mut process) = bed.start_projector(projector).await?;
+            add(&format!("start of {name}"), Values::from([ready(started_at)]));
+            process.terminate(END_DEADLINE).await?;
+        }
+        for happening in Happening::ALL {
+            let values = under_load(&bed, &mut system, &mut second, happening, args.quick).await?;
+            add(happening.name(), values);
+        }
+    }
+    drop(system);
+    bed.remove().await?;
+    Ok(measurements)
+}
+
+fn ready(started_at: Instant) -> (String, f64) {
+    (READY_MS.to_owned(), started_at.elapsed().as_secs_f64() * 1_000.0)
+}
+
+async fn under_load(
+    bed: &Bed,
+    system: &mut Running,
+    second: &mut Option<Named>,
+    happening: Happening,
+    quick: bool,
+) -> anyhow::Result<Values> {
+    let mut processes = std::mem::take(&mut system.processes);
+    let address = system.address;
+    let length = if quick { LENGTH_QUICK } else { LENGTH };
+    let happens = async {
+        tokio::time::sleep(BEFORE).await;
+        let [(_, ingest), (_, processor)] = processes.as_mut_slice() else {
+            anyhow::bail!("an ingest and one cart-processor are needed: leave --processors as it is");
+        };
+        let mut started_at = Instant::now();
+        match happening {
+            Happening::Nothing => return Ok(None),
+            Happening::ProcessorKilled => {
+                processor.kill9()?;
+                *processor = bed.start_worker(Subject::System, "0", false).await?.1;
+            }
+            Happening::ProcessorRestarted => {
+                processor.terminate(END_DEADLINE).await?;
+                started_at = Instant::now();
+                *processor = bed.start_worker(Subject::System, "0", false).await?.1;
+            }
+            Happening::SecondProcessorJoins => {
+                *second = Some(bed.start_worker(Subject::System, "1", false).await?);
+            }
+            Happening::SecondProcessorLeaves => {
+                if let Some((_, mut process)) = second.take() {
+                    process.terminate(END_DEADLINE).await?;
+                }
+                return Ok(None);
+            }
+            Happening::IngestKilled => {
+                ingest.kill9()?;
+                *ingest = bed.start_ingest_at(Some(address)).await?.1;
+            }
+        }
+        Ok(Some(ready(started_at)))
+    };
+    let (outcome, happened) = tokio::join!(system.load(CLIENTS, Pace::Open(RATE), Until::After(length)), happens);
+    let happened: Option<(String, f64)> = happened?;
+    system.processes = processes;
+    let mut values = Values::from_iter(happened);
+    add_outcome(&mut values, &outcome?);
+    Ok(values)
+}

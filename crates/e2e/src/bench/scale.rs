@@ -1,0 +1,91 @@
+//! What a command costs as things grow: carts, lines of a cart, partitions, workers. A backlog for each; without a floor, since
+//! the cases are there to be compared with each other.
+
+use super::args::RunArgs;
+use super::backlog::{drain, fill};
+use super::bed::Bed;
+use super::keep;
+use super::measurement::{Measurement, Subject};
+use super::shop::{LINES, Shopper};
+
+const BENCH: &str = "scale";
+
+/// Commands of a case, where its carts take no more.
+const COMMANDS: u64 = 200_000;
+const COMMANDS_QUICK: u64 = 20_000;
+
+/// Carts that take turns. Each comes at least twice: unknown, then known.
+const CARTS: [u32; 3] = [10_000, 100_000, 1_000_000];
+const CARTS_QUICK: [u32; 2] = [1_000, 10_000];
+
+/// A case whose carts are all kept in memory, and one with the default, as long as that is less.
+const ALL_IN_MEMORY: &[&str] = &["--partition-carts-max", "1000000"];
+
+/// Lines of a cart that is bought.
+const LINES_OF_A_CART: [u32; 4] = [1, 10, 100, 1_000];
+
+/// Few, so that large carts are bought too before the commands end.
+const CARTS_WITH_LINES: u32 = 100;
+
+const PARTITIONS: [u16; 4] = [1, 6, 12, 48];
+const WORKERS: [u16; 3] = [1, 2, 4];
+
+/// Carts that take turns where that is not the question.
+const CARTS_USUAL: u32 = 4_096;
+
+const SHOWN: [&str; 4] =
+    ["commands/s", "CPU-ms/command cart-processor", "CPU-ms/command cassandra", "MiB cart-processor"];
+
+struct Case {
+    name: String,
+    carts: u32,
+    lines: u32,
+    partitions: u16,
+    workers: Option<u16>,
+    processor_args: &'static [&'static str],
+}
+
+pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> {
+    let mut measurements = Vec::new();
+    for case in cases(args) {
+        let commands = if args.quick { COMMANDS_QUICK } else { COMMANDS }.max(2 * u64::from(case.carts));
+        for repetition in 0..args.repetitions() {
+            let bed = Bed::make_with(BENCH, case.partitions, args).await?;
+            let bed = bed.with_processors(case.workers, case.processor_args);
+            let mut shoppers: Vec<_> =
+                (0..case.carts).map(|number| Shopper::new(number, 1).with_lines(case.lines)).collect();
+            fill(&bed, &[Subject::System], &mut shoppers, commands, &mut 0).await?;
+            let values = drain(&bed, Subject::System, args.processors, commands).await?;
+            let (bench, case) = (BENCH.to_owned(), case.name.clone());
+            let one = Measurement { bench, case, subject: Subject::System, repetition, values };
+            keep(&mut measurements, one, &SHOWN);
+            bed.remove().await?;
+        }
+    }
+    Ok(measurements)
+}
+
+fn cases(args: &RunArgs) -> Vec<Case> {
+    let usual = |name: String| Case {
+        name,
+        carts: CARTS_USUAL,
+        lines: LINES,
+        partitions: args.partitions,
+        workers: args.workers,
+        processor_args: &[],
+    };
+    let mut cases = Vec::new();
+    for &carts in if args.quick { CARTS_QUICK.as_slice() } else { &CARTS } {
+        // Hardly anybody buys: a row a command, whether there are few carts or many.
+        let lines = 1_000;
+        let name = format!("{carts} carts, all in memory");
+        cases.push(Case { carts, lines, processor_args: ALL_IN_MEMORY, ..usual(name) });
+        cases.push(Case { carts, lines, ..usual(format!("{carts} carts")) });
+    }
+    for lines in LINES_OF_A_CART {
+        cases.push(Case { carts: CARTS_WITH_LINES, lines, ..usual(format!("{lines} lines a cart")) });
+    }
+    cases.extend(PARTITIONS.map(|partitions| Case { partitions, ..usual(format!("{partitions} partitions")) }));
+    cases.extend(WORKERS.map(|workers| Case { workers: Some(workers), ..usual(format!("{workers} workers")) }));
+    cases
+}
