@@ -15,6 +15,9 @@ use crate::{Error, KafkaArgs};
 /// Bounds requests to the brokers about offsets. Longer than a transaction may stay open, which they wait for.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How often a member tells that it is there, unless its session is so short that it has to be more often.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
+
 /// How long ago a record was sent, by its producer's clock; zero when that is ahead of ours.
 #[must_use]
 pub fn age_of(message: &BorrowedMessage<'_>) -> Option<Duration> {
@@ -108,7 +111,8 @@ impl GroupConsumer {
             // Keeps what it can at a rebalance, so that the other partitions go on.
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", session_timeout.as_millis().to_string())
-            .set("heartbeat.interval.ms", (session_timeout.as_millis() / 4).to_string())
+            // A heartbeat's answer tells of a rebalance, and partitions that move are read by nobody until all have heard of it.
+            .set("heartbeat.interval.ms", HEARTBEAT_INTERVAL.min(session_timeout / 4).as_millis().to_string())
             // Longer than any pause of ours; a member that is stuck longer gives its partitions to the others.
             .set("max.poll.interval.ms", "300000")
             .set("enable.auto.commit", "false")

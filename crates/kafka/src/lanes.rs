@@ -1,5 +1,7 @@
 //! One batch at a time to each partition: while it is under way, the next collects here.
 //!
+//! A batch takes what has come by then, as many as there are, so batches grow with the load.
+//!
 //! It would collect in librdkafka too, but not for nothing: an idempotent producer's thread sends a partition no more while
 //! five records are in flight there, and asks itself again and again, without a pause, whether it may
 //! (<https://github.com/confluentinc/librdkafka/issues/3692>). That is a core, for as long as a record waits: for seconds when a broker
@@ -13,6 +15,12 @@ use crate::{Error, Producer, Record, partition_of};
 
 /// Most records of a batch. A batch is bounded by bytes too, by librdkafka: what does not fit follows at once.
 const BATCH_LEN_MAX: usize = 1_024;
+
+/// Where records keep coming, in more than ones, batches leave on ticks, those of all partitions on the same ones: whoever
+/// reads them finds many at a time, and most of what a command costs under load is the requests that it causes. A record that
+/// comes alone does not wait. In turn with no ticks at all, on two cores that ran everything: about 1.1 times the commands/s at
+/// 64 and 256 clients.
+const TICK: Duration = Duration::from_millis(10);
 
 /// Most records that wait for a partition.
 const WAITING_MAX: usize = 100_000;
@@ -39,9 +47,10 @@ impl Lanes {
     /// Starts a task for each of the topic's partitions, on the current runtime.
     #[must_use]
     pub fn start(producer: &Producer, partitions: i32) -> Self {
+        let clock = Instant::now();
         let lane = |_| {
             let (jobs, incoming) = mpsc::channel(WAITING_MAX);
-            tokio::spawn(work(producer.clone(), incoming));
+            tokio::spawn(work(producer.clone(), incoming, clock));
             jobs
         };
         Self { topic: producer.topic().to_owned(), lanes: (0..partitions).map(lane).collect() }
@@ -98,10 +107,11 @@ impl Lanes {
     }
 }
 
-/// Works for a partition until nobody can send any more.
-async fn work(producer: Producer, mut incoming: mpsc::Receiver<Job>) {
+/// Works for a partition until nobody can send any more. `clock` has the ticks.
+async fn work(producer: Producer, mut incoming: mpsc::Receiver<Job>, clock: Instant) {
     let mut batch = Vec::new();
     while incoming.recv_many(&mut batch, BATCH_LEN_MAX).await > 0 {
+        let is_busy = batch.len() > 1;
         let mut under_way = Vec::with_capacity(batch.len());
         let mut flushed = Vec::new();
         for job in batch.drain(..) {
@@ -120,7 +130,16 @@ async fn work(producer: Producer, mut incoming: mpsc::Receiver<Job>) {
         for done in flushed {
             done.send(()).unwrap_or_default();
         }
+        if is_busy {
+            tokio::time::sleep(until_tick(clock.elapsed())).await;
+        }
     }
+}
+
+/// How long after `time` the next tick is.
+fn until_tick(time: Duration) -> Duration {
+    let past = time.as_nanos() % TICK.as_nanos();
+    TICK - Duration::from_nanos(u64::try_from(past).unwrap_or_default())
 }
 
 fn produce(
@@ -133,4 +152,16 @@ fn produce(
         return Err(Error::retry(format!("producing to {}", producer.topic()), reason));
     }
     producer.send(record)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_the_same_for_all() {
+        for (past_ms, left_ms) in [(0, 10), (3, 7), (10, 10), (10_009, 1)] {
+            assert_eq!(until_tick(Duration::from_millis(past_ms)), Duration::from_millis(left_ms));
+        }
+    }
 }

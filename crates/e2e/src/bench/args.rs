@@ -49,15 +49,8 @@ pub(crate) enum Bench {
 }
 
 impl Bench {
-    pub(crate) const ALL: [Self; 7] = [
-        Self::Http,
-        Self::Backlog,
-        Self::Projectors,
-        Self::Freshness,
-        Self::Hostile,
-        Self::Scale,
-        Self::Restart,
-    ];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Http, Self::Backlog, Self::Projectors, Self::Freshness, Self::Hostile, Self::Scale, Self::Restart];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {

@@ -4,9 +4,9 @@
 use super::args::RunArgs;
 use super::backlog::{drain, fill};
 use super::bed::Bed;
-use super::keep;
-use super::measurement::{Measurement, Subject};
+use super::measurement::{Measurement, Subject, Values};
 use super::shop::{LINES, Shopper};
+use super::{keep, say};
 
 const BENCH: &str = "scale";
 
@@ -46,34 +46,47 @@ struct Case {
 }
 
 pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> {
+    say("warming the servers up");
+    one(&Case::usual(args, String::new()), args).await?;
     let mut measurements = Vec::new();
     for case in cases(args) {
-        let commands = if args.quick { COMMANDS_QUICK } else { COMMANDS }.max(2 * u64::from(case.carts));
         for repetition in 0..args.repetitions() {
-            let bed = Bed::make_with(BENCH, case.partitions, args).await?;
-            let bed = bed.with_processors(case.workers, case.processor_args);
-            let mut shoppers: Vec<_> =
-                (0..case.carts).map(|number| Shopper::new(number, 1).with_lines(case.lines)).collect();
-            fill(&bed, &[Subject::System], &mut shoppers, commands, &mut 0).await?;
-            let values = drain(&bed, Subject::System, args.processors, commands).await?;
+            let values = one(&case, args).await?;
             let (bench, case) = (BENCH.to_owned(), case.name.clone());
             let one = Measurement { bench, case, subject: Subject::System, repetition, values };
             keep(&mut measurements, one, &SHOWN);
-            bed.remove().await?;
         }
     }
     Ok(measurements)
 }
 
+async fn one(case: &Case, args: &RunArgs) -> anyhow::Result<Values> {
+    let commands = if args.quick { COMMANDS_QUICK } else { COMMANDS }.max(2 * u64::from(case.carts));
+    let bed = Bed::make_with(BENCH, case.partitions, args).await?;
+    let bed = bed.with_processors(case.workers, case.processor_args);
+    let mut shoppers: Vec<_> = (0..case.carts).map(|number| Shopper::new(number, 1).with_lines(case.lines)).collect();
+    fill(&bed, &[Subject::System], &mut shoppers, commands, &mut 0).await?;
+    let values = drain(&bed, Subject::System, args.processors, commands).await?;
+    bed.remove().await?;
+    Ok(values)
+}
+
+impl Case {
+    /// One where nothing is in question.
+    fn usual(args: &RunArgs, name: String) -> Self {
+        Self {
+            name,
+            carts: CARTS_USUAL,
+            lines: LINES,
+            partitions: args.partitions,
+            workers: args.workers,
+            processor_args: &[],
+        }
+    }
+}
+
 fn cases(args: &RunArgs) -> Vec<Case> {
-    let usual = |name: String| Case {
-        name,
-        carts: CARTS_USUAL,
-        lines: LINES,
-        partitions: args.partitions,
-        workers: args.workers,
-        processor_args: &[],
-    };
+    let usual = |name: String| Case::usual(args, name);
     let mut cases = Vec::new();
     for &carts in if args.quick { CARTS_QUICK.as_slice() } else { &CARTS } {
         // Hardly anybody buys: a row a command, whether there are few carts or many.
