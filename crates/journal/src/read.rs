@@ -38,7 +38,8 @@ impl Journal {
         self.assemble(cart_id, snapshot, newest).await
     }
 
-    /// Carts as they are now, in no order: at most [`LOAD_LEN_MAX`] at a time. One round trip for all of them.
+    /// Carts as they are now, in no order: at most [`LOAD_LEN_MAX`] at a time. One round trip for all that are new, another for
+    /// the snapshots of those that are not.
     ///
     /// # Errors
     /// As [`Journal::load`].
@@ -46,7 +47,10 @@ impl Journal {
         if let [cart_id] = cart_ids {
             return Ok(vec![self.load(*cart_id).await?]);
         }
-        let (mut snapshots, mut newest) = try_join!(self.snapshots(cart_ids), self.newest_of(cart_ids))?;
+        let mut newest = self.newest_of(cart_ids).await?;
+        // Most carts that are not in memory are new. One that has no rows has no snapshot: they are written together.
+        let old: Vec<CartId> = newest.keys().copied().collect();
+        let mut snapshots = if old.is_empty() { HashMap::new() } else { self.snapshots(&old).await? };
         let mut carts = Vec::with_capacity(cart_ids.len());
         for cart_id in cart_ids {
             let newest = newest.remove(cart_id).unwrap_or_default();
