@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail};
 
 use super::field::{Field, Place, SESSION_TIMEOUT};
 use super::inject::{CRASH_DEADLINE, all_points, of};
@@ -13,8 +13,11 @@ use crate::harness::{Server, Service, wait_until};
 /// Clocks that are a day ahead, and a day behind, in seconds.
 const DAY_OFF: [&str; 2] = ["86400", "-86400"];
 
-/// How long a link stands still so that whoever works has, as a rule, a request on it: a transaction comes each 100 ms.
+/// How long a link stands still at most, and goes on again, until whoever is to stop has a write on it. Well within a session.
 const HOLD: Duration = Duration::from_secs(1);
+
+/// How often that is tried. There is work for everybody all the time, but not for each in every second.
+const HOLDS: usize = 20;
 
 /// Who writes or commits where.
 const WRITERS: [(Server, &str); 7] = [
@@ -55,17 +58,32 @@ pub(super) async fn stop_in_flight(field: &mut Field, plan: &mut Plan) -> anyhow
     let (server, service) = plan.next_of("in flight", &WRITERS);
     let place = plan.any(&of(service));
     tracing::info!(service, %server, "to stop with a request on the way");
-    let addresses = field.process(place)?.local_addresses()?;
-    field.link(server)?.set(Link::Still);
-    tokio::time::sleep(HOLD).await;
+    hold(field, server, place).await?;
     let paused = field.process(place)?.pause();
-    let held = field.link(server)?.held_writers();
     field.link(server)?.set(Link::Open);
     paused?;
     tokio::time::sleep(SESSION_TIMEOUT * 2).await;
     field.process(place)?.resume()?;
-    ensure!(!held.is_disjoint(&addresses), "nothing of {service}-{} was on the way to {server}", place.1);
     Ok(format!("{service} to {server}"))
+}
+
+/// Lets the link to a server stand still when a write of this process is on it.
+async fn hold(field: &mut Field, server: Server, place: Place) -> anyhow::Result<()> {
+    for _ in 0..HOLDS {
+        let addresses = field.process(place)?.local_addresses()?;
+        let link = field.link(server)?;
+        link.set(Link::Still);
+        let held = wait_until("a write on the way", HOLD, async || match link.held_writers() {
+            held if held.is_disjoint(&addresses) => Err(format!("{} writes of others", held.len())),
+            _ => Ok(()),
+        });
+        if held.await.is_ok() {
+            return Ok(());
+        }
+        link.set(Link::Open);
+        tokio::time::sleep(HOLD).await;
+    }
+    bail!("{}-{} had no write on the way to {server}", place.0.name(), place.1)
 }
 
 /// An ingest or a cart-processor runs with a wrong clock for a while. Which, and how wrong.
