@@ -53,6 +53,7 @@ pub async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Re
     readiness.down("start", "connecting");
     serve_admin(&args.admin, readiness.clone(), metrics, shutdown.clone()).await?;
     let parts = connect(&args, &readiness, &shutdown).await?;
+    shutdown.started();
     // Room for every worker's end: at the shutdown they end together.
     let (ended, mut end) = tokio::sync::mpsc::channel(args.workers.into());
     for number in 0..args.workers {

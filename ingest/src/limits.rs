@@ -64,7 +64,12 @@ pub(crate) struct LimitArgs {
     #[arg(long, env, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
     pub(crate) h2_ping_interval_ms: u64,
 
-    /// How long requests under way may take to finish at the end
+    /// How long everything is still served after SIGTERM, while /health/ready says 503 and each answer of HTTP/1 ends its
+    /// connection: longer than a load balancer takes to notice, and than clients keep idle connections
+    #[arg(long, env, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(0..=300_000))]
+    pub(crate) lame_duck_ms: u64,
+
+    /// How long requests under way may take to finish after that
     #[arg(long, env, default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=300))]
     pub(crate) drain_timeout_s: u64,
 }
@@ -76,6 +81,10 @@ impl LimitArgs {
 
     pub(crate) fn idle_timeout(&self) -> Duration {
         Duration::from_millis(self.idle_timeout_ms)
+    }
+
+    pub(crate) fn lame_duck(&self) -> Duration {
+        Duration::from_millis(self.lame_duck_ms)
     }
 
     pub(crate) fn drain_timeout(&self) -> Duration {

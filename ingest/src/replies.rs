@@ -135,15 +135,9 @@ impl Drop for Waiter {
     }
 }
 
-/// Reads replies until the shutdown. Blocks: for a thread of its own.
-pub(crate) fn read(
-    follower: &Follower,
-    codec: &Codec<CartReply>,
-    waiters: &Waiters,
-    runtime: &Handle,
-    shutdown: &Shutdown,
-) {
-    while !shutdown.is_requested() {
+/// Reads replies until nobody waits for any. Blocks: for a thread of its own.
+pub(crate) fn read(follower: &Follower, codec: &Codec<CartReply>, waiters: &Waiters, runtime: &Handle, end: &Shutdown) {
+    while !end.is_requested() {
         match follower.poll(POLL) {
             Ok(Some(message)) => {
                 metrics::histogram!("ingest_reply_wait_seconds").record(kafka::age_of(&message).unwrap_or_default());

@@ -52,16 +52,21 @@ pub async fn main(cli: Cli) -> anyhow::Result<()> {
 /// What ended it early.
 pub async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<()> {
     let readiness = Readiness::default();
-    let auth = Auth::start(&args.auth, args.listen, args.startup.timeout(), shutdown.clone()).await?;
-    let tls = Tls::start(&args.tls, shutdown.clone())?;
+    // What requests under way need goes on until the last is answered.
+    let (end, ended) = Shutdown::channel();
+    let auth = Auth::start(&args.auth, args.listen, args.startup.timeout(), ended.clone()).await?;
+    let tls = Tls::start(&args.tls, ended.clone())?;
     let listener = listen(args.listen).with_context(|| format!("listening on {} (--listen)", args.listen))?;
-    let api = connect(&args, &readiness, &shutdown).await?;
+    let api = connect(&args, &readiness, &ended).await?;
+    shutdown.started();
     tracing::info!(address = %listener.local_addr()?, "serving carts");
     let door = Door { auth, tls, limits: args.limits, body_len_max: args.body_len_max as usize };
     let log = api.commands.log.clone();
-    serve(listener, routes(api, metrics), door, shutdown).await;
+    serve(listener, routes(api, metrics), door, readiness, shutdown).await;
     // Clients may have gone, their commands have been taken.
-    log.flush(args.limits.drain_timeout()).await.context("delivering the last commands")
+    log.flush(args.limits.drain_timeout()).await.context("delivering the last commands")?;
+    drop(end);
+    Ok(())
 }
 
 /// As [`TcpListener::bind`], with room for more who wait to be accepted.
@@ -73,7 +78,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-async fn connect(args: &Args, readiness: &Readiness, shutdown: &Shutdown) -> anyhow::Result<Api> {
+async fn connect(args: &Args, readiness: &Readiness, end: &Shutdown) -> anyhow::Result<Api> {
     let kafka = &args.kafka;
     let timeout = args.startup.timeout();
     let admin = Admin::new(kafka)?;
@@ -115,13 +120,13 @@ async fn connect(args: &Args, readiness: &Readiness, shutdown: &Shutdown) -> any
         async || tokio::task::block_in_place(|| Follower::open(kafka, &reply_topic, reply_partition, END_TIMEOUT));
     let follower = wait_for("the end of the replies", timeout, follow).await?;
     let admin = Arc::new(admin);
-    probe("Kafka", readiness, shutdown, admin.clone(), |admin| async move { admin.check().await });
-    probe("Cassandra", readiness, shutdown, session.clone(), |session| async move { cassandra::check(&session).await });
+    probe("Kafka", readiness, end, admin.clone(), |admin| async move { admin.check().await });
+    probe("Cassandra", readiness, end, session.clone(), |session| async move { cassandra::check(&session).await });
     let waiters = Waiters::at(reply_partition);
     {
-        let (waiters, shutdown) = (waiters.clone(), shutdown.clone());
+        let (waiters, end) = (waiters.clone(), end.clone());
         let runtime = Handle::current();
-        let read = move || replies::read(&follower, &reply_codec, &waiters, &runtime, &shutdown);
+        let read = move || replies::read(&follower, &reply_codec, &waiters, &runtime, &end);
         std::thread::Builder::new().name(String::from("replies")).spawn(read)?;
     }
     let log = Log { epoch, partitions: identity.partitions };

@@ -4,8 +4,14 @@
 //! ```text
 //! accept ─▶ limits (all, per address) ─▶ TLS ─▶ HTTP/1 or 2 ─▶ name ─▶ who may ─▶ limits (requests, length) ─▶ routes
 //! ```
+//!
+//! An end that no client notices takes three steps, since whoever uses a kept connection just when it is closed can't know
+//! whether its request was taken: readiness says no, and each answer of HTTP/1 says that its connection ends with it, until
+//! everybody has gone elsewhere (`--lame-duck-ms`); then nobody is accepted any more, and what is idle is closed; then what
+//! is under way is finished (`--drain-timeout-s`).
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,13 +23,13 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use service::Shutdown;
+use service::{Readiness, Shutdown};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Instrument as _;
 use warp::filters::BoxedFilter;
-use warp::http::{HeaderMap, Method, Request, header};
+use warp::http::{HeaderMap, HeaderValue, Method, Request, Version, header};
 use warp::reply::Response;
 
 use crate::auth::{self, Auth};
@@ -39,6 +45,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long an idle connection that was asked to end may take for it.
 const END_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long the last who were accepted may take to send their request, before what is idle is closed.
+const LAST_REQUEST_PATIENCE: Duration = Duration::from_millis(500);
+
 /// What stands before the routes. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Door {
@@ -48,48 +57,43 @@ pub(crate) struct Door {
     pub(crate) body_len_max: usize,
 }
 
-/// Serves until the shutdown, then lets requests under way finish, within the limit.
-pub(crate) async fn serve(listener: TcpListener, routes: BoxedFilter<(Response,)>, door: Door, mut shutdown: Shutdown) {
+/// Serves until the shutdown, and ends in three steps.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    routes: BoxedFilter<(Response,)>,
+    door: Door,
+    readiness: Readiness,
+    mut shutdown: Shutdown,
+) {
     let limits = door.limits;
-    let connections = Arc::new(Semaphore::new(limits.connections_max as usize));
-    let addresses = Addresses::new(limits.connections_per_address_max);
+    let (close, closing) = Shutdown::channel();
     let server = Arc::new(Server {
         routes,
         http: limits.http(),
+        connections: Arc::new(Semaphore::new(limits.connections_max as usize)),
+        addresses: Addresses::new(limits.connections_per_address_max),
         requests: Arc::new(Semaphore::new(limits.requests_in_flight_max as usize)),
         door,
-        shutdown: shutdown.clone(),
+        leaving: shutdown.clone(),
+        closing,
     });
-    loop {
-        let accept = async {
-            let permit = connections.clone().acquire_owned().await;
-            (permit, listener.accept().await)
-        };
-        let (permit, stream, peer) = tokio::select! {
-            (permit, accepted) = accept => match accepted {
-                Ok((stream, peer)) => (permit, stream, peer),
-                Err(error) => {
-                    tracing::warn!(%error, "accepting a connection failed");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            },
-            () = shutdown.requested() => break,
-        };
-        let Some(counted) = addresses.count(peer.ip()) else {
-            metrics::counter!("ingest_connections_refused_total").increment(1);
-            tracing::debug!(%peer, "its address has too many connections (--connections-per-address-max)");
-            continue;
-        };
-        let server = server.clone();
-        tokio::spawn(async move {
-            server.connection(stream, peer).await;
-            drop((permit, counted));
-        });
+    let leave = async {
+        shutdown.requested().await;
+        tracing::info!("serving for another {} ms (--lame-duck-ms), for others to notice", limits.lame_duck_ms);
+        readiness.down("serving", "this instance has been asked to end");
+        tokio::time::sleep(limits.lame_duck()).await;
+    };
+    tokio::select! {
+        never = server.accept(&listener) => match never {},
+        () = leave => {}
     }
-    drop(listener);
+    if let Err(error) = server.accept_last(listener) {
+        tracing::warn!(%error, "accepting the last connections failed");
+    }
+    tokio::time::sleep(LAST_REQUEST_PATIENCE).await;
+    close.send_replace(true);
     // Each connection has a permit until its end.
-    let all_ended = connections.acquire_many(limits.connections_max);
+    let all_ended = server.connections.acquire_many(limits.connections_max);
     if tokio::time::timeout(limits.drain_timeout(), all_ended).await.is_err() {
         tracing::warn!("some requests were still under way after {} s", limits.drain_timeout_s);
     }
@@ -98,12 +102,59 @@ pub(crate) async fn serve(listener: TcpListener, routes: BoxedFilter<(Response,)
 struct Server {
     routes: BoxedFilter<(Response,)>,
     http: Builder<TokioExecutor>,
+    connections: Arc<Semaphore>,
+    addresses: Addresses,
     requests: Arc<Semaphore>,
     door: Door,
-    shutdown: Shutdown,
+    /// From here on clients are told to go elsewhere.
+    leaving: Shutdown,
+    /// From here on what is idle is closed.
+    closing: Shutdown,
 }
 
 impl Server {
+    async fn accept(self: &Arc<Self>, listener: &TcpListener) -> Infallible {
+        loop {
+            let permit = self.connections.clone().acquire_owned().await;
+            match listener.accept().await {
+                Ok((stream, peer)) => self.accepted(permit.ok(), stream, peer),
+                Err(error) => {
+                    tracing::warn!(%error, "accepting a connection failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Accepts those who wait in the kernel: they would be reset when the listener is closed.
+    fn accept_last(self: &Arc<Self>, listener: TcpListener) -> io::Result<()> {
+        let listener = listener.into_std()?;
+        while let Ok(permit) = self.connections.clone().try_acquire_owned() {
+            match listener.accept() {
+                Ok((stream, peer)) => {
+                    stream.set_nonblocking(true)?;
+                    self.accepted(Some(permit), TcpStream::from_std(stream)?, peer);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn accepted(self: &Arc<Self>, permit: Option<OwnedSemaphorePermit>, stream: TcpStream, peer: SocketAddr) {
+        let Some(counted) = self.addresses.count(peer.ip()) else {
+            metrics::counter!("ingest_connections_refused_total").increment(1);
+            tracing::debug!(%peer, "its address has too many connections (--connections-per-address-max)");
+            return;
+        };
+        let server = self.clone();
+        tokio::spawn(async move {
+            server.connection(stream, peer).await;
+            drop((permit, counted));
+        });
+    }
+
     async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         // A response is one small write: it must not wait for the acknowledgement of the one before.
         if let Err(error) = stream.set_nodelay(true) {
@@ -111,10 +162,10 @@ impl Server {
         }
         let Some(tls) = &self.door.tls else { return self.http(stream, peer).await };
         let handshake = tokio::time::timeout(self.door.limits.header_timeout(), tls.accept(stream));
-        let mut shutdown = self.shutdown.clone();
+        let mut closing = self.closing.clone();
         let accepted = tokio::select! {
             accepted = handshake => accepted,
-            () = shutdown.requested() => return,
+            () = closing.requested() => return,
         };
         match accepted {
             Ok(Ok(stream)) => self.http(stream, peer).await,
@@ -140,7 +191,7 @@ impl Server {
             })
         };
         let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), service));
-        let mut shutdown = self.shutdown.clone();
+        let mut closing = self.closing.clone();
         tokio::select! {
             ended = connection.as_mut() => return log_end(peer, ended),
             () = activity.idle(limits.idle_timeout()) => {
@@ -152,7 +203,7 @@ impl Server {
                 }
                 return;
             }
-            () = shutdown.requested() => {}
+            () = closing.requested() => {}
         }
         connection.as_mut().graceful_shutdown();
         log_end(peer, connection.await);
@@ -161,10 +212,14 @@ impl Server {
     /// Answers a request under its name.
     async fn named(&self, request: Request<Incoming>) -> Result<Response, Infallible> {
         let id = request_id::of(request.headers());
+        let is_http1 = request.version() < Version::HTTP_2;
         let span = tracing::warn_span!("request", id = id.to_str().unwrap_or_default());
         let answer = async {
             let mut response = request_id::scope(id.clone(), self.answer(request)).await?;
             response.headers_mut().insert(X_REQUEST_ID, id);
+            if is_http1 && self.leaving.is_requested() {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok(response)
         };
         answer.instrument(span).await

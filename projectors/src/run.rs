@@ -142,6 +142,7 @@ impl Base {
         let consumer =
             GroupConsumer::join(&args.kafka, &group, &args.kafka.prefixed(topic), start_at, session_timeout)?;
         self.readiness.up("start");
+        self.shutdown.started();
         let runner = Runner {
             projector,
             consumer,

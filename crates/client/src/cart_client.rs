@@ -26,6 +26,10 @@ const ANSWER_LEN_MAX: usize = 4 << 20;
 /// How much of an answer that nobody understands is shown.
 const EXCERPT_LEN_MAX: usize = 200;
 
+/// How long a connection is kept without a request: shorter than the service keeps it (`--header-timeout-ms`, and
+/// `--lame-duck-ms` at its end), which may not close one that a request is just being sent on.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(4);
+
 /// How connections are made and kept.
 #[derive(Debug, Clone)]
 pub struct ClientSettings {
@@ -94,6 +98,7 @@ impl CartClient {
         // Only what a closed connection never took is sent again: retries are the caller's. No proxy, no redirect is followed.
         let http = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIME_MAX)
             .pool_max_idle_per_host(settings.idle_connections_max)
             .build(connector);
         Ok(Self {

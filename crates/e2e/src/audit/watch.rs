@@ -24,6 +24,7 @@ pub async fn watch(args: &Args) -> anyhow::Result<()> {
     args.log.init()?;
     let metrics = Metrics::install()?;
     let mut shutdown = shutdown_signal()?;
+    shutdown.started();
     let readiness = Readiness::default();
     readiness.down(CONDITION, "the first look is not done yet");
     serve_admin(&args.admin, readiness.clone(), metrics, shutdown.clone()).await?;

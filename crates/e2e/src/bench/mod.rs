@@ -51,6 +51,7 @@ pub async fn main(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         None => {
             let mut shutdown = service::shutdown_signal().context("listening for signals")?;
+            shutdown.started();
             // Whatever was started ends when its owner is dropped.
             tokio::select! {
                 result = run(&cli.run) => result,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 
 use super::Load;
+use super::balancer::Balancer;
 use super::proxy::{Protocol, Proxy};
 use super::told::Told;
 use super::visitors::Visitors;
@@ -42,8 +43,9 @@ const COMMANDS_MAX: &str = "10000000";
 /// The exit code of a replay that was interrupted and has an answer to everything.
 const INTERRUPTED: i32 = 130;
 
-/// Ingest's addresses stay the same when it is started again, as clients expect: from this port on, beside the servers'.
-const INGEST_PORT: u16 = 9001;
+/// Where clients go, beside the servers' ports; the ingests are behind it, each at the same port when it is started again.
+const BALANCER_PORT: u16 = 9001;
+const INGEST_PORT: u16 = 9002;
 
 /// To end by itself, on a busy machine.
 const END_DEADLINE: Duration = Duration::from_secs(60);
@@ -64,6 +66,7 @@ pub struct Field {
     processes: BTreeMap<String, Process>,
     vitals: Vitals,
     proxies: Vec<(Server, Proxy)>,
+    _balancer: Balancer,
     // Dropped last.
     pub(super) servers: OwnServers,
 }
@@ -83,6 +86,10 @@ fn name((service, instance): Place) -> String {
 fn address((service, instance): Place) -> Option<SocketAddr> {
     let number = instance.parse::<u16>().unwrap_or_default();
     (service == Service::Ingest).then(|| OwnServers::port_beside(INGEST_PORT + number))
+}
+
+fn ingests() -> impl Iterator<Item = SocketAddr> {
+    INSTANCES.iter().filter_map(|instance| address((Service::Ingest, *instance)))
 }
 
 async fn proxies() -> anyhow::Result<Vec<(Server, Proxy)>> {
@@ -132,7 +139,9 @@ impl Field {
         }
         installation.setup().await?;
         let vitals = Vitals::start(LOOK_INTERVAL);
-        let mut field = Self { installation, processes: BTreeMap::new(), vitals, proxies, servers };
+        let balancer = Balancer::start(OwnServers::port_beside(BALANCER_PORT), ingests().collect()).await?;
+        let mut field =
+            Self { installation, processes: BTreeMap::new(), vitals, proxies, _balancer: balancer, servers };
         for place in places() {
             field.start(place)?;
         }
@@ -223,17 +232,15 @@ impl Field {
 
     /// Starts to send commands, until [`Field::end_replay`]: a shop of its own for each round, on the same carts.
     pub(super) fn replay(&self, round: usize, load: &Load) -> anyhow::Result<Replay> {
-        let urls = INSTANCES.iter().filter_map(|instance| address((Service::Ingest, *instance)));
-        let urls: Vec<_> = urls.map(|at| format!("http://{at}")).collect();
+        let url = format!("http://{}", OwnServers::port_beside(BALANCER_PORT));
         let record = self.installation.folder().join(format!("record-{round}.jsonl.gz"));
         let result = self.installation.folder().join(format!("result-{round}.json"));
         let answer_timeout = if self.servers.is_cluster() { CLUSTER_ANSWER_TIMEOUT } else { ANSWER_TIMEOUT };
         let (rate, seed) = (load.rate.to_string(), (round + 1).to_string());
-        let (all, urls) = (urls.clone(), urls.join(","));
         let (record_text, run) = (record.display().to_string(), format!("round-{round}"));
         let result_text = result.display().to_string();
         let args = [
-            ("--url", urls.as_str()),
+            ("--url", url.as_str()),
             ("--commands", COMMANDS_MAX),
             ("--rate", &rate),
             ("--seed", &seed),
@@ -249,7 +256,8 @@ impl Field {
         ];
         let args = args.into_iter().flat_map(|(name, value)| [name, value]);
         let process = self.installation.spawn(&format!("replay-{round}"), "replay", args)?;
-        let visitors = self.servers.is_cluster().then(|| Visitors::start(all)).transpose()?;
+        let each = || ingests().map(|at| format!("http://{at}")).collect();
+        let visitors = self.servers.is_cluster().then(|| Visitors::start(each())).transpose()?;
         Ok(Replay { process, record, result, visitors })
     }
 

@@ -1,16 +1,18 @@
 //! Faults under load: whatever dies, pauses or goes away, nothing is lost and nothing counted twice. The binary of that name.
 //!
 //! ```text
-//! for each fault of the plan:   replay --record ─▶ ingest ... read tables
+//! for each fault of the plan:   replay --record ─▶ balancer ─▶ ingest ... read tables
 //!                                      │ meanwhile: inject, hold, heal, wait until all are ready again
 //! at the end: audit ─▶ the log, the journal, the topics, the tables, and what each client was told
 //! ```
 //!
-//! It has servers of its own ([`crate::harness::OwnServers`]), each behind a [`Proxy`], two of each of our services, and a plan that
-//! follows from a seed. A fault that met no load, or did not happen as planned, is a failure. The faults of a cluster
-//! ([`Fault::is_for_cluster`]) come to three brokers and three Cassandra nodes, without proxies; then an error that a
-//! client meets is a failure too, although the replay would send its command again.
+//! It has servers of its own ([`crate::harness::OwnServers`]), each behind a [`Proxy`], two of each of our services, a load balancer
+//! before the ingests, and a plan that follows from a seed. A fault that met no load, or did not happen as planned, is a
+//! failure. The faults of a cluster ([`Fault::is_for_cluster`]) come to three brokers and three Cassandra nodes, without
+//! proxies. An error that a client meets in those, or in a rolling restart, is a failure too, although the replay sends its
+//! command again.
 
+mod balancer;
 mod cluster;
 mod field;
 mod frames;

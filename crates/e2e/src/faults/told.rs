@@ -17,8 +17,6 @@ pub struct Told {
     pub pending: u64,
     /// Errors: 503, 504, time-outs, connections that ended or did not come about.
     pub errors: u64,
-    /// Of these, those that may have been carried out: a request was on its way, and its answer was lost or was 504.
-    pub lost_answers: u64,
     /// The first error.
     pub first_error: Option<String>,
     /// The longest time from when a command was due until its outcome, retries included; or of a read.
@@ -51,11 +49,7 @@ impl Told {
         for attempt in commands.iter().flat_map(|command| &command.attempts) {
             match attempt {
                 Attempt::Pending {} => told.pending += 1,
-                Attempt::NotExecuted { reason } => told.error(reason),
-                Attempt::Unknown { reason } => {
-                    told.lost_answers += 1;
-                    told.error(reason);
-                }
+                Attempt::NotExecuted { reason } | Attempt::Unknown { reason } => told.error(reason),
                 Attempt::Accepted { .. } | Attempt::Rejected { .. } => {}
             }
         }
@@ -72,7 +66,6 @@ impl Told {
         self.reads += other.reads;
         self.pending += other.pending;
         self.errors += other.errors;
-        self.lost_answers += other.lost_answers;
         self.first_error = self.first_error.take().or(other.first_error);
         self.slowest_ms = self.slowest_ms.max(other.slowest_ms);
     }
@@ -94,7 +87,6 @@ mod tests {
             sent(vec![Attempt::NotExecuted { reason: String::from("503") }, refused]),
         ]);
         assert_eq!((told.pending, told.errors, told.first_error.as_deref()), (1, 2, Some("504")));
-        assert_eq!(told.lost_answers, 1);
         told.add(Told { slowest_ms: 7, ..Told::of(&[sent(vec![error("reset")])]) });
         assert_eq!((told.errors, told.first_error.as_deref(), told.slowest_ms), (3, Some("504"), 7));
     }

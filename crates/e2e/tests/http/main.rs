@@ -6,9 +6,11 @@
 //! * [`reads`]: a GET after a 200 shows that write.
 //! * [`idempotency`]: a repeat gets the first outcome, also after crashes.
 //! * [`in_flight`]: too much at a time is not taken, and never carried out.
+//! * [`ending`]: SIGTERM costs nobody an answer.
 //! * [`pending`]: no outcome in time; and whose outcome a retry is told.
 
 mod api;
+mod ending;
 mod idempotency;
 mod in_flight;
 mod outcomes;

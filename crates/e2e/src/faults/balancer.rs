@@ -1,0 +1,101 @@
+//! What stands before several ingests: each connection goes to one that says that it is ready, as behind any load balancer.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+
+/// Between two looks at whether an ingest is ready.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long one look may take.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// After an accept that failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+type Addresses = Arc<Mutex<BTreeSet<SocketAddr>>>;
+
+/// A load balancer. Dropped, it ends with all of its connections.
+#[derive(Debug)]
+pub(super) struct Balancer {
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Balancer {
+    /// Listens at one address and shares connections out among the ingests.
+    ///
+    /// # Errors
+    /// When it can't listen.
+    pub(super) async fn start(listen: SocketAddr, ingests: Vec<SocketAddr>) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(listen).await.with_context(|| format!("listening at {listen}"))?;
+        let client = reqwest::Client::builder().timeout(LOOK_TIMEOUT).no_proxy().build();
+        let client = client.context("making an HTTP client")?;
+        let unready = Addresses::default();
+        let look = look(client, ingests.clone(), unready.clone());
+        Ok(Self { tasks: [tokio::spawn(look), tokio::spawn(accept(listener, ingests, unready))] })
+    }
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+async fn look(client: reqwest::Client, ingests: Vec<SocketAddr>, unready: Addresses) {
+    loop {
+        for ingest in &ingests {
+            let answer = client.get(format!("http://{ingest}/health/ready")).send().await;
+            let is_ready = match answer {
+                Ok(answer) => answer.status().is_success(),
+                // It may be busy: what was known still counts.
+                Err(error) if error.is_timeout() => continue,
+                Err(_) => false,
+            };
+            let mut unready = unready.lock().unwrap_or_else(PoisonError::into_inner);
+            if is_ready {
+                unready.remove(ingest)
+            } else {
+                unready.insert(*ingest)
+            };
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+async fn accept(listener: TcpListener, mut ingests: Vec<SocketAddr>, unready: Addresses) {
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let Ok((client, _)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        ingests.rotate_left(1);
+        let unready = unready.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut to_try = ingests.clone();
+        // When none is ready any may do.
+        to_try.sort_by_key(|ingest| unready.contains(ingest));
+        connections.spawn(pass(client, to_try));
+    }
+}
+
+/// Whoever can't be connected is passed over. The client's connection is ended when there is nobody.
+async fn pass(mut client: TcpStream, ingests: Vec<SocketAddr>) -> io::Result<()> {
+    for ingest in ingests {
+        if let Ok(mut server) = TcpStream::connect(ingest).await {
+            client.set_nodelay(true)?;
+            server.set_nodelay(true)?;
+            copy_bidirectional(&mut client, &mut server).await?;
+            return Ok(());
+        }
+    }
+    Ok(())
+}
