@@ -1,6 +1,6 @@
 //! Making topics and finding out about them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -14,6 +14,9 @@ use crate::{Error, KafkaArgs, topic_id::topic_id};
 
 /// A broker answers such requests in milliseconds; when it is starting, in seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Before a broker is asked the same again.
+const ASK_AGAIN_PAUSE: Duration = Duration::from_millis(100);
 
 /// Whether the brokers answer is asked again and again, and while it is asked a thread waits.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -248,12 +251,23 @@ impl Admin {
     pub fn watermarks(&self, topic: &str) -> Result<Vec<(i64, i64)>, Error> {
         (0..self.partitions(topic)?)
             .map(|partition| {
-                self.client
-                    .inner()
-                    .fetch_watermarks(topic, partition, REQUEST_TIMEOUT)
+                self.partition_watermarks(topic, partition)
                     .map_err(|error| Error::kafka(format!("asking for the end of {topic}/{partition}"), error))
             })
             .collect()
+    }
+
+    /// A broker that has just become a partition's leader may not have heard of it yet: it is asked again.
+    fn partition_watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), KafkaError> {
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        loop {
+            let result = self.client.inner().fetch_watermarks(topic, partition, REQUEST_TIMEOUT);
+            let code = result.as_ref().err().and_then(KafkaError::rdkafka_error_code);
+            if code != Some(RDKafkaErrorCode::NotLeaderForPartition) || Instant::now() > deadline {
+                return result;
+            }
+            std::thread::sleep(ASK_AGAIN_PAUSE);
+        }
     }
 
     /// The offset that a group has committed in each partition of `topic`; `None` where it has committed none.
