@@ -256,8 +256,8 @@ impl Admin {
     }
 
     /// Asks until there is an answer that is no passing state, for as long as one request may take in all. A broker that has just
-    /// become a partition's leader may not have heard of it yet. Why a question may stay without an answer is not known: seen
-    /// once, from a new client, half a minute after the broker's restart, while all other clients went on.
+    /// become a partition's leader may not have heard of it yet. A question stays without an answer while a broker stands still,
+    /// and for good where the client has no broker left.
     fn ask<T>(&self, question: impl Fn(&Client<DefaultClientContext>) -> KafkaResult<T>) -> KafkaResult<T> {
         let deadline = Instant::now() + REQUEST_TIMEOUT;
         loop {
