@@ -137,12 +137,13 @@ impl Base {
         P: Projector + Send + 'static,
         P::Event: 'static,
     {
+        // A member of the group takes its leave.
+        self.shutdown.started();
         let session_timeout = args.member.session_timeout();
         let group = args.kafka.prefixed(group);
         let consumer =
             GroupConsumer::join(&args.kafka, &group, &args.kafka.prefixed(topic), start_at, session_timeout)?;
         self.readiness.up("start");
-        self.shutdown.started();
         let runner = Runner {
             projector,
             consumer,

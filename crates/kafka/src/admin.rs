@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::{Client, DefaultClientContext};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -15,11 +15,11 @@ use crate::{Error, KafkaArgs, topic_id::topic_id};
 /// A broker answers such requests in milliseconds; when it is starting, in seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long one question may stay without an answer before it is asked again; and whether the brokers answer at all.
-const ASK_TIMEOUT: Duration = Duration::from_secs(3);
-
 /// Before a broker is asked the same again.
 const ASK_AGAIN_PAUSE: Duration = Duration::from_millis(100);
+
+/// Whether the brokers answer is asked again and again, and while it is asked a thread waits.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// With this many copies of a partition and more, so many must have a record before it is acknowledged: the loss of one
 /// loses nothing, and with one away all goes on.
@@ -182,7 +182,7 @@ impl Admin {
     /// # Errors
     /// Says what they did instead.
     pub async fn check(&self) -> Result<(), Error> {
-        let ask = || self.client.inner().fetch_metadata(Some("__consumer_offsets"), ASK_TIMEOUT);
+        let ask = || self.client.inner().fetch_metadata(Some("__consumer_offsets"), CHECK_TIMEOUT);
         tokio::task::block_in_place(ask).map(|_| ()).map_err(|error| {
             // It may have none left to ask.
             Lifeline::of(&self.args).tell(self.client.inner());
@@ -197,7 +197,9 @@ impl Admin {
     pub fn partitions(&self, topic: &str) -> Result<i32, Error> {
         let operation = || format!("looking up topic {topic} at {}", self.args.kafka_bootstrap_servers);
         let metadata = self
-            .ask(|client| client.fetch_metadata(Some(topic), ASK_TIMEOUT))
+            .client
+            .inner()
+            .fetch_metadata(Some(topic), REQUEST_TIMEOUT)
             .map_err(|error| Error::kafka(operation(), error))?;
         match metadata.topics().first().map(|topic| topic.partitions().len()) {
             None | Some(0) => Err(Error::retry(operation(), "it does not exist; `setup` makes it")),
@@ -249,31 +251,20 @@ impl Admin {
     pub fn watermarks(&self, topic: &str) -> Result<Vec<(i64, i64)>, Error> {
         (0..self.partitions(topic)?)
             .map(|partition| {
-                self.ask(|client| client.fetch_watermarks(topic, partition, ASK_TIMEOUT))
+                self.partition_watermarks(topic, partition)
                     .map_err(|error| Error::kafka(format!("asking for the end of {topic}/{partition}"), error))
             })
             .collect()
     }
 
-    /// Asks until there is an answer that is no passing state, for as long as one request may take in all. A broker that has just
-    /// become a partition's leader may not have heard of it yet. A question stays without an answer while a broker stands still,
-    /// and for good where the client has no broker left.
-    fn ask<T>(&self, question: impl Fn(&Client<DefaultClientContext>) -> KafkaResult<T>) -> KafkaResult<T> {
+    /// A broker that has just become a partition's leader may not have heard of it yet: it is asked again.
+    fn partition_watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), KafkaError> {
         let deadline = Instant::now() + REQUEST_TIMEOUT;
         loop {
-            let client = self.client.inner();
-            let answer = question(client);
-            let passing = match answer.as_ref().err().and_then(KafkaError::rdkafka_error_code) {
-                Some(RDKafkaErrorCode::NotLeaderForPartition) => true,
-                Some(RDKafkaErrorCode::OperationTimedOut) => {
-                    // It may have none left to ask.
-                    Lifeline::of(&self.args).tell(client);
-                    true
-                }
-                _ => false,
-            };
-            if !passing || Instant::now() > deadline {
-                return answer;
+            let result = self.client.inner().fetch_watermarks(topic, partition, REQUEST_TIMEOUT);
+            let code = result.as_ref().err().and_then(KafkaError::rdkafka_error_code);
+            if code != Some(RDKafkaErrorCode::NotLeaderForPartition) || Instant::now() > deadline {
+                return result;
             }
             std::thread::sleep(ASK_AGAIN_PAUSE);
         }

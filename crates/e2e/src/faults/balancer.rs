@@ -79,23 +79,20 @@ async fn accept(listener: TcpListener, mut ingests: Vec<SocketAddr>, unready: Ad
             continue;
         };
         ingests.rotate_left(1);
-        let unready = unready.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut to_try = ingests.clone();
+        let unready = unready.lock().unwrap_or_else(PoisonError::into_inner);
         // When none is ready any may do.
-        to_try.sort_by_key(|ingest| unready.contains(ingest));
-        connections.spawn(pass(client, to_try));
+        let ready = ingests.iter().find(|ingest| !unready.contains(ingest)).or(ingests.first());
+        if let Some(ingest) = ready {
+            connections.spawn(pass(client, *ingest));
+        }
     }
 }
 
-/// Whoever can't be connected is passed over. The client's connection is ended when there is nobody.
-async fn pass(mut client: TcpStream, ingests: Vec<SocketAddr>) -> io::Result<()> {
-    for ingest in ingests {
-        if let Ok(mut server) = TcpStream::connect(ingest).await {
-            client.set_nodelay(true)?;
-            server.set_nodelay(true)?;
-            copy_bidirectional(&mut client, &mut server).await?;
-            return Ok(());
-        }
-    }
+/// Nobody takes an ingest's place that can't be connected: it has said that it is ready, and the client meets an error.
+async fn pass(mut client: TcpStream, ingest: SocketAddr) -> io::Result<()> {
+    let mut server = TcpStream::connect(ingest).await?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    copy_bidirectional(&mut client, &mut server).await?;
     Ok(())
 }
