@@ -15,8 +15,12 @@ use crate::{Error, KafkaArgs, topic_id::topic_id};
 /// A broker answers such requests in milliseconds; when it is starting, in seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Before a broker is asked the same again.
-const ASK_AGAIN_PAUSE: Duration = Duration::from_millis(100);
+/// From a topic's creation until it can be used. A broker makes partitions one after the other, each with files of its own:
+/// hundreds take it seconds.
+const IN_USE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Before a new topic is looked at again.
+const LOOK_AGAIN_PAUSE: Duration = Duration::from_millis(100);
 
 /// Whether the brokers answer is asked again and again, and while it is asked a thread waits.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -88,10 +92,10 @@ impl Admin {
     }
 
     /// Makes the topics that are not there. Of those that are, the settings that differ are told in the log, with the command
-    /// that changes them: whoever runs the brokers may have had a reason.
+    /// that changes them: whoever runs the brokers may have had a reason. All can be used then.
     ///
     /// # Errors
-    /// When the brokers are away or refuse.
+    /// When the brokers are away or refuse, or do not provide them in time.
     pub async fn ensure_topics(&self, specs: &[TopicSpec]) -> Result<(), Error> {
         let topics: Vec<_> = specs
             .iter()
@@ -114,7 +118,24 @@ impl Admin {
                 Err((topic, code)) => return Err(Error::retry(operation(&topic), code)),
             }
         }
+        for spec in specs {
+            self.wait_for_topic(&spec.name).await?;
+        }
         self.tell_differences(specs.iter().filter(|spec| there.contains(&spec.name))).await
+    }
+
+    /// A topic is created when the controller has written that down; the brokers hear of it, and of what they lead,
+    /// afterwards. Until then they answer as if there were none, or as if others led it.
+    async fn wait_for_topic(&self, topic: &str) -> Result<(), Error> {
+        let deadline = Instant::now() + IN_USE_TIMEOUT;
+        loop {
+            match tokio::task::block_in_place(|| self.watermarks(topic)) {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(error) => tracing::debug!(%topic, %error, "waiting for a topic"),
+            }
+            tokio::time::sleep(LOOK_AGAIN_PAUSE).await;
+        }
     }
 
     async fn tell_differences(&self, specs: impl Iterator<Item = &TopicSpec>) -> Result<(), Error> {
@@ -251,23 +272,12 @@ impl Admin {
     pub fn watermarks(&self, topic: &str) -> Result<Vec<(i64, i64)>, Error> {
         (0..self.partitions(topic)?)
             .map(|partition| {
-                self.partition_watermarks(topic, partition)
+                self.client
+                    .inner()
+                    .fetch_watermarks(topic, partition, REQUEST_TIMEOUT)
                     .map_err(|error| Error::kafka(format!("asking for the end of {topic}/{partition}"), error))
             })
             .collect()
-    }
-
-    /// A broker that has just become a partition's leader may not have heard of it yet: it is asked again.
-    fn partition_watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), KafkaError> {
-        let deadline = Instant::now() + REQUEST_TIMEOUT;
-        loop {
-            let result = self.client.inner().fetch_watermarks(topic, partition, REQUEST_TIMEOUT);
-            let code = result.as_ref().err().and_then(KafkaError::rdkafka_error_code);
-            if code != Some(RDKafkaErrorCode::NotLeaderForPartition) || Instant::now() > deadline {
-                return result;
-            }
-            std::thread::sleep(ASK_AGAIN_PAUSE);
-        }
     }
 
     /// The offset that a group has committed in each partition of `topic`; `None` where it has committed none.
