@@ -42,8 +42,9 @@ pub struct Args {
     #[command(flatten)]
     pub(crate) member: MemberArgs,
 
-    /// Workers in this process, each with its own share of the partitions
-    #[arg(long, env, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    /// Workers in this process, each with its own thread, transactions and share of the partitions. One decides more than
+    /// 10,000 commands/s: more are for processes that have more to do, and each adds to what Kafka has to do
+    #[arg(long, env, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) workers: u16,
 
     /// Most commands that are decided in one go

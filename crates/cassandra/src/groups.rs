@@ -13,8 +13,8 @@ use scylla::statement::batch::{Batch, BatchType};
 use scylla::statement::prepared::PreparedStatement;
 use uuid::Uuid;
 
-/// Most partitions of a request. Each is written by a thread of the node's (`concurrent_writes`) that waits for the disk:
-/// more would wait for each other.
+/// Most partitions of a request. Each is written by a thread of the node's (`concurrent_writes`) that waits for the disk, and
+/// the first are answered with the last.
 const GROUP_LEN_MAX: usize = 24;
 
 /// Most bytes of a request with several partitions: well below what Cassandra refuses by default

@@ -19,8 +19,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// hundreds take it seconds.
 const IN_USE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Before a new topic is looked at again.
-const LOOK_AGAIN_PAUSE: Duration = Duration::from_millis(100);
+/// Before what is being made is asked for again.
+const ASK_AGAIN_PAUSE: Duration = Duration::from_millis(100);
 
 /// Whether the brokers answer is asked again and again, and while it is asked a thread waits.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -134,7 +134,7 @@ impl Admin {
                 Err(error) if Instant::now() > deadline => return Err(error),
                 Err(error) => tracing::debug!(%topic, %error, "waiting for a topic"),
             }
-            tokio::time::sleep(LOOK_AGAIN_PAUSE).await;
+            tokio::time::sleep(ASK_AGAIN_PAUSE).await;
         }
     }
 
@@ -289,7 +289,7 @@ impl Admin {
         let consumer: BaseConsumer = self.args.client().set("group.id", group).create().map_err(failed)?;
         let mut partitions = TopicPartitionList::new();
         partitions.add_partition_range(topic, 0, self.partitions(topic)? - 1);
-        let committed = consumer.committed_offsets(partitions, REQUEST_TIMEOUT).map_err(failed)?;
+        let committed = committed_offsets(&consumer, &partitions).map_err(failed)?;
         let offset = |offset| if let Offset::Offset(offset) = offset { Some(offset) } else { None };
         Ok(committed.elements().iter().map(|element| offset(element.offset())).collect())
     }
@@ -339,9 +339,10 @@ impl Admin {
         offsets.add_partition_range(topic, 0, self.partitions(topic)? - 1);
         let missing =
             |list: &TopicPartitionList| list.elements().iter().any(|element| element.offset() == Offset::Invalid);
-        let committed =
-            |list| consumer.committed_offsets(list, REQUEST_TIMEOUT).map_err(|error| Error::kafka(operation(), error));
-        if !missing(&committed(offsets.clone())?) {
+        let committed = |list: &TopicPartitionList| {
+            committed_offsets(&consumer, list).map_err(|error| Error::kafka(operation(), error))
+        };
+        if !missing(&committed(&offsets)?) {
             return Ok(());
         }
         if self.watermarks(output)?.iter().any(|(_, end)| *end > 0) {
@@ -358,7 +359,7 @@ impl Admin {
         match consumer.commit(&offsets, CommitMode::Sync) {
             Ok(()) => Ok(()),
             // Another instance was quicker and has joined the group already.
-            Err(_) if !missing(&committed(offsets)?) => Ok(()),
+            Err(_) if !missing(&committed(&offsets)?) => Ok(()),
             Err(error) => Err(Error::kafka(operation(), error)),
         }
     }
@@ -412,5 +413,22 @@ impl Admin {
             0 => Ok(()),
             members => Err(Error::fatal(operation(), format!("it has {members} members; stop them first"))),
         }
+    }
+}
+
+/// A broker that is to become the group's coordinator may not know it yet: a new Kafka makes the topic of the offsets when it
+/// is asked for the first time. So it is asked again.
+fn committed_offsets(
+    consumer: &BaseConsumer,
+    partitions: &TopicPartitionList,
+) -> Result<TopicPartitionList, KafkaError> {
+    let deadline = Instant::now() + REQUEST_TIMEOUT;
+    loop {
+        let result = consumer.committed_offsets(partitions.clone(), REQUEST_TIMEOUT);
+        let code = result.as_ref().err().and_then(KafkaError::rdkafka_error_code);
+        if code != Some(RDKafkaErrorCode::NotCoordinator) || Instant::now() > deadline {
+            return result;
+        }
+        std::thread::sleep(ASK_AGAIN_PAUSE);
     }
 }

@@ -108,9 +108,9 @@ pub(crate) struct RunArgs {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub(crate) processors: u16,
 
-    /// Workers of each cart-processor; its own default without it
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub(crate) workers: Option<u16>,
+    /// Workers of each cart-processor, and threads of each of the floor's
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) workers: u16,
 
     /// The folder of the results; by default a new one in target/bench
     #[arg(long)]

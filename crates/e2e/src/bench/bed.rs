@@ -26,7 +26,7 @@ const CARTS: u64 = 10_000;
 pub(crate) struct Bed {
     pub(crate) installation: Installation,
     processors: u16,
-    workers: Option<u16>,
+    workers: u16,
     processor_args: &'static [&'static str],
 }
 
@@ -56,7 +56,7 @@ impl Bed {
     }
 
     /// The same with other cart-processors.
-    pub(crate) fn with_processors(self, workers: Option<u16>, processor_args: &'static [&'static str]) -> Self {
+    pub(crate) fn with_processors(self, workers: u16, processor_args: &'static [&'static str]) -> Self {
         Self { workers, processor_args, ..self }
     }
 
@@ -90,16 +90,13 @@ impl Bed {
 
     /// A cart-processor or a worker of the floor, which publishes as well if it is for a backlog.
     pub(crate) async fn start_worker(&self, subject: Subject, instance: &str, backlog: bool) -> anyhow::Result<Named> {
-        let workers = self.workers.map(|workers| workers.to_string());
         match subject {
-            Subject::System => self.start_processor(instance, workers.as_deref(), self.processor_args).await,
+            Subject::System => self.start_processor(instance).await,
             Subject::Floor => {
-                let mut args = vec!["floor-worker"];
+                let workers = self.workers.to_string();
+                let mut args = vec!["floor-worker", "--workers", &workers];
                 if backlog {
                     args.push("--publish");
-                }
-                if let Some(workers) = &workers {
-                    args.extend(["--workers", workers]);
                 }
                 let process = self.installation.spawn(&format!("floor-worker-{instance}"), "bench", args)?;
                 Ok(("floor-worker".to_owned(), process))
@@ -107,16 +104,10 @@ impl Bed {
         }
     }
 
-    pub(crate) async fn start_processor(
-        &self,
-        instance: &str,
-        workers: Option<&str>,
-        more: &[&str],
-    ) -> anyhow::Result<Named> {
-        let mut args = more.to_vec();
-        if let Some(workers) = workers {
-            args.extend(["--workers", workers]);
-        }
+    async fn start_processor(&self, instance: &str) -> anyhow::Result<Named> {
+        let workers = self.workers.to_string();
+        let mut args = vec!["--workers", &workers];
+        args.extend(self.processor_args);
         let mut process = self.installation.start(Service::CartProcessor, instance, &args)?;
         process.ready(READY_DEADLINE).await?;
         Ok(("cart-processor".to_owned(), process))

@@ -75,7 +75,7 @@ pub(crate) struct WorkerArgs {
     #[arg(long)]
     publish: bool,
     /// Threads that consume
-    #[arg(long, default_value_t = 2)]
+    #[arg(long)]
     workers: u16,
 }
 

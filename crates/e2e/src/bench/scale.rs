@@ -41,7 +41,7 @@ struct Case {
     carts: u32,
     lines: u32,
     partitions: u16,
-    workers: Option<u16>,
+    workers: u16,
     processor_args: &'static [&'static str],
 }
 
@@ -100,6 +100,6 @@ fn cases(args: &RunArgs) -> Vec<Case> {
         cases.push(Case { carts: CARTS_WITH_LINES, lines, ..usual(format!("{lines} lines a cart")) });
     }
     cases.extend(PARTITIONS.map(|partitions| Case { partitions, ..usual(format!("{partitions} partitions")) }));
-    cases.extend(WORKERS.map(|workers| Case { workers: Some(workers), ..usual(format!("{workers} workers")) }));
+    cases.extend(WORKERS.map(|workers| Case { workers, ..usual(format!("{workers} workers")) }));
     cases
 }

@@ -199,6 +199,8 @@ impl Installation {
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
             ("CASSANDRA_REQUEST_TIMEOUT_MS", self.servers.cassandra.cassandra_request_timeout_ms.to_string()),
+            // Two, so that partitions move within a process too.
+            ("WORKERS", "2".to_owned()),
             ("KAFKA_BOOTSTRAP_SERVERS", self.servers.kafka.kafka_bootstrap_servers.clone()),
             ("SCHEMA_REGISTRY_URL", self.servers.kafka.schema_registry_url.clone()),
             ("CASSANDRA_NODES", self.servers.cassandra.cassandra_nodes.join(",")),
