@@ -108,8 +108,7 @@ pub(super) async fn drain(bed: &Bed, subject: Subject, processors: u16, commands
             // What it has not committed would be done again.
             Subject::System => worker.terminate(STALL_MAX).await?,
             Subject::Floor => {
-                // It commits now and then.
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                floor::committed(&kafka, STALL_MAX).await?;
                 worker.kill9()?;
             }
         }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use cassandra::CassandraArgs;
 use kafka::{Admin, Follower, GroupConsumer, KafkaArgs, Lanes, Message as _, Producer, Record, StartAt, TopicArgs};
 use scylla::client::session::Session;
@@ -94,6 +94,21 @@ pub(crate) async fn setup(kafka: &KafkaArgs, cassandra: &CassandraArgs, partitio
 pub(crate) async fn remove(kafka: &KafkaArgs) -> anyhow::Result<()> {
     let topics = [COMMANDS, EVENTS, REPLIES].map(|topic| kafka.prefixed(topic));
     Ok(Admin::new(kafka)?.remove_topics(&topics.each_ref().map(String::as_str)).await?)
+}
+
+/// Waits until the workers have committed all commands: they do that now and then.
+pub(crate) async fn committed(kafka: &KafkaArgs, deadline: Duration) -> anyhow::Result<()> {
+    let (group, topic) = (kafka.prefixed(GROUP), kafka.prefixed(COMMANDS));
+    let (admin, started_at) = (Admin::new(kafka)?, Instant::now());
+    loop {
+        let (next, ends) =
+            tokio::task::block_in_place(|| anyhow::Ok((admin.committed(&group, &topic)?, admin.watermarks(&topic)?)))?;
+        if next.iter().zip(&ends).all(|(next, (_, end))| next.unwrap_or_default() == *end) {
+            return Ok(());
+        }
+        ensure!(started_at.elapsed() < deadline, "{group} has committed {next:?} of {ends:?}, and no more");
+        tokio::time::sleep(POLL).await;
+    }
 }
 
 /// Who waits for which command.
