@@ -134,12 +134,16 @@ async fn work(producer: Producer, mut incoming: mpsc::Receiver<Job>, clock: Inst
         for done in flushed {
             done.send(()).unwrap_or_default();
         }
-        tokio::time::sleep(rest(batch_len, clock.elapsed())).await;
+        let rest = rest(batch_len, clock.elapsed());
+        // A sleep of nothing takes up to a millisecond.
+        if !rest.is_zero() {
+            tokio::time::sleep(rest).await;
+        }
     }
 }
 
-/// How long a partition rests at `time` after a batch: until a tick when it had two records, a second or third one when it had
-/// more. So batches grow with the load, and one of many records is worth some milliseconds.
+/// How long a partition rests at `time` after a batch: not at all after one record, until a tick after two, a second one after
+/// three, a third one after more. So the busier a partition is, the more records share a request.
 fn rest(batch_len: usize, time: Duration) -> Duration {
     let ticks = u64::try_from(batch_len.saturating_sub(1).min(TICKS_MAX)).unwrap_or_default();
     let interval_ns = ticks * u64::try_from(TICK.as_nanos()).unwrap_or_default();
