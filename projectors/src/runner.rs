@@ -19,8 +19,9 @@ const POLL: Duration = Duration::from_millis(100);
 /// The pause after the first failure in a row, doubled up to the second figure.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// A partition that was just assigned takes no seek until librdkafka reads it: a moment.
-const SEEK_ATTEMPTS: u32 = 100;
+/// A partition that was just assigned takes no seek until librdkafka reads it: a moment. One that went meanwhile never does,
+/// and a thread that waits for it does not hear of that.
+const SEEK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A record as a projector sees it.
 #[derive(Debug)]
@@ -193,11 +194,10 @@ impl<P: Projector> Runner<P> {
     }
 
     fn seek(&self, starts: Vec<(i32, i64)>) -> Result<(), Error> {
+        let started_at = Instant::now();
         for (partition, offset) in starts {
-            let mut attempts = 0;
             while let Err(error) = self.consumer.seek(partition, Offset::Offset(offset)) {
-                attempts += 1;
-                if attempts >= SEEK_ATTEMPTS {
+                if started_at.elapsed() >= SEEK_TIMEOUT {
                     return Err(error.into());
                 }
                 std::thread::sleep(Duration::from_millis(20));

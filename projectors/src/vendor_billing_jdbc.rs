@@ -4,6 +4,8 @@
 //! database says; one that was paused finds another offset than it started from, and rolls back.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::time::Duration;
 
 use cart::{LogEpoch, PurchasedItem};
 use kafka::GroupConsumer;
@@ -27,6 +29,10 @@ const UPDATE_OFFSET: &str = "UPDATE projection_offset SET next_offset = $6 \
 const ADD: &str = "INSERT INTO vendor_billing (vendor_id, year, month, balance) \
     SELECT * FROM UNNEST($1::uuid[], $2::int[], $3::int[], $4::numeric[]) \
     ON CONFLICT (vendor_id, year, month) DO UPDATE SET balance = vendor_billing.balance + EXCLUDED.balance";
+
+/// A server that does not answer for so long is asked again, over another connection; what became of a transaction the
+/// offsets tell. A batch takes it milliseconds.
+const SQL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Keeps the table.
 #[derive(Debug)]
@@ -122,6 +128,14 @@ impl VendorBillingJdbc {
     }
 }
 
+async fn in_time<T>(operation: &'static str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let too_late = |_| {
+        let reason = format!("PostgreSQL did not answer within {} s", SQL_TIMEOUT.as_secs());
+        Error::Sql { operation, source: io::Error::new(io::ErrorKind::TimedOut, reason).into() }
+    };
+    tokio::time::timeout(SQL_TIMEOUT, work).await.map_err(too_late)?
+}
+
 impl Projector for VendorBillingJdbc {
     type Event = PurchasedItem;
 
@@ -132,7 +146,7 @@ impl Projector for VendorBillingJdbc {
         if batch.next_offsets.is_empty() {
             return Ok(());
         }
-        self.runtime.clone().block_on(self.add(&batch))?;
+        self.runtime.clone().block_on(in_time("adding to the balances", self.add(&batch)))?;
         self.started_from.extend(batch.next_offsets.iter().map(|(partition, next)| (*partition, *next)));
         // For tools that show a group's lag; the database decides, so a failure here is none.
         if let Err(error) = consumer.commit(&consumer.offsets(batch.next_offsets)?) {
@@ -142,7 +156,7 @@ impl Projector for VendorBillingJdbc {
     }
 
     fn start_offsets(&mut self, partitions: &[i32]) -> Result<Vec<(i32, i64)>, Error> {
-        let offsets = self.runtime.clone().block_on(self.offsets(partitions))?;
+        let offsets = self.runtime.clone().block_on(in_time("reading the offsets", self.offsets(partitions)))?;
         self.started_from.extend(offsets.iter().copied());
         Ok(offsets)
     }
