@@ -30,8 +30,8 @@ const ADD: &str = "INSERT INTO vendor_billing (vendor_id, year, month, balance) 
     SELECT * FROM UNNEST($1::uuid[], $2::int[], $3::int[], $4::numeric[]) \
     ON CONFLICT (vendor_id, year, month) DO UPDATE SET balance = vendor_billing.balance + EXCLUDED.balance";
 
-/// A server that does not answer for so long is asked again, over another connection; what became of a transaction the
-/// offsets tell. A batch takes it milliseconds.
+/// A server that does not answer for so long is asked again, over the pool's other connection: this one comes back to the pool
+/// when it has answered, or is found dead. What became of a transaction the offsets tell. A batch takes milliseconds.
 const SQL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Keeps the table.

@@ -102,3 +102,32 @@ async fn the_database_says_where_to_go_on() -> anyhow::Result<()> {
     check(&read_side).await?;
     read_side.remove().await
 }
+
+/// Somebody has the offsets locked for longer than a statement is waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_does_not_answer_is_asked_again() -> anyhow::Result<()> {
+    let mut read_side = ReadSide::set_up("unanswered").await?;
+    read_side.send(read_side.purchases(), read_side.lines(100))?;
+    let mut processes = read_side.start(&[JDBC], "a").await?;
+    read_side.rest(&[JDBC]).await?;
+    let recoveries = "projector_recoveries_total";
+    let before = metric(&processes[0], recoveries).await?;
+
+    let mut transaction = read_side.database.begin().await?;
+    sqlx::query("SELECT next_offset FROM projection_offset FOR UPDATE").fetch_all(&mut *transaction).await?;
+    read_side.send(read_side.purchases(), read_side.lines(100))?;
+    wait_until("the projector to give its statement up", DEADLINE, async || {
+        match metric(&processes[0], recoveries).await {
+            Ok(now) if now > before => Ok(()),
+            Ok(now) => Err(format!("{now} recoveries, {before} before")),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await?;
+    transaction.rollback().await?;
+
+    read_side.rest(&[JDBC]).await?;
+    check(&read_side).await?;
+    processes[0].terminate(DEADLINE).await?;
+    read_side.remove().await
+}
