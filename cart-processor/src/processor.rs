@@ -122,6 +122,7 @@ impl Worker {
     /// Works until the shutdown, then publishes what is decided, and returns its membership of the group. Ends early only with
     /// what nobody can mend.
     pub(crate) fn run(mut self) -> Result<GroupConsumer, Error> {
+        self.readiness.expect(&self.name);
         while !self.shutdown.is_requested() {
             match self.step() {
                 Ok(()) => {

@@ -81,6 +81,7 @@ impl<P: Projector> Runner<P> {
     /// Works until the shutdown. Ends early only with what nobody can mend.
     pub(crate) fn run(mut self) -> Result<(), Error> {
         let mut failures = 0;
+        self.readiness.expect(CONDITION);
         while !self.shutdown.is_requested() {
             match self.step() {
                 Ok(()) => {

@@ -16,25 +16,27 @@ pub struct AdminArgs {
     pub admin_listen: SocketAddr,
 }
 
-/// The three routes: alive (it answers), ready (200, or 503 with what is missing, a line each), metrics.
+/// The three routes: alive (200, or 503 with the loops that won't go on), ready (200, or 503 with what is missing), a line
+/// each; metrics.
 pub fn health_and_metrics(
     readiness: Readiness,
     metrics: Metrics,
 ) -> impl Filter<Extract = (warp::reply::Response,), Error = warp::Rejection> + Clone + Send + Sync + 'static {
     // The path first: at an unknown one every method gets 404.
-    let live = warp::path!("health" / "live").and(warp::get()).map(|| "alive\n".into_response());
-    let ready = warp::path!("health" / "ready").and(warp::get()).map(move || {
-        let missing = readiness.missing();
-        if missing.is_empty() {
-            "ready\n".into_response()
-        } else {
-            warp::reply::with_status(missing.join("\n") + "\n", StatusCode::SERVICE_UNAVAILABLE).into_response()
-        }
-    });
+    let alive = readiness.clone();
+    let live = warp::path!("health" / "live").and(warp::get()).map(move || answer("alive\n", &alive.stuck()));
+    let ready = warp::path!("health" / "ready").and(warp::get()).map(move || answer("ready\n", &readiness.missing()));
     let metrics = warp::path!("metrics").and(warp::get()).map(move || {
         warp::reply::with_header(metrics.render(), "content-type", "text/plain; version=0.0.4").into_response()
     });
     live.or(ready).unify().or(metrics).unify()
+}
+
+fn answer(well: &'static str, missing: &[String]) -> warp::reply::Response {
+    if missing.is_empty() {
+        return well.into_response();
+    }
+    warp::reply::with_status(missing.join("\n") + "\n", StatusCode::SERVICE_UNAVAILABLE).into_response()
 }
 
 /// Serves the routes until the shutdown.

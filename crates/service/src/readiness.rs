@@ -2,44 +2,135 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+/// A loop that has said nothing for this long stands: longer than its waits for servers that answer.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// A loop that has stood for this long won't go on. Its group has given its partitions away by now (`max.poll.interval.ms`).
+const STUCK_AFTER: Duration = Duration::from_secs(300);
 
 /// Named conditions; the service is ready when all hold. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
-    conditions: Arc<RwLock<BTreeMap<String, Option<String>>>>,
+    conditions: Arc<RwLock<BTreeMap<String, Condition>>>,
+}
+
+#[derive(Debug, Default)]
+struct Condition {
+    /// Why it does not hold.
+    reason: Option<String>,
+    /// When a loop said so last.
+    heard_at: Option<Instant>,
+}
+
+impl Condition {
+    fn silence(&self, now: Instant) -> Duration {
+        self.heard_at.map(|heard_at| now.saturating_duration_since(heard_at)).unwrap_or_default()
+    }
 }
 
 impl Readiness {
     /// Says that a condition holds.
     pub fn up(&self, condition: &str) {
-        self.set(condition, None);
+        self.set(condition, None, Instant::now());
     }
 
     /// Says that a condition does not hold, and why.
     pub fn down(&self, condition: &str, reason: impl std::fmt::Display) {
-        self.set(condition, Some(format!("{reason:#}")));
+        self.set(condition, Some(format!("{reason:#}")), Instant::now());
     }
 
-    fn set(&self, condition: &str, reason: Option<String>) {
+    /// From now on the condition is a loop's, which says each time round whether it holds: silence is no consent.
+    pub fn expect(&self, condition: &str) {
         let mut conditions = self.conditions.write().unwrap_or_else(PoisonError::into_inner);
+        conditions.entry(condition.to_owned()).or_default().heard_at = Some(Instant::now());
+    }
+
+    fn set(&self, name: &str, reason: Option<String>, now: Instant) {
+        let mut conditions = self.conditions.write().unwrap_or_else(PoisonError::into_inner);
+        let known = conditions.get_mut(name);
         // Changes only: a loop may say the same a hundred times a second.
-        if conditions.get(condition) == Some(&reason) {
-            return;
+        if known.as_ref().is_none_or(|known| known.reason != reason) {
+            match &reason {
+                Some(reason) => tracing::warn!(condition = name, reason, "not ready"),
+                None => tracing::info!(condition = name, "ready"),
+            }
         }
-        match &reason {
-            Some(reason) => tracing::warn!(condition, reason, "not ready"),
-            None => tracing::info!(condition, "ready"),
+        match known {
+            Some(known) => {
+                known.reason = reason;
+                known.heard_at = known.heard_at.map(|_| now);
+            }
+            None => drop(conditions.insert(name.to_owned(), Condition { reason, heard_at: None })),
         }
-        conditions.insert(condition.to_owned(), reason);
     }
 
     /// What does not hold, a line each; empty when the service is ready.
     #[must_use]
     pub fn missing(&self) -> Vec<String> {
+        self.missing_at(Instant::now())
+    }
+
+    fn missing_at(&self, now: Instant) -> Vec<String> {
         let conditions = self.conditions.read().unwrap_or_else(PoisonError::into_inner);
-        conditions
-            .iter()
-            .filter_map(|(name, reason)| reason.as_ref().map(|reason| format!("{name}: {reason}")))
-            .collect()
+        let missing = conditions.iter().filter_map(|(name, condition)| {
+            let silence = condition.silence(now);
+            match &condition.reason {
+                Some(reason) => Some(format!("{name}: {reason}")),
+                None if silence >= SILENCE_MAX => Some(format!("{name}: has stood for {} s", silence.as_secs())),
+                None => None,
+            }
+        });
+        missing.collect()
+    }
+
+    /// The loops that won't go on, a line each: whoever looks after the process should start it again.
+    #[must_use]
+    pub fn stuck(&self) -> Vec<String> {
+        self.stuck_at(Instant::now())
+    }
+
+    fn stuck_at(&self, now: Instant) -> Vec<String> {
+        let conditions = self.conditions.read().unwrap_or_else(PoisonError::into_inner);
+        let silences = conditions.iter().map(|(name, condition)| (name, condition.silence(now)));
+        let stuck = silences.filter(|(_, silence)| *silence >= STUCK_AFTER);
+        stuck.map(|(name, silence)| format!("{name}: has stood for {} s", silence.as_secs())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_that_is_said_once_holds_until_the_contrary_is_said() {
+        let readiness = Readiness::default();
+        readiness.up("Kafka");
+        let much_later = Instant::now() + 10 * STUCK_AFTER;
+        assert_eq!(readiness.missing_at(much_later), [""; 0]);
+        assert_eq!(readiness.stuck_at(much_later), [""; 0]);
+        readiness.down("Kafka", "no broker answers");
+        assert_eq!(readiness.missing(), ["Kafka: no broker answers"]);
+        readiness.up("Kafka");
+        assert_eq!(readiness.missing(), [""; 0]);
+    }
+
+    #[test]
+    fn a_loop_that_says_nothing_is_not_ready_and_in_the_end_not_alive() {
+        let readiness = Readiness::default();
+        readiness.expect("worker 0");
+        readiness.up("worker 0");
+        let now = Instant::now();
+        assert_eq!(readiness.missing_at(now), [""; 0]);
+        assert_eq!(readiness.missing_at(now + SILENCE_MAX), ["worker 0: has stood for 30 s"]);
+        assert_eq!(readiness.stuck_at(now + SILENCE_MAX), [""; 0]);
+        assert_eq!(readiness.stuck_at(now + STUCK_AFTER), ["worker 0: has stood for 300 s"]);
+        // That a server is away is a reason to wait for it, not to start again.
+        readiness.set("worker 0", Some(String::from("Kafka is away")), now + STUCK_AFTER);
+        assert_eq!(readiness.missing_at(now + STUCK_AFTER), ["worker 0: Kafka is away"]);
+        assert_eq!(readiness.stuck_at(now + STUCK_AFTER), [""; 0]);
+        readiness.set("worker 0", None, now + STUCK_AFTER);
+        assert_eq!(readiness.missing_at(now + STUCK_AFTER), [""; 0]);
     }
 }

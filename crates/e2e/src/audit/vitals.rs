@@ -11,6 +11,9 @@ use tokio::task::JoinHandle;
 /// How long one question about a process's health may take: a paused process does not answer.
 const HEALTH_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// A look that is so late says something of the machine: whatever else was slow then may not be to blame.
+const LATE: Duration = Duration::from_secs(1);
+
 /// What was seen of a process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -99,7 +102,12 @@ async fn look_all(processes: Shared, interval: Duration) {
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
+        let due = Instant::now() + interval;
         ticks.tick().await;
+        let late = Instant::now().saturating_duration_since(due);
+        if late >= LATE {
+            tracing::warn!(?late, "this process did not get to run");
+        }
         let known: Vec<_> = {
             let processes = processes.lock().unwrap_or_else(PoisonError::into_inner);
             processes.iter().map(|(name, watched)| (name.clone(), watched.pid, watched.address)).collect()

@@ -31,6 +31,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use procfs::Current as _;
 
 use crate::audit::{Target, Watcher, audit_with};
 use crate::harness::{HOW_TO_MOUNT, OwnServers, may_mount};
@@ -52,6 +53,11 @@ pub struct Load {
     pub rate: u32,
     /// How long they still come when everything is ready again.
     pub rest: Duration,
+}
+
+/// For how long everything that had work waited for disks, since the machine started; zero where the kernel does not tell.
+fn waited_for_disks() -> Duration {
+    procfs::IoPressure::current().map(|pressure| Duration::from_micros(pressure.full.total)).unwrap_or_default()
 }
 
 /// Carries out a plan, then checks everything.
@@ -81,7 +87,7 @@ pub async fn run(name: &str, plan: &mut Plan, load: &Load) -> anyhow::Result<Sum
     let mut summary = Summary::new(plan.seed(), is_cluster);
     let mut records: Vec<PathBuf> = Vec::new();
     while let Some(fault) = plan.next_fault() {
-        let round = records.len();
+        let (round, disks) = (records.len(), waited_for_disks());
         tracing::info!(round, %fault, "a round begins");
         ensure!(fault == Fault::Quiet || fault.is_for_cluster() == is_cluster, "{fault} needs other servers");
         let replay = field.replay(round, load)?;
@@ -94,7 +100,9 @@ pub async fn run(name: &str, plan: &mut Plan, load: &Load) -> anyhow::Result<Sum
         let recovery = healed_at.elapsed();
         tokio::time::sleep(load.rest).await;
         let told = field.end_replay(replay).await.with_context(|| format!("after {done} in round {round}"))?;
-        tracing::info!(round, done, ?recovery, ?told, "a round ends");
+        // A machine whose disks stood is an excuse, which has to be shown.
+        let disks = waited_for_disks().saturating_sub(disks);
+        tracing::info!(round, done, ?recovery, ?disks, ?told, "a round ends");
         summary.injected(&done, recovery, told);
     }
     let ended_at = Instant::now();

@@ -7,6 +7,7 @@ mod disk;
 mod installation;
 mod process;
 mod servers;
+mod stacks;
 mod wait;
 
 pub use disk::{FullDisk, HOW_TO_MOUNT, may_mount};

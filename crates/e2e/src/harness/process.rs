@@ -14,6 +14,7 @@ use procfs::ProcResult;
 use procfs::process::FDTarget;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
+use super::stacks::stacks;
 use super::wait_until;
 
 /// How many of a log's last lines are shown.
@@ -129,7 +130,7 @@ impl Process {
     /// Waits until it says that it is ready.
     ///
     /// # Errors
-    /// When it ends, or is not ready in time: with its last words.
+    /// When it ends, or is not ready in time: with its last words. Where it stood is in a file beside its log.
     pub async fn ready(&mut self, deadline: Duration) -> anyhow::Result<()> {
         let address = self.address.with_context(|| format!("{} tells nobody whether it is ready", self.name))?;
         let url = format!("http://{address}/health/ready");
@@ -150,14 +151,14 @@ impl Process {
         match ready.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(status)) => bail!("{name} ended ({status}) instead of being ready{}", self.last_words()),
-            Err(error) => bail!("{error:#}{}", self.last_words()),
+            Err(error) => bail!("{error:#}{}{}", self.stacks(), self.last_words()),
         }
     }
 
     /// Waits until it ends by itself.
     ///
     /// # Errors
-    /// When it does not in time: with its last words.
+    /// When it does not in time: with its last words. Where it stood is in a file beside its log.
     pub async fn ended(&mut self, deadline: Duration) -> anyhow::Result<ExitStatus> {
         let name = self.name.clone();
         let child = &mut self.child;
@@ -167,7 +168,7 @@ impl Process {
             Ok(None) => Err("it is running".to_owned()),
             Err(error) => Err(error.to_string()),
         });
-        ended.await.with_context(|| format!("{name} does not end{}", self.last_words()))
+        ended.await.with_context(|| format!("{name} does not end{}{}", self.stacks(), self.last_words()))
     }
 
     /// Waits until it ends well.
@@ -263,6 +264,15 @@ impl Process {
 
     fn signal(&self, signal: Signal) -> io::Result<()> {
         Ok(kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
+    /// Writes down where its threads stand; where that is.
+    fn stacks(&self) -> String {
+        let path = self.log.with_extension("stacks");
+        match fs::write(&path, stacks(self.id())) {
+            Ok(()) => format!("; where it stood: {}", path.display()),
+            Err(error) => format!("; where it stood can't be told: {error}"),
+        }
     }
 
     fn last_words(&self) -> String {
