@@ -136,6 +136,7 @@ impl Worker {
     }
 
     fn step(&mut self) -> Result<(), Error> {
+        self.consumer.rejoin_if_lost()?;
         let batch = self.poll()?;
         if !batch.is_empty() {
             self.process(batch)?;
@@ -386,7 +387,8 @@ impl Worker {
                 Err(error) if error.recovery() == Recovery::Fatal => return Err(error.into()),
                 Err(_) => {}
             }
-            let rewound = self.consumer.rewind().map_err(Error::from).and_then(|_| self.pause_stopped());
+            let ours = self.consumer.rejoin_if_lost().and_then(|()| self.consumer.rewind());
+            let rewound = ours.map_err(Error::from).and_then(|_| self.pause_stopped());
             match rewound {
                 Ok(()) => return Ok(()),
                 Err(error) => self.readiness.down(&self.name, anyhow::Error::new(error)),

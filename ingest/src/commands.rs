@@ -54,6 +54,8 @@ pub(crate) struct Submitted {
     delivery: Pin<Box<dyn Future<Output = Result<i64, kafka::Error>> + Send>>,
     waiter: Option<Waiter>,
     deadline: Instant,
+    /// By then it is in the log, or will not come there.
+    log_deadline: Instant,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -104,7 +106,8 @@ impl Commands {
             tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "a command was not taken");
             Problem::unavailable("the log does not take commands at the moment; the command was not taken")
         })?;
-        Ok(Submitted { link, delivery: Box::pin(delivery), waiter, deadline, _permit: permit })
+        let log_deadline = Instant::now() + self.reply_timeout;
+        Ok(Submitted { link, delivery: Box::pin(delivery), waiter, deadline, log_deadline, _permit: permit })
     }
 
     fn record(
@@ -134,7 +137,7 @@ impl Submitted {
     /// Waits for the reply; without one in time, for the log to have the command.
     pub(crate) async fn outcome(mut self) -> Result<Answer, Problem> {
         let unknown = |link: CommandLink| Problem::outcome_unknown(&link);
-        let (link, deadline) = (self.link, self.deadline);
+        let (link, mut deadline) = (self.link, self.deadline);
         let mut is_delivered = false;
         loop {
             tokio::select! {
@@ -161,7 +164,16 @@ impl Submitted {
                         return Err(unknown(link));
                     }
                 },
-                () = sleep_until(deadline) => return if is_delivered { Ok(Answer::Pending(link)) } else { Err(unknown(link)) },
+                () = sleep_until(deadline) => {
+                    if is_delivered {
+                        return Ok(Answer::Pending(link));
+                    }
+                    if deadline >= self.log_deadline {
+                        return Err(unknown(link));
+                    }
+                    // The client waits no longer for the outcome, but that the log has it is always waited for.
+                    (deadline, self.waiter) = (self.log_deadline, None);
+                }
             }
             if is_delivered && self.waiter.is_none() {
                 return Ok(Answer::Pending(link));

@@ -25,6 +25,19 @@ use crate::server::{Door, serve};
 use crate::status::Lookup;
 use crate::tls::Tls;
 
+/// Ticks from one batch of commands to the next of its partition, at most. In turn with always one, at 256 clients: 0.86 times
+/// the CPU time of a command in Kafka, 0.95 of all.
+const LOG_TICKS_MAX: usize = 3;
+
+/// How long a command may wait for those before it, and as long again for its own delivery: by the time its client is told that
+/// its outcome is not known, it is in the log or will not come there any more. One that came later would be carried out
+/// after what the client did next: sent again, refused, and then accepted. librdkafka looks at such times each second.
+fn delivery_timeout(reply_timeout: Duration) -> Duration {
+    const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+    const LEAST: Duration = Duration::from_millis(500);
+    (reply_timeout.saturating_sub(LOOK_INTERVAL) / 2).max(LEAST)
+}
+
 /// How long the brokers may take to say where the replies end, each time they are asked.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -143,15 +156,17 @@ async fn connect(args: &Args, readiness: &Readiness, end: &Shutdown) -> anyhow::
         limits: cart::Limits { lines_max: args.cart_lines_max },
         looks: Lookup::semaphore(),
     };
+    let reply_timeout = Duration::from_millis(args.reply_timeout_ms);
+    let producer = Producer::durable_within(kafka, &commands, delivery_timeout(reply_timeout))?;
     Ok(Api {
         lookup,
         reads,
         commands: Commands {
-            log: Lanes::start(&Producer::durable(kafka, &commands)?, identity.partitions),
+            log: Lanes::start(&producer, identity.partitions, LOG_TICKS_MAX),
             codec: command_codec,
             waiters,
             in_flight: Arc::new(Semaphore::new(args.commands_in_flight_max as usize)),
-            reply_timeout: Duration::from_millis(args.reply_timeout_ms),
+            reply_timeout,
         },
         journal,
         allow_client_time: args.allow_client_time,

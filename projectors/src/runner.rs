@@ -78,7 +78,7 @@ fn condition(partition: i32) -> String {
 }
 
 impl<P: Projector> Runner<P> {
-    /// Works until the shutdown. Ends early only with what nobody can mend.
+    /// Works until the shutdown, then leaves the group. Ends early only with what nobody can mend.
     pub(crate) fn run(mut self) -> Result<(), Error> {
         let mut failures = 0;
         self.readiness.expect(CONDITION);
@@ -94,10 +94,12 @@ impl<P: Projector> Runner<P> {
                 }
             }
         }
+        self.consumer.leave();
         Ok(())
     }
 
     fn step(&mut self) -> Result<(), Error> {
+        self.consumer.rejoin_if_lost()?;
         let batch = self.poll()?;
         let started_at = Instant::now();
         let len = batch.records.len();
@@ -222,7 +224,8 @@ impl<P: Projector> Runner<P> {
         }
         self.projector.forget();
         while !self.shutdown.is_requested() {
-            let rewound = self.consumer.rewind().map_err(Error::from).and_then(|partitions| {
+            let ours = self.consumer.rejoin_if_lost().and_then(|()| self.consumer.rewind());
+            let rewound = ours.map_err(Error::from).and_then(|partitions| {
                 let starts = self.projector.start_offsets(&partitions)?;
                 self.seek(starts)
             });

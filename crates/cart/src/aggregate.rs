@@ -13,6 +13,10 @@ use crate::{
 /// about 30 bytes each.
 pub const REMEMBERED_COMMANDS: usize = 100;
 
+/// Up to so many lines, and remembered commands, a cart has room for what is in it and no more: most carts are small, many are
+/// kept in memory, and the room to grow that a list begins with would be most of them.
+pub(crate) const SMALL: usize = 8;
+
 /// All that deciding a cart's next command needs. Its serde form is the snapshot (`schemas/cart-snapshot-value.avsc`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename = "CartSnapshot", rename_all = "camelCase")]
@@ -118,6 +122,9 @@ impl Aggregate {
             Some(_) | None => {
                 if self.remembered.len() == REMEMBERED_COMMANDS {
                     self.remembered.pop_front();
+                }
+                if self.remembered.len() < SMALL {
+                    self.remembered.reserve_exact(1);
                 }
                 self.remembered.push_back(RememberedCommand {
                     command_id: event.command_id,

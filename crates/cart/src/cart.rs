@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::aggregate::SMALL;
 use crate::{Command, Event, InvalidItem, Item, ProductId, Quantity, SequenceNumber};
 
 /// How large a cart may get. Together with the bounds on an item it bounds a cart in memory, its snapshot and
@@ -144,7 +145,12 @@ impl Cart {
     pub fn evolve(&mut self, event: &Event) {
         let product_id = event.item().product_id;
         match event {
-            Event::ItemAdded { item } => self.items.push(item.clone()),
+            Event::ItemAdded { item } => {
+                if self.items.len() < SMALL {
+                    self.items.reserve_exact(1);
+                }
+                self.items.push(item.clone());
+            }
             Event::ItemRemoved { .. } => self.items.retain(|item| item.product_id != product_id),
             Event::ItemQuantityIncreased { item: now, .. } | Event::ItemQuantityDecreased { item: now, .. } => {
                 if let Some(item) = self.items.iter_mut().find(|item| item.product_id == product_id) {

@@ -17,6 +17,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -54,8 +55,8 @@ impl Pair {
     }
 }
 
-/// A connection, and what its TLS agreed to speak.
-async fn negotiated(address: SocketAddr, trusted: &Path, alpn: &[&str]) -> anyhow::Result<Option<Vec<u8>>> {
+/// A connection of somebody who trusts this certificate alone, and would speak these protocols.
+async fn connected(address: SocketAddr, trusted: &Path, alpn: &[&str]) -> anyhow::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(trusted)?)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -63,8 +64,12 @@ async fn negotiated(address: SocketAddr, trusted: &Path, alpn: &[&str]) -> anyho
     let mut config = config.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     let stream = TcpStream::connect(address).await?;
-    let stream =
-        TlsConnector::from(Arc::new(config)).connect(ServerName::IpAddress(address.ip().into()), stream).await?;
+    Ok(TlsConnector::from(Arc::new(config)).connect(ServerName::IpAddress(address.ip().into()), stream).await?)
+}
+
+/// What such a connection is to speak.
+async fn negotiated(address: SocketAddr, trusted: &Path, alpn: &[&str]) -> anyhow::Result<Option<Vec<u8>>> {
+    let stream = connected(address, trusted, alpn).await?;
     Ok(stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec))
 }
 
@@ -92,7 +97,7 @@ async fn certificates_change_while_the_service_runs() -> anyhow::Result<()> {
     let [served, first, second] = ["served", "first", "second"].map(|name| Pair::make(folder, name));
     let (served, first, second) = (served?, first?, second?);
     first.replace(&served)?;
-    let mut processor = installation.start_all(&[(Service::CartProcessor, "0", &[])]).await?;
+    let processor = installation.start_all(&[(Service::CartProcessor, "0", &[])]).await?;
     let mut ingest = start(&installation, &served)?;
     let address = ingest.address().context("ingest has an address")?;
     wait_until("ingest to answer over TLS", DEADLINE, async || first.version(address).await).await?;
@@ -139,7 +144,22 @@ async fn certificates_change_while_the_service_runs() -> anyhow::Result<()> {
     ensure!(second.version(address).await.is_ok(), "the old certificate is gone");
     first.replace(&served)?;
     wait_until("the mended certificate", DEADLINE, async || first.version(address).await).await?;
-    for process in processor.iter_mut().chain([&mut ingest]) {
+
+    // Whoever keeps a connection when the service is asked to end gets an answer, and is told to go elsewhere.
+    let mut kept = connected(address, &first.certificate, &["http/1.1"]).await?;
+    ingest.interrupt()?;
+    wait_until("ingest to hear of it", DEADLINE, async || {
+        let log = ingest.log();
+        if log.contains("for others to notice") { Ok(()) } else { Err(log) }
+    })
+    .await?;
+    kept.write_all(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n").await?;
+    let mut answer = String::new();
+    tokio::time::timeout(DEADLINE, kept.read_to_string(&mut answer)).await.context("a left connection is kept")??;
+    let answer = answer.to_lowercase();
+    ensure!(answer.contains("connection: close") && answer.ends_with("\r\n\r\nalive\n"), "{answer}");
+    ingest.succeeded(DEADLINE).await?;
+    for mut process in processor {
         process.terminate(DEADLINE).await?;
     }
 

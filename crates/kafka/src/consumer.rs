@@ -1,11 +1,14 @@
 //! Consuming in a group: what was read, and what this member owns.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
@@ -17,6 +20,16 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often a member tells that it is there, unless its session is so short that it has to be more often.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A member that has lost its partitions is back in its group long before this, as soon as the brokers answer. One that is not
+/// is begun anew.
+const REJOIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often librdkafka tells what a member waits for.
+const STATISTICS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long a member may take to leave its group. The others miss it after its session in any case.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long ago a record was sent, by its producer's clock; zero when that is ahead of ours.
 #[must_use]
@@ -51,6 +64,7 @@ pub enum AssignmentEvent {
 /// A member of a consumer group, on one topic. For one thread.
 pub struct GroupConsumer {
     consumer: BaseConsumer<Context>,
+    config: ClientConfig,
     topic: String,
     /// Of the same group but no member of it: in tests that show what it is like when nobody asks who commits.
     stranger: Option<BaseConsumer>,
@@ -66,11 +80,37 @@ struct Context {
     events: Mutex<Vec<AssignmentEvent>>,
     start_at: StartAt,
     lifeline: Lifeline,
+    membership: Mutex<Membership>,
+}
+
+/// What is known of a member's place in its group.
+#[derive(Debug, Default)]
+struct Membership {
+    /// When it lost what it had, and has heard nothing since.
+    lost_at: Option<Instant>,
+    /// What it waits for, in librdkafka's words.
+    state: String,
+}
+
+impl Context {
+    fn new(start_at: StartAt, lifeline: Lifeline) -> Self {
+        Self { events: Mutex::default(), start_at, lifeline, membership: Mutex::default() }
+    }
+
+    fn membership(&self) -> MutexGuard<'_, Membership> {
+        self.membership.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         self.lifeline.error(error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        if let Some(group) = statistics.cgrp {
+            self.membership().state = format!("{}, {}", group.state, group.join_state);
+        }
     }
 }
 
@@ -80,8 +120,14 @@ impl ConsumerContext for Context {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         let numbers = partitions.elements().iter().map(|element| element.partition()).collect();
         let assign = code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        let result =
-            if assign { consumer.incremental_assign(partitions) } else { consumer.incremental_unassign(partitions) };
+        self.membership().lost_at = consumer.assignment_lost().then(Instant::now);
+        let result = if assign {
+            consumer.incremental_assign(partitions)
+        } else if consumer.assignment_lost() && fail_points::is_off("guard-unassign") {
+            Ok(())
+        } else {
+            consumer.incremental_unassign(partitions)
+        };
         if let Err(error) = result {
             // librdkafka reports the same to the next poll, which is where it is handled.
             tracing::warn!(%error, assign, "taking part in a rebalance failed");
@@ -90,6 +136,12 @@ impl ConsumerContext for Context {
         let event = if assign { AssignmentEvent::Assigned(numbers) } else { AssignmentEvent::Revoked(numbers) };
         self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
     }
+}
+
+fn subscribed(config: &ClientConfig, context: Context, topic: &str) -> Result<BaseConsumer<Context>, KafkaError> {
+    let consumer: BaseConsumer<Context> = config.create_with_context(context)?;
+    consumer.subscribe(&[topic])?;
+    Ok(consumer)
 }
 
 impl GroupConsumer {
@@ -119,6 +171,7 @@ impl GroupConsumer {
             .set("enable.auto.offset.store", "false")
             // What an aborted transaction wrote does not exist.
             .set("isolation.level", isolation_level())
+            .set("statistics.interval.ms", STATISTICS_INTERVAL.as_millis().to_string())
             .set("auto.offset.reset", if start_at == StartAt::Committed { "error" } else { "earliest" })
             // Answer a fetch as soon as there is anything, and ask for more as soon as there is room.
             .set("fetch.min.bytes", "1")
@@ -129,11 +182,53 @@ impl GroupConsumer {
             .set("fetch.message.max.bytes", "1048576");
         let stranger = fail_points::is_off("guard-group-metadata").then(|| config.create()).transpose();
         let stranger = stranger.map_err(|error| Error::kafka(operation(), error))?;
-        let context = Context { events: Mutex::default(), start_at, lifeline: Lifeline::of(args) };
-        let consumer: BaseConsumer<Context> =
-            config.create_with_context(context).map_err(|error| Error::kafka(operation(), error))?;
-        consumer.subscribe(&[topic]).map_err(|error| Error::kafka(operation(), error))?;
-        Ok(Self { consumer, topic: topic.to_owned(), stranger })
+        let context = Context::new(start_at, Lifeline::of(args));
+        let consumer = subscribed(&config, context, topic).map_err(|error| Error::kafka(operation(), error))?;
+        Ok(Self { consumer, config, topic: topic.to_owned(), stranger })
+    }
+
+    /// Begins anew when this member does not come back to its group by itself. To be called again and again.
+    ///
+    /// It has happened after times in which no broker answered for a minute or more: of eight consumers four were never assigned
+    /// anything again, nor could they be closed, while the others came back at once.
+    ///
+    /// # Errors
+    /// When there can be no new consumer.
+    pub fn rejoin_if_lost(&mut self) -> Result<(), Error> {
+        let context = self.consumer.context();
+        let state = {
+            let membership = context.membership();
+            if membership.lost_at.is_none_or(|lost_at| lost_at.elapsed() < REJOIN_TIMEOUT) {
+                return Ok(());
+            }
+            membership.state.clone()
+        };
+        tracing::warn!(topic = self.topic, state, "not back in the group in time: joining it anew");
+        let new = Context::new(context.start_at, context.lifeline.clone());
+        // Should that not help either, another one follows.
+        new.membership().lost_at = Some(Instant::now());
+        let consumer = subscribed(&self.config, new, &self.topic)
+            .map_err(|error| Error::kafka(format!("joining the group on {} anew", self.topic), error))?;
+        let old = std::mem::replace(&mut self.consumer, consumer);
+        // It waits for what it has waited for in vain so far, perhaps for ever.
+        std::thread::spawn(move || drop(old));
+        Ok(())
+    }
+
+    /// Leaves the group, so that the others need not miss this member first. Waits for that, but not for ever.
+    pub fn leave(self) {
+        let topic = self.topic.clone();
+        let (left, end) = sync_channel::<()>(1);
+        std::thread::spawn(move || {
+            drop(self);
+            drop(left);
+        });
+        if end.recv_timeout(LEAVE_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!(
+                topic,
+                "leaving the group takes too long: the others will miss this member when its session ends"
+            );
+        }
     }
 
     /// The topic's full name.

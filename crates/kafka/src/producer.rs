@@ -33,6 +33,7 @@ pub struct Producer {
     producer: FutureProducer<Lifeline>,
     topic: String,
     lifeline: Lifeline,
+    delivery_timeout: Duration,
 }
 
 impl std::fmt::Debug for Producer {
@@ -51,11 +52,16 @@ impl Producer {
     /// # Errors
     /// When a setting is none.
     pub fn durable(args: &KafkaArgs, topic: &str) -> Result<Self, Error> {
-        Self::new(
-            args,
-            topic,
-            &[("enable.idempotence", "true"), ("acks", "all"), ("queue.buffering.max.messages", "100000")],
-        )
+        Self::durable_within(args, topic, Self::DELIVERY_TIMEOUT)
+    }
+
+    /// The same for records that are not to come late: what is not delivered in this time has failed, within a second.
+    ///
+    /// # Errors
+    /// When a setting is none.
+    pub fn durable_within(args: &KafkaArgs, topic: &str, delivery_timeout: Duration) -> Result<Self, Error> {
+        let settings = [("enable.idempotence", "true"), ("acks", "all"), ("queue.buffering.max.messages", "100000")];
+        Self::new(args, topic, delivery_timeout, &settings)
     }
 
     /// For records that somebody waits for now and nobody misses later. Not idempotent: one that comes twice does no harm.
@@ -71,12 +77,17 @@ impl Producer {
             // While one request is under way the next batch collects, so that load makes batches, not requests.
             ("max.in.flight.requests.per.connection", "1"),
         ];
-        Self::new(args, topic, &settings)
+        Self::new(args, topic, Self::DELIVERY_TIMEOUT, &settings)
     }
 
-    fn new(args: &KafkaArgs, topic: &str, settings: &[(&str, &str)]) -> Result<Self, Error> {
+    fn new(
+        args: &KafkaArgs,
+        topic: &str,
+        delivery_timeout: Duration,
+        settings: &[(&str, &str)],
+    ) -> Result<Self, Error> {
         let mut config = args.producer();
-        config.set("delivery.timeout.ms", Self::DELIVERY_TIMEOUT.as_millis().to_string());
+        config.set("delivery.timeout.ms", delivery_timeout.as_millis().to_string());
         for (name, value) in settings {
             config.set(*name, *value);
         }
@@ -84,7 +95,12 @@ impl Producer {
         let producer = config
             .create_with_context(lifeline.clone())
             .map_err(|error| Error::kafka(format!("setting up the producer of {topic}"), error))?;
-        Ok(Self { producer, topic: topic.to_owned(), lifeline })
+        Ok(Self { producer, topic: topic.to_owned(), lifeline, delivery_timeout })
+    }
+
+    /// How long it tries to deliver a record.
+    pub(crate) fn delivery_timeout(&self) -> Duration {
+        self.delivery_timeout
     }
 
     /// The topic's full name.

@@ -7,7 +7,8 @@ use procfs::ProcResult;
 /// Each thread's stack, by gdb; where that is not to be had, what the kernel tells of each thread.
 pub(super) fn stacks(pid: u32) -> String {
     let pid_text = pid.to_string();
-    let gdb = Command::new("gdb").args(["-nx", "-batch", "-ex", "thread apply all backtrace", "-p", &pid_text]).output();
+    let gdb =
+        Command::new("gdb").args(["-nx", "-batch", "-ex", "thread apply all backtrace", "-p", &pid_text]).output();
     let told = gdb.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     // It ends well also when there was nothing to look at.
     if told.contains("#0 ") {

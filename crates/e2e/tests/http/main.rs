@@ -6,6 +6,7 @@
 //! * [`reads`]: a GET after a 200 shows that write.
 //! * [`idempotency`]: a repeat gets the first outcome, also after crashes.
 //! * [`in_flight`]: too much at a time is not taken, and never carried out.
+//! * [`late`]: what a client was told to be unknown does not happen after what it did next.
 //! * [`ending`]: SIGTERM costs nobody an answer.
 //! * [`pending`]: no outcome in time; and whose outcome a retry is told.
 
@@ -13,6 +14,7 @@ mod api;
 mod ending;
 mod idempotency;
 mod in_flight;
+mod late;
 mod outcomes;
 mod pending;
 mod reads;

@@ -28,6 +28,8 @@ pub(crate) const TABLES: [&str; 3] = [POPULAR, BILLING, JDBC];
 /// Other tests run at the same time, on two cores.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
+pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// A dead member's partitions are given away soon, and batches are small: many are begun and ended while a load goes on.
 const ARGS: [&str; 4] = ["--session-timeout-ms", "2000", "--batch-len-max", "10"];
 
@@ -116,6 +118,16 @@ impl ReadSide {
         let services: Vec<_> =
             projectors.iter().map(|projector| (Service::Projector(projector), instance, &ARGS[..])).collect();
         self.installation.start_all(&services).await
+    }
+
+    /// Starts an instance with fail points.
+    pub(crate) fn start_with(
+        &self,
+        projector: &'static str,
+        instance: &str,
+        fail_points: &str,
+    ) -> anyhow::Result<Process> {
+        self.installation.start_at(Service::Projector(projector), instance, &ARGS, None, Some(fail_points))
     }
 
     /// Starts an instance of each of these that passes records over.

@@ -3,7 +3,7 @@
 
 use e2e::harness::{Process, wait_until};
 
-use crate::read_side::{DEADLINE, JDBC, ReadSide, TABLES, work};
+use crate::read_side::{DEADLINE, JDBC, ReadSide, SESSION_TIMEOUT, TABLES, work};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_move_in_the_middle_of_the_work() -> anyhow::Result<()> {
@@ -109,6 +109,42 @@ async fn an_instance_that_was_paused_does_no_harm() -> anyhow::Result<()> {
     }
     read_side.send(read_side.purchases(), read_side.lines(200))?;
     read_side.rest(&TABLES).await?;
+    read_side.check_tables().await?;
+    read_side.remove().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_does_not_come_back_to_its_group_begins_anew() -> anyhow::Result<()> {
+    let mut read_side = ReadSide::set_up("lost").await?;
+    let mut instances = Vec::new();
+    for projector in TABLES {
+        // When it loses its partitions it does not tell librdkafka that it has heard of that, which waits for it then.
+        instances.push(read_side.start_with(projector, "a", "guard-unassign=1*return")?);
+    }
+    for instance in &mut instances {
+        instance.ready(DEADLINE).await?;
+    }
+    read_side.send(read_side.purchases(), read_side.lines(200))?;
+    read_side.rest(&TABLES).await?;
+    for instance in &instances {
+        instance.pause()?;
+    }
+    tokio::time::sleep(2 * SESSION_TIMEOUT).await;
+    for instance in &instances {
+        instance.resume()?;
+    }
+    read_side.send(read_side.purchases(), read_side.lines(200))?;
+    for instance in &instances {
+        wait_until("an instance to begin anew", DEADLINE, async || match instance.log() {
+            log if log.contains("joining it anew") => Ok(()),
+            log => Err(log),
+        })
+        .await?;
+    }
+    read_side.rest(&TABLES).await?;
+    for instance in &mut instances {
+        instance.terminate(DEADLINE).await?;
+    }
     read_side.check_tables().await?;
     read_side.remove().await
 }

@@ -1,0 +1,182 @@
+//! Finding out about topics; making them, and what groups have committed, is below.
+
+mod groups;
+mod topics;
+
+use std::time::Duration;
+
+use rdkafka::admin::AdminClient;
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
+
+use crate::lifeline::Lifeline;
+use crate::{Error, KafkaArgs, topic_id::topic_id};
+
+pub use topics::TopicSpec;
+
+/// A broker answers such requests in milliseconds; when it is starting, in seconds.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Before what is being made is asked for again.
+const ASK_AGAIN_PAUSE: Duration = Duration::from_millis(100);
+
+/// Whether the brokers answer is asked again and again, and while it is asked a thread waits.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What tells one life of a topic from another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogIdentity {
+    /// The cluster's id.
+    pub cluster_id: String,
+    /// The topic's id.
+    pub topic_id: String,
+    /// Its partitions: another number would put keys elsewhere.
+    pub partitions: i32,
+}
+
+/// Where the copies of a partition are; brokers by their ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copies {
+    /// The topic's full name.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// Who leads it; nobody when negative.
+    pub leader: i32,
+    /// Who has a copy, the preferred leader first.
+    pub replicas: Vec<i32>,
+    /// Whose copies are complete.
+    pub in_sync: Vec<i32>,
+}
+
+/// A client for such requests. Its calls block for up to some seconds, except where they are `async`.
+pub struct Admin {
+    client: AdminClient<DefaultClientContext>,
+    args: KafkaArgs,
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin").finish_non_exhaustive()
+    }
+}
+
+impl Admin {
+    /// A client; does not wait for the brokers.
+    ///
+    /// # Errors
+    /// When a setting is none.
+    pub fn new(args: &KafkaArgs) -> Result<Self, Error> {
+        let client =
+            args.client().create().map_err(|error| Error::kafka("setting up the Kafka admin client", error))?;
+        Ok(Self { client, args: args.clone() })
+    }
+
+    /// Whether the brokers answer.
+    ///
+    /// # Errors
+    /// Says what they did instead.
+    pub async fn check(&self) -> Result<(), Error> {
+        let ask = || self.client.inner().fetch_metadata(Some("__consumer_offsets"), CHECK_TIMEOUT);
+        tokio::task::block_in_place(ask).map(|_| ()).map_err(|error| {
+            // It may have none left to ask.
+            Lifeline::of(&self.args).tell(self.client.inner());
+            Error::kafka(format!("asking Kafka at {}", self.args.kafka_bootstrap_servers), error)
+        })
+    }
+
+    /// How many partitions a topic has.
+    ///
+    /// # Errors
+    /// When the brokers are away; [`crate::Recovery::Retry`] also while there is no such topic.
+    pub fn partitions(&self, topic: &str) -> Result<i32, Error> {
+        let operation = || format!("looking up topic {topic} at {}", self.args.kafka_bootstrap_servers);
+        let metadata = self
+            .client
+            .inner()
+            .fetch_metadata(Some(topic), REQUEST_TIMEOUT)
+            .map_err(|error| Error::kafka(operation(), error))?;
+        match metadata.topics().first().map(|topic| topic.partitions().len()) {
+            None | Some(0) => Err(Error::retry(operation(), "it does not exist; `setup` makes it")),
+            Some(partitions) => Ok(i32::try_from(partitions).unwrap_or(i32::MAX)),
+        }
+    }
+
+    /// Where the copies of all partitions are, those of Kafka's own topics too.
+    ///
+    /// # Errors
+    /// When the brokers are away.
+    pub fn copies(&self) -> Result<Vec<Copies>, Error> {
+        let operation = || format!("asking for all partitions at {}", self.args.kafka_bootstrap_servers);
+        let metadata = self.client.inner().fetch_metadata(None, REQUEST_TIMEOUT);
+        let metadata = metadata.map_err(|error| Error::kafka(operation(), error))?;
+        let partitions = |topic: &MetadataTopic| {
+            let copies = |partition: &MetadataPartition| Copies {
+                topic: topic.name().to_owned(),
+                partition: partition.id(),
+                leader: partition.leader(),
+                replicas: partition.replicas().to_vec(),
+                in_sync: partition.isr().to_vec(),
+            };
+            topic.partitions().iter().map(copies).collect::<Vec<_>>()
+        };
+        Ok(metadata.topics().iter().flat_map(partitions).collect())
+    }
+
+    /// What tells this life of a topic from another.
+    ///
+    /// # Errors
+    /// As [`Admin::partitions`].
+    pub fn identity(&self, topic: &str) -> Result<LogIdentity, Error> {
+        let operation = || format!("finding out the identity of topic {topic}");
+        let partitions = self.partitions(topic)?;
+        let client = self.client.inner();
+        let cluster_id = client
+            .fetch_cluster_id(REQUEST_TIMEOUT)
+            .ok_or_else(|| Error::retry(operation(), "no broker told the cluster's id"))?;
+        let topic_id = topic_id(client, topic, REQUEST_TIMEOUT).map_err(|reason| Error::retry(operation(), reason))?;
+        Ok(LogIdentity { cluster_id, topic_id, partitions })
+    }
+
+    /// The first offset of each partition, and the one behind its last record; the one where the first open transaction
+    /// begins, if there is one.
+    ///
+    /// # Errors
+    /// As [`Admin::partitions`].
+    pub fn watermarks(&self, topic: &str) -> Result<Vec<(i64, i64)>, Error> {
+        (0..self.partitions(topic)?)
+            .map(|partition| {
+                self.client
+                    .inner()
+                    .fetch_watermarks(topic, partition, REQUEST_TIMEOUT)
+                    .map_err(|error| Error::kafka(format!("asking for the end of {topic}/{partition}"), error))
+            })
+            .collect()
+    }
+
+    /// Whether a transaction is open on `topic`: then there are records that readers of committed ones do not see yet.
+    ///
+    /// # Errors
+    /// As [`Admin::partitions`].
+    pub fn has_open_transaction(&self, topic: &str) -> Result<bool, Error> {
+        // What a client is told as the end depends on what it may read; our other clients read committed records.
+        let operation = || format!("asking for the end of {topic}");
+        let uncommitted: BaseConsumer = self
+            .args
+            .client()
+            .set("group.id", format!("{topic}-reader"))
+            .set("isolation.level", "read_uncommitted")
+            .create()
+            .map_err(|error| Error::kafka(operation(), error))?;
+        for (partition, (_, stable_end)) in (0..).zip(self.watermarks(topic)?) {
+            let (_, end) = uncommitted
+                .fetch_watermarks(topic, partition, REQUEST_TIMEOUT)
+                .map_err(|error| Error::kafka(operation(), error))?;
+            if end > stable_end {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,122 @@
+//! Making topics.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::error::RDKafkaErrorCode;
+
+use super::{ASK_AGAIN_PAUSE, Admin, REQUEST_TIMEOUT};
+use crate::Error;
+
+/// From a topic's creation until it can be used. A broker makes partitions one after the other, each with files of its own:
+/// hundreds take it seconds.
+const IN_USE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// With this many copies of a partition and more, so many must have a record before it is acknowledged: the loss of one
+/// loses nothing, and with one away all goes on.
+const COPIES_IN_SYNC: (i32, &str) = (3, "2");
+
+/// How a topic is to be. An existing one is left as it is; where its settings differ, that is told.
+#[derive(Debug, Clone)]
+pub struct TopicSpec {
+    /// Its full name.
+    pub name: String,
+    /// How many partitions.
+    pub partitions: i32,
+    /// How many copies of each.
+    pub replication: i32,
+    /// Settings that differ from the broker's.
+    pub config: &'static [(&'static str, &'static str)],
+}
+
+impl Admin {
+    /// Makes the topics that are not there. Of those that are, the settings that differ are told in the log, with the command
+    /// that changes them: whoever runs the brokers may have had a reason. All can be used then.
+    ///
+    /// # Errors
+    /// When the brokers are away or refuse, or do not provide them in time.
+    pub async fn ensure_topics(&self, specs: &[TopicSpec]) -> Result<(), Error> {
+        let topics: Vec<_> = specs
+            .iter()
+            .map(|spec| {
+                let mut topic = NewTopic::new(&spec.name, spec.partitions, TopicReplication::Fixed(spec.replication));
+                if spec.replication >= COPIES_IN_SYNC.0 {
+                    topic = topic.set("min.insync.replicas", COPIES_IN_SYNC.1);
+                }
+                spec.config.iter().fold(topic, |topic, (name, value)| topic.set(name, value))
+            })
+            .collect();
+        let options = AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT));
+        let operation = |topic: &str| format!("creating topic {topic} at {}", self.args.kafka_bootstrap_servers);
+        let results = self.client.create_topics(&topics, &options).await;
+        let mut there = Vec::new();
+        for result in results.map_err(|error| Error::kafka(operation(&specs[0].name), error))? {
+            match result {
+                Ok(_) => {}
+                Err((topic, RDKafkaErrorCode::TopicAlreadyExists)) => there.push(topic),
+                Err((topic, code)) => return Err(Error::retry(operation(&topic), code)),
+            }
+        }
+        for spec in specs {
+            self.wait_for_topic(&spec.name).await?;
+        }
+        self.tell_differences(specs.iter().filter(|spec| there.contains(&spec.name))).await
+    }
+
+    /// A topic is created when the controller has written that down; the brokers hear of it, and of what they lead,
+    /// afterwards. Until then they answer as if there were none, or as if others led it.
+    async fn wait_for_topic(&self, topic: &str) -> Result<(), Error> {
+        let deadline = Instant::now() + IN_USE_TIMEOUT;
+        loop {
+            match tokio::task::block_in_place(|| self.watermarks(topic)) {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(error) => tracing::debug!(%topic, %error, "waiting for a topic"),
+            }
+            tokio::time::sleep(ASK_AGAIN_PAUSE).await;
+        }
+    }
+
+    async fn tell_differences(&self, specs: impl Iterator<Item = &TopicSpec>) -> Result<(), Error> {
+        let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
+        for spec in specs {
+            let topic = &spec.name;
+            let operation = || format!("asking for the settings of topic {topic}");
+            let described = self.client.describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await;
+            let described = described.map_err(|error| Error::kafka(operation(), error))?.pop();
+            let settings = match described {
+                Some(Ok(settings)) => settings,
+                Some(Err(code)) => return Err(Error::retry(operation(), code)),
+                None => return Err(Error::retry(operation(), "the answer has none")),
+            };
+            for (name, wanted) in spec.config {
+                let found = settings.get(name).and_then(|entry| entry.value.as_deref()).unwrap_or("no value");
+                if found != *wanted {
+                    tracing::warn!(
+                        %topic,
+                        "an existing topic has {name}={found}, and would be made with {wanted}; it stays so. To change it: \
+                         kafka-configs.sh --alter --topic {topic} --add-config {name}={wanted}"
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes topics with all that is in them; one that is not there is fine. For tests.
+    ///
+    /// # Errors
+    /// When the brokers are away or refuse.
+    pub async fn remove_topics(&self, names: &[&str]) -> Result<(), Error> {
+        let options = AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT));
+        let operation = |topic: &str| format!("removing topic {topic}");
+        let results = self.client.delete_topics(names, &options).await;
+        for result in results.map_err(|error| Error::kafka(operation(&names.join(", ")), error))? {
+            match result {
+                Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
+                Err((topic, code)) => return Err(Error::retry(operation(&topic), code)),
+            }
+        }
+        Ok(())
+    }
+}
