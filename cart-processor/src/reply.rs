@@ -4,7 +4,7 @@ use cart::{
     CartCommand, CartEvent, CartId, CartReply, CommandId, Decision, Limits, Outcome, Position, RememberedCommand,
 };
 use journal::{Entry, Journal};
-use kafka::{Codec, Lanes, Record};
+use kafka::{Codec, Producer, Record};
 
 /// A reply that somebody waits for.
 #[derive(Debug)]
@@ -28,12 +28,12 @@ pub(crate) enum Answer {
     DecideAgain(Box<CartCommand>),
 }
 
-/// Sends replies. Clones share the lanes.
+/// Sends replies. Clones share the producer.
 #[derive(Debug, Clone)]
 pub(crate) struct Replies {
     pub(crate) journal: Journal,
     pub(crate) codec: Codec<CartReply>,
-    pub(crate) lanes: Lanes,
+    pub(crate) producer: Producer,
     pub(crate) limits: Limits,
 }
 
@@ -86,8 +86,8 @@ impl Replies {
             value: Some(value),
             headers: None,
         });
-        match record.and_then(|record| self.lanes.send(record)) {
-            // Nobody waits for the delivery: it goes on without the future.
+        match record.and_then(|record| self.producer.send(&record)) {
+            // Nobody waits for the delivery: librdkafka goes on without the future.
             Ok(delivery) => drop(delivery),
             Err(error) => {
                 metrics::counter!("processor_replies_lost_total").increment(1);

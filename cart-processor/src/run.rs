@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use cart::contract::{Contract, DEAD_LETTER_TOPIC};
 use cart::{CartCommand, CartEvent, CartReply, LogEpoch};
 use journal::Journal;
-use kafka::{Admin, Codec, GroupConsumer, Lanes, Producer, Recovery, Registry, StartAt};
+use kafka::{Admin, Codec, GroupConsumer, Producer, Recovery, Registry, StartAt};
 use service::{Metrics, Readiness, Shutdown, probe, serve_admin, shutdown_signal, wait_for};
 use tokio::runtime::Handle;
 
@@ -18,12 +18,6 @@ use crate::intake::Reader;
 use crate::processor::{Settings, State, Worker};
 use crate::publisher::{Publisher, Target};
 use crate::reply::Replies;
-
-/// Ticks from one batch of replies to the next, at most: whoever waits for one waits for it too.
-const REPLY_TICKS_MAX: usize = 1;
-
-/// How long the last replies may take at the end.
-const REPLIES_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The program: runs until a signal, or sets up or recovers and ends.
 ///
@@ -59,7 +53,6 @@ pub async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Re
     readiness.down("start", "connecting");
     serve_admin(&args.admin, readiness.clone(), metrics, shutdown.clone()).await?;
     let parts = connect(&args, &readiness, &shutdown).await?;
-    let replies = parts.replies.lanes.clone();
     shutdown.started();
     // Room for every worker's end: at the shutdown they end together.
     let (ended, mut end) = tokio::sync::mpsc::channel(args.workers.into());
@@ -85,12 +78,6 @@ pub async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Re
     let mut members: Vec<GroupConsumer> = Vec::new();
     while let Some(result) = end.recv().await {
         members.push(result?);
-    }
-    if let Err(error) = replies.flush(REPLIES_PATIENCE).await {
-        tracing::warn!(
-            error = format!("{:#}", anyhow::Error::new(error)),
-            "some clients won't hear what became of their commands"
-        );
     }
     // They leave the group when all have published: each that leaves makes it rebalance, which would refuse the last offsets
     // of the others.
@@ -142,19 +129,17 @@ async fn connect(args: &Args, readiness: &Readiness, shutdown: &Shutdown) -> any
         identity.partitions,
         kafka.prefixed(CartEvent::TOPIC),
     );
-    let reply_partitions = partitions(CartReply::TOPIC)?;
     let reader = Reader {
         commands: command_codec,
         epoch,
         partitions: identity.partitions,
-        reply_partitions,
+        reply_partitions: partitions(CartReply::TOPIC)?,
         runtime: Handle::current(),
     };
     probe("Kafka", readiness, shutdown, Arc::new(admin), |admin| async move { admin.check().await });
     probe("Cassandra", readiness, shutdown, session, |session| async move { cassandra::check(&session).await });
     let producer = Producer::transient(kafka, &kafka.prefixed(CartReply::TOPIC))?;
-    let lanes = Lanes::start(&producer, reply_partitions, REPLY_TICKS_MAX);
-    let replies = Replies { journal: journal.clone(), codec: reply_codec, lanes, limits: args.limits() };
+    let replies = Replies { journal: journal.clone(), codec: reply_codec, producer, limits: args.limits() };
     Ok(Parts { reader, journal, replies })
 }
 

@@ -25,10 +25,6 @@ use crate::server::{Door, serve};
 use crate::status::Lookup;
 use crate::tls::Tls;
 
-/// Ticks from one batch of commands to the next of its partition, at most. In turn with always one, at 256 clients: 0.86 times
-/// the CPU time of a command in Kafka, 0.95 of all.
-const LOG_TICKS_MAX: usize = 3;
-
 /// How long a command may wait for those before it, and as long again for its own delivery: by the time its client is told that
 /// its outcome is not known, it is in the log or will not come there any more. One that came later would be carried out
 /// after what the client did next: sent again, refused, and then accepted. librdkafka looks at such times each second.
@@ -162,7 +158,7 @@ async fn connect(args: &Args, readiness: &Readiness, end: &Shutdown) -> anyhow::
         lookup,
         reads,
         commands: Commands {
-            log: Lanes::start(&producer, identity.partitions, LOG_TICKS_MAX),
+            log: Lanes::start(&producer, identity.partitions),
             codec: command_codec,
             waiters,
             in_flight: Arc::new(Semaphore::new(args.commands_in_flight_max as usize)),

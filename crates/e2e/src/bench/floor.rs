@@ -35,9 +35,6 @@ const GROUP: &str = "floor-worker";
 const POLL: Duration = Duration::from_millis(100);
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// As ingest's.
-const TICKS_MAX: usize = 3;
-
 /// There is one front.
 const REPLY_PARTITION: i32 = 0;
 
@@ -131,7 +128,7 @@ pub(crate) async fn front(args: &FrontArgs) -> anyhow::Result<()> {
     std::thread::Builder::new().name(String::from("replies")).spawn(move || read_replies(&follower, &reader))?;
     let commands = args.kafka.prefixed(COMMANDS);
     let partitions = tokio::task::block_in_place(|| Admin::new(&args.kafka)?.identity(&commands))?.partitions;
-    let log = Lanes::start(&Producer::durable(&args.kafka, &commands)?, partitions, TICKS_MAX);
+    let log = Lanes::start(&Producer::durable(&args.kafka, &commands)?, partitions);
     let ready = warp::path!("health" / "ready").map(StatusCode::default);
     #[expect(clippy::disallowed_methods, reason = "only this bench sends something here")]
     let body = warp::body::bytes();
