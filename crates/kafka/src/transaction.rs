@@ -17,6 +17,15 @@ use crate::{Error, KafkaArgs, Record};
 /// its successor starts under the same id, or until this time is over.
 const TRANSACTION_TIMEOUT_MS: &str = "15000";
 
+/// How long a record waits for others of its partition.
+const LINGER_MS: &str = "5";
+
+/// For how long records are handed over before those are waited for: well below the above, so that a partition's records leave
+/// together. One that came while others of its partition are on their way would have to wait, and librdkafka's thread spins
+/// until then, see `Lanes`; where that takes Kafka the processor, for as long as it takes Kafka to answer without: such
+/// a circle has kept two cores busy for a minute.
+const HAND_OVER_MAX: Duration = Duration::from_millis(2);
+
 /// After this a commit is given up and the producer with it. Longer than the broker's own timeout, so that a slow
 /// broker has decided by then.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(20);
@@ -83,9 +92,7 @@ impl TransactionalProducer {
             .producer()
             .set("transactional.id", transactional_id)
             .set("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS)
-            // An outbox is handed over as a whole, and goes out as a whole: what would have to wait for the first records' way
-            // makes librdkafka's thread spin until then, see `Lanes`.
-            .set("linger.ms", "5")
+            .set("linger.ms", LINGER_MS)
             // Room for the largest outbox; a full queue is waited out in `send`.
             .set("queue.buffering.max.messages", "200000")
             // A dead letter carries the original, which may have the broker's default 1 MiB, and its headers.
@@ -102,7 +109,8 @@ impl TransactionalProducer {
     /// When the producer is fenced or failed.
     pub fn begin(&mut self) -> Result<Transaction<'_>, Error> {
         self.producer.begin_transaction().map_err(|error| Error::kafka("beginning a transaction", error))?;
-        Ok(Transaction { producer: &self.producer, deadline: Instant::now() + COMMIT_DEADLINE })
+        let deadline = Instant::now() + COMMIT_DEADLINE;
+        Ok(Transaction { producer: &self.producer, deadline, handed_over_since: None })
     }
 }
 
@@ -111,6 +119,8 @@ impl TransactionalProducer {
 pub struct Transaction<'a> {
     producer: &'a Arc<BaseProducer<Deliveries>>,
     deadline: Instant,
+    /// When the first record was handed over that nobody has waited for yet.
+    handed_over_since: Option<Instant>,
 }
 
 impl std::fmt::Debug for Transaction<'_> {
@@ -126,6 +136,10 @@ impl Transaction<'_> {
     /// When the record is too large, the producer fenced, or the deadline over.
     pub fn send(&mut self, topic: &str, record: &Record) -> Result<(), Error> {
         let failed = |error| Error::kafka(format!("producing to {topic}"), error);
+        if self.handed_over_since.is_some_and(|since| since.elapsed() >= HAND_OVER_MAX) {
+            self.deliver()?;
+        }
+        self.handed_over_since.get_or_insert_with(Instant::now);
         let mut message = BaseRecord::<[u8], [u8]>::to(topic);
         message.partition = record.partition;
         message.key = record.key.as_deref();
@@ -148,7 +162,8 @@ impl Transaction<'_> {
     ///
     /// # Errors
     /// When one could not be delivered.
-    pub fn deliver(&self) -> Result<(), Error> {
+    pub fn deliver(&mut self) -> Result<(), Error> {
+        self.handed_over_since = None;
         // The wrapper's own flush waits in steps of 100 ms while anything is in flight.
         while self.producer.in_flight_count() > 0 {
             if Instant::now() > self.deadline {
@@ -167,7 +182,7 @@ impl Transaction<'_> {
     /// # Errors
     /// Whatever it is, the outcome may be open: replace the producer (which settles it) and go back to what is
     /// committed then. [`crate::Recovery::AbortTransaction`] is normal when a rebalance came between.
-    pub fn commit(self, offsets: TopicPartitionList, group: ConsumerGroupMetadata) -> Result<(), Error> {
+    pub fn commit(mut self, offsets: TopicPartitionList, group: ConsumerGroupMetadata) -> Result<(), Error> {
         self.deliver()?;
         self.send_offsets(offsets, group)?;
         self.commit_delivered()
@@ -177,7 +192,7 @@ impl Transaction<'_> {
     ///
     /// # Errors
     /// As [`Transaction::commit`].
-    pub fn commit_records(self) -> Result<(), Error> {
+    pub fn commit_records(mut self) -> Result<(), Error> {
         self.deliver()?;
         self.commit_delivered()
     }

@@ -213,7 +213,7 @@ pub(super) fn parameters() -> Value {
         "Month": query("month", true, "The month (UTC)", whole(1, 12)),
         "IdempotencyKey": header("Idempotency-Key", "A repeat under the same key gets the first outcome and changes nothing. Any text in UTF-8, here byte by byte", json!({"type": "string", "minLength": 1, "maxLength": 200, "pattern": r"^[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff][\t\x20-\x7e\x80-\xff]*$"})),
         "IfMatch": header("If-Match", "The version that the cart must have when the command's turn comes, as ETag told it; or *", json!({"type": "string", "pattern": r#"^("\d{1,18}"|\*)$"#})),
-        "Prefer": header("Prefer", "respond-async: answer 202 at once; wait=N: after N seconds at the latest (RFC 7240)", json!({"type": "string", "examples": ["respond-async", "wait=2"]})),
+        "Prefer": header("Prefer", "respond-async: answer 202 at once; wait=N: after N seconds at the latest, if the log has the command by then (RFC 7240)", json!({"type": "string", "examples": ["respond-async", "wait=2"]})),
         "CommandTime": header("Command-Time", "The command's time, for imports; only an ingest with --allow-client-time takes it, others answer 400", json!({"type": "string", "format": "date-time"})),
         "ReadAfter": header("Read-After", "A Read-After-Token: wait until the table includes that command; others are answered with 400", json!({"type": "string", "pattern": r"^\d+-\d+-\d+$"})),
         "XRequestId": header("X-Request-Id", "A name for the request, for the logs: 1 to 128 visible ASCII characters, others are replaced", json!({"type": "string"})),
