@@ -86,7 +86,7 @@ struct Context {
 /// What is known of a member's place in its group.
 #[derive(Debug, Default)]
 struct Membership {
-    /// When it lost what it had, and has heard nothing since.
+    /// When it lost what it had, or, after that, when brokers were last known to be away; nothing else has been heard since.
     lost_at: Option<Instant>,
     /// What it waits for, in librdkafka's words.
     state: String,
@@ -104,6 +104,11 @@ impl Context {
 
 impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            // Nobody can come back while there is nobody to come back to; this is told again and again until there is.
+            let mut membership = self.membership();
+            membership.lost_at = membership.lost_at.map(|_| Instant::now());
+        }
         self.lifeline.error(error, reason);
     }
 
@@ -189,8 +194,8 @@ impl GroupConsumer {
 
     /// Begins anew when this member does not come back to its group by itself. To be called again and again.
     ///
-    /// It has happened after times in which no broker answered for a minute or more: of eight consumers four were never assigned
-    /// anything again, nor could they be closed, while the others came back at once.
+    /// It has happened after times in which no broker answered for a minute: of eight consumers four were never assigned anything
+    /// again, the others came back at once. Why is not known.
     ///
     /// # Errors
     /// When there can be no new consumer.
