@@ -27,7 +27,8 @@ use crate::tls::Tls;
 
 /// How long a command may wait for those before it, and as long again for its own delivery: by the time its client is told that
 /// its outcome is not known, it is in the log or will not come there any more. One that came later would be carried out
-/// after what the client did next: sent again, refused, and then accepted. librdkafka looks at such times each second.
+/// after what the client did next: sent again, refused, and then accepted. librdkafka looks at such times each second, so
+/// this holds from a reply timeout of two seconds on; with a shorter one it may come until then.
 fn delivery_timeout(reply_timeout: Duration) -> Duration {
     const LOOK_INTERVAL: Duration = Duration::from_secs(1);
     const LEAST: Duration = Duration::from_millis(500);

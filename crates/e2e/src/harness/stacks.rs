@@ -17,7 +17,7 @@ pub(super) fn stacks(pid: u32) -> String {
     threads(pid).unwrap_or_else(|error| format!("process {pid}: {error}"))
 }
 
-/// Name, state and system call of each thread.
+/// Name and state of each thread, and the function of the kernel that it waits in.
 fn threads(pid: u32) -> ProcResult<String> {
     let mut told = String::new();
     for thread in procfs::process::Process::new(pid.cast_signed())?.tasks()? {

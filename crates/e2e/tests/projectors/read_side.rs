@@ -28,6 +28,7 @@ pub(crate) const TABLES: [&str; 3] = [POPULAR, BILLING, JDBC];
 /// Other tests run at the same time, on two cores.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
+/// As [`ARGS`] have it.
 pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A dead member's partitions are given away soon, and batches are small: many are begun and ended while a load goes on.
