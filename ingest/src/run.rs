@@ -141,13 +141,12 @@ async fn connect(args: &Args, readiness: &Readiness, end: &Shutdown) -> anyhow::
     }
     let log = Log { epoch, partitions: identity.partitions };
     let timeout = Duration::from_millis(args.read_after_timeout_ms);
-    let reads = Reads::start(kafka, admin.clone(), log, journal.clone(), session, timeout)?;
+    let reads = Reads::start(kafka, admin, log, journal.clone(), session, timeout)?;
     let lookup = Lookup {
         kafka: kafka.clone(),
         topic: commands.clone(),
         partitions: identity.partitions,
         epoch,
-        admin,
         codec: command_codec.clone(),
         journal: journal.clone(),
         limits: cart::Limits { lines_max: args.cart_lines_max },

@@ -9,7 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use cart::{CartCommand, CartId, CommandId, Decision, Limits, LogEpoch, Outcome, Position};
 use journal::Journal;
-use kafka::{Admin, Codec, DecodeError, KafkaArgs, Message as _, Producer, TopicReader, partition_of};
+use kafka::{Codec, DecodeError, GroupProgress, KafkaArgs, Message as _, Producer, TopicReader, partition_of};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -39,7 +39,6 @@ pub(crate) struct Lookup {
     pub(crate) topic: String,
     pub(crate) partitions: i32,
     pub(crate) epoch: LogEpoch,
-    pub(crate) admin: Arc<Admin>,
     pub(crate) codec: Codec<CartCommand>,
     pub(crate) journal: Journal,
     pub(crate) limits: Limits,
@@ -84,7 +83,8 @@ impl Lookup {
             return Ok(may_arrive.then_some(Status::Pending));
         };
         // This before the journal: what was decided by now is there then.
-        let decided = self.decided(partition).await?;
+        let lookup = self.clone();
+        let decided = tokio::task::spawn_blocking(move || lookup.decided(partition)).await??;
         let position = Position::new(self.epoch, offset);
         let entries = self.journal.since(cart_id, position).await?;
         let mut events = Vec::new();
@@ -109,12 +109,13 @@ impl Lookup {
         Ok(Some(Status::Settled(outcome, position)))
     }
 
-    /// The cart-processors have settled everything before this offset.
-    async fn decided(&self, partition: i32) -> anyhow::Result<i64> {
-        let (admin, group, topic) = (self.admin.clone(), self.kafka.prefixed(PROCESSORS), self.topic.clone());
-        let committed = tokio::task::spawn_blocking(move || admin.committed(&group, &topic)).await??;
-        let partition = usize::try_from(partition)?;
-        Ok(committed.get(partition).copied().flatten().unwrap_or(0))
+    /// The cart-processors have settled everything before this offset. Blocks.
+    ///
+    /// It does not wait for a transaction that is about to move it: a processor that died in one leaves it open for its
+    /// time-out.
+    fn decided(&self, partition: i32) -> Result<i64, kafka::Error> {
+        let group = GroupProgress::new(&self.kafka, &self.kafka.prefixed(PROCESSORS), &self.topic)?;
+        Ok(group.committed([partition])?.get(&partition).copied().unwrap_or(0))
     }
 
     /// Where the command stands. Blocks.

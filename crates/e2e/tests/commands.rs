@@ -150,12 +150,16 @@ async fn conditions_and_batches_are_decided_in_the_order_of_the_log() -> anyhow:
 async fn what_has_become_of_a_command_can_be_asked_after_restarts_too() -> anyhow::Result<()> {
     let installation = Installation::new("status")?;
     installation.setup().await?;
-    let mut processes = installation.start_all(&[PROCESSOR, INGEST]).await?;
-    let mut cart = Cart::new(&processes[1]);
+    let (service, id, args) = PROCESSOR;
+    let mut dying = installation.start_to_crash(service, id, args, "transaction-with-offsets=return")?;
+    let mut processes = installation.start_all(&[INGEST]).await?;
+    dying.ready(DEADLINE).await?;
+    let mut cart = Cart::new(&processes[0]);
     assert_eq!(cart.add(1, &[]).await.status(), StatusCode::OK);
 
-    // Nobody decides while the processor is stopped: what is sent is in the log and pending.
-    processes[0].kill9()?;
+    // Nobody decides while there is no processor: what is sent is in the log and pending. That can be told although the
+    // one that died has left its transaction open, and new offsets in it.
+    assert!(!dying.ended(DEADLINE).await?.success());
     let asynchronous = cart.add(2, &[("prefer", "respond-async"), ("idempotency-key", "two")]).await;
     assert_eq!(asynchronous.status(), StatusCode::ACCEPTED);
     let accepted = location(&asynchronous);
@@ -169,7 +173,7 @@ async fn what_has_become_of_a_command_can_be_asked_after_restarts_too() -> anyho
     let pending = json_of(cart.client.get(format!("{}{accepted}", cart.base)).send().await?).await;
     assert_eq!(pending["status"], "pending");
 
-    processes[0] = installation.start_all(&[PROCESSOR]).await?.remove(0);
+    processes.extend(installation.start_all(&[PROCESSOR]).await?);
     let check = async |cart: &Cart| {
         let status = cart.settled(&accepted).await;
         assert_eq!((&status["status"], &status["outcome"]["version"]), (&json!("accepted"), &json!(2)), "{status:#}");
@@ -186,8 +190,8 @@ async fn what_has_become_of_a_command_can_be_asked_after_restarts_too() -> anyho
     // Every process is another one, the answers are the same.
     processes[0].kill9()?;
     processes[1].kill9()?;
-    processes = installation.start_all(&[PROCESSOR, INGEST]).await?;
-    cart.base = Cart::new(&processes[1]).base;
+    processes = installation.start_all(&[INGEST, PROCESSOR]).await?;
+    cart.base = Cart::new(&processes[0]).base;
     check(&cart).await;
 
     // A command that never was, and links that are none.

@@ -185,6 +185,7 @@ impl Transaction<'_> {
     pub fn commit(mut self, offsets: TopicPartitionList, group: ConsumerGroupMetadata) -> Result<(), Error> {
         self.deliver()?;
         self.send_offsets(offsets, group)?;
+        fail_points::crash_point("transaction-with-offsets");
         self.commit_delivered()
     }
 

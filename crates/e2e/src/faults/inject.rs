@@ -18,7 +18,15 @@ use crate::harness::{Process, Server, Service, wait_until};
 /// Where processes can be made to end, on both sides of their writes and commits.
 const CRASH_POINTS: [(&str, &[&str]); 6] = [
     ("ingest", &["ingest-before-log", "ingest-after-log", "ingest-before-answer"]),
-    ("item-purchased-events", &["purchases-before-transaction", "purchases-in-transaction", "purchases-after-commit"]),
+    (
+        "item-purchased-events",
+        &[
+            "purchases-before-transaction",
+            "purchases-in-transaction",
+            "transaction-with-offsets",
+            "purchases-after-commit",
+        ],
+    ),
     (
         "cart-processor",
         &[
@@ -27,6 +35,7 @@ const CRASH_POINTS: [(&str, &[&str]); 6] = [
             "processor-after-journal",
             "processor-before-transaction",
             "processor-in-transaction",
+            "transaction-with-offsets",
             "processor-after-commit",
         ],
     ),
