@@ -1,6 +1,6 @@
 //! What groups have committed, and setting it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::AdminOptions;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -10,11 +10,16 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::{ASK_AGAIN_PAUSE, Admin, REQUEST_TIMEOUT};
 use crate::Error;
 
+/// A member that died while it committed offsets leaves them undecided for the transaction's time-out (15 s), and until
+/// the brokers look for such transactions the next time (each 10 s).
+const UNDECIDED_MAX: Duration = Duration::from_secs(30);
+
 impl Admin {
     /// The offset that a group has committed in each partition of `topic`; `None` where it has committed none.
     ///
     /// # Errors
-    /// As [`Admin::partitions`]; waits for a transaction that commits offsets right now.
+    /// As [`Admin::partitions`]. It waits for a transaction that is about to commit offsets, at most half a minute;
+    /// [`crate::GroupProgress::committed`] does not.
     pub fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<i64>>, Error> {
         let failed = |error| Error::kafka(format!("asking for the committed offsets of group {group}"), error);
         let consumer: BaseConsumer = self.args.client().set("group.id", group).create().map_err(failed)?;
@@ -147,7 +152,7 @@ fn committed_offsets(
 ) -> Result<TopicPartitionList, KafkaError> {
     let deadline = Instant::now() + REQUEST_TIMEOUT;
     loop {
-        let result = consumer.committed_offsets(partitions.clone(), REQUEST_TIMEOUT);
+        let result = consumer.committed_offsets(partitions.clone(), UNDECIDED_MAX);
         let code = result.as_ref().err().and_then(KafkaError::rdkafka_error_code);
         if code != Some(RDKafkaErrorCode::NotCoordinator) || Instant::now() > deadline {
             return result;
