@@ -94,7 +94,6 @@ impl<P: Projector> Runner<P> {
                 }
             }
         }
-        self.consumer.leave();
         Ok(())
     }
 

@@ -62,8 +62,11 @@ pub enum AssignmentEvent {
 }
 
 /// A member of a consumer group, on one topic. For one thread.
+///
+/// Dropping it leaves the group, so that the others need not miss this member first. That waits for the brokers, but not for
+/// ever.
 pub struct GroupConsumer {
-    consumer: BaseConsumer<Context>,
+    consumer: Member,
     config: ClientConfig,
     topic: String,
     /// Of the same group but no member of it: in tests that show what it is like when nobody asks who commits.
@@ -73,6 +76,31 @@ pub struct GroupConsumer {
 impl std::fmt::Debug for GroupConsumer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("GroupConsumer").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+/// librdkafka's end of it: closing one may take for ever.
+struct Member(Option<BaseConsumer<Context>>);
+
+impl std::ops::Deref for Member {
+    type Target = BaseConsumer<Context>;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.as_ref().expect("only `drop` takes it")
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let (left, end) = sync_channel::<()>(1);
+        let consumer = self.0.take();
+        std::thread::spawn(move || {
+            drop(consumer);
+            drop(left);
+        });
+        if end.recv_timeout(LEAVE_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("leaving a group takes too long: the others will miss this member when its session ends");
+        }
     }
 }
 
@@ -143,10 +171,10 @@ impl ConsumerContext for Context {
     }
 }
 
-fn subscribed(config: &ClientConfig, context: Context, topic: &str) -> Result<BaseConsumer<Context>, KafkaError> {
+fn subscribed(config: &ClientConfig, context: Context, topic: &str) -> Result<Member, KafkaError> {
     let consumer: BaseConsumer<Context> = config.create_with_context(context)?;
     consumer.subscribe(&[topic])?;
-    Ok(consumer)
+    Ok(Member(Some(consumer)))
 }
 
 impl GroupConsumer {
@@ -218,22 +246,6 @@ impl GroupConsumer {
         // It waits for what it has waited for in vain so far, perhaps for ever.
         std::thread::spawn(move || drop(old));
         Ok(())
-    }
-
-    /// Leaves the group, so that the others need not miss this member first. Waits for that, but not for ever.
-    pub fn leave(self) {
-        let topic = self.topic.clone();
-        let (left, end) = sync_channel::<()>(1);
-        std::thread::spawn(move || {
-            drop(self);
-            drop(left);
-        });
-        if end.recv_timeout(LEAVE_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
-            tracing::warn!(
-                topic,
-                "leaving the group takes too long: the others will miss this member when its session ends"
-            );
-        }
     }
 
     /// The topic's full name.
