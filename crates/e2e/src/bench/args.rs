@@ -112,6 +112,10 @@ pub(crate) struct RunArgs {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) workers: u16,
 
+    /// Without this project's batching in the floor: each command is produced and inserted alone
+    #[arg(long)]
+    pub(crate) bare_floor: bool,
+
     /// The folder of the results; by default a new one in target/bench
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,

@@ -27,6 +27,7 @@ pub(crate) struct Bed {
     pub(crate) installation: Installation,
     processors: u16,
     workers: u16,
+    bare_floor: bool,
     processor_args: &'static [&'static str],
 }
 
@@ -52,7 +53,8 @@ impl Bed {
         let installation = Installation::new(&format!("bench_{name}"))?.with_partitions(partitions);
         installation.setup().await?;
         floor::setup(installation.kafka(), installation.cassandra(), partitions).await?;
-        Ok(Self { installation, processors: args.processors, workers: args.workers, processor_args: &[] })
+        let RunArgs { processors, workers, bare_floor, .. } = *args;
+        Ok(Self { installation, processors, workers, bare_floor, processor_args: &[] })
     }
 
     /// The same with other cart-processors.
@@ -72,7 +74,8 @@ impl Bed {
             Subject::System => self.start_ingest_at(None).await?,
             Subject::Floor => {
                 let address = free_address().context("finding a free port")?;
-                let args = ["floor-front".to_owned(), "--listen".to_owned(), address.to_string()];
+                let mut args = vec!["floor-front".to_owned(), "--listen".to_owned(), address.to_string()];
+                args.extend(self.bare_floor.then(|| "--bare".to_owned()));
                 let front = self.installation.spawn_listening("floor-front", "bench", args, address)?;
                 ("floor-front".to_owned(), front)
             }
@@ -95,9 +98,8 @@ impl Bed {
             Subject::Floor => {
                 let workers = self.workers.to_string();
                 let mut args = vec!["floor-worker", "--workers", &workers];
-                if backlog {
-                    args.push("--publish");
-                }
+                args.extend(backlog.then_some("--publish"));
+                args.extend(self.bare_floor.then_some("--bare"));
                 let process = self.installation.spawn(&format!("floor-worker-{instance}"), "bench", args)?;
                 Ok(("floor-worker".to_owned(), process))
             }

@@ -7,8 +7,9 @@
 //!           └────── floor-replies ◀────┘
 //! ```
 //!
-//! Two processes, as the system has at least; the same partitions, acks and client settings. What waits for one cart at
-//! a time is one single-partition batch, as in the system: with one command at a time it is one insert.
+//! Two processes, as the system has at least; the same partitions, acks and client settings. It batches as the system does:
+//! commands leave by [`Lanes`], and what waits for one cart at a time is one single-partition batch (with one command at a
+//! time that is one insert). A bare floor does none of that: each command is a `send` and an insert of its own.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -62,6 +63,9 @@ pub(crate) struct FrontArgs {
     /// Address of the API and its health
     #[arg(long)]
     listen: SocketAddr,
+    /// Hand each command to the client at once
+    #[arg(long)]
+    bare: bool,
 }
 
 /// The consuming side.
@@ -77,6 +81,9 @@ pub(crate) struct WorkerArgs {
     /// Threads that consume
     #[arg(long)]
     workers: u16,
+    /// Insert each command alone
+    #[arg(long)]
+    bare: bool,
 }
 
 /// Makes topics and table.
@@ -127,8 +134,13 @@ pub(crate) async fn front(args: &FrontArgs) -> anyhow::Result<()> {
     let reader = waiters.clone();
     std::thread::Builder::new().name(String::from("replies")).spawn(move || read_replies(&follower, &reader))?;
     let commands = args.kafka.prefixed(COMMANDS);
-    let partitions = tokio::task::block_in_place(|| Admin::new(&args.kafka)?.identity(&commands))?.partitions;
-    let log = Lanes::start(&Producer::durable(&args.kafka, &commands)?, partitions);
+    let producer = Producer::durable(&args.kafka, &commands)?;
+    let log = if args.bare {
+        Log::Bare(producer)
+    } else {
+        let partitions = tokio::task::block_in_place(|| Admin::new(&args.kafka)?.identity(&commands))?.partitions;
+        Log::Lanes(Lanes::start(&producer, partitions))
+    };
     let ready = warp::path!("health" / "ready").map(StatusCode::default);
     #[expect(clippy::disallowed_methods, reason = "only this bench sends something here")]
     let body = warp::body::bytes();
@@ -143,15 +155,32 @@ pub(crate) async fn front(args: &FrontArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn answer(waiters: &Waiters, log: &Lanes, cart: Uuid, body: impl AsRef<[u8]>) -> Option<warp::reply::Response> {
+/// How commands come into the log.
+#[derive(Debug, Clone)]
+enum Log {
+    Lanes(Lanes),
+    Bare(Producer),
+}
+
+impl Log {
+    /// When it is there; `None` when it can't be sent or delivered.
+    async fn append(&self, record: Record) -> Option<()> {
+        match self {
+            Self::Lanes(lanes) => lanes.send(record).ok()?.await.ok()?,
+            Self::Bare(producer) => producer.send(&record).ok()?.await.ok()?,
+        };
+        Some(())
+    }
+}
+
+async fn answer(waiters: &Waiters, log: &Log, cart: Uuid, body: impl AsRef<[u8]>) -> Option<warp::reply::Response> {
     let number = waiters.next.fetch_add(1, Ordering::Relaxed);
     let (sender, reply) = oneshot::channel();
     waiters.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(number, sender);
     let value = value(number, REPLY_PARTITION, body.as_ref());
     let key = Some(cart.to_string().into_bytes());
-    let delivery = log.send(Record { partition: None, key, value: Some(value), headers: None }).ok()?;
     // The log has to confirm it, as it has to for a command.
-    delivery.await.ok()?;
+    log.append(Record { partition: None, key, value: Some(value), headers: None }).await?;
     Some(reply.await.ok()?.into_response())
 }
 
@@ -211,8 +240,9 @@ pub(crate) async fn worker(args: &WorkerArgs) -> anyhow::Result<()> {
         let consumer = join(&args.kafka, GROUP, COMMANDS, StartAt::CommittedOrBeginning)?;
         let (parts, runtime) = (parts.clone(), runtime.clone());
         let mut next = Next { offsets: BTreeMap::new(), committed_at: Instant::now() };
+        let batch_len_max = if args.bare { 1 } else { BATCH_LEN_MAX };
         let consume = move || loop {
-            for (cart, records) in commit_and_poll(&consumer, &mut next) {
+            for (cart, records) in commit_and_poll(&consumer, &mut next, batch_len_max) {
                 // A worker that has much under way reads no more, as the system's.
                 let Ok(permit) = runtime.block_on(parts.under_way.clone().acquire_owned()) else { return };
                 let parts = parts.clone();
@@ -233,8 +263,8 @@ struct Next {
     committed_at: Instant,
 }
 
-/// What is there now, by cart. Commits now and then how far it has read: a floor may lose what it works at.
-fn commit_and_poll(consumer: &GroupConsumer, next: &mut Next) -> HashMap<Uuid, Vec<Received>> {
+/// What is there now, by cart, up to the limit. Commits now and then how far it has read: a floor may lose what it works at.
+fn commit_and_poll(consumer: &GroupConsumer, next: &mut Next, batch_len_max: usize) -> HashMap<Uuid, Vec<Received>> {
     if next.committed_at.elapsed() > COMMIT_INTERVAL && !next.offsets.is_empty() {
         let offsets = consumer.offsets(std::mem::take(&mut next.offsets));
         if let Err(error) = offsets.and_then(|offsets| consumer.commit(&offsets)) {
@@ -244,7 +274,7 @@ fn commit_and_poll(consumer: &GroupConsumer, next: &mut Next) -> HashMap<Uuid, V
     }
     let mut carts: HashMap<Uuid, Vec<Received>> = HashMap::new();
     let mut wait = POLL;
-    for _ in 0..BATCH_LEN_MAX {
+    for _ in 0..batch_len_max {
         let Ok(Some(message)) = consumer.poll(wait) else { break };
         wait = Duration::ZERO;
         let key = message.key().and_then(|key| Uuid::try_parse_ascii(key).ok());

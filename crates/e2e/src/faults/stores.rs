@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use sqlx::{Executor as _, PgConnection};
 
 use super::field::Field;
 use super::plan::{Fault, Plan};
@@ -12,7 +13,7 @@ use crate::harness::{Server, Service, State};
 /// What a server says of a full disk: the kernel's words, or, where it writes by way of mapped memory, the signal that ended it.
 const NO_ROOM: [&str; 2] = ["No space left on device", "SIGBUS"];
 
-/// More than PostgreSQL keeps in reserve: 80 MiB of 16 MiB each.
+/// More files of the write-ahead log than PostgreSQL has in reserve where it keeps none on purpose, as `scripts/services` has it.
 const WAL_FILES_MAX: u32 = 20;
 
 /// How long a server may take to see that there is room again, before it is started again.
@@ -32,9 +33,11 @@ pub(super) async fn full_disk(
     server: Server,
     who_needs_it: &str,
 ) -> anyhow::Result<String> {
+    // Before, since a new connection may want room too, and fail where the server goes on.
+    let connection = if server == Server::Postgres { Some(field.servers.database().await?) } else { None };
     let disk = tokio::task::block_in_place(|| field.servers.fill_disk(server))?;
-    if server == Server::Postgres {
-        use_up_wal(field).await;
+    if let Some(connection) = connection {
+        use_up_wal(connection).await;
     }
     let noticed = field.unready(who_needs_it).await;
     tokio::task::block_in_place(|| disk.free())?;
@@ -42,11 +45,12 @@ pub(super) async fn full_disk(
     Ok(format!("{fault}: {server} {}", tokio::task::block_in_place(|| come_back(field, server))?))
 }
 
-/// PostgreSQL has a few files of its write-ahead log in reserve. More load would use them up too, in more time.
-async fn use_up_wal(field: &Field) {
-    for _ in 0..WAL_FILES_MAX {
-        if field.servers.switch_wal().await.is_err() {
-            return;
+/// PostgreSQL may have a file of its write-ahead log in reserve. More load would use it up too, in more time.
+async fn use_up_wal(mut connection: PgConnection) {
+    for used in 0..WAL_FILES_MAX {
+        let go_on_in_a_new_one = "SELECT pg_logical_emit_message(false, 'full disk', 'x'), pg_switch_wal()";
+        if let Err(error) = connection.execute(go_on_in_a_new_one).await {
+            return tracing::info!(used, %error, "PostgreSQL begins no new file of its log");
         }
     }
 }

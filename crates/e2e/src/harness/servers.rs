@@ -361,17 +361,11 @@ impl OwnServers {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Makes PostgreSQL go on in a new file of its write-ahead log, as much later writing would.
+    /// A connection to PostgreSQL itself, without a proxy.
     ///
     /// # Errors
-    /// When it does not answer, or has no room for one.
-    pub async fn switch_wal(&self) -> anyhow::Result<()> {
-        let mut connection = self.database().await?;
-        connection.execute("SELECT pg_logical_emit_message(false, 'full disk', 'x'), pg_switch_wal()").await?;
-        Ok(connection.close().await?)
-    }
-
-    async fn database(&self) -> anyhow::Result<sqlx::PgConnection> {
+    /// When it does not answer.
+    pub async fn database(&self) -> anyhow::Result<sqlx::PgConnection> {
         let [.., (_, url)] = addresses(self.nodes, Server::port);
         let options: sqlx::postgres::PgConnectOptions = url.parse()?;
         options.connect().await.context("connecting to PostgreSQL")
