@@ -14,10 +14,10 @@ use crate::harness::{Server, Service, wait_until};
 const DAY_OFF: [&str; 2] = ["86400", "-86400"];
 
 /// How long a link stands still at most, and goes on again, until whoever is to stop has a write on it. Well within a session.
-const HOLD: Duration = Duration::from_secs(1);
+const HOLD: Duration = Duration::from_millis(250);
 
 /// How often that is tried. There is work for everybody all the time, but not for each in every second.
-const HOLDS: usize = 20;
+const HOLDS: usize = 120;
 
 /// Who writes or commits where.
 const WRITERS: [(Server, &str); 7] = [
@@ -69,7 +69,7 @@ pub(super) async fn stop_in_flight(field: &mut Field, plan: &mut Plan) -> anyhow
 
 /// Lets the link to a server stand still when a write of this process is on it.
 async fn hold(field: &mut Field, server: Server, place: Place) -> anyhow::Result<()> {
-    for _ in 0..HOLDS {
+    for missed in 0..HOLDS {
         let addresses = field.process(place)?.local_addresses()?;
         let link = field.link(server)?;
         link.set(Link::Still);
@@ -78,6 +78,7 @@ async fn hold(field: &mut Field, server: Server, place: Place) -> anyhow::Result
             _ => Ok(()),
         });
         if held.await.is_ok() {
+            tracing::info!(missed, "a write is on the way");
             return Ok(());
         }
         link.set(Link::Open);
