@@ -16,7 +16,7 @@ const DAY_OFF: [&str; 2] = ["86400", "-86400"];
 /// How long a link stands still at most, and goes on again, until whoever is to stop has a write on it. Well within a session.
 const HOLD: Duration = Duration::from_millis(250);
 
-/// How often that is tried. There is work for everybody all the time, but not for each in every second.
+/// How often that is tried: for a minute at most. There is work for everybody all the time, but not for each at every moment.
 const HOLDS: usize = 120;
 
 /// Who writes or commits where.
