@@ -141,9 +141,19 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: Statistics) {
-        if let Some(group) = statistics.cgrp {
-            self.membership().state = format!("{}, {}", group.state, group.join_state);
+        let Statistics { cgrp: Some(group), topics, .. } = statistics else { return };
+        for read in topics.values().flat_map(|topic| topic.partitions.values()).filter(|read| read.desired) {
+            tracing::debug!(
+                partition = read.partition,
+                state = read.fetch_state,
+                next = read.next_offset,
+                polled = read.app_offset,
+                fetched = read.fetchq_cnt,
+                end = read.ls_offset,
+                "reading"
+            );
         }
+        self.membership().state = format!("{}, {}", group.state, group.join_state);
     }
 }
 
