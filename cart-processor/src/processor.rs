@@ -32,7 +32,7 @@ const CASSANDRA_CONCURRENCY: usize = 128;
 const COMMIT_PACE: u32 = 4;
 
 /// The longest pause that this makes: purchases are to be seen soon under load too.
-const COMMIT_PAUSE_MAX: Duration = Duration::from_millis(100);
+const COMMIT_PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// The pause after the first failure in a row, doubled up to the second figure.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -300,23 +300,25 @@ impl Worker {
         Ok(works)
     }
 
-    /// Journals the carts, many in a request and the requests at the same time, and answers each cart's clients as soon as
-    /// its events are durable.
+    /// Journals the carts, many in a request and the requests at the same time; then all clients are answered, so that their
+    /// answers, and what they send next, come in few requests.
     ///
     /// A crash before an append leaves commands to be decided again; after it, commands whose events the journal
     /// has: they are published from there ([`crate::history`]). Shown by crates/e2e/tests/crash.rs.
     async fn journal_and_reply(&self, works: Vec<CartWork>) -> Result<Vec<CartWork>, journal::Error> {
-        let finish = |mut group: Vec<CartWork>| async move {
+        let append = |group: Vec<CartWork>| async move {
             let appends: Vec<_> = group.iter().map(CartWork::append).collect();
             self.journal.append(&appends).await?;
-            fail_points::crash_point("processor-before-replies");
-            for work in &mut group {
-                self.replies.send(work.cart_id, std::mem::take(&mut work.owed)).await?;
-            }
-            Ok(group)
+            Ok::<_, journal::Error>(group)
         };
         let groups = self.journal.groups(works, CartWork::append);
-        stream::iter(groups).map(finish).buffer_unordered(CASSANDRA_CONCURRENCY).try_concat().await
+        let mut works: Vec<CartWork> =
+            stream::iter(groups).map(append).buffer_unordered(CASSANDRA_CONCURRENCY).try_concat().await?;
+        fail_points::crash_point("processor-before-replies");
+        for work in &mut works {
+            self.replies.send(work.cart_id, std::mem::take(&mut work.owed)).await?;
+        }
+        Ok(works)
     }
 
     fn hand_over(&mut self, work: CartWork) {

@@ -46,8 +46,8 @@ pub struct Args {
     #[command(flatten)]
     pub(crate) member: MemberArgs,
 
-    /// Most records that are applied in one go
-    #[arg(long, env, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    /// Most records that are applied in one go: more of a backlog's then share a write to their rows' partition
+    #[arg(long, env, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) batch_len_max: u32,
 
     /// Most rows in memory; the least recently used is read again when it is needed

@@ -31,7 +31,7 @@ pub(crate) struct PopularItems {
 }
 
 /// A vendor's product on a day.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Key {
     vendor_id: Uuid,
     product_id: Uuid,

@@ -4,7 +4,7 @@
 //! whole, changes nothing. An instance that was paused and writes late writes with an older timestamp, and loses.
 //! At one position a row has one content, whoever computes it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::hash::Hash;
 
@@ -26,8 +26,8 @@ const READ_LEN_MAX: usize = 24;
 
 /// A table of totals.
 pub(crate) trait Table: Sized {
-    /// What names a row.
-    type Key: Clone + Debug + Eq + Hash;
+    /// What names a row. Those of one partition follow each other.
+    type Key: Clone + Debug + Eq + Hash + Ord;
     /// What the names of rows have in common that can be read in one request.
     type Common: Eq + Hash;
     /// What it adds up.
@@ -45,7 +45,7 @@ pub(crate) trait Table: Sized {
     /// Those of the rows that are there, in one request. Others may come with them.
     fn read(&self, keys: &[Self::Key]) -> impl Future<Output = Result<Rows<Self>, cassandra::Error>> + Send;
 
-    /// Puts rows together into what [`Table::write`] writes in one request.
+    /// Puts rows, in the order of their keys, together into what [`Table::write`] writes in one request.
     fn groups(&self, rows: Rows<Self>) -> Vec<Rows<Self>>;
 
     /// Writes rows `USING TIMESTAMP` their positions.
@@ -90,7 +90,7 @@ impl<T: Table> Totals<T> {
 
     /// Reads the rows that the batch needs and that are not in memory: many in a request, and the requests at the same time.
     async fn load(&mut self, batch: &Batch<PurchasedItem>) -> Result<(), Error> {
-        let mut unknown: HashMap<T::Common, HashSet<T::Key>> = HashMap::new();
+        let mut unknown: HashMap<T::Common, BTreeSet<T::Key>> = HashMap::new();
         for record in &batch.records {
             let key = T::key(&record.event);
             if !self.rows.contains(&key) {
@@ -137,7 +137,10 @@ impl<T: Table> Totals<T> {
 
     async fn write(&self, changed: HashMap<T::Key, Row<T::Total>>) -> Result<(), Error> {
         let table = &self.table;
-        stream::iter(table.groups(changed.into_iter().collect()))
+        // Cassandra writes what a request has for one partition as one mutation.
+        let mut rows: Rows<T> = changed.into_iter().collect();
+        rows.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+        stream::iter(table.groups(rows))
             .map(|rows| async move { table.write(&rows).await })
             .buffer_unordered(CONCURRENCY)
             .try_collect::<()>()
