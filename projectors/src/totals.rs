@@ -20,8 +20,8 @@ use crate::runner::{Batch, Projector};
 /// Requests to Cassandra under way: more wait longer without getting more done.
 const CONCURRENCY: usize = 128;
 
-/// Most rows that are read in one request. What a read costs a node is mostly the request, and each row is in a partition of
-/// its own, so more would take long to come together.
+/// Most rows that are read in one request. What a read costs a node is mostly the request, and each row may be in a partition
+/// of its own, so more would take long to come together.
 const READ_LEN_MAX: usize = 24;
 
 /// A table of totals.
