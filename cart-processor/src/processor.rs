@@ -31,8 +31,16 @@ const CASSANDRA_CONCURRENCY: usize = 128;
 /// milliseconds; under load, when brokers get slow, transactions get fewer and larger.
 const COMMIT_PACE: u32 = 4;
 
-/// The longest pause that this makes: purchases are to be seen soon under load too.
+/// The longest pause that this makes: purchases are to be seen soon.
 const COMMIT_PAUSE_MAX: Duration = Duration::from_millis(50);
+
+/// From so many events a transaction on the pause may be longer: each costs about twenty requests, however many it has, and
+/// all who read its events as many again.
+const BUSY_TRANSACTION_LEN: usize = 100;
+
+/// The longest pause then. In turn with 50 ms, at 256 clients on two cores: 0.93 times the CPU time of a command, 0.82 with
+/// three projectors running.
+const BUSY_COMMIT_PAUSE_MAX: Duration = Duration::from_millis(200);
 
 /// The pause after the first failure in a row, doubled up to the second figure.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -68,6 +76,8 @@ pub(crate) struct State {
     partitions: HashMap<i32, Partition>,
     outbox: Outbox,
     submitted_at: Option<Instant>,
+    /// Records of the transaction that was submitted last.
+    submitted_len: usize,
     /// Partitions whose log was rewritten, or is too new for us. They stay stopped until somebody has looked at it.
     stopped: HashSet<i32>,
     failures: u32,
@@ -336,7 +346,7 @@ impl Worker {
                 return Ok(());
             }
         }
-        let pause = self.settings.commit_interval.max((self.publisher.took() * COMMIT_PACE).min(COMMIT_PAUSE_MAX));
+        let pause = self.settings.commit_interval.max(pause(self.publisher.took(), self.state.submitted_len));
         let is_due = self.state.submitted_at.is_none_or(|at| at.elapsed() >= pause);
         if !self.state.outbox.is_empty() && (is_due || is_full) {
             self.submit()?;
@@ -349,6 +359,7 @@ impl Worker {
         let outbox = std::mem::take(&mut self.state.outbox);
         let offsets = self.consumer.offsets(outbox.next_offsets())?;
         self.state.submitted_at = Some(Instant::now());
+        self.state.submitted_len = outbox.len();
         self.publisher.submit(Parcel { outbox, offsets, group });
         Ok(())
     }
@@ -432,5 +443,26 @@ impl Worker {
             while !self.publisher.wait(IDLE_POLL)? {}
         }
         Ok(())
+    }
+}
+
+/// From the start of a transaction that took so long and had so many records to the next.
+fn pause(took: Duration, len: usize) -> Duration {
+    let max = if len < BUSY_TRANSACTION_LEN { COMMIT_PAUSE_MAX } else { BUSY_COMMIT_PAUSE_MAX };
+    (took * COMMIT_PACE).min(max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transactions_get_fewer_when_they_are_slow_and_fewer_still_when_they_are_large() {
+        let ms = Duration::from_millis;
+        for (took_ms, len, pause_ms) in
+            [(2, 5, 8), (2, 500, 8), (20, 5, 50), (20, 99, 50), (20, 100, 80), (90, 500, 200)]
+        {
+            assert_eq!(pause(ms(took_ms), len), ms(pause_ms), "{len} in {took_ms} ms");
+        }
     }
 }

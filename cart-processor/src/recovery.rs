@@ -117,15 +117,25 @@ pub(crate) async fn restore_journal(args: &RecoveryArgs) -> anyhow::Result<()> {
         move || read(&kafka, &topic, &sender)
     });
     let (mut chunk, mut count, mut newest) = (Vec::new(), 0_u64, HashMap::<i32, Position>::new());
-    while events.recv_many(&mut chunk, CHUNK_LEN).await > 0 {
+    let mut open = OpenCommands::default();
+    loop {
+        let is_end = events.recv_many(&mut chunk, CHUNK_LEN).await == 0;
         let mut carts: HashMap<CartId, Vec<Entry>> = HashMap::new();
         for (partition, bytes) in chunk.drain(..) {
             let event = decode(&journal.codecs().events, &bytes).await?;
             let CartEvent { cart_id, sequence_number, position, command_id, .. } = event;
             let newest = newest.entry(partition).or_insert(position);
             *newest = position.max(*newest);
-            carts.entry(cart_id).or_default().push(Entry { sequence_number, position, command_id, bytes });
+            let entry = Entry { sequence_number, position, command_id, bytes };
+            if let Some((cart_id, entries)) = open.push(partition, cart_id, entry) {
+                carts.entry(cart_id).or_default().extend(entries);
+            }
             count += 1;
+        }
+        if is_end {
+            for (cart_id, entries) in std::mem::take(&mut open).0.into_values() {
+                carts.entry(cart_id).or_default().extend(entries);
+            }
         }
         let groups = journal.groups(carts, append);
         stream::iter(groups)
@@ -137,11 +147,33 @@ pub(crate) async fn restore_journal(args: &RecoveryArgs) -> anyhow::Result<()> {
             .try_collect::<()>()
             .await?;
         tracing::info!(events = count, "restoring the journal");
+        if is_end {
+            break;
+        }
     }
     reading.await.context("the reader of cart-events panicked")??;
     let epoch = record_log(&admin, args, &session, &newest).await?;
     tracing::info!(events = count, epoch = epoch.get(), "restored the journal; run `setup` now");
     Ok(())
+}
+
+/// The newest command of each partition, which may have more events than have been read: a command is a row of the journal.
+#[derive(Debug, Default)]
+struct OpenCommands(HashMap<i32, (CartId, Vec<Entry>)>);
+
+impl OpenCommands {
+    /// Takes the next event of a partition. The one before it comes back, whole, if this is another command's: the events of a
+    /// command follow each other.
+    fn push(&mut self, partition: i32, cart_id: CartId, entry: Entry) -> Option<(CartId, Vec<Entry>)> {
+        if let Some((open, entries)) = self.0.get_mut(&partition)
+            && *open == cart_id
+            && entries[0].position == entry.position
+        {
+            entries.push(entry);
+            return None;
+        }
+        self.0.insert(partition, (cart_id, vec![entry]))
+    }
 }
 
 fn append((cart_id, entries): &(CartId, Vec<Entry>)) -> Append<'_> {
@@ -191,4 +223,37 @@ async fn record_log(
         return Ok(cassandra::restore_log(session, &topic, &identity, epoch).await?);
     }
     Ok(cassandra::restore_log(session, &topic, &identity, epoch).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_comes_back_whole_when_its_partition_goes_on() {
+        let (one, other) = (CartId::from(uuid::Uuid::from_u128(1)), CartId::from(uuid::Uuid::from_u128(2)));
+        let entry = |sequence_number: i64, position: i64| Entry {
+            sequence_number: sequence_number.into(),
+            position: position.into(),
+            command_id: uuid::Uuid::from_u128(7).into(),
+            bytes: vec![],
+        };
+        let mut open = OpenCommands::default();
+        let mut closed = Vec::new();
+        for (partition, cart_id, event) in [
+            (0, one, entry(1, 10)),
+            (0, one, entry(2, 11)),
+            (1, other, entry(1, 11)),
+            (0, one, entry(3, 11)),
+            (1, other, entry(2, 12)),
+            (0, other, entry(3, 11)),
+        ] {
+            closed.extend(open.push(partition, cart_id, event));
+        }
+        assert_eq!(
+            closed,
+            [(one, vec![entry(1, 10)]), (other, vec![entry(1, 11)]), (one, vec![entry(2, 11), entry(3, 11)])]
+        );
+        assert_eq!(open.0, HashMap::from([(1, (other, vec![entry(2, 12)])), (0, (other, vec![entry(3, 11)]))]));
+    }
 }

@@ -17,7 +17,7 @@ use crate::topic::{RawRecord, read_all};
 /// Rows a page: a page is one request, which must be answered within the request's time-out.
 const PAGE_ROWS: i32 = 2_000;
 
-/// A row of the journal.
+/// An event of the journal, with what its row says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalRow {
     /// Its number in its cart.
@@ -30,28 +30,24 @@ pub struct JournalRow {
     pub event: Vec<u8>,
 }
 
-/// The whole journal: each cart's rows, oldest first.
+/// The whole journal: each cart's events, oldest first. A row has all of a command's, under the number of the last.
 ///
 /// # Errors
 /// When Cassandra is away, or a row lacks something.
 pub async fn read(session: &Session) -> anyhow::Result<BTreeMap<Uuid, Vec<JournalRow>>> {
-    const SELECT: &str = "SELECT cart_id, sequence_number, position, command_id, event FROM cart_journal";
+    const SELECT: &str = "SELECT cart_id, sequence_number, position, command_id, events FROM cart_journal";
     // A cart that has a snapshot and no events would have a row of nothing.
-    type Row = (Uuid, Option<i64>, Option<i64>, Option<Uuid>, Option<Vec<u8>>);
+    type Row = (Uuid, Option<i64>, Option<i64>, Option<Uuid>, Option<Vec<Vec<u8>>>);
     let pager = session.query_iter(Statement::new(SELECT).with_page_size(PAGE_ROWS), ()).await?;
     let mut rows = pager.rows_stream::<Row>()?;
     let mut carts: BTreeMap<Uuid, Vec<JournalRow>> = BTreeMap::new();
-    while let Some((cart_id, sequence_number, position, command_id, event)) = rows.try_next().await? {
-        let row = (|| {
-            Some(JournalRow {
-                sequence_number: sequence_number?,
-                position: position?,
-                command_id: command_id?,
-                event: event?,
-            })
-        })();
-        let row = row.with_context(|| format!("a row of cart {cart_id} ({sequence_number:?}) lacks a column"))?;
-        carts.entry(cart_id).or_default().push(row);
+    while let Some((cart_id, last, position, command_id, events)) = rows.try_next().await? {
+        let row = (|| Some((last?, position?, command_id?, events.filter(|events| !events.is_empty())?)))();
+        let (last, position, command_id, events) =
+            row.with_context(|| format!("a row of cart {cart_id} ({last:?}) lacks a column"))?;
+        let numbered = events.into_iter().rev().zip(0..).map(|(event, age)| (last - age, event));
+        let rows = numbered.map(|(sequence_number, event)| JournalRow { sequence_number, position, command_id, event });
+        carts.entry(cart_id).or_default().extend(rows);
     }
     for rows in carts.values_mut() {
         rows.sort_unstable_by_key(|row| row.sequence_number);

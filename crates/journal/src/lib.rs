@@ -1,11 +1,15 @@
 //! The journal: what has happened to every cart, the system of record.
 //!
 //! ```text
-//! cart_journal (cart_id, sequence_number)   one row an event, newest first
-//!   position, command_id                    the command that caused it, and where that stands
-//!   event                                   the very bytes that are published to cart-events
+//! cart_journal (cart_id, sequence_number)   one row a command that changed the cart, newest first
+//!   sequence_number                         of the last event that it made
+//!   position, command_id                    the command, and where it stands
+//!   events                                  what it made, oldest first: the very bytes that are published to cart-events
 //!   snapshot (static)                       the cart's state after some event, in one cell
 //! ```
+//!
+//! One row, however many lines a checkout has: rows are what a write costs Cassandra, and all of a command is there or
+//! nothing. By the last event's number, so that whoever has read up to some event finds all rows that have later ones.
 //!
 //! Every statement says `USING TIMESTAMP` of the command's position, and what it writes is a function of the log up
 //! to there. So whoever writes late writes the same again, or something older that loses. No locks.
@@ -31,12 +35,16 @@ const TABLE: &str = "cart_journal";
 
 // Rows are small and never change: default compaction does.
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS cart_journal (\
-    cart_id uuid, sequence_number bigint, position bigint, command_id uuid, event blob, snapshot blob STATIC, \
+    cart_id uuid, sequence_number bigint, position bigint, command_id uuid, events frozen<list<blob>>, \
+    snapshot blob STATIC, \
     PRIMARY KEY (cart_id, sequence_number)) WITH CLUSTERING ORDER BY (sequence_number DESC)";
 
 /// A snapshot is written at every checkout and when this many events have come since the last: a load reads at most
 /// so many rows beside it.
 pub const SNAPSHOT_EVERY: i64 = 32;
+
+/// Rows that come at a time where a journal is read from some event on: one may have a checkout of a thousand lines.
+const PAGE_ROWS: i32 = 100;
 
 /// Reads and writes what the table holds. Clones share the schemas.
 #[derive(Debug, Clone)]
@@ -74,8 +82,7 @@ struct Statements {
     snapshots: PreparedStatement,
     newest_of: PreparedStatement,
     after: PreparedStatement,
-    page: PreparedStatement,
-    range: PreparedStatement,
+    row: PreparedStatement,
     insert: PreparedStatement,
     insert_snapshot: PreparedStatement,
 }
@@ -101,12 +108,19 @@ impl Journal {
     /// # Errors
     /// When Cassandra is away, or there is no table.
     pub async fn open(session: Arc<Session>, codecs: Codecs) -> Result<Self, Error> {
+        let mut after = prepare(
+            &session,
+            "SELECT sequence_number, position, command_id, events FROM cart_journal \
+             WHERE cart_id = ? AND sequence_number > ? ORDER BY sequence_number ASC LIMIT ?",
+        )
+        .await?;
+        after.set_page_size(PAGE_ROWS);
         let statements = Arc::new(Statements {
             snapshot: prepare(&session, "SELECT snapshot FROM cart_journal WHERE cart_id = ? LIMIT 1").await?,
             newest: prepare(
                 &session,
                 &format!(
-                    "SELECT sequence_number, position, command_id, event FROM cart_journal WHERE cart_id = ? LIMIT {SNAPSHOT_EVERY}"
+                    "SELECT sequence_number, position, command_id, events FROM cart_journal WHERE cart_id = ? LIMIT {SNAPSHOT_EVERY}"
                 ),
             )
             .await?,
@@ -114,32 +128,21 @@ impl Journal {
             newest_of: prepare(
                 &session,
                 &format!(
-                    "SELECT cart_id, sequence_number, position, command_id, event FROM cart_journal \
+                    "SELECT cart_id, sequence_number, position, command_id, events FROM cart_journal \
                      WHERE cart_id IN ? PER PARTITION LIMIT {SNAPSHOT_EVERY}"
                 ),
             )
             .await?,
-            after: prepare(
+            after,
+            row: prepare(
                 &session,
-                "SELECT sequence_number, position, command_id, event FROM cart_journal \
-                 WHERE cart_id = ? AND sequence_number > ? ORDER BY sequence_number ASC",
-            )
-            .await?,
-            page: prepare(
-                &session,
-                "SELECT sequence_number, position, command_id, event FROM cart_journal \
-                 WHERE cart_id = ? AND sequence_number > ? ORDER BY sequence_number ASC LIMIT ?",
-            )
-            .await?,
-            range: prepare(
-                &session,
-                "SELECT sequence_number, position, command_id, event FROM cart_journal \
-                 WHERE cart_id = ? AND sequence_number >= ? AND sequence_number < ? ORDER BY sequence_number ASC",
+                "SELECT sequence_number, position, command_id, events FROM cart_journal \
+                 WHERE cart_id = ? AND sequence_number = ?",
             )
             .await?,
             insert: prepare(
                 &session,
-                "INSERT INTO cart_journal (cart_id, sequence_number, position, command_id, event) VALUES (?, ?, ?, ?, ?) \
+                "INSERT INTO cart_journal (cart_id, sequence_number, position, command_id, events) VALUES (?, ?, ?, ?, ?) \
                  USING TIMESTAMP ?",
             )
             .await?,

@@ -6,6 +6,7 @@ use cart::{Aggregate, CartEvent, CartId, Position, RememberedCommand, SequenceNu
 use futures::{Stream, TryStreamExt as _, try_join};
 use kafka::{Codec, DecodeError};
 use scylla::deserialize::row::DeserializeRow;
+use scylla::serialize::row::SerializeRow;
 use scylla::statement::prepared::PreparedStatement;
 use uuid::Uuid;
 
@@ -14,17 +15,17 @@ use crate::{Entry, Error, Journal};
 /// Carts that are loaded in one round trip: their newest rows and snapshots are some hundred kilobytes then.
 pub const LOAD_LEN_MAX: usize = 24;
 
-type Row = (i64, i64, Uuid, Vec<u8>);
+/// The number of the last event, the command's position and id, its events.
+type Row = (i64, i64, Uuid, Vec<Vec<u8>>);
 
-impl From<Row> for Entry {
-    fn from((sequence_number, position, command_id, bytes): Row) -> Self {
-        Self {
-            sequence_number: sequence_number.into(),
-            position: position.into(),
-            command_id: command_id.into(),
-            bytes,
-        }
-    }
+/// What a row holds, newest first.
+fn entries_of((last, position, command_id, events): Row) -> impl Iterator<Item = Entry> {
+    events.into_iter().rev().zip(0..).map(move |(bytes, age)| Entry {
+        sequence_number: (last - age).into(),
+        position: position.into(),
+        command_id: command_id.into(),
+        bytes,
+    })
 }
 
 impl Journal {
@@ -71,7 +72,7 @@ impl Journal {
         let oldest = newest.last().map_or(known, |entry| entry.sequence_number);
         if oldest > known.next() {
             // The rows do not join the snapshot (it could not be read, or its writer died): read all that follow it.
-            for entry in self.entries(&self.statements.after, (cart_id.as_uuid(), known.get())).await? {
+            for entry in self.after(cart_id, known).await? {
                 cart.apply(&self.event(&entry).await?);
             }
             return Ok(cart);
@@ -89,8 +90,7 @@ impl Journal {
     pub async fn load_before(&self, cart_id: CartId, position: Position) -> Result<Aggregate, Error> {
         let snapshot = self.snapshot(cart_id).await?.filter(|cart| cart.position() < position);
         let mut cart = snapshot.unwrap_or_else(|| Aggregate::new(cart_id));
-        let after = (cart_id.as_uuid(), cart.sequence_number().get());
-        for entry in self.entries(&self.statements.after, after).await? {
+        for entry in self.after(cart_id, cart.sequence_number()).await? {
             if entry.position < position {
                 cart.apply(&self.event(&entry).await?);
             }
@@ -106,7 +106,7 @@ impl Journal {
         // Newest first, since that is what is asked for; stops at the first that is older.
         let newest = self.newest(cart_id).await?;
         let mut entries = if newest.last().is_some_and(|oldest| oldest.position >= position) {
-            self.entries(&self.statements.after, (cart_id.as_uuid(), 0_i64)).await?
+            self.all(cart_id).await?
         } else {
             newest.into_iter().rev().collect()
         };
@@ -119,7 +119,30 @@ impl Journal {
     /// # Errors
     /// As [`Journal::load`].
     pub async fn page(&self, cart_id: CartId, after: SequenceNumber, len_max: i32) -> Result<Vec<Entry>, Error> {
-        self.entries(&self.statements.page, (cart_id.as_uuid(), after.get(), len_max)).await
+        const OPERATION: &str = "reading a cart's journal";
+        // Each row has at least one that is later.
+        let values = (cart_id.as_uuid(), after.get(), len_max);
+        let pager = self.session.execute_iter(self.statements.after.clone(), values).await;
+        let mut rows = pager
+            .map_err(|error| Error::new(OPERATION, error))?
+            .rows_stream::<Row>()
+            .map_err(|error| Error::new(OPERATION, error))?;
+        let len_max = usize::try_from(len_max).unwrap_or_default();
+        let mut entries = Vec::new();
+        while entries.len() < len_max
+            && let Some(row) = rows.try_next().await.map_err(|error| Error::new(OPERATION, error))?
+        {
+            let known = entries.len();
+            entries.extend(entries_of(row).take_while(|entry| entry.sequence_number > after));
+            entries[known..].reverse();
+        }
+        entries.truncate(len_max);
+        Ok(entries)
+    }
+
+    /// All that has happened to a cart after an event, oldest first.
+    async fn after(&self, cart_id: CartId, after: SequenceNumber) -> Result<Vec<Entry>, Error> {
+        self.page(cart_id, after, i32::MAX).await
     }
 
     /// All that has happened to a cart, oldest first.
@@ -127,7 +150,7 @@ impl Journal {
     /// # Errors
     /// As [`Journal::load`].
     pub async fn all(&self, cart_id: CartId) -> Result<Vec<Entry>, Error> {
-        self.entries(&self.statements.after, (cart_id.as_uuid(), 0_i64)).await
+        self.after(cart_id, SequenceNumber::ZERO).await
     }
 
     /// All carts that have a journal, in no order.
@@ -147,11 +170,12 @@ impl Journal {
     /// # Errors
     /// As [`Journal::load`].
     pub async fn events_of(&self, cart_id: CartId, command: &RememberedCommand) -> Result<Vec<CartEvent>, Error> {
-        let first = command.first_sequence_number.get();
-        let range = (cart_id.as_uuid(), first, first + i64::from(command.event_count));
-        let entries = self.entries(&self.statements.range, range).await?;
+        let last = command.first_sequence_number.get() + i64::from(command.event_count) - 1;
+        let operation = || format!("reading event {last} of cart {cart_id}");
+        let rows = self.rows::<Row>(&self.statements.row, (cart_id.as_uuid(), last), &operation).await?;
+        let entries: Vec<Entry> = rows.into_iter().flat_map(entries_of).collect();
         let mut events = Vec::with_capacity(entries.len());
-        for entry in &entries {
+        for entry in entries.iter().rev() {
             events.push(self.event(entry).await?);
         }
         Ok(events)
@@ -206,57 +230,48 @@ impl Journal {
     }
 
     async fn newest_of(&self, cart_ids: &[CartId]) -> Result<HashMap<CartId, Vec<Entry>>, Error> {
+        type RowOf = (Uuid, i64, i64, Uuid, Vec<Vec<u8>>);
         let mut carts: HashMap<CartId, Vec<Entry>> = HashMap::with_capacity(cart_ids.len());
-        for (cart_id, sequence_number, position, command_id, bytes) in
-            self.rows_of::<(Uuid, i64, i64, Uuid, Vec<u8>)>(&self.statements.newest_of, cart_ids).await?
+        for (cart_id, last, position, command_id, events) in
+            self.rows_of::<RowOf>(&self.statements.newest_of, cart_ids).await?
         {
-            carts.entry(cart_id.into()).or_default().push((sequence_number, position, command_id, bytes).into());
+            carts.entry(cart_id.into()).or_default().extend(entries_of((last, position, command_id, events)));
         }
         Ok(carts)
+    }
+
+    async fn newest(&self, cart_id: CartId) -> Result<Vec<Entry>, Error> {
+        let operation = || format!("reading the newest events of cart {cart_id}");
+        let rows = self.rows::<Row>(&self.statements.newest, (cart_id.as_uuid(),), &operation).await?;
+        Ok(rows.into_iter().flat_map(entries_of).collect())
     }
 
     async fn rows_of<R>(&self, statement: &PreparedStatement, cart_ids: &[CartId]) -> Result<Vec<R>, Error>
     where
         R: for<'frame, 'metadata> DeserializeRow<'frame, 'metadata>,
     {
-        let operation = || format!("reading {} carts", cart_ids.len());
         let ids: Vec<Uuid> = cart_ids.iter().map(|cart_id| cart_id.as_uuid()).collect();
+        self.rows(statement, (ids,), &|| format!("reading {} carts", cart_ids.len())).await
+    }
+
+    async fn rows<R>(
+        &self,
+        statement: &PreparedStatement,
+        values: impl SerializeRow,
+        operation: &(dyn Fn() -> String + Sync),
+    ) -> Result<Vec<R>, Error>
+    where
+        R: for<'frame, 'metadata> DeserializeRow<'frame, 'metadata>,
+    {
         let result = self
             .session
-            .execute_unpaged(statement, (ids,))
+            .execute_unpaged(statement, values)
             .await
             .map_err(|error| Error::new(operation(), error))?
             .into_rows_result()
             .map_err(|error| Error::new(operation(), error))?;
         let rows = result.rows::<R>().map_err(|error| Error::new(operation(), error))?;
         rows.map(|row| row.map_err(|error| Error::new(operation(), error))).collect()
-    }
-
-    async fn newest(&self, cart_id: CartId) -> Result<Vec<Entry>, Error> {
-        let operation = || format!("reading the newest events of cart {cart_id}");
-        let result = self
-            .session
-            .execute_unpaged(&self.statements.newest, (cart_id.as_uuid(),))
-            .await
-            .map_err(|error| Error::new(operation(), error))?
-            .into_rows_result()
-            .map_err(|error| Error::new(operation(), error))?;
-        let rows = result.rows::<Row>().map_err(|error| Error::new(operation(), error))?;
-        rows.map(|row| row.map(Entry::from).map_err(|error| Error::new(operation(), error))).collect()
-    }
-
-    async fn entries(
-        &self,
-        statement: &PreparedStatement,
-        values: impl scylla::serialize::row::SerializeRow,
-    ) -> Result<Vec<Entry>, Error> {
-        const OPERATION: &str = "reading a cart's journal";
-        let pager = self.session.execute_iter(statement.clone(), values).await;
-        let rows = pager
-            .map_err(|error| Error::new(OPERATION, error))?
-            .rows_stream::<Row>()
-            .map_err(|error| Error::new(OPERATION, error))?;
-        rows.map_ok(Entry::from).try_collect().await.map_err(|error| Error::new(OPERATION, error))
     }
 }
 

@@ -16,13 +16,13 @@ use crate::{Entry, Error, Journal, Snapshot, TABLE};
 pub struct Append<'a> {
     /// Whose journal.
     pub cart_id: CartId,
-    /// What happened, oldest first.
+    /// What happened, oldest first; of each command all of it.
     pub entries: &'a [Entry],
     /// Its state after that.
     pub snapshot: Option<&'a Snapshot>,
 }
 
-/// A row beside the bytes of its event.
+/// What an event takes beside its bytes, at most: a row.
 const ROW_LEN: usize = 80;
 
 impl Append<'_> {
@@ -34,7 +34,7 @@ impl Append<'_> {
 
 /// The values of one statement of a batch, in the order of its markers.
 enum Values<'a> {
-    Event((Uuid, i64, i64, Uuid, &'a [u8], i64)),
+    Command((Uuid, i64, i64, Uuid, Vec<&'a [u8]>, i64)),
     Snapshot((Uuid, &'a [u8], i64)),
 }
 
@@ -45,7 +45,7 @@ impl SerializeRow for Values<'_> {
         writer: &mut RowWriter<'_>,
     ) -> Result<(), SerializationError> {
         match self {
-            Self::Event(values) => values.serialize(ctx, writer),
+            Self::Command(values) => values.serialize(ctx, writer),
             Self::Snapshot(values) => values.serialize(ctx, writer),
         }
     }
@@ -76,7 +76,7 @@ impl Journal {
         let rows: Vec<_> = appends.iter().flat_map(values).collect();
         match rows.as_slice() {
             [] => return Ok(()),
-            [row @ Values::Event(_)] => {
+            [row @ Values::Command(_)] => {
                 let result = self.session.execute_unpaged(&self.statements.insert, row).await;
                 return result.map(|_| ()).map_err(|error| Error::new(operation(), error));
             }
@@ -87,7 +87,7 @@ impl Journal {
         batch.set_is_idempotent(true);
         for row in &rows {
             batch.append_statement(match row {
-                Values::Event(_) => self.statements.insert.clone(),
+                Values::Command(_) => self.statements.insert.clone(),
                 Values::Snapshot(_) => self.statements.insert_snapshot.clone(),
             });
         }
@@ -98,17 +98,18 @@ impl Journal {
 
 fn values<'a>(append: &Append<'a>) -> impl Iterator<Item = Values<'a>> + use<'a> {
     let Append { cart_id, entries, snapshot } = *append;
-    let events = entries.iter().map(move |entry| event_values(cart_id, entry));
+    let commands = entries.chunk_by(|one, next| one.position == next.position);
+    let commands = commands.filter_map(move |entries| Some(command_values(cart_id, entries, entries.last()?)));
     let snapshot =
         snapshot.map(|Snapshot { position, bytes }| (cart_id.as_uuid(), bytes.as_slice(), timestamp(*position)));
-    events.chain(snapshot.map(Values::Snapshot))
+    commands.chain(snapshot.map(Values::Snapshot))
 }
 
-fn event_values(cart_id: CartId, entry: &Entry) -> Values<'_> {
-    let position = entry.position.get();
-    let command_id = entry.command_id.as_uuid();
-    let timestamp = timestamp(entry.position);
-    Values::Event((cart_id.as_uuid(), entry.sequence_number.get(), position, command_id, &entry.bytes, timestamp))
+fn command_values<'a>(cart_id: CartId, entries: &'a [Entry], last: &Entry) -> Values<'a> {
+    let Entry { sequence_number, position, command_id, .. } = last;
+    let events = entries.iter().map(|entry| entry.bytes.as_slice()).collect();
+    let (cart_id, command_id) = (cart_id.as_uuid(), command_id.as_uuid());
+    Values::Command((cart_id, sequence_number.get(), position.get(), command_id, events, timestamp(*position)))
 }
 
 /// The write timestamp: the position, so that what is written late is the same again or loses. Wall-clock time only in tests

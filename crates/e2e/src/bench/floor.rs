@@ -92,7 +92,7 @@ pub(crate) async fn setup(kafka: &KafkaArgs, cassandra: &CassandraArgs, partitio
     let specs = [COMMANDS, EVENTS, REPLIES].map(|topic| topics.spec(kafka.prefixed(topic), &[]));
     Admin::new(kafka)?.ensure_topics(&specs).await?;
     cassandra::ensure_keyspace(cassandra).await?;
-    let session = cassandra::connect(cassandra).await?;
+    let session = cassandra::connect(&cassandra.patient()).await?;
     session.query_unpaged(CREATE, ()).await.context("creating table floor_journal")?;
     Ok(())
 }

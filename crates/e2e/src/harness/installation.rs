@@ -25,9 +25,6 @@ const PARTITIONS: u16 = 4;
 /// `setup` makes topics, keyspace and tables, on a machine that may do much else meanwhile.
 const SETUP_DEADLINE: Duration = Duration::from_secs(120);
 
-/// How long Cassandra may take to remove a keyspace.
-const REMOVE_TIMEOUT_MS: u64 = 60_000;
-
 /// A cluster's servers share one machine: as long as its nodes wait for each other (scripts/servers/cassandra-cluster.jvm).
 const CLUSTER_REQUEST_TIMEOUT_MS: u64 = 8_000;
 
@@ -251,9 +248,7 @@ impl Installation {
         let mut server = self.server_database().await?;
         let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
         sqlx::query(AssertSqlSafe(statement)).execute(&mut server).await.context("removing the test's database")?;
-        // Cassandra takes a snapshot of each table first, in its own time.
-        let patient = CassandraArgs { cassandra_request_timeout_ms: REMOVE_TIMEOUT_MS, ..self.cassandra().clone() };
-        let session = cassandra::connect(&patient).await?;
+        let session = cassandra::connect(&self.cassandra().patient()).await?;
         let statement = format!("DROP KEYSPACE IF EXISTS {}", self.name);
         session.query_unpaged(statement, ()).await.context("removing the test's keyspace")?;
         fs::remove_dir_all(&self.log_folder).context("removing the test's logs")

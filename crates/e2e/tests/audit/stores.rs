@@ -113,8 +113,8 @@ async fn seed(installation: &Installation) -> anyhow::Result<()> {
     sqlx::query(more).execute(&database).await?;
     database.close().await;
     let session = cassandra::connect(installation.cassandra()).await?;
-    let lost = "INSERT INTO cart_journal (cart_id, sequence_number, position, command_id, event) \
-        VALUES (uuid(), 1, 281474976710656, uuid(), 0x00)";
+    let lost = "INSERT INTO cart_journal (cart_id, sequence_number, position, command_id, events) \
+        VALUES (uuid(), 1, 281474976710656, uuid(), [0x00])";
     session.query_unpaged(lost, ()).await?;
     Ok(())
 }

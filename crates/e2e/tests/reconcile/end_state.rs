@@ -83,7 +83,7 @@ impl EndState {
             sqlx::query(table).execute(&database).await?;
         }
         cassandra::ensure_keyspace(installation.cassandra()).await?;
-        let session = cassandra::connect(installation.cassandra()).await?;
+        let session = cassandra::connect(&installation.cassandra().patient()).await?;
         for table in CASSANDRA_TABLES {
             session.query_unpaged(table, ()).await?;
         }
