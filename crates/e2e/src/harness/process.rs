@@ -61,12 +61,25 @@ pub(super) fn log_folder(installation: &str) -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-/// An address that is free now.
+/// An address that is free now, and stays so until a process listens there: its port is none that the kernel gives to the
+/// connections that others make meanwhile (`net.ipv4.ip_local_port_range`), as it would be if the kernel chose it.
 ///
 /// # Errors
 /// When there is none.
 pub fn free_address() -> io::Result<SocketAddr> {
-    TcpListener::bind("127.0.0.1:0")?.local_addr()
+    const FIRST: u16 = 10_000;
+    const COUNT: u64 = 19_000;
+    const ATTEMPTS: usize = 100;
+    let mut result = Err(io::ErrorKind::AddrInUse.into());
+    for _ in 0..ATTEMPTS {
+        let (random, _) = uuid::Uuid::new_v4().as_u64_pair();
+        let port = FIRST + u16::try_from(random % COUNT).unwrap_or_default();
+        result = TcpListener::bind(("127.0.0.1", port)).and_then(|listener| listener.local_addr());
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
 }
 
 /// The numbers of a process's sockets, as the tables of connections have them.
