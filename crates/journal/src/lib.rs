@@ -24,6 +24,7 @@ use cart::contract::Contract;
 use cart::{Aggregate, CartEvent};
 use kafka::{Codec, Registry};
 use scylla::client::session::Session;
+use scylla::errors::{DbError, PrepareError, RequestAttemptError};
 use scylla::statement::prepared::PreparedStatement;
 
 pub use cassandra::Error;
@@ -38,6 +39,9 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS cart_journal (\
     cart_id uuid, sequence_number bigint, position bigint, command_id uuid, events frozen<list<blob>>, \
     snapshot blob STATIC, \
     PRIMARY KEY (cart_id, sequence_number)) WITH CLUSTERING ORDER BY (sequence_number DESC)";
+
+const ROW: &str = "SELECT sequence_number, position, command_id, events FROM cart_journal \
+    WHERE cart_id = ? AND sequence_number = ?";
 
 /// A snapshot is written at every checkout and when this many events have come since the last: a load reads at most
 /// so many rows beside it.
@@ -97,16 +101,17 @@ impl Journal {
     /// Makes the table if it is not there.
     ///
     /// # Errors
-    /// When Cassandra is away.
+    /// When Cassandra is away, or the table that is there is of another version.
     pub async fn setup(session: &Session) -> Result<(), Error> {
         session.query_unpaged(CREATE, ()).await.map_err(|error| Error::new("creating table cart_journal", error))?;
+        prepare(session, ROW).await?;
         Ok(())
     }
 
     /// Prepares the statements.
     ///
     /// # Errors
-    /// When Cassandra is away, or there is no table.
+    /// When Cassandra is away, there is no table, or it is of another version.
     pub async fn open(session: Arc<Session>, codecs: Codecs) -> Result<Self, Error> {
         let mut after = prepare(
             &session,
@@ -134,12 +139,7 @@ impl Journal {
             )
             .await?,
             after,
-            row: prepare(
-                &session,
-                "SELECT sequence_number, position, command_id, events FROM cart_journal \
-                 WHERE cart_id = ? AND sequence_number = ?",
-            )
-            .await?,
+            row: prepare(&session, ROW).await?,
             insert: prepare(
                 &session,
                 "INSERT INTO cart_journal (cart_id, sequence_number, position, command_id, events) VALUES (?, ?, ?, ?, ?) \
@@ -160,9 +160,24 @@ impl Journal {
 }
 
 async fn prepare(session: &Session, statement: &str) -> Result<PreparedStatement, Error> {
-    let mut prepared =
-        session.prepare(statement).await.map_err(|error| Error::new(format!("preparing '{statement}'"), error))?;
+    let mut prepared = session.prepare(statement).await.map_err(|error| {
+        let hint = if is_invalid(&error) {
+            " (without the table: `cart-processor setup` makes it; where it lacks a column it is of another version: drop \
+             it, and `cart-processor restore-journal` makes it again)"
+        } else {
+            ""
+        };
+        Error::new(format!("preparing '{statement}'{hint}"), error)
+    })?;
     // Each writes what it has always written at that timestamp: trying again is right.
     prepared.set_is_idempotent(true);
     Ok(prepared)
+}
+
+/// Cassandra does not know the table, or a column.
+fn is_invalid(error: &PrepareError) -> bool {
+    matches!(
+        error,
+        PrepareError::AllAttemptsFailed { first_attempt: RequestAttemptError::DbError(DbError::Invalid, _), .. }
+    )
 }

@@ -178,8 +178,8 @@ pub struct Counts {
     pub carts: u64,
     /// Records on `cart-events`.
     pub events: u64,
-    /// Rows of the journal.
-    pub journal_rows: u64,
+    /// Events in the journal.
+    pub journal_events: u64,
     /// Records on `item-purchased`.
     pub purchases: u64,
     /// Rows of the three read tables.
@@ -261,7 +261,7 @@ impl fmt::Display for Report {
             ("dead letters", counts.dead_letters),
             ("carts", counts.carts),
             ("events on the topic", counts.events),
-            ("rows of the journal", counts.journal_rows),
+            ("events in the journal", counts.journal_events),
             ("purchases on the topic", counts.purchases),
             ("rows of read tables", counts.rows),
         ];

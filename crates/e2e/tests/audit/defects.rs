@@ -47,7 +47,7 @@ fn a_correct_run_has_no_findings() {
     for count in [counts.accepted, counts.refused, counts.repeats, counts.dead_letters, counts.purchases, counts.rows] {
         assert!(count > 7, "{report}");
     }
-    assert_eq!((counts.events, counts.carts), (counts.journal_rows, 5));
+    assert_eq!((counts.events, counts.carts), (counts.journal_events, 5));
     assert!(client.acknowledged > 50 && client.refused > 5 && client.retried == client.commands, "{report}");
 }
 

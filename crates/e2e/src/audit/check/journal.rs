@@ -14,7 +14,7 @@ use crate::journal::JournalRow;
 pub(super) fn check(evidence: &Evidence, published: &ByCart<'_>, findings: &mut Findings, counts: &mut Counts) {
     let (no_rows, no_events) = (Vec::new(), Vec::new());
     for (cart_id, rows) in &evidence.journal {
-        counts.journal_rows += rows.len() as u64;
+        counts.journal_events += rows.len() as u64;
         check_rows(*cart_id, rows, findings);
         check_cart(evidence, *cart_id, rows, published.get(&(*cart_id).into()).unwrap_or(&no_events), findings);
     }
