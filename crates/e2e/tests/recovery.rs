@@ -202,9 +202,16 @@ async fn the_journal_and_all_of_kafka_are_made_again() -> anyhow::Result<()> {
     let before = journal::read(&session).await?;
     drop(session);
     // A table as another version would make it is not taken for ours.
-    in_cassandra(&shop, &[format!("ALTER TABLE {}.cart_journal DROP events", shop.installation.name())]).await?;
+    let table = format!("{}.cart_journal", shop.installation.name());
+    in_cassandra(&shop, &[format!("ALTER TABLE {table} DROP events")]).await?;
     shop.refuses("cart-processor setup", "restore-journal").await?;
-    shop.refuses("cart-processor", "restore-journal").await?;
+    shop.refuses("cart-processor --startup-timeout-s 1", "restore-journal").await?;
+    in_cassandra(&shop, &[format!("DROP TABLE {table}")]).await?;
+    shop.does("cart-processor restore-journal").await?;
+    shop.does("cart-processor setup").await?;
+    let session = cassandra::connect(shop.installation.cassandra()).await?;
+    ensure!(journal::read(&session).await? == before, "the journal is not what it was");
+    drop(session);
     in_cassandra(&shop, &[format!("DROP KEYSPACE {}", shop.installation.name())]).await?;
     shop.refuses("cart-processor setup", "restore-journal").await?;
     // Twice, as after an interruption.
