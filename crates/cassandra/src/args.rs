@@ -112,7 +112,11 @@ impl CassandraArgs {
     }
 }
 
-async fn open(args: &CassandraArgs) -> Result<Session, Error> {
+/// Connects to the cluster, without a keyspace.
+///
+/// # Errors
+/// When no node answers.
+pub async fn open(args: &CassandraArgs) -> Result<Session, Error> {
     let balancing =
         DefaultPolicy::builder().prefer_datacenter(args.cassandra_datacenter.clone()).token_aware(true).build();
     let timeout = Duration::from_millis(args.cassandra_request_timeout_ms);

@@ -108,6 +108,24 @@ impl Registry {
         }
     }
 
+    /// Removes a subject (its full name) with all its versions; one that is not there is fine.
+    ///
+    /// # Errors
+    /// When the registry is away or refuses.
+    pub async fn remove_subject(&self, subject: &str) -> Result<(), Error> {
+        let failed = |error| Error::retry(format!("deleting the schemas of {subject} at {}", self.url), error);
+        // A subject is marked as deleted first; only then can it be removed.
+        for permanent in [false, true] {
+            let url = format!("{}/subjects/{subject}?permanent={permanent}", self.url);
+            let response = self.http.delete(url).send().await.map_err(failed)?;
+            if response.status() == reqwest::StatusCode::NOT_FOUND {
+                return Ok(());
+            }
+            response.error_for_status().map_err(failed)?;
+        }
+        Ok(())
+    }
+
     /// Whether the registry answers at all.
     ///
     /// # Errors

@@ -9,10 +9,10 @@ use anyhow::{Context as _, ensure};
 
 use super::Load;
 use super::balancer::Balancer;
+use super::process_monitor::{Vital, Vitals};
 use super::proxy::{Protocol, Proxy};
 use super::told::Told;
 use super::visitors::Visitors;
-use crate::audit::{Vital, Vitals};
 use crate::harness::{Installation, OwnServers, Process, Server, Service, wait_until};
 
 /// Short, so that a member that stands still is soon missed.

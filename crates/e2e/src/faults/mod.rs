@@ -20,6 +20,7 @@ mod inject;
 mod network;
 mod plan;
 mod points;
+mod process_monitor;
 mod proxy;
 mod records;
 mod stores;
@@ -33,8 +34,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use procfs::Current as _;
 
-use crate::audit::{Target, Watcher, audit_with};
 use crate::harness::{HOW_TO_MOUNT, OwnServers, may_mount};
+use cartctl::audit::{Target, Watcher, audit_with};
 
 pub use field::Field;
 pub use plan::{Fault, Plan};

@@ -8,8 +8,9 @@ use comfy_table::presets::UTF8_BORDERS_ONLY;
 use serde::Serialize;
 
 use super::plan::Fault;
+use super::process_monitor::Vital;
 use super::told::Told;
-use crate::audit::{Report, Vital};
+use cartctl::audit::Report;
 
 /// A fault, as often as it came.
 #[derive(Debug, Clone, Default, Serialize)]

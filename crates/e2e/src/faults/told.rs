@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use crate::audit::{Attempt, SentCommand, read_sent_commands};
+use cartctl::audit::{Attempt, SentCommand, read_sent_commands};
 
 /// What the clients of a round met. Commands are sent again until they have an outcome; here every attempt counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

@@ -13,7 +13,7 @@ use cassandra::CassandraArgs;
 use clap::Parser;
 use kafka::{Admin, KafkaArgs};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection};
 use uuid::Uuid;
 
 use super::process::{Process, free_address, log_folder};
@@ -255,8 +255,13 @@ impl Installation {
     }
 
     async fn server_database(&self) -> anyhow::Result<PgConnection> {
-        let connected = PgConnection::connect(&self.server_database_url).await;
-        connected.context("connecting to PostgreSQL (DATABASE_URL); `scripts/services up` starts one")
+        // Every server has this database; one of an installation may be deleted at any time.
+        let server: PgConnectOptions = self.server_database_url.parse().context("reading DATABASE_URL")?;
+        server
+            .database("postgres")
+            .connect()
+            .await
+            .context("connecting to PostgreSQL (DATABASE_URL); `scripts/services up` starts one")
     }
 
     /// Starts a service; `instance` tells it from the others of its kind. [`Process::ready`] waits for it.

@@ -126,7 +126,7 @@ impl Admin {
         }
     }
 
-    /// Removes consumer groups with their offsets; they must have no members. One that is not there is fine. For tests.
+    /// Removes consumer groups with their offsets; they must have no members. One that is not there is fine.
     ///
     /// # Errors
     /// When the brokers are away or refuse.

@@ -103,7 +103,7 @@ impl Admin {
         Ok(())
     }
 
-    /// Removes topics with all that is in them; one that is not there is fine. For tests.
+    /// Removes topics with all that is in them; one that is not there is fine.
     ///
     /// # Errors
     /// When the brokers are away or refuse.

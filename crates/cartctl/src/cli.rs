@@ -1,0 +1,88 @@
+//! The subcommands, what they print, and their exit codes.
+
+use std::fs::File;
+use std::io::{Write as _, stderr, stdout};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use crate::audit::{Report, audit, watch};
+use crate::{audit, reconcile, tail, uninstall};
+
+/// `audit` and `tail`: it could not be checked or read. `reconcile`: the pipeline did not come to rest.
+const NOT_FOUND_OUT: u8 = 2;
+/// `reconcile` could not check: a server is away, a file can't be read.
+const RECONCILE_FAILED: u8 = 4;
+
+/// Works on an installation of the shopping cart from outside, beside its running services.
+///
+/// Every setting is an option or an environment variable; `scripts/stack` writes those of a running stack to a file to source.
+#[derive(Debug, clap::Parser)]
+#[command(name = "cartctl", version, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Audit(audit::Args),
+    Reconcile(reconcile::Args),
+    Tail(tail::Args),
+    Uninstall(uninstall::Args),
+}
+
+/// Runs a subcommand. What went wrong is on standard error.
+pub async fn main(cli: Cli) -> ExitCode {
+    let (name, result) = match &cli.command {
+        Command::Audit(args) if args.watch => ("audit", watch(args).await.map(|()| 0)),
+        Command::Audit(args) => ("audit", look(args).await),
+        Command::Tail(args) => ("tail", tail::tail(args, &mut stdout().lock()).await.map(|()| 0)),
+        Command::Uninstall(args) => ("uninstall", uninstall::uninstall(args, &mut stdout().lock()).await.map(|()| 0)),
+        Command::Reconcile(args) => return compare(args).await,
+    };
+    result.map_or_else(|error| failed(name, &error, NOT_FOUND_OUT), ExitCode::from)
+}
+
+fn failed(name: &str, error: &anyhow::Error, exit_code: u8) -> ExitCode {
+    writeln!(stderr().lock(), "cartctl {name}: {error:#}").unwrap_or_default();
+    ExitCode::from(exit_code)
+}
+
+async fn look(args: &audit::Args) -> anyhow::Result<u8> {
+    let report = audit(&args.target, &args.record, args.timeout()).await?;
+    write(&report, args.json).context("writing the report")?;
+    Ok(report.exit_code())
+}
+
+fn write(report: &Report, as_json: bool) -> anyhow::Result<()> {
+    let mut out = stdout().lock();
+    if as_json {
+        serde_json::to_writer_pretty(&mut out, report)?;
+        writeln!(out)?;
+    } else {
+        writeln!(out, "{report}")?;
+    }
+    Ok(())
+}
+
+async fn compare(args: &reconcile::Args) -> ExitCode {
+    let (error, exit_code) = match compare_and_report(args).await {
+        Ok(exit_code) => return ExitCode::from(exit_code),
+        Err(reconcile::Error::NotAtRest(error)) => (anyhow::Error::from(error), NOT_FOUND_OUT),
+        Err(reconcile::Error::Failed(error)) => (error, RECONCILE_FAILED),
+    };
+    failed("reconcile", &error, exit_code)
+}
+
+async fn compare_and_report(args: &reconcile::Args) -> Result<u8, reconcile::Error> {
+    let report = reconcile::run(args).await?;
+    report.write(&mut stdout().lock()).context("writing the report")?;
+    if let Some(path) = &args.json {
+        let failed = || format!("writing {}", path.display());
+        let mut file = File::create(path).with_context(failed)?;
+        serde_json::to_writer_pretty(&mut file, &report).with_context(failed)?;
+        writeln!(file).with_context(failed)?;
+    }
+    Ok(report.exit_code())
+}

@@ -1,0 +1,143 @@
+//! Whether everything that was sent has reached every read table, to the cent.
+
+mod args;
+mod compare;
+mod csv_file;
+mod expected;
+mod report;
+mod rest;
+mod sent;
+mod stores;
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use cart::PurchasedItem;
+use cart::contract::Contract as _;
+use sqlx::PgPool;
+
+pub use args::Args;
+pub use compare::{Comparison, Difference, Differences};
+pub use csv_file::Error as FileError;
+pub use expected::read as read_expected;
+pub use report::{Report, Sums, Unanswered, Verdict};
+pub use rest::{ConsumerLag, Lag, NotAtRest, wait as wait_for_rest};
+pub(crate) use rest::{STAGES, stored_offsets};
+pub use sent::read as read_sent;
+pub(crate) use stores::decimal;
+pub use stores::{cassandra as read_cassandra, postgres as read_postgres};
+
+use crate::totals::{Labels, Totals};
+
+/// What differences in the file of sent commands are listed under.
+const SENT: &str = "sent commands";
+const CASSANDRA_MONTHS: &str = "Cassandra balance_by_vendor";
+const CASSANDRA_DAYS: &str = "Cassandra item_quantity_by_day";
+const POSTGRES_MONTHS: &str = "PostgreSQL vendor_billing";
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is still work under way.
+    #[error(transparent)]
+    NotAtRest(#[from] NotAtRest),
+    /// A file can't be read, a server is away, a table is not there.
+    #[error(transparent)]
+    Failed(#[from] anyhow::Error),
+}
+
+/// What must be, as far as files tell it.
+struct Expectations {
+    /// What it was compared with, for people.
+    sources: Vec<String>,
+    totals: Option<Totals>,
+    labels: Labels,
+    unanswered: Unanswered,
+}
+
+/// Waits, reads everything, compares everything.
+///
+/// # Errors
+/// When the pipeline does not come to rest, or something can't be read.
+pub async fn run(args: &Args) -> Result<Report, Error> {
+    let mut differences = Differences::new(args.differences_max);
+    let Expectations { mut sources, totals: expected, labels, unanswered } = expectations(args, &mut differences)?;
+    // Lazily: a database that is still starting is waited for, as the rest is.
+    let database = PgPool::connect_lazy(&args.database_url).context("reading --database-url")?;
+    wait_for_rest(&args.kafka, &database, Duration::from_secs(args.timeout_s)).await?;
+
+    let session = cassandra::connect(&args.cassandra).await.context("reading Cassandra's tables")?;
+    let topic = stores::purchases(&args.kafka, &mut differences).await.context("reading topic item-purchased")?;
+    let cassandra = stores::cassandra(&session).await?;
+    let postgres = stores::postgres(&database).await?;
+
+    if expected.is_none() {
+        sources.push(String::from("the purchases on the topic"));
+    }
+    let comparison = Comparison {
+        expected: expected.as_ref().unwrap_or(&topic),
+        labels: &labels,
+        more_rows_allowed: args.allow_more_rows,
+    };
+    if expected.is_some() {
+        compare(comparison, PurchasedItem::TOPIC, &topic, &mut differences);
+    }
+    comparison.months(CASSANDRA_MONTHS, &cassandra.months, &mut differences);
+    comparison.days(CASSANDRA_DAYS, &cassandra.days, &mut differences);
+    comparison.months(POSTGRES_MONTHS, &postgres.months, &mut differences);
+    // Between the stores, whatever is expected.
+    let (balance, quantity) = (topic.balance(), topic.quantity());
+    differences.check(CASSANDRA_MONTHS, "total balance, as on the topic", balance, cassandra.balance());
+    differences.check(POSTGRES_MONTHS, "total balance, as on the topic", balance, postgres.balance());
+    differences.check(CASSANDRA_DAYS, "total quantity, as on the topic", quantity, cassandra.quantity());
+
+    Ok(Report::new(
+        sources,
+        expected.as_ref().map(Sums::of),
+        [Sums::of(&topic), Sums::of(&cassandra), Sums::of(&postgres).without_days()],
+        &differences,
+        unanswered,
+    ))
+}
+
+/// Reads the files, and compares them with each other if there are both.
+fn expectations(args: &Args, differences: &mut Differences) -> anyhow::Result<Expectations> {
+    let mut all =
+        Expectations { sources: vec![], totals: None, labels: Labels::default(), unanswered: Unanswered::default() };
+    if let Some(folder) = &args.expected {
+        let (totals, labels) = read_expected(folder)?;
+        all.sources.push(format!("the totals in {}", folder.display()));
+        all.labels.extend(labels);
+        all.totals = Some(totals);
+    }
+    let Some(file) = &args.sent else { return Ok(all) };
+    let outcome = read_sent(file, args.cart_lines_max.into())?;
+    all.labels.extend(outcome.labels);
+    for wrong in outcome.wrong {
+        let what = format!("line {}, member {}: outcome", wrong.line, wrong.member);
+        differences.add(SENT, what, Some(wrong.expected), Some(wrong.found));
+    }
+    if !outcome.unanswered.is_empty() {
+        all.unanswered = Unanswered::new(&outcome.unanswered, args.differences_max);
+        return Ok(all);
+    }
+    all.sources.push(format!("what the {} commands in {} lead to", outcome.commands, file.display()));
+    match &all.totals {
+        None => all.totals = Some(outcome.totals),
+        Some(expected) => {
+            let comparison = Comparison { expected, labels: &all.labels, more_rows_allowed: args.allow_more_rows };
+            compare(comparison, SENT, &outcome.totals, differences);
+        }
+    }
+    Ok(all)
+}
+
+fn compare(comparison: Comparison<'_>, store: &str, found: &Totals, differences: &mut Differences) {
+    if let (Some(expected), Some(found), false) =
+        (comparison.expected.purchases, found.purchases, comparison.more_rows_allowed)
+    {
+        differences.check(store, "number of purchases", expected, found);
+    }
+    comparison.months(store, &found.months, differences);
+    comparison.days(store, &found.days, differences);
+}

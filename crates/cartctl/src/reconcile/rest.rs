@@ -1,0 +1,196 @@
+//! Waiting until the pipeline is at rest: nothing is on any topic that its consumers have not done with.
+//!
+//! The topics are written by transactions, whose markers take offsets too. So a group is not behind because its offset is
+//! below the topic's end, but because there is a committed record in between. And while a transaction is open on a topic
+//! nobody knows yet what is at its end.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::Write as _;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use cart::contract::Contract as _;
+use cart::{CartCommand, CartEvent, PurchasedItem};
+use kafka::{Admin, KafkaArgs, TopicReader};
+use serde::Serialize;
+use sqlx::PgPool;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::topic::SILENCE_MAX;
+
+/// Between two looks. The same as between two lines of progress.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The projector that keeps its offsets in PostgreSQL, with its totals.
+const JDBC: &str = "vendor-billing-jdbc";
+
+/// Each consumer and what it consumes, from the front of the pipeline to its end: once one is at rest, and nobody sends
+/// commands, the topic of the next gets no more records.
+pub(crate) const STAGES: [(&str, &str); 5] = [
+    ("cart-processor", CartCommand::TOPIC),
+    ("item-purchased-events", CartEvent::TOPIC),
+    ("popular-items", PurchasedItem::TOPIC),
+    ("vendor-billing", PurchasedItem::TOPIC),
+    (JDBC, PurchasedItem::TOPIC),
+];
+
+/// How far a consumer is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Lag {
+    /// It has done everything.
+    AtRest,
+    /// So many offsets are left, records and transactions' markers.
+    Behind(i64),
+    /// A transaction is open on its topic.
+    OpenTransaction,
+    /// It could not be found out.
+    Unknown(String),
+}
+
+impl fmt::Display for Lag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtRest => f.write_str("done"),
+            Self::Behind(offsets) => write!(f, "{offsets} behind"),
+            Self::OpenTransaction => f.write_str("a transaction is open on its topic"),
+            Self::Unknown(reason) => f.write_str(reason),
+        }
+    }
+}
+
+/// A consumer with its lag.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ConsumerLag {
+    /// Its name, without the installation's prefix.
+    pub consumer: &'static str,
+    /// How far it is.
+    pub lag: Lag,
+}
+
+/// All consumers, in a line.
+#[derive(Debug)]
+struct Lags<'a>(&'a [ConsumerLag]);
+
+impl fmt::Display for Lags<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, ConsumerLag { consumer, lag }) in self.0.iter().enumerate() {
+            write!(f, "{}{consumer} {lag}", if place == 0 { "" } else { " · " })?;
+        }
+        Ok(())
+    }
+}
+
+/// It did not come to rest in time.
+#[derive(Debug, thiserror::Error)]
+#[error("the pipeline did not come to rest in {} s; last seen: {}", .waited.as_secs(), Lags(.last_seen))]
+pub struct NotAtRest {
+    /// How long was waited.
+    pub waited: Duration,
+    /// How far each consumer was then.
+    pub last_seen: Vec<ConsumerLag>,
+}
+
+/// Waits until every consumer has done everything. Tells on standard error how far they are, when that changes.
+///
+/// # Errors
+/// When that takes longer than `timeout`.
+pub async fn wait(kafka: &KafkaArgs, database: &PgPool, timeout: Duration) -> Result<(), NotAtRest> {
+    let start = Instant::now();
+    let mut ticks = interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told = Vec::new();
+    loop {
+        ticks.tick().await;
+        let lags = look(kafka, database).await;
+        if lags.iter().all(|consumer| consumer.lag == Lag::AtRest) {
+            return Ok(());
+        }
+        if start.elapsed() >= timeout {
+            return Err(NotAtRest { waited: timeout, last_seen: lags });
+        }
+        if told != lags {
+            let seconds = start.elapsed().as_secs();
+            // Nobody may be there to read it.
+            writeln!(std::io::stderr().lock(), "waiting ({seconds} s): {}", Lags(&lags)).unwrap_or_default();
+            told = lags;
+        }
+    }
+}
+
+/// One look, from the front to the end. Never optimistic: offsets are asked for before the ends that they are
+/// compared with, and a consumer only counts when all before it are at rest.
+async fn look(kafka: &KafkaArgs, database: &PgPool) -> Vec<ConsumerLag> {
+    let stored = stored_offsets(database, kafka).await.map_err(|error| format!("{error:#}"));
+    let args = kafka.clone();
+    let looked = tokio::task::spawn_blocking(move || {
+        let mut look = Look { args, stored, is_open: HashMap::new() };
+        let lags = STAGES.into_iter().map(|(consumer, topic)| {
+            let lag = look.lag(consumer, topic).unwrap_or_else(|error| Lag::Unknown(format!("{error:#}")));
+            ConsumerLag { consumer, lag }
+        });
+        lags.collect()
+    });
+    // The look itself has no way to fail but a panic, which is this program's own fault.
+    looked
+        .await
+        .unwrap_or_else(|error| vec![ConsumerLag { consumer: "reconcile", lag: Lag::Unknown(error.to_string()) }])
+}
+
+struct Look {
+    args: KafkaArgs,
+    /// The offsets in PostgreSQL, or why they are not known.
+    stored: Result<HashMap<i32, i64>, String>,
+    /// Whether a transaction is open on a topic. Found out once a topic: when all before it are at rest, it stays so.
+    is_open: HashMap<&'static str, bool>,
+}
+
+impl Look {
+    fn lag(&mut self, consumer: &str, topic: &'static str) -> anyhow::Result<Lag> {
+        let (group, full_topic) = (self.args.prefixed(consumer), self.args.prefixed(topic));
+        let admin = Admin::new(&self.args)?;
+        let committed = match (consumer, &self.stored) {
+            (JDBC, Err(error)) => return Ok(Lag::Unknown(error.clone())),
+            (JDBC, Ok(stored)) => {
+                (0..admin.partitions(&full_topic)?).map(|partition| stored.get(&partition).copied()).collect()
+            }
+            _ => admin.committed(&group, &full_topic)?,
+        };
+        let is_open = match self.is_open.get(topic) {
+            Some(is_open) => *is_open,
+            None => admin.has_open_transaction(&full_topic)?,
+        };
+        self.is_open.insert(topic, is_open);
+        if is_open {
+            return Ok(Lag::OpenTransaction);
+        }
+        let mut unread = Vec::new();
+        let mut behind = 0;
+        for ((partition, next), (start, end)) in (0..).zip(committed).zip(admin.watermarks(&full_topic)?) {
+            let next = next.unwrap_or(start).max(start);
+            if next < end {
+                behind += end - next;
+                unread.push((partition, next));
+            }
+        }
+        // What is left may be transactions' markers, and what aborted ones wrote.
+        let is_behind =
+            !unread.is_empty() && TopicReader::open(&self.args, &full_topic, unread)?.next(SILENCE_MAX)?.is_some();
+        Ok(if is_behind { Lag::Behind(behind) } else { Lag::AtRest })
+    }
+}
+
+/// The next offset of each partition, as the projector's own transactions keep it: that of the newest log epoch.
+pub(crate) async fn stored_offsets(database: &PgPool, kafka: &KafkaArgs) -> anyhow::Result<HashMap<i32, i64>> {
+    let rows: Vec<(i32, i64)> = sqlx::query_as(
+        "SELECT DISTINCT ON (partition) partition::int4, next_offset::int8 FROM projection_offset \
+         WHERE projection = $1 AND topic = $2 ORDER BY partition, log_epoch DESC, next_offset DESC",
+    )
+    .bind(JDBC)
+    .bind(kafka.prefixed(PurchasedItem::TOPIC))
+    .fetch_all(database)
+    .await
+    .context("reading table projection_offset")?;
+    Ok(rows.into_iter().collect())
+}

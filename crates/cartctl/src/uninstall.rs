@@ -1,0 +1,111 @@
+//! Removing an installation: its topics, consumer groups and schemas, its keyspace and its database. Other installations on
+//! the same servers keep theirs.
+
+use std::io::Write;
+
+use anyhow::Context as _;
+use cart::contract::{Contract, DEAD_LETTER_TOPIC};
+use cart::{Aggregate, CartCommand, CartEvent, CartReply, PurchasedItem};
+use cassandra::CassandraArgs;
+use kafka::{Admin, KafkaArgs, Registry};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions as _};
+
+use crate::reconcile::STAGES;
+
+/// The database that every PostgreSQL server has: a database can't be dropped through a connection to itself.
+const MAINTENANCE_DATABASE: &str = "postgres";
+
+/// Deletes an installation with all its data: topics, consumer groups, schemas, the keyspace and the database.
+///
+/// It is the one that --topic-prefix, --cassandra-keyspace and --database-url name; other installations on the same servers
+/// keep theirs. Refuses while a consumer group has members. What is not there is no error, so it may be repeated.
+///
+/// Exit code 0: deleted. 2: something could not be deleted.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("decision").required(true))]
+pub struct Args {
+    #[command(flatten)]
+    kafka: KafkaArgs,
+    #[command(flatten)]
+    cassandra: CassandraArgs,
+
+    /// Where PostgreSQL is
+    #[arg(long, env, default_value = "postgres://cart:cart@127.0.0.1:5432/cart", hide_env_values = true)]
+    database_url: String,
+
+    /// List what would be deleted, and delete nothing
+    #[arg(long, group = "decision")]
+    dry_run: bool,
+
+    /// Delete it. There is no way back
+    #[arg(long, group = "decision")]
+    yes: bool,
+}
+
+/// The names of everything that an installation has.
+struct Names {
+    topics: Vec<String>,
+    groups: Vec<String>,
+    subjects: Vec<String>,
+    keyspace: String,
+    database: String,
+}
+
+impl Names {
+    fn of(args: &Args, database: &PgConnectOptions) -> Self {
+        let topics = [CartCommand::TOPIC, CartEvent::TOPIC, CartReply::TOPIC, DEAD_LETTER_TOPIC, PurchasedItem::TOPIC];
+        let schemas = [CartCommand::TOPIC, CartEvent::TOPIC, CartReply::TOPIC, Aggregate::TOPIC, PurchasedItem::TOPIC];
+        let kafka = &args.kafka;
+        Self {
+            topics: topics.iter().map(|topic| kafka.prefixed(topic)).collect(),
+            groups: STAGES.iter().map(|(group, _)| kafka.prefixed(group)).collect(),
+            subjects: schemas.iter().map(|topic| kafka.prefixed(&format!("{topic}-value"))).collect(),
+            keyspace: args.cassandra.cassandra_keyspace.clone(),
+            database: database.get_database().unwrap_or("cart").to_owned(),
+        }
+    }
+
+    fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
+        writeln!(out, "topics           {}", self.topics.join(", "))?;
+        writeln!(out, "consumer groups  {}", self.groups.join(", "))?;
+        writeln!(out, "schemas          {}", self.subjects.join(", "))?;
+        writeln!(out, "keyspace         {}", self.keyspace)?;
+        writeln!(out, "database         {}", self.database)
+    }
+}
+
+/// Deletes the installation, or lists it on `out`.
+///
+/// # Errors
+/// When a consumer group has members, or a server does not answer or refuses.
+pub async fn uninstall(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
+    let database: PgConnectOptions = args.database_url.parse().context("reading --database-url")?;
+    let names = Names::of(args, &database);
+    names.write(out)?;
+    if args.dry_run {
+        writeln!(out, "Nothing was deleted (--dry-run).")?;
+        return Ok(());
+    }
+    let admin = Admin::new(&args.kafka)?;
+    tokio::task::block_in_place(|| names.groups.iter().try_for_each(|group| admin.ensure_idle(group)))?;
+    // The topics last: with their commands the rest could be made again, should this be interrupted.
+    let session = cassandra::open(&args.cassandra.patient()).await?;
+    let drop_keyspace = format!("DROP KEYSPACE IF EXISTS {}", names.keyspace);
+    session.query_unpaged(drop_keyspace, ()).await.context("deleting the keyspace")?;
+    let mut server = database.database(MAINTENANCE_DATABASE).connect().await.context("connecting to PostgreSQL")?;
+    let drop_database = format!("DROP DATABASE IF EXISTS \"{}\" WITH (FORCE)", names.database.replace('"', "\"\""));
+    sqlx::query(AssertSqlSafe(drop_database)).execute(&mut server).await.context("deleting the database")?;
+    admin.remove_groups(&refs(&names.groups)).await?;
+    let registry = Registry::new(&args.kafka)?;
+    for subject in &names.subjects {
+        registry.remove_subject(subject).await?;
+    }
+    admin.remove_topics(&refs(&names.topics)).await?;
+    writeln!(out, "Deleted.")?;
+    Ok(())
+}
+
+fn refs(names: &[String]) -> Vec<&str> {
+    names.iter().map(String::as_str).collect()
+}

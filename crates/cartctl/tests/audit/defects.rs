@@ -1,0 +1,407 @@
+//! One defect at a time in a correct run.
+
+use std::collections::BTreeSet;
+
+use cart::{CartEvent, LogEpoch, Position};
+use cartctl::audit::{
+    Attempt, Content, Evidence, Findings, Kind, Record, Report, Seen, Sightings, check, check_sightings,
+};
+use rust_decimal::Decimal;
+use uuid::Uuid;
+
+use crate::run::correct;
+
+fn audit(evidence: &Evidence) -> Report {
+    check(evidence, Findings::default())
+}
+
+/// What is found in a run with one defect: exactly these kinds.
+fn found(kinds: &[Kind], defect: impl FnOnce(&mut Evidence)) {
+    let mut evidence = correct();
+    defect(&mut evidence);
+    let report = audit(&evidence);
+    let found: BTreeSet<_> = report.findings_by_kind.keys().copied().collect();
+    assert_eq!(found, BTreeSet::from_iter(kinds.iter().copied()), "{report}");
+}
+
+fn event(record: &Record<CartEvent>) -> &CartEvent {
+    record.value.as_ref().expect("an event")
+}
+
+fn is_purchase(record: &Record<CartEvent>) -> bool {
+    event(record).is_purchase()
+}
+
+/// The first acknowledged command.
+fn acknowledged(evidence: &mut Evidence) -> &mut cartctl::audit::SentCommand {
+    let is_acknowledged =
+        |sent: &&mut cartctl::audit::SentCommand| matches!(sent.attempts.last(), Some(Attempt::Accepted { .. }));
+    evidence.sent.iter_mut().find(is_acknowledged).expect("one was accepted")
+}
+
+#[test]
+fn a_correct_run_has_no_findings() {
+    let report = audit(&correct());
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(report.exit_code(), 0);
+    let (counts, client) = (&report.counts, &report.client);
+    assert_eq!(counts.commands, counts.accepted + counts.refused + counts.repeats);
+    for count in [counts.accepted, counts.refused, counts.repeats, counts.dead_letters, counts.purchases, counts.rows] {
+        assert!(count > 7, "{report}");
+    }
+    assert_eq!((counts.events, counts.carts), (counts.journal_events, 5));
+    assert!(client.acknowledged > 50 && client.refused > 5 && client.retried == client.commands, "{report}");
+}
+
+#[test]
+fn events_that_are_lost_or_doubled() {
+    // The last of its cart: no gap tells it.
+    found(&[Kind::EventLost, Kind::AckWithoutEvent, Kind::JournalOnly], |evidence| {
+        let last = acknowledged_last(evidence);
+        evidence.events.remove(last);
+    });
+    found(&[Kind::EventLost, Kind::SequenceGap, Kind::JournalOnly, Kind::PurchaseUnexpected], |evidence| {
+        evidence.sent.clear();
+        let first = evidence.events.iter().position(is_purchase).expect("something was bought");
+        evidence.events.remove(first);
+    });
+    found(&[Kind::EventDoubled], |evidence| {
+        let again = evidence.events[5].clone();
+        evidence.events.push(again);
+    });
+    found(&[Kind::EventUnexpected, Kind::TopicOnly], |evidence| {
+        let mut other = event(&evidence.events[5]).clone();
+        (other.cart_id, other.event_id) = (Uuid::nil().into(), Uuid::nil().into());
+        let key = other.cart_id.to_string();
+        evidence.events.push(Record { key, value: Ok(other), ..evidence.events[5].clone() });
+    });
+}
+
+/// The newest event of a cart, if its command was acknowledged and made only that, and it is no purchase.
+fn acknowledged_last(evidence: &Evidence) -> usize {
+    let is_last = |place: &usize| {
+        let one = event(&evidence.events[*place]);
+        let others = evidence.events.iter().map(event).filter(|other| other.cart_id == one.cart_id);
+        let sent = evidence.sent.iter().any(|sent| {
+            sent.command_id == one.command_id.as_uuid()
+                && matches!(sent.attempts.last(), Some(Attempt::Accepted { .. }))
+        });
+        sent && !one.is_purchase() && others.map(|other| other.sequence_number).max() == Some(one.sequence_number)
+    };
+    (0..evidence.events.len()).find(is_last).expect("one cart ends with a single acknowledged change")
+}
+
+#[test]
+fn events_in_another_order_or_of_another_content() {
+    found(&[Kind::EventsReordered, Kind::SequenceGap], |evidence| {
+        let cart = event(&evidence.events[0]).cart_id;
+        let pair: Vec<_> =
+            (0..evidence.events.len()).filter(|place| event(&evidence.events[*place]).cart_id == cart).collect();
+        evidence.events.swap(pair[2], pair[3]);
+    });
+    // Both stores say so: only the model knows better.
+    found(&[Kind::EventDiffers], |evidence| {
+        let record = &mut evidence.events[3];
+        let mut other = event(record).clone();
+        other.occurred_at += chrono::TimeDelta::microseconds(1);
+        record.value = Ok(other);
+        evidence.sent.clear();
+    });
+    found(&[Kind::EventDiffers, Kind::SequenceGap, Kind::JournalOnly, Kind::TopicOnly, Kind::AckDiffers], |evidence| {
+        let last = acknowledged_last(evidence);
+        let record = &mut evidence.events[last];
+        let mut other = event(record).clone();
+        other.sequence_number = other.sequence_number.next();
+        record.value = Ok(other);
+        // The journal has the gap too.
+        let cart = event(record).cart_id.as_uuid();
+        let row = evidence.journal.get_mut(&cart).and_then(|rows| rows.last_mut()).expect("a row");
+        row.sequence_number += 2;
+    });
+    found(&[Kind::Misplaced], |evidence| evidence.events[4].partition = (evidence.events[4].partition + 1) % 3);
+    found(&[Kind::Misplaced], |evidence| evidence.events[4].key = Uuid::nil().to_string());
+}
+
+#[test]
+fn a_journal_that_is_another_than_the_topic() {
+    let rows = |evidence: &mut Evidence| evidence.journal.values_mut().next().expect("a cart").clone();
+    let put = |evidence: &mut Evidence, rows| *evidence.journal.values_mut().next().expect("a cart") = rows;
+    found(&[Kind::JournalDiffers], |evidence| {
+        let mut changed = rows(evidence);
+        changed[2].event[10] ^= 1;
+        put(evidence, changed);
+    });
+    found(&[Kind::JournalDiffers], |evidence| {
+        let mut changed = rows(evidence);
+        let last = changed.len() - 1;
+        changed[last].position = Position::new(LogEpoch::FIRST, 900_000).get();
+        put(evidence, changed);
+    });
+    found(&[Kind::SequenceGap, Kind::TopicOnly], |evidence| {
+        let mut changed = rows(evidence);
+        changed.remove(3);
+        put(evidence, changed);
+    });
+    found(&[Kind::JournalOnly, Kind::JournalRowDoubled], |evidence| {
+        let mut changed = rows(evidence);
+        let mut more = changed[0].clone();
+        more.sequence_number = changed[changed.len() - 1].sequence_number + 1;
+        changed.push(more);
+        put(evidence, changed);
+    });
+    found(&[Kind::TopicOnly], |evidence| {
+        let cart = *evidence.journal.keys().next().expect("a cart");
+        evidence.journal.remove(&cart);
+    });
+}
+
+#[test]
+fn dead_letters() {
+    found(&[Kind::DeadLetterLost], |evidence| drop(evidence.dead_letters.pop()));
+    found(&[Kind::DeadLetterUnexpected], |evidence| {
+        let again = evidence.dead_letters[0].clone();
+        evidence.dead_letters.push(again);
+    });
+    found(&[Kind::DeadLetterDiffers], |evidence| evidence.dead_letters[0].value = None);
+    found(&[Kind::DeadLetterWrong], |evidence| {
+        // A refused command: the model leaves it out, and nothing else changes.
+        let refused = refused(evidence);
+        let mut letter = evidence.dead_letters[0].clone();
+        letter.origin = Some(refused);
+        evidence.dead_letters.push(letter);
+        evidence.sent.clear();
+    });
+}
+
+fn refused(evidence: &Evidence) -> (i32, i64) {
+    let made_nothing = |record: &&cartctl::audit::LogRecord| match &record.content {
+        Content::Command(command) => evidence.events.iter().all(|other| event(other).command_id != command.command_id),
+        Content::Undecidable { .. } => false,
+    };
+    let record = evidence.commands.iter().find(made_nothing).expect("something was refused");
+    (record.partition, record.offset)
+}
+
+#[test]
+fn what_clients_were_told() {
+    found(&[Kind::AckWithoutEvent], |evidence| acknowledged(evidence).command_id = Uuid::max());
+    for change in [
+        |attempt: &mut Attempt| {
+            if let Attempt::Accepted { version, .. } = attempt {
+                *version += 1
+            }
+        },
+        |attempt: &mut Attempt| {
+            if let Attempt::Accepted { session_id, .. } = attempt {
+                *session_id = Uuid::nil()
+            }
+        },
+        |attempt: &mut Attempt| {
+            if let Attempt::Accepted { items, .. } = attempt {
+                items[0].quantity += 1
+            }
+        },
+        |attempt: &mut Attempt| {
+            if let Attempt::Accepted { items, .. } = attempt {
+                items[0].price += Decimal::new(1, 4)
+            }
+        },
+    ] {
+        found(&[Kind::AckDiffers], |evidence| change(acknowledged(evidence).attempts.last_mut().expect("an attempt")));
+    }
+    let refusal = |id| Attempt::Rejected { problem: "item-not-in-cart".to_owned(), command_id: id };
+    found(&[Kind::RefusalHadEffect], |evidence| acknowledged(evidence).attempts = vec![refusal(None)]);
+    found(&[Kind::RefusalDiffers], |evidence| {
+        let is_refused =
+            |sent: &&mut cartctl::audit::SentCommand| matches!(sent.attempts.last(), Some(Attempt::Rejected { .. }));
+        let sent = evidence.sent.iter_mut().find(is_refused).expect("one was refused");
+        let id = Some(sent.command_id);
+        sent.attempts = vec![Attempt::Rejected { problem: "cart-full".to_owned(), command_id: id }];
+    });
+    found(&[Kind::NotTakenWasTaken], |evidence| {
+        acknowledged(evidence).attempts = vec![Attempt::NotExecuted { reason: "503".to_owned() }];
+    });
+    // An unknown may have happened or not.
+    found(&[], |evidence| acknowledged(evidence).attempts = vec![Attempt::Pending {}]);
+    found(&[], |evidence| {
+        let sent = acknowledged(evidence);
+        (sent.command_id, sent.attempts) = (Uuid::max(), vec![Attempt::Unknown { reason: "reset".to_owned() }]);
+    });
+}
+
+#[test]
+fn a_command_that_is_carried_out_twice() {
+    // As a processor without memory would do it: the second time is on the topic and in the journal.
+    let mut evidence = correct();
+    let place = acknowledged_last(&evidence);
+    let mut again = evidence.events[place].clone();
+    let mut twice = event(&again).clone();
+    twice.sequence_number = twice.sequence_number.next();
+    twice.event_id = Uuid::max().into();
+    twice.position = Position::new(LogEpoch::FIRST, 800_000);
+    again.value = Ok(twice);
+    evidence.events.push(again);
+    let report = audit(&evidence);
+    assert!(report.has(Kind::KeyTwice) && report.has(Kind::EventUnexpected), "{report}");
+}
+
+#[test]
+fn purchases_that_are_lost_doubled_or_others() {
+    // The tables follow the topic.
+    found(&[Kind::PurchaseLost, Kind::TotalWrong, Kind::RowTooMany], |evidence| drop(evidence.purchases.remove(4)));
+    found(&[Kind::PurchaseDoubled, Kind::TotalStale], |evidence| {
+        let mut again = evidence.purchases[4].clone();
+        again.offset = 900_000;
+        evidence.purchases.push(again);
+    });
+    let change = |evidence: &mut Evidence, change: &dyn Fn(&mut cart::PurchasedItem)| {
+        if let Ok(purchase) = &mut evidence.purchases[4].value {
+            change(purchase);
+        }
+    };
+    found(&[Kind::PurchaseDiffers], |evidence| change(evidence, &|purchase| purchase.cart_id = Uuid::nil().into()));
+    found(&[Kind::PurchaseLost, Kind::PurchaseUnexpected], |evidence| {
+        change(evidence, &|purchase| purchase.event_id = Uuid::nil().into());
+    });
+    found(&[Kind::Misplaced], |evidence| evidence.purchases[4].key = Uuid::nil().to_string());
+}
+
+#[test]
+fn rows_that_are_wrong_stale_missing_or_too_many() {
+    let cent = Decimal::new(1, 2);
+    found(&[Kind::TotalWrong], |evidence| {
+        evidence.tables.cassandra_months.values_mut().next().expect("a row").total += cent;
+    });
+    found(&[Kind::TotalWrong], |evidence| {
+        *evidence.tables.postgres_months.values_mut().next().expect("a row") -= Decimal::new(1, 4);
+    });
+    found(&[Kind::TotalWrong], |evidence| {
+        evidence.tables.cassandra_days.values_mut().next().expect("a row").total.0 += 1;
+    });
+    found(&[Kind::TotalWrong], |evidence| {
+        evidence.tables.cassandra_days.values_mut().next().expect("a row").total.1 = "ANOTHER".to_owned();
+    });
+    // A vendor's row as it was before the newest purchase, with and without the newest one's position.
+    for keep_offset in [true, false] {
+        found(&[Kind::TotalStale], |evidence| {
+            let newest = evidence.purchases.last().and_then(|record| record.value.as_ref().ok().cloned()).expect("one");
+            let offset = evidence.purchases.last().map(|record| record.offset).unwrap_or_default();
+            let vendor = newest.vendor_id.as_uuid();
+            let row = evidence
+                .tables
+                .cassandra_months
+                .iter_mut()
+                .find(|(key, row)| key.vendor == vendor && row.offset == offset);
+            let row = row.expect("its row").1;
+            row.total -= newest.amount();
+            row.offset = if keep_offset { offset } else { offset - 1 };
+        });
+    }
+    found(&[Kind::RowMissing], |evidence| {
+        let key = *evidence.tables.cassandra_days.keys().next().expect("a row");
+        evidence.tables.cassandra_days.remove(&key);
+    });
+    for zero in [false, true] {
+        found(&[Kind::RowTooMany], |evidence| {
+            let mut key = *evidence.tables.postgres_months.keys().next().expect("a row");
+            key.year += 1_000;
+            evidence.tables.postgres_months.insert(key, if zero { Decimal::ZERO } else { cent });
+        });
+    }
+}
+
+#[test]
+fn what_a_watcher_saw_is_part_of_the_end() {
+    let evidence = correct();
+    let (tables, journal) = (&evidence.tables, &evidence.journal);
+    let end = || Seen {
+        cassandra_months: tables.cassandra_months.iter().map(|(key, row)| (*key, row.total)).collect(),
+        cassandra_days: tables.cassandra_days.iter().map(|(key, row)| (*key, row.total.0)).collect(),
+        postgres_months: tables.postgres_months.clone(),
+        carts: journal.iter().map(|(cart, rows)| (*cart, rows[rows.len() - 1].sequence_number)).collect(),
+        ..Seen::default()
+    };
+    let falls = |change: &dyn Fn(&mut Seen)| {
+        let (mut sightings, mut seen) = (Sightings::default(), end());
+        change(&mut seen);
+        sightings.note(seen);
+        let mut findings = Findings::default();
+        check_sightings(&sightings, &evidence, &mut findings);
+        findings.counts().get(&Kind::Fell).copied().unwrap_or_default()
+    };
+    assert_eq!(falls(&|_| {}), 0);
+    assert_eq!(falls(&|seen| *seen.cassandra_months.values_mut().next().expect("a row") += Decimal::ONE), 1);
+    assert_eq!(falls(&|seen| *seen.cassandra_days.values_mut().next().expect("a row") += 1), 1);
+    assert_eq!(falls(&|seen| *seen.postgres_months.values_mut().next().expect("a row") += Decimal::ONE), 1);
+    assert_eq!(falls(&|seen| *seen.carts.values_mut().next().expect("a cart") += 1), 1);
+    assert_eq!(falls(&|seen| *seen.carts.entry(Uuid::nil()).or_default() = 1), 1);
+}
+
+#[test]
+fn what_came_after_the_cut_may_be_on_its_way() {
+    let mut evidence = correct();
+    // The newest command of a cart is behind the cut, and its event on no topic yet.
+    let last = acknowledged_last(&evidence);
+    let record = evidence.events.remove(last);
+    let one = event(&record).clone();
+    evidence.sent.retain(|sent| sent.command_id != one.command_id.as_uuid());
+    assert!(audit(&evidence).has(Kind::EventLost));
+    evidence.cut.commands = vec![i64::MAX; 3];
+    evidence.cut.commands[usize::try_from(record.partition).expect("a partition")] = one.position.offset();
+    let report = audit(&evidence);
+    assert!(report.is_clean(), "{report}");
+
+    // The same of a purchase, and of a table.
+    let purchase = evidence.events.iter().rev().find(|record| is_purchase(record)).expect("one").clone();
+    evidence.cut.events = vec![0; 3];
+    let id = event(&purchase).event_id;
+    let place = evidence.purchases.iter().position(|record| record.value.as_ref().is_ok_and(|p| p.event_id == id));
+    let removed = evidence.purchases.remove(place.expect("it was bought"));
+    evidence.cut.purchases = vec![0; 3];
+    let report = audit(&evidence);
+    // The tables have it although the topic does not: that is wrong at any time.
+    assert!(report.has(Kind::TotalWrong) && !report.has(Kind::PurchaseLost), "{report}");
+    evidence.purchases.push(removed);
+    evidence.tables.cassandra_days.clear();
+    assert!(audit(&evidence).is_clean());
+}
+
+#[test]
+fn what_an_earlier_log_made_is_taken_as_it_is() {
+    let mut evidence = correct();
+    // The log was lost up to some command of each partition, and what is left of it goes on as the second epoch.
+    let newest = |evidence: &Evidence| evidence.commands.iter().map(|record| record.offset).max().unwrap_or_default();
+    let middle = newest(&evidence) / 2;
+    let moved = |position: Position| {
+        let epoch = if position.offset() < middle { LogEpoch::FIRST } else { LogEpoch::new(2).expect("an epoch") };
+        Position::new(epoch, position.offset())
+    };
+    evidence.commands_epoch = 2;
+    evidence.commands.retain(|record| record.offset >= middle);
+    evidence.dead_letters.retain(|letter| letter.origin.is_some_and(|(_, offset)| offset >= middle));
+    evidence.sent.clear();
+    for record in &mut evidence.events {
+        if let Ok(event) = &mut record.value {
+            event.position = moved(event.position);
+        }
+    }
+    for row in evidence.journal.values_mut().flatten() {
+        row.position = moved(row.position.into()).get();
+    }
+    let report = audit(&evidence);
+    assert!(report.is_clean() && report.counts.accepted > 20 && report.counts.events > 100, "{report}");
+    let old = evidence.events.iter().position(|record| event(record).position < moved(middle.into()));
+    evidence.events.remove(old.expect("one of the first epoch"));
+    assert!(audit(&evidence).has(Kind::JournalOnly));
+}
+
+#[test]
+fn the_first_of_each_kind_is_kept() {
+    let mut evidence = correct();
+    evidence.events.clear();
+    evidence.tables.cassandra_days.clear();
+    evidence.tables.cassandra_months.clear();
+    let report = check(&evidence, Findings::new(3));
+    assert!(report.findings.len() >= report.findings_by_kind.len() && report.findings.len() < 20, "{report}");
+    assert!(report.findings_count() > 300 && report.exit_code() == 1);
+}

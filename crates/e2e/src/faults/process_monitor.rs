@@ -1,0 +1,166 @@
+//! Memory and readiness of processes while they run: what a fault run needs to say that they came back, and stayed small.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::task::JoinHandle;
+
+/// How long one question about a process's health may take: a paused process does not answer.
+const HEALTH_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// A look that is so late says something of the machine: whatever else was slow then may not be to blame.
+const LATE: Duration = Duration::from_secs(1);
+
+/// What was seen of a process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Vital {
+    /// How often it was looked at.
+    pub(super) samples: u64,
+    /// Its resident memory when it was last seen, in KiB.
+    pub(super) rss_kib: u64,
+    /// The most that was seen.
+    pub(super) rss_max_kib: u64,
+    /// Whether it said that it is ready when it was last asked.
+    pub(super) is_ready: bool,
+    /// The longest time in which it was not, as far as looks tell.
+    pub(super) not_ready_longest_ms: u64,
+}
+
+#[derive(Debug)]
+struct Watched {
+    pid: u32,
+    address: Option<SocketAddr>,
+    ready_at: Instant,
+    vital: Vital,
+}
+
+type Shared = Arc<Mutex<BTreeMap<String, Watched>>>;
+
+/// Looks at processes again and again. Dropped, it stops.
+#[derive(Debug)]
+pub(super) struct Vitals {
+    processes: Shared,
+    task: JoinHandle<()>,
+}
+
+impl Vitals {
+    /// Starts looking, so often.
+    #[must_use]
+    pub(super) fn start(interval: Duration) -> Self {
+        let processes = Shared::default();
+        let task = tokio::spawn(look_all(processes.clone(), interval));
+        Self { processes, task }
+    }
+
+    /// A process to look at; one of a known name takes the old one's place, and what was seen of that is kept. With an
+    /// `address` it is asked there whether it is ready.
+    pub(super) fn add(&self, name: &str, pid: u32, address: Option<SocketAddr>) {
+        let mut processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
+        let watched = processes.entry(name.to_owned()).or_insert_with(|| Watched {
+            pid,
+            address,
+            ready_at: Instant::now(),
+            vital: Vital::default(),
+        });
+        (watched.pid, watched.address) = (pid, address);
+    }
+
+    /// A process that is not to be looked at any more.
+    pub(super) fn remove(&self, name: &str) {
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// What was seen, by name.
+    #[must_use]
+    pub(super) fn report(&self) -> BTreeMap<String, Vital> {
+        let processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
+        processes.iter().map(|(name, watched)| (name.clone(), watched.vital.clone())).collect()
+    }
+
+    /// Those that were not ready when they were last asked.
+    #[must_use]
+    pub(super) fn unready(&self) -> Vec<String> {
+        let processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
+        let unready = processes.iter().filter(|(_, watched)| watched.address.is_some() && !watched.vital.is_ready);
+        unready.map(|(name, _)| name.clone()).collect()
+    }
+}
+
+impl Drop for Vitals {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn look_all(processes: Shared, interval: Duration) {
+    // Without a client nothing is ready, which is what is told then.
+    let client = reqwest::Client::builder().timeout(HEALTH_TIMEOUT).no_proxy().build().ok();
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let due = Instant::now() + interval;
+        ticks.tick().await;
+        let late = Instant::now().saturating_duration_since(due);
+        if late >= LATE {
+            tracing::warn!(?late, "this process did not get to run");
+        }
+        let known: Vec<_> = {
+            let processes = processes.lock().unwrap_or_else(PoisonError::into_inner);
+            processes.iter().map(|(name, watched)| (name.clone(), watched.pid, watched.address)).collect()
+        };
+        let looks = known.into_iter().map(|(name, pid, address)| {
+            let client = client.clone();
+            async move { (name, pid, rss_kib(pid), is_ready(client, address).await) }
+        });
+        let seen = futures::future::join_all(looks).await;
+        let mut processes = processes.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, pid, rss_kib, is_ready) in seen {
+            // It may have been replaced meanwhile.
+            let Some(watched) = processes.get_mut(&name).filter(|watched| watched.pid == pid) else { continue };
+            note(watched, rss_kib, is_ready);
+        }
+    }
+}
+
+fn note(watched: &mut Watched, rss_kib: Option<u64>, is_ready: bool) {
+    let vital = &mut watched.vital;
+    vital.samples += 1;
+    if let Some(rss_kib) = rss_kib {
+        vital.rss_kib = rss_kib;
+        vital.rss_max_kib = vital.rss_max_kib.max(rss_kib);
+    }
+    vital.is_ready = is_ready;
+    let now = Instant::now();
+    let not_ready = u64::try_from((now - watched.ready_at).as_millis()).unwrap_or(u64::MAX);
+    if is_ready {
+        watched.ready_at = now;
+    } else {
+        vital.not_ready_longest_ms = vital.not_ready_longest_ms.max(not_ready);
+    }
+}
+
+async fn is_ready(client: Option<reqwest::Client>, address: Option<SocketAddr>) -> bool {
+    let (Some(client), Some(address)) = (client, address) else { return false };
+    let answer = client.get(format!("http://{address}/health/ready")).send().await;
+    answer.is_ok_and(|answer| answer.status().is_success())
+}
+
+/// A process's resident memory; none when it has ended.
+fn rss_kib(pid: u32) -> Option<u64> {
+    procfs::process::Process::new(pid.cast_signed()).ok()?.status().ok()?.vmrss
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_memory_and_one_that_is_not_there_has_none() {
+        assert!(rss_kib(std::process::id()).is_some_and(|kib| kib > 1_000));
+        assert_eq!(rss_kib(u32::MAX), None);
+    }
+}

@@ -1,0 +1,151 @@
+//! The audit of a real system: while it works, at its end, and with defects in its stores and topics.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use cart::contract::Contract as _;
+use cart::{CartCommand, PurchasedItem};
+use cartctl::audit::{Kind, Report, Target, Watcher, audit, audit_with};
+use e2e::harness::{Installation, Process, Service, binary, free_address, wait_until};
+use kafka::{Producer, Record, TopicReader};
+use serde_json::Value;
+use sqlx::PgPool;
+
+const DEADLINE: Duration = Duration::from_secs(90);
+
+fn target(installation: &Installation) -> Target {
+    let (kafka, cassandra) = (installation.kafka().clone(), installation.cassandra().clone());
+    Target::new(kafka, cassandra, installation.database_url().to_owned())
+}
+
+fn replay(installation: &Installation, url: &str, record: &str) -> anyhow::Result<Process> {
+    let shop =
+        ["--commands", "1200", "--members", "40", "--products", "30", "--vendors", "5", "--refused-share", "0.1"];
+    let run = ["--url", url, "--concurrency", "32", "--record", record, "--expect-intended"];
+    installation.spawn("replay", "replay", run.into_iter().chain(shop))
+}
+
+fn found(report: &Report, kinds: &[Kind]) -> anyhow::Result<()> {
+    let found: Vec<_> = report.findings_by_kind.keys().copied().collect();
+    ensure!(found == kinds, "expected {kinds:?}, found:\n{report}");
+    Ok(())
+}
+
+pub(crate) async fn a_running_system_its_end_and_its_defects() -> anyhow::Result<()> {
+    let installation = Installation::new("audit")?;
+    installation.setup().await?;
+    let mut services: Vec<(Service, &str, &[&str])> =
+        vec![(Service::Ingest, "a", &["--allow-client-time"]), (Service::CartProcessor, "a", &[])];
+    services.extend(Service::PROJECTORS.map(|projector| (projector, "a", &[][..])));
+    let processes = installation.start_all(&services).await?;
+    let target = target(&installation);
+    let url = format!("http://{}", processes[0].address().context("ingest has an address")?);
+    let record = installation.folder().join("record.jsonl.gz");
+
+    let watcher = Watcher::start(&target);
+    let mut replay = replay(&installation, &url, &record.display().to_string())?;
+    // In the middle of the work, and with garbage in the log.
+    garbage(&installation)?;
+    found(&audit(&target, &[], DEADLINE).await?, &[])?;
+    replay.succeeded(DEADLINE).await?;
+
+    let seen = watcher.stop().await?;
+    let records = [record];
+    let report = audit_with(&target, &records, DEADLINE, Some(&seen)).await?;
+    found(&report, &[])?;
+    let (counts, client) = (&report.counts, &report.client);
+    ensure!(counts.dead_letters == 2 && counts.purchases > 100 && counts.rows > 20, "{report}");
+    ensure!(client.commands == 1_200 && client.acknowledged + client.refused == 1_200, "{report}");
+    ensure!(counts.accepted == client.acknowledged && client.refused > 50, "{report}");
+    ensure!(seen.looks().0 > 1 && seen.falls().is_empty(), "{seen:?}");
+
+    the_binary_says_the_same(&installation, &records, 0)?;
+    let service = start_watching(&installation)?;
+    wait_until("the first look of audit --watch", DEADLINE, async || metric(&service, "audit_findings_all", 0).await)
+        .await?;
+    seed(&installation).await?;
+    let report = audit(&target, &records, DEADLINE).await?;
+    // The doubled purchase is in the tables by now as well, which is right for what is on the topic.
+    for kind in [Kind::JournalOnly, Kind::PurchaseDoubled, Kind::TotalWrong, Kind::RowTooMany] {
+        ensure!(report.has(kind), "{kind:?}:\n{report}");
+    }
+    the_binary_says_the_same(&installation, &[], 1)?;
+    wait_until("audit --watch to find it", DEADLINE, async || metric(&service, "kind=\"purchaseDoubled\"", 1).await)
+        .await?;
+    drop((processes, service));
+    installation.remove().await
+}
+
+/// A key or a value.
+type Bytes = Option<Vec<u8>>;
+
+/// What nobody can decide, without a key and with one.
+fn garbage(installation: &Installation) -> anyhow::Result<()> {
+    let topic = installation.kafka().prefixed(CartCommand::TOPIC);
+    produce(installation, &topic, vec![(None, Some(b"garbage".to_vec())), (Some(b"key".to_vec()), None)])
+}
+
+fn produce(installation: &Installation, topic: &str, records: Vec<(Bytes, Bytes)>) -> anyhow::Result<()> {
+    let producer = Producer::transient(installation.kafka(), topic)?;
+    for (key, value) in records {
+        drop(producer.send(&Record { partition: None, key, value, headers: None })?);
+    }
+    Ok(producer.flush(DEADLINE)?)
+}
+
+/// A doubled purchase, a wrong cent, a row too many and a row of the journal that nobody published.
+async fn seed(installation: &Installation) -> anyhow::Result<()> {
+    let topic = installation.kafka().prefixed(PurchasedItem::TOPIC);
+    let partitions = (0..i32::from(installation.partitions())).map(|partition| (partition, 0));
+    let mut reader = TopicReader::open(installation.kafka(), &topic, partitions)?;
+    let first = reader.next(DEADLINE)?.context("nothing was bought")?;
+    let again = (kafka::Message::key(&first).map(<[u8]>::to_vec), kafka::Message::payload(&first).map(<[u8]>::to_vec));
+    produce(installation, &topic, vec![again])?;
+    let database = PgPool::connect(installation.database_url()).await?;
+    let cent =
+        "UPDATE vendor_billing SET balance = balance + 0.01 WHERE ctid IN (SELECT ctid FROM vendor_billing LIMIT 1)";
+    let changed = sqlx::query(cent).execute(&database).await?;
+    ensure!(changed.rows_affected() == 1, "there are no rows");
+    let more = "INSERT INTO vendor_billing VALUES (gen_random_uuid(), 2026, 1, 0)";
+    sqlx::query(more).execute(&database).await?;
+    database.close().await;
+    let session = cassandra::connect(installation.cassandra()).await?;
+    let lost = "INSERT INTO cart_journal (cart_id, sequence_number, position, command_id, events) \
+        VALUES (uuid(), 1, 281474976710656, uuid(), [0x00])";
+    session.query_unpaged(lost, ()).await?;
+    Ok(())
+}
+
+/// As an operator would call it.
+fn the_binary_says_the_same(installation: &Installation, records: &[PathBuf], exit_code: i32) -> anyhow::Result<()> {
+    let mut command = Command::new(binary("cartctl")?);
+    command.args(["audit", "--json"]).envs(installation.environment());
+    for record in records {
+        command.arg("--record").arg(record);
+    }
+    let output = command.output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.code() == Some(exit_code), "exit code {:?}: {text}", output.status);
+    let report: Value = serde_json::from_str(&text).context("reading the JSON report")?;
+    let is_clean = report["findings"].as_array().is_some_and(Vec::is_empty);
+    ensure!(is_clean == (exit_code == 0) && report["counts"]["commands"].as_u64() == Some(1_200), "{report:#}");
+    Ok(())
+}
+
+fn start_watching(installation: &Installation) -> anyhow::Result<Process> {
+    let address = free_address()?;
+    let listen = address.to_string();
+    let args = ["audit", "--watch", "--interval-s", "1", "--admin-listen", &listen];
+    installation.spawn_listening("audit-watch", "cartctl", args, address)
+}
+
+/// Whether the service's metrics have this line with this value.
+async fn metric(service: &Process, name: &str, value: u64) -> Result<(), String> {
+    let address = service.address().ok_or("it has no address")?;
+    let answer = reqwest::get(format!("http://{address}/metrics")).await.map_err(|error| error.to_string())?;
+    let text = answer.text().await.map_err(|error| error.to_string())?;
+    let wanted = |line: &&str| line.contains(name) && line.ends_with(&format!(" {value}"));
+    if text.lines().any(|line| wanted(&line)) { Ok(()) } else { Err(text) }
+}

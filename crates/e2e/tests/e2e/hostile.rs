@@ -1,0 +1,194 @@
+//! Hostile clients: meanwhile a well-behaved one gets every answer, and the service's memory stays bounded. How much later it
+//! gets them is measured by `scripts/bench --only hostile`, not here: the attackers run on the same cores.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use client::ids::{CartId, ProductId, VendorId};
+use client::{CartClient, ClientSettings, CommandOptions, Item, Outcome};
+use e2e::harness::{Installation, Process, Service};
+use e2e::hostile::{h2, http1};
+
+/// For whatever has to come: the machine may do much else meanwhile.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// An attack goes on until the shopper was answered so often meanwhile.
+const ANSWERS_MIN: usize = 20;
+
+/// Most connections of an address.
+const PER_ADDRESS: usize = 400;
+
+/// How long a connection lives that does nothing.
+const IDLE: Duration = Duration::from_secs(4);
+
+/// What both services have of the limits.
+const LIMITS: [&str; 5] = [
+    "--connections-per-address-max=400",
+    "--h2-resets-max=20",
+    "--h2-ping-interval-ms=20000",
+    "--reply-timeout-ms=60000",
+    "--requests-in-flight-max=1000",
+];
+
+/// For attacks that a time ends: shorter than by default, so that the test need not wait for it.
+const HASTY: [&str; 3] = ["--header-timeout-ms=3000", "--body-timeout-ms=3000", "--idle-timeout-ms=4000"];
+
+/// For attacks that anything else must end, on however slow a machine: longer than anybody waits here.
+const PATIENT: [&str; 3] = ["--header-timeout-ms=300000", "--body-timeout-ms=300000", "--idle-timeout-ms=3600000"];
+
+/// What an attack may add to the service's memory: far less than what it sends, or would have us hold.
+const GROWTH_MAX_KB: u64 = 128 * 1024;
+
+/// A well-behaved client.
+struct Shopper {
+    client: CartClient,
+    cart: CartId,
+    product: ProductId,
+    adjusted: i64,
+}
+
+impl Shopper {
+    async fn new(address: SocketAddr, member: &str) -> anyhow::Result<Self> {
+        let settings = ClientSettings { answer_timeout: DEADLINE, ..ClientSettings::default() };
+        let client = CartClient::new(&format!("http://{address}"), &settings)?;
+        let (cart, product) = (CartId::of_member(member), ProductId::of_product("mug"));
+        let item = Item {
+            product_id: product,
+            vendor_id: VendorId::of_vendor("shop"),
+            name: "mug".to_owned(),
+            price: 1.into(),
+            quantity: 1,
+        };
+        match client.add(cart, &item, CommandOptions::default()).await? {
+            Outcome::Accepted(_) => Ok(Self { client, cart, product, adjusted: 0 }),
+            other @ (Outcome::Rejected(_) | Outcome::Pending { .. } | Outcome::Unavailable { .. }) => {
+                bail!("{other:?}")
+            }
+        }
+    }
+
+    /// One more piece, again and again while `attack` is repeated, and how long it took to be answered at the median.
+    async fn shop_during<A>(&mut self, attack: impl Fn() -> A + Send + 'static) -> anyhow::Result<Duration>
+    where
+        A: Future<Output = anyhow::Result<()>> + Send,
+    {
+        let enough = Arc::new(AtomicBool::new(false));
+        // In a task of its own, so that only the service stands between the two.
+        let attackers = tokio::spawn({
+            let enough = enough.clone();
+            async move {
+                loop {
+                    attack().await?;
+                    if enough.load(Ordering::Relaxed) {
+                        return anyhow::Ok(());
+                    }
+                }
+            }
+        });
+        let mut latencies = Vec::new();
+        while !attackers.is_finished() {
+            let sent_at = Instant::now();
+            let answer = self.client.adjust(self.cart, self.product, 1, CommandOptions::default());
+            match answer.await.context("a well-behaved client gets no answer")? {
+                Outcome::Accepted(_) => self.adjusted += 1,
+                other @ (Outcome::Rejected(_) | Outcome::Pending { .. } | Outcome::Unavailable { .. }) => {
+                    bail!("a well-behaved client was told {other:?}")
+                }
+            }
+            latencies.push(sent_at.elapsed());
+            enough.store(latencies.len() >= ANSWERS_MIN, Ordering::Relaxed);
+        }
+        attackers.await??;
+        latencies.sort();
+        latencies.get(latencies.len() / 2).copied().context("the attack was over before anybody shopped")
+    }
+}
+
+/// A field of /proc/<pid>/status, in kB.
+fn memory_kb(process: &Process, field: &str) -> anyhow::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.id()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let number = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
+    number.with_context(|| format!("/proc has no {field}"))
+}
+
+/// An ingest, and who shops there.
+struct Shop {
+    process: Process,
+    address: SocketAddr,
+    shopper: Shopper,
+    /// Its peak memory before anything was done to it.
+    before_kb: u64,
+}
+
+impl Shop {
+    async fn open(process: Process, member: &str) -> anyhow::Result<Self> {
+        let address = process.address().context("ingest has an address")?;
+        let shopper = Shopper::new(address, member).await?;
+        let before_kb = memory_kb(&process, "VmHWM")?;
+        Ok(Self { process, address, shopper, before_kb })
+    }
+
+    /// What the shopper and the service's memory notice of an attack, for people.
+    async fn under<A>(&mut self, name: &str, attack: impl Fn() -> A + Send + 'static) -> anyhow::Result<String>
+    where
+        A: Future<Output = anyhow::Result<()>> + Send,
+    {
+        let latency = self.shopper.shop_during(attack).await.with_context(|| format!("under {name}"))?;
+        let peak = memory_kb(&self.process, "VmHWM")?;
+        let told = format!("{name}: {latency:?}, {} kB, then {peak} kB", self.before_kb);
+        ensure!(peak < self.before_kb + GROWTH_MAX_KB, "too much memory is used: {told}");
+        Ok(told)
+    }
+
+    /// Everything that the shopper was told is so, and the service is well.
+    async fn close(mut self) -> anyhow::Result<()> {
+        let (cart, adjusted) = (self.shopper.client.cart(self.shopper.cart).await?, self.shopper.adjusted);
+        ensure!(cart.items.len() == 1 && cart.items[0].quantity == 1 + adjusted, "{cart:?}, {adjusted}");
+        self.process.ready(DEADLINE).await?;
+        self.process.terminate(DEADLINE).await
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "with --nocapture the figures are of interest")]
+pub(crate) async fn hostile_clients_keep_nobody_from_an_answer() -> anyhow::Result<()> {
+    let installation = Installation::new("hostile")?;
+    installation.setup().await?;
+    let (hasty, patient) = ([LIMITS.as_slice(), &HASTY].concat(), [LIMITS.as_slice(), &PATIENT].concat());
+    let services: [(Service, &str, &[&str]); 3] =
+        [(Service::CartProcessor, "0", &[]), (Service::Ingest, "0", &hasty), (Service::Ingest, "1", &patient)];
+    let mut processes = installation.start_all(&services).await?;
+    let mut patient = Shop::open(processes.pop().context("it was started")?, "alice").await?;
+    let mut hasty = Shop::open(processes.pop().context("it was started")?, "bob").await?;
+    macro_rules! under {
+        ($shop:ident, $attack:path $(, $more:expr)?) => {{
+            let address = $shop.address;
+            let told = $shop.under(stringify!($attack), move || $attack(address $(, $more)?)).await?;
+            println!("{told}");
+        }};
+    }
+    println!("the shopper's latency at the median, and the service's peak memory");
+    under!(hasty, http1::slowloris);
+    under!(hasty, http1::silence);
+    under!(hasty, http1::large_bodies);
+    under!(hasty, http1::dribbled_bodies);
+    under!(hasty, http1::deaf_readers);
+    under!(hasty, h2::too_many_streams);
+    under!(hasty, h2::header_bomb);
+    under!(hasty, h2::nothing, IDLE);
+    under!(patient, http1::full_address, PER_ADDRESS);
+    under!(patient, http1::deep_json);
+    under!(patient, http1::large_heads);
+    under!(patient, h2::rapid_reset);
+    under!(patient, h2::endless_head);
+    hasty.close().await?;
+    patient.close().await?;
+    for process in &mut processes {
+        process.terminate(DEADLINE).await?;
+    }
+    installation.remove().await
+}

@@ -1,0 +1,191 @@
+//! What the rules say over HTTP, and what is told of it.
+
+use chrono::{DateTime, Utc};
+use e2e::harness::{Installation, Process, Service};
+use reqwest::Method;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::api::{Api, Cart, Headers, PATIENT, item};
+
+/// Small, so that a cart is soon full.
+const LINES_MAX: &str = "3";
+
+async fn start(installation: &Installation) -> anyhow::Result<(Vec<Process>, Api)> {
+    installation.setup().await?;
+    let limit = ["--cart-lines-max", LINES_MAX];
+    let ingest = [&PATIENT[..], &limit, &["--allow-client-time"]].concat();
+    let processes =
+        installation.start_all(&[(Service::CartProcessor, "0", &limit), (Service::Ingest, "0", &ingest)]).await?;
+    let api = Api::new(&processes[1]);
+    Ok((processes, api))
+}
+
+pub(crate) async fn every_rule_is_told_and_a_checkout_begins_another_session() -> anyhow::Result<()> {
+    let installation = Installation::new("outcomes")?;
+    let (processes, api) = start(&installation).await?;
+    a_session_and_the_next(&api.cart()).await?;
+    rejections_change_nothing(&api.cart()).await?;
+    quantities(&api.cart()).await?;
+    drop(processes);
+    installation.remove().await
+}
+
+/// What each command is answered, from the empty cart to the next session.
+async fn a_session_and_the_next(cart: &Cart) -> anyhow::Result<()> {
+    let empty = cart.get().await?;
+    let session = empty["sessionId"].clone();
+    assert!(session.as_str().is_some_and(|id| Uuid::parse_str(id).is_ok()), "{empty:#}");
+    assert_eq!(
+        empty,
+        json!({"cartId": cart.id, "sessionId": session, "version": 0, "items": [], "total": "0"}),
+        "an unknown cart is an empty one"
+    );
+    // PUT does what POST does.
+    let mut ids = Vec::new();
+    for (version, method) in [(1, Method::POST), (2, Method::PUT)] {
+        let body = item(version, 2);
+        let reply = cart.send(method, "", &[], Some(body.to_string())).await?.done();
+        ids.push(reply["commandId"].clone());
+        let expected = json!({"commandId": reply["commandId"], "cartId": cart.id, "sessionId": session,
+                              "version": version, "item": body});
+        assert_eq!(reply, expected);
+    }
+    let adjusted = cart.adjust(1, -1).await?.done();
+    assert_eq!((&adjusted["version"], &adjusted["item"]), (&json!(3), &item(1, 1)));
+    let adjusted = cart.adjust(1, 4).await?.done();
+    assert_eq!((&adjusted["version"], &adjusted["item"]), (&json!(4), &item(1, 5)));
+    let removed = cart.remove(2).await?.done();
+    assert_eq!((&removed["version"], &removed["item"]), (&json!(5), &item(2, 2)), "what was removed is told");
+    cart.add(2, 1).await?.done();
+
+    let sent_at = Utc::now();
+    let bought = cart.checkout().await?.done();
+    let purchased_at: DateTime<Utc> = bought["purchasedAt"].as_str().unwrap_or_default().parse()?;
+    // The command's time is told to the microsecond, cut off.
+    let since = purchased_at.timestamp_micros() - sent_at.timestamp_micros();
+    assert!((0..=60_000_000).contains(&since), "{bought:#}, sent at {sent_at}");
+    assert!(bought["purchasedAt"].as_str().is_some_and(|time| time.ends_with('Z')), "{bought:#}");
+    let expected = json!({"commandId": bought["commandId"], "cartId": cart.id, "sessionId": session, "version": 8,
+                          "items": [item(1, 5), item(2, 1)], "total": "15", "purchasedAt": bought["purchasedAt"]});
+    assert_eq!(bought, expected);
+    ids.extend([adjusted, removed, bought].map(|mut reply| reply["commandId"].take()));
+    ids.sort_unstable_by_key(Value::to_string);
+    ids.dedup();
+    assert_eq!(ids.len(), 5, "each command has an id of its own: {ids:?}");
+
+    // What was bought can be added again: the next session has begun.
+    let next = cart.get().await?;
+    assert_ne!(next["sessionId"], session);
+    assert_eq!((&next["version"], &next["items"], &next["total"]), (&json!(8), &json!([]), &json!("0")));
+    let added = cart.add(1, 1).await?.done();
+    assert_eq!((&added["sessionId"], &added["version"]), (&next["sessionId"], &json!(9)));
+
+    // A purchase in the past, as an import has it.
+    let time: Headers<'_> = &[("command-time", "2010-12-01T09:26:07.25+01:00")];
+    let bought = cart.send(Method::POST, "/checkout", time, None).await?.done();
+    assert_eq!(bought["sessionId"], next["sessionId"]);
+    assert_eq!(bought["purchasedAt"], "2010-12-01T08:26:07.250Z");
+    Ok(())
+}
+
+async fn rejections_change_nothing(cart: &Cart) -> anyhow::Result<()> {
+    cart.checkout().await?.rejected(409, "empty-cart-checkout", "add an item first");
+    cart.remove(1).await?.rejected(404, "item-not-in-cart", "only what is in the cart");
+    cart.adjust(1, 1).await?.rejected(404, "item-not-in-cart", "only what is in the cart");
+    assert_eq!(cart.get().await?["version"], 0);
+    cart.add(1, 2).await?.done();
+    cart.add(1, 2).await?.rejected(409, "item-already-in-cart", "adjust its quantity instead");
+    for (by, would_be) in [(-2, "would be 0;"), (-3, "would be -1;"), (-2_147_483_648, "would be -2147483646;")] {
+        cart.adjust(1, by).await?.rejected(422, "negative-quantity", would_be);
+    }
+    cart.add(2, 1).await?.done();
+    cart.add(3, 1).await?.done();
+    cart.add(4, 1).await?.rejected(409, "cart-full", "the cart has 3 lines");
+    // What is there already is told as that, also when the cart is full.
+    cart.add(3, 1).await?.rejected(409, "item-already-in-cart", "adjust its quantity instead");
+    let shown = cart.get().await?;
+    assert_eq!((&shown["version"], &shown["items"]), (&json!(3), &json!([item(1, 2), item(2, 1), item(3, 1)])));
+    // One out, one in.
+    cart.remove(1).await?.done();
+    cart.add(4, 1).await?.done();
+    cart.checkout().await?.done();
+    cart.checkout().await?.rejected(409, "empty-cart-checkout", "add an item first");
+    Ok(())
+}
+
+async fn quantities(cart: &Cart) -> anyhow::Result<()> {
+    for (quantity, kind, would_be) in [
+        (0, "negative-quantity", "would be 0;"),
+        (-1, "negative-quantity", "would be -1;"),
+        (-2_147_483_648, "negative-quantity", "would be -2147483648;"),
+        (1_000_001, "quantity-too-large", "would be 1000001; at most 1000000"),
+        (2_147_483_647, "quantity-too-large", "would be 2147483647; at most 1000000"),
+    ] {
+        cart.add(1, quantity).await?.rejected(422, kind, would_be);
+    }
+    assert_eq!(cart.add(1, 999_999).await?.done()["item"]["quantity"], 999_999);
+    cart.adjust(1, 2).await?.rejected(422, "quantity-too-large", "would be 1000001; at most 1000000");
+    // Their sum is beyond 32 bits.
+    cart.adjust(1, 2_147_483_647).await?.rejected(422, "quantity-too-large", "would be 2148483646;");
+    assert_eq!(cart.adjust(1, 1).await?.done()["item"]["quantity"], 1_000_000);
+    assert_eq!(cart.adjust(1, -999_999).await?.done()["item"]["quantity"], 1);
+    assert_eq!(cart.get().await?["version"], 3);
+    Ok(())
+}
+
+/// An item's body with parts of it as they are written here.
+fn written(name: &str, price: &str) -> String {
+    let id = Uuid::from_u128(1);
+    format!(r#"{{"productId":"{id}","vendorId":"{id}","name":{name},"price":{price},"quantity":3}}"#)
+}
+
+pub(crate) async fn prices_and_names_are_told_as_they_were_sent() -> anyhow::Result<()> {
+    let installation = Installation::new("exact")?;
+    let (processes, api) = start(&installation).await?;
+    for (price, exact, of_three) in [
+        ("0.1", "0.1", "0.3"),
+        ("\"0.1\"", "0.1", "0.3"),
+        ("3200", "3200", "9600"),
+        ("\"3200\"", "3200", "9600"),
+        ("12.3400", "12.34", "37.02"),
+        ("\"12.3400\"", "12.34", "37.02"),
+        // Zeros are no places.
+        ("1.230000", "1.23", "3.69"),
+        ("\"0007.50\"", "7.5", "22.5"),
+        ("0", "0", "0"),
+        ("\"0.0000\"", "0", "0"),
+        ("-0", "0", "0"),
+        ("\"-0.00\"", "0", "0"),
+        ("0.0001", "0.0001", "0.0003"),
+        ("999999999.9999", "999999999.9999", "2999999999.9997"),
+        // Beyond what a binary fraction can tell apart.
+        ("900719925.4741", "900719925.4741", "2702159776.4223"),
+        // As JSON numbers may be written.
+        ("1e2", "100", "300"),
+        ("1.5E3", "1500", "4500"),
+        ("25e-4", "0.0025", "0.0075"),
+    ] {
+        let cart = api.cart();
+        let reply = cart.send(Method::POST, "", &[], Some(written("\"mug\"", price))).await?.done();
+        assert_eq!(reply["item"]["price"], exact, "{price}: {reply:#}");
+        let shown = cart.get().await?;
+        assert_eq!((&shown["items"][0], &shown["total"]), (&reply["item"], &json!(of_three)), "{price}");
+        let bought = cart.checkout().await?.done();
+        assert_eq!((&bought["items"][0], &bought["total"]), (&reply["item"], &json!(of_three)), "{price}");
+    }
+    let longest = "ü".repeat(200);
+    for name in ["x", " two  words ", longest.as_str(), "\"quoted\" \\ /", "line\nbreak\ttab\u{0}nul", "漢字 🛒"] {
+        let cart = api.cart();
+        let reply = cart.send(Method::POST, "", &[], Some(written(&json!(name).to_string(), "1"))).await?.done();
+        assert_eq!(reply["item"]["name"], name);
+        assert_eq!(cart.get().await?["items"][0]["name"], name);
+    }
+    // JSON by another name is JSON.
+    for content_type in ["application/json; charset=utf-8", "Application/JSON", "application/vnd.shop.item+json"] {
+        let headers: Headers<'_> = &[("content-type", content_type)];
+        api.cart().send(Method::POST, "", headers, Some(written("\"mug\"", "1"))).await?.done();
+    }
+    drop(processes);
+    installation.remove().await
+}

@@ -1,0 +1,129 @@
+//! The API is what `/openapi.json` says: no path or method more or less, each example fits its schema, and schemathesis,
+//! which makes requests and sequences of them from the document, meets no answer that it does not have.
+//!
+//! Needs python3 with venv: `scripts/python-env` installs schemathesis into the target folder.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use e2e::harness::{Installation, Process, Service};
+use reqwest::{Client, Method, StatusCode};
+use serde_json::Value;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long schemathesis may make requests. It ends by itself then.
+const MAX_TIME_S: &str = "40";
+
+const METHODS: [Method; 5] = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The methods that a path has in the document.
+fn documented(operations: &Value) -> BTreeSet<String> {
+    operations.as_object().into_iter().flat_map(|object| object.keys()).map(|name| name.to_uppercase()).collect()
+}
+
+/// Each path takes the methods that the document has for it, and says so to others.
+async fn methods_are_documented(url: &str) -> anyhow::Result<()> {
+    let client = Client::new();
+    let document: Value = client.get(format!("{url}/openapi.json")).send().await?.json().await?;
+    ensure!(document["openapi"] == "3.1.0", "it is {}", document["openapi"]);
+    let paths = document["paths"].as_object().context("the document has paths")?;
+    ensure!(paths.len() == 8, "there are {} paths", paths.len());
+    for (path, operations) in paths {
+        let mut place = path.clone();
+        for name in ["cartId", "productId", "vendorId", "commandId"] {
+            place = place.replace(&format!("{{{name}}}"), "6ba7b811-9dad-11d1-80b4-00c04fd430c8");
+        }
+        let documented = documented(operations);
+        for method in METHODS {
+            let response = client.request(method.clone(), format!("{url}{place}")).send().await?;
+            let is_refused = response.status() == StatusCode::METHOD_NOT_ALLOWED;
+            let is_known = documented.contains(method.as_str());
+            ensure!(is_refused != is_known, "{method} {path} is answered with {}", response.status());
+            if is_refused {
+                let allow = response.headers()["allow"].to_str()?;
+                let allowed: BTreeSet<_> = allow.split(", ").map(str::to_owned).collect();
+                ensure!(allowed == documented, "{path} allows {allow}");
+            }
+        }
+    }
+    let page = client.get(format!("{url}/docs")).send().await?;
+    ensure!(page.status() == StatusCode::OK, "/docs is answered with {}", page.status());
+    ensure!(page.text().await?.contains("/openapi.json"), "/docs does not show the document");
+    Ok(())
+}
+
+/// A request's id is the client's own, or one that we make, in the header and in a problem's body.
+async fn requests_have_ids(url: &str) -> anyhow::Result<()> {
+    let client = Client::new();
+    let own = client.get(format!("{url}/cart/x")).header("x-request-id", "checkout-7").send().await?;
+    ensure!(own.headers()["x-request-id"] == "checkout-7", "the id is {:?}", own.headers()["x-request-id"]);
+    let problem: Value = own.json().await?;
+    ensure!(problem["requestId"] == "checkout-7", "{problem}");
+    let made = client.get(format!("{url}/health/live")).send().await?;
+    ensure!(made.headers()["x-request-id"].len() == 36, "the id is {:?}", made.headers()["x-request-id"]);
+    Ok(())
+}
+
+/// Where schemathesis, and what it needs, is installed.
+fn python() -> anyhow::Result<PathBuf> {
+    let made = Command::new(root().join("scripts/python-env")).arg("schemathesis").output()?;
+    ensure!(made.status.success(), "installing schemathesis failed: {}", text(&made));
+    Ok(Path::new(String::from_utf8(made.stdout)?.trim()).join("bin"))
+}
+
+fn examples_fit(url: &str, python: &Path) -> anyhow::Result<()> {
+    let script = root().join("scripts/python/examples.py");
+    let run = Command::new(python.join("python")).arg(script).arg(format!("{url}/openapi.json")).output()?;
+    let report = text(&run);
+    ensure!(run.status.success(), "an example does not fit: {report}");
+    let checked: usize = report.split(' ').next().unwrap_or_default().parse().context(report.clone())?;
+    ensure!(checked > 150, "{report}");
+    Ok(())
+}
+
+fn schemathesis(url: &str, python: &Path) -> anyhow::Result<()> {
+    let run = Command::new(python.join("schemathesis"))
+        .current_dir(env!("CARGO_TARGET_TMPDIR"))
+        .env("SCHEMATHESIS_HOOKS", root().join("scripts/python/refusals.py"))
+        .arg("--config-file")
+        .arg(root().join("scripts/python/schemathesis.toml"))
+        .args(["run", &format!("{url}/openapi.json"), "--max-time", MAX_TIME_S, "--max-examples", "25", "--no-color"])
+        .arg("--generation-deterministic")
+        .output()
+        .context("running schemathesis")?;
+    let report = text(&run);
+    ensure!(run.status.success(), "schemathesis has found something: {report}");
+    ensure!(report.contains("Tested: 11"), "not every operation was tested: {report}");
+    Ok(())
+}
+
+pub(crate) async fn the_service_is_what_its_document_says() -> anyhow::Result<()> {
+    let installation = Installation::new("openapi")?;
+    installation.setup().await?;
+    let services = [(Service::Ingest, "0", &["--allow-client-time"][..]), (Service::CartProcessor, "0", &[][..])];
+    let mut processes: Vec<Process> = installation.start_all(&services).await?;
+    let url = format!("http://{}", processes[0].address().context("ingest has an address")?);
+    methods_are_documented(&url).await?;
+    requests_have_ids(&url).await?;
+    tokio::task::block_in_place(|| {
+        let python = python()?;
+        examples_fit(&url, &python)?;
+        schemathesis(&url, &python)
+    })?;
+    for process in &mut processes {
+        process.terminate(DEADLINE).await?;
+    }
+    installation.remove().await
+}

@@ -1,0 +1,59 @@
+//! The whole pipeline, each service as often as in the demo: what was sent is in every table, to the cent, and the journal
+//! and the events topic tell the same.
+
+use std::time::Duration;
+
+use cartctl::journal::journal_equals_topic;
+use e2e::harness::{Installation, Process, Service};
+
+/// Some minutes' worth of work for a debug build on a machine with two busy cores take far less.
+const REPLAY_DEADLINE: Duration = Duration::from_secs(180);
+const RECONCILE_DEADLINE: Duration = Duration::from_secs(120);
+const TERMINATE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The replay takes the services' answers for what they should be, one by one.
+async fn replay(installation: &Installation, ingest: &Process, sent: &str) -> anyhow::Result<String> {
+    let url = format!("http://{}", ingest.address().expect("ingest has an address"));
+    let shop =
+        ["--commands", "3000", "--members", "200", "--products", "60", "--vendors", "8", "--refused-share", "0.05"];
+    let hot = ["--hot-carts", "3", "--hot-share", "0.3"];
+    let run = ["--url", &url, "--concurrency", "64", "--sent", sent, "--expect-intended"];
+    let args = run.into_iter().chain(shop).chain(hot);
+    installation.run("replay", "replay", args, REPLAY_DEADLINE).await
+}
+
+pub(crate) async fn what_was_sent_is_in_every_table() -> anyhow::Result<()> {
+    let installation = Installation::new("pipeline")?;
+    installation.setup().await?;
+    // Again: it finds everything there.
+    installation.run("cart-processor-setup", "cart-processor", ["setup"], RECONCILE_DEADLINE).await?;
+
+    let mut services: Vec<(Service, &str, &[&str])> = vec![
+        (Service::CartProcessor, "a", &[]),
+        (Service::CartProcessor, "b", &[]),
+        (Service::Ingest, "a", &["--allow-client-time"]),
+    ];
+    for projector in Service::PROJECTORS {
+        services.extend([(projector, "a", &[][..]), (projector, "b", &[])]);
+    }
+    let mut processes = installation.start_all(&services).await?;
+
+    let sent = installation.folder().join("sent.csv.gz").display().to_string();
+    replay(&installation, &processes[2], &sent).await?;
+    let timeout_s = RECONCILE_DEADLINE.as_secs().to_string();
+    let json = installation.folder().join("result.json");
+    let json_text = json.display().to_string();
+    let args = ["reconcile", "--sent", &sent, "--timeout-s", &timeout_s, "--json", &json_text];
+    let report = installation.run("reconcile", "cartctl", args, 2 * RECONCILE_DEADLINE).await?;
+    assert!(report.contains("0 differences"), "{report}");
+    // Something was bought at all: every eighth command is a checkout.
+    let result: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json)?)?;
+    assert!(result["topic"]["purchases"].as_u64() > Some(1_000), "{result:#}");
+    let differences = journal_equals_topic(installation.kafka(), installation.cassandra()).await?;
+    assert!(differences.is_empty(), "journal and topic differ:\n{}", differences.join("\n"));
+
+    for process in &mut processes {
+        process.terminate(TERMINATE_DEADLINE).await?;
+    }
+    installation.remove().await
+}

@@ -1,0 +1,74 @@
+//! Projectors wait for `setup`, and go on with tables that are there.
+
+use std::collections::HashSet;
+
+use anyhow::ensure;
+use cart::PurchasedItem;
+use cart::contract::Contract as _;
+use e2e::harness::{Installation, Process, Service, wait_until};
+use futures::future::try_join_all;
+use kafka::Registry;
+
+use super::read_side::{self, BILLING, DEADLINE, EVENTS, ReadSide, TABLES, get};
+
+async fn is_waiting(process: &Process) -> anyhow::Result<()> {
+    wait_until("an instance to answer", DEADLINE, async || match get(process, "/health/ready").await {
+        Ok(text) if text.contains("start: connecting") => Ok(()),
+        Ok(text) => Err(format!("it says {text}")),
+        Err(error) => Err(format!("{error:#}")),
+    })
+    .await
+}
+
+pub(crate) async fn projectors_may_be_started_before_setup() -> anyhow::Result<()> {
+    let installation = Installation::new("early")?;
+    // Empty: a database that is there is not one that is set up.
+    installation.create_database().await?;
+    let mut impatient = installation.start(Service::Projector(BILLING), "impatient", &["--startup-timeout-s", "1"])?;
+    let patient = Service::PROJECTORS.map(|projector| installation.start(projector, "patient", &[]));
+    let mut processes = patient.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+    let status = impatient.ended(DEADLINE).await?;
+    let words = impatient.log();
+    ensure!(!status.success() && words.contains("`setup` makes it"), "it ended ({status}) with: {words}");
+    for process in &processes {
+        is_waiting(process).await?;
+    }
+
+    read_side::set_up(&installation).await?;
+    for process in &mut processes {
+        process.ready(DEADLINE).await?;
+    }
+    let mut read_side = ReadSide::open(installation).await?;
+    read_side.send(read_side.events(), read_side.lines(200))?;
+    read_side.rest(&[EVENTS]).await?;
+    read_side.rest(&TABLES).await?;
+    read_side.check_topic().await?;
+    read_side.check_tables().await?;
+
+    for process in &mut processes {
+        process.terminate(DEADLINE).await?;
+    }
+    // Again, on what is there: it changes nothing.
+    let before = read_side.rows().await?;
+    read_side::set_up(&read_side.installation).await?;
+    ensure!(before == read_side.rows().await?, "a second setup changed the tables");
+    let mut processes = read_side.start(&[EVENTS], "a").await?;
+    processes.extend(read_side.start(&TABLES, "a").await?);
+    read_side.send(read_side.events(), read_side.lines(200))?;
+    read_side.rest(&[EVENTS]).await?;
+    read_side.rest(&TABLES).await?;
+    read_side.check_topic().await?;
+    read_side.check_tables().await?;
+    read_side.remove().await
+}
+
+pub(crate) async fn many_may_register_a_schema_at_once() -> anyhow::Result<()> {
+    let installation = Installation::new("registry")?;
+    let registry = Registry::new(installation.kafka())?;
+    for topic in ["one", "two", "three", "four"] {
+        let one = || registry.register(topic, PurchasedItem::SCHEMA);
+        let ids: HashSet<_> = try_join_all((0..16).map(|_| one())).await?.into_iter().collect();
+        ensure!(ids.len() == 1, "one schema has several ids: {ids:?}");
+    }
+    Ok(())
+}

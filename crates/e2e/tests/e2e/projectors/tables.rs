@@ -1,0 +1,50 @@
+//! Reading the tables whole, with what only we know of: positions and write times.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use futures::TryStreamExt as _;
+use rust_decimal::Decimal;
+use scylla::client::session::Session;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::oracle::{Balance, Rows, Sold};
+
+// As text, a decimal has all its digits in any client.
+const MONTHS: &str = "SELECT vendorid, year, month, CAST(balance AS text), position, WRITETIME(balance), \
+    WRITETIME(position) FROM balance_by_vendor";
+const DAYS: &str = "SELECT vendorid, productid, year, month, day, quantity, name, position, WRITETIME(quantity), \
+    WRITETIME(name), WRITETIME(position) FROM item_quantity_by_day";
+const BILLING: &str = "SELECT vendor_id, year, month, balance FROM vendor_billing";
+
+/// All rows of the three tables.
+pub(crate) async fn read(session: &Session, database: &PgPool) -> anyhow::Result<Rows> {
+    let mut rows = Rows::default();
+    let mut found = session.query_iter(MONTHS, ()).await?.rows_stream::<(Uuid, i32, i32, String, i64, i64, i64)>()?;
+    while let Some((vendor, year, month, balance, position, written_at, position_written_at)) = found.try_next().await?
+    {
+        anyhow::ensure!(written_at == position_written_at, "{vendor} {year}-{month} is of two writes");
+        let balance = Decimal::from_str_exact(&balance).with_context(|| format!("balance {balance}"))?;
+        rows.months.insert((vendor, year, month), Balance { balance, position, written_at });
+    }
+    type DayRow = (Uuid, Uuid, i32, i32, i32, i64, String, i64, i64, i64, i64);
+    let mut found = session.query_iter(DAYS, ()).await?.rows_stream::<DayRow>()?;
+    while let Some((vendor, product, year, month, day, quantity, name, position, written_at, name_at, position_at)) =
+        found.try_next().await?
+    {
+        let day = (vendor, product, year, month, day);
+        anyhow::ensure!((written_at, written_at) == (name_at, position_at), "{day:?} is of two writes");
+        rows.days.insert(day, Sold { quantity, name, position, written_at });
+    }
+    let billing: Vec<(Uuid, i32, i32, Decimal)> = sqlx::query_as(BILLING).fetch_all(database).await?;
+    rows.billing = billing.into_iter().map(|(vendor, year, month, balance)| ((vendor, year, month), balance)).collect();
+    Ok(rows)
+}
+
+/// Where `vendor-billing-jdbc` is in each partition that it ever had.
+pub(crate) async fn stored_offsets(database: &PgPool) -> anyhow::Result<BTreeMap<i32, i64>> {
+    let rows: Vec<(i32, i64)> =
+        sqlx::query_as("SELECT partition, next_offset FROM projection_offset").fetch_all(database).await?;
+    Ok(rows.into_iter().collect())
+}

@@ -1,0 +1,87 @@
+//! When a consumer group has done with all there is: transactions leave markers, and what was aborted, that nobody reads.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use e2e::harness::Installation;
+use kafka::{
+    Admin, GroupConsumer, GroupProgress, KafkaArgs, Message as _, Record, StartAt, TopicSpec, TransactionalProducer,
+};
+use tokio::task::block_in_place;
+
+use super::api::DEADLINE;
+
+/// What the broker says about the only partition.
+#[derive(Debug, PartialEq, Eq)]
+struct Look {
+    end: i64,
+    settled_end: i64,
+    committed: Option<i64>,
+    /// The first record from the committed offset on.
+    first: Option<i64>,
+}
+
+fn look(progress: &GroupProgress) -> Result<Look, kafka::Error> {
+    let committed = progress.committed([0])?.get(&0).copied();
+    let first = progress.first_records(&BTreeMap::from([(0, committed.unwrap_or(0))]))?.get(&0).copied();
+    Ok(Look { end: progress.bounds(0)?.1, settled_end: progress.settled_end(0)?, committed, first })
+}
+
+fn record() -> Record {
+    Record { partition: Some(0), key: None, value: Some(b"a record".to_vec()), headers: None }
+}
+
+fn follow(kafka: &KafkaArgs, topic: &str) -> Result<(), kafka::Error> {
+    let group = kafka.prefixed("group");
+    let progress = GroupProgress::new(kafka, &group, topic)?;
+    let consumer = GroupConsumer::join(kafka, &group, topic, StartAt::CommittedOrBeginning, Duration::from_secs(6))?;
+    let connect = || TransactionalProducer::connect(kafka, &kafka.prefixed("transactions"));
+    assert_eq!(look(&progress)?, Look { end: 0, settled_end: 0, committed: None, first: None });
+
+    let mut producer = connect()?;
+    let mut transaction = producer.begin()?;
+    transaction.send(topic, &record())?;
+    transaction.deliver()?;
+    let open = Look { end: 1, settled_end: 0, committed: None, first: None };
+    assert_eq!(look(&progress)?, open, "nobody knows yet what becomes of it");
+    transaction.commit(consumer.offsets([])?, consumer.group_metadata()?)?;
+    assert_eq!(look(&progress)?, Look { end: 2, settled_end: 2, committed: None, first: Some(0) }, "and a marker");
+
+    let deadline = std::time::Instant::now() + DEADLINE;
+    let read = loop {
+        assert!(std::time::Instant::now() < deadline, "the record does not come");
+        if let Some(message) = consumer.poll(Duration::from_millis(100))? {
+            break message.offset();
+        }
+    };
+    consumer.commit(&consumer.offsets([(0, read + 1)])?)?;
+    let done = Look { end: 2, settled_end: 2, committed: Some(1), first: None };
+    assert_eq!(look(&progress)?, done, "nothing is left, below the end");
+
+    let mut transaction = producer.begin()?;
+    transaction.send(topic, &record())?;
+    transaction.deliver()?;
+    drop(transaction);
+    drop(producer);
+    // The successor aborts it.
+    let mut producer = connect()?;
+    let aborted = Look { end: 4, settled_end: 4, committed: Some(1), first: None };
+    assert_eq!(look(&progress)?, aborted, "what was aborted is not left either");
+
+    let mut transaction = producer.begin()?;
+    transaction.send(topic, &record())?;
+    transaction.commit(consumer.offsets([])?, consumer.group_metadata()?)?;
+    assert_eq!(look(&progress)?, Look { end: 6, settled_end: 6, committed: Some(1), first: Some(4) });
+    Ok(())
+}
+
+pub(crate) async fn a_group_is_followed_through_what_transactions_leave_behind() -> anyhow::Result<()> {
+    let installation = Installation::new("progress")?;
+    let kafka = installation.kafka();
+    let topic = kafka.prefixed("topic");
+    let admin = Admin::new(kafka)?;
+    admin.ensure_topics(&[TopicSpec { name: topic.clone(), partitions: 1, replication: 1, config: &[] }]).await?;
+    block_in_place(|| follow(kafka, &topic))?;
+    admin.remove_topics(&[&topic]).await?;
+    Ok(std::fs::remove_dir(installation.folder())?)
+}

@@ -1,0 +1,256 @@
+//! What is lost can be made again: read tables from `item-purchased`, `cart-events` from the journal, the journal from
+//! `cart-events`, and all of Kafka from the journal. By the commands that the README names, in its order; they refuse what
+//! would do harm. Afterwards the shop goes on, and every row is right.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use cart::contract::{Contract as _, DEAD_LETTER_TOPIC};
+use cart::{CartCommand, CartEvent, CartReply, PurchasedItem};
+use cartctl::journal::{self, journal_equals_topic};
+use cartctl::reconcile::wait_for_rest;
+use e2e::harness::{Installation, Process, Service, wait_until};
+use kafka::{Admin, KafkaArgs};
+use sqlx::PgPool;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const SESSION: [&str; 2] = ["--session-timeout-ms", "2000"];
+const TABLES: [&str; 3] = ["popular-items", "vendor-billing", "vendor-billing-jdbc"];
+
+/// The same shop each time, and the same idempotency keys: what was sent before is sent again, and changes nothing.
+const SHOP: &str =
+    "--concurrency 16 --commands 900 --members 40 --products 40 --refused-share 0 --run-id again --expect-intended";
+
+/// A shop whose services come and go.
+struct Shop {
+    installation: Installation,
+    processes: Vec<Process>,
+}
+
+impl Shop {
+    async fn open() -> anyhow::Result<Self> {
+        let installation = Installation::new("recovery")?;
+        installation.setup().await?;
+        let mut shop = Self { installation, processes: Vec::new() };
+        shop.start(&Service::PROJECTORS).await?;
+        Ok(shop)
+    }
+
+    /// Starts the write side and these projectors.
+    async fn start(&mut self, projectors: &[Service]) -> anyhow::Result<()> {
+        let ingest = (Service::Ingest, "0", &["--allow-client-time"][..]);
+        let mut services = vec![ingest, (Service::CartProcessor, "0", &SESSION[..])];
+        services.extend(projectors.iter().map(|projector| (*projector, "0", &SESSION[..])));
+        self.processes = self.installation.start_all(&services).await?;
+        Ok(())
+    }
+
+    async fn stop(&mut self) -> anyhow::Result<()> {
+        for mut process in self.processes.drain(..) {
+            process.terminate(DEADLINE).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends the shop's first commands; all must get the outcome that the shop intends.
+    async fn sell(&self, limit: u32) -> anyhow::Result<PathBuf> {
+        let url = format!("http://{}", self.processes[0].address().context("ingest has an address")?);
+        let sent = self.installation.folder().join(format!("sent-{limit}.csv.gz"));
+        let (limit, sent_text) = (limit.to_string(), sent.display().to_string());
+        let args = ["--url", &url, "--limit", &limit, "--sent", &sent_text];
+        self.installation.run("replay", "replay", args.into_iter().chain(SHOP.split(' ')), DEADLINE).await?;
+        Ok(sent)
+    }
+
+    /// Fills carts until the processor ends, as a kill would end it, with events that are in the journal and not on the topic.
+    /// Nobody has these carts otherwise, so that each command makes an event; nothing is bought that only they would know of.
+    async fn fill_until_crash(&mut self) -> anyhow::Result<()> {
+        const CARTS: [&str; 4] = ["--member-prefix", "crashed", "--mix", "add=1"];
+        let mut ingest = self.installation.start_all(&[(Service::Ingest, "0", &["--allow-client-time"])]).await?;
+        // At once: an open transaction would be ended by markers in the topic that is made anew, which is not empty then.
+        let action = "processor-after-journal=return";
+        let mut processor = self.installation.start_to_crash(Service::CartProcessor, "0", &SESSION, action)?;
+        processor.ready(DEADLINE).await?;
+        let url = format!("http://{}", ingest[0].address().context("ingest has an address")?);
+        let args = ["--url", &url].into_iter().chain(SHOP.split(' ')).chain(CARTS);
+        let mut replay = self.installation.spawn("crashed-replay", "replay", args)?;
+        let status = processor.ended(DEADLINE).await?;
+        ensure!(!status.success(), "the processor was to crash");
+        replay.kill9()?;
+        ingest[0].terminate(DEADLINE).await?;
+        // The group takes the dead processor for a member until its session ends.
+        let admin = Admin::new(self.installation.kafka())?;
+        let group = self.installation.kafka().prefixed("cart-processor");
+        wait_until("the dead processor to leave its group", DEADLINE, async || {
+            tokio::task::block_in_place(|| admin.ensure_idle(&group))
+        })
+        .await
+    }
+
+    /// Sells on; then everything that was ever sent is in every table, and the journal on its topic, byte for byte.
+    async fn sell_and_check(&self, limit: u32) -> anyhow::Result<()> {
+        let sent = self.sell(limit).await?;
+        let args = [
+            OsStr::new("reconcile"),
+            OsStr::new("--sent"),
+            sent.as_os_str(),
+            OsStr::new("--timeout-s"),
+            OsStr::new("60"),
+        ];
+        let report = self.installation.run("reconcile", "cartctl", args, 2 * DEADLINE).await?;
+        ensure!(report.contains("0 differences"), "{report}");
+        let differences = journal_equals_topic(self.installation.kafka(), self.installation.cassandra()).await?;
+        ensure!(differences.is_empty(), "journal and topic differ: {differences:?}");
+        Ok(())
+    }
+
+    async fn rest(&self) -> anyhow::Result<()> {
+        let database = PgPool::connect(self.installation.database_url()).await?;
+        Ok(wait_for_rest(self.installation.kafka(), &database, DEADLINE).await?)
+    }
+
+    /// Runs an operator's command: the binary, then its arguments.
+    async fn does(&self, command: &str) -> anyhow::Result<String> {
+        let mut words = command.split(' ');
+        let binary = words.next().context("a command has a binary")?;
+        self.installation.run(&command.replace(' ', "-"), binary, words, DEADLINE).await
+    }
+
+    /// An operator's command that must refuse, and say why.
+    async fn refuses(&self, command: &str, word: &str) -> anyhow::Result<()> {
+        let mut words = command.split(' ');
+        let binary = words.next().context("a command has a binary")?;
+        let mut process = self.installation.spawn(&format!("refused-{}", command.replace(' ', "-")), binary, words)?;
+        let status = process.ended(DEADLINE).await?;
+        let log = process.log();
+        ensure!(!status.success(), "`{command}` ended well: {log}");
+        ensure!(log.contains(word), "`{command}` does not say '{word}': {log}");
+        Ok(())
+    }
+}
+
+async fn remove_topics(kafka: &KafkaArgs, topics: &[&str]) -> anyhow::Result<()> {
+    let admin = Admin::new(kafka)?;
+    let topics: Vec<_> = topics.iter().map(|topic| kafka.prefixed(topic)).collect();
+    admin.remove_topics(&topics.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+    wait_until("the topics to go", DEADLINE, async || {
+        let left = topics.iter().filter(|topic| tokio::task::block_in_place(|| admin.partitions(topic)).is_ok());
+        match left.cloned().collect::<Vec<_>>() {
+            left if left.is_empty() => Ok(()),
+            left => Err(format!("still there: {left:?}")),
+        }
+    })
+    .await
+}
+
+async fn in_cassandra(shop: &Shop, statements: &[String]) -> anyhow::Result<()> {
+    let session = cassandra::connect(&shop.installation.cassandra().patient()).await?;
+    for statement in statements {
+        session.query_unpaged(statement.as_str(), ()).await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn read_tables_and_cart_events_are_made_again() -> anyhow::Result<()> {
+    let mut shop = Shop::open().await?;
+    shop.sell_and_check(300).await?;
+    shop.refuses("projectors rebuild popular-items", "stop them first").await?;
+    shop.refuses("cart-processor republish", "stop them first").await?;
+    shop.refuses("cart-processor restore-journal", "stop them first").await?;
+    shop.stop().await?;
+
+    // The read tables.
+    let tables = ["item_quantity_by_day", "balance_by_vendor"].map(|table| format!("DROP TABLE {table}"));
+    in_cassandra(&shop, &tables).await?;
+    let database = PgPool::connect(shop.installation.database_url()).await?;
+    sqlx::query("UPDATE vendor_billing SET balance = 7").execute(&database).await?;
+    for table in TABLES {
+        shop.does(&format!("projectors rebuild {table}")).await?;
+    }
+    shop.start(&Service::PROJECTORS).await?;
+    shop.sell_and_check(450).await?;
+
+    // The carts' events, while their purchases are not all published yet.
+    shop.stop().await?;
+    shop.start(&[]).await?;
+    shop.sell(600).await?;
+    shop.stop().await?;
+    shop.fill_until_crash().await?;
+    remove_topics(shop.installation.kafka(), &[CartEvent::TOPIC]).await?;
+    shop.does("cart-processor setup").await?;
+    let report = shop.does("cart-processor republish").await?;
+    ensure!(report.contains("uncommitted") && !report.contains("uncommitted=0"), "all was committed: {report}");
+    shop.refuses("cart-processor republish", "has records").await?;
+    shop.refuses("projectors setup", "resume-purchases").await?;
+    let report = shop.does("projectors resume-purchases").await?;
+    ensure!(report.contains("added") && !report.contains("added=0"), "no purchase was missing: {report}");
+    // A second time finds nothing to do.
+    shop.does("projectors resume-purchases").await?;
+    shop.does("projectors setup").await?;
+    shop.start(&Service::PROJECTORS).await?;
+    shop.sell_and_check(900).await?;
+    shop.stop().await?;
+    shop.installation.remove().await
+}
+
+pub(crate) async fn the_journal_and_all_of_kafka_are_made_again() -> anyhow::Result<()> {
+    let mut shop = Shop::open().await?;
+    shop.sell_and_check(300).await?;
+    shop.rest().await?;
+    shop.stop().await?;
+
+    // All that is in Cassandra: the journal, the read tables, and which logs they are of.
+    let session = cassandra::connect(shop.installation.cassandra()).await?;
+    let before = journal::read(&session).await?;
+    drop(session);
+    // A table as another version would make it is not taken for ours.
+    let table = format!("{}.cart_journal", shop.installation.name());
+    in_cassandra(&shop, &[format!("ALTER TABLE {table} DROP events")]).await?;
+    shop.refuses("cart-processor setup", "restore-journal").await?;
+    shop.refuses("cart-processor --startup-timeout-s 1", "restore-journal").await?;
+    in_cassandra(&shop, &[format!("DROP TABLE {table}")]).await?;
+    shop.does("cart-processor restore-journal").await?;
+    shop.does("cart-processor setup").await?;
+    let session = cassandra::connect(shop.installation.cassandra()).await?;
+    ensure!(journal::read(&session).await? == before, "the journal is not what it was");
+    drop(session);
+    in_cassandra(&shop, &[format!("DROP KEYSPACE {}", shop.installation.name())]).await?;
+    shop.refuses("cart-processor setup", "restore-journal").await?;
+    // Twice, as after an interruption.
+    for _ in 0..2 {
+        shop.does("cart-processor restore-journal").await?;
+    }
+    let session = cassandra::connect(shop.installation.cassandra()).await?;
+    ensure!(journal::read(&session).await? == before, "the journal is not what it was");
+    shop.does("cart-processor setup").await?;
+    shop.does("projectors setup").await?;
+    for table in &TABLES[..2] {
+        shop.does(&format!("projectors rebuild {table}")).await?;
+    }
+    shop.start(&Service::PROJECTORS).await?;
+    shop.sell_and_check(600).await?;
+    shop.rest().await?;
+    shop.stop().await?;
+
+    // All that is in Kafka: topics and offsets.
+    let kafka = shop.installation.kafka();
+    let groups = ["cart-processor", "item-purchased-events"].into_iter().chain(TABLES).map(|name| kafka.prefixed(name));
+    Admin::new(kafka)?
+        .remove_groups(&groups.collect::<Vec<_>>().iter().map(String::as_str).collect::<Vec<_>>())
+        .await?;
+    let topics = [CartCommand::TOPIC, CartEvent::TOPIC, CartReply::TOPIC, PurchasedItem::TOPIC, DEAD_LETTER_TOPIC];
+    remove_topics(kafka, &topics).await?;
+    shop.refuses("cart-processor setup", "--accept-new-log").await?;
+    shop.does("cart-processor setup --accept-new-log").await?;
+    shop.does("cart-processor republish").await?;
+    shop.does("projectors setup --accept-new-log").await?;
+    for table in TABLES {
+        shop.does(&format!("projectors rebuild {table}")).await?;
+    }
+    shop.start(&Service::PROJECTORS).await?;
+    shop.sell_and_check(900).await?;
+    shop.stop().await?;
+    shop.installation.remove().await
+}
