@@ -33,6 +33,10 @@ struct Args {
     #[arg(long, value_delimiter = ',')]
     only: Vec<Fault>,
 
+    /// Every kind of fault once, in one run
+    #[arg(long, conflicts_with_all = ["only", "mix"])]
+    each: bool,
+
     /// Any of --only at random for --minutes, instead of each once
     #[arg(long)]
     mix: bool,
@@ -67,6 +71,7 @@ async fn faults(args: Args) -> anyhow::Result<bool> {
     }
     let mut plan = match (args.only.is_empty(), args.mix) {
         (false, false) => Plan::of(args.only, seed),
+        (true, _) if args.each => Plan::of(all, seed),
         (false, true) => Plan::mix(args.only, seed, Duration::from_secs(60 * u64::from(args.minutes))),
         (true, _) => Plan::mix(all, seed, Duration::from_secs(60 * u64::from(args.minutes))),
     };

@@ -30,6 +30,7 @@ mod recovery;
 mod registry;
 mod settings;
 mod tls;
+mod uninstall;
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -134,6 +135,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         settings::the_sample_names_every_option_with_its_default,
         settings::a_topic_that_is_there_keeps_its_settings_and_setup_tells_what_differs,
         settings::a_topic_can_be_used_once_it_is_made,
+        uninstall::an_installation_is_removed_and_its_neighbour_stays,
         tls::certificates_change_while_the_service_runs,
     ]
 }
