@@ -40,6 +40,6 @@ mod status;
 mod tls;
 
 pub use args::{Args, Cli};
-#[cfg(fuzzing)]
+#[doc(hidden)]
 pub use request::commands_of;
 pub use run::{main, run};

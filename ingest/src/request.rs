@@ -239,8 +239,8 @@ fn json<'a, T: Deserialize<'a>>(headers: &HeaderMap, body: &'a [u8]) -> Result<T
     })
 }
 
-/// Whatever a body is a command of, by any of the routes: for the fuzzer, which has nothing else of ingest.
-#[cfg(fuzzing)]
+/// The commands that a body makes on any of the routes. Public for `crates/fuzz` alone: the fuzz targets need ingest's parser
+/// without its server.
 pub fn commands_of(body: &[u8]) -> Vec<Command> {
     let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"))]);
     let product_id = Uuid::nil().to_string();
