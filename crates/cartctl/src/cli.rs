@@ -33,7 +33,9 @@ enum Command {
 }
 
 /// Runs a subcommand. What went wrong is on standard error.
-pub async fn main(cli: Cli) -> ExitCode {
+// The runtime is started here and not in `main`, which would compile every future of this crate once more.
+#[tokio::main]
+pub async fn start(cli: Cli) -> ExitCode {
     let (name, result) = match &cli.command {
         Command::Audit(args) if args.watch => ("audit", watch(args).await.map(|()| 0)),
         Command::Audit(args) => ("audit", look(args).await),

@@ -29,5 +29,5 @@ pub mod topic;
 pub mod totals;
 pub mod uninstall;
 
-pub use cli::{Cli, main};
+pub use cli::{Cli, start};
 pub use ids::{cart_id, product_id, vendor_id};

@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    cartctl::main(cartctl::Cli::parse()).await
+fn main() -> ExitCode {
+    cartctl::start(cartctl::Cli::parse())
 }

@@ -1,6 +1,6 @@
 //! Replaying carts: many commands through HTTP, in order per member, with the answers measured.
 //!
-//! [`run`] is the whole of it; the binary only parses [`Args`], listens for signals and prints the [`Report`].
+//! [`run`] is the whole of it; [`start`], the program, listens for signals and prints the [`Report`].
 
 mod args;
 mod assortment;
@@ -10,6 +10,7 @@ pub mod csv_file;
 mod driver;
 mod lanes;
 mod pacer;
+mod program;
 mod progress;
 mod raw_rows;
 mod record;
@@ -26,5 +27,6 @@ pub mod table;
 pub use args::Args;
 pub(crate) use assortment::mix_bits;
 pub use driver::run;
+pub use program::start;
 pub use report::{Count, Deviation, Latency, ReasonCount, Report, RetryCounts};
 pub use shop_args::{Fault as ShopFault, Mix, MixError, ShopArgs};
