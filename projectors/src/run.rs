@@ -19,7 +19,7 @@ use crate::args::{Args, CassandraProjectorArgs, Cli, Command, JdbcArgs};
 use crate::item_purchased_events::ItemPurchasedEvents;
 use crate::popular_items::PopularItems;
 use crate::runner::{Projector, Runner};
-use crate::setup::{LogNotRecorded, log_epoch};
+use crate::setup::{LogNotRecorded, is_missing_database, log_epoch};
 use crate::totals::{Table, Totals};
 use crate::vendor_billing::VendorBilling;
 use crate::vendor_billing_jdbc::{self, VendorBillingJdbc};
@@ -234,7 +234,18 @@ async fn vendor_billing_jdbc(JdbcArgs { args, database }: JdbcArgs) -> anyhow::R
     // partitions away, that must not stop whoever has them now.
     let database =
         database.options([("idle_in_transaction_session_timeout", format!("{}ms", args.member.session_timeout_ms))]);
-    let pool = wait_for("PostgreSQL", timeout, async || options.clone().connect_with(database.clone()).await).await?;
+    let connect = async || {
+        options.clone().connect_with(database.clone()).await.map_err(|error| {
+            let is_missing = is_missing_database(&error);
+            let error = anyhow::Error::new(error);
+            if is_missing {
+                error.context("using the database of --database-url failed (`projectors setup` makes it)")
+            } else {
+                error
+            }
+        })
+    };
+    let pool = wait_for("PostgreSQL", timeout, connect).await?;
     let epoch = wait_for("`projectors setup`", timeout, async || match log_epoch(&pool, &topic, &identity).await {
         Err(another @ LogNotRecorded::Another { .. }) => Ok(Err(another)),
         other => other.map(Ok),
