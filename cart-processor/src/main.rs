@@ -1,5 +1,7 @@
 //! Starts the cart-processor.
 
+use std::process::ExitCode;
+
 use clap::Parser as _;
 
 // Batches are allocated on one thread and freed on another, which glibc's allocator does slowly.
@@ -7,8 +9,8 @@ use clap::Parser as _;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     // Reads FAILPOINTS when built with the feature `fail-points`; otherwise nothing.
     let _fail_points = fail_points::start();
-    cart_processor::main(cart_processor::Cli::parse()).await
+    service::exit_code(env!("CARGO_BIN_NAME"), cart_processor::main(cart_processor::Cli::parse()).await)
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use cart::contract::{Contract, DEAD_LETTER_TOPIC};
 use cart::{CartCommand, CartEvent, CartReply, LogEpoch};
 use journal::Journal;
-use kafka::{Admin, Codec, GroupConsumer, Producer, Recovery, Registry, StartAt};
+use kafka::{Admin, Codec, GroupConsumer, Instance, Producer, Recovery, Registry, StartAt};
 use service::{Metrics, Readiness, Shutdown, probe, serve_admin, shutdown_signal, wait_for};
 use tokio::runtime::Handle;
 
@@ -88,6 +88,7 @@ pub async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Re
 /// What the workers share.
 #[derive(Clone)]
 struct Parts {
+    instance: Instance,
     reader: Reader,
     journal: Journal,
     replies: Replies,
@@ -136,11 +137,14 @@ async fn connect(args: &Args, readiness: &Readiness, shutdown: &Shutdown) -> any
         reply_partitions: partitions(CartReply::TOPIC)?,
         runtime: Handle::current(),
     };
+    let instance = Instance::of(&args.member, kafka.prefixed(GROUP))?;
+    // Before the producers, which fence those of a namesake.
+    tokio::task::block_in_place(|| admin.report_namesakes(&instance));
     probe("Kafka", readiness, shutdown, Arc::new(admin), |admin| async move { admin.check().await });
     probe("Cassandra", readiness, shutdown, session, |session| async move { cassandra::check(&session).await });
     let producer = Producer::transient(kafka, &kafka.prefixed(CartReply::TOPIC))?;
     let replies = Replies { journal: journal.clone(), codec: reply_codec, producer, limits: args.limits() };
-    Ok(Parts { reader, journal, replies })
+    Ok(Parts { instance, reader, journal, replies })
 }
 
 /// A log that is another than the recorded one ends the start at once: waiting would not mend it.
@@ -169,17 +173,16 @@ fn worker(
     shutdown: Shutdown,
 ) -> anyhow::Result<Worker> {
     let kafka = &args.kafka;
-    let group = kafka.prefixed(GROUP);
     let target = Target {
         kafka: kafka.clone(),
-        transactional_id: format!("{group}-{}-{number}", args.member.instance),
+        transactional_id: format!("{}-{number}", parts.instance.full_name()),
         events: kafka.prefixed(CartEvent::TOPIC),
         dead_letters: kafka.prefixed(DEAD_LETTER_TOPIC),
     };
     // Before the group is joined: committed offsets are final only when what we left open is settled.
     let publisher = Publisher::start(target, readiness.clone(), shutdown.clone())?;
     let commands = kafka.prefixed(CartCommand::TOPIC);
-    let consumer = GroupConsumer::join(kafka, &group, &commands, StartAt::Committed, args.member.session_timeout())?;
+    let consumer = GroupConsumer::join(kafka, &parts.instance, number, &commands, StartAt::Committed)?;
     let settings = Settings {
         limits: args.limits(),
         batch_len_max: args.batch_len_max as usize,

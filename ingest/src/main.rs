@@ -1,5 +1,7 @@
 //! Starts ingest.
 
+use std::process::ExitCode;
+
 use clap::Parser as _;
 
 // Requests are allocated and freed on different threads, which glibc's allocator does slowly.
@@ -7,8 +9,8 @@ use clap::Parser as _;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     // Reads FAILPOINTS in tests; otherwise nothing.
     let _fail_points = fail_points::start();
-    ingest::main(ingest::Cli::parse()).await
+    service::exit_code(env!("CARGO_BIN_NAME"), ingest::main(ingest::Cli::parse()).await)
 }

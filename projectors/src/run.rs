@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use cart::contract::Contract;
 use cart::{CartEvent, LogEpoch, PurchasedItem};
-use kafka::{Admin, Codec, GroupConsumer, Registry, StartAt};
+use kafka::{Admin, Codec, GroupConsumer, Instance, Registry, StartAt};
 use scylla::client::session::Session;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,7 +19,7 @@ use crate::args::{Args, CassandraProjectorArgs, Cli, Command, JdbcArgs};
 use crate::item_purchased_events::ItemPurchasedEvents;
 use crate::popular_items::PopularItems;
 use crate::runner::{Projector, Runner};
-use crate::setup::{LogNotRecorded, log_epoch};
+use crate::setup::{LogNotRecorded, is_missing_database, log_epoch};
 use crate::totals::{Table, Totals};
 use crate::vendor_billing::VendorBilling;
 use crate::vendor_billing_jdbc::{self, VendorBillingJdbc};
@@ -123,13 +123,20 @@ impl Base {
         .context("refusing to start")
     }
 
+    /// This process in its group.
+    fn instance(&self, args: &Args, group: &str) -> anyhow::Result<Instance> {
+        let instance = Instance::of(&args.member, args.kafka.prefixed(group))?;
+        tokio::task::block_in_place(|| self.admin.report_namesakes(&instance));
+        Ok(instance)
+    }
+
     /// Joins the group and works until the shutdown.
     async fn run<P>(
         self,
         args: Args,
         projector: P,
         codec: Codec<P::Event>,
-        group: &str,
+        instance: Instance,
         topic: &str,
         start_at: StartAt,
     ) -> anyhow::Result<()>
@@ -139,10 +146,8 @@ impl Base {
     {
         // A member of the group takes its leave.
         self.shutdown.started();
-        let session_timeout = args.member.session_timeout();
-        let group = args.kafka.prefixed(group);
-        let consumer =
-            GroupConsumer::join(&args.kafka, &group, &args.kafka.prefixed(topic), start_at, session_timeout)?;
+        // A projector has one worker.
+        let consumer = GroupConsumer::join(&args.kafka, &instance, 0, &args.kafka.prefixed(topic), start_at)?;
         self.readiness.up("start");
         let runner = Runner {
             projector,
@@ -169,12 +174,13 @@ async fn item_purchased_events(args: Args) -> anyhow::Result<()> {
     }
     let events = base.codec::<CartEvent>(&args).await?;
     let purchases = base.codec::<PurchasedItem>(&args).await?;
-    let transactional_id = args.kafka.prefixed(&format!("{ITEM_PURCHASED_EVENTS}-{}", args.member.instance));
     let topic = args.kafka.prefixed(PurchasedItem::TOPIC);
-    let projector =
-        tokio::task::block_in_place(|| ItemPurchasedEvents::connect(&args.kafka, transactional_id, topic, purchases))?;
+    let instance = base.instance(&args, ITEM_PURCHASED_EVENTS)?;
+    let projector = tokio::task::block_in_place(|| {
+        ItemPurchasedEvents::connect(&args.kafka, instance.full_name(), topic, purchases)
+    })?;
     base.first_offsets(&args).await?;
-    base.run(args, projector, events, ITEM_PURCHASED_EVENTS, CartEvent::TOPIC, StartAt::Committed).await
+    base.run(args, projector, events, instance, CartEvent::TOPIC, StartAt::Committed).await
 }
 
 /// A session, and the epoch of the purchases' log: that is checked once, since no waiting mends another log.
@@ -212,7 +218,8 @@ where
 {
     let codec = base.codec::<PurchasedItem>(&args.args).await?;
     let projector = Totals::new(table, args.args.rows_max as usize, epoch, Handle::current());
-    base.run(args.args, projector, codec, group, PurchasedItem::TOPIC, StartAt::CommittedOrBeginning).await
+    let instance = base.instance(&args.args, group)?;
+    base.run(args.args, projector, codec, instance, PurchasedItem::TOPIC, StartAt::CommittedOrBeginning).await
 }
 
 async fn vendor_billing_jdbc(JdbcArgs { args, database }: JdbcArgs) -> anyhow::Result<()> {
@@ -227,7 +234,18 @@ async fn vendor_billing_jdbc(JdbcArgs { args, database }: JdbcArgs) -> anyhow::R
     // partitions away, that must not stop whoever has them now.
     let database =
         database.options([("idle_in_transaction_session_timeout", format!("{}ms", args.member.session_timeout_ms))]);
-    let pool = wait_for("PostgreSQL", timeout, async || options.clone().connect_with(database.clone()).await).await?;
+    let connect = async || {
+        options.clone().connect_with(database.clone()).await.map_err(|error| {
+            let is_missing = is_missing_database(&error);
+            let error = anyhow::Error::new(error);
+            if is_missing {
+                error.context("using the database of --database-url failed (`projectors setup` makes it)")
+            } else {
+                error
+            }
+        })
+    };
+    let pool = wait_for("PostgreSQL", timeout, connect).await?;
     let epoch = wait_for("`projectors setup`", timeout, async || match log_epoch(&pool, &topic, &identity).await {
         Err(another @ LogNotRecorded::Another { .. }) => Ok(Err(another)),
         other => other.map(Ok),
@@ -239,6 +257,6 @@ async fn vendor_billing_jdbc(JdbcArgs { args, database }: JdbcArgs) -> anyhow::R
         sqlx::query("SELECT 1").execute(&pool).await.map(|_| ())
     });
     let projector = VendorBillingJdbc { pool, topic, epoch, runtime: Handle::current(), started_from: HashMap::new() };
-    base.run(args, projector, codec, vendor_billing_jdbc::NAME, PurchasedItem::TOPIC, StartAt::CommittedOrBeginning)
-        .await
+    let instance = base.instance(&args, vendor_billing_jdbc::NAME)?;
+    base.run(args, projector, codec, instance, PurchasedItem::TOPIC, StartAt::CommittedOrBeginning).await
 }

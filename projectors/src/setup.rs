@@ -90,11 +90,16 @@ async fn set_up_database(args: &SetupArgs, topic: &str, found: &LogIdentity) -> 
     Ok(())
 }
 
+/// Whether PostgreSQL says that there is no such database.
+pub(crate) fn is_missing_database(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).as_deref() == Some(INVALID_CATALOG_NAME)
+}
+
 async fn ensure_database(options: &PgConnectOptions) -> anyhow::Result<()> {
     let name = options.get_database().unwrap_or("cart").to_owned();
     match options.connect().await {
         Ok(connection) => return Ok(connection.close().await?),
-        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(INVALID_CATALOG_NAME) => {}
+        Err(error) if is_missing_database(&error) => {}
         Err(error) => return Err(error).with_context(|| format!("connecting to the PostgreSQL database {name}")),
     }
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');

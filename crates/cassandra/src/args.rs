@@ -1,5 +1,6 @@
 //! Where Cassandra is, and how sessions are set up.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
 use scylla::statement::{Consistency, Statement};
 
 use crate::Error;
+use crate::log::LOG_TABLE;
 
 /// How to reach Cassandra, and where in it our tables are.
 #[derive(Debug, Clone, clap::Args)]
@@ -60,11 +62,33 @@ fn keyspace(name: &str) -> Result<String, String> {
 /// When no node answers, or there is no such keyspace.
 pub async fn connect(args: &CassandraArgs) -> Result<Session, Error> {
     let session = open(args).await?;
-    session
-        .use_keyspace(&args.cassandra_keyspace, false)
-        .await
-        .map_err(|error| Error::new(format!("using keyspace {} (`setup` makes it)", args.cassandra_keyspace), error))?;
-    Ok(session)
+    let keyspace = &args.cassandra_keyspace;
+    match session.use_keyspace(keyspace, false).await {
+        Ok(()) => Ok(session),
+        Err(error) => {
+            let operation = format!("using keyspace {keyspace}");
+            let cluster = session.get_cluster_state();
+            if cluster.get_keyspace(keyspace).is_some() {
+                return Err(Error::new(operation, error));
+            }
+            let ours = cluster.keyspaces_iter().filter(|(_, keyspace)| keyspace.tables.contains_key(LOG_TABLE));
+            Err(Error::new(operation, explain_missing(ours.map(|(name, _)| name).collect())))
+        }
+    }
+}
+
+/// How many keyspaces to name. A cluster that is used for tests has hundreds.
+const NAMED_MAX: usize = 10;
+
+/// What to say of a keyspace that does not exist, with those that `setup` has made.
+fn explain_missing(ours: BTreeSet<&str>) -> String {
+    let named: Vec<_> = ours.iter().copied().take(NAMED_MAX).collect();
+    let existing = match ours.len() - named.len() {
+        0 if named.is_empty() => String::from("this cluster has none that `setup` made"),
+        0 => format!("this cluster has {}", named.join(", ")),
+        more => format!("this cluster has {} and {more} more", named.join(", ")),
+    };
+    format!("it does not exist (--cassandra-keyspace, CASSANDRA_KEYSPACE); `setup` makes it; {existing}")
 }
 
 /// Whether a node answers.
@@ -146,7 +170,17 @@ pub async fn open(args: &CassandraArgs) -> Result<Session, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::keyspace;
+    use super::{explain_missing, keyspace};
+
+    #[test]
+    fn ten_keyspaces_are_named() {
+        let text = explain_missing(["b", "a"].into());
+        assert!(text.ends_with("`setup` makes it; this cluster has a, b"), "{text}");
+        let many: Vec<_> = (10..25).map(|number| format!("c{number}")).collect();
+        let text = explain_missing(many.iter().map(String::as_str).collect());
+        assert!(text.ends_with("c18, c19 and 5 more"), "{text}");
+        assert!(explain_missing([].into()).ends_with("this cluster has none that `setup` made"));
+    }
 
     #[test]
     fn a_keyspace_is_a_plain_name() {

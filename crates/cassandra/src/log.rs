@@ -13,10 +13,12 @@ use crate::Error;
 #[derive(Debug, thiserror::Error)]
 pub enum LogNotRecorded {
     /// `setup` was not run yet.
-    #[error("topic {topic} is not recorded in this keyspace yet: run `setup`")]
+    #[error("topic {topic} is not recorded in keyspace {keyspace} yet: run `setup`")]
     Unknown {
         /// Its name.
         topic: String,
+        /// The session's keyspace.
+        keyspace: String,
     },
     /// Another log than the recorded one.
     #[error(
@@ -36,6 +38,9 @@ pub enum LogNotRecorded {
     #[error(transparent)]
     Cassandra(#[from] Error),
 }
+
+/// Every keyspace of ours has this table.
+pub(crate) const LOG_TABLE: &str = "log_epoch";
 
 // Not one of the tables that are written by position: it has one row a topic, written once, by compare-and-set.
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS log_epoch \
@@ -86,8 +91,9 @@ pub async fn create_log_table(session: &Session) -> Result<(), Error> {
 /// When it is not the recorded one, or none is recorded.
 pub async fn log_epoch(session: &Session, topic: &str, found: &LogIdentity) -> Result<LogEpoch, LogNotRecorded> {
     let topic_name = || topic.to_owned();
-    let (epoch, recorded) =
-        recorded(session, topic).await?.ok_or_else(|| LogNotRecorded::Unknown { topic: topic_name() })?;
+    let keyspace = || session.get_keyspace().map(|name| name.to_string()).unwrap_or_default();
+    let unknown = || LogNotRecorded::Unknown { topic: topic_name(), keyspace: keyspace() };
+    let (epoch, recorded) = recorded(session, topic).await?.ok_or_else(unknown)?;
     if recorded == *found {
         Ok(epoch)
     } else {

@@ -49,9 +49,10 @@ impl TopicArgs {
 /// Who a process is in its consumer group.
 #[derive(Debug, Clone, clap::Args)]
 pub struct MemberArgs {
-    /// Names this process among those of its group; a restart under the same name finishes what it left open
-    #[arg(long, env, default_value = "0")]
-    pub instance: String,
+    /// Name of this process in its group. Unless given: host name and first free number, such as myhost-0. A restart under the
+    /// same name ends the transaction that its predecessor left open
+    #[arg(long, env)]
+    pub instance: Option<String>,
 
     /// A member that is silent for so long loses its partitions to the others
     #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1_000..=300_000))]

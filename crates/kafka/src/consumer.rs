@@ -13,7 +13,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use crate::lifeline::Lifeline;
-use crate::{Error, KafkaArgs};
+use crate::{Error, Instance, KafkaArgs};
 
 /// Bounds requests to the brokers about offsets. Longer than a transaction may stay open, which they wait for.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -188,17 +188,19 @@ fn subscribed(config: &ClientConfig, context: Context, topic: &str) -> Result<Me
 }
 
 impl GroupConsumer {
-    /// Joins `group` (full name) on `topic` (full name). A member that does not poll is out after the session timeout.
+    /// Joins the instance's group on `topic` (full name), as one of the instance's workers. A member that does not poll is out
+    /// after the session timeout.
     ///
     /// # Errors
     /// When a setting is none.
     pub fn join(
         args: &KafkaArgs,
-        group: &str,
+        instance: &Instance,
+        worker: u16,
         topic: &str,
         start_at: StartAt,
-        session_timeout: Duration,
     ) -> Result<Self, Error> {
+        let (group, session_timeout) = (instance.group(), instance.session_timeout());
         let operation = || format!("joining group {group} on {topic}");
         let mut config = args.client();
         config
@@ -223,6 +225,10 @@ impl GroupConsumer {
             .set("queued.max.messages.kbytes", "16384")
             // How much of a partition one fetch brings; a record that is larger still comes, alone.
             .set("fetch.message.max.bytes", "1048576");
+        // --kafka-properties may have set one, for the brokers' quotas.
+        if config.get("client.id").is_none() {
+            config.set("client.id", instance.client_id(worker).to_string());
+        }
         let stranger = fail_points::is_off("guard-group-metadata").then(|| config.create()).transpose();
         let stranger = stranger.map_err(|error| Error::kafka(operation(), error))?;
         let context = Context::new(start_at, Lifeline::of(args));

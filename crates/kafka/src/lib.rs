@@ -4,11 +4,13 @@
 //! librdkafka's calls mostly block. What is here is therefore for plain threads, except where a function is `async`.
 
 mod admin;
+mod client_id;
 mod codec;
 mod config;
 mod consumer;
 mod error;
 mod follower;
+mod instance;
 mod lanes;
 mod lifeline;
 mod partitioner;
@@ -25,6 +27,7 @@ pub use config::{KafkaArgs, MemberArgs, TopicArgs};
 pub use consumer::{AssignmentEvent, GroupConsumer, StartAt, age_of};
 pub use error::{Error, Recovery};
 pub use follower::Follower;
+pub use instance::Instance;
 pub use lanes::Lanes;
 pub use partitioner::partition_of;
 pub use producer::{Producer, Record};

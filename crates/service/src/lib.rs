@@ -1,12 +1,14 @@
 //! What every service of ours has besides its work: logs, metrics, health, an orderly end.
 
 mod admin;
+mod exit;
 mod readiness;
 mod shutdown;
 mod startup;
 mod telemetry;
 
 pub use admin::{AdminArgs, health_and_metrics, serve_admin};
+pub use exit::exit_code;
 pub use readiness::Readiness;
 pub use shutdown::{Shutdown, shutdown_signal};
 pub use startup::{StartupArgs, probe, wait_for};

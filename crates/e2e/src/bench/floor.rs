@@ -19,7 +19,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use cassandra::CassandraArgs;
-use kafka::{Admin, Follower, GroupConsumer, KafkaArgs, Lanes, Message as _, Producer, Record, StartAt, TopicArgs};
+use kafka::{
+    Admin, Follower, GroupConsumer, Instance, KafkaArgs, Lanes, Message as _, Producer, Record, StartAt, TopicArgs,
+};
 use scylla::client::session::Session;
 use scylla::statement::batch::{Batch, BatchType};
 use scylla::statement::prepared::PreparedStatement;
@@ -210,10 +212,6 @@ fn split(value: &[u8]) -> Option<(u64, i32, &[u8])> {
     Some((u64::from_be_bytes(*number), i32::from_be_bytes(*partition), body))
 }
 
-fn join(kafka: &KafkaArgs, group: &str, topic: &str, start_at: StartAt) -> Result<GroupConsumer, kafka::Error> {
-    GroupConsumer::join(kafka, &kafka.prefixed(group), &kafka.prefixed(topic), start_at, SESSION_TIMEOUT)
-}
-
 /// What the threads share.
 #[derive(Clone)]
 struct Parts {
@@ -236,8 +234,10 @@ pub(crate) async fn worker(args: &WorkerArgs) -> anyhow::Result<()> {
     let under_way = Arc::new(Semaphore::new(CASSANDRA_CONCURRENCY));
     let parts = Parts { session, insert, replies, events, under_way };
     let runtime = tokio::runtime::Handle::current();
-    for _ in 0..args.workers {
-        let consumer = join(&args.kafka, GROUP, COMMANDS, StartAt::CommittedOrBeginning)?;
+    let instance = Instance::named("bench", args.kafka.prefixed(GROUP), SESSION_TIMEOUT);
+    let topic = args.kafka.prefixed(COMMANDS);
+    for number in 0..args.workers {
+        let consumer = GroupConsumer::join(&args.kafka, &instance, number, &topic, StartAt::CommittedOrBeginning)?;
         let (parts, runtime) = (parts.clone(), runtime.clone());
         let mut next = Next { offsets: BTreeMap::new(), committed_at: Instant::now() };
         let batch_len_max = if args.bare { 1 } else { BATCH_LEN_MAX };

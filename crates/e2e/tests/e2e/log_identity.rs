@@ -14,7 +14,7 @@ use cartctl::journal::{self, journal_equals_topic};
 use cartctl::reconcile::{read_cassandra, read_postgres, read_sent, wait_for_rest};
 use cartctl::totals::{DayKey, Totals};
 use e2e::harness::{Installation, Process, Service, wait_until};
-use kafka::{Admin, GroupConsumer, KafkaArgs, StartAt};
+use kafka::{Admin, GroupConsumer, Instance, KafkaArgs, StartAt};
 use sqlx::PgPool;
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -198,8 +198,8 @@ async fn lose(kafka: &KafkaArgs, group: &str, topic: &str) -> anyhow::Result<imp
     let offsets = offsets.with_context(|| format!("group {group} has not been everywhere"))?;
     admin.remove_groups(&[&group]).await?;
     Ok(move || {
-        let member =
-            GroupConsumer::join(&kafka, &group, &topic, StartAt::CommittedOrBeginning, Duration::from_secs(10))?;
+        let instance = Instance::named("test", group.clone(), Duration::from_secs(10));
+        let member = GroupConsumer::join(&kafka, &instance, 0, &topic, StartAt::CommittedOrBeginning)?;
         let end = Instant::now() + DEADLINE;
         while member.assignment_events().is_empty() {
             ensure!(Instant::now() < end, "group {group} got no partitions in {} s", DEADLINE.as_secs());

@@ -1,14 +1,20 @@
-//! What groups have committed, and setting it.
+//! What groups have committed, and setting it; who their members are.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::AdminOptions;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::groups::GroupMemberInfo;
 use rdkafka::{Offset, TopicPartitionList};
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 
-use super::{ASK_AGAIN_PAUSE, Admin, REQUEST_TIMEOUT};
-use crate::Error;
+use super::{ASK_AGAIN_PAUSE, Admin, CHECK_TIMEOUT, REQUEST_TIMEOUT};
+use crate::client_id::ClientId;
+use crate::instance::host_name;
+use crate::{Error, Instance};
 
 /// A member that died while it committed offsets leaves them undecided for the transaction's time-out (15 s), and until
 /// the brokers look for such transactions the next time (each 10 s).
@@ -126,6 +132,32 @@ impl Admin {
         }
     }
 
+    /// Logs which other processes are members of the instance's group under its name: two live ones fence each other's
+    /// transactions. Call it before the instance joins. It never keeps a process from starting: the namesake may be this one's
+    /// dead predecessor, whose session has not timed out yet.
+    pub fn report_namesakes(&self, instance: &Instance) {
+        let (group, name) = (instance.group(), instance.name());
+        let groups = match self.client.inner().fetch_group_list(Some(group), CHECK_TIMEOUT) {
+            Ok(groups) => groups,
+            Err(error) => return tracing::debug!(group, %error, "the group's members are not known"),
+        };
+        let members = groups.groups().iter().flat_map(|group| group.members());
+        for Namesake { host, pid, address } in namesakes(members.map(member), name) {
+            if has_ended(&host, pid) {
+                tracing::info!(
+                    "instance {name} of group {group} is still a member, but its process {pid} on this host has ended: its \
+                     partitions are reassigned when its session times out"
+                );
+            } else {
+                tracing::warn!(
+                    "instance {name} of group {group} is already a member: process {pid} on host {host} ({address}). If that \
+                     process is alive, one of the two may be fenced: start each with its own --instance. If it has ended, its \
+                     session times out by itself"
+                );
+            }
+        }
+    }
+
     /// Removes consumer groups with their offsets; they must have no members. One that is not there is fine.
     ///
     /// # Errors
@@ -144,6 +176,36 @@ impl Admin {
     }
 }
 
+/// A process that is a member under a name, whichever of its workers.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Namesake {
+    host: String,
+    pid: u32,
+    /// Where the brokers see it.
+    address: String,
+}
+
+/// A member's client id and address.
+fn member(info: &GroupMemberInfo) -> (&str, &str) {
+    (info.client_id(), info.client_host().trim_start_matches('/'))
+}
+
+fn namesakes<'a>(members: impl Iterator<Item = (&'a str, &'a str)>, name: &str) -> BTreeSet<Namesake> {
+    let known = members.filter_map(|(client_id, address)| Some((ClientId::parse(client_id)?, address)));
+    let namesakes = known.filter(|(id, _)| id.instance == name);
+    namesakes.map(|(id, address)| Namesake { host: id.host, pid: id.pid, address: address.to_owned() }).collect()
+}
+
+/// Whether that process is known to have ended. Not of another host's; nor of one with our own number, which is another
+/// container with this host name, or was the predecessor in this one.
+fn has_ended(host: &str, pid: u32) -> bool {
+    if host != host_name() || pid == std::process::id() {
+        return false;
+    }
+    let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0).and_then(Pid::from_raw);
+    pid.is_none_or(|pid| test_kill_process(pid) == Err(Errno::SRCH))
+}
+
 /// A broker that is to become the group's coordinator may not know it yet: a new Kafka makes the topic of the offsets when it
 /// is asked for the first time. So it is asked again.
 fn committed_offsets(
@@ -158,5 +220,36 @@ fn committed_offsets(
             return result;
         }
         std::thread::sleep(ASK_AGAIN_PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namesake_is_a_process_with_the_same_name() {
+        let members = [
+            ("myhost-0-0@myhost:7", "127.0.0.1"),
+            ("myhost-0-1@myhost:7", "127.0.0.1"),
+            ("myhost-1-0@myhost:8", "127.0.0.1"),
+            ("myhost-0-0@other:9", "10.0.0.2"),
+            ("rdkafka", "127.0.0.1"),
+        ];
+        let namesake = |host: &str, pid, address: &str| Namesake { host: host.into(), pid, address: address.into() };
+        let expected = [namesake("myhost", 7, "127.0.0.1"), namesake("other", 9, "10.0.0.2")];
+        assert!(namesakes(members.into_iter(), "myhost-0").into_iter().eq(expected));
+        assert!(namesakes(members.into_iter(), "myhost").is_empty());
+    }
+
+    #[test]
+    fn a_process_of_this_host_is_known_to_have_ended() {
+        let mut ended = std::process::Command::new("true").spawn().expect("a process");
+        assert!(!has_ended(&host_name(), ended.id()), "before it is waited for");
+        ended.wait().expect("its end");
+        assert!(has_ended(&host_name(), ended.id()));
+        assert!(!has_ended("elsewhere", ended.id()), "that another host's has ended is not known");
+        assert!(!has_ended(&host_name(), 1), "it may not be signalled, but is there");
+        assert!(!has_ended(&host_name(), std::process::id()));
     }
 }

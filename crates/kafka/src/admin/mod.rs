@@ -1,6 +1,7 @@
 //! Finding out about topics; making them, and what groups have committed, is below.
 
 mod groups;
+mod missing;
 mod topics;
 
 use std::time::Duration;
@@ -91,16 +92,20 @@ impl Admin {
     /// # Errors
     /// When the brokers are away; [`crate::Recovery::Retry`] also while there is no such topic.
     pub fn partitions(&self, topic: &str) -> Result<i32, Error> {
-        let operation = || format!("looking up topic {topic} at {}", self.args.kafka_bootstrap_servers);
-        let metadata = self
-            .client
-            .inner()
-            .fetch_metadata(Some(topic), REQUEST_TIMEOUT)
-            .map_err(|error| Error::kafka(operation(), error))?;
-        match metadata.topics().first().map(|topic| topic.partitions().len()) {
-            None | Some(0) => Err(Error::retry(operation(), "it does not exist; `setup` makes it")),
-            Some(partitions) => Ok(i32::try_from(partitions).unwrap_or(i32::MAX)),
-        }
+        let found = self.partitions_if_exists(topic)?;
+        found.ok_or_else(|| Error::retry(self.looking_up(topic), self.explain_missing(topic)))
+    }
+
+    /// As [`Admin::partitions`]; `None` where there is no such topic.
+    fn partitions_if_exists(&self, topic: &str) -> Result<Option<i32>, Error> {
+        let metadata = self.client.inner().fetch_metadata(Some(topic), REQUEST_TIMEOUT);
+        let metadata = metadata.map_err(|error| Error::kafka(self.looking_up(topic), error))?;
+        let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+        Ok(Some(i32::try_from(partitions).unwrap_or(i32::MAX)).filter(|partitions| *partitions > 0))
+    }
+
+    fn looking_up(&self, topic: &str) -> String {
+        format!("looking up topic {topic} at {}", self.args.kafka_bootstrap_servers)
     }
 
     /// Where the copies of all partitions are, those of Kafka's own topics too.

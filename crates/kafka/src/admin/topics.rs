@@ -67,9 +67,14 @@ impl Admin {
     /// afterwards. Until then they answer as if there were none, or as if others led it.
     async fn wait_for_topic(&self, topic: &str) -> Result<(), Error> {
         let deadline = Instant::now() + IN_USE_TIMEOUT;
+        // Without the explanation of a topic that does not exist: this one is about to, and it asks for all topics.
+        let look = || match self.partitions_if_exists(topic)? {
+            Some(_) => self.watermarks(topic).map(drop),
+            None => Err(Error::retry(self.looking_up(topic), "it is being created")),
+        };
         loop {
-            match tokio::task::block_in_place(|| self.watermarks(topic)) {
-                Ok(_) => return Ok(()),
+            match tokio::task::block_in_place(look) {
+                Ok(()) => return Ok(()),
                 Err(error) if Instant::now() > deadline => return Err(error),
                 Err(error) => tracing::debug!(%topic, %error, "waiting for a topic"),
             }

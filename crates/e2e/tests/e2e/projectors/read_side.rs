@@ -8,7 +8,7 @@ use cart::contract::Contract as _;
 use cart::{CartEvent, EventId, LogEpoch, Position, PurchasedItem};
 use cartctl::topic::{RawRecord, read_all};
 use e2e::harness::{Installation, Process, Service, wait_until};
-use kafka::{Admin, AssignmentEvent, Codec, GroupConsumer, Registry, StartAt, partition_of};
+use kafka::{Admin, AssignmentEvent, Codec, GroupConsumer, Instance, Registry, StartAt, partition_of};
 use scylla::client::session::Session;
 use sqlx::PgPool;
 
@@ -229,8 +229,9 @@ impl ReadSide {
     /// Makes the test a member of a projector's group, which gets its partitions when it asks for them.
     pub(crate) fn join_group(&self, projector: &str) -> anyhow::Result<GroupConsumer> {
         let (kafka, session_timeout) = (self.installation.kafka(), Duration::from_secs(10));
-        let (group, topic) = (kafka.prefixed(projector), self.topic_of(projector));
-        Ok(GroupConsumer::join(kafka, &group, &topic, StartAt::CommittedOrBeginning, session_timeout)?)
+        let instance = Instance::named("test", kafka.prefixed(projector), session_timeout);
+        let topic = self.topic_of(projector);
+        Ok(GroupConsumer::join(kafka, &instance, 0, &topic, StartAt::CommittedOrBeginning)?)
     }
 
     /// Waits until a member has partitions. Blocks.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cart::contract::Contract as _;
 use cart::{CartEvent, PurchasedItem};
-use kafka::{Codec, GroupConsumer, KafkaArgs, Record, StartAt, TransactionalProducer};
+use kafka::{Codec, GroupConsumer, Instance, KafkaArgs, Record, StartAt, TransactionalProducer};
 use tokio::task::JoinHandle;
 
 use super::shop::Line;
@@ -75,8 +75,8 @@ impl Writer {
         let transactional_id = kafka.prefixed(&format!("test-{name}"));
         let topic = kafka.prefixed(target.topic());
         let producer = TransactionalProducer::connect(kafka, &transactional_id)?;
-        let group =
-            GroupConsumer::join(kafka, &transactional_id, &topic, StartAt::CommittedOrBeginning, SESSION_TIMEOUT)?;
+        let instance = Instance::named("test", transactional_id.clone(), SESSION_TIMEOUT);
+        let group = GroupConsumer::join(kafka, &instance, 0, &topic, StartAt::CommittedOrBeginning)?;
         Ok(Self { kafka: kafka.clone(), transactional_id, target, topic, producer, group })
     }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use e2e::harness::Installation;
 use kafka::{
-    Admin, GroupConsumer, GroupProgress, KafkaArgs, Message as _, Record, StartAt, TopicSpec, TransactionalProducer,
+    Admin, GroupConsumer, GroupProgress, Instance, KafkaArgs, Message as _, Record, StartAt, TopicSpec,
+    TransactionalProducer,
 };
 use tokio::task::block_in_place;
 
@@ -34,7 +35,8 @@ fn record() -> Record {
 fn follow(kafka: &KafkaArgs, topic: &str) -> Result<(), kafka::Error> {
     let group = kafka.prefixed("group");
     let progress = GroupProgress::new(kafka, &group, topic)?;
-    let consumer = GroupConsumer::join(kafka, &group, topic, StartAt::CommittedOrBeginning, Duration::from_secs(6))?;
+    let instance = Instance::named("test", group, Duration::from_secs(6));
+    let consumer = GroupConsumer::join(kafka, &instance, 0, topic, StartAt::CommittedOrBeginning)?;
     let connect = || TransactionalProducer::connect(kafka, &kafka.prefixed("transactions"));
     assert_eq!(look(&progress)?, Look { end: 0, settled_end: 0, committed: None, first: None });
 

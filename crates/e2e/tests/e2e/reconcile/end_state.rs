@@ -13,7 +13,8 @@ use chrono::{DateTime, Utc};
 use clap::Parser as _;
 use e2e::harness::{Installation, wait_until};
 use kafka::{
-    Admin, AssignmentEvent, Codec, GroupConsumer, Producer, Record, Registry, StartAt, TopicSpec, TransactionalProducer,
+    Admin, AssignmentEvent, Codec, GroupConsumer, Instance, Producer, Record, Registry, StartAt, TopicSpec,
+    TransactionalProducer,
 };
 use rust_decimal::Decimal;
 use scylla::client::session::Session;
@@ -214,7 +215,8 @@ impl EndState {
         let (group, topic) = (kafka.prefixed(group), kafka.prefixed(topic));
         let ends = Admin::new(kafka)?.watermarks(&topic)?;
         let start_at = StartAt::CommittedOrBeginning;
-        let consumer = GroupConsumer::join(kafka, &group, &topic, start_at, Duration::from_secs(10))?;
+        let instance = Instance::named("test", group.clone(), Duration::from_secs(10));
+        let consumer = GroupConsumer::join(kafka, &instance, 0, &topic, start_at)?;
         let start = Instant::now();
         loop {
             consumer.poll(Duration::from_millis(50))?;
