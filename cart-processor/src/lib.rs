@@ -30,8 +30,8 @@ mod reply;
 mod run;
 mod setup;
 
-pub use args::{Args, Cli};
-pub use run::{main, run};
+pub use args::Cli;
+pub use run::start;
 
 /// The consumer group of the processors, without the installation's prefix.
 pub const GROUP: &str = "cart-processor";

@@ -1,6 +1,7 @@
 //! Putting the processor together.
 
 use std::panic::AssertUnwindSafe;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,11 +20,14 @@ use crate::processor::{Settings, State, Worker};
 use crate::publisher::{Publisher, Target};
 use crate::reply::Replies;
 
-/// The program: runs until a signal, or sets up or recovers and ends.
-///
-/// # Errors
-/// What ended it early.
-pub async fn main(cli: Cli) -> anyhow::Result<()> {
+/// The program. Runs until a signal, or sets up or recovers and ends. What ended it early is on standard error.
+// The runtime is started here and not in `main.rs`, which would compile every future of this crate once more.
+#[tokio::main]
+pub async fn start(cli: Cli) -> ExitCode {
+    service::exit_code("cart-processor", run_command(cli).await)
+}
+
+async fn run_command(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         None => {}
         Some(Command::Setup(args)) => {
@@ -48,7 +52,7 @@ pub async fn main(cli: Cli) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// What ended it early: nobody can mend it without looking.
-pub async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<()> {
+async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<()> {
     let readiness = Readiness::default();
     readiness.down("start", "connecting");
     serve_admin(&args.admin, readiness.clone(), metrics, shutdown.clone()).await?;

@@ -30,7 +30,7 @@ pub(crate) enum Command {
 
 /// How to run.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) kafka: KafkaArgs,
     #[command(flatten)]

@@ -39,7 +39,7 @@ mod setup;
 mod status;
 mod tls;
 
-pub use args::{Args, Cli};
+pub use args::Cli;
 #[doc(hidden)]
 pub use request::commands_of;
-pub use run::{main, run};
+pub use run::start;

@@ -8,9 +8,8 @@ use clap::Parser as _;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    // Reads FAILPOINTS in tests; otherwise nothing.
+fn main() -> ExitCode {
+    // Reads FAILPOINTS when built with the feature `fail-points`; otherwise nothing.
     let _fail_points = fail_points::start();
-    service::exit_code(env!("CARGO_BIN_NAME"), ingest::main(ingest::Cli::parse()).await)
+    ingest::start(ingest::Cli::parse())
 }

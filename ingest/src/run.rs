@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,11 +43,14 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// For whoever comes when they are so many, it is as if a packet got lost: they try again after a second.
 const BACKLOG: u32 = 4_096;
 
-/// The program: sets up, or serves until a signal.
-///
-/// # Errors
-/// What ended it early.
-pub async fn main(cli: Cli) -> anyhow::Result<()> {
+/// The program. Sets up, or serves until a signal. What ended it early is on standard error.
+// The runtime is started here and not in `main.rs`, which would compile every future of this crate once more.
+#[tokio::main]
+pub async fn start(cli: Cli) -> ExitCode {
+    service::exit_code("ingest", run_command(cli).await)
+}
+
+async fn run_command(cli: Cli) -> anyhow::Result<()> {
     if let Some(Command::Setup(args)) = cli.command {
         args.log.init()?;
         return crate::setup::setup(&args).await;
@@ -60,7 +64,7 @@ pub async fn main(cli: Cli) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// What ended it early.
-pub async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<()> {
+async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<()> {
     let readiness = Readiness::default();
     // What requests under way need goes on until the last is answered.
     let (end, ended) = Shutdown::channel();

@@ -30,4 +30,4 @@ mod vendor_billing;
 mod vendor_billing_jdbc;
 
 pub use args::{Args, Cli, Skip};
-pub use run::main;
+pub use run::start;

@@ -1,6 +1,7 @@
 //! Putting a projector together.
 
 use std::collections::{HashMap, HashSet};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,11 +30,14 @@ pub(crate) const ITEM_PURCHASED_EVENTS: &str = "item-purchased-events";
 pub(crate) const POPULAR_ITEMS: &str = "popular-items";
 pub(crate) const VENDOR_BILLING: &str = "vendor-billing";
 
-/// The program: runs one projector until a signal, or sets up or recovers and ends.
-///
-/// # Errors
-/// What ended it early.
-pub async fn main(cli: Cli) -> anyhow::Result<()> {
+/// The program. Runs one projector until a signal, or sets up or recovers and ends. What ended it early is on standard error.
+// The runtime is started here and not in `main.rs`, which would compile every future of this crate once more.
+#[tokio::main]
+pub async fn start(cli: Cli) -> ExitCode {
+    service::exit_code("projectors", run_command(cli).await)
+}
+
+async fn run_command(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Setup(args) => {
             args.log.init()?;

@@ -19,8 +19,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::topic::SILENCE_MAX;
 
-/// Between two looks. The same as between two lines of progress.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_millis(200);
+
+/// Between two lines of progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The projector that keeps its offsets in PostgreSQL, with its totals.
 const JDBC: &str = "vendor-billing-jdbc";
@@ -100,7 +103,7 @@ pub async fn wait(kafka: &KafkaArgs, database: &PgPool, timeout: Duration) -> Re
     let start = Instant::now();
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told = Vec::new();
+    let (mut reported, mut reported_at) = (Vec::new(), None::<Instant>);
     loop {
         ticks.tick().await;
         let lags = look(kafka, database).await;
@@ -110,11 +113,11 @@ pub async fn wait(kafka: &KafkaArgs, database: &PgPool, timeout: Duration) -> Re
         if start.elapsed() >= timeout {
             return Err(NotAtRest { waited: timeout, last_seen: lags });
         }
-        if told != lags {
+        if reported != lags && reported_at.is_none_or(|at| at.elapsed() >= PROGRESS_INTERVAL) {
             let seconds = start.elapsed().as_secs();
-            // Nobody may be there to read it.
+            // Standard error may be closed.
             writeln!(std::io::stderr().lock(), "waiting ({seconds} s): {}", Lags(&lags)).unwrap_or_default();
-            told = lags;
+            (reported, reported_at) = (lags, Some(Instant::now()));
         }
     }
 }
