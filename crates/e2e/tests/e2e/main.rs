@@ -58,8 +58,8 @@ where
 }
 
 macro_rules! trials {
-    ($times:expr, $($($part:ident)::+),+ $(,)?) => {
-        vec![$(trial(stringify!($($part)::+), $times, $($part)::+)),+]
+    ($times:expr, $($test:path),+ $(,)?) => {
+        vec![$(trial(stringify!($test), $times, $test)),+]
     };
 }
 
