@@ -14,7 +14,7 @@ pub struct KafkaArgs {
     pub kafka_bootstrap_servers: String,
 
     /// Further librdkafka settings, such as security.protocol=SSL: name=value, comma-separated
-    #[arg(long, env, value_delimiter = ',', value_parser = property)]
+    #[arg(long, env, value_delimiter = ',', value_parser = property, hide_env_values = true)]
     pub kafka_properties: Vec<(String, String)>,
 
     /// The schema registry's Confluent-compatible API

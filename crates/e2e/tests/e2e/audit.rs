@@ -36,8 +36,10 @@ fn found(report: &Report, kinds: &[Kind]) -> anyhow::Result<()> {
 pub(crate) async fn a_running_system_its_end_and_its_defects() -> anyhow::Result<()> {
     let installation = Installation::new("audit")?;
     installation.setup().await?;
-    let mut services: Vec<(Service, &str, &[&str])> =
-        vec![(Service::Ingest, "a", &["--allow-client-time"]), (Service::CartProcessor, "a", &[])];
+    let mut services: Vec<(Service, &str, &[&str])> = vec![
+        (Service::Ingest, "a", &["--allow-client-time", "--reply-timeout-ms", "30000"]),
+        (Service::CartProcessor, "a", &[]),
+    ];
     services.extend(Service::PROJECTORS.map(|projector| (projector, "a", &[][..])));
     let processes = installation.start_all(&services).await?;
     let target = target(&installation);

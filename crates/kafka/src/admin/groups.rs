@@ -158,21 +158,30 @@ impl Admin {
         }
     }
 
-    /// Removes consumer groups with their offsets; they must have no members. One that is not there is fine.
+    /// Removes consumer groups with their offsets; they must have no members. One that is not there is fine. Waits for a group
+    /// whose last member has just left: it is empty only when the rebalance that follows is over.
     ///
     /// # Errors
     /// When the brokers are away or refuse.
     pub async fn remove_groups(&self, names: &[&str]) -> Result<(), Error> {
         let options = AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT));
         let operation = |group: &str| format!("removing group {group}");
-        let results = self.client.delete_groups(names, &options).await;
-        for result in results.map_err(|error| Error::kafka(operation(&names.join(", ")), error))? {
-            match result {
-                Ok(_) | Err((_, RDKafkaErrorCode::GroupIdNotFound)) => {}
-                Err((group, code)) => return Err(Error::retry(operation(&group), code)),
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        loop {
+            let results = self.client.delete_groups(names, &options).await;
+            let mut is_rebalancing = false;
+            for result in results.map_err(|error| Error::kafka(operation(&names.join(", ")), error))? {
+                match result {
+                    Ok(_) | Err((_, RDKafkaErrorCode::GroupIdNotFound)) => {}
+                    Err((_, RDKafkaErrorCode::NonEmptyGroup)) if Instant::now() < deadline => is_rebalancing = true,
+                    Err((group, code)) => return Err(Error::retry(operation(&group), code)),
+                }
             }
+            if !is_rebalancing {
+                return Ok(());
+            }
+            tokio::time::sleep(ASK_AGAIN_PAUSE).await;
         }
-        Ok(())
     }
 }
 

@@ -135,7 +135,8 @@ pub(crate) async fn each_may_do_what_is_theirs_and_nothing_else() -> anyhow::Res
     let jwks = installation.folder().join("jwks.json");
     write_keys(&jwks, &[rsa, ec, ed])?;
     let jwks_text = jwks.display().to_string();
-    let args = ["--auth", "jwt", "--jwks", &jwks_text, "--jwt-audience", AUDIENCE, "--jwt-issuer", ISSUER];
+    let verify = ["--auth", "jwt", "--jwks", &jwks_text, "--jwt-audience", AUDIENCE, "--jwt-issuer", ISSUER];
+    let args = [&verify[..], &["--reply-timeout-ms", "30000"]].concat();
     let mut processes: Vec<Process> =
         installation.start_all(&[(Service::Ingest, "0", &args), (Service::CartProcessor, "0", &[])]).await?;
     let address = processes[0].address().context("ingest has an address")?;
