@@ -89,14 +89,15 @@ pub async fn uninstall(args: &Args, out: &mut impl Write) -> anyhow::Result<()> 
     }
     let admin = Admin::new(&args.kafka)?;
     tokio::task::block_in_place(|| names.groups.iter().try_for_each(|group| admin.ensure_idle(group)))?;
-    // The topics last: with their commands the rest could be made again, should this be interrupted.
+    // The groups first: the brokers refuse that while one has members, also one that has joined since. The topics last: with
+    // their commands the rest could be made again, should this be interrupted.
+    admin.remove_groups(&refs(&names.groups)).await?;
     let session = cassandra::open(&args.cassandra.patient()).await?;
     let drop_keyspace = format!("DROP KEYSPACE IF EXISTS {}", names.keyspace);
     session.query_unpaged(drop_keyspace, ()).await.context("deleting the keyspace")?;
     let mut server = database.database(MAINTENANCE_DATABASE).connect().await.context("connecting to PostgreSQL")?;
     let drop_database = format!("DROP DATABASE IF EXISTS \"{}\" WITH (FORCE)", names.database.replace('"', "\"\""));
     sqlx::query(AssertSqlSafe(drop_database)).execute(&mut server).await.context("deleting the database")?;
-    admin.remove_groups(&refs(&names.groups)).await?;
     let registry = Registry::new(&args.kafka)?;
     for subject in &names.subjects {
         registry.remove_subject(subject).await?;

@@ -32,6 +32,14 @@ pub(crate) async fn an_installation_is_removed_and_its_neighbour_stays() -> anyh
     neighbour.setup().await?;
     let mut processes = installation.start_all(&[(Service::CartProcessor, "0", &[])]).await?;
 
+    let (admin, group) = (Admin::new(installation.kafka())?, installation.kafka().prefixed("cart-processor"));
+    wait_until("the processor to join its group", DEADLINE, async || {
+        match tokio::task::block_in_place(|| admin.ensure_idle(&group)) {
+            Err(_) => Ok(()),
+            Ok(()) => Err("the group has no members"),
+        }
+    })
+    .await?;
     let refused = uninstall(&installation, "--yes").await?;
     ensure!(refused.log().contains("members; stop them first"), "{}", refused.log());
     let listed = uninstall(&installation, "--dry-run").await?;
