@@ -315,7 +315,7 @@ impl Worker {
     /// answers, and what they send next, come in few requests.
     ///
     /// A crash before an append leaves commands to be decided again; after it, commands whose events the journal
-    /// has: they are published from there ([`crate::history`]). Shown by crates/e2e/tests/crash.rs.
+    /// has: they are published from there ([`crate::history`]). Shown by crates/e2e/tests/e2e/crash.rs.
     async fn journal_and_reply(&self, works: Vec<CartWork>) -> Result<Vec<CartWork>, journal::Error> {
         let append = |group: Vec<CartWork>| async move {
             let appends: Vec<_> = group.iter().map(CartWork::append).collect();

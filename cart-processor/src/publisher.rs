@@ -151,7 +151,7 @@ fn publish(target: &Target, producer: &mut TransactionalProducer, parcel: Parcel
     fail_points::crash_point("processor-in-transaction");
     // A crash before this leaves the transaction open: our successor under the same id, or the broker's time-out,
     // aborts it, and the commands are read again. A crash after it leaves nothing to do. Either way committed
-    // readers see each event once. Shown by crates/e2e/tests/crash.rs.
+    // readers see each event once. Shown by crates/e2e/tests/e2e/crash.rs.
     transaction.commit(parcel.offsets, parcel.group)?;
     fail_points::crash_point("processor-after-commit");
     Ok(())

@@ -1,7 +1,7 @@
 //! What an operator does after a loss: the journal can be made again from `cart-events`, and `cart-events` from the
 //! journal, since they hold the same bytes. Each may be done again when it was interrupted.
 //!
-//! Shown by crates/e2e/tests/recovery.rs.
+//! Shown by crates/e2e/tests/e2e/recovery.rs.
 
 use std::collections::HashMap;
 use std::sync::Arc;

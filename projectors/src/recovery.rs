@@ -1,7 +1,7 @@
 //! What an operator does after a loss: a read table is made again from `item-purchased`, and `item-purchased-events` finds
 //! where it was. Each may be done again when it was interrupted, while no instance of the projector runs.
 //!
-//! Shown by crates/e2e/tests/recovery.rs.
+//! Shown by crates/e2e/tests/e2e/recovery.rs.
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! Examples of what is sent and answered: a member's first cart, until it is bought. Requests are read by the code that reads
-//! clients', problems are made by the code that makes them, and all are held to their schemas (crates/e2e/tests/openapi.rs).
+//! clients', problems are made by the code that makes them, and all are held to their schemas (crates/e2e/tests/e2e/openapi.rs).
 
 use cart::{CartId, CommandId, Rejection};
 use serde_json::{Map, Value, json};

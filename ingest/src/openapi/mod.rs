@@ -1,7 +1,7 @@
 //! What the API takes and gives, as OpenAPI 3.1 at `/openapi.json`, and as a page at `/docs`.
 //!
 //! The bodies' schemas are derived from the types that are read and written, so they can't drift; `paths` is held to the
-//! routes by a test, and the whole to the running service by schemathesis (crates/e2e/tests/openapi.rs).
+//! routes by a test, and the whole to the running service by schemathesis (crates/e2e/tests/e2e/openapi.rs).
 //! `examples` shows a request and an answer of each kind.
 
 mod examples;
