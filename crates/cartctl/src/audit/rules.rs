@@ -1,4 +1,4 @@
-//! A plain model of a cart, written from the README's rules: which events a cart's commands make, in the order of the log.
+//! A plain model of a cart, written from the rules in docs/api.md: which events a cart's commands make, in log order.
 //!
 //! It shares the wire types with the services, and nothing else: ids and digests are computed here once more.
 

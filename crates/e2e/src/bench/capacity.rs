@@ -1,4 +1,4 @@
-//! How much hardware a rate needs, from a run's results. The formulas are explained in `crates/e2e/capacity.md`.
+//! How much hardware a rate needs, from a run's results. The formulas are explained in `docs/performance.md`.
 
 use std::io::Write as _;
 

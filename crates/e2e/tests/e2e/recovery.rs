@@ -1,6 +1,6 @@
 //! What is lost can be made again: read tables from `item-purchased`, `cart-events` from the journal, the journal from
-//! `cart-events`, and all of Kafka from the journal. By the commands that the README names, in its order; they refuse what
-//! would do harm. Afterwards the shop goes on, and every row is right.
+//! `cart-events`, and all of Kafka from the journal. By the commands that docs/operations.md names, in its order; they
+//! refuse what would do harm. Afterwards the shop goes on, and every row is right.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
