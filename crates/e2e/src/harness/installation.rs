@@ -248,7 +248,7 @@ impl Installation {
         let mut server = self.server_database().await?;
         let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
         sqlx::query(AssertSqlSafe(statement)).execute(&mut server).await.context("removing the test's database")?;
-        let session = cassandra::connect(&self.cassandra().patient()).await?;
+        let session = cassandra::open(&self.cassandra().patient()).await?;
         let statement = format!("DROP KEYSPACE IF EXISTS {}", self.name);
         session.query_unpaged(statement, ()).await.context("removing the test's keyspace")?;
         fs::remove_dir_all(&self.log_folder).context("removing the test's logs")
