@@ -2,6 +2,7 @@
 //! the same servers keep theirs.
 
 use std::io::Write;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use cart::contract::{Contract, DEAD_LETTER_TOPIC};
@@ -19,7 +20,7 @@ const MAINTENANCE_DATABASE: &str = "postgres";
 /// Deletes an installation with all its data: topics, consumer groups, schemas, the keyspace and the database.
 ///
 /// It is the one that --topic-prefix, --cassandra-keyspace and --database-url name; other installations on the same servers
-/// keep theirs. Refuses while a consumer group has members. What is not there is no error, so it may be repeated.
+/// keep theirs. Refuses if a consumer group still has members after 15 s. What is not there is no error, so it may be repeated.
 ///
 /// Exit code 0: deleted. 2: something could not be deleted.
 #[derive(Debug, clap::Args)]
@@ -42,6 +43,13 @@ pub struct Args {
     #[arg(long, group = "decision")]
     yes: bool,
 }
+
+/// How long the members of a group may take to leave it: one whose process has just ended without leaving stays until its
+/// session times out, after 10 s by default.
+const LEAVE_MAX: Duration = Duration::from_secs(15);
+
+/// Between two looks at the groups.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// The names of everything that an installation has.
 struct Names {
@@ -88,7 +96,7 @@ pub async fn uninstall(args: &Args, out: &mut impl Write) -> anyhow::Result<()> 
         return Ok(());
     }
     let admin = Admin::new(&args.kafka)?;
-    tokio::task::block_in_place(|| names.groups.iter().try_for_each(|group| admin.ensure_idle(group)))?;
+    wait_until_idle(&admin, &names.groups).await?;
     // The groups first: the brokers refuse that while one has members, also one that has joined since. The topics last: with
     // their commands the rest could be made again, should this be interrupted.
     admin.remove_groups(&refs(&names.groups)).await?;
@@ -105,6 +113,16 @@ pub async fn uninstall(args: &Args, out: &mut impl Write) -> anyhow::Result<()> 
     admin.remove_topics(&refs(&names.topics)).await?;
     writeln!(out, "Deleted.")?;
     Ok(())
+}
+
+async fn wait_until_idle(admin: &Admin, groups: &[String]) -> Result<(), kafka::Error> {
+    let deadline = Instant::now() + LEAVE_MAX;
+    loop {
+        match tokio::task::block_in_place(|| groups.iter().try_for_each(|group| admin.ensure_idle(group))) {
+            Err(_) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+            result => return result,
+        }
+    }
 }
 
 fn refs(names: &[String]) -> Vec<&str> {
