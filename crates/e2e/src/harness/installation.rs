@@ -23,13 +23,13 @@ use super::servers::OwnServers;
 const PARTITIONS: u16 = 4;
 
 /// `setup` makes topics, keyspace and tables, on a machine that may do much else meanwhile.
-const SETUP_DEADLINE: Duration = Duration::from_secs(120);
+const SETUP_DEADLINE: Duration = Duration::from_secs(240);
 
 /// A cluster's servers share one machine: as long as its nodes wait for each other (scripts/servers/cassandra-cluster.jvm).
 const CLUSTER_REQUEST_TIMEOUT_MS: u64 = 8_000;
 
 /// Compiled in debug mode, on a busy machine.
-const READY_DEADLINE: Duration = Duration::from_secs(60);
+const READY_DEADLINE: Duration = Duration::from_secs(180);
 
 /// Where the servers are: the binaries' own settings, from the environment.
 #[derive(Debug, Clone, Parser)]

@@ -13,7 +13,7 @@ use kafka::{Producer, Record, TopicReader};
 use serde_json::Value;
 use sqlx::PgPool;
 
-const DEADLINE: Duration = Duration::from_secs(90);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 fn target(installation: &Installation) -> Target {
     let (kafka, cassandra) = (installation.kafka().clone(), installation.cassandra().clone());

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use e2e::harness::{Installation, Process, Service, binary, wait_until};
 use serde_json::{Value, json};
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 /// One user of an ingest.
 #[derive(Clone)]

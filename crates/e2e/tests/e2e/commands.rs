@@ -7,7 +7,7 @@ use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(180);
 const INGEST: (Service, &str, &[&str]) = (Service::Ingest, "0", &["--reply-timeout-ms", "30000"]);
 const PROCESSOR: (Service, &str, &[&str]) = (Service::CartProcessor, "0", &["--session-timeout-ms", "2000"]);
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use cartctl::journal::journal_equals_topic;
 use e2e::harness::{Installation, Service};
 
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 /// The dead member's partitions are given away after this, so it is most of the test's time.
 const SESSION: [&str; 2] = ["--session-timeout-ms", "2000"];

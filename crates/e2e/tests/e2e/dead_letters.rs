@@ -16,7 +16,7 @@ use kafka::{
 };
 use uuid::Uuid;
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 /// A dead member's partitions are given away after this.
 const SESSION: [&str; 2] = ["--session-timeout-ms", "2000"];

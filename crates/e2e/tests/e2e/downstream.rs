@@ -19,7 +19,7 @@ use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 const SHOP: &str = "--concurrency 16 --commands 600 --members 40 --products 40 --vendors 5 --refused-share 0";
 

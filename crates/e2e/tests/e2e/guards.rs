@@ -16,7 +16,7 @@ use rust_decimal::Decimal;
 use serde_json::json;
 use uuid::Uuid;
 
-const DEADLINE: Duration = Duration::from_secs(90);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 /// A stopped member's partitions are given away after this.
 const SESSION: [&str; 2] = ["--session-timeout-ms", "2000"];

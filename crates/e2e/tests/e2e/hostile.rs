@@ -14,7 +14,7 @@ use e2e::harness::{Installation, Process, Service};
 use e2e::hostile::{h2, http1};
 
 /// For whatever has to come: the machine may do much else meanwhile.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 /// An attack goes on until the shopper was answered so often meanwhile.
 const ANSWERS_MIN: usize = 20;

@@ -17,7 +17,7 @@ use e2e::harness::{Installation, Process, Service, wait_until};
 use kafka::{Admin, GroupConsumer, Instance, KafkaArgs, StartAt};
 use sqlx::PgPool;
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 /// A member that has gone is missed after this.
 const SESSION: [&str; 2] = ["--session-timeout-ms", "2000"];

@@ -10,7 +10,7 @@ use e2e::harness::{Installation, Service, wait_until};
 use kafka::{Admin, Codec, KafkaArgs, Producer, Record, Registry, partition_of};
 use uuid::Uuid;
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 /// Where the union of commands will have its next branch.
 const NEW_BRANCH: u8 = 5;

@@ -13,7 +13,7 @@ use e2e::harness::{Installation, Process, Service};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 /// How long schemathesis may make requests. It ends by itself then.
 const MAX_TIME_S: &str = "40";

@@ -8,8 +8,8 @@ use e2e::harness::{Installation, Process, Service};
 
 /// Some minutes' worth of work for a debug build on a machine with two busy cores take far less.
 const REPLAY_DEADLINE: Duration = Duration::from_secs(180);
-const RECONCILE_DEADLINE: Duration = Duration::from_secs(120);
-const TERMINATE_DEADLINE: Duration = Duration::from_secs(30);
+const RECONCILE_DEADLINE: Duration = Duration::from_secs(180);
+const TERMINATE_DEADLINE: Duration = Duration::from_secs(180);
 
 /// The replay takes the services' answers for what they should be, one by one.
 async fn replay(installation: &Installation, ingest: &Process, sent: &str) -> anyhow::Result<String> {

@@ -15,7 +15,7 @@ use e2e::harness::{Installation, Process, Service, wait_until};
 use kafka::{Admin, KafkaArgs};
 use sqlx::PgPool;
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(180);
 const SESSION: [&str; 2] = ["--session-timeout-ms", "2000"];
 const TABLES: [&str; 3] = ["popular-items", "vendor-billing", "vendor-billing-jdbc"];
 

@@ -9,7 +9,7 @@ use cart::{Aggregate, CartCommand, CartEvent, CartReply, PurchasedItem};
 use e2e::harness::{Installation, Process, Service};
 use kafka::{KafkaArgs, Registry};
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 /// Long: who waited for a schema to fit would be seen.
 const PATIENT: [&str; 2] = ["--startup-timeout-s", "600"];

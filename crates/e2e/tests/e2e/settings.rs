@@ -12,7 +12,7 @@ use cart::{CartCommand, CartEvent};
 use e2e::harness::{Installation, binary};
 use kafka::{Admin, TopicSpec};
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 /// Each command of each service; the projectors that are not here share their options with one that is.
 const COMMANDS: [&[&str]; 8] = [

@@ -8,7 +8,7 @@ use cart::contract::Contract as _;
 use e2e::harness::{Installation, Process, Service, wait_until};
 use kafka::Admin;
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 async fn uninstall(installation: &Installation, decision: &str) -> anyhow::Result<Process> {
     let mut process = installation.spawn("uninstall", "cartctl", ["uninstall", decision])?;

@@ -18,7 +18,7 @@ use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(180);
 const AUDIENCE: &str = "carts.example";
 const ISSUER: &str = "https://issuer.example";
 

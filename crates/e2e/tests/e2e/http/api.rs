@@ -14,7 +14,7 @@ use tokio::task::block_in_place;
 use uuid::Uuid;
 
 /// For whatever has to come: the machine may do much else meanwhile.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 
 /// An ingest that waits as long as it takes, so that a busy machine makes no 202.
 pub(crate) const PATIENT: [&str; 2] = ["--reply-timeout-ms", "30000"];

@@ -26,7 +26,7 @@ pub(crate) const JDBC: &str = "vendor-billing-jdbc";
 pub(crate) const TABLES: [&str; 3] = [POPULAR, BILLING, JDBC];
 
 /// Other tests run at the same time, on two cores.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 
 /// As [`ARGS`] have it.
 pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(2);

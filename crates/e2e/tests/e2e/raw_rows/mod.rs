@@ -11,7 +11,7 @@ use cartctl::audit::{Target, audit};
 use e2e::harness::{Installation, Service};
 use serde_json::{Value, json};
 
-const DEADLINE: Duration = Duration::from_secs(90);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 const ROWS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/raw_rows/rows.csv");
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 /// For whatever has to come: the machine may do much else meanwhile.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 
 /// An ingest that waits as long as it takes.
 pub(crate) const PATIENT: [&str; 4] = ["--reply-timeout-ms", "30000", "--read-after-timeout-ms", "30000"];

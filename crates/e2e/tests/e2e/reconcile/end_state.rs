@@ -21,7 +21,7 @@ use scylla::client::session::Session;
 use sqlx::{AssertSqlSafe, PgPool};
 
 const PARTITIONS: i32 = 2;
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(180);
 const TRANSACTIONAL_ID: &str = "reconcile-test";
 
 const CASSANDRA_TABLES: [&str; 2] = [
