@@ -1,4 +1,4 @@
-//! What is in the journal of a cart: a row an event, and snapshots.
+//! What is in the journal of a cart: a row a command, and snapshots.
 
 use cart::{Aggregate, CartEvent, CommandId, Position, SequenceNumber};
 use kafka::Codec;
