@@ -1,6 +1,5 @@
 //! The command line.
 
-use cart::Limits;
 use cassandra::CassandraArgs;
 use kafka::{KafkaArgs, MemberArgs, TopicArgs};
 use service::{AdminArgs, LogArgs, StartupArgs};
@@ -59,19 +58,10 @@ pub(crate) struct Args {
     #[arg(long, env, default_value_t = 25, value_parser = clap::value_parser!(u64).range(0..=5_000))]
     pub(crate) commit_interval_ms: u64,
 
-    /// Most carts in memory for each partition; the least recently used is loaded again when it is needed
-    #[arg(long, env, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
-    pub(crate) partition_carts_max: u32,
-
-    /// Most lines in a cart. The same for all instances, or the same command has two outcomes
-    #[arg(long, env, default_value_t = Limits::default().lines_max, value_parser = clap::value_parser!(i32).range(1..=5_000))]
-    pub(crate) cart_lines_max: i32,
-}
-
-impl Args {
-    pub(crate) fn limits(&self) -> Limits {
-        Limits { lines_max: self.cart_lines_max }
-    }
+    /// Memory of this process for carts, in MiB. The least recently used ones are evicted, and loaded again when they are
+    /// needed: 256 MiB are about 250,000 small carts
+    #[arg(long, env, default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=65_536))]
+    pub(crate) cart_cache_mib: u32,
 }
 
 /// How to set up.

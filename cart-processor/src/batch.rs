@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use cart::{Aggregate, CartCommand, CartEvent, CartId, Decision, Limits, Outcome, Position};
-use journal::{Append, Codecs, Entry, SNAPSHOT_EVERY, Snapshot};
+use cart::{Aggregate, CartCommand, CartEvent, CartId, Decided, Decision, Outcome, Position};
+use journal::{Append, Codecs, Row, SNAPSHOT_EVERY, Snapshot};
 
 use crate::history::{History, LogRewritten};
 use crate::intake::Received;
@@ -14,10 +14,10 @@ use crate::reply::{Answer, Owed};
 pub(crate) struct CartWork {
     pub(crate) cart_id: CartId,
     pub(crate) partition: i32,
-    /// All that is to be published, in order, each with its command's trace.
-    pub(crate) entries: Vec<Entry>,
+    /// Its requests' rows, in order: their events are to be published, each with its command's trace.
+    pub(crate) rows: Vec<Row>,
     pub(crate) trace_parents: Vec<Option<Box<[u8]>>>,
-    /// How many of the entries are in the journal already.
+    /// How many of the rows are in the journal already.
     pub(crate) journalled: usize,
     pub(crate) snapshot: Option<Snapshot>,
     pub(crate) owed: Vec<Owed>,
@@ -52,15 +52,14 @@ pub(crate) fn decide(
     cart: &mut Aggregate,
     commands: Vec<Received>,
     history: &History,
-    limits: &Limits,
     codecs: &Codecs,
 ) -> Result<CartWork, Error> {
-    let before = cart.sequence_number();
+    let before = snapshots_due(cart);
     let mut work = CartWork {
         cart_id: cart.cart_id(),
         partition: commands.first().map_or(0, |received| received.partition),
-        entries: Vec::with_capacity(commands.len()),
-        trace_parents: Vec::new(),
+        rows: Vec::with_capacity(commands.len()),
+        trace_parents: Vec::with_capacity(commands.len()),
         journalled: 0,
         snapshot: None,
         owed: Vec::new(),
@@ -70,64 +69,70 @@ pub(crate) fn decide(
         let Received { position, command, reply_to, is_old, trace_parent, .. } = received;
         let was_decided = position <= cart.position() && !fail_points::is_off("guard-redelivery");
         let answer = if was_decided {
-            let entries = history.of(&command, position)?;
-            work.journalled += entries.len();
-            work.push(entries.iter().cloned(), trace_parent);
-            if entries.is_empty() && is_old {
-                Answer::Known(None)
-            } else if entries.is_empty() {
-                Answer::DecideAgain(Box::new(command.clone()))
-            } else {
-                Answer::Journalled(entries.to_vec())
+            match history.of(&command, position)? {
+                Some(row) => {
+                    work.journalled += 1;
+                    work.push(row.clone(), trace_parent);
+                    Answer::Journalled(Box::new((command.clone(), row.clone())))
+                }
+                None if is_old => Answer::Known(None),
+                None => Answer::DecideAgain(Box::new(command.clone())),
             }
         } else {
-            match cart.decide(&command, position, limits) {
-                Decision::Rejected(refusal) => {
-                    metrics::counter!("processor_commands_rejected_total").increment(1);
-                    Answer::Known(Some(refusal.into()))
-                }
+            match cart.decide(&command, position) {
+                Decision::KeyReused => Answer::Known(Some(Outcome::key_reused())),
                 Decision::Repeated(earlier) => Answer::Repeated(earlier),
-                Decision::Accepted(events) => {
-                    checked_out |= events.iter().any(CartEvent::is_purchase);
-                    work.accept(cart, &events, trace_parent, codecs)?;
-                    Answer::Known(Outcome::of(&events))
+                Decision::Decided(decided) => {
+                    checked_out |= decided.events.iter().any(CartEvent::is_purchase);
+                    work.take(cart, decided, trace_parent, codecs)?
                 }
             }
         };
+        if matches!(answer, Answer::Known(Some(Outcome::Rejected { .. }))) {
+            metrics::counter!("processor_commands_rejected_total").increment(1);
+        }
         work.owe(&command, position, reply_to, answer);
     }
-    let crossed = cart.sequence_number().get() / SNAPSHOT_EVERY != before.get() / SNAPSHOT_EVERY;
-    if checked_out || crossed {
+    if checked_out || snapshots_due(cart) != before {
         work.snapshot = Some(Snapshot::new(cart, &codecs.snapshots)?);
     }
     Ok(work)
 }
 
+/// How many snapshots a cart should have had by now, by its events and by its rejected requests.
+fn snapshots_due(cart: &Aggregate) -> (i64, i64) {
+    (cart.sequence_number().get() / SNAPSHOT_EVERY, cart.unchanged_count() / SNAPSHOT_EVERY)
+}
+
 impl CartWork {
     /// What of it is to be journalled.
     pub(crate) fn append(&self) -> Append<'_> {
-        let entries = &self.entries[self.journalled..];
-        Append { cart_id: self.cart_id, entries, snapshot: self.snapshot.as_ref() }
+        Append { cart_id: self.cart_id, rows: &self.rows[self.journalled..], snapshot: self.snapshot.as_ref() }
     }
 
-    fn push(&mut self, entries: impl IntoIterator<Item = Entry>, trace_parent: Option<Box<[u8]>>) {
-        self.entries.extend(entries);
-        self.trace_parents.resize(self.entries.len(), trace_parent);
+    fn push(&mut self, row: Row, trace_parent: Option<Box<[u8]>>) {
+        self.rows.push(row);
+        self.trace_parents.push(trace_parent);
     }
 
-    fn accept(
+    /// Carries out what was decided now.
+    fn take(
         &mut self,
         cart: &mut Aggregate,
-        events: &[CartEvent],
+        decided: Decided,
         trace_parent: Option<Box<[u8]>>,
         codecs: &Codecs,
-    ) -> Result<(), journal::Error> {
-        for event in events {
-            self.entries.push(Entry::new(event, &codecs.events)?);
-            cart.apply(event);
+    ) -> Result<Answer, journal::Error> {
+        if decided.is_journalled() {
+            let row = Row::new(&decided, cart.sequence_number(), &codecs.events)?;
+            cart.apply(&decided);
+            self.push(row, trace_parent);
         }
-        self.trace_parents.resize(self.entries.len(), trace_parent);
-        Ok(())
+        // What was done before version 0.2 is in the journal.
+        if decided.earlier().next().is_some() {
+            return Ok(Answer::Decided(Box::new(decided)));
+        }
+        Ok(Answer::Known(decided.outcome_with(|_| None)))
     }
 
     fn owe(&mut self, command: &CartCommand, position: Position, reply_to: Option<i32>, answer: Answer) {

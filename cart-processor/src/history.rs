@@ -1,14 +1,14 @@
 //! Redelivery: what the journal says of commands that were decided before.
 //!
-//! A command at or before its cart's newest journalled position is never decided again. Its events are in the
-//! journal under its position; none there means that it was refused, or was a repeat, and nothing is published.
+//! A command at or before its cart's newest journalled position is never decided again. Its row is in the journal under its
+//! position; none there means that it left no trace: it was rejected without a key, or was a repeat.
 
 use cart::{CartCommand, Position};
-use journal::Entry;
+use journal::Row;
 
 /// A cart's journal from some position on, oldest first.
 #[derive(Debug, Default)]
-pub(crate) struct History(Vec<Entry>);
+pub(crate) struct History(Vec<Row>);
 
 /// Another command stands where a journalled one stood.
 #[derive(Debug, thiserror::Error)]
@@ -25,23 +25,21 @@ pub(crate) struct LogRewritten {
 }
 
 impl History {
-    pub(crate) fn new(entries: Vec<Entry>) -> Self {
-        Self(entries)
+    pub(crate) fn new(rows: Vec<Row>) -> Self {
+        Self(rows)
     }
 
-    /// What the command at `position` made, if it made anything.
-    pub(crate) fn of(&self, command: &CartCommand, position: Position) -> Result<&[Entry], LogRewritten> {
-        let start = self.0.partition_point(|entry| entry.position < position);
-        let end = self.0.partition_point(|entry| entry.position <= position);
-        let entries = &self.0[start..end];
-        match entries.first() {
-            Some(entry) if entry.command_id != command.command_id => Err(LogRewritten {
+    /// The row of the command at `position`, if it left one.
+    pub(crate) fn of(&self, command: &CartCommand, position: Position) -> Result<Option<&Row>, LogRewritten> {
+        let row = self.0.binary_search_by_key(&position, |row| row.position).ok().map(|place| &self.0[place]);
+        match row {
+            Some(row) if row.command_id != command.command_id => Err(LogRewritten {
                 cart_id: command.cart_id,
                 position,
-                journalled: entry.command_id,
+                journalled: row.command_id,
                 found: command.command_id,
             }),
-            Some(_) | None => Ok(entries),
+            row => Ok(row),
         }
     }
 }
@@ -49,11 +47,19 @@ impl History {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use journal::Content;
+
     use super::*;
 
-    fn entry(sequence_number: i64, position: i64, command: u128) -> Entry {
-        let command_id = uuid::Uuid::from_u128(command).into();
-        Entry { sequence_number: sequence_number.into(), position: position.into(), command_id, bytes: vec![] }
+    fn row(sequence_number: i64, position: i64, command: u128) -> Row {
+        Row {
+            sequence_number: sequence_number.into(),
+            position: position.into(),
+            command_id: uuid::Uuid::from_u128(command).into(),
+            keyed: None,
+            outcome: None,
+            content: Content::Events(vec![vec![]]),
+        }
     }
 
     fn command(id: u128) -> CartCommand {
@@ -64,14 +70,19 @@ mod tests {
             issued_at: Default::default(),
             command: cart::Command::Checkout {},
             expected_version: None,
+            keyed: None,
         }
     }
 
     #[test]
-    fn finds_all_events_of_a_position_and_knows_the_command() {
-        let history = History::new(vec![entry(1, 10, 1), entry(2, 12, 2), entry(3, 12, 2), entry(4, 15, 3)]);
-        assert_eq!(history.of(&command(2), 12.into()).unwrap().len(), 2);
-        assert_eq!(history.of(&command(9), 13.into()).unwrap().len(), 0);
-        assert!(history.of(&command(9), 15.into()).unwrap_err().to_string().contains("rewritten"));
+    fn finds_the_row_of_a_position_and_knows_the_command() {
+        let unchanged = Content::Unchanged { digest: 0, issued_at: Default::default() };
+        let rejected = Row { content: unchanged, ..row(3, 14, 4) };
+        let history = History::new(vec![row(1, 10, 1), row(3, 12, 2), rejected, row(4, 15, 3)]);
+        assert_eq!(history.of(&command(2), 12.into()).unwrap().unwrap().sequence_number, 3.into());
+        assert_eq!(history.of(&command(9), 13.into()).unwrap(), None);
+        for position in [14, 15] {
+            assert!(history.of(&command(9), position.into()).unwrap_err().to_string().contains("rewritten"));
+        }
     }
 }

@@ -141,7 +141,14 @@ impl Reader {
     // Two partitions for one cart would be two orders of its commands.
     fn belongs_here(&self, message: &BorrowedMessage<'_>, command: CartCommand) -> Result<CartCommand, Refusal> {
         let cart_id = command.cart_id;
-        if matches!(&command.command, Command::Batch { commands } if commands.is_empty()) {
+        let batch = match &command.command {
+            Command::Batch { commands } | Command::IndependentBatch { commands } => Some(commands),
+            Command::AddItem { .. }
+            | Command::RemoveItem { .. }
+            | Command::AdjustQuantity { .. }
+            | Command::Checkout {} => None,
+        };
+        if batch.is_some_and(Vec::is_empty) {
             return Err(Refusal::EmptyBatch);
         }
         let mut text = [0; uuid_text::LEN];

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use journal::Entry;
 use kafka::{Header, OwnedHeaders, Record};
 
 /// Names the encoding of a value, for readers that go by headers.
@@ -23,20 +22,16 @@ pub(crate) struct Share {
 }
 
 impl Outbox {
-    /// Adds events of a cart; they keep their order.
-    pub(crate) fn push_event(&mut self, partition: i32, key: &[u8], entry: Entry, trace_parent: Option<&[u8]>) {
+    /// Adds an event of a cart, as it is journalled; they keep their order.
+    pub(crate) fn push_event(&mut self, partition: i32, key: &[u8], event: Vec<u8>, trace_parent: Option<&[u8]>) {
         let headers = OwnedHeaders::new_with_capacity(2).insert(CONTENT_TYPE);
         let headers = match trace_parent {
             Some(value) => headers.insert(Header { key: "traceparent", value: Some(value) }),
             None => headers,
         };
         // The topics have the same number of partitions and the same partitioner, so the key belongs there.
-        let record = Record {
-            partition: Some(partition),
-            key: Some(key.to_vec()),
-            value: Some(entry.bytes),
-            headers: Some(headers),
-        };
+        let record =
+            Record { partition: Some(partition), key: Some(key.to_vec()), value: Some(event), headers: Some(headers) };
         self.partitions.entry(partition).or_default().events.push(record);
     }
 

@@ -7,12 +7,24 @@ use lru::LruCache;
 #[derive(Debug)]
 pub(crate) struct Partition {
     // Unbounded here, since a bounded one allocates all its room at once; `trim` bounds it.
-    carts: LruCache<CartId, Aggregate>,
+    carts: LruCache<CartId, Kept>,
+    /// Bytes of all carts.
+    size: usize,
 }
+
+#[derive(Debug)]
+struct Kept {
+    cart: Aggregate,
+    /// Its bytes, as they are counted in [`Partition::size`].
+    size: usize,
+}
+
+/// What a cart takes beside its own bytes: its place in the table and in the order of use.
+const PLACE_LEN: usize = 100;
 
 impl Default for Partition {
     fn default() -> Self {
-        Self { carts: LruCache::unbounded() }
+        Self { carts: LruCache::unbounded(), size: 0 }
     }
 }
 
@@ -22,18 +34,42 @@ impl Partition {
     }
 
     pub(crate) fn insert(&mut self, cart: Aggregate) {
-        self.carts.put(cart.cart_id(), cart);
+        let size = PLACE_LEN + cart.size();
+        self.size += size;
+        if let Some(replaced) = self.carts.put(cart.cart_id(), Kept { cart, size }) {
+            self.size -= replaced.size;
+        }
     }
 
     /// The cart, which becomes the most recently used.
-    pub(crate) fn cart(&mut self, cart_id: CartId) -> Option<&mut Aggregate> {
-        self.carts.get_mut(&cart_id)
+    pub(crate) fn cart(&mut self, cart_id: CartId) -> Option<&Aggregate> {
+        self.carts.get(&cart_id).map(|kept| &kept.cart)
     }
 
-    /// Forgets the least recently used carts above `carts_max`. Between batches, so that none of a batch is missing.
-    pub(crate) fn trim(&mut self, carts_max: usize) {
-        while self.carts.len() > carts_max {
-            self.carts.pop_lru();
+    /// Takes the cart out.
+    pub(crate) fn take(&mut self, cart_id: CartId) -> Option<Aggregate> {
+        let taken = self.carts.pop(&cart_id)?;
+        self.size -= taken.size;
+        Some(taken.cart)
+    }
+
+    /// Changes the cart, which becomes the most recently used.
+    pub(crate) fn change<T>(&mut self, cart_id: CartId, change: impl FnOnce(&mut Aggregate) -> T) -> Option<T> {
+        let kept = self.carts.get_mut(&cart_id)?;
+        let result = change(&mut kept.cart);
+        let size = PLACE_LEN + kept.cart.size();
+        self.size = self.size - kept.size + size;
+        kept.size = size;
+        Some(result)
+    }
+
+    /// Evicts the least recently used carts until the others take at most this many bytes. Between batches, so that none of
+    /// a batch is missing.
+    pub(crate) fn trim(&mut self, size_max: usize) {
+        while self.size > size_max
+            && let Some((_, evicted)) = self.carts.pop_lru()
+        {
+            self.size -= evicted.size;
         }
     }
 }
@@ -44,7 +80,7 @@ mod tests {
     use std::alloc::System;
 
     use cap::Cap;
-    use cart::{CartCommand, Command, Decision, Item, Limits, LogEpoch, Position, RememberedCommand};
+    use cart::{CartCommand, Command, Decision, Item, LogEpoch, Position, RememberedRequest};
     use chrono::DateTime;
 
     use super::*;
@@ -68,11 +104,13 @@ mod tests {
                 quantity: 6,
             };
             let issued_at = DateTime::UNIX_EPOCH;
-            let command = CartCommand { command_id: id.into(), cart_id, issued_at, command, expected_version: None };
+            let command_id = id.into();
+            let command =
+                CartCommand { command_id, cart_id, issued_at, command, expected_version: None, keyed: Some(true) };
             let position = Position::new(LogEpoch::FIRST, number.into());
-            match cart.decide(&command, position, &Limits::default()) {
-                Decision::Accepted(events) => events.iter().for_each(|event| cart.apply(event)),
-                other @ (Decision::Repeated(_) | Decision::Rejected(_)) => panic!("{other:?}"),
+            match cart.decide(&command, position) {
+                Decision::Decided(decided) => cart.apply(&decided),
+                other @ (Decision::Repeated(_) | Decision::KeyReused) => panic!("{other:?}"),
             }
         }
         cart
@@ -91,10 +129,15 @@ mod tests {
             let a_cart = ALLOCATOR.allocated().saturating_sub(before) / CARTS;
             let cart = filled(CartId::from(uuid_of(0)), items);
             let lines = cart.cart().items().iter().map(|item| size_of::<Item>() + item.name.as_str().len());
-            let commands = usize::from(items) * size_of::<RememberedCommand>();
+            let commands = usize::from(items) * size_of::<RememberedRequest>();
             let data = size_of::<Aggregate>() + lines.sum::<usize>() + commands;
             let overhead = a_cart.checked_sub(data).unwrap();
             assert!(overhead <= OVERHEAD_MAX, "{items} items: {a_cart} bytes a cart, {data} of them data");
+            let counted = partition.size / CARTS;
+            assert!(
+                (a_cart * 3 / 4..a_cart * 5 / 4).contains(&counted),
+                "{items} items: {a_cart} bytes a cart, counted as {counted}"
+            );
         }
     }
 
@@ -106,8 +149,22 @@ mod tests {
             partition.insert(Aggregate::new(id(n)));
         }
         partition.cart(id(1));
-        partition.trim(2);
+        partition.trim(partition.size - 1);
         assert!(partition.contains(id(1)) && !partition.contains(id(2)) && partition.contains(id(3)));
+    }
+
+    #[test]
+    fn what_carts_take_is_counted_as_they_change() {
+        let id = |n: u128| CartId::from(uuid_of(n));
+        let mut partition = Partition::default();
+        partition.insert(filled(id(1), 2));
+        let small = partition.size;
+        partition.change(id(1), |cart| *cart = filled(id(1), 8)).unwrap();
+        assert!(partition.size > small);
+        partition.insert(filled(id(1), 2));
+        assert_eq!(partition.size, small);
+        partition.trim(0);
+        assert_eq!((partition.size, partition.contains(id(1))), (0, false));
     }
 
     fn uuid_of(n: u128) -> uuid::Uuid {

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use cart::{CartId, Limits, Position};
+use cart::{CartId, Position};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use journal::{Journal, LOAD_LEN_MAX};
+use journal::{Content, Journal, LOAD_LEN_MAX};
 use kafka::{AssignmentEvent, GroupConsumer, Recovery};
 use service::{Readiness, Shutdown};
 use tokio::runtime::Handle;
@@ -24,8 +24,12 @@ const IDLE_POLL: Duration = Duration::from_millis(100);
 /// How long a poll waits while events wait for their transaction.
 const BUSY_POLL: Duration = Duration::from_millis(2);
 
-/// Requests to Cassandra that one worker has under way: what it answers fastest (16 in flight 4,300 rows/s, 128: 7,900).
+/// Reads of redelivered carts that one worker has in flight.
 const CASSANDRA_CONCURRENCY: usize = 128;
+
+/// Loads that one worker has in flight, each of up to [`LOAD_LEN_MAX`] carts. It bounds what they take in memory before they are
+/// carts: most is a few hundred kilobytes a load.
+const LOADS_MAX: usize = 8;
 
 /// From the start of one transaction to the next: so many times what the last one took. At rest that is a few
 /// milliseconds; under load, when brokers get slow, transactions get fewer and larger.
@@ -64,10 +68,10 @@ pub(crate) struct Worker {
 /// What a worker may use.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings {
-    pub(crate) limits: Limits,
     pub(crate) batch_len_max: usize,
     pub(crate) outbox_len_max: usize,
-    pub(crate) partition_carts_max: usize,
+    /// Bytes.
+    pub(crate) cart_cache_len: usize,
     pub(crate) commit_interval: Duration,
 }
 
@@ -93,6 +97,8 @@ pub(crate) enum Error {
     Journal(#[from] journal::Error),
     #[error(transparent)]
     TooNew(intake::Error),
+    #[error("cart {cart_id} was not loaded")]
+    NotLoaded { cart_id: CartId },
     #[error("partition {partition} is stopped")]
     LogRewritten {
         partition: i32,
@@ -114,7 +120,7 @@ impl Error {
     fn recovery(&self) -> Recovery {
         match self {
             Self::Kafka(error) => error.recovery(),
-            Self::Journal(_) | Self::TooNew(_) | Self::LogRewritten { .. } => Recovery::Retry,
+            Self::Journal(_) | Self::TooNew(_) | Self::NotLoaded { .. } | Self::LogRewritten { .. } => Recovery::Retry,
         }
     }
 
@@ -124,7 +130,7 @@ impl Error {
             Self::LogRewritten { partition, .. } | Self::TooNew(intake::Error::TooNew { partition, .. }) => {
                 Some(*partition)
             }
-            Self::Kafka(_) | Self::Journal(_) | Self::TooNew(intake::Error::Kafka(_)) => None,
+            Self::Kafka(_) | Self::Journal(_) | Self::NotLoaded { .. } | Self::TooNew(intake::Error::Kafka(_)) => None,
         }
     }
 }
@@ -223,9 +229,9 @@ impl Worker {
         let runtime = self.runtime.clone();
         runtime.block_on(self.load(&carts))?;
         let histories = runtime.block_on(self.histories(&carts))?;
-        let works = self.decide(carts, histories)?;
+        let mut works = self.decide(carts, histories)?;
         fail_points::crash_point("processor-before-journal");
-        let works = runtime.block_on(self.journal_and_reply(works))?;
+        runtime.block_on(self.journal_and_reply(&mut works))?;
         fail_points::crash_point("processor-after-journal");
         for work in works {
             self.hand_over(work);
@@ -233,8 +239,9 @@ impl Worker {
         for (partition, offset) in next {
             self.state.outbox.advance(partition, offset);
         }
+        let share = self.settings.cart_cache_len / self.state.partitions.len().max(1);
         for partition in self.state.partitions.values_mut() {
-            partition.trim(self.settings.partition_carts_max);
+            partition.trim(share);
         }
         metrics::histogram!("processor_batch_seconds").record(started_at.elapsed());
         Ok(())
@@ -253,8 +260,8 @@ impl Worker {
         }
         let journal = &self.journal;
         let mut loaded = stream::iter(unknown.chunks(LOAD_LEN_MAX))
-            .map(|cart_ids| journal.load_all(cart_ids))
-            .buffer_unordered(CASSANDRA_CONCURRENCY);
+            .map(|cart_ids| journal.load(cart_ids))
+            .buffer_unordered(LOADS_MAX);
         while let Some(carts) = loaded.try_next().await? {
             for cart in carts {
                 if let Some(partition) = partitions.get(&cart.cart_id()) {
@@ -282,7 +289,7 @@ impl Worker {
         let journal = &self.journal;
         stream::iter(redelivered)
             .map(|(cart_id, position)| async move {
-                journal.since(cart_id, position).await.map(|entries| (cart_id, History::new(entries)))
+                journal.since(cart_id, position).await.map(|rows| (cart_id, History::new(rows)))
             })
             .buffer_unordered(CASSANDRA_CONCURRENCY)
             .try_collect()
@@ -298,11 +305,11 @@ impl Worker {
         for (cart_id, commands) in carts {
             let partition = commands[0].partition;
             let history = histories.remove(&cart_id).unwrap_or_default();
-            let Some(cart) = self.state.partitions.get_mut(&partition).and_then(|carts| carts.cart(cart_id)) else {
-                continue; // `load` has put it there, or failed
-            };
             let codecs = self.journal.codecs();
-            match batch::decide(cart, commands, &history, &self.settings.limits, codecs) {
+            let carts = self.state.partitions.entry(partition).or_default();
+            let work = carts.change(cart_id, |cart| batch::decide(cart, commands, &history, codecs));
+            // Skipping it would lose its commands, since the offsets move on.
+            match work.ok_or(Error::NotLoaded { cart_id })? {
                 Ok(work) => works.push(work),
                 Err(batch::Error::Journal(error)) => return Err(error.into()),
                 Err(batch::Error::LogRewritten(source)) => return Err(Error::LogRewritten { partition, source }),
@@ -316,26 +323,22 @@ impl Worker {
     ///
     /// A crash before an append leaves commands to be decided again; after it, commands whose events the journal
     /// has: they are published from there ([`crate::history`]). Shown by crates/e2e/tests/e2e/crash.rs.
-    async fn journal_and_reply(&self, works: Vec<CartWork>) -> Result<Vec<CartWork>, journal::Error> {
-        let append = |group: Vec<CartWork>| async move {
-            let appends: Vec<_> = group.iter().map(CartWork::append).collect();
-            self.journal.append(&appends).await?;
-            Ok::<_, journal::Error>(group)
-        };
-        let groups = self.journal.groups(works, CartWork::append);
-        let mut works: Vec<CartWork> =
-            stream::iter(groups).map(append).buffer_unordered(CASSANDRA_CONCURRENCY).try_concat().await?;
+    async fn journal_and_reply(&self, works: &mut [CartWork]) -> Result<(), journal::Error> {
+        self.journal.append(works.iter().map(CartWork::append)).await?;
         fail_points::crash_point("processor-before-replies");
-        for work in &mut works {
+        for work in works {
             self.replies.send(work.cart_id, std::mem::take(&mut work.owed)).await?;
         }
-        Ok(works)
+        Ok(())
     }
 
     fn hand_over(&mut self, work: CartWork) {
         let key = work.cart_id.to_string();
-        for (entry, trace_parent) in work.entries.into_iter().zip(work.trace_parents) {
-            self.state.outbox.push_event(work.partition, key.as_bytes(), entry, trace_parent.as_deref());
+        for (row, trace_parent) in work.rows.into_iter().zip(work.trace_parents) {
+            let Content::Events(events) = row.content else { continue };
+            for event in events {
+                self.state.outbox.push_event(work.partition, key.as_bytes(), event, trace_parent.as_deref());
+            }
         }
     }
 

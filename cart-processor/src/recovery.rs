@@ -1,5 +1,5 @@
-//! What an operator does after a loss: the journal can be made again from `cart-events`, and `cart-events` from the
-//! journal, since they hold the same bytes. Each may be done again when it was interrupted.
+//! What an operator does after a loss: the journal can be made again from `cart-events` and `cart-commands`, and
+//! `cart-events` from the journal, since they hold the same bytes. Each may be done again when it was interrupted.
 //!
 //! Shown by crates/e2e/tests/e2e/recovery.rs.
 
@@ -9,21 +9,29 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use cart::contract::Contract as _;
-use cart::{CartCommand, CartEvent, CartId, LogEpoch, Position};
+use cart::{Aggregate, CartCommand, CartEvent, CartId, Decision, LogEpoch, Position};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use journal::{Append, Codecs, Entry, Journal};
+use journal::{Append, Codecs, Content, Journal, Row};
 use kafka::{Admin, Codec, DecodeError, KafkaArgs, Message as _, Registry, TopicReader, TransactionalProducer};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::GROUP;
 use crate::args::RecoveryArgs;
+use crate::batch::by_cart;
+use crate::history::History;
+use crate::intake::{Intake, Reader, Received};
 use crate::outbox::Outbox;
+use crate::partition::Partition;
 
 /// Requests to Cassandra under way at the same time.
 const CONCURRENCY: usize = 128;
 
 /// Events that are journalled, or published in one transaction, together: bounds memory and transactions.
 const CHUNK_LEN: usize = 5_000;
+
+/// Bytes of carts that are kept while commands are decided again.
+const CACHE_LEN: usize = 256 << 20;
 
 /// How long a topic may say nothing before we give up.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -74,7 +82,7 @@ pub(crate) async fn republish(args: &RecoveryArgs) -> anyhow::Result<()> {
         for entry in entries {
             if entry.position < *next {
                 events += 1;
-                outbox.push_event(partition, key.as_bytes(), entry, None);
+                outbox.push_event(partition, key.as_bytes(), entry.bytes, None);
             } else {
                 uncommitted += 1;
             }
@@ -99,7 +107,7 @@ fn publish(producer: &mut TransactionalProducer, topic: &str, outbox: Outbox) ->
     })
 }
 
-/// Makes the journal again from `cart-events`, and writes down which log it is of. While no processor runs.
+/// Makes the journal again from `cart-events` and `cart-commands`, and writes down which log it is of. While no processor runs.
 ///
 /// What was journalled but not yet published is not lost: its commands are not committed, and will be decided again.
 pub(crate) async fn restore_journal(args: &RecoveryArgs) -> anyhow::Result<()> {
@@ -110,74 +118,190 @@ pub(crate) async fn restore_journal(args: &RecoveryArgs) -> anyhow::Result<()> {
     let session = Arc::new(cassandra::connect(&cassandra.patient()).await?);
     Journal::setup(&session).await?;
     let journal = Journal::open(session.clone(), Codecs::register(&Registry::new(kafka)?).await?).await?;
+    let newest = restore_events(kafka, &journal).await?;
+    match record_log(&admin, args, &session, &newest).await? {
+        (epoch, Log::OfEvents) => restore_requests(&admin, kafka, &journal, epoch).await?,
+        (_, Log::Later) => tracing::warn!(
+            "the commands of these events are gone: rejected requests with an idempotency key are decided anew when they come again"
+        ),
+    }
+    Ok(())
+}
 
+/// Writes the rows of all events. Gives the position of each partition's newest.
+async fn restore_events(kafka: &KafkaArgs, journal: &Journal) -> anyhow::Result<HashMap<i32, Position>> {
     let (sender, mut events) = mpsc::channel(CHUNK_LEN);
     let reading = tokio::task::spawn_blocking({
         let (kafka, topic) = (kafka.clone(), kafka.prefixed(CartEvent::TOPIC));
         move || read(&kafka, &topic, &sender)
     });
     let (mut chunk, mut count, mut newest) = (Vec::new(), 0_u64, HashMap::<i32, Position>::new());
-    let mut open = OpenCommands::default();
+    let mut open = OpenRequests::default();
     loop {
         let is_end = events.recv_many(&mut chunk, CHUNK_LEN).await == 0;
-        let mut carts: HashMap<CartId, Vec<Entry>> = HashMap::new();
+        let mut carts: HashMap<CartId, Vec<Row>> = HashMap::new();
         for (partition, bytes) in chunk.drain(..) {
             let event = decode(&journal.codecs().events, &bytes).await?;
             let CartEvent { cart_id, sequence_number, position, command_id, .. } = event;
             let newest = newest.entry(partition).or_insert(position);
             *newest = position.max(*newest);
-            let entry = Entry { sequence_number, position, command_id, bytes };
-            if let Some((cart_id, entries)) = open.push(partition, cart_id, entry) {
-                carts.entry(cart_id).or_default().extend(entries);
+            let content = Content::Events(vec![bytes]);
+            let row = Row { sequence_number, position, command_id, keyed: None, outcome: None, content };
+            if let Some((cart_id, row)) = open.push(partition, cart_id, row) {
+                carts.entry(cart_id).or_default().push(row);
             }
             count += 1;
         }
         if is_end {
-            for (cart_id, entries) in std::mem::take(&mut open).0.into_values() {
-                carts.entry(cart_id).or_default().extend(entries);
+            for (cart_id, row) in std::mem::take(&mut open).0.into_values() {
+                carts.entry(cart_id).or_default().push(row);
             }
         }
-        let groups = journal.groups(carts, append);
-        stream::iter(groups)
-            .map(|group| {
-                let journal = &journal;
-                async move { journal.append(&group.iter().map(append).collect::<Vec<_>>()).await }
-            })
-            .buffer_unordered(CONCURRENCY)
-            .try_collect::<()>()
-            .await?;
-        tracing::info!(events = count, "restoring the journal");
+        append(journal, &carts).await?;
+        tracing::info!(events = count, "restoring the journal from cart-events");
         if is_end {
             break;
         }
     }
     reading.await.context("the reader of cart-events panicked")??;
-    let epoch = record_log(&admin, args, &session, &newest).await?;
-    tracing::info!(events = count, epoch = epoch.get(), "restored the journal; run `setup` now");
-    Ok(())
+    Ok(newest)
 }
 
-/// The newest command of each partition, which may have more events than have been read: a command is a row of the journal.
+/// The newest request of each partition, which may have more events than have been read: a request is a row of the journal.
 #[derive(Debug, Default)]
-struct OpenCommands(HashMap<i32, (CartId, Vec<Entry>)>);
+struct OpenRequests(HashMap<i32, (CartId, Row)>);
 
-impl OpenCommands {
-    /// Takes the next event of a partition. The one before it comes back, whole, if this is another command's: the events of a
-    /// command follow each other.
-    fn push(&mut self, partition: i32, cart_id: CartId, entry: Entry) -> Option<(CartId, Vec<Entry>)> {
-        if let Some((open, entries)) = self.0.get_mut(&partition)
+impl OpenRequests {
+    /// Takes the row of the next event of a partition. The one before it comes back, whole, if this is another request's: the
+    /// events of a request follow each other.
+    fn push(&mut self, partition: i32, cart_id: CartId, row: Row) -> Option<(CartId, Row)> {
+        if let Some((open, whole)) = self.0.get_mut(&partition)
             && *open == cart_id
-            && entries[0].position == entry.position
+            && whole.position == row.position
+            && let (Content::Events(events), Content::Events(next)) = (&mut whole.content, &row.content)
         {
-            entries.push(entry);
+            events.extend_from_slice(next);
+            whole.sequence_number = row.sequence_number;
             return None;
         }
-        self.0.insert(partition, (cart_id, vec![entry]))
+        self.0.insert(partition, (cart_id, row))
     }
 }
 
-fn append((cart_id, entries): &(CartId, Vec<Entry>)) -> Append<'_> {
-    Append { cart_id: *cart_id, entries, snapshot: None }
+/// What the events do not say, from the commands: which requests are keyed, what was rejected and why. Each decided command is
+/// decided again on what was before it; where the journal has events of it, those hold.
+async fn restore_requests(admin: &Admin, kafka: &KafkaArgs, journal: &Journal, epoch: LogEpoch) -> anyhow::Result<()> {
+    let topic = kafka.prefixed(CartCommand::TOPIC);
+    let decided: HashMap<i32, i64> = tokio::task::block_in_place(|| {
+        let committed = admin.committed(&kafka.prefixed(GROUP), &topic)?;
+        Ok::<_, kafka::Error>((0..).zip(committed).map(|(partition, next)| (partition, next.unwrap_or(0))).collect())
+    })?;
+    let codec = Codec::register(&Registry::new(kafka)?, CartCommand::TOPIC, CartCommand::SCHEMA).await?;
+    let partitions = i32::try_from(decided.len())?;
+    let reader = Reader { commands: codec, epoch, partitions, reply_partitions: 0, runtime: Handle::current() };
+    let (sender, mut commands) = mpsc::channel(CHUNK_LEN);
+    let reading = tokio::task::spawn_blocking({
+        let kafka = kafka.clone();
+        move || read_commands(&kafka, &topic, &reader, &decided, &sender)
+    });
+    let (mut chunk, mut count, mut cache) = (Vec::new(), 0_u64, Partition::default());
+    while commands.recv_many(&mut chunk, CHUNK_LEN).await > 0 {
+        count += chunk.len() as u64;
+        let carts: Vec<_> = by_cart(std::mem::take(&mut chunk))
+            .into_iter()
+            .map(|(cart_id, commands)| (cache.take(cart_id), cart_id, commands))
+            .collect();
+        let restored: Vec<(Aggregate, Vec<Row>)> = stream::iter(carts)
+            .map(|(cart, cart_id, commands)| async move {
+                let first = commands[0].position;
+                let mut cart = match cart {
+                    Some(cart) => cart,
+                    None => journal.load_before(cart_id, first).await?,
+                };
+                let history = History::new(journal.since(cart_id, first).await?);
+                let rows = restored_rows(journal, &mut cart, &commands, &history).await?;
+                Ok::<_, anyhow::Error>((cart, rows))
+            })
+            .buffer_unordered(CONCURRENCY)
+            .try_collect()
+            .await?;
+        let rows = restored.iter().map(|(cart, rows)| (cart.cart_id(), rows.clone())).collect();
+        append(journal, &rows).await?;
+        restored.into_iter().for_each(|(cart, _)| cache.insert(cart));
+        cache.trim(CACHE_LEN);
+        tracing::info!(commands = count, "restoring the journal from cart-commands");
+    }
+    reading.await.context("the reader of cart-commands panicked")??;
+    tracing::info!(commands = count, epoch = epoch.get(), "restored the journal; run `setup` now");
+    Ok(())
+}
+
+/// The rows of a cart's commands as they were before the loss, and the cart after them.
+async fn restored_rows(
+    journal: &Journal,
+    cart: &mut Aggregate,
+    commands: &[Received],
+    history: &History,
+) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for Received { position, command, .. } in commands {
+        let decision = cart.decide(command, *position);
+        let Some(row) = history.of(command, *position)? else {
+            match decision {
+                Decision::Decided(decided) if decided.events.is_empty() && decided.is_journalled() => {
+                    rows.push(Row::new(&decided, cart.sequence_number(), &journal.codecs().events)?);
+                    cart.apply(&decided);
+                }
+                Decision::Decided(decided) if !decided.events.is_empty() => {
+                    let (cart_id, command_id) = (command.cart_id, command.command_id);
+                    tracing::warn!(%cart_id, %command_id, "rejected by the rules of its time, would be accepted now");
+                }
+                Decision::Decided(_) | Decision::Repeated(_) | Decision::KeyReused => {}
+            }
+            continue;
+        };
+        let mut row = row.clone();
+        row.keyed = command.keyed;
+        let mut decided = journal.decided(command.cart_id, &row).await?;
+        if let Decision::Decided(again) = decision
+            && again.events == decided.events
+        {
+            decided.outcome = again.outcome;
+            row = Row::new(&decided, cart.sequence_number(), &journal.codecs().events)?;
+        }
+        cart.apply(&decided);
+        // A row without these says that its command is from before version 0.2, as it is.
+        if row.keyed.is_some() {
+            rows.push(row);
+        }
+    }
+    Ok(rows)
+}
+
+async fn append(journal: &Journal, carts: &HashMap<CartId, Vec<Row>>) -> Result<(), journal::Error> {
+    journal.append(carts.iter().map(|(cart_id, rows)| Append { cart_id: *cart_id, rows, snapshot: None })).await
+}
+
+/// The commands before the offsets that each partition has decided.
+fn read_commands(
+    kafka: &KafkaArgs,
+    topic: &str,
+    reader: &Reader,
+    decided: &HashMap<i32, i64>,
+    commands: &mpsc::Sender<Received>,
+) -> anyhow::Result<()> {
+    let mut log = TopicReader::open_at_beginning(kafka, topic)?;
+    while let Some(message) = log.next(SILENCE_MAX)? {
+        if decided.get(&message.partition()).is_none_or(|next| message.offset() >= *next) {
+            continue;
+        }
+        if let Intake::Command(received) = reader.read(&message)?
+            && commands.blocking_send(*received).is_err()
+        {
+            break; // the writer has failed, and says why
+        }
+    }
+    Ok(())
 }
 
 /// All events, each with its partition, which is that of its command too.
@@ -208,7 +332,7 @@ async fn record_log(
     args: &RecoveryArgs,
     session: &scylla::client::session::Session,
     newest: &HashMap<i32, Position>,
-) -> anyhow::Result<LogEpoch> {
+) -> anyhow::Result<(LogEpoch, Log)> {
     let topic = args.kafka.prefixed(CartCommand::TOPIC);
     let (identity, ends) =
         tokio::task::block_in_place(|| Ok::<_, kafka::Error>((admin.identity(&topic)?, admin.watermarks(&topic)?)))?;
@@ -220,9 +344,18 @@ async fn record_log(
         let epoch = LogEpoch::new(epoch.get() + 1).context("all log epochs are used up")?;
         tracing::warn!(topic, epoch = epoch.get(), "the log ends before its events: it is a new one");
         tokio::task::block_in_place(|| admin.start_new_log(&args.kafka.prefixed(GROUP), &topic))?;
-        return Ok(cassandra::restore_log(session, &topic, &identity, epoch).await?);
+        return Ok((cassandra::restore_log(session, &topic, &identity, epoch).await?, Log::Later));
     }
-    Ok(cassandra::restore_log(session, &topic, &identity, epoch).await?)
+    Ok((cassandra::restore_log(session, &topic, &identity, epoch).await?, Log::OfEvents))
+}
+
+/// Which log `cart-commands` is.
+#[derive(Debug)]
+enum Log {
+    /// The one that the newest events come from.
+    OfEvents,
+    /// A later one.
+    Later,
 }
 
 #[cfg(test)]
@@ -230,30 +363,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_comes_back_whole_when_its_partition_goes_on() {
+    fn a_request_comes_back_whole_when_its_partition_goes_on() {
         let (one, other) = (CartId::from(uuid::Uuid::from_u128(1)), CartId::from(uuid::Uuid::from_u128(2)));
-        let entry = |sequence_number: i64, position: i64| Entry {
+        let row = |sequence_number: i64, position: i64, events: &[u8]| Row {
             sequence_number: sequence_number.into(),
             position: position.into(),
             command_id: uuid::Uuid::from_u128(7).into(),
-            bytes: vec![],
+            keyed: None,
+            outcome: None,
+            content: Content::Events(events.iter().map(|event| vec![*event]).collect()),
         };
-        let mut open = OpenCommands::default();
+        let mut open = OpenRequests::default();
         let mut closed = Vec::new();
         for (partition, cart_id, event) in [
-            (0, one, entry(1, 10)),
-            (0, one, entry(2, 11)),
-            (1, other, entry(1, 11)),
-            (0, one, entry(3, 11)),
-            (1, other, entry(2, 12)),
-            (0, other, entry(3, 11)),
+            (0, one, row(1, 10, b"a")),
+            (0, one, row(2, 11, b"b")),
+            (1, other, row(1, 11, b"x")),
+            (0, one, row(3, 11, b"c")),
+            (1, other, row(2, 12, b"y")),
+            (0, other, row(3, 11, b"z")),
         ] {
             closed.extend(open.push(partition, cart_id, event));
         }
-        assert_eq!(
-            closed,
-            [(one, vec![entry(1, 10)]), (other, vec![entry(1, 11)]), (one, vec![entry(2, 11), entry(3, 11)])]
-        );
-        assert_eq!(open.0, HashMap::from([(1, (other, vec![entry(2, 12)])), (0, (other, vec![entry(3, 11)]))]));
+        assert_eq!(closed, [(one, row(1, 10, b"a")), (other, row(1, 11, b"x")), (one, row(3, 11, b"bc"))]);
+        assert_eq!(open.0, HashMap::from([(1, (other, row(2, 12, b"y"))), (0, (other, row(3, 11, b"z")))]));
     }
 }

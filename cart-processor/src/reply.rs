@@ -1,9 +1,7 @@
 //! Answering: from a fresh decision, or from what the journal says of an earlier one.
 
-use cart::{
-    CartCommand, CartEvent, CartId, CartReply, CommandId, Decision, Limits, Outcome, Position, RememberedCommand,
-};
-use journal::{Entry, Journal};
+use cart::{CartCommand, CartId, CartReply, CommandId, Decided, Outcome, Position, RememberedRequest};
+use journal::{Journal, Row};
 use kafka::{Codec, Producer, Record};
 
 /// A reply that somebody waits for.
@@ -20,11 +18,13 @@ pub(crate) struct Owed {
 pub(crate) enum Answer {
     /// Here.
     Known(Option<Outcome>),
-    /// In these entries: the command was redelivered.
-    Journalled(Vec<Entry>),
-    /// In the events that this command made: the command is a repeat of it.
-    Repeated(RememberedCommand),
-    /// In the journal before it: the command was redelivered and has left no trace, so it was refused or a repeat.
+    /// Here, but for the parts that were carried out earlier.
+    Decided(Box<Decided>),
+    /// In this row: the command was redelivered.
+    Journalled(Box<(CartCommand, Row)>),
+    /// In the row of this request: the command is a repeat of it.
+    Repeated(RememberedRequest),
+    /// In the journal before it: the command was redelivered and left no trace.
     DecideAgain(Box<CartCommand>),
 }
 
@@ -34,48 +34,27 @@ pub(crate) struct Replies {
     pub(crate) journal: Journal,
     pub(crate) codec: Codec<CartReply>,
     pub(crate) producer: Producer,
-    pub(crate) limits: Limits,
 }
 
 impl Replies {
     /// Sends what is owed to a cart's clients. Its events are in the journal by now.
     pub(crate) async fn send(&self, cart_id: CartId, owed: Vec<Owed>) -> Result<(), journal::Error> {
         for Owed { command_id, position, reply_to, answer } in owed {
-            let Some(outcome) = self.outcome(cart_id, position, answer).await? else { continue };
-            self.produce(reply_to, &CartReply { command_id, cart_id, position, outcome });
+            let outcome = match answer {
+                Answer::Known(outcome) => outcome,
+                Answer::Decided(decided) => self.journal.outcome_of(&decided).await?,
+                Answer::Journalled(known) => self.journal.outcome(&known.0, position, Some(&known.1)).await?,
+                Answer::Repeated(earlier) => self.journal.outcome_again(cart_id, &earlier).await?,
+                Answer::DecideAgain(command) => self.journal.outcome(&command, position, None).await?,
+            };
+            match outcome {
+                Some(outcome) => self.produce(reply_to, &CartReply { command_id, cart_id, position, outcome }),
+                None => {
+                    tracing::debug!(%cart_id, %command_id, "no reply: the client's wait is over, or the rules changed")
+                }
+            }
         }
         Ok(())
-    }
-
-    async fn outcome(
-        &self,
-        cart_id: CartId,
-        position: Position,
-        answer: Answer,
-    ) -> Result<Option<Outcome>, journal::Error> {
-        match answer {
-            Answer::Known(outcome) => Ok(outcome),
-            Answer::Journalled(entries) => {
-                let mut events: Vec<CartEvent> = Vec::with_capacity(entries.len());
-                for entry in &entries {
-                    events.push(self.journal.event(entry).await?);
-                }
-                Ok(Outcome::of(&events))
-            }
-            Answer::Repeated(earlier) => Ok(Outcome::of(&self.journal.events_of(cart_id, &earlier).await?)),
-            Answer::DecideAgain(command) => {
-                let before = self.journal.load_before(cart_id, position).await?;
-                match before.decide(&command, position, &self.limits) {
-                    Decision::Rejected(refusal) => Ok(Some(refusal.into())),
-                    Decision::Repeated(earlier) => Ok(Outcome::of(&self.journal.events_of(cart_id, &earlier).await?)),
-                    Decision::Accepted(_) => {
-                        // The rules have changed since it was refused. The journal's word holds, and it has no more.
-                        tracing::warn!(%cart_id, command_id = %command.command_id, "refused before, would be accepted now");
-                        Ok(None)
-                    }
-                }
-            }
-        }
     }
 
     // A reply that gets lost costs its client a wait, never an outcome: nothing here is retried.

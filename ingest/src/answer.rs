@@ -57,6 +57,8 @@ enum Done<'a> {
         version: SequenceNumber,
         results: Vec<OneOf<'a>>,
     },
+    /// An independent batch.
+    Each { results: Vec<OneOf<'a>> },
 }
 
 /// What has become of one command among several.
@@ -68,17 +70,6 @@ struct OneOf<'a> {
     outcome: Option<Done<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<Problem>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    location: Option<String>,
-}
-
-/// The body of several commands, each on its own.
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Several<'a> {
-    #[schemars(with = "Uuid")]
-    cart_id: CartId,
-    results: Vec<OneOf<'a>>,
 }
 
 /// The body for a command whose outcome is not known yet, or is asked for later.
@@ -94,6 +85,12 @@ pub(crate) struct CommandStatus<'a> {
     outcome: Option<Done<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<Problem>,
+}
+
+impl CommandStatus<'_> {
+    fn of(cart_id: CartId, command_id: CommandId, status: &'static str) -> Self {
+        Self { command_id, cart_id, status, outcome: None, problem: None }
+    }
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -121,10 +118,14 @@ fn time(at: DateTime<Utc>) -> String {
 }
 
 impl Done<'_> {
-    fn version(&self) -> SequenceNumber {
+    /// The cart's version after it; `None` if nothing was done.
+    fn version(&self) -> Option<SequenceNumber> {
         match self {
             Self::ItemChanged { version, .. } | Self::CheckedOut { version, .. } | Self::Batch { version, .. } => {
-                *version
+                Some(*version)
+            }
+            Self::Each { results } => {
+                results.iter().rev().find_map(|result| result.outcome.as_ref().and_then(Self::version))
             }
         }
     }
@@ -145,8 +146,11 @@ fn done(outcome: &Outcome, command_id: CommandId) -> Result<Done<'_>, Problem> {
         },
         Outcome::Batch { outcomes } => {
             let done: Vec<_> = outcomes.iter().map(|outcome| done(outcome, command_id)).collect::<Result<_, _>>()?;
-            let version = done.last().map_or(SequenceNumber::ZERO, Done::version);
+            let version = done.last().and_then(Done::version).unwrap_or(SequenceNumber::ZERO);
             Done::Batch { version, results: done.into_iter().map(|done| OneOf::of(Ok(done))).collect() }
+        }
+        Outcome::IndependentBatch { outcomes } => {
+            Done::Each { results: outcomes.iter().map(|outcome| OneOf::of(done(outcome, command_id))).collect() }
         }
         Outcome::Rejected { rejection, index } => return Err(Problem::rejected(rejection, *index, command_id)),
     })
@@ -154,16 +158,11 @@ fn done(outcome: &Outcome, command_id: CommandId) -> Result<Done<'_>, Problem> {
 
 impl<'a> OneOf<'a> {
     fn of(result: Result<Done<'a>, Problem>) -> Self {
-        let nothing = Self { status: StatusCode::OK.as_u16(), outcome: None, problem: None, location: None };
+        let nothing = Self { status: StatusCode::OK.as_u16(), outcome: None, problem: None };
         match result {
             Ok(done) => Self { outcome: Some(done), ..nothing },
             Err(problem) => Self { status: problem.status().as_u16(), problem: Some(problem), ..nothing },
         }
-    }
-
-    fn pending(link: &CommandLink) -> Self {
-        let status = StatusCode::ACCEPTED.as_u16();
-        Self { status, outcome: None, problem: None, location: Some(link.to_string()) }
     }
 }
 
@@ -182,71 +181,57 @@ fn accepted(reply: &CartReply, outcome: Done<'_>, log: Log) -> Response {
     let CartReply { command_id, cart_id, position, .. } = *reply;
     let version = outcome.version();
     let mut response = warp::reply::json(&Accepted { command_id, cart_id, outcome }).into_response();
+    let Some(version) = version else { return response };
     log.give_token(&mut response, cart_id, position);
     with_etag(response, version)
 }
 
-/// The response to a batch that was to be all or none. One of one command looks as the others do.
-pub(crate) fn of_atomic_batch(answer: &Answer, log: Log) -> Response {
+/// The response to a batch: of an independent one 200, whatever has become of each command. An atomic one of one command
+/// looks as the others do.
+pub(crate) fn of_batch(answer: &Answer, log: Log) -> Response {
     let Answer::Replied(reply) = answer else { return of_command(answer, log) };
-    if matches!(reply.outcome, Outcome::Batch { .. } | Outcome::Rejected { .. }) {
+    if !matches!(reply.outcome, Outcome::ItemChanged { .. } | Outcome::CheckedOut { .. }) {
         return of_command(answer, log);
     }
     match done(&reply.outcome, reply.command_id) {
         Ok(one) => {
-            let outcome = Done::Batch { version: one.version(), results: vec![OneOf::of(Ok(one))] };
-            accepted(reply, outcome, log)
+            let version = one.version().unwrap_or(SequenceNumber::ZERO);
+            accepted(reply, Done::Batch { version, results: vec![OneOf::of(Ok(one))] }, log)
         }
         Err(problem) => problem.into_response(),
     }
 }
 
-/// The response to several commands, each on its own: 200, whatever has become of each.
-pub(crate) fn of_several(cart_id: CartId, answers: &[Result<Answer, Problem>], log: Log) -> Response {
-    let results = answers.iter().map(|answer| match answer {
-        Ok(Answer::Replied(reply)) => OneOf::of(done(&reply.outcome, reply.command_id)),
-        Ok(Answer::Pending(link)) => OneOf::pending(link),
-        Err(problem) => OneOf::of(Err(problem.clone())),
-    });
-    let results = results.collect();
-    let mut response = warp::reply::json(&Several { cart_id, results }).into_response();
-    // They are in the log in this order, in one partition: who reads after the last one reads after all.
-    let last = answers.iter().rev().find_map(|answer| match answer {
-        Ok(Answer::Replied(reply)) if !matches!(reply.outcome, Outcome::Rejected { .. }) => Some(reply.position),
-        Ok(Answer::Replied(_) | Answer::Pending(_)) | Err(_) => None,
-    });
-    if let Some(position) = last {
-        log.give_token(&mut response, cart_id, position);
-    }
-    response
-}
-
 /// The response to the question what has become of a command.
 pub(crate) fn of_status(cart_id: CartId, command_id: CommandId, status: &Status, log: Log) -> Response {
+    let rejected =
+        |problem| CommandStatus { problem: Some(problem), ..CommandStatus::of(cart_id, command_id, "rejected") };
     let body = match status {
-        Status::Pending => CommandStatus { command_id, cart_id, status: "pending", outcome: None, problem: None },
+        Status::Pending => CommandStatus::of(cart_id, command_id, "pending"),
+        Status::RejectedBefore => rejected(Problem::rejected_before(command_id)),
         Status::Settled(outcome, _) => match done(outcome, command_id) {
-            Ok(done) => CommandStatus { command_id, cart_id, status: "accepted", outcome: Some(done), problem: None },
-            Err(problem) => {
-                CommandStatus { command_id, cart_id, status: "rejected", outcome: None, problem: Some(problem) }
+            Ok(done) => {
+                let status = if done.version().is_some() { "accepted" } else { "rejected" };
+                CommandStatus { outcome: Some(done), ..CommandStatus::of(cart_id, command_id, status) }
             }
+            Err(problem) => rejected(problem),
         },
     };
-    let is_accepted = body.outcome.is_some();
+    let is_accepted = body.outcome.as_ref().is_some_and(|done| done.version().is_some());
     let mut response = warp::reply::json(&body).into_response();
     match status {
         Status::Pending => {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         Status::Settled(_, position) if is_accepted => log.give_token(&mut response, cart_id, *position),
-        Status::Settled(..) => {}
+        Status::Settled(..) | Status::RejectedBefore => {}
     }
     response
 }
 
 fn pending(link: &CommandLink) -> Response {
     let CommandLink { command_id, cart_id, .. } = *link;
-    let body = CommandStatus { command_id, cart_id, status: "pending", outcome: None, problem: None };
+    let body = CommandStatus::of(cart_id, command_id, "pending");
     let mut response = warp::reply::with_status(warp::reply::json(&body), StatusCode::ACCEPTED).into_response();
     if let Ok(location) = HeaderValue::from_str(&link.to_string()) {
         response.headers_mut().insert(header::LOCATION, location);

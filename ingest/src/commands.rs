@@ -48,8 +48,8 @@ impl std::fmt::Display for CommandLink {
     }
 }
 
-/// A command that was handed to the log's producer. What is submitted in some order comes into the log in that order.
-pub(crate) struct Submitted {
+/// A command that was handed to the log's producer.
+struct Submitted {
     link: CommandLink,
     delivery: Pin<Box<dyn Future<Output = Result<i64, kafka::Error>> + Send>>,
     waiter: Option<Waiter>,
@@ -72,7 +72,7 @@ impl Commands {
     }
 
     /// Until when an outcome is to be waited for.
-    pub(crate) fn deadline(&self, preference: Preference) -> Instant {
+    fn deadline(&self, preference: Preference) -> Instant {
         Instant::now()
             + match preference {
                 Preference::Wait(wait) => wait.min(self.reply_timeout),
@@ -81,7 +81,7 @@ impl Commands {
     }
 
     /// Hands a command to the producer. An error means that it was not taken and will not be carried out.
-    pub(crate) fn submit(
+    fn submit(
         &self,
         command: &CartCommand,
         trace_parent: Option<&str>,
@@ -135,7 +135,7 @@ impl Commands {
 
 impl Submitted {
     /// Waits for the reply; without one in time, for the log to have the command.
-    pub(crate) async fn outcome(mut self) -> Result<Answer, Problem> {
+    async fn outcome(mut self) -> Result<Answer, Problem> {
         let unknown = |link: CommandLink| Problem::outcome_unknown(&link);
         let (link, mut deadline) = (self.link, self.deadline);
         let mut is_delivered = false;

@@ -20,6 +20,8 @@ const TRACE_PARENT_LEN: usize = 55;
 #[derive(Debug)]
 pub(crate) struct CommandHeaders {
     pub(crate) command_id: CommandId,
+    /// Whether an idempotency key came with it.
+    pub(crate) is_keyed: bool,
     pub(crate) issued_at: DateTime<Utc>,
     pub(crate) expected_version: Option<SequenceNumber>,
     pub(crate) trace_parent: Option<String>,
@@ -39,7 +41,8 @@ pub(crate) enum Preference {
 
 impl CommandHeaders {
     pub(crate) fn read(headers: &HeaderMap, cart_id: CartId, allow_client_time: bool) -> Result<Self, Problem> {
-        let command_id = match single(headers, "idempotency-key")? {
+        let key = single(headers, "idempotency-key")?;
+        let command_id = match key {
             // Of the kind that tells its time, by which it is found in the log later.
             None => CommandId::from(Uuid::now_v7()),
             Some(key) => {
@@ -68,15 +71,16 @@ impl CommandHeaders {
         let trace_parent = trace_parent.filter(|value| value.len() == TRACE_PARENT_LEN).map(str::to_owned);
         let expected_version = single(headers, header::IF_MATCH.as_str())?.map(expected_version).transpose()?.flatten();
         let preference = preference(headers)?;
-        Ok(Self { command_id, issued_at, expected_version, trace_parent, preference })
+        let is_keyed = key.is_some();
+        Ok(Self { command_id, is_keyed, issued_at, expected_version, trace_parent, preference })
     }
 }
 
 impl CommandHeaders {
     /// The command that these are the headers of.
     pub(crate) fn command(&self, cart_id: CartId, command: Command) -> CartCommand {
-        let Self { command_id, issued_at, expected_version, .. } = *self;
-        CartCommand { command_id, cart_id, issued_at, command, expected_version }
+        let Self { command_id, is_keyed, issued_at, expected_version, .. } = *self;
+        CartCommand { command_id, cart_id, issued_at, command, expected_version, keyed: Some(is_keyed) }
     }
 }
 

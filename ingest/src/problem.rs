@@ -148,6 +148,13 @@ impl Problem {
         Self { command_id: Some(command_id), ..problem }
     }
 
+    /// What the log says is that it was rejected, and no more.
+    pub(crate) fn rejected_before(command_id: CommandId) -> Self {
+        let detail = "it was rejected by a rule that has changed since; the reason is not known any more";
+        let problem = Self::new(StatusCode::CONFLICT, "rejected-before", "The command was rejected", detail);
+        Self { command_id: Some(command_id), ..problem }
+    }
+
     /// The read is right, but too early.
     pub(crate) fn read_table_behind(stage: &str, records: i64) -> Self {
         let detail = format!(
@@ -202,8 +209,8 @@ impl Problem {
                 Self::new(conflict, "cart-full", "The cart is full", detail)
             }
             Rejection::IdempotencyKeyReused => {
-                let detail = "the Idempotency-Key was used for another command of this cart; take a new one";
-                Self::new(unprocessable, "idempotency-key-reused", "The key stands for another command", detail)
+                let detail = "the Idempotency-Key was used for another request to this cart; use a new key";
+                Self::new(unprocessable, "idempotency-key-reused", "The key stands for another request", detail)
             }
             Rejection::VersionMismatch { version } => {
                 let detail = format!("the cart is at version {version} by now; read it again, and decide again");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
-use cart::{CartCommand, CartId, Command, CommandId};
+use cart::{CartId, Command, CommandId};
 use futures::{Stream, TryStreamExt as _, pin_mut};
 use journal::Journal;
 use service::{Metrics, Readiness, health_and_metrics};
@@ -161,31 +161,10 @@ impl Api {
         let cart_id: CartId = request::id("cartId", cart_id)?;
         let Batch { atomic, commands } = batch?;
         let headers = CommandHeaders::read(headers, cart_id, self.allow_client_time)?;
-        let (trace_parent, preference) = (headers.trace_parent.as_deref(), headers.preference);
-        if atomic {
-            let command = headers.command(cart_id, Command::Batch { commands });
-            let answer = self.commands.execute(&command, trace_parent, preference).await?;
-            return Ok(answer::of_atomic_batch(&answer, self.reads.log));
-        }
-        if headers.expected_version.is_some() {
-            let detail = "If-Match goes with one command, or with a batch that is atomic";
-            return Err(Problem::invalid_header(detail));
-        }
-        let deadline = self.commands.deadline(preference);
-        let mut submitted = Vec::with_capacity(commands.len());
-        for (index, command) in commands.into_iter().enumerate() {
-            let command =
-                CartCommand { command_id: headers.command_id.in_batch(index), ..headers.command(cart_id, command) };
-            let result = self.commands.submit(&command, trace_parent, preference, deadline);
-            let taken = result.is_ok();
-            submitted.push(result);
-            // What comes behind one that was not taken would be carried out without it.
-            if !taken {
-                break;
-            }
-        }
-        let outcomes = submitted.into_iter().map(|one| async { one?.outcome().await });
-        Ok(answer::of_several(cart_id, &futures::future::join_all(outcomes).await, self.reads.log))
+        let command = if atomic { Command::Batch { commands } } else { Command::IndependentBatch { commands } };
+        let command = headers.command(cart_id, command);
+        let answer = self.commands.execute(&command, headers.trace_parent.as_deref(), headers.preference).await?;
+        Ok(answer::of_batch(&answer, self.reads.log))
     }
 
     async fn status(&self, cart_id: &str, command_id: &str, query: &str) -> Result<Response, Problem> {
@@ -198,7 +177,7 @@ impl Api {
 
     async fn cart(&self, cart_id: &str) -> Result<Response, Problem> {
         let cart_id = request::id("cartId", cart_id)?;
-        let cart = self.journal.load(cart_id).await.map_err(|error| {
+        let cart = self.journal.show(cart_id).await.map_err(|error| {
             tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "a cart can't be shown");
             Problem::unavailable("the journal can't be read at the moment")
         })?;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use cart::{CartCommand, CartId, CommandId, Decision, Limits, LogEpoch, Outcome, Position};
+use cart::{CartCommand, CartId, CommandId, LogEpoch, Outcome, Position};
 use journal::Journal;
 use kafka::{Codec, DecodeError, GroupProgress, KafkaArgs, Message as _, Producer, TopicReader, partition_of};
 use tokio::runtime::Handle;
@@ -41,7 +41,6 @@ pub(crate) struct Lookup {
     pub(crate) epoch: LogEpoch,
     pub(crate) codec: Codec<CartCommand>,
     pub(crate) journal: Journal,
-    pub(crate) limits: Limits,
     pub(crate) looks: Arc<Semaphore>,
 }
 
@@ -52,6 +51,8 @@ pub(crate) enum Status {
     Pending,
     /// It has: this is what was, or would have been, replied, and where the command stands.
     Settled(Outcome, Position),
+    /// It was rejected by rules that are no longer those of this version: the reason is not known any more.
+    RejectedBefore,
 }
 
 impl Lookup {
@@ -86,27 +87,13 @@ impl Lookup {
         let lookup = self.clone();
         let decided = tokio::task::spawn_blocking(move || lookup.decided(partition)).await??;
         let position = Position::new(self.epoch, offset);
-        let entries = self.journal.since(cart_id, position).await?;
-        let mut events = Vec::new();
-        for entry in entries.iter().take_while(|entry| entry.position == position) {
-            events.push(self.journal.event(entry).await?);
-        }
-        if let Some(outcome) = Outcome::of(&events) {
-            return Ok(Some(Status::Settled(outcome, position)));
-        }
-        if offset >= decided {
+        let rows = self.journal.since(cart_id, position).await?;
+        let row = rows.first().filter(|row| row.position == position);
+        if row.is_none() && offset >= decided {
             return Ok(Some(Status::Pending));
         }
-        // Decided without a trace: it was refused, or was a repeat.
-        let before = self.journal.load_before(cart_id, position).await?;
-        let outcome = match before.decide(&command, position, &self.limits) {
-            Decision::Rejected(refusal) => Some(refusal.into()),
-            Decision::Repeated(earlier) => Outcome::of(&self.journal.events_of(cart_id, &earlier).await?),
-            Decision::Accepted(_) => None,
-        };
-        let outcome =
-            outcome.ok_or_else(|| anyhow::anyhow!("it was refused by rules that were others than today's"))?;
-        Ok(Some(Status::Settled(outcome, position)))
+        let outcome = self.journal.outcome(&command, position, row).await?;
+        Ok(Some(outcome.map_or(Status::RejectedBefore, |outcome| Status::Settled(outcome, position))))
     }
 
     /// The cart-processors have settled everything before this offset. Blocks.

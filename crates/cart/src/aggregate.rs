@@ -1,20 +1,27 @@
-//! A cart with its history's bookkeeping: numbers its events, knows its newest command, remembers the recent ones.
+//! A cart with its history's bookkeeping: numbers its events, knows its newest request, remembers the recent ones.
 
 use std::collections::VecDeque;
 
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Cart, CartCommand, CartEvent, CartId, CommandId, Event, EventId, Limits, Position, Refusal, Rejection,
-    SequenceNumber, SessionId, wire,
+    Cart, CartCommand, CartEvent, CartId, Command, CommandId, CommandResult, Decided, Event, EventId, Item, Position,
+    Refusal, Rejection, RequestOutcome, SequenceNumber, SessionId, wire,
 };
 
-/// How many accepted commands a cart remembers: within these a repeat is recognised. They are in every snapshot,
-/// about 30 bytes each.
-pub const REMEMBERED_COMMANDS: usize = 100;
+/// A cart always remembers this many of its newest requests.
+pub const REMEMBERED_MIN: usize = 100;
 
-/// Up to so many lines, and remembered commands, a cart has room for what is in it and no more: most carts are small, many are
-/// kept in memory, and the room to grow that a list begins with would be most of them.
+/// A cart never remembers more requests than this: they are in memory and in every snapshot, about 40 bytes each.
+pub const REMEMBERED_MAX: usize = 1_000;
+
+/// Requests above [`REMEMBERED_MIN`] are remembered for this long after they were issued, by the cart's own time: the
+/// greatest `issued_at` that is journalled.
+pub const REMEMBERED_FOR: TimeDelta = TimeDelta::hours(24);
+
+/// Up to this many lines and requests a cart allocates exactly what it needs: most carts are small and many are kept in
+/// memory, and the spare capacity of a growing list would be most of their size.
 pub(crate) const SMALL: usize = 8;
 
 /// All that deciding a cart's next command needs. Its serde form is the snapshot (`schemas/cart-snapshot-value.avsc`).
@@ -25,33 +32,69 @@ pub struct Aggregate {
     sequence_number: SequenceNumber,
     position: Position,
     cart: Cart,
-    remembered: VecDeque<RememberedCommand>,
+    /// `None` only in a snapshot from before version 0.2.
+    #[serde(default)]
+    requests: Option<VecDeque<RememberedRequest>>,
+    #[serde(default, skip_serializing)]
+    remembered: FormerMemory,
+    #[serde(with = "wire::timestamp", default)]
+    newest_issued_at: DateTime<Utc>,
+    #[serde(default)]
+    unchanged_count: i64,
 }
 
-/// An accepted command, and which events it made.
+/// What snapshots from before version 0.2 have instead of the requests. It is read, since apache-avro can't pass over a list of
+/// records, and dropped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "Vec<FormerRequest>")]
+struct FormerMemory;
+
+#[derive(Deserialize)]
+#[serde(rename = "RememberedCommand")]
+struct FormerRequest {
+    #[serde(with = "wire::compact_id", rename = "commandId")]
+    _command_id: CommandId,
+    #[serde(rename = "digest")]
+    _digest: i64,
+    #[serde(rename = "firstSequenceNumber")]
+    _first_sequence_number: i64,
+    #[serde(rename = "eventCount")]
+    _event_count: i32,
+}
+
+impl From<Vec<FormerRequest>> for FormerMemory {
+    fn from(_: Vec<FormerRequest>) -> Self {
+        Self
+    }
+}
+
+/// A request that may come again, and where its outcome is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct RememberedCommand {
-    /// Which command.
+pub struct RememberedRequest {
+    /// Its command id.
     #[serde(with = "wire::compact_id")]
     pub command_id: CommandId,
-    /// Its [`crate::Command::digest`].
+    /// Its [`CartCommand::digest`].
     pub digest: i64,
-    /// The number of its first event.
-    pub first_sequence_number: SequenceNumber,
-    /// How many events it made.
-    pub event_count: i32,
+    /// Where it stands on `cart-commands`.
+    pub position: Position,
+    /// Its time.
+    #[serde(with = "wire::timestamp")]
+    pub issued_at: DateTime<Utc>,
+    /// The number of its last event; [`SequenceNumber::ZERO`] if it made none.
+    pub sequence_number: SequenceNumber,
 }
 
 /// What becomes of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// It makes these events (at least one).
-    Accepted(Vec<CartEvent>),
-    /// It was accepted before: its first outcome, which these events tell, is its outcome again.
-    Repeated(RememberedCommand),
-    /// It is refused and leaves no trace.
-    Rejected(Refusal),
+    /// It was decided now. [`Decided::is_journalled`] says whether that is kept.
+    Decided(Decided),
+    /// It was decided before: the outcome of the earlier request is its outcome again, and nothing changes.
+    Repeated(RememberedRequest),
+    /// Its id stands for another request. Nothing changes, and this is not remembered.
+    KeyReused,
 }
 
 impl Aggregate {
@@ -63,28 +106,88 @@ impl Aggregate {
             sequence_number: SequenceNumber::ZERO,
             position: Position::NONE,
             cart: Cart::default(),
-            remembered: VecDeque::new(),
+            requests: Some(VecDeque::new()),
+            remembered: FormerMemory,
+            newest_issued_at: DateTime::UNIX_EPOCH,
+            unchanged_count: 0,
         }
     }
 
     /// Decides the command that stands at `position`.
     #[must_use]
-    pub fn decide(&self, command: &CartCommand, position: Position, limits: &Limits) -> Decision {
-        let command_digest = command.command.digest();
-        // Newest first: a repeat mostly follows soon.
-        let earlier = self.remembered.iter().rev().find(|earlier| earlier.command_id == command.command_id);
-        match earlier {
-            Some(earlier) if earlier.digest == command_digest => return Decision::Repeated(*earlier),
-            Some(_) => return Decision::Rejected(Rejection::IdempotencyKeyReused.into()),
+    pub fn decide(&self, command: &CartCommand, position: Position) -> Decision {
+        let digest = command.digest();
+        match self.earlier(command) {
+            Some(earlier) if earlier.digest == digest => return Decision::Repeated(*earlier),
+            Some(_) => return Decision::KeyReused,
             None => {}
         }
-        if command.expected_version.is_some_and(|version| version != self.sequence_number) {
-            return Decision::Rejected(Rejection::VersionMismatch { version: self.sequence_number }.into());
-        }
-        let events = match self.cart.decide(&command.command, limits) {
-            Ok(events) => events,
-            Err(refusal) => return Decision::Rejected(refusal),
+        let mut decided = Decided {
+            cart_id: self.cart_id,
+            command_id: command.command_id,
+            position,
+            keyed: command.keyed,
+            digest,
+            issued_at: command.issued_at,
+            outcome: None,
+            events: Vec::new(),
         };
+        let events = if command.expected_version.is_some_and(|version| version != self.sequence_number) {
+            Err(Rejection::VersionMismatch { version: self.sequence_number }.into())
+        } else if let Command::IndependentBatch { commands } = &command.command {
+            let (events, results) = self.decide_each(commands, command.command_id);
+            decided.outcome = Some(RequestOutcome::Each(results));
+            Ok(events)
+        } else {
+            self.cart.decide(&command.command)
+        };
+        match events {
+            Ok(events) => decided.events = self.numbered(events, &decided),
+            Err(Refusal { rejection, index }) => decided.outcome = Some(RequestOutcome::Rejected { rejection, index }),
+        }
+        Decision::Decided(decided)
+    }
+
+    /// The remembered request with the command's id.
+    fn earlier(&self, command: &CartCommand) -> Option<&RememberedRequest> {
+        let looked_at = match command.keyed {
+            Some(true) => REMEMBERED_MAX,
+            Some(false) => 0,
+            // As it was decided before version 0.2, which the logs of then still say.
+            None => REMEMBERED_MIN,
+        };
+        // Newest first: a repeat usually follows soon.
+        self.requests().rev().take(looked_at).find(|earlier| earlier.command_id == command.command_id)
+    }
+
+    /// Decides the commands of an independent batch, each on what the ones before it left.
+    fn decide_each(&self, commands: &[Command], command_id: CommandId) -> (Vec<Event>, Vec<CommandResult>) {
+        let (mut cart, mut events) = (self.cart.clone(), Vec::new());
+        let mut decide_one = |(index, command): (usize, &Command)| {
+            // Before version 0.2 each was a command of its own, under this id.
+            let earlier = command_id.in_batch(index);
+            if let Some(earlier) = self.requests().rev().find(|request| request.command_id == earlier) {
+                if earlier.digest != command.digest() {
+                    return CommandResult::Rejected { rejection: Rejection::IdempotencyKeyReused };
+                }
+                return CommandResult::Earlier { sequence_number: earlier.sequence_number };
+            }
+            match cart.decide(command) {
+                Ok(made) => {
+                    made.iter().for_each(|event| cart.evolve(event));
+                    let count = i32::try_from(made.len()).unwrap_or(i32::MAX);
+                    events.extend(made);
+                    CommandResult::Made { events: count }
+                }
+                Err(Refusal { rejection, .. }) => CommandResult::Rejected { rejection },
+            }
+        };
+        let results = commands.iter().enumerate().map(&mut decide_one).collect();
+        (events, results)
+    }
+
+    /// The events of a request as they follow the cart's newest one.
+    fn numbered(&self, events: Vec<Event>, request: &Decided) -> Vec<CartEvent> {
         let (mut session_number, mut session_id) = (self.cart.session_number(), self.session_id());
         let mut sequence_number = self.sequence_number;
         let mut bought = false;
@@ -102,37 +205,47 @@ impl Aggregate {
                 cart_id: self.cart_id,
                 session_id,
                 sequence_number,
-                position,
-                command_id: command.command_id,
-                command_digest,
-                occurred_at: command.issued_at,
+                position: request.position,
+                command_id: request.command_id,
+                command_digest: request.digest,
+                occurred_at: request.issued_at,
                 event,
             }
         };
-        Decision::Accepted(events.into_iter().map(number).collect())
+        events.into_iter().map(number).collect()
     }
 
-    /// The cart after the next of its events.
-    pub fn apply(&mut self, event: &CartEvent) {
-        self.cart.evolve(&event.event);
-        self.sequence_number = event.sequence_number;
-        self.position = event.position;
-        match self.remembered.back_mut() {
-            Some(newest) if newest.command_id == event.command_id => newest.event_count += 1,
-            Some(_) | None => {
-                if self.remembered.len() == REMEMBERED_COMMANDS {
-                    self.remembered.pop_front();
-                }
-                if self.remembered.len() < SMALL {
-                    self.remembered.reserve_exact(1);
-                }
-                self.remembered.push_back(RememberedCommand {
-                    command_id: event.command_id,
-                    digest: event.command_digest,
-                    first_sequence_number: event.sequence_number,
-                    event_count: 1,
-                });
-            }
+    /// The cart after the next of its journalled requests.
+    pub fn apply(&mut self, decided: &Decided) {
+        for event in &decided.events {
+            self.cart.evolve(&event.event);
+            self.sequence_number = event.sequence_number;
+        }
+        self.position = decided.position;
+        self.newest_issued_at = self.newest_issued_at.max(decided.issued_at);
+        self.unchanged_count += i64::from(decided.events.is_empty());
+        if decided.keyed != Some(false) {
+            self.remember(decided);
+        }
+    }
+
+    fn remember(&mut self, decided: &Decided) {
+        let requests = self.requests.get_or_insert_default();
+        if requests.len() < SMALL {
+            requests.reserve_exact(1);
+        }
+        requests.push_back(RememberedRequest {
+            command_id: decided.command_id,
+            digest: decided.digest,
+            position: decided.position,
+            issued_at: decided.issued_at,
+            sequence_number: decided.sequence_number(),
+        });
+        let oldest_kept = self.newest_issued_at.checked_sub_signed(REMEMBERED_FOR).unwrap_or(DateTime::<Utc>::MIN_UTC);
+        while requests.len() > REMEMBERED_MIN
+            && requests.front().is_some_and(|oldest| requests.len() > REMEMBERED_MAX || oldest.issued_at < oldest_kept)
+        {
+            requests.pop_front();
         }
     }
 
@@ -148,10 +261,16 @@ impl Aggregate {
         self.sequence_number
     }
 
-    /// The position of the newest accepted command. What is at or before it was decided before.
+    /// The position of the newest journalled request. What is at or before it was decided before.
     #[must_use]
     pub const fn position(&self) -> Position {
         self.position
+    }
+
+    /// How many journalled requests there are that made no event.
+    #[must_use]
+    pub const fn unchanged_count(&self) -> i64 {
+        self.unchanged_count
     }
 
     /// The session that the cart is in.
@@ -165,4 +284,29 @@ impl Aggregate {
     pub const fn cart(&self) -> &Cart {
         &self.cart
     }
+
+    /// The requests that are remembered, oldest first.
+    pub fn requests(&self) -> impl DoubleEndedIterator<Item = &RememberedRequest> {
+        self.requests.iter().flatten()
+    }
+
+    /// Whether this is a snapshot from before version 0.2, which lacks the requests: the journal has them.
+    #[must_use]
+    pub const fn lacks_requests(&self) -> bool {
+        self.requests.is_none()
+    }
+
+    /// The bytes that it takes in memory, roughly.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let items = self.cart.items();
+        let names: usize = items.iter().map(|item| item.name.as_str().len()).sum();
+        let requests = self.requests.as_ref().map_or(0, VecDeque::capacity);
+        size_of::<Self>() + size_of_val(items) + names + requests * size_of::<RememberedRequest>()
+    }
 }
+
+/// The most bytes that a cart takes in memory, roughly: [`Aggregate::size`] of a full one.
+pub const CART_SIZE_MAX: usize = size_of::<Aggregate>()
+    + Cart::LINES_MAX * (size_of::<Item>() + 4 * crate::ItemName::CHARS_MAX)
+    + 2 * REMEMBERED_MAX * size_of::<RememberedRequest>();

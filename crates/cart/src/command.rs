@@ -24,6 +24,30 @@ pub struct CartCommand {
     /// Refused unless the cart's version is this when the command's turn comes.
     #[serde(default)]
     pub expected_version: Option<SequenceNumber>,
+    /// Whether it may come again under the same `command_id`, as a request with an idempotency key may. `Some(true)`: the
+    /// cart remembers it and its outcome, also when it is rejected. `Some(false)`: its id is unique, and it is not remembered.
+    /// `None`, as producers before version 0.2 write it: it is remembered if it is accepted, by its content alone.
+    #[serde(default)]
+    pub keyed: Option<bool>,
+}
+
+impl CartCommand {
+    /// The first 8 bytes of a SHA-256 of the request: its kind, its commands in order, its condition. Equal for a true
+    /// repeat; another request under the same key differs. Never changes with a schema: it is stored.
+    #[must_use]
+    pub fn digest(&self) -> i64 {
+        let content = self.command.digest();
+        match self.expected_version {
+            Some(version) if self.keyed.is_some() => {
+                let mut hash = Sha256::new();
+                hash.update(b"if-version");
+                hash.update(version.get().to_be_bytes());
+                hash.update(content.to_be_bytes());
+                first_bytes(hash)
+            }
+            Some(_) | None => content,
+        }
+    }
 }
 
 /// What can be wanted of a cart. New alternatives are only ever appended, here and in the schema.
@@ -57,16 +81,20 @@ pub enum Command {
     },
     /// Buy all that is in the cart.
     Checkout {},
-    /// Several at once: all in order, or none.
+    /// Several at once, an atomic batch: all in order, or none.
     Batch {
+        /// At least one, and none a batch.
+        commands: Vec<Command>,
+    },
+    /// Several in order, each on its own: one that is rejected leaves the others.
+    IndependentBatch {
         /// At least one, and none a batch.
         commands: Vec<Command>,
     },
 }
 
 impl Command {
-    /// The first 8 bytes of a SHA-256 of the content. Equal for a true repeat; another command under the same
-    /// idempotency key differs. Never changes with a schema: it is stored.
+    /// The first 8 bytes of a SHA-256 of the content.
     #[must_use]
     pub fn digest(&self) -> i64 {
         let mut hash = Sha256::new();
@@ -89,15 +117,22 @@ impl Command {
                 hash.update(adjust_by.get().to_be_bytes());
             }
             Self::Checkout {} => hash.update(b"checkout"),
-            Self::Batch { commands } => {
-                hash.update(b"batch");
-                for command in commands {
-                    hash.update(command.digest().to_be_bytes());
-                }
-            }
+            Self::Batch { commands } => update_all(&mut hash, b"batch", commands),
+            Self::IndependentBatch { commands } => update_all(&mut hash, b"independent-batch", commands),
         }
-        let mut first = [0; 8];
-        first.copy_from_slice(&hash.finalize()[..8]);
-        i64::from_be_bytes(first)
+        first_bytes(hash)
     }
+}
+
+fn update_all(hash: &mut Sha256, kind: &[u8], commands: &[Command]) {
+    hash.update(kind);
+    for command in commands {
+        hash.update(command.digest().to_be_bytes());
+    }
+}
+
+fn first_bytes(hash: Sha256) -> i64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&hash.finalize()[..8]);
+    i64::from_be_bytes(first)
 }

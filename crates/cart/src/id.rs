@@ -104,10 +104,16 @@ impl CommandId {
     /// The id of a command sent under an idempotency key: the same key on the same cart is the same command.
     #[must_use]
     pub fn of_idempotency_key(cart_id: CartId, key: &str) -> Self {
+        // Events and sessions have names in the same space. Other keys stand as they are, as they always did: a retry after
+        // an upgrade must have the id of the first attempt.
+        if ["event:", "session:", "key:"].iter().any(|prefix| key.starts_with(prefix)) {
+            return Self(Uuid::new_v5(&cart_id.0, format!("key:{key}").as_bytes()));
+        }
         Self(Uuid::new_v5(&cart_id.0, key.as_bytes()))
     }
 
-    /// The id of the command at `index` of a batch whose own id would be this, where each is a command of its own.
+    /// The id that the command at `index` of an independent batch had before version 0.2, when each was a command of its
+    /// own.
     #[must_use]
     pub fn in_batch(self, index: usize) -> Self {
         Self(Uuid::new_v5(&self.0, format!("batch:{index}").as_bytes()))

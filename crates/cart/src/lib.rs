@@ -1,9 +1,9 @@
 //! The shopping cart: its words and its rules, and nothing else.
 //!
 //! ```text
-//! CartCommand ─▶ Aggregate::decide ─▶ CartEvents ─▶ Aggregate::apply
-//!                 repeat? numbering     │
-//!                 Cart::decide (rules)  └─▶ CartReply::to
+//! CartCommand ─▶ Aggregate::decide ─▶ Decided ─▶ Aggregate::apply
+//!                 repeat? numbering     │ CartEvents, outcome
+//!                 Cart::decide (rules)  └─▶ Outcome, the client's answer
 //! ```
 //!
 //! Deciding is a pure function of the cart's earlier events and the command: no clock, no randomness, no I/O
@@ -17,6 +17,7 @@ mod aggregate;
 mod cart;
 mod command;
 pub mod contract;
+mod decided;
 mod event;
 mod id;
 mod item;
@@ -26,9 +27,12 @@ mod purchase;
 mod reply;
 mod wire;
 
-pub use aggregate::{Aggregate, Decision, REMEMBERED_COMMANDS, RememberedCommand};
-pub use cart::{Cart, Limits, Refusal, Rejection};
+pub use aggregate::{
+    Aggregate, CART_SIZE_MAX, Decision, REMEMBERED_FOR, REMEMBERED_MAX, REMEMBERED_MIN, RememberedRequest,
+};
+pub use cart::{Cart, Refusal, Rejection};
 pub use command::{CartCommand, Command};
+pub use decided::{CommandResult, Decided, RequestOutcome};
 pub use event::{CartEvent, Event};
 pub use id::{CartId, CommandId, EventId, ProductId, SessionId, VendorId};
 pub use item::{InvalidItem, Item, ItemName, Price, Quantity};

@@ -52,8 +52,13 @@ pub enum Outcome {
         #[serde(default)]
         index: Option<i32>,
     },
-    /// A batch was carried out.
+    /// An atomic batch was carried out.
     Batch {
+        /// What became of each of its commands, in order.
+        outcomes: Vec<Outcome>,
+    },
+    /// An independent batch was decided.
+    IndependentBatch {
         /// What became of each of its commands, in order.
         outcomes: Vec<Outcome>,
     },
@@ -66,6 +71,12 @@ impl From<Refusal> for Outcome {
 }
 
 impl Outcome {
+    /// The outcome of a request whose key stands for another one.
+    #[must_use]
+    pub const fn key_reused() -> Self {
+        Self::Rejected { rejection: Rejection::IdempotencyKeyReused, index: None }
+    }
+
     /// The outcome of the accepted command that made `events`: a fresh decision and one that is read back from
     /// the journal tell the same. `None` only without events.
     #[must_use]

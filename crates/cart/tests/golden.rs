@@ -106,7 +106,8 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("AdjustQuantity-up", adjust(2)),
         ("AdjustQuantity-down", adjust(-4)),
         ("Checkout", Command::Checkout {}),
-        ("Batch", Command::Batch { commands: batch }),
+        ("Batch", Command::Batch { commands: batch.clone() }),
+        ("IndependentBatch", Command::IndependentBatch { commands: batch }),
     ]
 }
 
@@ -117,7 +118,27 @@ fn command(command: Command, expected_version: Option<i64>) -> CartCommand {
         issued_at: "2026-11-23T10:00:00.123456Z".parse().unwrap(),
         command,
         expected_version: expected_version.map(SequenceNumber::from),
+        keyed: None,
     }
+}
+
+/// An event as the request that made it.
+fn decided(event: &CartEvent) -> Decided {
+    let CartEvent { cart_id, command_id, position, command_digest: digest, occurred_at: issued_at, .. } = *event;
+    let events = vec![event.clone()];
+    Decided { cart_id, command_id, position, keyed: None, digest, issued_at, outcome: None, events }
+}
+
+/// A snapshot as it was before version 0.2.
+fn without_requests(cart: &Aggregate) -> Aggregate {
+    let mut json = serde_json::to_value(cart).unwrap();
+    let fields = json.as_object_mut().unwrap();
+    for new in ["requests", "newestIssuedAt", "unchangedCount"] {
+        assert!(fields.remove(new).is_some(), "{new}");
+    }
+    let old: Aggregate = serde_json::from_value(json).unwrap();
+    assert!(old.lacks_requests() && !cart.lacks_requests());
+    old
 }
 
 /// Ids and digests are computed as the code does it: they are stored, so they are golden as well.
@@ -182,6 +203,10 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
         ("IdempotencyKeyReused", refused(Rejection::IdempotencyKeyReused, None)),
         ("VersionMismatch", refused(Rejection::VersionMismatch { version: 12.into() }, None)),
         ("Batch", Outcome::Batch { outcomes: vec![changed(), bought()] }),
+        (
+            "IndependentBatch",
+            Outcome::IndependentBatch { outcomes: vec![refused(Rejection::ItemNotInCart, None), changed(), bought()] },
+        ),
     ]
 }
 
@@ -191,16 +216,21 @@ fn all() -> Vec<Golden> {
         all.push(golden(name, command(one, None)));
     }
     all.push(golden("Checkout-at-version", command(Command::Checkout {}, Some(7))));
+    for (name, keyed) in [("Checkout-keyed", true), ("Checkout-unkeyed", false)] {
+        all.push(golden(name, CartCommand { keyed: Some(keyed), ..command(Command::Checkout {}, Some(0)) }));
+    }
     let mut cart = Aggregate::new(id(2));
-    all.push(golden("empty", cart.clone()));
+    all.push(golden("empty", without_requests(&cart)));
+    all.push(golden("empty-with-requests", cart.clone()));
     for (name, event) in events() {
-        cart.apply(&event);
+        cart.apply(&decided(&event));
         if let Some(purchase) = PurchasedItem::of(event.clone()) {
             all.push(golden("PurchasedItem", purchase));
         }
         all.push(golden(name, event));
     }
-    all.push(golden("CartSnapshot", cart));
+    all.push(golden("CartSnapshot", without_requests(&cart)));
+    all.push(golden("CartSnapshot-with-requests", cart));
     for (name, outcome) in outcomes() {
         let position = Position::new(LogEpoch::new(2).unwrap(), 41);
         all.push(golden(name, CartReply { command_id: id(1), cart_id: id(2), position, outcome }));

@@ -31,6 +31,7 @@ fn command(command: Command) -> CartCommand {
         issued_at: "2026-11-23T10:00:00.123456Z".parse().unwrap(),
         command,
         expected_version: None,
+        keyed: Some(true),
     }
 }
 
@@ -59,24 +60,29 @@ fn every_command_event_reply_and_snapshot_fits_its_schema() {
         Command::Batch {
             commands: vec![add(3, "1"), Command::Checkout {}, add(4, "2"), Command::RemoveItem { product_id: id(4) }],
         },
+        Command::IndependentBatch {
+            commands: vec![Command::Checkout {}, add(3, "1"), add(3, "1"), Command::Checkout {}],
+        },
+        // Rejected.
+        Command::Checkout {},
     ];
     for (n, one) in commands.into_iter().enumerate() {
         let command = CartCommand { command_id: id(100 + n as u128), ..command(one) };
         round_trip(&command);
         round_trip(&CartCommand { expected_version: Some(7.into()), ..command.clone() });
         let position = Position::new(LogEpoch::FIRST, 40 + i64::try_from(n).unwrap());
-        let Decision::Accepted(events) = aggregate.decide(&command, position, &Limits::default()) else { panic!() };
-        for event in &events {
+        let Decision::Decided(decided) = aggregate.decide(&command, position) else { panic!() };
+        aggregate.apply(&decided);
+        for event in &decided.events {
             round_trip(event);
-            aggregate.apply(event);
             if let Some(purchase) = PurchasedItem::of(event.clone()) {
                 round_trip(&purchase);
             }
         }
         round_trip(&aggregate);
-        let outcome = Outcome::of(&events).unwrap();
+        let outcome = decided.outcome_with(|_| None).unwrap();
         round_trip(&CartReply { command_id: command.command_id, cart_id: id(2), position, outcome });
-        assert!(matches!(aggregate.decide(&command, position, &Limits::default()), Decision::Repeated(_)));
+        assert!(matches!(aggregate.decide(&command, position), Decision::Repeated(_)));
     }
     assert!(aggregate.cart().items().is_empty());
     for rejection in [

@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
-use cart::CartEvent;
 use cart::contract::Contract as _;
+use cart::{CartEvent, Position};
 use cassandra::CassandraArgs;
+use chrono::DateTime;
 use futures::TryStreamExt as _;
 use kafka::KafkaArgs;
 use scylla::client::session::Session;
 use scylla::statement::Statement;
+use serde_json::Value;
 use uuid::Uuid;
 
+use crate::audit::Kept;
 use crate::topic::{RawRecord, read_all};
 
 /// Rows a page: a page is one request, which must be answered within the request's time-out.
@@ -30,29 +33,121 @@ pub struct JournalRow {
     pub event: Vec<u8>,
 }
 
-/// The whole journal: each cart's events, oldest first. A row has all of a command's, under the number of the last.
+/// Each cart's events, oldest first.
+pub type Events = BTreeMap<Uuid, Vec<JournalRow>>;
+
+/// What is said of each cart's requests beside their events, by position.
+pub type Requests = BTreeMap<Uuid, BTreeMap<Position, Kept>>;
+
+/// The events of the whole journal. A row has all of a request's, under the number of the last.
 ///
 /// # Errors
 /// When Cassandra is away, or a row lacks something.
-pub async fn read(session: &Session) -> anyhow::Result<BTreeMap<Uuid, Vec<JournalRow>>> {
-    const SELECT: &str = "SELECT cart_id, sequence_number, position, command_id, events FROM cart_journal";
-    // A cart that has a snapshot and no events would have a row of nothing.
-    type Row = (Uuid, Option<i64>, Option<i64>, Option<Uuid>, Option<Vec<Vec<u8>>>);
+pub async fn read(session: &Session) -> anyhow::Result<Events> {
+    Ok(read_tables(session).await?.0)
+}
+
+/// The whole journal, of both tables.
+///
+/// # Errors
+/// As [`read`].
+pub async fn read_tables(session: &Session) -> anyhow::Result<(Events, Requests)> {
+    let mut requests = unchanged(session).await.context("reading table cart_unchanged")?;
+    let events = events(session, &mut requests).await.context("reading table cart_journal")?;
+    Ok((events, requests))
+}
+
+async fn events(session: &Session, requests: &mut Requests) -> anyhow::Result<Events> {
+    const SELECT: &str =
+        "SELECT cart_id, sequence_number, position, command_id, events, keyed, outcome FROM cart_journal";
+    type Row = (Uuid, Option<i64>, Option<i64>, Option<Uuid>, Option<Vec<Vec<u8>>>, Option<bool>, Option<String>);
     let pager = session.query_iter(Statement::new(SELECT).with_page_size(PAGE_ROWS), ()).await?;
     let mut rows = pager.rows_stream::<Row>()?;
-    let mut carts: BTreeMap<Uuid, Vec<JournalRow>> = BTreeMap::new();
-    while let Some((cart_id, last, position, command_id, events)) = rows.try_next().await? {
+    let mut carts = Events::new();
+    while let Some((cart_id, last, position, command_id, events, keyed, outcome)) = rows.try_next().await? {
+        // A cart that has a snapshot and no events has a row of nothing.
+        if last.is_none() {
+            continue;
+        }
         let row = (|| Some((last?, position?, command_id?, events.filter(|events| !events.is_empty())?)))();
         let (last, position, command_id, events) =
             row.with_context(|| format!("a row of cart {cart_id} ({last:?}) lacks a column"))?;
         let numbered = events.into_iter().rev().zip(0..).map(|(event, age)| (last - age, event));
         let rows = numbered.map(|(sequence_number, event)| JournalRow { sequence_number, position, command_id, event });
         carts.entry(cart_id).or_default().extend(rows);
+        let outcome = outcome.as_deref().map(in_words).transpose()?;
+        let kept = Kept { command_id, keyed, outcome, sequence_number: last, unchanged: None };
+        requests.entry(cart_id).or_default().insert(position.into(), kept);
     }
     for rows in carts.values_mut() {
         rows.sort_unstable_by_key(|row| row.sequence_number);
     }
     Ok(carts)
+}
+
+async fn unchanged(session: &Session) -> anyhow::Result<Requests> {
+    const SELECT: &str =
+        "SELECT cart_id, position, sequence_number, command_id, digest, issued_at, outcome FROM cart_unchanged";
+    type Row = (Uuid, i64, Option<i64>, Option<Uuid>, Option<i64>, Option<i64>, Option<String>);
+    let pager = session.query_iter(Statement::new(SELECT).with_page_size(PAGE_ROWS), ()).await?;
+    let mut rows = pager.rows_stream::<Row>()?;
+    let mut requests = Requests::new();
+    while let Some((cart_id, position, sequence_number, command_id, digest, issued_at, outcome)) =
+        rows.try_next().await?
+    {
+        let row = (|| {
+            let issued_at = DateTime::from_timestamp_micros(issued_at?)?;
+            Some((sequence_number?, command_id?, (digest?, issued_at), outcome?))
+        })();
+        let (sequence_number, command_id, unchanged, outcome) =
+            row.with_context(|| format!("the row at {position} of cart {cart_id} lacks a column"))?;
+        let (outcome, unchanged) = (Some(in_words(&outcome)?), Some(unchanged));
+        let kept = Kept { command_id, keyed: Some(true), outcome, sequence_number, unchanged };
+        requests.entry(cart_id).or_default().insert(position.into(), kept);
+    }
+    Ok(requests)
+}
+
+/// An outcome in the words of the audit's rules. The audit reads the JSON by itself.
+fn in_words(outcome: &str) -> anyhow::Result<String> {
+    let json: Value = serde_json::from_str(outcome).with_context(|| format!("the outcome {outcome} is not JSON"))?;
+    let words = || -> Option<String> {
+        if let Some(rejected) = json.get("rejected") {
+            let rule = rule(rejected)?;
+            return Some(match rejected.get("index") {
+                Some(index) => format!("rejected {rule} at {index}"),
+                None => format!("rejected {rule}"),
+            });
+        }
+        let results = json.get("each")?.as_array()?.iter().map(|result| {
+            let (kind, content) = result.as_object()?.iter().next()?;
+            Some(match kind.as_str() {
+                "made" => format!("made {}", content.get("events")?),
+                "earlier" => format!("earlier {}", content.get("sequenceNumber")?),
+                "rejected" => format!("rejected {}", rule(content)?),
+                _ => return None,
+            })
+        });
+        Some(format!("each {}", results.collect::<Option<Vec<_>>>()?.join(", ")))
+    };
+    words().with_context(|| format!("the outcome {outcome} is of an unknown form"))
+}
+
+/// The rule's name as problems have it: the name of the rejection with hyphens.
+fn rule(rejected: &Value) -> Option<String> {
+    let name = match rejected.get("rejection")? {
+        Value::String(name) => name,
+        Value::Object(content) => content.keys().next()?,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => return None,
+    };
+    let mut rule = String::new();
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && !rule.is_empty() {
+            rule.push('-');
+        }
+        rule.push(letter.to_ascii_lowercase());
+    }
+    Some(rule)
 }
 
 /// Compares the whole journal with the whole events topic, and tells each difference; none is as it must be.

@@ -5,8 +5,8 @@
 
 use cart::contract::Contract;
 use cart::{
-    Aggregate, CartCommand, CartEvent, CartId, Command, CommandId, Decision, ItemName, Limits, LogEpoch, Position,
-    Price, ProductId, VendorId,
+    Aggregate, CartCommand, CartEvent, CartId, Command, CommandId, Decision, ItemName, LogEpoch, Position, Price,
+    ProductId, VendorId,
 };
 use chrono::DateTime;
 use clap::Parser;
@@ -36,6 +36,7 @@ fn command_of(number: u32, command: Command) -> CartCommand {
         issued_at: DateTime::UNIX_EPOCH,
         command,
         expected_version: None,
+        keyed: Some(true),
     }
 }
 
@@ -43,10 +44,10 @@ fn position(number: u32) -> Position {
     Position::new(LogEpoch::FIRST, number.into())
 }
 
-fn accepted(cart: &Aggregate, command: &CartCommand, number: u32) -> Vec<CartEvent> {
-    match cart.decide(command, position(number), &Limits::default()) {
-        Decision::Accepted(events) => events,
-        refused @ (Decision::Repeated(_) | Decision::Rejected(_)) => panic!("{refused:?}"),
+fn carry_out(cart: &mut Aggregate, command: &CartCommand, number: u32) {
+    match cart.decide(command, position(number)) {
+        Decision::Decided(decided) if !decided.events.is_empty() => cart.apply(&decided),
+        refused @ (Decision::Decided(_) | Decision::Repeated(_) | Decision::KeyReused) => panic!("{refused:?}"),
     }
 }
 
@@ -54,9 +55,7 @@ fn accepted(cart: &Aggregate, command: &CartCommand, number: u32) -> Vec<CartEve
 fn cart_with(lines: u32) -> Aggregate {
     let mut cart = Aggregate::new(CartId::from(CART));
     for number in 1..=lines {
-        for event in accepted(&cart, &add(number), number) {
-            cart.apply(&event);
-        }
+        carry_out(&mut cart, &add(number), number);
     }
     cart
 }
@@ -66,15 +65,7 @@ fn deciding(criterion: &mut Criterion) {
     for lines in LINES {
         let (cart, command) = (cart_with(lines - 1), add(lines));
         group.bench_function(BenchmarkId::from_parameter(lines), |bencher| {
-            bencher.iter_batched_ref(
-                || cart.clone(),
-                |cart| {
-                    for event in accepted(cart, &command, lines) {
-                        cart.apply(&event);
-                    }
-                },
-                BatchSize::SmallInput,
-            );
+            bencher.iter_batched_ref(|| cart.clone(), |cart| carry_out(cart, &command, lines), BatchSize::SmallInput);
         });
     }
     group.finish();
@@ -84,11 +75,7 @@ fn deciding(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter(lines), |bencher| {
             bencher.iter_batched_ref(
                 || cart.clone(),
-                |cart| {
-                    for event in accepted(cart, &command, lines + 1) {
-                        cart.apply(&event);
-                    }
-                },
+                |cart| carry_out(cart, &command, lines + 1),
                 BatchSize::SmallInput,
             );
         });
@@ -111,11 +98,12 @@ fn avro(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("Avro");
     let (commands, events) = (codec::<CartCommand>(), codec::<CartEvent>());
     let command = add(1);
-    let event = accepted(&Aggregate::new(CartId::from(CART)), &command, 1).remove(0);
-    let (command_bytes, event_bytes) = (commands.encode(&command).unwrap(), events.encode(&event).unwrap());
+    let Decision::Decided(decided) = Aggregate::new(CartId::from(CART)).decide(&command, position(1)) else { panic!() };
+    let event = &decided.events[0];
+    let (command_bytes, event_bytes) = (commands.encode(&command).unwrap(), events.encode(event).unwrap());
     group.bench_function("encode a command", |bencher| bencher.iter(|| commands.encode(&command).unwrap()));
     group.bench_function("decode a command", |bencher| bencher.iter(|| commands.decode(&command_bytes).unwrap()));
-    group.bench_function("encode an event", |bencher| bencher.iter(|| events.encode(&event).unwrap()));
+    group.bench_function("encode an event", |bencher| bencher.iter(|| events.encode(event).unwrap()));
     group.bench_function("decode an event", |bencher| bencher.iter(|| events.decode(&event_bytes).unwrap()));
     let snapshots = codec::<Aggregate>();
     for lines in LINES {

@@ -29,5 +29,6 @@ fn record(command: Command) -> CartCommand {
         issued_at: std::time::UNIX_EPOCH.into(),
         command,
         expected_version: None,
+        keyed: Some(true),
     }
 }

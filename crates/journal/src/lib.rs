@@ -1,21 +1,31 @@
 //! The journal: what has happened to every cart, the system of record.
 //!
 //! ```text
-//! cart_journal (cart_id, sequence_number)   one row a command that changed the cart, newest first
+//! cart_journal (cart_id, sequence_number)   one row a request that changed the cart, newest first
 //!   sequence_number                         of the last event that it made
 //!   position, command_id                    the command, and where it stands
 //!   events                                  what it made, oldest first: the very bytes that are published to cart-events
-//!   snapshot (static)                       the cart's state after some event, in one cell
+//!   keyed                                   whether it may come again; null for a command from before version 0.2
+//!   outcome                                 of an independent batch: the result of each command, as JSON
+//!   snapshot (static)                       the cart's state after some request, in one cell
+//!
+//! cart_unchanged (cart_id, position)        one row a keyed request that made no event, newest first
+//!   sequence_number                         the cart's, which it left as it was
+//!   command_id, digest, issued_at           what the events of another request say
+//!   outcome                                 why it was rejected, as JSON
 //! ```
 //!
-//! One row, however many lines a checkout has: rows are what a write costs Cassandra, and all of a command is there or
+//! One row, however many lines a checkout has: rows are what a write costs Cassandra, and all of a request is there or
 //! nothing. By the last event's number, so that whoever has read up to some event finds all rows that have later ones.
 //!
 //! Every statement says `USING TIMESTAMP` of the command's position, and what it writes is a function of the log up
 //! to there. So whoever writes late writes the same again, or something older that loses. No locks.
+//!
+//! A cart's rows are written in the order of their positions, across both tables: where a row is, all
+//! before it are.
 
-mod entry;
 mod read;
+mod row;
 mod write;
 
 use std::sync::Arc;
@@ -28,8 +38,8 @@ use scylla::errors::{DbError, PrepareError, RequestAttemptError};
 use scylla::statement::prepared::PreparedStatement;
 
 pub use cassandra::Error;
-pub use entry::{Entry, Snapshot};
 pub use read::LOAD_LEN_MAX;
+pub use row::{Content, Entry, Row, Snapshot};
 pub use write::Append;
 
 const TABLE: &str = "cart_journal";
@@ -37,18 +47,29 @@ const TABLE: &str = "cart_journal";
 // Rows are small and never change: default compaction does.
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS cart_journal (\
     cart_id uuid, sequence_number bigint, position bigint, command_id uuid, events frozen<list<blob>>, \
-    snapshot blob STATIC, \
+    keyed boolean, outcome text, snapshot blob STATIC, \
     PRIMARY KEY (cart_id, sequence_number)) WITH CLUSTERING ORDER BY (sequence_number DESC)";
 
-const ROW: &str = "SELECT sequence_number, position, command_id, events FROM cart_journal \
+/// A table from before version 0.2 lacks these columns.
+const UPGRADE: &str = "ALTER TABLE cart_journal ADD IF NOT EXISTS (keyed boolean, outcome text)";
+
+const CREATE_UNCHANGED: &str = "CREATE TABLE IF NOT EXISTS cart_unchanged (\
+    cart_id uuid, position bigint, sequence_number bigint, command_id uuid, digest bigint, issued_at bigint, outcome text, \
+    PRIMARY KEY (cart_id, position)) WITH CLUSTERING ORDER BY (position DESC)";
+
+const ROW: &str = "SELECT sequence_number, position, command_id, events, keyed, outcome FROM cart_journal \
     WHERE cart_id = ? AND sequence_number = ?";
 
-/// A snapshot is written at every checkout and when this many events have come since the last: a load reads at most
-/// so many rows beside it.
+/// A snapshot is written at every checkout, when this many events have come since the last, and when this many requests were
+/// rejected: a load reads about so many rows beside it.
 pub const SNAPSHOT_EVERY: i64 = 32;
 
-/// Rows that come at a time where a journal is read from some event on: one may have a checkout of a thousand lines.
-const PAGE_ROWS: i32 = 100;
+/// Rows of a cart that are read at once, before its snapshot is known: each may be a checkout of a thousand lines, almost a
+/// megabyte. Most carts that are loaded have fewer.
+const NEWEST_ROWS: i32 = 8;
+
+/// Rows that come at a time where a journal is read from some event on. Bounds the memory that a page takes.
+const PAGE_ROWS: i32 = 32;
 
 /// Reads and writes what the table holds. Clones share the schemas.
 #[derive(Debug, Clone)]
@@ -72,7 +93,7 @@ impl Codecs {
     }
 }
 
-/// The journal's table, prepared. Clones share the session.
+/// The journal's tables, prepared. Clones share the session.
 #[derive(Clone)]
 pub struct Journal {
     session: Arc<Session>,
@@ -82,12 +103,15 @@ pub struct Journal {
 
 struct Statements {
     snapshot: PreparedStatement,
-    newest: PreparedStatement,
     snapshots: PreparedStatement,
+    newest: PreparedStatement,
     newest_of: PreparedStatement,
     after: PreparedStatement,
     row: PreparedStatement,
+    unchanged_of: PreparedStatement,
+    unchanged_from: PreparedStatement,
     insert: PreparedStatement,
+    insert_unchanged: PreparedStatement,
     insert_snapshot: PreparedStatement,
 }
 
@@ -98,12 +122,18 @@ impl std::fmt::Debug for Journal {
 }
 
 impl Journal {
-    /// Makes the table if it is not there.
+    /// Makes the tables that are not there, and adds columns that are new.
     ///
     /// # Errors
-    /// When Cassandra is away, or the table that is there is of another version.
+    /// When Cassandra is away, or the table that is there is of an unknown version.
     pub async fn setup(session: &Session) -> Result<(), Error> {
-        session.query_unpaged(CREATE, ()).await.map_err(|error| Error::new("creating table cart_journal", error))?;
+        for (operation, statement) in [
+            ("creating table cart_journal", CREATE),
+            ("adding columns to table cart_journal", UPGRADE),
+            ("creating table cart_unchanged", CREATE_UNCHANGED),
+        ] {
+            session.query_unpaged(statement, ()).await.map_err(|error| Error::new(operation, error))?;
+        }
         prepare(session, ROW).await?;
         Ok(())
     }
@@ -113,40 +143,46 @@ impl Journal {
     /// # Errors
     /// When Cassandra is away, there is no table, or it is of another version.
     pub async fn open(session: Arc<Session>, codecs: Codecs) -> Result<Self, Error> {
-        let mut after = prepare(
-            &session,
-            "SELECT sequence_number, position, command_id, events FROM cart_journal \
-             WHERE cart_id = ? AND sequence_number > ? ORDER BY sequence_number ASC LIMIT ?",
-        )
+        const COLUMNS: &str = "sequence_number, position, command_id, events, keyed, outcome";
+        const UNCHANGED: &str = "cart_id, position, sequence_number, command_id, digest, issued_at, outcome";
+        let prepare = async |statement: &str| prepare(&session, statement).await;
+        let mut after = prepare(&format!(
+            "SELECT {COLUMNS} FROM cart_journal WHERE cart_id = ? AND sequence_number > ? \
+             ORDER BY sequence_number ASC LIMIT ?"
+        ))
         .await?;
         after.set_page_size(PAGE_ROWS);
+        let mut unchanged_from =
+            prepare(&format!("SELECT {UNCHANGED} FROM cart_unchanged WHERE cart_id = ? AND position >= ?")).await?;
+        unchanged_from.set_page_size(1_000);
         let statements = Arc::new(Statements {
-            snapshot: prepare(&session, "SELECT snapshot FROM cart_journal WHERE cart_id = ? LIMIT 1").await?,
-            newest: prepare(
-                &session,
-                &format!(
-                    "SELECT sequence_number, position, command_id, events FROM cart_journal WHERE cart_id = ? LIMIT {SNAPSHOT_EVERY}"
-                ),
-            )
-            .await?,
-            snapshots: prepare(&session, "SELECT cart_id, snapshot FROM cart_journal WHERE cart_id IN ? PER PARTITION LIMIT 1").await?,
-            newest_of: prepare(
-                &session,
-                &format!(
-                    "SELECT cart_id, sequence_number, position, command_id, events FROM cart_journal \
-                     WHERE cart_id IN ? PER PARTITION LIMIT {SNAPSHOT_EVERY}"
-                ),
-            )
+            snapshot: prepare("SELECT snapshot FROM cart_journal WHERE cart_id = ? LIMIT 1").await?,
+            snapshots: prepare("SELECT cart_id, snapshot FROM cart_journal WHERE cart_id IN ? PER PARTITION LIMIT 1")
+                .await?,
+            newest: prepare(&format!("SELECT {COLUMNS} FROM cart_journal WHERE cart_id = ? LIMIT {NEWEST_ROWS}"))
+                .await?,
+            newest_of: prepare(&format!(
+                "SELECT cart_id, {COLUMNS} FROM cart_journal WHERE cart_id IN ? PER PARTITION LIMIT {NEWEST_ROWS}"
+            ))
             .await?,
             after,
-            row: prepare(&session, ROW).await?,
+            row: prepare(ROW).await?,
+            unchanged_of: prepare(&format!(
+                "SELECT {UNCHANGED} FROM cart_unchanged WHERE cart_id IN ? PER PARTITION LIMIT {SNAPSHOT_EVERY}"
+            ))
+            .await?,
+            unchanged_from,
             insert: prepare(
-                &session,
-                "INSERT INTO cart_journal (cart_id, sequence_number, position, command_id, events) VALUES (?, ?, ?, ?, ?) \
-                 USING TIMESTAMP ?",
+                "INSERT INTO cart_journal (cart_id, sequence_number, position, command_id, events, keyed, outcome) \
+                 VALUES (?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?",
             )
             .await?,
-            insert_snapshot: prepare(&session, "INSERT INTO cart_journal (cart_id, snapshot) VALUES (?, ?) USING TIMESTAMP ?")
+            insert_unchanged: prepare(
+                "INSERT INTO cart_unchanged (cart_id, position, sequence_number, command_id, digest, issued_at, outcome) \
+                 VALUES (?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?",
+            )
+            .await?,
+            insert_snapshot: prepare("INSERT INTO cart_journal (cart_id, snapshot) VALUES (?, ?) USING TIMESTAMP ?")
                 .await?,
         });
         Ok(Self { session, codecs, statements })
@@ -162,8 +198,7 @@ impl Journal {
 async fn prepare(session: &Session, statement: &str) -> Result<PreparedStatement, Error> {
     let mut prepared = session.prepare(statement).await.map_err(|error| {
         let hint = if is_invalid(&error) {
-            " (without the table: `cart-processor setup` makes it; where it lacks a column it is of another version: drop \
-             it, and `cart-processor restore-journal` makes it again)"
+            " (`cart-processor setup` makes the table, or adds what a table of an earlier version lacks)"
         } else {
             ""
         };

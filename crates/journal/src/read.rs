@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use cart::{Aggregate, CartEvent, CartId, Position, RememberedCommand, SequenceNumber};
+use cart::{
+    Aggregate, CartCommand, CartEvent, CartId, Decided, Decision, Outcome, Position, RememberedRequest, SequenceNumber,
+};
+use chrono::DateTime;
 use futures::{Stream, TryStreamExt as _, try_join};
 use kafka::{Codec, DecodeError};
 use scylla::deserialize::row::DeserializeRow;
@@ -10,153 +13,267 @@ use scylla::serialize::row::SerializeRow;
 use scylla::statement::prepared::PreparedStatement;
 use uuid::Uuid;
 
-use crate::{Entry, Error, Journal};
+use crate::{Content, Entry, Error, Journal, NEWEST_ROWS, Row, SNAPSHOT_EVERY};
 
 /// Carts that are loaded in one round trip: their newest rows and snapshots are some hundred kilobytes then.
 pub const LOAD_LEN_MAX: usize = 24;
 
-/// The number of the last event, the command's position and id, its events.
-type Row = (i64, i64, Uuid, Vec<Vec<u8>>);
+/// A row of `cart_journal`: the number of the last event, the command's position and id, its events, whether it is keyed, its
+/// outcome. A cart that only has a snapshot comes as a row of nothing.
+type JournalRow = (Option<i64>, Option<i64>, Option<Uuid>, Option<Vec<Vec<u8>>>, Option<bool>, Option<String>);
 
-/// What a row holds, newest first.
-fn entries_of((last, position, command_id, events): Row) -> impl Iterator<Item = Entry> {
-    events.into_iter().rev().zip(0..).map(move |(bytes, age)| Entry {
-        sequence_number: (last - age).into(),
-        position: position.into(),
-        command_id: command_id.into(),
-        bytes,
+/// The same, with the cart in front.
+type JournalRowOf = (Uuid, Option<i64>, Option<i64>, Option<Uuid>, Option<Vec<Vec<u8>>>, Option<bool>, Option<String>);
+
+/// A row of `cart_unchanged`: cart, position, sequence number, command, digest, time, outcome.
+type UnchangedRow = (Uuid, i64, i64, Uuid, i64, i64, Option<String>);
+
+fn of_journal((last, position, command_id, events, keyed, outcome): JournalRow) -> Option<Row> {
+    Some(Row {
+        sequence_number: last?.into(),
+        position: position?.into(),
+        command_id: command_id?.into(),
+        keyed,
+        outcome,
+        content: Content::Events(events?),
     })
 }
 
+fn of_unchanged((cart_id, position, number, command_id, digest, issued_at, outcome): UnchangedRow) -> (CartId, Row) {
+    let issued_at = DateTime::from_timestamp_micros(issued_at).unwrap_or_default();
+    let row = Row {
+        sequence_number: number.into(),
+        position: position.into(),
+        command_id: command_id.into(),
+        keyed: Some(true),
+        outcome,
+        content: Content::Unchanged { digest, issued_at },
+    };
+    (cart_id.into(), row)
+}
+
 impl Journal {
-    /// A cart as it is now. One round trip, whatever its age: the snapshot and the newest rows are asked for together.
+    /// A cart as it is now, to be shown: without the requests that made no event. One round trip, whatever its age: the
+    /// snapshot and the newest rows are asked for together.
     ///
     /// # Errors
     /// When Cassandra is away, or holds what can't be read.
-    pub async fn load(&self, cart_id: CartId) -> Result<Aggregate, Error> {
+    pub async fn show(&self, cart_id: CartId) -> Result<Aggregate, Error> {
         // Not one query: a static column would come once a row.
         let (snapshot, newest) = try_join!(self.snapshot(cart_id), self.newest(cart_id))?;
-        self.assemble(cart_id, snapshot, newest).await
+        self.assemble(cart_id, snapshot, newest, Vec::new()).await
     }
 
     /// Carts as they are now, in no order: at most [`LOAD_LEN_MAX`] at a time. One round trip for all that are new, another for
     /// the snapshots of those that are not.
     ///
     /// # Errors
-    /// As [`Journal::load`].
-    pub async fn load_all(&self, cart_ids: &[CartId]) -> Result<Vec<Aggregate>, Error> {
-        if let [cart_id] = cart_ids {
-            return Ok(vec![self.load(*cart_id).await?]);
-        }
-        let mut newest = self.newest_of(cart_ids).await?;
+    /// As [`Journal::show`].
+    pub async fn load(&self, cart_ids: &[CartId]) -> Result<Vec<Aggregate>, Error> {
+        let (mut newest, mut unchanged) = try_join!(self.newest_of(cart_ids), self.unchanged_of(cart_ids))?;
         // Most carts that are not in memory are new. One that has no rows has no snapshot: they are written together.
-        let old: Vec<CartId> = newest.keys().copied().collect();
-        let mut snapshots = if old.is_empty() { HashMap::new() } else { self.snapshots(&old).await? };
+        let old: Vec<CartId> =
+            cart_ids.iter().copied().filter(|id| newest.contains_key(id) || unchanged.contains_key(id)).collect();
+        let mut snapshots = HashMap::new();
+        if !old.is_empty() {
+            // Once more after the events: another process may be writing to the end, and where an event is, all requests before
+            // it are.
+            (snapshots, unchanged) = try_join!(self.snapshots(&old), self.unchanged_of(&old))?;
+        }
         let mut carts = Vec::with_capacity(cart_ids.len());
         for cart_id in cart_ids {
+            let snapshot = snapshots.remove(cart_id);
             let newest = newest.remove(cart_id).unwrap_or_default();
-            carts.push(self.assemble(*cart_id, snapshots.remove(cart_id), newest).await?);
+            let mut unchanged = unchanged.remove(cart_id).unwrap_or_default();
+            let known = snapshot.as_ref().map_or(Position::NONE, Aggregate::position);
+            let is_cut = i64::try_from(unchanged.len()).is_ok_and(|len| len >= SNAPSHOT_EVERY);
+            if is_cut && unchanged.last().is_some_and(|oldest| oldest.position > known) {
+                unchanged = self.unchanged_from(*cart_id, known).await?;
+            }
+            carts.push(self.assemble(*cart_id, snapshot, newest, unchanged).await?);
         }
         Ok(carts)
     }
 
-    /// A cart from its snapshot and its newest rows, newest first.
+    /// A cart from its snapshot, its newest rows, newest first, and its unchanged rows since the snapshot, in any order.
     async fn assemble(
         &self,
         cart_id: CartId,
         snapshot: Option<Aggregate>,
-        newest: Vec<Entry>,
+        newest: Vec<Row>,
+        mut unchanged: Vec<Row>,
     ) -> Result<Aggregate, Error> {
         let mut cart = snapshot.unwrap_or_else(|| Aggregate::new(cart_id));
         let known = cart.sequence_number();
-        let oldest = newest.last().map_or(known, |entry| entry.sequence_number);
+        let oldest = newest.last().map_or(known, Row::first_sequence_number);
+        let version = newest.first().map_or(known, |row| row.sequence_number.max(known));
+        let mut rows = newest;
         if oldest > known.next() {
-            // The rows do not join the snapshot (it could not be read, or its writer died): read all that follow it.
-            for entry in self.after(cart_id, known).await? {
-                cart.apply(&self.event(&entry).await?);
-            }
-            return Ok(cart);
+            // The rows do not join the snapshot (there are more, or it could not be read): read all that follow it.
+            rows = self.rows_after(cart_id, known, i32::MAX).await?;
         }
-        for entry in newest.iter().rev().filter(|entry| entry.sequence_number > known) {
-            cart.apply(&self.event(entry).await?);
-        }
+        rows.retain(|row| known < row.sequence_number && row.sequence_number <= version);
+        // Another process may be writing to the end. What it wrote after our first look is left out, so that nothing before it
+        // can be missing: its commands are decided again, which gives the same.
+        unchanged.retain(|row| row.position > cart.position() && row.sequence_number <= version);
+        rows.append(&mut unchanged);
+        self.apply(&mut cart, rows).await?;
         Ok(cart)
+    }
+
+    async fn apply(&self, cart: &mut Aggregate, mut rows: Vec<Row>) -> Result<(), Error> {
+        rows.sort_unstable_by_key(|row| row.position);
+        for row in &rows {
+            cart.apply(&self.decided(cart.cart_id(), row).await?);
+        }
+        Ok(())
     }
 
     /// A cart as it was before the command at `position`.
     ///
     /// # Errors
-    /// As [`Journal::load`].
+    /// As [`Journal::show`].
     pub async fn load_before(&self, cart_id: CartId, position: Position) -> Result<Aggregate, Error> {
         let snapshot = self.snapshot(cart_id).await?.filter(|cart| cart.position() < position);
         let mut cart = snapshot.unwrap_or_else(|| Aggregate::new(cart_id));
-        for entry in self.after(cart_id, cart.sequence_number()).await? {
-            if entry.position < position {
-                cart.apply(&self.event(&entry).await?);
-            }
-        }
+        let (mut rows, unchanged) = try_join!(
+            self.rows_after(cart_id, cart.sequence_number(), i32::MAX),
+            self.unchanged_from(cart_id, cart.position())
+        )?;
+        let known = cart.position();
+        rows.extend(unchanged);
+        rows.retain(|row| known < row.position && row.position < position);
+        self.apply(&mut cart, rows).await?;
         Ok(cart)
     }
 
-    /// What a cart's commands from `position` on made, oldest first.
+    /// The cart's journalled requests from `position` on, oldest first.
     ///
     /// # Errors
-    /// As [`Journal::load`].
-    pub async fn since(&self, cart_id: CartId, position: Position) -> Result<Vec<Entry>, Error> {
-        // Newest first, since that is what is asked for; stops at the first that is older.
-        let newest = self.newest(cart_id).await?;
-        let mut entries = if newest.last().is_some_and(|oldest| oldest.position >= position) {
-            self.all(cart_id).await?
+    /// As [`Journal::show`].
+    pub async fn since(&self, cart_id: CartId, position: Position) -> Result<Vec<Row>, Error> {
+        let (mut rows, unchanged) = try_join!(self.newest(cart_id), self.unchanged_from(cart_id, position))?;
+        // Mostly the newest few go back far enough; else some more, and more.
+        let (newest, mut back) = (rows.first().map_or(0, |row| row.sequence_number.get()), 64);
+        let goes_back = |rows: &[Row]| rows.iter().any(|row| row.position < position);
+        let mut is_all = i32::try_from(rows.len()).is_ok_and(|len| len < NEWEST_ROWS);
+        while !is_all && !goes_back(&rows) {
+            let after = SequenceNumber::from((newest - back).max(0));
+            rows = self.rows_after(cart_id, after, i32::MAX).await?;
+            (is_all, back) = (after == SequenceNumber::ZERO, back * 8);
+        }
+        rows.extend(unchanged);
+        rows.retain(|row| row.position >= position);
+        rows.sort_unstable_by_key(|row| row.position);
+        Ok(rows)
+    }
+
+    /// What became of a command that was decided before, if that is known. `row` is the journal's at its position; without
+    /// one it left no trace, and is decided again on what was before it.
+    ///
+    /// `None`: it was rejected by rules that are no longer those of this version.
+    ///
+    /// # Errors
+    /// As [`Journal::show`].
+    pub async fn outcome(
+        &self,
+        command: &CartCommand,
+        position: Position,
+        row: Option<&Row>,
+    ) -> Result<Option<Outcome>, Error> {
+        let cart_id = command.cart_id;
+        if let Some(row) = row {
+            return self.outcome_of(&self.decided(cart_id, row).await?).await;
+        }
+        match self.load_before(cart_id, position).await?.decide(command, position) {
+            Decision::KeyReused => Ok(Some(Outcome::key_reused())),
+            Decision::Repeated(earlier) => self.outcome_again(cart_id, &earlier).await,
+            Decision::Decided(decided) if decided.events.is_empty() => self.outcome_of(&decided).await,
+            Decision::Decided(_) => Ok(None),
+        }
+    }
+
+    /// What became of a remembered request.
+    ///
+    /// # Errors
+    /// As [`Journal::show`].
+    pub async fn outcome_again(&self, cart_id: CartId, earlier: &RememberedRequest) -> Result<Option<Outcome>, Error> {
+        let row = if earlier.sequence_number == SequenceNumber::ZERO {
+            let rows = self.unchanged_from(cart_id, earlier.position).await?;
+            rows.into_iter().find(|row| row.position == earlier.position)
         } else {
-            newest.into_iter().rev().collect()
+            self.row(cart_id, earlier.sequence_number).await?
         };
-        entries.retain(|entry| entry.position >= position);
-        Ok(entries)
+        let Some(row) = row else { return Ok(None) };
+        self.outcome_of(&self.decided(cart_id, &row).await?).await
+    }
+
+    /// What a client hears of a request.
+    ///
+    /// # Errors
+    /// As [`Journal::show`].
+    pub async fn outcome_of(&self, decided: &Decided) -> Result<Option<Outcome>, Error> {
+        let mut earlier = HashMap::new();
+        for number in decided.earlier() {
+            if let Some(row) = self.row(decided.cart_id, number).await? {
+                let outcome = Outcome::of(&self.decided(decided.cart_id, &row).await?.events);
+                earlier.extend(outcome.map(|outcome| (number, outcome)));
+            }
+        }
+        Ok(decided.outcome_with(|number| earlier.get(&number).cloned()))
     }
 
     /// What comes after an event of a cart's journal, oldest first: at most `len_max` entries, however many there are.
     ///
     /// # Errors
-    /// As [`Journal::load`].
+    /// As [`Journal::show`].
     pub async fn page(&self, cart_id: CartId, after: SequenceNumber, len_max: i32) -> Result<Vec<Entry>, Error> {
-        const OPERATION: &str = "reading a cart's journal";
-        // Each row has at least one that is later.
-        let values = (cart_id.as_uuid(), after.get(), len_max);
-        let pager = self.session.execute_iter(self.statements.after.clone(), values).await;
-        let mut rows = pager
-            .map_err(|error| Error::new(OPERATION, error))?
-            .rows_stream::<Row>()
-            .map_err(|error| Error::new(OPERATION, error))?;
-        let len_max = usize::try_from(len_max).unwrap_or_default();
+        let rows = self.rows_after(cart_id, after, len_max).await?;
         let mut entries = Vec::new();
-        while entries.len() < len_max
-            && let Some(row) = rows.try_next().await.map_err(|error| Error::new(OPERATION, error))?
-        {
+        for row in rows {
             let known = entries.len();
-            entries.extend(entries_of(row).take_while(|entry| entry.sequence_number > after));
+            entries.extend(row.into_entries().take_while(|entry| entry.sequence_number > after));
             entries[known..].reverse();
         }
-        entries.truncate(len_max);
+        entries.truncate(usize::try_from(len_max).unwrap_or_default());
         Ok(entries)
     }
 
-    /// All that has happened to a cart after an event, oldest first.
-    async fn after(&self, cart_id: CartId, after: SequenceNumber) -> Result<Vec<Entry>, Error> {
-        self.page(cart_id, after, i32::MAX).await
+    /// The rows that have later events than this one, oldest first, until they have `events_max`.
+    async fn rows_after(&self, cart_id: CartId, after: SequenceNumber, events_max: i32) -> Result<Vec<Row>, Error> {
+        const OPERATION: &str = "reading a cart's journal";
+        // Each row has at least one that is later.
+        let values = (cart_id.as_uuid(), after.get(), events_max);
+        let pager = self.session.execute_iter(self.statements.after.clone(), values).await;
+        let mut stream = pager
+            .map_err(|error| Error::new(OPERATION, error))?
+            .rows_stream::<JournalRow>()
+            .map_err(|error| Error::new(OPERATION, error))?;
+        let events_max = usize::try_from(events_max).unwrap_or_default();
+        let (mut rows, mut events) = (Vec::new(), 0);
+        while events < events_max
+            && let Some(row) = stream.try_next().await.map_err(|error| Error::new(OPERATION, error))?
+        {
+            let Some(row) = of_journal(row) else { continue };
+            let first = row.first_sequence_number().get().max(after.get() + 1);
+            events += usize::try_from(row.sequence_number.get() + 1 - first).unwrap_or_default();
+            rows.push(row);
+        }
+        Ok(rows)
     }
 
     /// All that has happened to a cart, oldest first.
     ///
     /// # Errors
-    /// As [`Journal::load`].
+    /// As [`Journal::show`].
     pub async fn all(&self, cart_id: CartId) -> Result<Vec<Entry>, Error> {
-        self.after(cart_id, SequenceNumber::ZERO).await
+        self.page(cart_id, SequenceNumber::ZERO, i32::MAX).await
     }
 
     /// All carts that have a journal, in no order.
     ///
     /// # Errors
-    /// As [`Journal::load`]; also in the middle.
+    /// As [`Journal::show`]; also in the middle.
     pub async fn cart_ids(&self) -> Result<impl Stream<Item = Result<CartId, Error>> + use<>, Error> {
         const OPERATION: &str = "listing the carts of the journal";
         let pager = self.session.query_iter("SELECT DISTINCT cart_id FROM cart_journal", ()).await;
@@ -165,20 +282,33 @@ impl Journal {
         Ok(rows.map_ok(|(cart_id,)| cart_id.into()).map_err(|error| Error::new(OPERATION, error)))
     }
 
-    /// The events that an accepted command made.
+    /// The row of an event, by the number of the last one of its request.
+    async fn row(&self, cart_id: CartId, last: SequenceNumber) -> Result<Option<Row>, Error> {
+        let operation = || format!("reading event {last} of cart {cart_id}");
+        let rows = self.rows::<JournalRow>(&self.statements.row, (cart_id.as_uuid(), last.get()), &operation).await?;
+        Ok(rows.into_iter().find_map(of_journal))
+    }
+
+    /// The request of a row.
     ///
     /// # Errors
-    /// As [`Journal::load`].
-    pub async fn events_of(&self, cart_id: CartId, command: &RememberedCommand) -> Result<Vec<CartEvent>, Error> {
-        let last = command.first_sequence_number.get() + i64::from(command.event_count) - 1;
-        let operation = || format!("reading event {last} of cart {cart_id}");
-        let rows = self.rows::<Row>(&self.statements.row, (cart_id.as_uuid(), last), &operation).await?;
-        let entries: Vec<Entry> = rows.into_iter().flat_map(entries_of).collect();
-        let mut events = Vec::with_capacity(entries.len());
-        for entry in entries.iter().rev() {
-            events.push(self.event(entry).await?);
+    /// When it can't be read: the registry is away, or it is newer than this program.
+    pub async fn decided(&self, cart_id: CartId, row: &Row) -> Result<Decided, Error> {
+        let operation = || format!("reading the request at {} of cart {cart_id}", row.position);
+        let outcome = row.outcome.as_deref().map(serde_json::from_str).transpose();
+        let outcome = outcome.map_err(|error| Error::new(operation(), error))?;
+        let mut events = Vec::with_capacity(row.events().len());
+        for bytes in row.events() {
+            let event = decode(&self.codecs.events, bytes).await;
+            events.push(event.map_err(|error| Error::new(operation(), error))?);
         }
-        Ok(events)
+        let (digest, issued_at) = match (&row.content, events.first()) {
+            (Content::Unchanged { digest, issued_at }, _) => (*digest, *issued_at),
+            (Content::Events(_), Some(event)) => (event.command_digest, event.occurred_at),
+            (Content::Events(_), None) => return Err(Error::new(operation(), "the row has no events")),
+        };
+        let Row { command_id, position, keyed, .. } = *row;
+        Ok(Decided { cart_id, command_id, position, keyed, digest, issued_at, outcome, events })
     }
 
     /// The event of an entry.
@@ -192,16 +322,8 @@ impl Journal {
 
     async fn snapshot(&self, cart_id: CartId) -> Result<Option<Aggregate>, Error> {
         let operation = || format!("reading the snapshot of cart {cart_id}");
-        let row = self
-            .session
-            .execute_unpaged(&self.statements.snapshot, (cart_id.as_uuid(),))
-            .await
-            .map_err(|error| Error::new(operation(), error))?
-            .into_rows_result()
-            .map_err(|error| Error::new(operation(), error))?
-            .maybe_first_row::<(Option<Vec<u8>>,)>()
-            .map_err(|error| Error::new(operation(), error))?;
-        let Some((Some(bytes),)) = row else { return Ok(None) };
+        let rows = self.rows::<(Option<Vec<u8>>,)>(&self.statements.snapshot, (cart_id.as_uuid(),), &operation).await?;
+        let Some((Some(bytes),)) = rows.into_iter().next() else { return Ok(None) };
         Ok(self.decode_snapshot(cart_id, &bytes).await)
     }
 
@@ -219,31 +341,53 @@ impl Journal {
         Ok(snapshots)
     }
 
+    /// A snapshot only saves reading; the rows say the same.
     async fn decode_snapshot(&self, cart_id: CartId, bytes: &[u8]) -> Option<Aggregate> {
         let decoded = decode(&self.codecs.snapshots, bytes).await;
-        // It only saves reading; the rows say the same.
         decoded
             .inspect_err(|error| {
                 tracing::warn!(%cart_id, error, "a snapshot can't be read, reading the whole journal instead");
             })
             .ok()
+            .filter(|cart| !cart.lacks_requests())
     }
 
-    async fn newest_of(&self, cart_ids: &[CartId]) -> Result<HashMap<CartId, Vec<Entry>>, Error> {
-        type RowOf = (Uuid, i64, i64, Uuid, Vec<Vec<u8>>);
-        let mut carts: HashMap<CartId, Vec<Entry>> = HashMap::with_capacity(cart_ids.len());
-        for (cart_id, last, position, command_id, events) in
-            self.rows_of::<RowOf>(&self.statements.newest_of, cart_ids).await?
-        {
-            carts.entry(cart_id.into()).or_default().extend(entries_of((last, position, command_id, events)));
+    async fn newest_of(&self, cart_ids: &[CartId]) -> Result<HashMap<CartId, Vec<Row>>, Error> {
+        let mut carts: HashMap<CartId, Vec<Row>> = HashMap::with_capacity(cart_ids.len());
+        let rows = self.rows_of::<JournalRowOf>(&self.statements.newest_of, cart_ids).await?;
+        for (cart_id, last, position, command_id, events, keyed, outcome) in rows {
+            let row = of_journal((last, position, command_id, events, keyed, outcome));
+            carts.entry(cart_id.into()).or_default().extend(row);
         }
         Ok(carts)
     }
 
-    async fn newest(&self, cart_id: CartId) -> Result<Vec<Entry>, Error> {
+    async fn newest(&self, cart_id: CartId) -> Result<Vec<Row>, Error> {
         let operation = || format!("reading the newest events of cart {cart_id}");
-        let rows = self.rows::<Row>(&self.statements.newest, (cart_id.as_uuid(),), &operation).await?;
-        Ok(rows.into_iter().flat_map(entries_of).collect())
+        let rows = self.rows::<JournalRow>(&self.statements.newest, (cart_id.as_uuid(),), &operation).await?;
+        Ok(rows.into_iter().filter_map(of_journal).collect())
+    }
+
+    /// The newest unchanged rows of each cart, newest first, as many as there are between two snapshots.
+    async fn unchanged_of(&self, cart_ids: &[CartId]) -> Result<HashMap<CartId, Vec<Row>>, Error> {
+        let mut carts: HashMap<CartId, Vec<Row>> = HashMap::new();
+        for row in self.rows_of::<UnchangedRow>(&self.statements.unchanged_of, cart_ids).await? {
+            let (cart_id, row) = of_unchanged(row);
+            carts.entry(cart_id).or_default().push(row);
+        }
+        Ok(carts)
+    }
+
+    /// The cart's unchanged rows from `position` on, newest first.
+    async fn unchanged_from(&self, cart_id: CartId, position: Position) -> Result<Vec<Row>, Error> {
+        const OPERATION: &str = "reading a cart's rejected requests";
+        let values = (cart_id.as_uuid(), position.get());
+        let pager = self.session.execute_iter(self.statements.unchanged_from.clone(), values).await;
+        let rows = pager
+            .map_err(|error| Error::new(OPERATION, error))?
+            .rows_stream::<UnchangedRow>()
+            .map_err(|error| Error::new(OPERATION, error))?;
+        rows.map_ok(|row| of_unchanged(row).1).try_collect().await.map_err(|error| Error::new(OPERATION, error))
     }
 
     async fn rows_of<R>(&self, statement: &PreparedStatement, cart_ids: &[CartId]) -> Result<Vec<R>, Error>

@@ -112,10 +112,9 @@ pub(super) fn answers(id: &str) -> Vec<(&'static str, Value)> {
 }
 
 fn each() -> Value {
-    json!({"cartId": CART, "results": [
+    json!({"commandId": COMMAND, "cartId": CART, "results": [
         {"status": 200, "outcome": changed(2, 1)},
         {"status": 404, "problem": rejected(&Rejection::ItemNotInCart)},
-        {"status": 202, "location": link().to_string()},
     ]})
 }
 

@@ -14,7 +14,7 @@ use schemars::generate::{Contract, SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema, json_schema};
 use serde_json::{Map, Value, json};
 
-use crate::answer::{Accepted, Cart, CommandStatus, Several};
+use crate::answer::{Accepted, Cart, CommandStatus};
 use crate::problem::Problem;
 use crate::reads::{Billing, Events, Quantities};
 use crate::request::{AddItemBody, AdjustBody, BatchBody};
@@ -23,7 +23,7 @@ use crate::request::{AddItemBody, AdjustBody, BatchBody};
 pub(crate) const PAGE: &str = include_str!("page.html");
 
 /// Every `type` that a problem can have: its last word, its status, what it means and what to do.
-pub(crate) const PROBLEMS: [(&str, u16, &str); 24] = [
+pub(crate) const PROBLEMS: [(&str, u16, &str); 25] = [
     ("malformed-body", 400, "The body is not JSON."),
     ("invalid-header", 400, "A header is not as this page says, or is given more than once."),
     ("invalid-parameter", 400, "A query parameter is missing, unknown, repeated or out of range."),
@@ -37,6 +37,7 @@ pub(crate) const PROBLEMS: [(&str, u16, &str); 24] = [
     ("request-timeout", 408, "The request took too long to arrive."),
     ("item-already-in-cart", 409, "An item is added once; adjust its quantity instead."),
     ("empty-cart-checkout", 409, "An empty cart can't be bought."),
+    ("rejected-before", 409, "It was rejected by a rule that has changed since: the reason is not known any more."),
     ("cart-full", 409, "The cart has as many lines as a cart can have."),
     ("version-mismatch", 412, "The cart has moved on since the version in If-Match: read it again, decide again."),
     ("payload-too-large", 413, "The body is larger than the service takes."),
@@ -44,7 +45,7 @@ pub(crate) const PROBLEMS: [(&str, u16, &str); 24] = [
     ("invalid-field", 422, "A field of the body is missing, unknown or out of range."),
     ("negative-quantity", 422, "A quantity must stay above zero."),
     ("quantity-too-large", 422, "A quantity must stay within its limit."),
-    ("idempotency-key-reused", 422, "The key stands for another command of this cart: take a new one."),
+    ("idempotency-key-reused", 422, "The key stands for another request to this cart: use a new one."),
     ("unavailable", 503, "Not possible at the moment. Nothing was done, and nothing will be: try again."),
     ("outcome-unknown", 504, "The log did not confirm the command: ask at Location, or repeat it with the same key."),
     ("read-table-behind", 504, "The read table does not include the command yet: read again, or without Read-After."),
@@ -81,7 +82,6 @@ fn make() -> Value {
         adjust: taken.of::<AdjustBody>(),
         batch: taken.of::<BatchBody<'_>>(),
         accepted: given.of::<Accepted<'_>>(),
-        several: given.of::<Several<'_>>(),
         status: given.of::<CommandStatus<'_>>(),
         cart: given.of::<Cart<'_>>(),
         events: given.of::<Events<'_>>(),

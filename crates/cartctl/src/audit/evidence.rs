@@ -7,14 +7,13 @@ use rust_decimal::Decimal;
 use uuid::Uuid;
 
 use super::client_view::SentCommand;
+use super::rules::Kept;
 use crate::journal::JournalRow;
 use crate::totals::{DayKey, MonthKey};
 
 /// Everything at once.
 #[derive(Debug, Clone, Default)]
 pub struct Evidence {
-    /// Where the processors' setting `--cart-lines-max` stands.
-    pub lines_max: usize,
     /// Partitions of `cart-commands` and `cart-events`.
     pub partitions: i32,
     /// Partitions of `item-purchased`.
@@ -30,8 +29,10 @@ pub struct Evidence {
     pub dead_letters: Vec<DeadLetter>,
     /// `cart-events`, committed records, each partition in its order.
     pub events: Vec<Record<CartEvent>>,
-    /// The journal.
+    /// The events of `cart_journal`.
     pub journal: BTreeMap<Uuid, Vec<JournalRow>>,
+    /// What `cart_journal` and `cart_unchanged` say of each request beside its events, by position.
+    pub requests: BTreeMap<Uuid, BTreeMap<Position, Kept>>,
     /// `item-purchased`, committed records, each partition in its order.
     pub purchases: Vec<Record<PurchasedItem>>,
     /// The read tables.

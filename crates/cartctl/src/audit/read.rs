@@ -41,9 +41,9 @@ pub async fn collect(
     let command_codec = Codec::register(&registry, CartCommand::TOPIC, CartCommand::SCHEMA).await?;
 
     let tables = stores::read(&session, database, &kafka.prefixed(PurchasedItem::TOPIC), purchases_epoch).await?;
-    let journal = crate::journal::read(&session).await.context("reading table cart_journal")?;
+    let (journal, requests) = crate::journal::read_tables(&session).await.context("reading the journal")?;
     let (args, runtime) = (kafka.clone(), Handle::current());
-    let (lines_max, partitions) = (target.cart_lines_max.into(), i32::try_from(cut.commands.len())?);
+    let partitions = i32::try_from(cut.commands.len())?;
     let purchase_partitions = i32::try_from(cut.purchases.len())?;
     tokio::task::spawn_blocking(move || {
         let purchases = records(&args, &purchase_codec, &runtime, false)?;
@@ -51,7 +51,6 @@ pub async fn collect(
         let dead_letters = dead_letters(&args).context("reading topic cart-commands-dead-letter")?;
         let commands = commands(&args, &command_codec, &runtime, partitions)?;
         Ok(Evidence {
-            lines_max,
             partitions,
             purchase_partitions,
             commands_epoch: commands_epoch.get(),
@@ -60,6 +59,7 @@ pub async fn collect(
             dead_letters,
             events,
             journal,
+            requests,
             purchases,
             tables,
             sent,

@@ -35,6 +35,12 @@ pub enum Kind {
     JournalDiffers,
     /// More journal rows for a position or a command than the command makes.
     JournalRowDoubled,
+    /// A request that may come again is not in the journal.
+    RequestLost,
+    /// The journal has a request that no command gives.
+    RequestUnexpected,
+    /// The journal has another outcome of a request than the rules give.
+    RequestDiffers,
     /// A record that nobody can decide has no dead letter, and its partition went on.
     DeadLetterLost,
     /// More than one dead letter for a record, or one for a record that is not there.

@@ -1,12 +1,14 @@
 //! The audit's model against the rules of `crates/cart`: the only place where the two meet.
 
-use cart::{Aggregate, CartCommand, CartId, Command, Decision, Limits, LogEpoch, Position, Rejection};
-use cartctl::audit::{Cart, Verdict};
+use cart::{
+    Aggregate, CartCommand, CartId, Command, CommandResult, Decided, Decision, LogEpoch, Position, Rejection,
+    RequestOutcome,
+};
+use cartctl::audit::{Cart, Kept, Verdict};
+use chrono::{DateTime, TimeDelta};
 use proptest::prelude::*;
 use rust_decimal::Decimal;
 use uuid::Uuid;
-
-const LINES_MAX: usize = 4;
 
 fn product(number: u8) -> cart::ProductId {
     Uuid::from_u128(number.into()).into()
@@ -36,7 +38,12 @@ fn one() -> impl Strategy<Value = Command> {
 }
 
 fn any_command() -> impl Strategy<Value = Command> {
-    prop_oneof![6 => one(), 1 => prop::collection::vec(one(), 1..6).prop_map(|commands| Command::Batch { commands })]
+    let several = || prop::collection::vec(one(), 1..6);
+    prop_oneof![
+        6 => one(),
+        1 => several().prop_map(|commands| Command::Batch { commands }),
+        1 => several().prop_map(|commands| Command::IndependentBatch { commands }),
+    ]
 }
 
 fn slug(rejection: &Rejection) -> &'static str {
@@ -52,37 +59,135 @@ fn slug(rejection: &Rejection) -> &'static str {
     }
 }
 
+/// An outcome in the words of the audit.
+fn in_words(outcome: &RequestOutcome) -> String {
+    match outcome {
+        RequestOutcome::Rejected { rejection, index: None } => format!("rejected {}", slug(rejection)),
+        RequestOutcome::Rejected { rejection, index: Some(index) } => {
+            format!("rejected {} at {index}", slug(rejection))
+        }
+        RequestOutcome::Each(results) => {
+            let result = |result: &CommandResult| match result {
+                CommandResult::Made { events } => format!("made {events}"),
+                CommandResult::Rejected { rejection } => format!("rejected {}", slug(rejection)),
+                CommandResult::Earlier { sequence_number } => format!("earlier {sequence_number}"),
+            };
+            format!("each {}", results.iter().map(result).collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
+/// Both readings of the rules, one beside the other.
+struct Both {
+    aggregate: Aggregate,
+    model: Cart,
+    offset: i64,
+}
+
+impl Both {
+    fn new() -> Self {
+        Self { aggregate: Aggregate::new(cart_id()), model: Cart::default(), offset: 0 }
+    }
+
+    /// Takes the next command of the log; whether both make the same of it.
+    fn take(&mut self, command: &CartCommand) -> Result<(), TestCaseError> {
+        self.offset += 1;
+        let decision = self.aggregate.decide(command, Position::new(LogEpoch::FIRST, self.offset));
+        let verdict = self.model.take(command, LogEpoch::FIRST, self.offset);
+        match (decision, verdict) {
+            (Decision::Decided(decided), Verdict::Decided(found)) => {
+                if decided.is_journalled() {
+                    self.aggregate.apply(&decided);
+                }
+                prop_assert_eq!(&found.outcome, &decided.outcome.as_ref().map(in_words));
+                prop_assert_eq!(found.kept, decided.is_journalled().then(|| self.kept(&decided)));
+                let rule = match &decided.outcome {
+                    Some(RequestOutcome::Rejected { rejection, .. }) => Some(slug(rejection)),
+                    Some(RequestOutcome::Each(_)) | None => None,
+                };
+                prop_assert_eq!(found.rule, rule);
+                prop_assert_eq!(found.events, decided.events);
+            }
+            (Decision::Repeated(earlier), Verdict::Repeat(position)) => prop_assert_eq!(earlier.position, position),
+            (Decision::KeyReused, Verdict::KeyReused) => {}
+            (decision, verdict) => prop_assert!(false, "{:?}: {:?}", decision, verdict),
+        }
+        prop_assert_eq!(self.model.sequence_number(), self.aggregate.sequence_number().get());
+        Ok(())
+    }
+
+    fn kept(&self, decided: &Decided) -> Kept {
+        Kept {
+            command_id: decided.command_id.as_uuid(),
+            keyed: decided.keyed,
+            outcome: decided.outcome.as_ref().map(in_words),
+            sequence_number: self.aggregate.sequence_number().get(),
+            unchanged: decided.events.is_empty().then_some((decided.digest, decided.issued_at)),
+        }
+    }
+}
+
+fn cart_id() -> CartId {
+    CartId::from(Uuid::from_u128(1))
+}
+
+#[test]
+fn both_know_a_full_cart() -> Result<(), TestCaseError> {
+    let mut both = Both::new();
+    for number in 0..=1_000_u128 {
+        let id = Uuid::from_u128(number);
+        let command = Command::AddItem {
+            product_id: id.into(),
+            vendor_id: id.into(),
+            name: String::from("mug").try_into().expect("a name"),
+            price: Decimal::ONE.try_into().expect("a price"),
+            quantity: 1,
+        };
+        let issued_at = DateTime::UNIX_EPOCH;
+        both.take(&CartCommand {
+            command_id: id.into(),
+            cart_id: cart_id(),
+            issued_at,
+            command,
+            expected_version: None,
+            keyed: Some(true),
+        })?;
+    }
+    prop_assert_eq!(both.aggregate.cart().items().len(), 1_000);
+    Ok(())
+}
+
+fn any_keyed() -> impl Strategy<Value = Option<bool>> {
+    prop_oneof![5 => Just(Some(true)), 1 => Just(Some(false)), 2 => Just(None)]
+}
+
+/// An id; some are those of parts of a batch of another.
+fn any_id() -> impl Strategy<Value = cart::CommandId> {
+    let id = |id: u128| cart::CommandId::from(Uuid::from_u128(id));
+    prop_oneof![9 => (0..180_u128).prop_map(id), 1 => (0..180_u128, 0..6_usize).prop_map(move |(n, index)| id(n).in_batch(index))]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// Few ids, so that keys are repeated and reused, also when they are long forgotten.
+    /// Few ids, so that keys are repeated and reused, also when they are long forgotten: an hour passes with each command.
     #[test]
     fn two_independent_readings_of_the_rules_agree(
-        commands in prop::collection::vec((any_command(), 0..180_u8, prop::option::weighted(0.1, 0..40_i64)), 1..400)
+        commands in prop::collection::vec(
+            (any_command(), any_id(), prop::option::weighted(0.1, 0..40_i64), any_keyed(), 0..90_i64),
+            1..400,
+        )
     ) {
-        let cart_id = CartId::from(Uuid::from_u128(1));
-        let (mut aggregate, mut model) = (Aggregate::new(cart_id), Cart::default());
-        let limits = Limits { lines_max: i32::try_from(LINES_MAX).unwrap_or(0) };
-        for (offset, (command, id, expected_version)) in (0..).zip(commands) {
-            let command = CartCommand {
-                command_id: Uuid::from_u128(id.into()).into(),
-                cart_id,
-                issued_at: chrono::DateTime::from_timestamp(offset, 0).unwrap_or_default(),
+        let mut both = Both::new();
+        for (number, (command, command_id, expected_version, keyed, early)) in (0_i64..).zip(commands) {
+            both.take(&CartCommand {
+                command_id,
+                cart_id: cart_id(),
+                issued_at: DateTime::UNIX_EPOCH + TimeDelta::minutes(number * 15 - early),
                 command,
                 expected_version: expected_version.map(Into::into),
-            };
-            let decision = aggregate.decide(&command, Position::new(LogEpoch::FIRST, offset), &limits);
-            let verdict = model.take(&command, LogEpoch::FIRST, offset, LINES_MAX);
-            let expected = match decision {
-                Decision::Accepted(events) => {
-                    events.iter().for_each(|event| aggregate.apply(event));
-                    Verdict::Accepted(events)
-                }
-                Decision::Repeated(earlier) => Verdict::Repeat(earlier.first_sequence_number.get()),
-                Decision::Rejected(refusal) => Verdict::Refused(slug(&refusal.rejection)),
-            };
-            prop_assert_eq!(verdict, expected);
-            prop_assert_eq!(model.sequence_number(), aggregate.sequence_number().get());
+                keyed,
+            })?;
         }
     }
 }

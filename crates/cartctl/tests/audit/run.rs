@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use cart::{
-    Aggregate, CartCommand, CartEvent, CartId, Command, CommandId, Decision, Item, Limits, LogEpoch, Position,
-    PurchasedItem,
+    Aggregate, CartCommand, CartEvent, CartId, Command, CommandId, CommandResult, Decided, Decision, Item, LogEpoch,
+    Position, PurchasedItem, Rejection, RequestOutcome,
 };
 use cartctl::audit::{
-    Attempt, Content, Cut, DeadLetter, Evidence, LogRecord, Record, Row, SentCommand, Tables, ToldItem,
+    Attempt, Content, Cut, DeadLetter, Evidence, Kept, LogRecord, Record, Row, SentCommand, Tables, ToldItem,
 };
 use cartctl::journal::JournalRow;
 use cartctl::totals::{DayKey, MonthKey};
@@ -36,7 +36,6 @@ impl Dice {
 /// All of a run, correct.
 pub(crate) fn correct() -> Evidence {
     let mut evidence = Evidence {
-        lines_max: 4,
         partitions: PARTITIONS,
         purchase_partitions: PARTITIONS,
         commands_epoch: 1,
@@ -47,13 +46,14 @@ pub(crate) fn correct() -> Evidence {
     let mut dice = Dice(7);
     let mut sent: Vec<CartCommand> = Vec::new();
     for number in 0..COMMANDS {
-        let command = match dice.roll(12) {
-            // Under the same id: a repeat, or another content.
-            0 if !sent.is_empty() => {
-                sent[sent.len() - 1 - usize::try_from(dice.roll(sent.len() as u64).min(8)).unwrap_or(0)].clone()
-            }
-            1 if !sent.is_empty() => CartCommand { command: Command::Checkout {}, ..sent[sent.len() - 1].clone() },
-            _ => command(number, &mut dice),
+        // Under the same id: a repeat, or another content. Never of one that says that it is unique.
+        let roll = dice.roll(12);
+        let earlier = sent.len().saturating_sub(1 + usize::try_from(dice.roll(8)).unwrap_or(0));
+        let earlier = sent.get(earlier).filter(|command| roll < 2 && command.keyed != Some(false)).cloned();
+        let command = match earlier {
+            Some(command) if roll == 0 => command,
+            Some(command) => CartCommand { command: Command::Checkout {}, ..command },
+            None => command(number, &mut dice),
         };
         sent.push(command.clone());
         run.take(command, &mut evidence);
@@ -86,7 +86,8 @@ fn command(number: u64, dice: &mut Dice) -> CartCommand {
             _ => Command::Checkout {},
         }
     };
-    let command = match dice.roll(6) {
+    let command = match dice.roll(7) {
+        6 => Command::IndependentBatch { commands: (0..1 + dice.roll(4)).map(|_| one(dice)).collect() },
         0 => Command::Batch { commands: (0..1 + dice.roll(4)).map(|_| one(dice)).collect() },
         _ => one(dice),
     };
@@ -96,6 +97,7 @@ fn command(number: u64, dice: &mut Dice) -> CartCommand {
         issued_at: start() + TimeDelta::hours(i64::try_from(number * 3).unwrap_or(0)),
         command,
         expected_version: (dice.roll(10) == 0).then(|| i64::try_from(dice.roll(30)).unwrap_or(0).into()),
+        keyed: [Some(true), Some(true), Some(false), None][usize::try_from(dice.roll(4)).unwrap_or(0)],
     }
 }
 
@@ -125,11 +127,14 @@ impl Run {
         let offset = self.next[index(partition)];
         self.next[index(partition)] += 1;
         let cart = self.carts.entry(cart_id).or_insert_with(|| Aggregate::new(cart_id));
-        let limits = Limits { lines_max: i32::try_from(evidence.lines_max).unwrap_or(0) };
-        let decision = cart.decide(&command, Position::new(LogEpoch::FIRST, offset), &limits);
-        if let Decision::Accepted(events) = &decision {
-            events.iter().for_each(|event| cart.apply(event));
-            for event in events {
+        let decision = cart.decide(&command, Position::new(LogEpoch::FIRST, offset));
+        if let Decision::Decided(decided) = &decision
+            && decided.is_journalled()
+        {
+            cart.apply(decided);
+            let kept = kept(decided, cart);
+            evidence.requests.entry(cart_id.as_uuid()).or_default().insert(decided.position, kept);
+            for event in &decided.events {
                 self.publish(partition, event, evidence);
             }
         }
@@ -164,21 +169,60 @@ impl Run {
     }
 }
 
+/// What the journal says of a request beside its events.
+fn kept(decided: &Decided, cart: &Aggregate) -> Kept {
+    let outcome = decided.outcome.as_ref().map(|outcome| match outcome {
+        RequestOutcome::Rejected { rejection, index } => {
+            let index = index.map(|index| format!(" at {index}")).unwrap_or_default();
+            format!("rejected {}{index}", rule(rejection))
+        }
+        RequestOutcome::Each(results) => {
+            let results = results.iter().map(|result| match result {
+                CommandResult::Made { events } => format!("made {events}"),
+                CommandResult::Rejected { rejection } => format!("rejected {}", rule(rejection)),
+                CommandResult::Earlier { sequence_number } => format!("earlier {sequence_number}"),
+            });
+            format!("each {}", results.collect::<Vec<_>>().join(", "))
+        }
+    });
+    Kept {
+        command_id: decided.command_id.as_uuid(),
+        keyed: decided.keyed,
+        outcome,
+        sequence_number: cart.sequence_number().get(),
+        unchanged: decided.events.is_empty().then_some((decided.digest, decided.issued_at)),
+    }
+}
+
+fn rule(rejection: &Rejection) -> &'static str {
+    match rejection {
+        Rejection::ItemAlreadyInCart => "item-already-in-cart",
+        Rejection::ItemNotInCart => "item-not-in-cart",
+        Rejection::NegativeQuantity { .. } => "negative-quantity",
+        Rejection::QuantityTooLarge { .. } => "quantity-too-large",
+        Rejection::EmptyCartCheckout => "empty-cart-checkout",
+        Rejection::CartFull { .. } => "cart-full",
+        Rejection::IdempotencyKeyReused => "idempotency-key-reused",
+        Rejection::VersionMismatch { .. } => "version-mismatch",
+    }
+}
+
 /// What its client is told; an attempt before it got no answer.
 fn tell(command: &CartCommand, decision: &Decision, evidence: &mut Evidence) {
     let (cart_id, command_id) = (command.cart_id.as_uuid(), command.command_id.as_uuid());
-    let told = match decision {
+    let Decision::Decided(decided) = decision else { return };
+    let told = match (&decided.outcome, decided.events.as_slice()) {
         // A batch has an answer of its own form, and a repeat its first one's.
-        Decision::Accepted(events) if !matches!(command.command, Command::Batch { .. }) => Attempt::Accepted {
+        (None, [first, ..]) if !matches!(command.command, Command::Batch { .. }) => Attempt::Accepted {
             command_id,
-            session_id: events[0].session_id.as_uuid(),
-            version: events[events.len() - 1].sequence_number.get(),
-            items: events.iter().map(|event| told(event.event.item())).collect(),
+            session_id: first.session_id.as_uuid(),
+            version: decided.sequence_number().get(),
+            items: decided.events.iter().map(|event| told(event.event.item())).collect(),
         },
-        Decision::Rejected(refusal) if matches!(refusal.rejection, cart::Rejection::ItemNotInCart) => {
+        (Some(RequestOutcome::Rejected { rejection: Rejection::ItemNotInCart, .. }), _) => {
             Attempt::Rejected { problem: "item-not-in-cart".to_owned(), command_id: Some(command_id) }
         }
-        Decision::Accepted(_) | Decision::Rejected(_) | Decision::Repeated(_) => return,
+        _ => return,
     };
     let attempts = vec![Attempt::Unknown { reason: "time-out".to_owned() }, told];
     // A refused command may be accepted when it is sent again; this run's clients know of the last time only.

@@ -19,7 +19,7 @@ const CARTS: [u32; 3] = [10_000, 100_000, 1_000_000];
 const CARTS_QUICK: [u32; 2] = [1_000, 10_000];
 
 /// The most carts are more than the default keeps: a case with that, and one that keeps them all.
-const ALL_IN_MEMORY: &[&str] = &["--partition-carts-max", "1000000"];
+const ALL_IN_MEMORY: &[&str] = &["--cart-cache-mib", "4096"];
 
 /// Lines of a cart that is bought.
 const LINES_OF_A_CART: [u32; 4] = [1, 10, 100, 1_000];

@@ -183,7 +183,7 @@ impl Shopper {
 /// A command with an id that no other `number` has.
 pub(crate) fn command_of(cart_id: CartId, number: u64, issued_at: DateTime<Utc>, command: Command) -> CartCommand {
     let command_id = CommandId::from(id(Kind::Command, 0, number));
-    CartCommand { command_id, cart_id, issued_at, command, expected_version: None }
+    CartCommand { command_id, cart_id, issued_at, command, expected_version: None, keyed: Some(false) }
 }
 
 pub(crate) fn add_item(number: u32) -> anyhow::Result<Command> {

@@ -115,5 +115,12 @@ fn add(cart_id: CartId, n: u8) -> anyhow::Result<CartCommand> {
         quantity: 1,
     };
     let command_id = Uuid::new_v4().into();
-    Ok(CartCommand { command_id, cart_id, issued_at: chrono::Utc::now(), command, expected_version: None })
+    Ok(CartCommand {
+        command_id,
+        cart_id,
+        issued_at: chrono::Utc::now(),
+        command,
+        expected_version: None,
+        keyed: Some(true),
+    })
 }

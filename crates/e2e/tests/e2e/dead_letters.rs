@@ -61,14 +61,21 @@ fn add(product: u128) -> Command {
 
 fn command(cart_id: CartId, id: u128, command: Command) -> CartCommand {
     let issued_at = "2026-01-31T12:00:00Z".parse().expect("a time");
-    CartCommand { command_id: Uuid::from_u128(id).into(), cart_id, issued_at, command, expected_version: None }
+    CartCommand {
+        command_id: Uuid::from_u128(id).into(),
+        cart_id,
+        issued_at,
+        command,
+        expected_version: None,
+        keyed: Some(true),
+    }
 }
 
 fn event() -> CartEvent {
     let cart_id = Uuid::from_u128(3).into();
-    let decision = Aggregate::new(cart_id).decide(&command(cart_id, 4, add(5)), 6.into(), &Default::default());
-    let Decision::Accepted(mut events) = decision else { panic!("an empty cart takes an item") };
-    events.remove(0)
+    let decision = Aggregate::new(cart_id).decide(&command(cart_id, 4, add(5)), 6.into());
+    let Decision::Decided(mut decided) = decision else { panic!("an empty cart takes an item") };
+    decided.events.remove(0)
 }
 
 impl Load {

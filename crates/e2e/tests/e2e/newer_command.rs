@@ -13,7 +13,7 @@ use uuid::Uuid;
 const DEADLINE: Duration = Duration::from_secs(180);
 
 /// Where the union of commands will have its next branch.
-const NEW_BRANCH: u8 = 5;
+const NEW_BRANCH: u8 = 6;
 
 /// Our schema as the next version may have it: with one kind of command more.
 fn newer_schema() -> anyhow::Result<String> {
@@ -33,6 +33,7 @@ fn checkout(cart_id: CartId) -> CartCommand {
         issued_at: "2026-01-31T12:00:00Z".parse().expect("a time"),
         command: Command::Checkout {},
         expected_version: None,
+        keyed: Some(true),
     }
 }
 
@@ -66,8 +67,8 @@ pub(crate) async fn a_command_that_is_too_new_stops_its_partition_only() -> anyh
     let producer = Producer::durable(kafka, &kafka.prefixed(CartCommand::TOPIC))?;
     let known = as_newer(codec.encode(&checkout(stopped_cart))?);
     let mut unknown = known.clone();
-    // Behind the branch's number stands only the absent expected version.
-    let at = unknown.len() - 2;
+    // Behind the branch's number stand the absent expected version and `keyed`.
+    let at = unknown.len() - 4;
     unknown[at] = NEW_BRANCH << 1;
     for (cart_id, value) in [
         (stopped_cart, known),

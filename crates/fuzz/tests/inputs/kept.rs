@@ -57,5 +57,5 @@ fn golden() -> Vec<Input> {
         let datum = pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap());
         Some(Input { bytes: [u8::try_from(number).unwrap()].into_iter().chain(datum).collect(), file })
     };
-    entries(&here("../cart/tests/golden/1")).into_iter().filter_map(input).collect()
+    entries(&here("../cart/tests/golden/2")).into_iter().filter_map(input).collect()
 }

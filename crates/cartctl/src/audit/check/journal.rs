@@ -1,21 +1,30 @@
-//! The journal against `cart-events`: the same events, byte for byte.
+//! The journal against `cart-events`: the same events, byte for byte. And what it says of each request against the log.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use cart::Position;
 use uuid::Uuid;
 
 use super::Shown;
 use super::events::{ByCart, Published};
+use super::log::{Expected, Log};
 use crate::audit::evidence::Evidence;
 use crate::audit::report::{Counts, Findings, Kind};
+use crate::audit::rules::Kept;
 use crate::journal::JournalRow;
 
-pub(super) fn check(evidence: &Evidence, published: &ByCart<'_>, findings: &mut Findings, counts: &mut Counts) {
-    let (no_rows, no_events) = (Vec::new(), Vec::new());
+pub(super) fn check(
+    evidence: &Evidence,
+    log: &Log,
+    published: &ByCart<'_>,
+    findings: &mut Findings,
+    counts: &mut Counts,
+) {
+    let (no_rows, no_events, nothing) = (Vec::new(), Vec::new(), Expected::default());
+    let expected_of = |cart_id: Uuid| log.carts.get(&cart_id.into()).unwrap_or(&nothing);
     for (cart_id, rows) in &evidence.journal {
         counts.journal_events += rows.len() as u64;
-        check_rows(*cart_id, rows, findings);
+        check_rows(*cart_id, rows, expected_of(*cart_id), findings);
         check_cart(evidence, *cart_id, rows, published.get(&(*cart_id).into()).unwrap_or(&no_events), findings);
     }
     for (cart_id, events) in published {
@@ -23,10 +32,52 @@ pub(super) fn check(evidence: &Evidence, published: &ByCart<'_>, findings: &mut 
             check_cart(evidence, cart_id.as_uuid(), &no_rows, events, findings);
         }
     }
+    let no_requests = BTreeMap::new();
+    for (cart_id, expected) in &log.carts {
+        let found = evidence.requests.get(&cart_id.as_uuid()).unwrap_or(&no_requests);
+        check_requests(evidence, cart_id.as_uuid(), expected, found, findings);
+    }
+    for (cart_id, found) in &evidence.requests {
+        if !log.carts.contains_key(&(*cart_id).into()) {
+            check_requests(evidence, *cart_id, &nothing, found, findings);
+        }
+    }
 }
 
-/// The rows by themselves: gap-free, and no command twice.
-fn check_rows(cart_id: Uuid, rows: &[JournalRow], findings: &mut Findings) {
+/// What the journal says of a cart's requests. One with events is only looked at where it is: whether it is there is a matter of
+/// its events.
+fn check_requests(
+    evidence: &Evidence,
+    cart_id: Uuid,
+    expected: &Expected,
+    found: &BTreeMap<Position, Kept>,
+    findings: &mut Findings,
+) {
+    let shown = |kept: &Kept| format!("{kept:?}");
+    for (position, wanted) in &expected.requests {
+        let place = || format!("the journal, cart {cart_id}, the request at {position}");
+        match found.get(position) {
+            Some(found) if found == wanted => {}
+            Some(found) => {
+                findings.add(Kind::RequestDiffers, place(), Some(&shown(wanted)), Some(&shown(found)));
+            }
+            None if wanted.unchanged.is_some() && evidence.is_due(expected.partition, *position) => {
+                findings.add(Kind::RequestLost, place(), Some(&shown(wanted)), None);
+            }
+            None => {}
+        }
+    }
+    let unexpected = found.iter().filter(|(position, _)| !expected.requests.contains_key(*position));
+    for (position, found) in unexpected.filter(|(_, found)| found.unchanged.is_some()) {
+        let place = format!("the journal, cart {cart_id}, the request at {position}");
+        findings.add(Kind::RequestUnexpected, place, None, Some(&shown(found)));
+    }
+}
+
+/// The rows by themselves: gap-free, and no command twice, unless it came again when it was forgotten.
+fn check_rows(cart_id: Uuid, rows: &[JournalRow], expected: &Expected, findings: &mut Findings) {
+    let right: HashSet<(i64, Uuid)> =
+        expected.requests.iter().map(|(position, kept)| (position.get(), kept.command_id)).collect();
     let mut positions: HashMap<i64, (Uuid, i64)> = HashMap::new();
     let mut commands: HashMap<Uuid, i64> = HashMap::new();
     let mut before = 0;
@@ -49,7 +100,9 @@ fn check_rows(cart_id: Uuid, rows: &[JournalRow], findings: &mut Findings) {
             let found = format!("command {}", row.command_id);
             findings.add(Kind::JournalRowDoubled, place(), Some(&expected), Some(&found));
         }
-        if let Some(position) = commands.insert(row.command_id, row.position).filter(|other| *other != row.position) {
+        if let Some(position) = commands.insert(row.command_id, row.position).filter(|other| *other != row.position)
+            && !right.contains(&(row.position, row.command_id))
+        {
             let expected = format!("command {} at {} only", row.command_id, Position::from(position));
             findings.add(Kind::JournalRowDoubled, place(), Some(&expected), Some(&Position::from(row.position)));
         }

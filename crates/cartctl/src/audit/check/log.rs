@@ -1,14 +1,14 @@
 //! The commands in their order through the model; the dead letters beside them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use cart::{CartEvent, CartId, LogEpoch};
+use cart::{CartEvent, CartId, LogEpoch, Position};
 use uuid::Uuid;
 
 use super::events::ByCart;
 use crate::audit::evidence::{Content, Cut, DeadLetter, Evidence, LogRecord};
 use crate::audit::report::{Counts, Findings, Kind};
-use crate::audit::rules::{Cart, Verdict};
+use crate::audit::rules::{Cart, Kept, Verdict};
 
 /// What the log leads to.
 #[derive(Debug, Default)]
@@ -23,6 +23,8 @@ pub(super) struct Log {
 pub(super) struct Expected {
     pub(super) partition: i32,
     pub(super) events: Vec<CartEvent>,
+    /// What the journal must say of each request, by position; of an earlier log epoch what it says.
+    pub(super) requests: BTreeMap<Position, Kept>,
 }
 
 /// What became of a record.
@@ -56,11 +58,16 @@ pub(super) fn replay(evidence: &Evidence, published: &ByCart<'_>, findings: &mut
             continue;
         }
         let model = models.entry(command.cart_id).or_default();
-        let verdict = model.take(command, epoch, record.offset, evidence.lines_max);
+        let verdict = model.take(command, epoch, record.offset);
         let taken = match &verdict {
-            Verdict::Accepted(_) => Taken::Accepted,
+            Verdict::Decided(decided) => match decided.rule {
+                Some(rule) => Taken::Refused(rule),
+                // Of an independent batch each command may have been rejected.
+                None if decided.events.is_empty() => Taken::Refused("nothing-done"),
+                None => Taken::Accepted,
+            },
             Verdict::Repeat(_) => Taken::Repeat,
-            Verdict::Refused(rule) => Taken::Refused(rule),
+            Verdict::KeyReused => Taken::Refused("idempotency-key-reused"),
         };
         match taken {
             Taken::Accepted => counts.accepted += 1,
@@ -71,26 +78,53 @@ pub(super) fn replay(evidence: &Evidence, published: &ByCart<'_>, findings: &mut
             let key = (command.cart_id.as_uuid(), command.command_id.as_uuid());
             log.verdicts.entry(key).or_default().push(taken);
         }
-        if let Verdict::Accepted(events) = verdict {
+        if let Verdict::Decided(decided) = verdict
+            && let Some(kept) = decided.kept
+        {
             let cart = log.carts.entry(command.cart_id).or_default();
             cart.partition = record.partition;
-            cart.events.extend(events);
+            cart.events.extend(decided.events);
+            cart.requests.insert(Position::new(epoch, record.offset), kept);
         }
     }
-    counts.carts = log.carts.len() as u64;
+    counts.carts = log.carts.values().filter(|cart| !cart.events.is_empty()).count() as u64;
     log
 }
 
-/// What was made of commands of earlier log epochs: each event once, in the order of its topic.
+/// What was made of commands of earlier log epochs: each event once, in the order of its topic, and each request without
+/// events as the journal has it.
 fn follow_earlier(evidence: &Evidence, published: &ByCart<'_>, log: &mut Log, models: &mut HashMap<CartId, Cart>) {
-    for (cart_id, events) in published {
-        for one in events.iter().filter(|one| evidence.is_of_earlier_epoch(one.event.position)) {
-            let cart = log.carts.entry(*cart_id).or_default();
-            cart.partition = one.record.partition;
-            if cart.events.last().is_none_or(|last| last.sequence_number < one.event.sequence_number) {
-                models.entry(*cart_id).or_default().follow(one.event);
-                cart.events.push(one.event.clone());
+    let no_requests = BTreeMap::new();
+    let unpublished = evidence.requests.keys().map(|cart_id| CartId::from(*cart_id));
+    let carts: BTreeSet<CartId> = published.keys().copied().chain(unpublished).collect();
+    for cart_id in carts {
+        let requests = evidence.requests.get(&cart_id.as_uuid()).unwrap_or(&no_requests);
+        // By position: the events of a request, or none.
+        let mut steps: BTreeMap<Position, Vec<CartEvent>> = requests
+            .iter()
+            .filter(|(position, kept)| kept.unchanged.is_some() && evidence.is_of_earlier_epoch(**position))
+            .map(|(position, _)| (*position, Vec::new()))
+            .collect();
+        let (mut newest, mut partition) = (0, 0);
+        let events = published.get(&cart_id).into_iter().flatten();
+        for one in events.filter(|one| evidence.is_of_earlier_epoch(one.event.position)) {
+            partition = one.record.partition;
+            if one.sequence_number() > newest {
+                newest = one.sequence_number();
+                steps.entry(one.event.position).or_default().push(one.event.clone());
             }
+        }
+        for (position, events) in steps {
+            let model = models.entry(cart_id).or_default();
+            let cart = log.carts.entry(cart_id).or_default();
+            cart.partition = partition;
+            let kept = requests.get(&position);
+            cart.requests.extend(kept.map(|kept| (position, kept.clone())));
+            match (events.is_empty(), kept) {
+                (true, Some(kept)) => model.follow_unchanged(kept, position),
+                (_, kept) => model.follow(&events, kept.and_then(|kept| kept.keyed)),
+            }
+            cart.events.extend(events);
         }
     }
 }

@@ -24,7 +24,7 @@ pub fn check(evidence: &Evidence, mut findings: Findings) -> Report {
     let published = events::by_cart(evidence, &mut findings, &mut counts);
     let log = log::replay(evidence, &published, &mut findings, &mut counts);
     events::check(evidence, &log, &published, &mut findings);
-    journal::check(evidence, &published, &mut findings, &mut counts);
+    journal::check(evidence, &log, &published, &mut findings, &mut counts);
     let mut client = ClientView::default();
     client::check(evidence, &log, &published, &mut findings, &mut client);
     let sold = purchases::check(evidence, &published, &mut findings, &mut counts);
