@@ -1,6 +1,5 @@
 //! The command line.
 
-use cart::Limits;
 use cassandra::CassandraArgs;
 use kafka::{KafkaArgs, MemberArgs, TopicArgs};
 use service::{AdminArgs, LogArgs, StartupArgs};
@@ -62,16 +61,6 @@ pub(crate) struct Args {
     /// Most carts in memory for each partition; the least recently used is loaded again when it is needed
     #[arg(long, env, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) partition_carts_max: u32,
-
-    /// Most lines in a cart. The same for all instances, or the same command has two outcomes
-    #[arg(long, env, default_value_t = Limits::default().lines_max, value_parser = clap::value_parser!(i32).range(1..=5_000))]
-    pub(crate) cart_lines_max: i32,
-}
-
-impl Args {
-    pub(crate) fn limits(&self) -> Limits {
-        Limits { lines_max: self.cart_lines_max }
-    }
 }
 
 /// How to set up.

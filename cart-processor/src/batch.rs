@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use cart::{Aggregate, CartCommand, CartEvent, CartId, Decision, Limits, Outcome, Position};
+use cart::{Aggregate, CartCommand, CartEvent, CartId, Decision, Outcome, Position};
 use journal::{Append, Codecs, Entry, SNAPSHOT_EVERY, Snapshot};
 
 use crate::history::{History, LogRewritten};
@@ -52,7 +52,6 @@ pub(crate) fn decide(
     cart: &mut Aggregate,
     commands: Vec<Received>,
     history: &History,
-    limits: &Limits,
     codecs: &Codecs,
 ) -> Result<CartWork, Error> {
     let before = cart.sequence_number();
@@ -81,7 +80,7 @@ pub(crate) fn decide(
                 Answer::Journalled(entries.to_vec())
             }
         } else {
-            match cart.decide(&command, position, limits) {
+            match cart.decide(&command, position) {
                 Decision::Rejected(refusal) => {
                     metrics::counter!("processor_commands_rejected_total").increment(1);
                     Answer::Known(Some(refusal.into()))

@@ -44,7 +44,7 @@ mod tests {
     use std::alloc::System;
 
     use cap::Cap;
-    use cart::{CartCommand, Command, Decision, Item, Limits, LogEpoch, Position, RememberedCommand};
+    use cart::{CartCommand, Command, Decision, Item, LogEpoch, Position, RememberedCommand};
     use chrono::DateTime;
 
     use super::*;
@@ -70,7 +70,7 @@ mod tests {
             let issued_at = DateTime::UNIX_EPOCH;
             let command = CartCommand { command_id: id.into(), cart_id, issued_at, command, expected_version: None };
             let position = Position::new(LogEpoch::FIRST, number.into());
-            match cart.decide(&command, position, &Limits::default()) {
+            match cart.decide(&command, position) {
                 Decision::Accepted(events) => events.iter().for_each(|event| cart.apply(event)),
                 other @ (Decision::Repeated(_) | Decision::Rejected(_)) => panic!("{other:?}"),
             }

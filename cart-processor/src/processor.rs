@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use cart::{CartId, Limits, Position};
+use cart::{CartId, Position};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use journal::{Journal, LOAD_LEN_MAX};
 use kafka::{AssignmentEvent, GroupConsumer, Recovery};
@@ -64,7 +64,6 @@ pub(crate) struct Worker {
 /// What a worker may use.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings {
-    pub(crate) limits: Limits,
     pub(crate) batch_len_max: usize,
     pub(crate) outbox_len_max: usize,
     pub(crate) partition_carts_max: usize,
@@ -302,7 +301,7 @@ impl Worker {
                 continue; // `load` has put it there, or failed
             };
             let codecs = self.journal.codecs();
-            match batch::decide(cart, commands, &history, &self.settings.limits, codecs) {
+            match batch::decide(cart, commands, &history, codecs) {
                 Ok(work) => works.push(work),
                 Err(batch::Error::Journal(error)) => return Err(error.into()),
                 Err(batch::Error::LogRewritten(source)) => return Err(Error::LogRewritten { partition, source }),

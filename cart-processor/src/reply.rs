@@ -1,8 +1,6 @@
 //! Answering: from a fresh decision, or from what the journal says of an earlier one.
 
-use cart::{
-    CartCommand, CartEvent, CartId, CartReply, CommandId, Decision, Limits, Outcome, Position, RememberedCommand,
-};
+use cart::{CartCommand, CartEvent, CartId, CartReply, CommandId, Decision, Outcome, Position, RememberedCommand};
 use journal::{Entry, Journal};
 use kafka::{Codec, Producer, Record};
 
@@ -34,7 +32,6 @@ pub(crate) struct Replies {
     pub(crate) journal: Journal,
     pub(crate) codec: Codec<CartReply>,
     pub(crate) producer: Producer,
-    pub(crate) limits: Limits,
 }
 
 impl Replies {
@@ -65,7 +62,7 @@ impl Replies {
             Answer::Repeated(earlier) => Ok(Outcome::of(&self.journal.events_of(cart_id, &earlier).await?)),
             Answer::DecideAgain(command) => {
                 let before = self.journal.load_before(cart_id, position).await?;
-                match before.decide(&command, position, &self.limits) {
+                match before.decide(&command, position) {
                     Decision::Rejected(refusal) => Ok(Some(refusal.into())),
                     Decision::Repeated(earlier) => Ok(Outcome::of(&self.journal.events_of(cart_id, &earlier).await?)),
                     Decision::Accepted(_) => {

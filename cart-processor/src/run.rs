@@ -147,7 +147,7 @@ async fn connect(args: &Args, readiness: &Readiness, shutdown: &Shutdown) -> any
     probe("Kafka", readiness, shutdown, Arc::new(admin), |admin| async move { admin.check().await });
     probe("Cassandra", readiness, shutdown, session, |session| async move { cassandra::check(&session).await });
     let producer = Producer::transient(kafka, &kafka.prefixed(CartReply::TOPIC))?;
-    let replies = Replies { journal: journal.clone(), codec: reply_codec, producer, limits: args.limits() };
+    let replies = Replies { journal: journal.clone(), codec: reply_codec, producer };
     Ok(Parts { instance, reader, journal, replies })
 }
 
@@ -188,7 +188,6 @@ fn worker(
     let commands = kafka.prefixed(CartCommand::TOPIC);
     let consumer = GroupConsumer::join(kafka, &parts.instance, number, &commands, StartAt::Committed)?;
     let settings = Settings {
-        limits: args.limits(),
         batch_len_max: args.batch_len_max as usize,
         outbox_len_max: args.outbox_len_max as usize,
         partition_carts_max: args.partition_carts_max as usize,

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use cart::Limits;
 use cassandra::CassandraArgs;
 use kafka::{KafkaArgs, TopicArgs};
 use service::{LogArgs, StartupArgs};
@@ -61,10 +60,6 @@ pub(crate) struct Args {
     /// Take a command's time from the header Command-Time: for imports and replays, never for the public
     #[arg(long, env)]
     pub(crate) allow_client_time: bool,
-
-    /// Most lines in a cart, as the cart-processors have it: tells why a command was refused long ago
-    #[arg(long, env, default_value_t = Limits::default().lines_max, value_parser = clap::value_parser!(i32).range(1..=5_000))]
-    pub(crate) cart_lines_max: i32,
 
     /// Most bytes of a request's body: a batch of 100 with the longest names fits
     #[arg(long, env, default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(1..=10_485_760))]

@@ -153,7 +153,6 @@ async fn connect(args: &Args, readiness: &Readiness, end: &Shutdown) -> anyhow::
         epoch,
         codec: command_codec.clone(),
         journal: journal.clone(),
-        limits: cart::Limits { lines_max: args.cart_lines_max },
         looks: Lookup::semaphore(),
     };
     let reply_timeout = Duration::from_millis(args.reply_timeout_ms);

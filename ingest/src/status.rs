@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use cart::{CartCommand, CartId, CommandId, Decision, Limits, LogEpoch, Outcome, Position};
+use cart::{CartCommand, CartId, CommandId, Decision, LogEpoch, Outcome, Position};
 use journal::Journal;
 use kafka::{Codec, DecodeError, GroupProgress, KafkaArgs, Message as _, Producer, TopicReader, partition_of};
 use tokio::runtime::Handle;
@@ -41,7 +41,6 @@ pub(crate) struct Lookup {
     pub(crate) epoch: LogEpoch,
     pub(crate) codec: Codec<CartCommand>,
     pub(crate) journal: Journal,
-    pub(crate) limits: Limits,
     pub(crate) looks: Arc<Semaphore>,
 }
 
@@ -99,7 +98,7 @@ impl Lookup {
         }
         // Decided without a trace: it was refused, or was a repeat.
         let before = self.journal.load_before(cart_id, position).await?;
-        let outcome = match before.decide(&command, position, &self.limits) {
+        let outcome = match before.decide(&command, position) {
             Decision::Rejected(refusal) => Some(refusal.into()),
             Decision::Repeated(earlier) => Outcome::of(&self.journal.events_of(cart_id, &earlier).await?),
             Decision::Accepted(_) => None,

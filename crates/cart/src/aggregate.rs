@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Cart, CartCommand, CartEvent, CartId, CommandId, Event, EventId, Limits, Position, Refusal, Rejection,
-    SequenceNumber, SessionId, wire,
+    Cart, CartCommand, CartEvent, CartId, CommandId, Event, EventId, Position, Refusal, Rejection, SequenceNumber,
+    SessionId, wire,
 };
 
 /// How many accepted commands a cart remembers: within these a repeat is recognised. They are in every snapshot,
@@ -69,7 +69,7 @@ impl Aggregate {
 
     /// Decides the command that stands at `position`.
     #[must_use]
-    pub fn decide(&self, command: &CartCommand, position: Position, limits: &Limits) -> Decision {
+    pub fn decide(&self, command: &CartCommand, position: Position) -> Decision {
         let command_digest = command.command.digest();
         // Newest first: a repeat mostly follows soon.
         let earlier = self.remembered.iter().rev().find(|earlier| earlier.command_id == command.command_id);
@@ -81,7 +81,7 @@ impl Aggregate {
         if command.expected_version.is_some_and(|version| version != self.sequence_number) {
             return Decision::Rejected(Rejection::VersionMismatch { version: self.sequence_number }.into());
         }
-        let events = match self.cart.decide(&command.command, limits) {
+        let events = match self.cart.decide(&command.command) {
             Ok(events) => events,
             Err(refusal) => return Decision::Rejected(refusal),
         };

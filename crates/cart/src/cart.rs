@@ -5,20 +5,6 @@ use serde::{Deserialize, Serialize};
 use crate::aggregate::SMALL;
 use crate::{Command, Event, InvalidItem, Item, ProductId, Quantity, SequenceNumber};
 
-/// How large a cart may get. Together with the bounds on an item it bounds a cart in memory, its snapshot and
-/// its reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// The most lines (different products) in a cart.
-    pub lines_max: i32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { lines_max: 1_000 }
-    }
-}
-
 /// Why a cart refuses a command. An outcome like any other, not a program error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all_fields = "camelCase")]
@@ -79,6 +65,10 @@ pub struct Cart {
 }
 
 impl Cart {
+    /// The most lines (different products) in a cart. Together with the bounds on an item it bounds a cart in memory, its
+    /// snapshot and its reply. A constant and no setting: with two values one command would have two outcomes.
+    pub const LINES_MAX: usize = 1_000;
+
     /// What is in the cart.
     #[must_use]
     pub fn items(&self) -> &[Item] {
@@ -95,15 +85,16 @@ impl Cart {
     ///
     /// # Errors
     /// The rule that the command breaks; of a batch, that its first command breaks for which there is one.
-    pub fn decide(&self, command: &Command, limits: &Limits) -> Result<Vec<Event>, Refusal> {
+    pub fn decide(&self, command: &Command) -> Result<Vec<Event>, Refusal> {
         match command {
             Command::AddItem { product_id, vendor_id, name, price, quantity } => {
                 let quantity = allowed((*quantity).into())?;
                 if self.item(*product_id).is_some() {
                     return Err(Rejection::ItemAlreadyInCart.into());
                 }
-                if self.items.len() >= usize::try_from(limits.lines_max).unwrap_or(0) {
-                    return Err(Rejection::CartFull { max: limits.lines_max }.into());
+                if self.items.len() >= Self::LINES_MAX {
+                    let max = i32::try_from(Self::LINES_MAX).unwrap_or(i32::MAX);
+                    return Err(Rejection::CartFull { max }.into());
                 }
                 let (name, price) = (name.clone(), *price);
                 let item = Item { product_id: *product_id, vendor_id: *vendor_id, name, price, quantity };
@@ -132,7 +123,7 @@ impl Cart {
                 let (mut cart, mut events) = (self.clone(), Vec::new());
                 for (index, command) in (0..).zip(commands) {
                     let refused = |refusal| Refusal { index: Some(index), ..refusal };
-                    let next = cart.decide(command, limits).map_err(refused)?;
+                    let next = cart.decide(command).map_err(refused)?;
                     next.iter().for_each(|event| cart.evolve(event));
                     events.extend(next);
                 }

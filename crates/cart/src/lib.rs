@@ -27,7 +27,7 @@ mod reply;
 mod wire;
 
 pub use aggregate::{Aggregate, Decision, REMEMBERED_COMMANDS, RememberedCommand};
-pub use cart::{Cart, Limits, Refusal, Rejection};
+pub use cart::{Cart, Refusal, Rejection};
 pub use command::{CartCommand, Command};
 pub use event::{CartEvent, Event};
 pub use id::{CartId, CommandId, EventId, ProductId, SessionId, VendorId};

@@ -9,7 +9,7 @@ use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::writer::datum::GenericDatumWriter;
 use cart::contract::Contract;
-use cart::{Aggregate, CartCommand, CartEvent, CartId, CartReply, Limits, LogEpoch, Position, PurchasedItem};
+use cart::{Aggregate, CartCommand, CartEvent, CartId, CartReply, LogEpoch, Position, PurchasedItem};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde::Serialize;
@@ -106,7 +106,7 @@ proptest! {
         if let Some(command) = read::<CartCommand>(&one(CartCommand::TOPIC)) {
             let cart = Aggregate::new(CartId::from(uuid::Uuid::nil()));
             // Whatever it is, it can be decided.
-            drop(cart.decide(&command, Position::new(LogEpoch::FIRST, 1), &Limits { lines_max: 3 }));
+            drop(cart.decide(&command, Position::new(LogEpoch::FIRST, 1)));
         }
     }
 }

@@ -65,7 +65,7 @@ fn every_command_event_reply_and_snapshot_fits_its_schema() {
         round_trip(&command);
         round_trip(&CartCommand { expected_version: Some(7.into()), ..command.clone() });
         let position = Position::new(LogEpoch::FIRST, 40 + i64::try_from(n).unwrap());
-        let Decision::Accepted(events) = aggregate.decide(&command, position, &Limits::default()) else { panic!() };
+        let Decision::Accepted(events) = aggregate.decide(&command, position) else { panic!() };
         for event in &events {
             round_trip(event);
             aggregate.apply(event);
@@ -76,7 +76,7 @@ fn every_command_event_reply_and_snapshot_fits_its_schema() {
         round_trip(&aggregate);
         let outcome = Outcome::of(&events).unwrap();
         round_trip(&CartReply { command_id: command.command_id, cart_id: id(2), position, outcome });
-        assert!(matches!(aggregate.decide(&command, position, &Limits::default()), Decision::Repeated(_)));
+        assert!(matches!(aggregate.decide(&command, position), Decision::Repeated(_)));
     }
     assert!(aggregate.cart().items().is_empty());
     for rejection in [

@@ -5,8 +5,8 @@
 
 use cart::contract::Contract;
 use cart::{
-    Aggregate, CartCommand, CartEvent, CartId, Command, CommandId, Decision, ItemName, Limits, LogEpoch, Position,
-    Price, ProductId, VendorId,
+    Aggregate, CartCommand, CartEvent, CartId, Command, CommandId, Decision, ItemName, LogEpoch, Position, Price,
+    ProductId, VendorId,
 };
 use chrono::DateTime;
 use clap::Parser;
@@ -44,7 +44,7 @@ fn position(number: u32) -> Position {
 }
 
 fn accepted(cart: &Aggregate, command: &CartCommand, number: u32) -> Vec<CartEvent> {
-    match cart.decide(command, position(number), &Limits::default()) {
+    match cart.decide(command, position(number)) {
         Decision::Accepted(events) => events,
         refused @ (Decision::Repeated(_) | Decision::Rejected(_)) => panic!("{refused:?}"),
     }

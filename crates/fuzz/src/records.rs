@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use std::sync::LazyLock;
 
 use cart::contract::Contract;
-use cart::{Aggregate, CartCommand, CartEvent, CartId, CartReply, Limits, LogEpoch, Position, PurchasedItem};
+use cart::{Aggregate, CartCommand, CartEvent, CartId, CartReply, LogEpoch, Position, PurchasedItem};
 use kafka::Codec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -32,7 +32,7 @@ pub fn run(input: &[u8]) -> bool {
             let command = round_trip(&COMMANDS, &record);
             if let Some(command) = &command {
                 let cart = Aggregate::new(CartId::from(Uuid::nil()));
-                drop(cart.decide(command, Position::new(LogEpoch::FIRST, 1), &Limits { lines_max: 3 }));
+                drop(cart.decide(command, Position::new(LogEpoch::FIRST, 1)));
             }
             command.is_some()
         }

@@ -23,10 +23,6 @@ pub struct Target {
     #[arg(long, env, default_value = "postgres://cart:cart@127.0.0.1:5432/cart", hide_env_values = true)]
     pub database_url: String,
 
-    /// Most lines in a cart, as the cart-processor has it
-    #[arg(long, env, default_value_t = 1_000, value_parser = clap::value_parser!(u16).range(1..=5_000))]
-    pub cart_lines_max: u16,
-
     /// How many findings to tell, beside the first of each kind
     #[arg(long, env = "AUDIT_FINDINGS_MAX", default_value_t = FINDINGS_KEPT)]
     pub findings_max: usize,
@@ -36,7 +32,7 @@ impl Target {
     /// With the default for everything that is not named.
     #[must_use]
     pub fn new(kafka: KafkaArgs, cassandra: CassandraArgs, database_url: String) -> Self {
-        Self { kafka, cassandra, database_url, cart_lines_max: 1_000, findings_max: FINDINGS_KEPT }
+        Self { kafka, cassandra, database_url, findings_max: FINDINGS_KEPT }
     }
 }
 

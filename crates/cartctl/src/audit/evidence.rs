@@ -13,8 +13,6 @@ use crate::totals::{DayKey, MonthKey};
 /// Everything at once.
 #[derive(Debug, Clone, Default)]
 pub struct Evidence {
-    /// Where the processors' setting `--cart-lines-max` stands.
-    pub lines_max: usize,
     /// Partitions of `cart-commands` and `cart-events`.
     pub partitions: i32,
     /// Partitions of `item-purchased`.

@@ -43,15 +43,13 @@ pub async fn collect(
     let tables = stores::read(&session, database, &kafka.prefixed(PurchasedItem::TOPIC), purchases_epoch).await?;
     let journal = crate::journal::read(&session).await.context("reading table cart_journal")?;
     let (args, runtime) = (kafka.clone(), Handle::current());
-    let (lines_max, partitions) = (target.cart_lines_max.into(), i32::try_from(cut.commands.len())?);
-    let purchase_partitions = i32::try_from(cut.purchases.len())?;
+    let (partitions, purchase_partitions) = (i32::try_from(cut.commands.len())?, i32::try_from(cut.purchases.len())?);
     tokio::task::spawn_blocking(move || {
         let purchases = records(&args, &purchase_codec, &runtime, false)?;
         let events = records(&args, &event_codec, &runtime, true)?;
         let dead_letters = dead_letters(&args).context("reading topic cart-commands-dead-letter")?;
         let commands = commands(&args, &command_codec, &runtime, partitions)?;
         Ok(Evidence {
-            lines_max,
             partitions,
             purchase_partitions,
             commands_epoch: commands_epoch.get(),

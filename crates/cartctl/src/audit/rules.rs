@@ -11,6 +11,9 @@ use uuid::Uuid;
 /// An idempotency key is recognised within so many accepted commands of the cart.
 const REMEMBERED: usize = 100;
 
+/// The most lines of a cart.
+const LINES_MAX: usize = 1_000;
+
 /// What becomes of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -83,7 +86,7 @@ impl Cart {
     }
 
     /// Carries out the command that stands at `offset`, if it is accepted.
-    pub fn take(&mut self, command: &CartCommand, epoch: LogEpoch, offset: i64, lines_max: usize) -> Verdict {
+    pub fn take(&mut self, command: &CartCommand, epoch: LogEpoch, offset: i64) -> Verdict {
         let (id, digest) = (command.command_id.as_uuid(), digest(&command.command));
         if let Some(earlier) = self.remembered.iter().find(|earlier| earlier.command_id == id) {
             let same = earlier.digest == digest;
@@ -93,7 +96,7 @@ impl Cart {
             return Verdict::Refused("version-mismatch");
         }
         let (mut lines, mut session) = (self.lines.clone(), self.session);
-        let made = match carry_out(&command.command, &mut lines, &mut session, lines_max) {
+        let made = match carry_out(&command.command, &mut lines, &mut session) {
             Ok(made) => made,
             Err(rule) => return Verdict::Refused(rule),
         };
@@ -119,12 +122,7 @@ impl Cart {
 }
 
 /// The events with their sessions, or the rule that is broken; then `lines` and `session` are good for nothing.
-fn carry_out(
-    command: &Command,
-    lines: &mut Vec<Item>,
-    session: &mut i64,
-    lines_max: usize,
-) -> Result<Vec<(i64, Event)>, &'static str> {
+fn carry_out(command: &Command, lines: &mut Vec<Item>, session: &mut i64) -> Result<Vec<(i64, Event)>, &'static str> {
     let place = |lines: &[Item], product| lines.iter().position(|line| line.product_id == product);
     let now = *session;
     Ok(match command {
@@ -133,7 +131,7 @@ fn carry_out(
             if place(lines, *product_id).is_some() {
                 return Err("item-already-in-cart");
             }
-            if lines.len() >= lines_max {
+            if lines.len() >= LINES_MAX {
                 return Err("cart-full");
             }
             let (name, price) = (name.clone(), *price);
@@ -168,7 +166,7 @@ fn carry_out(
         Command::Batch { commands } => {
             let mut made = Vec::new();
             for command in commands {
-                made.extend(carry_out(command, lines, session, lines_max)?);
+                made.extend(carry_out(command, lines, session)?);
             }
             made
         }

@@ -1,15 +1,24 @@
 //! The audit's model against the rules of `crates/cart`: the only place where the two meet.
 
-use cart::{Aggregate, CartCommand, CartId, Command, Decision, Limits, LogEpoch, Position, Rejection};
+use cart::{Aggregate, CartCommand, CartId, Command, Decision, LogEpoch, Position, Rejection};
 use cartctl::audit::{Cart, Verdict};
 use proptest::prelude::*;
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
-const LINES_MAX: usize = 4;
-
-fn product(number: u8) -> cart::ProductId {
+fn product(number: impl Into<u128>) -> cart::ProductId {
     Uuid::from_u128(number.into()).into()
+}
+
+/// Another line for the cart.
+fn add(number: u128) -> Command {
+    Command::AddItem {
+        product_id: product(number),
+        vendor_id: Uuid::nil().into(),
+        name: String::from("a").try_into().expect("a name"),
+        price: Decimal::ONE.try_into().expect("a price"),
+        quantity: 1,
+    }
 }
 
 fn one() -> impl Strategy<Value = Command> {
@@ -55,24 +64,26 @@ fn slug(rejection: &Rejection) -> &'static str {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// Few ids, so that keys are repeated and reused, also when they are long forgotten.
+    /// Few ids, so that keys are repeated and reused, also when they are long forgotten. Some carts are nearly full at first.
     #[test]
     fn two_independent_readings_of_the_rules_agree(
-        commands in prop::collection::vec((any_command(), 0..180_u8, prop::option::weighted(0.1, 0..40_i64)), 1..400)
+        commands in prop::collection::vec((any_command(), 0..180_u8, prop::option::weighted(0.1, 0..40_i64)), 1..400),
+        nearly_full in prop::bool::weighted(0.05),
     ) {
         let cart_id = CartId::from(Uuid::from_u128(1));
         let (mut aggregate, mut model) = (Aggregate::new(cart_id), Cart::default());
-        let limits = Limits { lines_max: i32::try_from(LINES_MAX).unwrap_or(0) };
-        for (offset, (command, id, expected_version)) in (0..).zip(commands) {
+        let lines = (1_000..if nearly_full { 1_998 } else { 1_000 }).map(|number| (add(number), number, None));
+        let commands = commands.into_iter().map(|(command, id, version)| (command, u128::from(id), version));
+        for (offset, (command, id, expected_version)) in (0..).zip(lines.chain(commands)) {
             let command = CartCommand {
-                command_id: Uuid::from_u128(id.into()).into(),
+                command_id: Uuid::from_u128(id).into(),
                 cart_id,
                 issued_at: chrono::DateTime::from_timestamp(offset, 0).unwrap_or_default(),
                 command,
                 expected_version: expected_version.map(Into::into),
             };
-            let decision = aggregate.decide(&command, Position::new(LogEpoch::FIRST, offset), &limits);
-            let verdict = model.take(&command, LogEpoch::FIRST, offset, LINES_MAX);
+            let decision = aggregate.decide(&command, Position::new(LogEpoch::FIRST, offset));
+            let verdict = model.take(&command, LogEpoch::FIRST, offset);
             let expected = match decision {
                 Decision::Accepted(events) => {
                     events.iter().for_each(|event| aggregate.apply(event));

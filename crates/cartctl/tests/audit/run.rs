@@ -4,8 +4,7 @@
 use std::collections::BTreeMap;
 
 use cart::{
-    Aggregate, CartCommand, CartEvent, CartId, Command, CommandId, Decision, Item, Limits, LogEpoch, Position,
-    PurchasedItem,
+    Aggregate, CartCommand, CartEvent, CartId, Command, CommandId, Decision, Item, LogEpoch, Position, PurchasedItem,
 };
 use cartctl::audit::{
     Attempt, Content, Cut, DeadLetter, Evidence, LogRecord, Record, Row, SentCommand, Tables, ToldItem,
@@ -36,7 +35,6 @@ impl Dice {
 /// All of a run, correct.
 pub(crate) fn correct() -> Evidence {
     let mut evidence = Evidence {
-        lines_max: 4,
         partitions: PARTITIONS,
         purchase_partitions: PARTITIONS,
         commands_epoch: 1,
@@ -125,8 +123,7 @@ impl Run {
         let offset = self.next[index(partition)];
         self.next[index(partition)] += 1;
         let cart = self.carts.entry(cart_id).or_insert_with(|| Aggregate::new(cart_id));
-        let limits = Limits { lines_max: i32::try_from(evidence.lines_max).unwrap_or(0) };
-        let decision = cart.decide(&command, Position::new(LogEpoch::FIRST, offset), &limits);
+        let decision = cart.decide(&command, Position::new(LogEpoch::FIRST, offset));
         if let Decision::Accepted(events) = &decision {
             events.iter().for_each(|event| cart.apply(event));
             for event in events {

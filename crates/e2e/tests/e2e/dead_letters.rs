@@ -66,7 +66,7 @@ fn command(cart_id: CartId, id: u128, command: Command) -> CartCommand {
 
 fn event() -> CartEvent {
     let cart_id = Uuid::from_u128(3).into();
-    let decision = Aggregate::new(cart_id).decide(&command(cart_id, 4, add(5)), 6.into(), &Default::default());
+    let decision = Aggregate::new(cart_id).decide(&command(cart_id, 4, add(5)), 6.into());
     let Decision::Accepted(mut events) = decision else { panic!("an empty cart takes an item") };
     events.remove(0)
 }

@@ -56,7 +56,7 @@ pub(super) fn replay(evidence: &Evidence, published: &ByCart<'_>, findings: &mut
             continue;
         }
         let model = models.entry(command.cart_id).or_default();
-        let verdict = model.take(command, epoch, record.offset, evidence.lines_max);
+        let verdict = model.take(command, epoch, record.offset);
         let taken = match &verdict {
             Verdict::Accepted(_) => Taken::Accepted,
             Verdict::Repeat(_) => Taken::Repeat,
