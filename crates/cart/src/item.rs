@@ -74,7 +74,7 @@ impl Item {
 pub struct ItemName(Box<str>);
 
 impl ItemName {
-    /// The most characters (Unicode scalar values). With [`crate::Limits`] it bounds a cart in memory and on disk.
+    /// The most characters (Unicode scalar values). With [`crate::Cart::LINES_MAX`] it bounds a cart in memory and on disk.
     pub const CHARS_MAX: usize = 200;
 
     /// The name as text.

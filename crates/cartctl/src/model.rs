@@ -13,6 +13,7 @@ use crate::{product_id, vendor_id};
 const QUANTITY_MAX: i64 = 1_000_000;
 const NAME_CHARS_MAX: usize = 200;
 const PRICE_PLACES_MAX: u32 = 4;
+const LINES_MAX: usize = 1_000;
 
 /// A command that was sent, and how it was answered.
 #[derive(Debug, Clone)]
@@ -85,7 +86,6 @@ struct Line {
 /// The carts and sums after the commands so far.
 #[derive(Debug)]
 pub struct Model {
-    cart_lines_max: usize,
     carts: HashMap<String, HashMap<String, Line>>,
     totals: Totals,
     labels: Labels,
@@ -111,12 +111,10 @@ pub struct Outcome {
     pub lines_left: usize,
 }
 
-impl Model {
-    /// Before the first command. Carts take at most `cart_lines_max` lines.
-    #[must_use]
-    pub fn new(cart_lines_max: usize) -> Self {
+impl Default for Model {
+    /// Before the first command.
+    fn default() -> Self {
         Self {
-            cart_lines_max,
             carts: HashMap::new(),
             totals: Totals { purchases: Some(0), ..Totals::default() },
             labels: Labels::default(),
@@ -125,7 +123,9 @@ impl Model {
             commands: 0,
         }
     }
+}
 
+impl Model {
     /// Takes the next command of its member.
     pub fn send(&mut self, command: SentCommand) {
         self.commands += 1;
@@ -173,7 +173,7 @@ impl Model {
         match &command.action {
             Action::Add { product, name, price, quantity, .. } => {
                 rule(line(product).is_some(), "item-already-in-cart");
-                rule(lines >= self.cart_lines_max && line(product).is_none(), "cart-full");
+                rule(lines >= LINES_MAX && line(product).is_none(), "cart-full");
                 rule(*quantity < 1, "negative-quantity");
                 rule(*quantity > QUANTITY_MAX, "quantity-too-large");
                 // Beyond 32 bits it is no quantity at all, and need not reach the rules.
@@ -231,6 +231,10 @@ mod tests {
         Action::Add { product: product.to_owned(), vendor, name, price: Decimal::new(1001, 3), quantity }
     }
 
+    fn lines(count: usize) -> Vec<Action> {
+        (0..count).map(|number| add(&format!("P{number}"), 1)).collect()
+    }
+
     fn adjust(product: &str, by: i64) -> Action {
         Action::Adjust { product: product.to_owned(), by }
     }
@@ -241,7 +245,7 @@ mod tests {
 
     /// Sends `given`, each accepted, then `when` with `outcome`; gives what the model calls wrong.
     fn check(given: &[Action], when: Action, outcome: &str) -> Vec<(String, String)> {
-        let mut model = Model::new(2);
+        let mut model = Model::default();
         let answered = given.iter().cloned().map(|action| (action, "accepted")).chain([(when, outcome)]);
         for (line, (action, outcome)) in (2..).zip(answered) {
             let (at, member) = (DateTime::UNIX_EPOCH, "M".to_owned());
@@ -263,7 +267,8 @@ mod tests {
         for (given, when, outcome) in [
             (vec![], add("A", 1), "accepted"),
             (a(), add("A", 1), "item-already-in-cart"),
-            (vec![add("A", 1), add("B", 1)], add("C", 1), "cart-full"),
+            (lines(999), add("A", 1), "accepted"),
+            (lines(1_000), add("A", 1), "cart-full"),
             (vec![], add("A", 0), "negative-quantity"),
             (vec![], add("A", 1_000_000), "accepted"),
             (vec![], add("A", 1_000_001), "quantity-too-large"),
@@ -302,7 +307,7 @@ mod tests {
 
     #[test]
     fn the_sums_are_of_what_was_in_the_cart() {
-        let mut model = Model::new(1_000);
+        let mut model = Model::default();
         let actions = [add("A", 3), add("B", 1), adjust("A", -1), remove("B"), Action::Checkout, add("C", 1)];
         for (line, action) in (2..).zip(actions) {
             let (at, member, outcome) = (DateTime::UNIX_EPOCH, "M".to_owned(), "accepted".to_owned());
@@ -315,7 +320,7 @@ mod tests {
 
     #[test]
     fn nobody_knows_about_the_unanswered() {
-        let mut model = Model::new(1_000);
+        let mut model = Model::default();
         let (at, member, outcome) = (DateTime::UNIX_EPOCH, "M".to_owned(), "unanswered".to_owned());
         model.send(SentCommand { line: 7, at, member, action: Action::Checkout, outcome });
         let outcome = model.finish();

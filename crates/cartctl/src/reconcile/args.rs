@@ -47,10 +47,6 @@ pub struct Args {
     #[arg(long, env = "RECONCILE_ALLOW_MORE_ROWS")]
     pub allow_more_rows: bool,
 
-    /// Most lines in a cart, as the cart-processor has it. For --sent
-    #[arg(long, env, default_value_t = 1_000, value_parser = clap::value_parser!(u16).range(1..=5_000))]
-    pub cart_lines_max: u16,
-
     /// Writes the result as JSON to this file, too
     #[arg(long, env = "RECONCILE_JSON")]
     pub json: Option<PathBuf>,

@@ -111,7 +111,7 @@ fn expectations(args: &Args, differences: &mut Differences) -> anyhow::Result<Ex
         all.totals = Some(totals);
     }
     let Some(file) = &args.sent else { return Ok(all) };
-    let outcome = read_sent(file, args.cart_lines_max.into())?;
+    let outcome = read_sent(file)?;
     all.labels.extend(outcome.labels);
     for wrong in outcome.wrong {
         let what = format!("line {}, member {}: outcome", wrong.line, wrong.member);

@@ -26,8 +26,8 @@ struct Row {
 ///
 /// # Errors
 /// When the file can't be read, or a row is no command.
-pub fn read(path: &Path, cart_lines_max: usize) -> Result<Outcome, Error> {
-    let mut model = Model::new(cart_lines_max);
+pub fn read(path: &Path) -> Result<Outcome, Error> {
+    let mut model = Model::default();
     for_each_row(path, |line, row: Row| {
         model.send(command(line, row)?);
         Ok(())
@@ -58,7 +58,7 @@ mod tests {
     fn read_text(test: &str, text: &str) -> Result<Outcome, Error> {
         let path = std::env::temp_dir().join(format!("e2e-sent-{test}-{}.csv", std::process::id()));
         std::fs::write(&path, text).expect("a temporary file");
-        let outcome = read(&path, 1_000);
+        let outcome = read(&path);
         std::fs::remove_file(path).expect("it is ours");
         outcome
     }

@@ -8,15 +8,11 @@ use uuid::Uuid;
 
 use super::api::{Api, Cart, Headers, PATIENT, item};
 
-/// Small, so that a cart is soon full.
-const LINES_MAX: &str = "3";
-
 async fn start(installation: &Installation) -> anyhow::Result<(Vec<Process>, Api)> {
     installation.setup().await?;
-    let limit = ["--cart-lines-max", LINES_MAX];
-    let ingest = [&PATIENT[..], &limit, &["--allow-client-time"]].concat();
+    let ingest = [&PATIENT[..], &["--allow-client-time"]].concat();
     let processes =
-        installation.start_all(&[(Service::CartProcessor, "0", &limit), (Service::Ingest, "0", &ingest)]).await?;
+        installation.start_all(&[(Service::CartProcessor, "0", &[]), (Service::Ingest, "0", &ingest)]).await?;
     let api = Api::new(&processes[1]);
     Ok((processes, api))
 }
@@ -26,6 +22,7 @@ pub(crate) async fn every_rule_is_told_and_a_checkout_begins_another_session() -
     let (processes, api) = start(&installation).await?;
     a_session_and_the_next(&api.cart()).await?;
     rejections_change_nothing(&api.cart()).await?;
+    a_full_cart(&api.cart()).await?;
     quantities(&api.cart()).await?;
     drop(processes);
     installation.remove().await
@@ -101,16 +98,31 @@ async fn rejections_change_nothing(cart: &Cart) -> anyhow::Result<()> {
     }
     cart.add(2, 1).await?.done();
     cart.add(3, 1).await?.done();
-    cart.add(4, 1).await?.rejected(409, "cart-full", "the cart has 3 lines");
-    // What is there already is told as that, also when the cart is full.
-    cart.add(3, 1).await?.rejected(409, "item-already-in-cart", "adjust its quantity instead");
     let shown = cart.get().await?;
     assert_eq!((&shown["version"], &shown["items"]), (&json!(3), &json!([item(1, 2), item(2, 1), item(3, 1)])));
-    // One out, one in.
     cart.remove(1).await?.done();
     cart.add(4, 1).await?.done();
     cart.checkout().await?.done();
     cart.checkout().await?.rejected(409, "empty-cart-checkout", "add an item first");
+    Ok(())
+}
+
+/// A cart takes 1,000 lines: 999, and the last one.
+async fn a_full_cart(cart: &Cart) -> anyhow::Result<()> {
+    let adds: Vec<Value> = (1..=999).map(|number| json!({"add": item(number, 1)})).collect();
+    for commands in adds.chunks(100) {
+        let body = json!({"atomic": true, "commands": commands});
+        cart.send(Method::POST, "/commands", &[], Some(body.to_string())).await?.done();
+    }
+    cart.add(1_000, 1).await?.done();
+    cart.add(1_001, 1).await?.rejected(409, "cart-full", "the cart has 1000 lines");
+    // What is there already is refused as that, also when the cart is full.
+    cart.add(3, 1).await?.rejected(409, "item-already-in-cart", "adjust its quantity instead");
+    // One out, one in.
+    cart.remove(1).await?.done();
+    cart.add(1_001, 1).await?.done();
+    let bought = cart.checkout().await?.done();
+    assert_eq!((bought["items"].as_array().map(Vec::len), &bought["version"]), (Some(1_000), &json!(2_002)));
     Ok(())
 }
 
