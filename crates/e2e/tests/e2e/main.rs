@@ -28,6 +28,7 @@ mod reads;
 mod reconcile;
 mod recovery;
 mod registry;
+mod requests;
 mod settings;
 mod tls;
 mod uninstall;
@@ -90,6 +91,8 @@ fn trials(times: &Times) -> Vec<Trial> {
         projectors::two_instances::an_instance_that_does_not_come_back_to_its_group_begins_anew,
         projectors::crash::a_killed_projector_goes_on_where_it_was,
         auth::url::keys_come_from_their_issuer,
+        requests::a_crash_between_the_tables_of_the_journal_loses_no_request,
+        requests::a_key_stands_for_one_request_and_its_outcome,
         guards::what_was_journalled_is_published_by_the_successor,
         guards::who_is_no_member_any_more_commits_nothing,
         projectors::item_purchased_events::each_purchase_is_published_once_whatever_is_killed,
@@ -127,6 +130,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         http::ending::what_is_under_way_gets_its_outcome,
         http::reads::a_get_after_a_200_shows_that_write,
         http::idempotency::concurrent_duplicates_through_two_ingests_are_one_command,
+        requests::a_log_from_before_version_0_2_goes_on,
         newer_command::a_command_that_is_too_new_stops_its_partition_only,
         reads::journal_pages::a_journal_is_shown_page_by_page,
         http::pending::without_an_outcome_in_time_a_command_is_pending_and_a_retry_finds_it,

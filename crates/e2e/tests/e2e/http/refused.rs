@@ -268,9 +268,5 @@ pub(crate) fn requests() -> Vec<Refusal> {
         ];
         all.extend(refusals.map(|refusal| refusal.header((name, value.clone()))));
     }
-    all.push(
-        batch("{\"commands\":[{\"checkout\":{}}]}", header("If-Match goes with one command"))
-            .header(("if-match", "\"1\"")),
-    );
     all
 }
