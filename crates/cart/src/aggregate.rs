@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Cart, CartCommand, CartEvent, CartId, Command, CommandId, CommandResult, Decided, Event, EventId, Item, Position,
+    Cart, CartCommand, CartEvent, CartId, Command, CommandId, CommandResult, Decided, Event, EventId, Position,
     Refusal, Rejection, RequestOutcome, SequenceNumber, SessionId, wire,
 };
 
@@ -305,8 +305,3 @@ impl Aggregate {
         size_of::<Self>() + size_of_val(items) + names + requests * size_of::<RememberedRequest>()
     }
 }
-
-/// The most bytes that a cart takes in memory, roughly: [`Aggregate::size`] of a full one.
-pub const CART_SIZE_MAX: usize = size_of::<Aggregate>()
-    + Cart::LINES_MAX * (size_of::<Item>() + 4 * crate::ItemName::CHARS_MAX)
-    + 2 * REMEMBERED_MAX * size_of::<RememberedRequest>();

@@ -27,9 +27,7 @@ mod purchase;
 mod reply;
 mod wire;
 
-pub use aggregate::{
-    Aggregate, CART_SIZE_MAX, Decision, REMEMBERED_FOR, REMEMBERED_MAX, REMEMBERED_MIN, RememberedRequest,
-};
+pub use aggregate::{Aggregate, Decision, REMEMBERED_FOR, REMEMBERED_MAX, REMEMBERED_MIN, RememberedRequest};
 pub use cart::{Cart, Refusal, Rejection};
 pub use command::{CartCommand, Command};
 pub use decided::{CommandResult, Decided, RequestOutcome};

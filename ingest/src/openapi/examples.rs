@@ -165,6 +165,7 @@ pub(super) fn problems() -> Vec<Problem> {
         Problem::forbidden("carts"),
         Problem::not_found(),
         Problem::command_not_found(CommandId::from(COMMAND)),
+        Problem::rejected_before(CommandId::from(COMMAND)),
         Problem::method_not_allowed("GET, POST, PUT"),
         Problem::body_too_slow(),
         Problem::payload_too_large(131_072),

@@ -126,7 +126,7 @@ pub(crate) async fn a_key_stands_for_one_request_and_its_outcome() -> anyhow::Re
     what_was_rejected_stays_rejected(&api).await?;
     keys_are_taken_as_they_are(&api).await?;
     let report = audited(&installation).await?;
-    ensure!(report.counts.repeats > 10 && report.counts.refused > 10, "{report}");
+    ensure!(report.counts.repeats >= 8 && report.counts.refused > 80, "{report}");
     drop(processes);
     installation.remove().await
 }
@@ -334,6 +334,7 @@ pub(crate) async fn a_crash_between_the_tables_of_the_journal_loses_no_request()
         let answer = cart.send(request.method.clone(), &request.path, &headers, body).await?;
         assert_eq!(answer.status, 202, "{answer:?}");
     }
+    let mut crashes = 0;
     for passed in 0..CRASHES {
         let action = format!("journal-after-round={passed}*off->return");
         let mut processor =
@@ -341,10 +342,14 @@ pub(crate) async fn a_crash_between_the_tables_of_the_journal_loses_no_request()
         // With each crash more of it was written before, and less is left.
         let ended = tokio::time::timeout(std::time::Duration::from_secs(8), processor.ended(DEADLINE)).await;
         match ended {
-            Ok(status) => ensure!(!status?.success(), "the processor was to crash after round {passed}"),
+            Ok(status) => {
+                ensure!(!status?.success(), "the processor was to crash after round {passed}");
+                crashes += 1;
+            }
             Err(_) => processor.kill9()?,
         }
     }
+    ensure!(crashes >= 3, "it crashed {crashes} times");
     let mut services: Vec<(Service, &str, &[&str])> =
         vec![(Service::CartProcessor, "0", &["--session-timeout-ms", "2000"])];
     services.extend(Service::PROJECTORS.map(|projector| (projector, "0", &[][..])));
