@@ -7,6 +7,7 @@ use kafka::{KafkaArgs, TopicArgs};
 use service::{LogArgs, StartupArgs};
 
 use crate::auth::AuthArgs;
+use crate::cors::CorsArgs;
 use crate::limits::LimitArgs;
 use crate::tls::TlsArgs;
 
@@ -40,6 +41,8 @@ pub(crate) struct Args {
     pub(crate) startup: StartupArgs,
     #[command(flatten)]
     pub(crate) auth: AuthArgs,
+    #[command(flatten)]
+    pub(crate) cors: CorsArgs,
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
     #[command(flatten)]

@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use cart::{CartCommand, CartId, Command, CommandId, SequenceNumber};
+use cart::{CartCommand, CartId, Command, CommandId, InvalidTime, SequenceNumber, parse_time};
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
-use warp::http::{HeaderMap, HeaderValue, header};
+use warp::http::{HeaderMap, HeaderValue};
 
+use crate::conditions;
 use crate::problem::Problem;
 
 /// The most characters of an idempotency key.
@@ -60,16 +61,14 @@ impl CommandHeaders {
                 let detail = "Command-Time is only taken by an ingest that was started with --allow-client-time";
                 return Err(Problem::invalid_header(detail));
             }
-            Some(time) => time
-                .to_str()
-                .ok()
-                .and_then(|time| DateTime::parse_from_rfc3339(time).ok())
-                .map(|time| time.with_timezone(&Utc))
-                .ok_or_else(|| Problem::invalid_header("Command-Time must be a time such as 2010-12-01T08:25:53Z"))?,
+            Some(time) => {
+                let at = time.to_str().map_err(|_| InvalidTime::Malformed).and_then(parse_time);
+                at.map_err(|error| Problem::invalid_header(format!("Command-Time: {error}")))?
+            }
         };
         let trace_parent = headers.get("traceparent").and_then(|value| value.to_str().ok());
         let trace_parent = trace_parent.filter(|value| value.len() == TRACE_PARENT_LEN).map(str::to_owned);
-        let expected_version = single(headers, header::IF_MATCH.as_str())?.map(expected_version).transpose()?.flatten();
+        let expected_version = conditions::expected_version(headers)?;
         let preference = preference(headers)?;
         let is_keyed = key.is_some();
         Ok(Self { command_id, is_keyed, issued_at, expected_version, trace_parent, preference })
@@ -96,21 +95,6 @@ fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a HeaderVal
     match (values.next(), values.next()) {
         (value, None) => Ok(value),
         (_, Some(_)) => Err(Problem::invalid_header(format!("{name} is given more than once"))),
-    }
-}
-
-/// `*` holds for every cart: also one to which nothing has happened is there.
-fn expected_version(value: &HeaderValue) -> Result<Option<SequenceNumber>, Problem> {
-    let text = value.to_str().unwrap_or_default().trim();
-    if text == "*" {
-        return Ok(None);
-    }
-    let version = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).and_then(|text| text.parse().ok());
-    match version {
-        Some(version @ 0_i64..) => Ok(Some(version.into())),
-        Some(_) | None => Err(Problem::invalid_header(
-            "If-Match must be one ETag as a GET of the cart gives it, such as \"12\", or *",
-        )),
     }
 }
 
@@ -146,16 +130,6 @@ mod tests {
     fn read(headers: &[(&str, &str)]) -> Result<CommandHeaders, Problem> {
         let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
         CommandHeaders::read(&HeaderMap::from_iter(headers), CartId::from(Uuid::nil()), true)
-    }
-
-    #[test]
-    fn a_version_is_expected_as_the_etag_tells_it() {
-        assert_eq!(read(&[("if-match", "\"12\"")]).unwrap().expected_version, Some(12.into()));
-        assert_eq!(read(&[("if-match", "*")]).unwrap().expected_version, None);
-        assert_eq!(read(&[]).unwrap().expected_version, None);
-        for bad in ["12", "W/\"12\"", "\"1\", \"2\"", "\"-1\"", "\"x\"", ""] {
-            assert!(read(&[("if-match", bad)]).is_err(), "{bad}");
-        }
     }
 
     #[test]
@@ -201,14 +175,22 @@ mod tests {
     }
 
     #[test]
-    fn client_time_is_refused_unless_allowed() {
-        let headers =
-            HeaderMap::from_iter([("command-time".parse().unwrap(), "2010-12-01T08:25:53Z".parse().unwrap())]);
-        let cart_id = CartId::from(Uuid::nil());
-        assert!(CommandHeaders::read(&headers, cart_id, false).is_err());
-        assert_eq!(
-            CommandHeaders::read(&headers, cart_id, true).unwrap().issued_at.to_rfc3339(),
-            "2010-12-01T08:25:53+00:00"
-        );
+    fn a_commands_time_is_refused_unless_allowed() {
+        let given = |time: &str, allowed| {
+            let headers = HeaderMap::from_iter([("command-time".parse().unwrap(), time.parse().unwrap())]);
+            let headers = CommandHeaders::read(&headers, CartId::from(Uuid::nil()), allowed);
+            headers.map(|headers| headers.issued_at.to_rfc3339()).map_err(|problem| format!("{problem:?}"))
+        };
+        assert!(given("2010-12-01T08:25:53Z", false).unwrap_err().contains("--allow-client-time"));
+        assert_eq!(given("2010-12-01T08:25:53Z", true).unwrap(), "2010-12-01T08:25:53+00:00");
+        assert_eq!(given("2016-12-31T23:59:60Z", true).unwrap(), "2016-12-31T23:59:59.999999+00:00");
+        for (time, reason) in [
+            ("yesterday", "Command-Time: it is not a time such as"),
+            ("9999-12-31T23:59:59-00:01", "Command-Time: it is not in the years 1 to 9999"),
+            ("0000-01-01T00:00:00+00:01", "Command-Time: it is not in the years 1 to 9999"),
+            ("2015-12-31T23:59:60Z", "Command-Time: there was no leap second"),
+        ] {
+            assert!(given(time, true).unwrap_err().contains(reason), "{time}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Refusals, as problem details (RFC 9457).
 
-use cart::{CommandId, Rejection};
+use cart::{CommandId, Rejection, SequenceNumber};
 
 use crate::commands::CommandLink;
 use crate::status::SEARCHED_MAX;
@@ -39,6 +39,10 @@ pub(crate) struct Problem {
     header: Option<Box<(HeaderName, String)>>,
 }
 
+/// What a response says why a request was not done, for the log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kind(pub(crate) &'static str);
+
 fn urn<S: serde::Serializer>(kind: &&'static str, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("urn:cart:problem:{kind}"))
 }
@@ -64,6 +68,26 @@ impl Problem {
 
     pub(crate) fn invalid_header(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid-header", "A header is not valid", detail)
+    }
+
+    /// Where the next request of the connection begins is not certain: it ends.
+    pub(crate) fn unclear_framing(detail: impl Into<String>) -> Self {
+        Self { header: Some(Box::new((header::CONNECTION, "close".to_owned()))), ..Self::invalid_header(detail) }
+    }
+
+    /// What was asked for is at another version by now.
+    pub(crate) fn version_mismatch(version: SequenceNumber) -> Self {
+        let detail = format!("the cart is at version {version} by now; read it again, and decide again");
+        Self { header: Some(Box::new((header::ETAG, format!("\"{version}\"")))), ..Self::moved_on(detail) }
+    }
+
+    /// No cart has or will have the version that was asked for.
+    pub(crate) fn matches_no_version() -> Self {
+        Self::moved_on("If-Match is no ETag as a GET of the cart gives it, or is a weak one: it matches no version")
+    }
+
+    fn moved_on(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::PRECONDITION_FAILED, "version-mismatch", "The cart has moved on", detail)
     }
 
     pub(crate) fn invalid_parameter(detail: impl Into<String>) -> Self {
@@ -124,6 +148,13 @@ impl Problem {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, kind, "The body's content type is not JSON", detail)
     }
 
+    pub(crate) fn unsupported_content_encoding() -> Self {
+        let detail = "send the body as it is, without Content-Encoding";
+        let kind = "unsupported-content-encoding";
+        let problem = Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, kind, "The body is compressed or encoded", detail);
+        Self { header: Some(Box::new((header::ACCEPT_ENCODING, "identity".to_owned()))), ..problem }
+    }
+
     /// Nothing was done, and nothing will be.
     pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not possible at the moment", detail)
@@ -166,9 +197,9 @@ impl Problem {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "read-table-behind", title, detail)
     }
 
-    /// Says which part of the request it is about.
-    pub(crate) fn within(self, part: impl std::fmt::Display) -> Self {
-        Self { detail: format!("{part}: {}", self.detail), ..self }
+    /// Puts the path of what it is about before the field that it names.
+    pub(crate) fn within(self, path: impl std::fmt::Display) -> Self {
+        Self { detail: format!("{path}.{}", self.detail), ..self }
     }
 
     pub(crate) fn status(&self) -> StatusCode {
@@ -212,12 +243,7 @@ impl Problem {
                 let detail = "the Idempotency-Key was used for another request to this cart; use a new key";
                 Self::new(unprocessable, "idempotency-key-reused", "The key stands for another request", detail)
             }
-            Rejection::VersionMismatch { version } => {
-                let detail = format!("the cart is at version {version} by now; read it again, and decide again");
-                let status = StatusCode::PRECONDITION_FAILED;
-                let problem = Self::new(status, "version-mismatch", "The cart has moved on", detail);
-                Self { header: Some(Box::new((header::ETAG, format!("\"{version}\"")))), ..problem }
-            }
+            Rejection::VersionMismatch { version } => Self::version_mismatch(*version),
         };
         let detail = match index {
             Some(index) => format!("commands[{index}]: {}; none of the batch was carried out", problem.detail),
@@ -239,6 +265,7 @@ impl Problem {
         {
             headers.insert(name, value);
         }
+        response.extensions_mut().insert(Kind(self.kind));
         response
     }
 }

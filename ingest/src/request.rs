@@ -3,18 +3,18 @@
 use std::marker::PhantomData;
 use std::num::NonZeroI32;
 
-use cart::{Command, CommandId, ItemName, Price, ProductId};
-use rust_decimal::Decimal;
+use cart::{Command, CommandId, ItemName, Price, ProductId, whole_number};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use uuid::Uuid;
-use warp::http::{HeaderMap, header};
+use warp::http::{HeaderMap, HeaderValue, header};
 
 use crate::openapi;
 use crate::problem::Problem;
+use crate::query::Query;
 
 /// The most commands of a batch: what is bought in one go, and far below what one Cassandra batch takes.
 pub(crate) const BATCH_LEN_MAX: usize = 100;
@@ -25,6 +25,11 @@ struct Object<T>(T);
 impl<T: JsonSchema> JsonSchema for Object<T> {
     fn schema_name() -> std::borrow::Cow<'static, str> {
         T::schema_name()
+    }
+
+    // It is the same schema, not a second one of that name.
+    fn schema_id() -> std::borrow::Cow<'static, str> {
+        T::schema_id()
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
@@ -69,7 +74,7 @@ pub(crate) struct AddItemBody<'a> {
     /// 1 to 1,000,000. It is a rule of carts, so a command with another is taken, and rejected; beyond 32 bits it is none.
     #[serde(deserialize_with = "whole")]
     #[schemars(range(min = i32::MIN, max = i32::MAX))]
-    quantity: i64,
+    quantity: i32,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -78,7 +83,7 @@ pub(crate) struct AdjustBody {
     /// Pieces more, or fewer. Whether the cart may have so many then is a rule of carts.
     #[serde(deserialize_with = "whole")]
     #[schemars(schema_with = "openapi::adjustment")]
-    adjust_by: i64,
+    adjust_by: i32,
 }
 
 /// A UUID in a path or body; `what` names it.
@@ -98,14 +103,60 @@ pub(crate) struct BatchBody<'a> {
 }
 
 /// As the other bodies, under the command's name; what their paths say is in the body here.
-#[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase")]
 enum BatchedCommand<'a> {
-    #[serde(borrow)]
+    #[schemars(title = "AddCommand")]
     Add(Object<AddItemBody<'a>>),
+    #[schemars(title = "RemoveCommand")]
     Remove(Object<BatchedRemove>),
+    #[schemars(title = "AdjustCommand")]
     Adjust(Object<BatchedAdjust>),
+    #[schemars(title = "CheckoutCommand")]
     Checkout(Object<BatchedCheckout>),
+}
+
+/// The names of [`BatchedCommand`]'s alternatives.
+#[derive(Deserialize)]
+#[serde(variant_identifier, rename_all = "camelCase")]
+enum CommandName {
+    Add,
+    Remove,
+    Adjust,
+    Checkout,
+}
+
+// By itself, serde_json reports what is no such object as if it were no JSON.
+impl<'de: 'a, 'a> Deserialize<'de> for BatchedCommand<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(BatchedVisitor)
+    }
+}
+
+struct BatchedVisitor;
+
+impl<'de> Visitor<'de> for BatchedVisitor {
+    type Value = BatchedCommand<'de>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object with one of add, remove, adjust and checkout")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<BatchedCommand<'de>, M::Error> {
+        let command = match map.next_key()? {
+            Some(CommandName::Add) => BatchedCommand::Add(map.next_value()?),
+            Some(CommandName::Remove) => BatchedCommand::Remove(map.next_value()?),
+            Some(CommandName::Adjust) => BatchedCommand::Adjust(map.next_value()?),
+            Some(CommandName::Checkout) => BatchedCommand::Checkout(map.next_value()?),
+            None => return Err(M::Error::custom("one of add, remove, adjust and checkout is missing")),
+        };
+        match map.next_key::<IgnoredAny>()? {
+            None => Ok(command),
+            Some(IgnoredAny) => {
+                Err(M::Error::custom("only one of add, remove, adjust and checkout goes into an object"))
+            }
+        }
+    }
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -122,7 +173,7 @@ struct BatchedAdjust {
     product_id: String,
     #[serde(deserialize_with = "whole")]
     #[schemars(schema_with = "openapi::adjustment")]
-    adjust_by: i64,
+    adjust_by: i32,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -144,13 +195,13 @@ pub(crate) fn batch(headers: &HeaderMap, body: &[u8]) -> Result<Batch, Problem> 
         return Err(Problem::invalid_field(detail));
     }
     let parse = |(index, command)| {
-        let command = match command {
-            BatchedCommand::Add(Object(body)) => added(body),
-            BatchedCommand::Remove(Object(body)) => remove(&body.product_id),
-            BatchedCommand::Adjust(Object(body)) => adjusted(&body.product_id, body.adjust_by),
-            BatchedCommand::Checkout(Object(BatchedCheckout {})) => Ok(Command::Checkout {}),
+        let (name, command) = match command {
+            BatchedCommand::Add(Object(body)) => ("add", added(body)),
+            BatchedCommand::Remove(Object(body)) => ("remove", remove(&body.product_id)),
+            BatchedCommand::Adjust(Object(body)) => ("adjust", adjusted(&body.product_id, body.adjust_by)),
+            BatchedCommand::Checkout(Object(BatchedCheckout {})) => ("checkout", Ok(Command::Checkout {})),
         };
-        command.map_err(|problem| problem.within(format!("commands[{index}]")))
+        command.map_err(|problem| problem.within(format!("commands[{index}].{name}")))
     };
     let commands = body.commands.into_iter().enumerate().map(parse).collect::<Result<_, _>>()?;
     Ok(Batch { atomic: body.atomic, commands })
@@ -161,19 +212,15 @@ pub(crate) const SINCE_MAX: u64 = 9_999_999_999_999;
 
 /// From which time on a command is looked for: what the link to it says, or what its id tells.
 pub(crate) fn since(command_id: CommandId, query: &str) -> Result<u64, Problem> {
-    let invalid = || {
-        Problem::invalid_parameter(
-            "since: the time at which the command was sent, in milliseconds since 1970, as Location gave it",
-        )
-    };
-    match query.split_once('=') {
-        Some(("since", since)) => since.parse().ok().filter(|since| *since <= SINCE_MAX).ok_or_else(invalid),
-        None if query.is_empty() => {
-            let (seconds, nanos) = command_id.as_uuid().get_timestamp().ok_or_else(invalid)?.to_unix();
-            Ok(seconds.saturating_mul(1_000).saturating_add(u64::from(nanos / 1_000_000)))
-        }
-        Some(_) | None => Err(invalid()),
+    if let Some(since) = Query::read(query, &["since"])?.number("since", 0..=SINCE_MAX)? {
+        return Ok(since);
     }
+    let at = command_id.as_uuid().get_timestamp().ok_or_else(|| {
+        let detail = "since: is missing: the time at which the command was sent, in milliseconds since 1970, as Location gave it";
+        Problem::invalid_parameter(detail)
+    })?;
+    let (seconds, nanos) = at.to_unix();
+    Ok(seconds.saturating_mul(1_000).saturating_add(u64::from(nanos / 1_000_000)))
 }
 
 pub(crate) fn add_item(headers: &HeaderMap, body: &[u8]) -> Result<Command, Problem> {
@@ -190,7 +237,7 @@ fn added(body: AddItemBody<'_>) -> Result<Command, Problem> {
         vendor_id: id("vendorId", &body.vendor_id)?,
         name: ItemName::try_from(body.name).map_err(|error| Problem::invalid_field(format!("name: {error}")))?,
         price: price.map_err(|error| Problem::invalid_field(format!("price: {error}")))?,
-        quantity: number("quantity", body.quantity)?,
+        quantity: body.quantity,
     })
 }
 
@@ -201,10 +248,9 @@ pub(crate) fn adjust(product_id: &str, headers: &HeaderMap, body: &[u8]) -> Resu
     adjusted(product_id, body.adjust_by)
 }
 
-fn adjusted(product_id: &str, adjust_by: i64) -> Result<Command, Problem> {
+fn adjusted(product_id: &str, adjust_by: i32) -> Result<Command, Problem> {
     let product_id = id("productId", product_id)?;
-    let adjust_by = NonZeroI32::new(number("adjustBy", adjust_by)?)
-        .ok_or_else(|| Problem::invalid_field("adjustBy: 0 changes nothing"))?;
+    let adjust_by = NonZeroI32::new(adjust_by).ok_or_else(|| Problem::invalid_field("adjustBy: 0 changes nothing"))?;
     Ok(Command::AdjustQuantity { product_id, adjust_by })
 }
 
@@ -212,17 +258,17 @@ pub(crate) fn remove(product_id: &str) -> Result<Command, Problem> {
     Ok(Command::RemoveItem { product_id: id("productId", product_id)? })
 }
 
-/// A whole number, however it is written: to JSON 2.0 is one.
-fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
-    let number = serde_json::Number::deserialize(deserializer)?;
-    let decimal = number.to_string().parse::<Decimal>().ok().filter(Decimal::is_integer);
-    let whole = number.as_i64().or_else(|| decimal.and_then(|decimal| i64::try_from(decimal).ok()));
-    whole.ok_or_else(|| serde::de::Error::custom(format!("{number} is no whole number of pieces")))
+/// A whole number, however it is written: to JSON 2.0 is one. Read from its text, since a binary fraction would be rounded.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error> {
+    let text = <&RawValue>::deserialize(deserializer)?.get();
+    whole_number(text).and_then(|number| i32::try_from(number).ok()).ok_or_else(|| {
+        let text: String = text.chars().take(QUOTED_CHARS_MAX).collect();
+        D::Error::custom(format!("must be a whole number from {} to {}, not {text}", i32::MIN, i32::MAX))
+    })
 }
 
-fn number(field: &str, number: i64) -> Result<i32, Problem> {
-    i32::try_from(number).map_err(|_| Problem::invalid_field(format!("{field}: {number} is beyond any quantity")))
-}
+/// Most characters of a value or a path that a problem quotes.
+const QUOTED_CHARS_MAX: usize = 100;
 
 fn json<'a, T: Deserialize<'a>>(headers: &HeaderMap, body: &'a [u8]) -> Result<T, Problem> {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -230,19 +276,56 @@ fn json<'a, T: Deserialize<'a>>(headers: &HeaderMap, body: &'a [u8]) -> Result<T
     if essence != "application/json" && !(essence.starts_with("application/") && essence.ends_with("+json")) {
         return Err(Problem::unsupported_media_type());
     }
-    serde_json::from_slice(body).map(|Object(body)| body).map_err(|error| {
-        if error.is_data() {
-            Problem::invalid_field(error.to_string())
-        } else {
-            Problem::malformed_body(error.to_string())
-        }
-    })
+    if headers.get_all(header::CONTENT_ENCODING).iter().any(|value| !is_identity(value)) {
+        return Err(Problem::unsupported_content_encoding());
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let result = serde_path_to_error::deserialize(&mut deserializer).map_err(invalid_field);
+    match result.and_then(|Object(value)| deserializer.end().map(|()| value).map_err(malformed)) {
+        Ok(value) => Ok(value),
+        // Which of the two it is does not depend on where the reader of the fields stopped.
+        Err(problem) => Err(not_json(body).map_or(problem, Problem::malformed_body)),
+    }
+}
+
+/// Codings that leave a body as it is.
+fn is_identity(encodings: &HeaderValue) -> bool {
+    let mut all = encodings.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    all.all(|encoding| encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity"))
+}
+
+/// Why a body is no JSON (RFC 8259). Numbers of any size are, and so are strings that no text can have.
+fn not_json(body: &[u8]) -> Option<String> {
+    if let Err(error) = str::from_utf8(body) {
+        return Some(format!("{error}: JSON is UTF-8"));
+    }
+    serde_json::from_slice::<IgnoredAny>(body).err().map(|error| error.to_string())
+}
+
+fn malformed(error: serde_json::Error) -> Problem {
+    Problem::malformed_body(error.to_string())
+}
+
+/// Names the field by its path, such as `commands[0].adjust.adjustBy`.
+fn invalid_field(error: serde_path_to_error::Error<serde_json::Error>) -> Problem {
+    let (place, message) = (error.path().to_string(), error.inner().to_string());
+    // serde names a field that is missing or there twice in the message only.
+    let field =
+        ["missing field `", "duplicate field `"].iter().find_map(|start| message.strip_prefix(start)?.split_once('`'));
+    let path = match (place.as_str(), field) {
+        (".", None) => return Problem::invalid_field(message),
+        (".", Some((field, _))) => field.to_owned(),
+        (place, None) => place.to_owned(),
+        (place, Some((field, _))) => format!("{place}.{field}"),
+    };
+    let path: String = path.chars().take(QUOTED_CHARS_MAX).collect();
+    Problem::invalid_field(format!("{path}: {message}"))
 }
 
 /// The commands that a body makes on any of the routes. Public for `crates/fuzz` alone: the fuzz targets need ingest's parser
 /// without its server.
 pub fn commands_of(body: &[u8]) -> Vec<Command> {
-    let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"))]);
+    let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
     let product_id = Uuid::nil().to_string();
     let batched = batch(&headers, body).map(|batch| batch.commands).unwrap_or_default();
     batched.into_iter().chain(add_item(&headers, body)).chain(adjust(&product_id, &headers, body)).collect()
@@ -251,6 +334,9 @@ pub fn commands_of(body: &[u8]) -> Vec<Command> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, prop_oneof};
+
     use super::*;
 
     fn headers(content_type: &str) -> HeaderMap {
@@ -313,12 +399,165 @@ mod tests {
         assert!(read_all.atomic && read_all.commands.len() == 4);
         assert!(!read(r#"{"commands":[{"checkout":{}}]}"#).unwrap().atomic);
         let refused = |text: &str| format!("{:?}", read(text).unwrap_err());
-        assert!(refused(&all.replace("adjustBy\":-1", "adjustBy\":0")).contains("commands[1]: adjustBy"));
+        assert!(refused(&all.replace("adjustBy\":-1", "adjustBy\":0")).contains("commands[1].adjust.adjustBy: 0"));
         assert!(refused(r#"{"commands":[]}"#).contains("1 to 100"));
         assert!(refused(r#"{"commands":[{"pay":{}}]}"#).contains("unknown variant"));
         assert!(refused(r#"{"commands":[{"checkout":{"x":1}}]}"#).contains("unknown field"));
         assert!(refused(&format!(r#"{{"commands":[{{"remove":["{id}"]}}]}}"#)).contains("expected an object"));
         assert!(refused(&all.replace("\"atomic\"", "\"atomical\"")).contains("unknown field"));
+    }
+
+    /// The type and the detail of what a body is refused with, on the path of a batch.
+    fn refused_batch(text: &str) -> (&'static str, String) {
+        let problem = batch(&headers("application/json"), text.as_bytes()).expect_err(text);
+        let detail = serde_json::to_value(&problem).unwrap()["detail"].as_str().unwrap().to_owned();
+        (problem.kind(), detail)
+    }
+
+    #[test]
+    fn a_field_is_named_by_its_path() {
+        let id = "6ba7b811-9dad-11d1-80b4-00c04fd430c8";
+        let add = body("0.10");
+        let batched = |commands: &str| format!(r#"{{"commands":[{{"checkout":{{}}}},{commands}]}}"#);
+        let one_of = "one of add, remove, adjust and checkout";
+        for (text, start, reason) in [
+            ("5".to_owned(), "invalid type: integer `5`", "expected an object"),
+            ("null".to_owned(), "invalid type: null", "expected an object"),
+            ("{}".to_owned(), "commands: missing field", "`commands`"),
+            (r#"{"commands":[],"commands":[]}"#.to_owned(), "commands: duplicate field", "`commands`"),
+            (r#"{"commands":{}}"#.to_owned(), "commands: ", "expected a sequence"),
+            (r#"{"atomic":1,"commands":[]}"#.to_owned(), "atomic: ", "expected a boolean"),
+            (r#"{"commands":[],"x":1}"#.to_owned(), "x: unknown field", "`x`"),
+            (r#"{"commands":[]}"#.to_owned(), "commands: ", "1 to 100"),
+            (batched("5"), "commands[1]: ", one_of),
+            (batched("null"), "commands[1]: ", one_of),
+            (batched("[]"), "commands[1]: ", one_of),
+            (batched("\"checkout\""), "commands[1]: ", one_of),
+            (batched("{}"), "commands[1]: ", one_of),
+            (batched(r#"{"pay":{}}"#), "commands[1].pay: ", "unknown variant `pay`"),
+            (batched(r#"{"checkout":{},"checkout":{}}"#), "commands[1]: ", one_of),
+            (batched(r#"{"checkout":{},"pay":{}}"#), "commands[1]: ", one_of),
+            (batched(r#"{"checkout":null}"#), "commands[1].checkout: ", "expected an object"),
+            (batched(r#"{"checkout":{"x":1}}"#), "commands[1].checkout.x: ", "unknown field `x`"),
+            (batched(r#"{"adjust":{}}"#), "commands[1].adjust.productId: ", "missing field"),
+            (
+                batched(&format!(r#"{{"adjust":{{"productId":"{id}"}}}}"#)),
+                "commands[1].adjust.adjustBy: ",
+                "missing field",
+            ),
+            (
+                batched(&format!(r#"{{"adjust":{{"productId":"{id}","adjustBy":1e309}}}}"#)),
+                "commands[1].adjust.adjustBy: ",
+                "must be a whole number from -2147483648 to 2147483647, not 1e309",
+            ),
+            (
+                batched(&format!(r#"{{"adjust":{{"adjustBy":1,"adjustBy":1,"productId":"{id}"}}}}"#)),
+                "commands[1].adjust.adjustBy: ",
+                "duplicate field",
+            ),
+            (
+                batched(&format!(r#"{{"add":{}}}"#, add.replace(":1}", ":1e400}"))),
+                "commands[1].add.quantity: ",
+                "1e400",
+            ),
+            (batched(&format!(r#"{{"add":{}}}"#, add.replace("0.10", "[]"))), "commands[1].add.price: ", "decimal"),
+            (
+                batched(&format!(r#"{{"add":{}}}"#, add.replace("red mug", "\\ud800"))),
+                "commands[1].add.name: ",
+                "hex escape",
+            ),
+            (batched(&format!(r#"{{"add":{}}}"#, add.replace("red mug", ""))), "commands[1].add.name: ", "empty"),
+        ] {
+            let (kind, detail) = refused_batch(&text);
+            assert_eq!(kind, "invalid-field", "{text}: {detail}");
+            assert!(detail.starts_with(start) && detail.contains(reason), "{text}: {detail}");
+        }
+        let (kind, detail) = refused_batch(&batched(r#"{"remove":{"productId":"mug"}}"#));
+        assert!(kind == "invalid-id" && detail.starts_with("commands[1].remove.productId 'mug'"), "{detail}");
+    }
+
+    #[test]
+    fn a_quantity_is_a_whole_number_read_exactly() {
+        let adjusted = |text: &str| {
+            let body = format!(r#"{{"adjustBy":{text}}}"#);
+            adjust("6ba7b811-9dad-11d1-80b4-00c04fd430c8", &headers("application/json"), body.as_bytes())
+        };
+        for (text, number) in
+            [("2", 2), ("-2", -2), ("2.0", 2), ("20e-1", 2), ("2E3", 2_000), ("-2147483648", i32::MIN)]
+        {
+            let command = adjusted(text).unwrap();
+            assert!(
+                matches!(command, Command::AdjustQuantity { adjust_by, .. } if adjust_by.get() == number),
+                "{text}"
+            );
+        }
+        for text in [
+            "0.99999999999999999",
+            "999999.99999999999",
+            "1.5",
+            "2147483648",
+            "-2147483649",
+            "9223372036854775808",
+            "1e400",
+            "\"2\"",
+            "true",
+            "null",
+            "[2]",
+            "{\"$serde_json::private::RawValue\":\"2\"}",
+        ] {
+            let problem = adjusted(text).unwrap_err();
+            assert_eq!(problem.kind(), "invalid-field", "{text}");
+            assert!(format!("{problem:?}").contains("adjustBy: must be a whole number"), "{text}: {problem:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_is_malformed_wherever_the_reader_stopped() {
+        let checkout = r#"{"commands":[{"checkout":{}}]}"#;
+        let mut bad: Vec<_> = (0..checkout.len()).map(|len| checkout[..len].to_owned()).collect();
+        bad.extend([format!("{checkout}{checkout}"), format!("{checkout}]"), format!("\u{feff}{checkout}")]);
+        // Each of these has a field that is refused before it stops to be JSON.
+        bad.extend(
+            ["{\"x\":1", "5 5", "[1,]", "{\"commands\":[5", "{\"commands\":[],\"commands\":01}"].map(str::to_owned),
+        );
+        for text in bad {
+            assert_eq!(refused_batch(&text).0, "malformed-body", "{text}");
+        }
+        for bytes in [&b"{\"x\":\"\xff\"}"[..], b"\xff", b"{\"name\":\"\xed\xa0\x80\"}"] {
+            let problem = batch(&headers("application/json"), bytes).unwrap_err();
+            assert_eq!(problem.kind(), "malformed-body", "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn an_encoded_body_is_refused() {
+        let read = |encodings: &[&str]| {
+            let mut headers = headers("application/json");
+            for value in encodings {
+                headers.append(header::CONTENT_ENCODING, value.parse().unwrap());
+            }
+            batch(&headers, br#"{"commands":[{"checkout":{}}]}"#).map(|_| ()).map_err(|problem| problem.kind())
+        };
+        for plain in [&[][..], &["identity"], &["Identity, identity"], &[""], &["identity", "identity"]] {
+            assert_eq!(read(plain), Ok(()), "{plain:?}");
+        }
+        for encoded in [&["gzip"][..], &["br"], &["identity, gzip"], &["identity", "deflate"], &["x-unknown"], &["*"]] {
+            assert_eq!(read(encoded), Err("unsupported-content-encoding"), "{encoded:?}");
+        }
+    }
+
+    #[test]
+    fn a_command_is_looked_for_from_its_time_on() {
+        let timed = CommandId::from(Uuid::parse_str("01a7bc0e-5d3f-7c2a-8e41-9f60d2b7a415").unwrap());
+        assert_eq!(since(timed, "since=1790000000000").unwrap(), 1_790_000_000_000);
+        assert_eq!(since(timed, "since=%31790000000000").unwrap(), 1_790_000_000_000);
+        assert_eq!(since(timed, "").unwrap(), 0x01a7_bc0e_5d3f);
+        let untimed = CommandId::from(Uuid::parse_str("7b6fc97b-9d5f-4ac9-8a62-7cfd8b4eb0ff").unwrap());
+        for (id, query) in
+            [(untimed, ""), (timed, "since=+5"), (timed, "since=x"), (timed, "since=9999999999999999"), (timed, "x=1")]
+        {
+            assert_eq!(since(id, query).unwrap_err().kind(), "invalid-parameter", "{query}");
+        }
     }
 
     #[test]
@@ -347,8 +586,51 @@ mod tests {
         );
     }
 
+    /// JSON of any shape, with the names that the bodies have, and with numbers and strings that no field takes.
+    fn any_json() -> impl Strategy<Value = String> {
+        let names =
+            "productId|vendorId|name|price|quantity|adjustBy|commands|atomic|add|remove|adjust|checkout|x|\\\\ud800|";
+        let number = r"-?(0|[1-9][0-9]{0,25})(\.[0-9]{1,25})?([eE][+-]?[0-9]{1,5})?";
+        let string = r#""([a-z é\u{2028}]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4}){0,6}""#;
+        let leaf = prop_oneof!["null|true|false", number, string];
+        leaf.prop_recursive(5, 40, 4, move |inner| {
+            let member = (names, inner.clone()).prop_map(|(name, value)| format!("\"{name}\" : {value}"));
+            prop_oneof![
+                vec(inner, 0..4).prop_map(|values| format!("[{}]", values.join(", "))),
+                vec(member, 0..5).prop_map(|members| format!("{{{}}}", members.join(",\n"))),
+            ]
+        })
+    }
+
     proptest::proptest! {
         #![proptest_config(proptest::prelude::ProptestConfig::with_cases(5_000))]
+
+        #[test]
+        fn json_is_never_told_to_be_none(json in any_json(), end in 0_usize..200) {
+            let json_headers = headers("application/json");
+            let kinds = |body: &str| {
+                let added = add_item(&json_headers, body.as_bytes()).err();
+                let adjusted = adjust("6ba7b811-9dad-11d1-80b4-00c04fd430c8", &json_headers, body.as_bytes()).err();
+                let batched = batch(&json_headers, body.as_bytes()).err();
+                [added, adjusted, batched].map(|problem| problem.map(|problem| problem.kind()))
+            };
+            let bodies = [
+                json.clone(),
+                format!(r#"{{"commands":{json}}}"#),
+                format!(r#"{{"commands":[{{"checkout":{{}}}},{json}]}}"#),
+                format!(r#"{{"commands":[{{"add":{json}}}]}}"#),
+                format!(r#"{{"adjustBy":{json}}}"#),
+                body(&json),
+            ];
+            for whole in bodies {
+                let kinds_of_whole = kinds(&whole);
+                prop_assert!(!kinds_of_whole.contains(&Some("malformed-body")), "{whole}: {kinds_of_whole:?}");
+                // What is cut off is none, whatever else is wrong with it. Parts of a number may be numbers.
+                if whole.starts_with(['{', '[', '"']) && let Some(cut) = whole.get(..end.min(whole.len() - 1)) {
+                    prop_assert_eq!(kinds(cut), [Some("malformed-body"); 3], "{}", cut);
+                }
+            }
+        }
 
         #[test]
         fn whatever_is_sent_is_a_command_or_refused(text in r#"[\[\]{}":,.0-9eE+\-u\\ a-f]{0,60}"#, bytes: Vec<u8>) {

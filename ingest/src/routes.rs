@@ -17,6 +17,7 @@ use warp::{Filter, Rejection, Reply as _};
 
 use crate::answer;
 use crate::commands::Commands;
+use crate::conditions;
 use crate::headers::CommandHeaders;
 use crate::limits::DISCARDED_LEN_MAX;
 use crate::openapi;
@@ -52,12 +53,12 @@ pub(crate) fn routes(api: Api, metrics: Metrics) -> BoxedFilter<(Response,)> {
     let cart = warp::path!("cart" / String).and(parts.clone()).and(warp::body::stream()).then(
         |cart_id: String, method: Method, headers, api: Arc<Api>, body| async move {
             respond(match method {
-                Method::GET => api.cart(&cart_id).await,
-                Method::POST | Method::PUT => match api.read(body).await {
+                Method::GET => api.cart(&cart_id, &headers).await,
+                Method::POST => match api.read(body).await {
                     Ok(body) => api.execute(&cart_id, &headers, request::add_item(&headers, &body.bytes)).await,
                     Err(problem) => Err(problem),
                 },
-                _ => Err(Problem::method_not_allowed("GET, POST, PUT")),
+                _ => Err(Problem::method_not_allowed("GET, POST")),
             })
         },
     );
@@ -89,9 +90,9 @@ pub(crate) fn routes(api: Api, metrics: Metrics) -> BoxedFilter<(Response,)> {
     );
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     let status = warp::path!("cart" / String / "commands" / String).and(query).and(parts.clone()).then(
-        |cart_id: String, command_id: String, query: String, method: Method, _, api: Arc<Api>| async move {
+        |cart_id: String, command_id: String, query: String, method: Method, headers, api: Arc<Api>| async move {
             respond(match method {
-                Method::GET => api.status(&cart_id, &command_id, &query).await,
+                Method::GET => api.status(&cart_id, &command_id, &query, &headers).await,
                 _ => Err(Problem::method_not_allowed("GET")),
             })
         },
@@ -108,6 +109,8 @@ pub(crate) fn routes(api: Api, metrics: Metrics) -> BoxedFilter<(Response,)> {
         .and(warp::get())
         .map(|| warp::reply::with_header(openapi::document(), "content-type", "application/json").into_response());
     let page = warp::path!("docs").and(warp::get()).map(|| warp::reply::html(openapi::PAGE).into_response());
+    let root = warp::path::end().and(warp::get());
+    let root = root.map(|| warp::redirect::temporary(warp::http::Uri::from_static("/docs")).into_response());
     let of_carts = cart
         .boxed()
         .or(product.boxed())
@@ -118,7 +121,8 @@ pub(crate) fn routes(api: Api, metrics: Metrics) -> BoxedFilter<(Response,)> {
         .unify()
         .or(status.boxed())
         .unify();
-    let all = of_carts.or(reads).unify().or(described).unify().or(page).unify().or(health.boxed()).unify();
+    let all =
+        of_carts.or(reads).unify().or(described).unify().or(page).unify().or(root).unify().or(health.boxed()).unify();
     all.recover(refused).unify().boxed()
 }
 
@@ -167,7 +171,14 @@ impl Api {
         Ok(answer::of_batch(&answer, self.reads.log))
     }
 
-    async fn status(&self, cart_id: &str, command_id: &str, query: &str) -> Result<Response, Problem> {
+    async fn status(
+        &self,
+        cart_id: &str,
+        command_id: &str,
+        query: &str,
+        headers: &HeaderMap,
+    ) -> Result<Response, Problem> {
+        conditions::of_untagged(headers)?;
         let cart_id: CartId = request::id("cartId", cart_id)?;
         let command_id: CommandId = request::id("commandId", command_id)?;
         let since = request::since(command_id, query)?;
@@ -175,13 +186,16 @@ impl Api {
         Ok(answer::of_status(cart_id, command_id, &status, self.reads.log))
     }
 
-    async fn cart(&self, cart_id: &str) -> Result<Response, Problem> {
+    async fn cart(&self, cart_id: &str, headers: &HeaderMap) -> Result<Response, Problem> {
         let cart_id = request::id("cartId", cart_id)?;
         let cart = self.journal.show(cart_id).await.map_err(|error| {
             tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "a cart can't be shown");
             Problem::unavailable("the journal can't be read at the moment")
         })?;
-        Ok(answer::of_cart(&cart))
+        Ok(match conditions::of_cart(headers, cart.sequence_number())? {
+            conditions::Read::Show => answer::of_cart(&cart),
+            conditions::Read::NotModified => conditions::not_modified(cart.sequence_number()),
+        })
     }
 
     /// The whole body, within its limits of size and time, however it is sent.

@@ -74,7 +74,8 @@ async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result
     let api = connect(&args, &readiness, &ended).await?;
     shutdown.started();
     tracing::info!(address = %listener.local_addr()?, "serving carts");
-    let door = Door { auth, tls, limits: args.limits, body_len_max: args.body_len_max as usize };
+    let body_len_max = args.body_len_max as usize;
+    let door = Door { auth, cors: args.cors.layer(), tls, limits: args.limits, body_len_max };
     let log = api.commands.log.clone();
     serve(listener, routes(api, metrics), door, readiness, shutdown).await;
     // Clients may have gone, their commands have been taken.

@@ -2,7 +2,8 @@
 //! TLS.
 //!
 //! ```text
-//! accept ─▶ limits (all, per address) ─▶ TLS ─▶ HTTP/1 or 2 ─▶ name ─▶ who may ─▶ limits (requests, length) ─▶ routes
+//! accept ─▶ limits (all, per address) ─▶ TLS ─▶ HTTP/1 or 2 ─▶ name ─▶ browsers (CORS) ─▶ head ─▶ who may ─▶ limits (requests,
+//! length) ─▶ routes
 //! ```
 //!
 //! An end that no client notices takes three steps, since whoever uses a kept connection just when it is closed can't know
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Bytes, Incoming};
-use hyper::service::{Service as _, service_fn};
+use hyper::service::Service as _;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -27,6 +28,8 @@ use service::{Readiness, Shutdown};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::{Layer as _, ServiceExt as _, service_fn};
+use tower_http::cors::CorsLayer;
 use tracing::Instrument as _;
 use warp::filters::BoxedFilter;
 use warp::http::{HeaderMap, HeaderValue, Method, Request, Version, header};
@@ -34,8 +37,10 @@ use warp::reply::Response;
 
 use crate::auth::{self, Auth};
 use crate::connections::{Activity, Addresses};
+use crate::cors;
+use crate::head;
 use crate::limits::{DISCARDED_LEN_MAX, LimitArgs};
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 use crate::request_id::{self, X_REQUEST_ID};
 use crate::tls::Tls;
 
@@ -52,6 +57,7 @@ const LAST_REQUEST_PATIENCE: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone)]
 pub(crate) struct Door {
     pub(crate) auth: Auth,
+    pub(crate) cors: Option<CorsLayer>,
     pub(crate) tls: Option<Tls>,
     pub(crate) limits: LimitArgs,
     pub(crate) body_len_max: usize,
@@ -180,7 +186,7 @@ impl Server {
         let activity = Activity::new(limits.header_timeout());
         let service = {
             let (server, activity) = (self.clone(), activity.clone());
-            service_fn(move |request| {
+            hyper::service::service_fn(move |request| {
                 let under_way = activity.begin(limits.idle_timeout());
                 let server = server.clone();
                 async move {
@@ -216,6 +222,7 @@ impl Server {
         let span = tracing::warn_span!("request", id = id.to_str().unwrap_or_default());
         let answer = async {
             let mut response = request_id::scope(id.clone(), self.answer(request)).await?;
+            log_rejection(&response);
             response.headers_mut().insert(X_REQUEST_ID, id);
             if is_http1 && self.leaving.is_requested() {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -225,7 +232,20 @@ impl Server {
         answer.instrument(span).await
     }
 
-    async fn answer(&self, mut request: Request<Incoming>) -> Result<Response, Infallible> {
+    /// Answers a request, and a browser that asks first whether it may send one.
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response, Infallible> {
+        match &self.door.cors {
+            Some(cors) if cors::is_for_layer(&request) => {
+                cors.layer(service_fn(|request| self.admit_and_route(request))).oneshot(request).await
+            }
+            Some(_) | None => self.admit_and_route(request).await,
+        }
+    }
+
+    async fn admit_and_route(&self, mut request: Request<Incoming>) -> Result<Response, Infallible> {
+        if let Some(uri) = head::decode_path(request.uri()) {
+            *request.uri_mut() = uri;
+        }
         let is_head = request.method() == Method::HEAD;
         if is_head {
             *request.method_mut() = Method::GET;
@@ -266,6 +286,7 @@ impl Server {
 
     /// Whether a request comes through: nothing of its body has been read, and nothing was looked up.
     async fn admit(&self, request: &Request<Incoming>) -> Result<Option<OwnedSemaphorePermit>, Problem> {
+        head::check(request.version(), request.headers())?;
         let path = request.uri().path();
         self.door.auth.check(path, request.headers()).await?;
         if length(request.headers()).is_some_and(|length| length > self.door.body_len_max as u64) {
@@ -292,6 +313,18 @@ fn without_body(response: Response) -> Response {
 /// What the client says that its body has. The body itself is measured as well, where it is read.
 fn length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Logs why a request was rejected. Its id is in the span.
+fn log_rejection(response: &Response) {
+    let Some(Kind(problem)) = response.extensions().get() else { return };
+    let status = response.status().as_u16();
+    // Most are a client's mistakes: at the usual level anybody could fill the log with them.
+    if response.status().is_server_error() {
+        tracing::info!(status, problem, "a request was rejected");
+    } else {
+        tracing::debug!(status, problem, "a request was rejected");
+    }
 }
 
 fn log_end(peer: SocketAddr, ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {

@@ -27,7 +27,7 @@ for path, operations in document["paths"].items():
     for method, operation in operations.items():
         bodies = {"body": operation["requestBody"]} if "requestBody" in operation else {}
         for where, body in (bodies | operation["responses"]).items():
-            for media in body["content"].values():
+            for media in body.get("content", {}).values():
                 place = f"{method} {path} {where}"
                 schema = media["schema"] | {"components": document["components"]}
                 validator = jsonschema_rs.Draft202012Validator(schema, validate_formats=True)

@@ -25,6 +25,7 @@ mod number;
 mod position;
 mod purchase;
 mod reply;
+mod time;
 mod wire;
 
 pub use aggregate::{Aggregate, Decision, REMEMBERED_FOR, REMEMBERED_MAX, REMEMBERED_MIN, RememberedRequest};
@@ -38,3 +39,4 @@ pub use number::whole_number;
 pub use position::{LogEpoch, Position, SequenceNumber};
 pub use purchase::PurchasedItem;
 pub use reply::{CartReply, Outcome};
+pub use time::{InvalidTime, is_representable, parse_time};

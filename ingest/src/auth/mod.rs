@@ -2,7 +2,7 @@
 //!
 //! | path | who |
 //! |---|---|
-//! | `/health/...`, `/metrics`, `/openapi.json`, `/docs` | everybody |
+//! | `/`, `/health/...`, `/metrics`, `/openapi.json`, `/docs` | everybody |
 //! | `/cart/{cartId}...` | whose `sub` is the cart id, or who has the scope `carts` |
 //! | `/vendors/{vendorId}...` | whose `sub` is the vendor id, or who has the scope `vendors` |
 //! | any other | nobody: a route without a rule can't be reached |
@@ -113,6 +113,9 @@ enum About<'a> {
 }
 
 fn about(path: &str) -> About<'_> {
+    if path == "/" {
+        return About::Everybody;
+    }
     let mut parts = path.strip_prefix('/').unwrap_or_default().split('/');
     match (parts.next(), parts.next()) {
         (Some("health"), _) | (Some("metrics" | "openapi.json" | "docs"), None) => About::Everybody,
@@ -215,12 +218,14 @@ mod tests {
 
     #[test]
     fn a_path_without_a_rule_is_for_nobody() {
-        for path in ["/", "/carts", "/cart", "/metrics/x", "/docs/x", "/vendors", "//cart/7", "cart/7", "*", "/admin"] {
+        for path in
+            ["", "//", "/carts", "/cart", "/metrics/x", "/docs/x", "/vendors", "//cart/7", "cart/7", "*", "/admin"]
+        {
             assert_eq!(about(path), About::Nobody, "{path}");
         }
         assert_eq!(about("/cart/7/checkout"), About::Of { scope: "carts", id: "7" });
         assert_eq!(about("/vendors/7/billing"), About::Of { scope: "vendors", id: "7" });
-        assert_eq!(about("/health/live"), About::Everybody);
+        assert_eq!((about("/"), about("/health/live")), (About::Everybody, About::Everybody));
     }
 
     #[test]

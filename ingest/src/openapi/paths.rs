@@ -29,7 +29,7 @@ const RULES: [u16; 5] = [404, 409, 412, 422, 504];
 const BODY: [u16; 3] = [408, 413, 415];
 
 /// Headers that every command takes.
-const COMMAND: [&str; 5] = ["IdempotencyKey", "IfMatch", "Prefer", "CommandTime", "XRequestId"];
+const COMMAND: [&str; 6] = ["IdempotencyKey", "IfMatch", "IfNoneMatch", "Prefer", "CommandTime", "XRequestId"];
 
 struct Operation<'a> {
     tag: &'static str,
@@ -46,7 +46,7 @@ impl Operation<'_> {
         let mut responses = Map::new();
         let is_command = self.tag == "commands" && self.id != "commandStatus";
         let mut headers = json!({"X-Request-Id": header("Names the request in our logs")});
-        if matches!(self.id, "addItem" | "putItem" | "removeItem" | "adjustItem" | "checkout" | "showCart") {
+        if matches!(self.id, "addItem" | "removeItem" | "adjustItem" | "checkout" | "showCart") {
             headers["ETag"] = header("The cart's version, for If-Match");
         }
         if self.tag == "commands" {
@@ -118,10 +118,20 @@ pub(super) fn paths(bodies: &Bodies) -> Value {
         statuses: statuses(&[&ANY, more]),
     };
     let product = ["CartId", "ProductId"];
-    let operations: [(&str, &str, Operation<'_>); 11] = [
-        ("/cart/{cartId}", "get", read("carts", "showCart", "Shows a cart", &["CartId"], &bodies.cart, &[])),
+    let operations: [(&str, &str, Operation<'_>); 10] = [
+        (
+            "/cart/{cartId}",
+            "get",
+            read(
+                "carts",
+                "showCart",
+                "Shows a cart",
+                &["CartId", "ShownIfMatch", "ShownIfNoneMatch"],
+                &bodies.cart,
+                &[412],
+            ),
+        ),
         ("/cart/{cartId}", "post", command("addItem", "Adds an item", &["CartId"], Some(&bodies.add))),
-        ("/cart/{cartId}", "put", command("putItem", "Adds an item; the same as POST", &["CartId"], Some(&bodies.add))),
         ("/cart/{cartId}/productId/{productId}", "delete", command("removeItem", "Removes an item", &product, None)),
         (
             "/cart/{cartId}/productId/{productId}",
@@ -193,6 +203,10 @@ pub(super) fn paths(bodies: &Bodies) -> Value {
         let entry = paths.entry(*path).or_insert_with(|| json!({}));
         entry[*method] = operation.json(bodies);
     }
+    paths["/cart/{cartId}"]["get"]["responses"]["304"] = json!({
+        "description": "The client has this version",
+        "headers": {"X-Request-Id": header("Names the request in our logs"), "ETag": header("The cart's version")},
+    });
     Value::Object(paths)
 }
 
@@ -202,20 +216,28 @@ pub(super) fn parameters() -> Value {
     let query = |name: &str, required: bool, what: &str, schema: Value| json!({"name": name, "in": "query", "required": required, "description": what, "schema": schema});
     let header = |name: &str, what: &str, schema: Value| json!({"name": name, "in": "header", "required": false, "description": what, "schema": schema});
     let whole = |minimum: i64, maximum: i64| json!({"type": "integer", "minimum": minimum, "maximum": maximum});
+    let text = |pattern: &str| json!({"type": "string", "pattern": pattern});
+    // RFC 9110, section 8.8.3.
+    let tag = r#"(W/)?"[\x21\x23-\x7e\x80-\xff]*""#;
+    let tags = format!(r"^(\*|[ \t,]*{tag}([ \t]*,[ \t,]*{tag})*[ \t,]*)$");
     json!({
         "CartId": path("cartId", "The cart: one per member, for ever"),
         "ProductId": path("productId", "The product"),
         "VendorId": path("vendorId", "The vendor"),
         "CommandId": path("commandId", "The command, as its answer named it"),
-        "Since": query("since", false, "When it was sent, in milliseconds since 1970, as Location says; needed for a command with an Idempotency-Key", json!({"type": "integer", "minimum": 0, "maximum": SINCE_MAX})),
-        "After": query("after", false, "The sequence number after which to go on", whole(0, i64::MAX)),
+        "Since": query("since", false, "When it was sent, in milliseconds since 1970, as Location says; needed for a command with an Idempotency-Key", json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": SINCE_MAX})),
+        "After": query("after", false, "The sequence number after which to go on", json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": i64::MAX})),
         "Limit": query("limit", false, "Most events of the page; 100 unless it is said", whole(1, 1_000)),
-        "Year": query("year", true, "The year (UTC)", whole(0, 9_999)),
+        "Year": query("year", true, "The year (UTC)", whole(1, 9_999)),
         "Month": query("month", true, "The month (UTC)", whole(1, 12)),
         "IdempotencyKey": header("Idempotency-Key", "A repeat under the same key gets the first outcome and changes nothing. Any text in UTF-8, here byte by byte", json!({"type": "string", "minLength": 1, "maxLength": 200, "pattern": r"^[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff][\t\x20-\x7e\x80-\xff]*$"})),
-        "IfMatch": header("If-Match", "The version that the cart must have when the command's turn comes, as ETag told it; or *", json!({"type": "string", "pattern": r#"^("\d{1,18}"|\*)$"#})),
+        "IfMatch": header("If-Match", "The version that the cart must have when the command's turn comes, as ETag told it; or *. A weak ETag never matches", text(&format!(r"^({tag}|\*)$"))),
+        "IfNoneMatch": header("If-None-Match", "*: nothing may have happened to the cart yet, as with If-Match: \"0\"", text(r"^\*$")),
+        "ShownIfMatch": header("If-Match", "412 unless the cart's ETag is one of these; or *", text(&tags)),
+        "ShownIfNoneMatch": header("If-None-Match", "304 if the cart's ETag is one of these; or *", text(&tags)),
         "Prefer": header("Prefer", "respond-async: answer 202 at once; wait=N: after N seconds at the latest, if the log has the command by then (RFC 7240)", json!({"type": "string", "examples": ["respond-async", "wait=2"]})),
-        "CommandTime": header("Command-Time", "The command's time, for imports; only an ingest with --allow-client-time takes it, others answer 400", json!({"type": "string", "format": "date-time"})),
+        // Without `format`: generators of clients have no way to put a time into a header.
+        "CommandTime": header("Command-Time", "The command's time, for imports: RFC 3339, in the years 1 to 9999 in UTC, such as 2010-12-01T08:25:53Z. Only an ingest with --allow-client-time takes it, others answer 400", text(r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})$")),
         "ReadAfter": header("Read-After", "A Read-After-Token: wait until the table includes that command; others are answered with 400", json!({"type": "string", "pattern": r"^\d+-\d+-\d+$"})),
         "XRequestId": header("X-Request-Id", "A name for the request, for the logs: 1 to 128 visible ASCII characters, others are replaced", json!({"type": "string"})),
     })

@@ -7,7 +7,6 @@
 
 mod events;
 mod freshness;
-mod query;
 mod token;
 mod vendors;
 mod watcher;
@@ -29,11 +28,13 @@ pub(crate) use events::Events;
 pub(crate) use token::Log;
 pub(crate) use vendors::{Billing, Quantities};
 
+use crate::conditions;
 use crate::problem::Problem;
+use crate::query::Query;
 use crate::request;
 use crate::routes::respond;
 use freshness::{Freshness, Table};
-use query::Query;
+
 use vendors::Tables;
 
 /// What reads need. Clones share it.
@@ -52,9 +53,9 @@ pub(crate) fn routes(reads: Reads) -> BoxedFilter<(Response,)> {
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     let parts = warp::method().and(query).and(warp::header::headers_cloned()).and(with_reads);
     let events = warp::path!("cart" / String / "events").and(parts.clone()).then(
-        |cart_id: String, method: Method, query: String, _, reads: Arc<Reads>| async move {
+        |cart_id: String, method: Method, query: String, headers, reads: Arc<Reads>| async move {
             respond(match method {
-                Method::GET => reads.events(&cart_id, &query).await,
+                Method::GET => reads.events(&cart_id, &query, &headers).await,
                 _ => Err(Problem::method_not_allowed("GET")),
             })
         },
@@ -92,12 +93,14 @@ impl Reads {
         Ok(Self { log, journal, tables: Arc::new(Tables::new(session)), freshness })
     }
 
-    async fn events(&self, cart_id: &str, query: &str) -> Result<Response, Problem> {
+    async fn events(&self, cart_id: &str, query: &str, headers: &HeaderMap) -> Result<Response, Problem> {
+        conditions::of_untagged(headers)?;
         let cart_id: CartId = request::id("cartId", cart_id)?;
         events::page(&self.journal, cart_id, query).await
     }
 
     async fn billing(&self, vendor_id: &str, query: &str, headers: &HeaderMap) -> Result<Response, Problem> {
+        conditions::of_untagged(headers)?;
         let vendor_id: VendorId = request::id("vendorId", vendor_id)?;
         let year = Query::read(query, &["year"])?.required("year", YEARS)?;
         self.wait(headers, vendor_id, Table::Billing).await?;
@@ -111,6 +114,7 @@ impl Reads {
         query: &str,
         headers: &HeaderMap,
     ) -> Result<Response, Problem> {
+        conditions::of_untagged(headers)?;
         let vendor_id: VendorId = request::id("vendorId", vendor_id)?;
         let product_id: ProductId = request::id("productId", product_id)?;
         let query = Query::read(query, &["year", "month"])?;
@@ -127,8 +131,8 @@ impl Reads {
     }
 }
 
-/// As many digits as RFC 3339 has for a year.
-const YEARS: std::ops::RangeInclusive<i32> = 0..=9_999;
+/// The years that a command's time can be in.
+const YEARS: std::ops::RangeInclusive<i32> = 1..=9_999;
 
 fn shown(found: Result<impl Serialize, cassandra::Error>) -> Result<Response, Problem> {
     found.map(|found| warp::reply::json(&found).into_response()).map_err(|error| {

@@ -57,7 +57,7 @@ pub(crate) struct Quantities {
     product_id: ProductId,
     year: i32,
     month: i32,
-    /// What the product was called when it was last bought in that month.
+    /// What the product is called in the newest purchase of that month, in the order of the log.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     days: Vec<Day>,

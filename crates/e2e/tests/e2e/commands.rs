@@ -107,6 +107,7 @@ pub(crate) async fn conditions_and_batches_are_decided_in_the_order_of_the_log()
         assert_eq!(json_of(response).await["type"], "urn:cart:problem:version-mismatch");
     }
     assert_eq!(cart.version().await, 2);
+    conditions(&cart, &Cart::new(&processes[1])).await;
 
     // All or none: the third of these is refused, so nothing is done.
     let refused = json!({"atomic": true, "commands": [{"add": item(2)}, {"checkout": {}}, {"checkout": {}}]});
@@ -143,6 +144,50 @@ pub(crate) async fn conditions_and_batches_are_decided_in_the_order_of_the_log()
     assert_eq!(cart.batch(many(0)).await.status(), StatusCode::UNPROCESSABLE_ENTITY);
     drop(processes);
     installation.remove().await
+}
+
+/// Conditions are honoured or rejected: of commands, and of a GET. `cart` is at version 2, `new` is empty.
+async fn conditions(cart: &Cart, new: &Cart) {
+    let get = |name, value| async move {
+        let response = cart.send(Method::GET, "", &[(name, value)], None).await;
+        (response.status().as_u16(), response.headers().get("etag").cloned(), response.bytes().await.expect("a body"))
+    };
+    for value in ["\"2\"", "W/\"2\"", "*", "\"1\", \"2\""] {
+        let (status, etag, body) = get("if-none-match", value).await;
+        assert!(status == 304 && etag.is_some_and(|etag| etag == "\"2\"") && body.is_empty(), "{value}: {status}");
+    }
+    for (name, value, expected) in [
+        ("if-none-match", "\"1\"", 200),
+        ("if-none-match", "\"02\"", 200),
+        ("if-none-match", "2", 400),
+        ("if-match", "\"2\"", 200),
+        ("if-match", "*", 200),
+        ("if-match", "\"1\", \"2\"", 200),
+        ("if-match", "\"1\"", 412),
+        ("if-match", "\"+2\"", 412),
+        ("if-match", "W/\"2\"", 412),
+        ("if-match", "2", 400),
+    ] {
+        assert_eq!(get(name, value).await.0, expected, "GET with {name}: {value}");
+    }
+    for (name, value) in
+        [("if-match", "\"02\""), ("if-match", "\"+2\""), ("if-match", "W/\"2\""), ("if-none-match", "*")]
+    {
+        let response = cart.add(3, &[(name, value)]).await;
+        assert_eq!(response.status(), StatusCode::PRECONDITION_FAILED, "add with {name}: {value}");
+    }
+    for expected in [StatusCode::OK, StatusCode::PRECONDITION_FAILED] {
+        assert_eq!(new.add(1, &[("if-none-match", "*")]).await.status(), expected);
+    }
+    // One cart has many spellings.
+    let url = |id: &str| format!("{}/cart/{id}", new.base);
+    let id = new.id.to_string();
+    let (first, rest) = id.split_at(1);
+    let encoded = format!("%{:x}{rest}", first.as_bytes()[0]);
+    for id in [encoded, format!("{{{id}}}"), format!("%7B{id}%7d"), new.id.simple().to_string(), id.to_uppercase()] {
+        let shown = json_of(new.client.get(url(&id)).send().await.expect("ingest answers")).await;
+        assert_eq!((&shown["cartId"], &shown["version"]), (&json!(new.id), &json!(1)), "{id}: {shown}");
+    }
 }
 
 pub(crate) async fn what_has_become_of_a_command_can_be_asked_after_restarts_too() -> anyhow::Result<()> {

@@ -121,6 +121,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         dead_letters::each_undecidable_record_is_a_dead_letter_and_its_partition_goes_on,
         uninstall::an_installation_is_removed_and_its_neighbour_stays,
         http::outcomes::every_rule_is_told_and_a_checkout_begins_another_session,
+        http::browsers::pages_of_named_origins_may_use_the_api,
         http::in_flight::what_is_too_much_is_not_taken_and_never_carried_out,
         http::outcomes::prices_and_names_are_told_as_they_were_sent,
         http::ending::kept_connections_are_told_to_leave_before_they_are_closed,

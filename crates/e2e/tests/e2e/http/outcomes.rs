@@ -1,5 +1,7 @@
 //! What the rules say over HTTP, and what is told of it.
 
+use std::process::Command;
+
 use chrono::{DateTime, Utc};
 use e2e::harness::{Installation, Process, Service};
 use reqwest::Method;
@@ -24,6 +26,7 @@ pub(crate) async fn every_rule_is_told_and_a_checkout_begins_another_session() -
     rejections_change_nothing(&api.cart()).await?;
     a_full_cart(&api.cart()).await?;
     quantities(&api.cart()).await?;
+    the_batches_of_the_docs_can_be_pasted(&api).await?;
     drop(processes);
     installation.remove().await
 }
@@ -38,11 +41,10 @@ async fn a_session_and_the_next(cart: &Cart) -> anyhow::Result<()> {
         json!({"cartId": cart.id, "sessionId": session, "version": 0, "items": [], "total": "0"}),
         "an unknown cart is an empty one"
     );
-    // PUT does what POST does.
     let mut ids = Vec::new();
-    for (version, method) in [(1, Method::POST), (2, Method::PUT)] {
+    for version in [1, 2] {
         let body = item(version, 2);
-        let reply = cart.send(method, "", &[], Some(body.to_string())).await?.done();
+        let reply = cart.send(Method::POST, "", &[], Some(body.to_string())).await?.done();
         ids.push(reply["commandId"].clone());
         let expected = json!({"commandId": reply["commandId"], "cartId": cart.id, "sessionId": session,
                               "version": version, "item": body});
@@ -83,6 +85,11 @@ async fn a_session_and_the_next(cart: &Cart) -> anyhow::Result<()> {
     let bought = cart.send(Method::POST, "/checkout", time, None).await?.done();
     assert_eq!(bought["sessionId"], next["sessionId"]);
     assert_eq!(bought["purchasedAt"], "2010-12-01T08:26:07.250Z");
+    // A leap second counts for the month that it ends.
+    cart.add(1, 1).await?.done();
+    let time: Headers<'_> = &[("command-time", "2016-12-31T23:59:60Z")];
+    let bought = cart.send(Method::POST, "/checkout", time, None).await?.done();
+    assert_eq!(bought["purchasedAt"], "2016-12-31T23:59:59.999999Z");
     Ok(())
 }
 
@@ -93,6 +100,13 @@ async fn rejections_change_nothing(cart: &Cart) -> anyhow::Result<()> {
     assert_eq!(cart.get().await?["version"], 0);
     cart.add(1, 2).await?.done();
     cart.add(1, 2).await?.rejected(409, "item-already-in-cart", "adjust its quantity instead");
+    // A product is one line, whoever sells it.
+    let mut of_another_vendor = item(1, 2);
+    of_another_vendor["vendorId"] = json!(Uuid::from_u128(2));
+    let answer = cart.send(Method::POST, "", &[], Some(of_another_vendor.to_string())).await?;
+    answer.rejected(409, "item-already-in-cart", "adjust its quantity instead");
+    let answer = cart.send(Method::PUT, "", &[], Some(item(1, 2).to_string())).await?;
+    assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, POST")), "{answer:?}");
     for (by, would_be) in [(-2, "would be 0;"), (-3, "would be -1;"), (-2_147_483_648, "would be -2147483646;")] {
         cart.adjust(1, by).await?.rejected(422, "negative-quantity", would_be);
     }
@@ -123,6 +137,29 @@ async fn a_full_cart(cart: &Cart) -> anyhow::Result<()> {
     cart.add(1_001, 1).await?.done();
     let bought = cart.checkout().await?.done();
     assert_eq!((bought["items"].as_array().map(Vec::len), &bought["version"]), (Some(1_000), &json!(2_002)));
+    Ok(())
+}
+
+/// Pastes the requests to `/commands` from docs/api.md into a shell.
+async fn the_batches_of_the_docs_can_be_pasted(api: &Api) -> anyhow::Result<()> {
+    let docs = include_str!("../../../../../docs/api.md");
+    let blocks = |part: &str| -> String { docs.split("```").filter(|block| block.contains(part)).collect() };
+    let (variables, batches) = (blocks("\nAPI=http"), blocks("/cart/$CART/commands -H"));
+    let cart = Uuid::new_v4();
+    let script = format!("{variables}\nAPI={} CART={cart}\n{batches}", api.base());
+    let pasted = move || Command::new("bash").args(["-euc", &script]).env("no_proxy", "*").output();
+    let output = tokio::task::spawn_blocking(pasted).await??;
+    anyhow::ensure!(output.status.success(), "{output:?}");
+    let answers = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<Value>();
+    let answers = answers.collect::<Result<Vec<_>, _>>()?;
+    let of_results = |answer: &Value| {
+        let results = answer["results"].as_array().into_iter().flatten();
+        results.map(|one| one["status"].clone()).collect::<Vec<_>>()
+    };
+    let statuses: Vec<_> = answers.iter().map(of_results).collect();
+    let expected: [Vec<Value>; 2] =
+        [vec![json!(200), json!(200), json!(404), json!(200)], vec![json!(200), json!(200)]];
+    assert_eq!(statuses, expected, "{answers:#?}");
     Ok(())
 }
 

@@ -99,10 +99,12 @@ pub(crate) fn malformed() -> Vec<Refusal> {
         add(item("price", "1,5"), malformed("key must be a string")),
         add(item("price", ".5"), malformed("expected value")),
         add(item("quantity", "01"), malformed("invalid number")),
+        // What is no command is told as that only if all of it is JSON.
+        add("{\"colour\":1", malformed("EOF while parsing an object")),
+        batch("{\"commands\":[5,{\"checkout\":{}]}", malformed("expected `,` or `}`")),
         // Control characters stand in JSON as escapes only.
         add(item("name", "\"red\nmug\""), malformed("control character")),
-        add(item("name", "\"\\ud800\""), malformed("hex escape")),
-        add(b"{\"name\":\"\xff\"}", malformed("unicode")),
+        add(b"{\"name\":\"\xff\"}", malformed("JSON is UTF-8")),
         adjust("", malformed("EOF while parsing a value")),
         adjust("{\"adjustBy\":}", malformed("expected value")),
         batch("{\"commands\":[", malformed("EOF while parsing a list")),
@@ -113,7 +115,7 @@ pub(crate) fn malformed() -> Vec<Refusal> {
 pub(crate) fn fields() -> Vec<Refusal> {
     let invalid = |detail: &str| (422, "invalid-field", detail.to_owned());
     let not_uuid = |detail: &str| (400, "invalid-id", detail.to_owned());
-    let beyond = "is beyond any quantity";
+    let beyond = "quantity: must be a whole number from -2147483648 to 2147483647";
     let name = |chars: usize| format!("\"{}\"", "x".repeat(chars));
     let nested = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
     let twice = |field: &str, json: &str| item("quantity", &format!("2,\"{field}\":{json}"));
@@ -134,13 +136,18 @@ pub(crate) fn fields() -> Vec<Refusal> {
         add(item("productId", "5"), invalid("integer `5`, expected a string")),
         add(item("vendorId", "null"), invalid("null, expected a string")),
         add(item("name", "[\"mug\"]"), invalid("sequence, expected a string")),
-        add(item("quantity", "\"2\""), invalid("string \"2\"")),
-        add(item("quantity", "null"), invalid("null")),
-        add(item("quantity", "1.5"), invalid("1.5 is no whole number of pieces")),
-        add(item("quantity", "2.000001"), invalid("2.000001 is no whole number of pieces")),
+        add(item("name", "\"\\ud800\""), invalid("hex escape")),
+        add(item("price", "\"\\ud800\""), invalid("price: ")),
+        add(item("quantity", "\"2\""), invalid("quantity: must be a whole number")),
+        add(item("quantity", "null"), invalid("not null")),
+        add(item("quantity", "1.5"), invalid("not 1.5")),
+        add(item("quantity", "2.000001"), invalid("not 2.000001")),
+        add(item("quantity", "0.99999999999999999"), invalid("not 0.99999999999999999")),
+        add(item("quantity", "999999.99999999999"), invalid("not 999999.99999999999")),
+        add(item("quantity", "1e400"), invalid("not 1e400")),
         add(item("quantity", "2147483648"), invalid(beyond)),
         add(item("quantity", "-2147483649"), invalid(beyond)),
-        add(item("quantity", "9223372036854775808"), invalid("9223372036854775808")),
+        add(item("quantity", "9223372036854775808"), invalid(beyond)),
         add(item("productId", "\"\""), not_uuid("productId '' is not a UUID")),
         add(item("productId", "\"mug\""), not_uuid("productId 'mug' is not a UUID")),
         add(item("vendorId", "\"5d9e0f5f-64c2-4c1b-9c63-0a3c0c3c9a0\""), not_uuid("vendorId '5d9e0f5f")),
@@ -164,18 +171,28 @@ pub(crate) fn fields() -> Vec<Refusal> {
         adjust("{}", invalid("missing field `adjustBy`")),
         adjust("[1]", invalid("sequence, expected an object")),
         adjust("{\"adjustBy\":0}", invalid("adjustBy: 0 changes nothing")),
-        adjust("{\"adjustBy\":2147483648}", invalid("adjustBy: 2147483648 is beyond any quantity")),
-        adjust("{\"adjustBy\":0.5}", invalid("0.5 is no whole number of pieces")),
-        adjust("{\"adjustBy\":\"1\"}", invalid("string \"1\"")),
+        adjust("{\"adjustBy\":2147483648}", invalid("adjustBy: must be a whole number")),
+        adjust("{\"adjustBy\":0.5}", invalid("not 0.5")),
+        adjust("{\"adjustBy\":0.99999999999999999}", invalid("not 0.99999999999999999")),
+        adjust("{\"adjustBy\":1e309}", invalid("adjustBy: must be a whole number")),
+        adjust("{\"adjustBy\":\"1\"}", invalid("not \"1\"")),
         adjust("{\"adjustBy\":1,\"adjustBy\":1}", invalid("duplicate field `adjustBy`")),
         adjust("{\"adjustBy\":1,\"productId\":1}", invalid("unknown field `productId`")),
         batch("{\"commands\":[]}", invalid("commands: there must be 1 to 100, not 0")),
         batch("[{\"checkout\":{}}]", invalid("sequence, expected an object")),
         batch("{\"commands\":[{\"checkout\":[]}]}", invalid("sequence, expected an object")),
-        batch("{\"commands\":[{\"pay\":{}}]}", invalid("unknown variant `pay`")),
+        batch("{\"commands\":[{\"pay\":{}}]}", invalid("commands[0].pay: unknown variant `pay`")),
+        batch("{\"commands\":[5]}", invalid("commands[0]: invalid type: integer `5`")),
+        batch("{\"commands\":[null]}", invalid("commands[0]: invalid type: null")),
+        batch("{\"commands\":[{}]}", invalid("commands[0]: one of add, remove, adjust and checkout is missing")),
+        batch("{\"commands\":[{\"checkout\":{},\"checkout\":{}}]}", invalid("commands[0]: only one of")),
+        batch(
+            "{\"commands\":[{\"adjust\":{\"productId\":\"5d9e0f5f-64c2-4c1b-9c63-0a3c0c3c9a01\",\"adjustBy\":1e309}}]}",
+            invalid("commands[0].adjust.adjustBy: must be a whole number"),
+        ),
         batch(
             "{\"commands\":[{\"checkout\":{}},{\"remove\":{\"productId\":\"mug\"}}]}",
-            not_uuid("commands[1]: productId 'mug'"),
+            not_uuid("commands[1].remove.productId 'mug'"),
         ),
     ];
     all.extend(
@@ -216,7 +233,10 @@ pub(crate) fn requests() -> Vec<Refusal> {
         Refusal::new(Method::GET, "/cart/mug", not_uuid("cartId 'mug' is not a UUID")),
         Refusal::new(Method::GET, format!("{CART}0"), not_uuid("cartId '7b6fc97b")),
         Refusal::new(Method::POST, "/cart/mug", not_uuid("cartId 'mug'")).body(valid.clone()),
-        Refusal::new(Method::PUT, "/cart/%20", not_uuid("cartId '%20'")).body(valid.clone()),
+        Refusal::new(Method::POST, "/cart/%20", not_uuid("cartId '%20'")).body(valid.clone()),
+        // An encoded slash begins no other segment, and what is decoded is not decoded again.
+        Refusal::new(Method::GET, "/cart/7b6fc97b%2Fcheckout", not_uuid("cartId '7b6fc97b%2Fcheckout'")),
+        Refusal::new(Method::GET, "/cart/%2537b6fc97b-9d5f-4ac9-8a62-7cfd8b4eb0ff", not_uuid("cartId '%2537b6f")),
         Refusal::new(Method::POST, "/cart/mug/checkout", not_uuid("cartId 'mug'")),
         Refusal::new(Method::POST, "/cart/mug/commands", not_uuid("cartId 'mug'"))
             .body("{\"commands\":[{\"checkout\":{}}]}"),
@@ -227,7 +247,7 @@ pub(crate) fn requests() -> Vec<Refusal> {
             .body("{\"adjustBy\":1}"),
     ];
     all.extend(
-        ["/", "/cart", "/carts", "/CART/7b6fc97b-9d5f-4ac9-8a62-7cfd8b4eb0ff", "/health", "/health/well"]
+        ["/cart", "/carts", "/CART/7b6fc97b-9d5f-4ac9-8a62-7cfd8b4eb0ff", "/health", "/health/well"]
             .map(|path| Refusal::new(Method::GET, path, not_found())),
     );
     for path in ["items", "productId", "checkout/now", &format!("{PRODUCT}/name")[1..]] {
@@ -252,12 +272,18 @@ pub(crate) fn requests() -> Vec<Refusal> {
         }
     }
     let key = "1 to 200 characters";
+    let never = || (412, "version-mismatch", "it matches no version".to_owned());
     for (name, value, problem) in [
         ("idempotency-key", String::new(), header(key)),
         ("idempotency-key", "k".repeat(201), header(key)),
         ("idempotency-key", "ü".repeat(201), header(key)),
-        ("if-match", "1".to_owned(), header("If-Match must be one ETag")),
+        ("if-match", "1".to_owned(), header("If-Match must be an ETag")),
         ("if-match", "\"1\", \"2\"".to_owned(), header("If-Match must be one ETag")),
+        ("if-match", "W/\"1\"".to_owned(), never()),
+        ("if-match", "\"+1\"".to_owned(), never()),
+        ("if-match", "\"01\"".to_owned(), never()),
+        ("if-none-match", "\"1\"".to_owned(), header("If-None-Match must be *")),
+        ("if-none-match", "*, *".to_owned(), header("If-None-Match must be an ETag")),
         ("prefer", "wait=soon".to_owned(), header("Prefer: wait takes whole seconds")),
     ] {
         let refusals = [
@@ -267,6 +293,22 @@ pub(crate) fn requests() -> Vec<Refusal> {
             Refusal::new(Method::POST, &checkout, problem),
         ];
         all.extend(refusals.map(|refusal| refusal.header((name, value.clone()))));
+    }
+    let contradiction = Refusal::new(Method::POST, &checkout, header("contradict each other"));
+    all.push(contradiction.header(("if-match", "\"1\"")).header(("if-none-match", "*")));
+    for (path, name, value) in [("/events", "if-match", "\"1\""), ("/events", "if-none-match", "*")] {
+        let problem = header("this path has no ETag");
+        all.push(Refusal::new(Method::GET, format!("{CART}{path}"), problem).header((name, value)));
+    }
+    for encoding in ["gzip", "identity, br", "x-unknown"] {
+        let problem = (415, "unsupported-content-encoding", "without Content-Encoding".to_owned());
+        all.push(add(valid.clone(), problem).header(("content-encoding", encoding)));
+    }
+    for (name, value, detail) in
+        [("if-match", "1", "If-Match must be"), ("if-none-match", "\"1\"", "If-None-Match must be *")]
+    {
+        let batch = batch("{\"commands\":[{\"checkout\":{}}]}", header(detail));
+        all.push(batch.header((name, value)));
     }
     all
 }

@@ -6,13 +6,13 @@ use crate::problem::Problem;
 
 /// The parameters of a request.
 #[derive(Debug)]
-pub(super) struct Query {
+pub(crate) struct Query {
     parameters: Vec<(&'static str, String)>,
 }
 
 impl Query {
     /// Reads a query string; only the `known` names may be in it.
-    pub(super) fn read(text: &str, known: &[&'static str]) -> Result<Self, Problem> {
+    pub(crate) fn read(text: &str, known: &[&'static str]) -> Result<Self, Problem> {
         let mut parameters: Vec<(&'static str, String)> = Vec::new();
         for (name, value) in form_urlencoded::parse(text.as_bytes()) {
             let Some(name) = known.iter().find(|known| **known == name) else {
@@ -29,7 +29,7 @@ impl Query {
     }
 
     /// A number within a range, if it is given.
-    pub(super) fn number<T>(&self, name: &str, range: RangeInclusive<T>) -> Result<Option<T>, Problem>
+    pub(crate) fn number<T>(&self, name: &str, range: RangeInclusive<T>) -> Result<Option<T>, Problem>
     where
         T: TryFrom<i64> + PartialOrd + std::fmt::Display,
     {
@@ -44,7 +44,7 @@ impl Query {
     }
 
     /// A number within a range, which must be given.
-    pub(super) fn required<T>(&self, name: &str, range: RangeInclusive<T>) -> Result<T, Problem>
+    pub(crate) fn required<T>(&self, name: &str, range: RangeInclusive<T>) -> Result<T, Problem>
     where
         T: TryFrom<i64> + PartialOrd + std::fmt::Display,
     {
