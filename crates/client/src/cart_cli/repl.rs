@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use etcetera::BaseStrategy;
+use rustix::termios::{QueueSelector, tcflush};
 use rustyline::config::{ColorMode, CompletionType};
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
@@ -62,6 +63,12 @@ fn session(console: &mut Console<'_>) -> Result<(), ReadlineError> {
             }
             // Ctrl-C: another line.
             Err(ReadlineError::Interrupted) => {}
+            Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                // The rest of a line is no line.
+                tcflush(io::stdin(), QueueSelector::IFlush).map_err(io::Error::from)?;
+                let text = "the line is not UTF-8, so nothing of it is done; set the terminal to UTF-8";
+                console.failed(&Failure::usage(text), false, None);
+            }
             // Ctrl-D.
             Err(ReadlineError::Eof) => return Ok(()),
             Err(error) => return Err(error),

@@ -250,8 +250,8 @@ impl Terminal {
         (Self { keyboard, screen, shown: String::new() }, child)
     }
 
-    fn types(&mut self, text: &str) {
-        self.keyboard.write_all(text.as_bytes()).expect("the terminal takes it");
+    fn types(&mut self, text: impl AsRef<[u8]>) {
+        self.keyboard.write_all(text.as_ref()).expect("the terminal takes it");
     }
 
     fn wait_for(&mut self, text: &str) {
@@ -285,6 +285,10 @@ async fn a_session_takes_what_is_pasted_from_other_systems() {
         terminal.types("\u{1b}[200~\u{feff}adjust 'cafe\u{301}' 2\r\nadd tea --price 1 --vendor acme\r\n\u{1b}[201~\r");
         terminal.wait_for("adjusted to 3 of caf\u{e9}");
         terminal.wait_for("added 1 of tea");
+        terminal.types(b"change-member caf\xe9 and \xff\r");
+        terminal.wait_for("the line is not UTF-8");
+        terminal.types("current-member\r");
+        terminal.wait_for("Jos\u{e9}: cart ");
         terminal.types("\u{4}");
         child.wait().expect("it ends").code()
     };
