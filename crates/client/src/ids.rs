@@ -1,10 +1,12 @@
 //! Ids as anyone can compute them: UUID version 5 in the URL namespace of `urn:cart:<kind>:<label>`, for carts (one per
-//! member), products and vendors.
+//! member), products and vendors. The label is in Unicode NFC: `café` has one id however its letters are composed.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use crate::text::nfc;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -59,7 +61,7 @@ impl VendorId {
 }
 
 fn named(kind: &str, label: &str) -> Uuid {
-    let name = format!("urn:cart:{kind}:{label}");
+    let name = format!("urn:cart:{kind}:{}", nfc(label));
     Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes())
 }
 
@@ -77,6 +79,13 @@ mod tests {
             (ProductId::of_product("85123A").0, "8c126bcf-f775-5898-bc4f-457befa0c02d"),
             (ProductId::of_product("Gift_0001").0, "fe7428c6-3186-54ba-a9b0-4b8398b8dab7"),
             (VendorId::of_vendor("851").0, "05f2dc43-27f3-542f-bdcb-58c02d91639c"),
+            // Composed, as Python's `unicodedata.normalize("NFC", ...)` has them.
+            (CartId::of_member("Jos\u{e9}").0, "c8efe301-0149-5df5-bfc6-e3955aeaeafd"),
+            (CartId::of_member("Jose\u{301}").0, "c8efe301-0149-5df5-bfc6-e3955aeaeafd"),
+            (ProductId::of_product("caf\u{e9}").0, "6fb0ade7-ad22-5653-884c-cdb12f3d0623"),
+            (ProductId::of_product("cafe\u{301}").0, "6fb0ade7-ad22-5653-884c-cdb12f3d0623"),
+            (VendorId::of_vendor("\u{c5}hus").0, "b271dae6-d736-5925-a046-e762cdbbde1d"),
+            (VendorId::of_vendor("A\u{30a}hus").0, "b271dae6-d736-5925-a046-e762cdbbde1d"),
         ];
         for (id, expected) in cases {
             assert_eq!(id.to_string(), expected);

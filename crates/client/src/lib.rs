@@ -21,9 +21,11 @@ mod error;
 pub mod ids;
 pub mod replay;
 mod retry;
+mod text;
 mod tls;
 mod wire;
 
 pub use cart_client::{CartClient, ClientSettings, CommandOptions};
 pub use error::{CertificateError, Error, Execution};
+pub use text::LineError;
 pub use wire::{Cart, Item, ItemChange, Outcome, Problem, Purchase};

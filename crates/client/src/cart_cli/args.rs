@@ -3,19 +3,26 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cart::{Price, whole_number};
 use clap::{Arg, ArgAction, Command as ClapCommand, FromArgMatches as _, Parser, Subcommand};
-use rust_decimal::Decimal;
 
-use super::names::Member;
+use super::names::{Member, label};
+
+/// What an add without its price shows: how it is written, and an example.
+const ADD_USAGE: &str = "\
+add <NAME> --price <PRICE> [OPTIONS]
+       for example: add mug --price 3.50";
 
 /// What `--help` says at its end.
 const MORE_HELP: &str = "\
 Without a command: an interactive session if standard input is a terminal; otherwise a script is read from
-it, one command a line, quoted as in a shell; # begins a comment. A script ends at its first failure, with
-that exit code; with --keep-going all of it is run, and the exit code is that of the first failure.
+it, one command a line, quoted as in a shell; # begins a comment. It is UTF-8; its lines end with LF, CR LF
+or CR, and a byte order mark is skipped. A script ends at its first failure, with that exit code; with
+--keep-going all of it is run, and the exit code is that of the first failure.
 
 Names become ids, the same on every machine: UUIDv5 in the URL namespace of urn:cart:member:<member>,
-urn:cart:product:<product> and urn:cart:vendor:<vendor>. Where a name is asked for, an id will do as well.
+urn:cart:product:<product> and urn:cart:vendor:<vendor>, with the name in Unicode NFC. Where a name is asked
+for, an id will do as well.
 
 Every command carries a fresh idempotency key and is sent again with it when its answer is lost.
 
@@ -101,10 +108,12 @@ pub enum Command {
     /// Shows whose cart it is, and the cart's id.
     CurrentMember,
     /// Puts an item into the cart.
+    #[command(override_usage = format!("cart {}", ADD_USAGE.replace(": add", ": cart add")))]
     Add(Add),
     /// Takes an item out of the cart.
     Remove {
         /// The item's name, its product or the product's id.
+        #[arg(value_parser = label)]
         item: String,
         /// Makes it the same as an earlier one.
         #[command(flatten)]
@@ -119,9 +128,10 @@ pub enum Command {
     /// Changes the quantity of an item in the cart by a difference.
     Adjust {
         /// The item's name, its product or the product's id.
+        #[arg(value_parser = label)]
         item: String,
         /// How many more (3, +3) or fewer (-2).
-        #[arg(allow_negative_numbers = true)]
+        #[arg(allow_negative_numbers = true, value_parser = difference)]
         by: i64,
         /// Makes it the same as an earlier one.
         #[command(flatten)]
@@ -144,18 +154,19 @@ pub enum Command {
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct Add {
     /// The item's name.
+    #[arg(value_parser = label)]
     pub name: String,
-    /// Price of one piece, with at most four decimal places.
-    #[arg(long, short, default_value = "0", allow_negative_numbers = true, value_parser = price)]
-    pub price: Decimal,
+    /// Price of one piece, with at most four decimal places; 0 is a price.
+    #[arg(long, short, allow_negative_numbers = true)]
+    pub price: Price,
     /// How many pieces.
-    #[arg(long, short, default_value_t = 1, allow_negative_numbers = true)]
+    #[arg(long, short, default_value = "1", allow_negative_numbers = true, value_parser = quantity)]
     pub quantity: i64,
     /// Who sells it: a vendor's name or id.
-    #[arg(long, default_value = "shop")]
+    #[arg(long, default_value = "shop", value_parser = label)]
     pub vendor: String,
     /// The product's name (a stock code, for example) or id, if it is not the item's name.
-    #[arg(long)]
+    #[arg(long, value_parser = label)]
     pub product: Option<String>,
     /// Makes it the same as an earlier one.
     #[command(flatten)]
@@ -193,7 +204,10 @@ impl Line {
     pub(crate) fn clap() -> ClapCommand {
         let json = Arg::new("json").long("json").action(ArgAction::SetTrue).help("Write JSON");
         let clap = ClapCommand::new("cart").multicall(true).subcommand_required(true);
-        Command::augment_subcommands(clap).about(None).mut_subcommands(|command| command.arg(json.clone()))
+        Command::augment_subcommands(clap)
+            .about(None)
+            .mut_subcommands(|command| command.arg(json.clone()))
+            .mut_subcommand("add", |add| add.override_usage(ADD_USAGE))
     }
 
     /// Understands a line; none if there is nothing but a comment.
@@ -209,14 +223,24 @@ impl Line {
     }
 }
 
-/// Why a text is no price.
+/// Why a text is no number of pieces.
 #[derive(Debug, thiserror::Error)]
-#[error("a price is a decimal number such as 3.50")]
-struct NoPrice;
+enum NoNumber {
+    #[error("a quantity is a whole number such as 2")]
+    Quantity,
+    #[error("a difference is a whole number such as 3, +3 or -2")]
+    Difference,
+}
 
-/// Exactly: nothing is rounded. What a price may be is for the service to say.
-fn price(text: &str) -> Result<Decimal, NoPrice> {
-    Decimal::from_str_exact(text).map_err(|_| NoPrice)
+/// Exactly: nothing is rounded. How many pieces there may be is for the service to say.
+fn quantity(text: &str) -> Result<i64, NoNumber> {
+    whole_number(text).ok_or(NoNumber::Quantity)
+}
+
+/// As [`quantity`], and a plus may say that it is more.
+fn difference(text: &str) -> Result<i64, NoNumber> {
+    let more = text.strip_prefix('+').filter(|more| !more.starts_with('-'));
+    whole_number(more.unwrap_or(text)).ok_or(NoNumber::Difference)
 }
 
 /// Why a text is no idempotency key.
@@ -245,8 +269,8 @@ mod tests {
         Line::parse(text).expect_err("a bad line").to_string()
     }
 
-    fn add(name: &str, price: Decimal, quantity: i64, vendor: &str) -> Command {
-        let (name, vendor) = (name.to_owned(), vendor.to_owned());
+    fn add(name: &str, price: &str, quantity: i64, vendor: &str) -> Command {
+        let (name, price, vendor) = (name.to_owned(), price.parse().expect("a price"), vendor.to_owned());
         Command::Add(Add { name, price, quantity, vendor, product: None, key: Key::default() })
     }
 
@@ -258,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_line_is_split_as_a_shell_does() {
-        let red_mug = add("red mug", Decimal::new(350, 2), 2, "shop");
+        let red_mug = add("red mug", "3.5", 2, "shop");
         for text in [
             r#"add "red mug" --price 3.50 --quantity 2"#,
             r"add 'red mug' -p 3.50 -q 2 # for the office",
@@ -266,7 +290,7 @@ mod tests {
         ] {
             assert_eq!(line(text), Line { command: red_mug.clone(), json: false }, "{text}");
         }
-        assert_eq!(line("add mug --vendor acme").command, add("mug", Decimal::ZERO, 1, "acme"));
+        assert_eq!(line("add mug --vendor acme -p 0").command, add("mug", "0", 1, "acme"));
         assert_eq!(line("quit").command, Command::Exit);
         for nothing in ["", "   ", "# a comment"] {
             assert_eq!(Line::parse(nothing).expect("nothing wrong"), None, "{nothing}");
@@ -276,12 +300,15 @@ mod tests {
 
     #[test]
     fn a_difference_has_a_sign_or_none() {
-        for (text, difference) in [("-2", -2), ("+3", 3), ("3", 3)] {
+        for (text, difference) in [("-2", -2), ("+3", 3), ("3", 3), ("2.0", 2)] {
             let expected = Command::Adjust { item: "mug".to_owned(), by: difference, key: Key::default() };
             assert_eq!(line(&format!("adjust mug {text}")).command, expected);
         }
         assert!(refused("adjust mug -x").contains("-x"));
-        assert!(refused("adjust mug 1.5").contains("1.5"));
+        for bad in ["1.5", "0.99999999999999999", "1_000", "+1_000", "++3", "+-3", "+", "9223372036854775808", "٣"] {
+            let text = refused(&format!("adjust mug {bad}"));
+            assert!(text.contains(bad) && text.contains("3, +3 or -2"), "{text}");
+        }
         assert!(refused("adjust mug").contains("<BY>"));
     }
 
@@ -295,11 +322,75 @@ mod tests {
     fn what_is_no_command_is_told_with_what_is_near() {
         assert!(refused("lst").contains("'list'"), "{}", refused("lst"));
         assert!(refused("add mug --prize 3").contains("'--price'"), "{}", refused("add mug --prize 3"));
-        // More digits than a decimal has would be rounded.
-        for price in ["3,50", "1e2", "abc", "0.00000000000000000000000000001", ""] {
-            assert!(refused(&format!("add mug --price '{price}'")).contains("3.50"), "{price}");
-        }
         assert!(refused("checkout --idempotency-key ' '").contains("1 to 200 characters"));
+    }
+
+    #[test]
+    fn a_price_and_a_quantity_are_read_as_the_service_reads_them() {
+        for (price, same) in [("3.50", "3.5"), ("0", "0.00"), ("1e2", "100"), ("999999999.9999", "999999999.9999")] {
+            assert_eq!(line(&format!("add mug --price {price}")).command, add("mug", same, 1, "shop"), "{price}");
+        }
+        for price in ["1_000", "1_", "_1", "1_0.5_0", "3,50", "abc", "", " 1", "NaN", "0x1"] {
+            let text = refused(&format!("add mug --price '{price}'"));
+            assert!(text.contains("decimal number such as"), "{price}: {text}");
+        }
+        for (price, reason) in [
+            ("0.00001", "4 decimal places"),
+            // More digits than a decimal has are not rounded.
+            ("0.00000000000000000000000000001", "4 decimal places"),
+            ("1000000000", "above"),
+            ("-1", "negative"),
+        ] {
+            let text = refused(&format!("add mug --price {price}"));
+            assert!(text.contains(reason), "{price}: {text}");
+        }
+        assert_eq!(line("add mug -p 1 -q 2e1").command, add("mug", "1", 20, "shop"));
+        assert_eq!(line("add mug -p 1 -q -1").command, add("mug", "1", -1, "shop"));
+        for quantity in ["1_000", "1.5", "+2", "0.99999999999999999", "999999.99999999999", "9223372036854775808", ""] {
+            let text = refused(&format!("add mug -p 1 -q '{quantity}'"));
+            assert!(text.contains("a whole number such as 2"), "{quantity}: {text}");
+        }
+    }
+
+    #[test]
+    fn an_add_without_a_price_is_refused_with_an_example() {
+        for words in ["add mug", "add mug --quantity 2", "add mug --vendor acme"] {
+            let text = refused(words);
+            assert!(text.contains("--price <PRICE>") && text.contains(": add mug --price 3.50"), "{text}");
+        }
+        let error = Args::try_parse_from(["cart", "add", "mug"]).expect_err("no price").to_string();
+        assert!(error.contains("cart add <NAME>") && error.contains(": cart add mug --price 3.50"), "{error}");
+        assert!(refused("add mug --price").contains("--price"));
+    }
+
+    #[test]
+    fn names_have_one_spelling_and_no_control_characters() {
+        let composed = "add 'caf\u{e9}' -p 1 --vendor 'Jos\u{e9}' --product 'th\u{e9}'";
+        let decomposed = "add 'cafe\u{301}' -p 1 --vendor 'Jose\u{301}' --product 'the\u{301}'";
+        assert_eq!(line(composed), line(decomposed));
+        for (composed, decomposed) in [
+            ("remove 'caf\u{e9}'", "remove 'cafe\u{301}'"),
+            ("adjust 'caf\u{e9}' 1", "adjust 'cafe\u{301}' 1"),
+            ("change-member 'Jos\u{e9}'", "change-member 'Jose\u{301}'"),
+        ] {
+            assert_eq!(line(composed), line(decomposed));
+        }
+        // As a shell passes them on from a file with other line ends.
+        for words in [
+            &["add", "mug\r", "--price", "1"][..],
+            &["add", "mug", "--price", "1", "--vendor", "acme\r"],
+            &["add", "mug", "--price", "1", "--product", "85123A\n"],
+            &["add", "mug", "--price", "1\r"],
+            &["add", "mug", "--price", "1", "--quantity", "2\r"],
+            &["adjust", "mug", "1\r"],
+            &["remove", "mug\r"],
+            &["remove", ""],
+            &["change-member", "alice\r"],
+            &["--member", "alice\r", "list"],
+        ] {
+            let error = Args::try_parse_from([&["cart"], words].concat()).expect_err("no name");
+            assert_eq!(error.exit_code(), 2, "{words:?}: {error}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tokio::runtime::Runtime;
 use super::args::Line;
 use super::names::{as_word, printable};
 use crate::ids::CartId;
+use crate::text::nfc;
 use crate::{CartClient, Item};
 
 /// Tab must not hang: after that the products are those that were last seen.
@@ -147,12 +148,13 @@ fn products(items: &[Item]) -> Vec<(String, Pair)> {
     products.collect()
 }
 
-/// Those that begin so, in any letter case.
+/// Those that begin so, in any letter case and however their letters are composed.
 fn starting_with(partial: &str, candidates: Vec<(String, Pair)>) -> Vec<Pair> {
-    let partial = partial.to_lowercase();
-    let matching = candidates.into_iter().filter(|(name, pair)| {
-        name.to_lowercase().starts_with(&partial) || pair.replacement.to_lowercase().starts_with(&partial)
-    });
+    let plain = |text: &str| nfc(text).to_lowercase();
+    let partial = plain(partial);
+    let matching = candidates
+        .into_iter()
+        .filter(|(name, pair)| plain(name).starts_with(&partial) || plain(&pair.replacement).starts_with(&partial));
     matching.map(|(_, pair)| pair).collect()
 }
 
@@ -199,6 +201,8 @@ mod tests {
             assert_eq!(completed(begun, &items), ["adjust 'red mug' "], "{begun}");
         }
         assert_eq!(completed("remove it", &items), ["remove \"it's\" "]);
+        let accented = [item("5", "caf\u{e9}s")];
+        assert_eq!(completed("remove cafe\u{301}", &accented), ["remove 'caf\u{e9}s' "]);
         assert_eq!(completed("remove ", &items).len(), 4);
         // The difference, and what is new, nobody knows.
         assert_eq!(completed("adjust kettle ", &items), [""; 0]);

@@ -50,7 +50,7 @@ impl<'a> Console<'a> {
     }
 
     /// Does what a line says. `place` is its number, if it is one of a script.
-    pub(crate) fn line(&mut self, text: &str, place: Option<usize>) -> Step {
+    pub(crate) fn line(&mut self, text: &str, place: Option<u64>) -> Step {
         let line = match Line::parse(text) {
             Ok(Some(line)) => line,
             Ok(None) => return NOTHING_DONE,
@@ -71,7 +71,7 @@ impl<'a> Console<'a> {
     }
 
     /// Carries a command out and shows what has become of it.
-    pub(crate) fn execute(&mut self, command: &Command, is_json: bool, place: Option<usize>) -> Step {
+    pub(crate) fn execute(&mut self, command: &Command, is_json: bool, place: Option<u64>) -> Step {
         let done = self.carry_out(command);
         self.show(done, is_json, place)
     }
@@ -91,7 +91,7 @@ impl<'a> Console<'a> {
         self.runtime.block_on(self.session.execute(command, patience))
     }
 
-    fn show(&mut self, done: Result<Done, Failure>, is_json: bool, place: Option<usize>) -> Step {
+    fn show(&mut self, done: Result<Done, Failure>, is_json: bool, place: Option<u64>) -> Step {
         match done {
             Ok(done) => match self.output.done(&done, is_json) {
                 Ok(()) => Step { exit_code: 0, is_last: matches!(done, Done::Exit) },
@@ -102,13 +102,13 @@ impl<'a> Console<'a> {
     }
 
     /// Shows a failure. Where even that fails, the exit code has to do.
-    pub(crate) fn failed(&mut self, failure: &Failure, is_json: bool, place: Option<usize>) -> Step {
+    pub(crate) fn failed(&mut self, failure: &Failure, is_json: bool, place: Option<u64>) -> Step {
         self.output.failure(failure, is_json, place).unwrap_or_default();
         Step { exit_code: failure.exit_code(), is_last: matches!(failure, Failure::Output(_)) }
     }
 
     /// The help that was asked for, or what is wrong with the words; returns the exit code.
-    fn words(&mut self, error: &clap::Error, place: Option<usize>) -> u8 {
+    fn words(&mut self, error: &clap::Error, place: Option<u64>) -> u8 {
         let text = error.render();
         let written = if error.use_stderr() {
             let place = place.map(|line| format!("line {line}: ")).unwrap_or_default();

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::Item;
 use crate::ids::{CartId, ProductId, VendorId};
+use crate::text::nfc;
 
 /// As long as the names of items; a terminal's prompt shows it.
 const MEMBER_CHARS_MAX: usize = 200;
@@ -27,6 +28,11 @@ pub struct Member {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a member's name is 1 to {MEMBER_CHARS_MAX} characters that can be shown")]
 pub struct NoMember;
+
+/// Why a text names no item, product or vendor.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a name is one or more characters that can be shown")]
+pub(crate) struct NoLabel;
 
 /// Why an item in the cart is not found.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,13 +61,20 @@ impl FromStr for Member {
     type Err = NoMember;
 
     fn from_str(name: &str) -> Result<Self, NoMember> {
+        let name = nfc(name);
         let is_good = (1..=MEMBER_CHARS_MAX).contains(&name.chars().count()) && !name.chars().any(char::is_control);
         if !is_good {
             return Err(NoMember);
         }
-        let cart = id(name).map_or_else(|| CartId::of_member(name), CartId);
-        Ok(Self { name: name.to_owned(), cart })
+        let cart = id(&name).map_or_else(|| CartId::of_member(&name), CartId);
+        Ok(Self { name: name.into_owned(), cart })
     }
+}
+
+/// A name as it is sent and as it becomes an id: in Unicode NFC. A control character, such as the CR of a file from another
+/// system, would make another id of a name that looks the same.
+pub(crate) fn label(text: &str) -> Result<String, NoLabel> {
+    if text.is_empty() || text.contains(char::is_control) { Err(NoLabel) } else { Ok(nfc(text).into_owned()) }
 }
 
 /// The product with this name or id.
@@ -79,13 +92,15 @@ pub(crate) fn id(text: &str) -> Option<Uuid> {
     if text.len() == uuid::fmt::Hyphenated::LENGTH { Uuid::try_parse(text).ok() } else { None }
 }
 
-/// The item that is meant: by its name, its product's name or id; if there is none, by its name in other letter case.
+/// The item that is meant: by its name, its product's name or id; if there is none, by its name in other letter case. Names
+/// in the cart may be older than their spelling in NFC.
 pub(crate) fn find<'a>(items: &'a [Item], text: &str) -> Result<&'a Item, Unresolved> {
+    let text = &*nfc(text);
     let product = product(text);
-    let exact: Vec<_> = items.iter().filter(|item| item.name == text || item.product_id == product).collect();
+    let exact: Vec<_> = items.iter().filter(|item| nfc(&item.name) == text || item.product_id == product).collect();
     let lower = text.to_lowercase();
-    let found =
-        if exact.is_empty() { items.iter().filter(|item| item.name.to_lowercase() == lower).collect() } else { exact };
+    let is_like = |item: &&Item| nfc(&item.name).to_lowercase() == lower;
+    let found = if exact.is_empty() { items.iter().filter(is_like).collect() } else { exact };
     match found[..] {
         [item] => Ok(item),
         [] => Err(Unresolved::Absent(absent(items, text))),
@@ -173,13 +188,18 @@ mod tests {
         assert_eq!((cart(id), product(id).to_string(), vendor(id).to_string()), (id.into(), id.into(), id.into()));
         assert_ne!(cart("5e3367bfa5c954088034479d558dad7c"), id);
         assert_ne!(cart("Alice"), cart("alice"));
+        assert_eq!(cart("Jose\u{301}"), cart("Jos\u{e9}"));
+        assert_eq!(product("cafe\u{301}"), product("caf\u{e9}"));
+        assert_eq!(vendor("cafe\u{301}"), vendor("caf\u{e9}"));
     }
 
     #[test]
     fn a_member_has_a_name_that_can_be_shown() {
-        for bad in ["", "a\nb", "\u{1b}[2J", &"x".repeat(201)] {
+        for bad in ["", "a\nb", "alice\r", "\u{1b}[2J", &"x".repeat(201)] {
             assert_eq!(bad.parse::<Member>(), Err(NoMember), "{bad:?}");
         }
+        let decomposed = "e\u{301}".repeat(200);
+        assert_eq!(decomposed.parse::<Member>().expect("200 letters").name(), "\u{e9}".repeat(200));
         assert_eq!("Zoë 7".parse::<Member>().expect("a member").name(), "Zoë 7");
     }
 
@@ -192,6 +212,16 @@ mod tests {
         }
         assert_eq!(found(&items, "red mug"), Ok(items[1].product_id));
         assert_eq!(found(&items, "red jug"), Ok(items[2].product_id));
+    }
+
+    #[test]
+    fn an_item_is_found_however_its_letters_are_composed() {
+        for name in ["caf\u{e9}", "cafe\u{301}"] {
+            let items = [item("1", name), item("2", "cafe")];
+            for text in ["caf\u{e9}", "cafe\u{301}", "CAF\u{c9}", "CAFE\u{301}"] {
+                assert_eq!(found(&items, text), Ok(items[0].product_id), "{text} for {name}");
+            }
+        }
     }
 
     #[test]

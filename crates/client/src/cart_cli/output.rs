@@ -72,7 +72,7 @@ impl<O: Write, E: Write> Output<O, E> {
     }
 
     /// Shows why a command was not done; `place` is the line of a script.
-    pub(crate) fn failure(&mut self, failure: &Failure, is_json: bool, place: Option<usize>) -> io::Result<()> {
+    pub(crate) fn failure(&mut self, failure: &Failure, is_json: bool, place: Option<u64>) -> io::Result<()> {
         match failure.json() {
             Some(json) if is_json => self.json(&json?),
             Some(_) | None => {

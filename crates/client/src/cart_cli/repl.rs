@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use etcetera::BaseStrategy;
+use rustix::termios::{QueueSelector, tcflush};
 use rustyline::config::{ColorMode, CompletionType};
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
@@ -15,6 +16,7 @@ use super::console::Console;
 use super::failure::Failure;
 use super::output::{PROMPT, UNSURE, is_coloured};
 use super::session::HISTORY_LEN_MAX;
+use crate::text::Lines;
 
 /// Reads and does lines until the user leaves. Failures are shown and don't end it: the exit code is 0, unless the terminal
 /// fails.
@@ -55,17 +57,38 @@ fn session(console: &mut Console<'_>) -> Result<(), ReadlineError> {
                     editor.add_history_entry(line.as_str())?;
                     file.append(&mut editor, console);
                 }
-                if console.line(&line, None).is_last {
+                if enter(console, &line) {
                     return Ok(());
                 }
             }
             // Ctrl-C: another line.
             Err(ReadlineError::Interrupted) => {}
+            Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                // The rest of a line is no line.
+                tcflush(io::stdin(), QueueSelector::IFlush).map_err(io::Error::from)?;
+                let text = "the line is not UTF-8, so nothing of it is done; set the terminal to UTF-8";
+                console.failed(&Failure::usage(text), false, None);
+            }
             // Ctrl-D.
             Err(ReadlineError::Eof) => return Ok(()),
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Does what was entered; true if the session is to end. Pasted text may have several lines, as a script has them.
+fn enter(console: &mut Console<'_>, text: &str) -> bool {
+    let mut lines = Lines::new(text.as_bytes());
+    while let Some((_, line)) = lines.next() {
+        let step = match line {
+            Ok(line) => console.line(line, None),
+            Err(error) => console.failed(&Failure::usage(error.to_string()), false, None),
+        };
+        if step.is_last {
+            return true;
+        }
+    }
+    false
 }
 
 /// `cart/history` in the user's state directory: the lines of the sessions before, bounded. None if it can't be used.
@@ -108,5 +131,40 @@ impl HistoryFile {
             let messages = &mut console.output.messages;
             writeln!(messages, "{UNSURE}lines are not kept: {path}: {reason}{UNSURE:#}").unwrap_or_default();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cart_cli::Args;
+    use crate::ids::CartId;
+
+    #[test]
+    fn what_is_pasted_is_read_as_a_script() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let settings = Args::try_parse_from(["cart", "--url", "http://127.0.0.1:1"]).expect("good options").settings;
+        let mut console = Console::new(&settings, &runtime).expect("good settings");
+        let jose = CartId::of_member("Jos\u{e9}");
+        for (text, member) in [
+            ("change-member bob\r", "bob"),
+            ("\u{feff}change-member alice", "alice"),
+            ("change-member Jos\u{e9}\r\n", "Jos\u{e9}"),
+            ("change-member bob\r\nchange-member Jose\u{301}\r\n", "Jos\u{e9}"),
+            ("change-member bob\rchange-member zoe", "zoe"),
+        ] {
+            assert!(!enter(&mut console, text), "{text:?}");
+            assert_eq!(console.session.member().map(crate::cart_cli::Member::name), Some(member), "{text:?}");
+            if member.starts_with("Jos") {
+                assert_eq!(console.session.member().map(crate::cart_cli::Member::cart), Some(jose));
+            }
+        }
+        // What is no line is no reason to leave.
+        assert!(!enter(&mut console, "frobnicate\r\nchange-member bob"));
+        assert_eq!(console.session.member().map(crate::cart_cli::Member::name), Some("bob"));
+        assert!(enter(&mut console, "exit\r\nchange-member alice"));
+        assert_eq!(console.session.member().map(crate::cart_cli::Member::name), Some("bob"));
     }
 }

@@ -138,7 +138,7 @@ impl Session {
             product_id: names::product(add.product.as_ref().unwrap_or(&add.name)),
             vendor_id: names::vendor(&add.vendor),
             name: add.name.clone(),
-            price: add.price,
+            price: add.price.get(),
             quantity: add.quantity,
         };
         let send = async |options: CommandOptions<'_>| self.client.add(cart, &item, options).await;

@@ -4,6 +4,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cart::whole_number;
 use clap::{ArgAction, Parser};
 
 use super::shop_args::ShopArgs;
@@ -11,8 +12,9 @@ use super::shop_args::ShopArgs;
 /// Sends cart commands through HTTP, in order per member, and measures the answers.
 ///
 /// The commands come from a CSV file (--file) or from a made-up shop that is drawn from a seed. What is not answered is
-/// sent again with the same idempotency key. Exit code 1: something stayed unanswered, the file could not be read, or an
-/// --expect option was not met; 130: interrupted by Ctrl-C or SIGTERM, after what was in flight was answered.
+/// sent again with the same idempotency key. A line of the file that is no command ends the run: all lines before it are sent
+/// and answered, and the report says how to continue. Exit code 1: something stayed unanswered, the file could not be read, or
+/// an --expect option was not met; 130: interrupted by Ctrl-C or SIGTERM, after what was in flight was answered.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "replay", version, max_term_width = 110)]
 pub struct Args {
@@ -52,10 +54,15 @@ pub struct Args {
     /// Don't send each command's own time: the service's clock counts.
     #[arg(long, env = "REPLAY_NO_SEND_TIME", action = ArgAction::SetTrue)]
     pub no_send_time: bool,
-    /// Begins every idempotency key, `<run id>-<place in the source>`: the same run id and source do nothing twice.
+    /// Begins every idempotency key, `<run id>-<place in the source>`: the same run id and source do nothing twice, as long as
+    /// the service remembers the keys of a cart. Of a file, the place is the row's number, good or bad.
     /// [default: random]
     #[arg(long, env = "REPLAY_RUN_ID", value_parser = run_id)]
     pub run_id: Option<String>,
+    /// Passes the rows of the file before this line over: to continue a run, under its run id, that ended before the file's
+    /// end. The report of that run names the line.
+    #[arg(long, env = "REPLAY_FROM_LINE", value_name = "LINE", requires = "run_id")]
+    pub from_line: Option<u64>,
     /// How long a command without an answer is tried again.
     #[arg(long, env = "REPLAY_RETRY_FOR", default_value = "120s", value_parser = duration)]
     pub retry_for: Duration,
@@ -121,7 +128,7 @@ struct NoDuration;
 
 fn duration(text: &str) -> Result<Duration, NoDuration> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u32 = digits.parse().map_err(|_| NoDuration)?;
+    let number = whole_number(digits).and_then(|number| u32::try_from(number).ok()).ok_or(NoDuration)?;
     let unit = match &text[digits.len()..] {
         "ms" => Duration::from_millis(1),
         "s" => Duration::from_secs(1),
@@ -158,7 +165,7 @@ mod tests {
         assert_eq!(duration("120s"), Ok(Duration::from_secs(120)));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        for bad in ["", "5", "s", "1.5s", "-1s", "1h", "1 s"] {
+        for bad in ["", "5", "s", "1.5s", "-1s", "+1s", "1_0s", "1h", "1 s", "4294967296s"] {
             assert_eq!(duration(bad), Err(NoDuration), "{bad}");
         }
     }

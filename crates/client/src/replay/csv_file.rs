@@ -1,19 +1,15 @@
 //! Commands from a CSV file, plain or gzipped, one row at a time.
 //!
 //! Columns, found by the header's names in any order: `time` (RFC 3339), `member`, `action`, `product`, `vendor`, `name`,
-//! `price`, `quantity`. Further columns are ignored, so a `--sent` file can be replayed too.
+//! `price`, `quantity`. Further columns are ignored, so a `--sent` file can be replayed too. Each command is one line.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::BufRead;
 use std::path::Path;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
-use csv::StringRecord;
-use flate2::bufread::MultiGzDecoder;
-use rust_decimal::Decimal;
-
 use super::command::{Action, ActionKind, Command, Intended};
+use super::rows::{self, Row, Rows};
+pub use super::rows::{Error, Fault};
 
 /// The columns, in the order in which the data set has them.
 pub const COLUMNS: [&str; 8] = ["time", "member", "action", "product", "vendor", "name", "price", "quantity"];
@@ -27,92 +23,12 @@ const NAME: usize = 5;
 const PRICE: usize = 6;
 const QUANTITY: usize = 7;
 
-/// The first two bytes of every gzip stream (RFC 1952, 2.3.1).
-const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
-
-/// Why a file can't be read on.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The file can't be opened.
-    #[error("opening failed")]
-    Open(#[source] std::io::Error),
-    /// The header lacks a column.
-    #[error("line 1: the header has no column {column:?}")]
-    Header {
-        /// The column that is missing.
-        column: &'static str,
-    },
-    /// The file is no CSV, or no readable gzip.
-    #[error("line {line}: not readable as CSV")]
-    Csv {
-        /// The line, counted from 1.
-        line: u64,
-        /// The cause.
-        #[source]
-        source: csv::Error,
-    },
-    /// A row is no command.
-    #[error("line {line}: {fault}")]
-    Row {
-        /// The line, counted from 1.
-        line: u64,
-        /// What is wrong.
-        fault: Fault,
-    },
-}
-
-/// What is wrong with a row.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    /// A column that the action needs is empty.
-    #[error("{action} needs a {column}")]
-    Missing {
-        /// The row's action.
-        action: String,
-        /// The empty column.
-        column: &'static str,
-    },
-    /// Not a time.
-    #[error("time {0:?} is not RFC 3339 (2010-12-01T08:25:53Z)")]
-    Time(String),
-    /// Not one of the four.
-    #[error("action {0:?} is none of add, adjust, remove, checkout")]
-    Action(String),
-    /// Not an exact decimal.
-    #[error("price {0:?} is not a decimal number")]
-    Price(String),
-    /// Not a whole number.
-    #[error("quantity {0:?} is not a whole number")]
-    Quantity(String),
-}
-
-/// Opens a file; it is gzipped if it begins like gzip, whatever its name.
-pub(super) fn open(path: &Path) -> Result<Box<dyn Read>, Error> {
-    let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(Error::Open)?);
-    let gzipped = file.fill_buf().map_err(Error::Open)?.starts_with(&GZIP_MAGIC);
-    Ok(if gzipped { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
-}
-
-/// The next row; false at the end. Of a quoted field that spans lines, the row's first line is named: that is where to look.
-pub(super) fn read_record(rows: &mut csv::Reader<Box<dyn Read>>, row: &mut StringRecord) -> Result<bool, Error> {
-    rows.read_record(row).map_err(|source| Error::Csv {
-        line: source.position().map_or_else(|| rows.position().line(), csv::Position::line),
-        source,
-    })
-}
-
 /// A file that is read as its commands are taken. After an error it gives nothing more.
+#[derive(Debug)]
 pub struct CsvFile {
-    rows: csv::Reader<Box<dyn Read>>,
+    rows: Rows,
     places: [usize; COLUMNS.len()],
-    row: StringRecord,
     failed: bool,
-}
-
-impl std::fmt::Debug for CsvFile {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CsvFile").field("places", &self.places).finish_non_exhaustive()
-    }
 }
 
 impl CsvFile {
@@ -121,72 +37,27 @@ impl CsvFile {
     /// # Errors
     /// If it can't be opened or its header lacks a column.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        Self::from_reader(open(path)?)
+        Self::new(Rows::open(path)?)
     }
 
     /// Reads plain CSV from anywhere.
     ///
     /// # Errors
     /// If the header can't be read or lacks a column.
-    pub fn from_reader(reader: impl Read + 'static) -> Result<Self, Error> {
-        let mut rows = csv::Reader::from_reader(Box::new(reader) as Box<dyn Read>);
-        let header = rows.headers().map_err(|source| Error::Csv { line: 1, source })?;
+    pub fn from_reader(reader: impl BufRead + 'static) -> Result<Self, Error> {
+        Self::new(Rows::from_reader(reader)?)
+    }
+
+    fn new(rows: Rows) -> Result<Self, Error> {
         let mut places = [0; COLUMNS.len()];
         for (place, column) in places.iter_mut().zip(COLUMNS) {
-            *place = header.iter().position(|name| name == column).ok_or(Error::Header { column })?;
+            *place = rows.place(column)?;
         }
-        Ok(Self { rows, places, row: StringRecord::new(), failed: false })
+        Ok(Self { rows, places, failed: false })
     }
 
-    fn read(&mut self) -> Result<Option<Command>, Error> {
-        if !read_record(&mut self.rows, &mut self.row)? {
-            return Ok(None);
-        }
-        let line = self.row.position().map_or(0, csv::Position::line);
-        self.command().map(Some).map_err(|fault| Error::Row { line, fault })
-    }
-
-    fn command(&self) -> Result<Command, Fault> {
-        let word = self.field(ACTION);
-        let kind = ActionKind::of_word(word).ok_or_else(|| Fault::Action(word.to_owned()))?;
-        let time = self.field(TIME);
-        let at = DateTime::parse_from_rfc3339(time).map_err(|_| Fault::Time(time.to_owned()))?.with_timezone(&Utc);
-        let action = match kind {
-            ActionKind::Add => Action::Add {
-                product: self.needed(PRODUCT)?.to_owned(),
-                vendor: self.needed(VENDOR)?.to_owned(),
-                name: self.needed(NAME)?.to_owned(),
-                price: self.price()?,
-                quantity: self.quantity()?,
-            },
-            ActionKind::Adjust => Action::Adjust { product: self.needed(PRODUCT)?.to_owned(), by: self.quantity()? },
-            ActionKind::Remove => Action::Remove { product: self.needed(PRODUCT)?.to_owned() },
-            ActionKind::Checkout => Action::Checkout,
-        };
-        let member = Arc::from(self.needed(MEMBER)?);
-        Ok(Command { at, member, action, intended: Intended::Anything, reason: None })
-    }
-
-    fn field(&self, column: usize) -> &str {
-        self.row.get(self.places[column]).unwrap_or_default()
-    }
-
-    fn needed(&self, column: usize) -> Result<&str, Fault> {
-        match self.field(column) {
-            "" => Err(Fault::Missing { action: self.field(ACTION).to_owned(), column: COLUMNS[column] }),
-            value => Ok(value),
-        }
-    }
-
-    fn price(&self) -> Result<Decimal, Fault> {
-        let text = self.needed(PRICE)?;
-        // Exact: a price with more digits than a decimal holds is refused here, never rounded.
-        Decimal::from_str_exact(text).map_err(|_| Fault::Price(text.to_owned()))
-    }
-
-    fn quantity(&self) -> Result<i64, Fault> {
-        let text = self.needed(QUANTITY)?;
-        text.parse().map_err(|_| Fault::Quantity(text.to_owned()))
+    pub(super) fn rows(&mut self) -> &mut Rows {
+        &mut self.rows
     }
 }
 
@@ -197,9 +68,55 @@ impl Iterator for CsvFile {
         if self.failed {
             return None;
         }
-        let next = self.read().transpose();
-        self.failed = matches!(next, Some(Err(_)));
-        next
+        let places = self.places;
+        let read = self.rows.next()?.and_then(|row| Fields { row, places }.command());
+        self.failed = read.is_err();
+        Some(read.map_err(|fault| Error::Line { line: self.rows.line(), fault }))
+    }
+}
+
+/// A row by its columns.
+struct Fields<'a> {
+    row: &'a Row,
+    places: [usize; COLUMNS.len()],
+}
+
+impl Fields<'_> {
+    fn command(&self) -> Result<Command, Fault> {
+        let word = self.field(ACTION);
+        let kind = ActionKind::of_word(word).ok_or_else(|| Fault::Action(word.to_owned()))?;
+        let at = rows::time(self.field(TIME))?;
+        let action = match kind {
+            ActionKind::Add => Action::Add {
+                product: self.name(PRODUCT)?,
+                vendor: self.name(VENDOR)?,
+                name: self.name(NAME)?,
+                price: rows::price(self.needed(PRICE)?)?.get(),
+                quantity: rows::quantity(self.needed(QUANTITY)?)?,
+            },
+            ActionKind::Adjust => {
+                Action::Adjust { product: self.name(PRODUCT)?, by: rows::quantity(self.needed(QUANTITY)?)? }
+            }
+            ActionKind::Remove => Action::Remove { product: self.name(PRODUCT)? },
+            ActionKind::Checkout => Action::Checkout,
+        };
+        let member = Arc::from(self.name(MEMBER)?);
+        Ok(Command { at, member, action, intended: Intended::Anything, reason: None })
+    }
+
+    fn field(&self, column: usize) -> &str {
+        self.row.field(self.places[column])
+    }
+
+    fn needed(&self, column: usize) -> Result<&str, Fault> {
+        match self.field(column) {
+            "" => Err(Fault::Missing { action: self.field(ACTION).to_owned(), column: COLUMNS[column] }),
+            value => Ok(value),
+        }
+    }
+
+    fn name(&self, column: usize) -> Result<String, Fault> {
+        rows::name(COLUMNS[column], self.needed(column)?)
     }
 }
 
@@ -209,6 +126,7 @@ mod tests {
 
     use flate2::Compression;
     use flate2::write::GzEncoder;
+    use rust_decimal::Decimal;
 
     use super::*;
 
@@ -255,7 +173,10 @@ mod tests {
         let good = "2010-12-01T08:25:53Z,1,checkout,,,,,\n";
         let cases = [
             ("2010-12-01T08:25:53Z,1,buy,,,,,\n", "line 3: action \"buy\" is none of add, adjust, remove, checkout"),
-            ("yesterday,1,checkout,,,,,\n", "line 3: time \"yesterday\" is not RFC 3339 (2010-12-01T08:25:53Z)"),
+            (
+                "yesterday,1,checkout,,,,,\n",
+                "line 3: time \"yesterday\": it is not a time such as 2010-12-01T08:25:53Z (RFC 3339)",
+            ),
             ("2010-12-01T08:25:53Z,,checkout,,,,,\n", "line 3: checkout needs a member"),
             ("2010-12-01T08:25:53Z,1,remove,,,,,\n", "line 3: remove needs a product"),
             ("2010-12-01T08:25:53Z,1,adjust,A,,,,\n", "line 3: adjust needs a quantity"),
@@ -263,11 +184,92 @@ mod tests {
             ("2010-12-01T08:25:53Z,1,add,A,,N,1,1\n", "line 3: add needs a vendor"),
             ("2010-12-01T08:25:53Z,1,add,A,V,,1,1\n", "line 3: add needs a name"),
             ("2010-12-01T08:25:53Z,1,add,A,V,N,,1\n", "line 3: add needs a price"),
-            ("2010-12-01T08:25:53Z,1,add,A,V,N,1e3x,1\n", "line 3: price \"1e3x\" is not a decimal number"),
-            ("2010-12-01T08:25:53Z,1,checkout\n", "line 3: not readable as CSV"),
+            ("2010-12-01T08:25:53Z,1,add,A,V,N,-1,1\n", "line 3: price \"-1\": the price is negative"),
+            ("2010-12-01T08:25:53Z,1,checkout\n", "line 3: the row has 3 fields, the header has 8"),
+            ("2010-12-01T08:25:53Z,1,checkout,,,,,,\n", "line 3: the row has 9 fields, the header has 8"),
+            (&format!("{}\n", ",".repeat(200)), "line 3: there are more than 100 columns"),
+            (" \n", "line 3: the row has 1 fields, the header has 8"),
+            ("2010-12-01T08:25:53Z,\"1,checkout,,,,,\n\n", "line 3: a quote is not closed; a value can't span lines"),
+            (
+                "2010-12-01T08:25:53Z,1,add,A,V,\"two\r\nlines\",1,1\n",
+                "line 3: a quote is not closed; a value can't span lines",
+            ),
+            ("2010-12-01T08:25:53Z,1,add,A,V\t,N,1,1\n", "line 3: vendor \"V\\t\" has a control character"),
+            ("2010-12-01T08:25:53Z,1,add,A,V,a\0,1,1\n", "line 3: name \"a\\0\" has a control character"),
+            (
+                "2017-12-31T23:59:60Z,1,checkout,,,,,\n",
+                "line 3: time \"2017-12-31T23:59:60Z\": there was no leap second at that time",
+            ),
         ];
         for (bad, expected) in cases {
             assert_eq!(fault(&format!("{good}{bad}")), expected);
+        }
+    }
+
+    #[test]
+    fn numbers_are_read_as_the_service_reads_them() {
+        let add = |price: &str, quantity: &str| format!("2010-12-01T08:25:53Z,1,add,A,V,N,{price},{quantity}\n");
+        for price in ["1_000", "1_", "_1", "1_0.5_0", "1e3x", "0x1", " 1", "\"1,5\"", "٣", "NaN"] {
+            let fault = fault(&add(price, "1"));
+            assert!(fault.starts_with("line 2: price ") && fault.contains("decimal number such as"), "{fault}");
+        }
+        for (price, reason) in [("0.00001", "4 decimal places"), ("1000000000", "above"), ("-0.01", "negative")] {
+            assert!(fault(&add(price, "1")).contains(reason), "{price}");
+        }
+        for quantity in ["1_000", "+1", "1.5", "0.99999999999999999", "9223372036854775808", " 1", "1e400"] {
+            assert_eq!(fault(&add("1", quantity)), format!("line 2: quantity {quantity:?} is not a whole number"));
+        }
+        for (price, quantity, expected) in [
+            ("0.001", "6", (Decimal::new(1, 3), 6)),
+            ("2.50", "2.0", (Decimal::new(25, 1), 2)),
+            ("1e2", "-1", (Decimal::from(100), -1)),
+        ] {
+            let command = read(&add(price, quantity)).remove(0).expect("a good row");
+            let Action::Add { price, quantity, .. } = command.action else { panic!("an add") };
+            assert_eq!((price, quantity), expected);
+        }
+    }
+
+    /// The same commands as other systems write them.
+    #[test]
+    fn line_ends_marks_and_spelling_make_no_difference() {
+        let rows = "2010-12-01T08:25:53Z,Jos\u{e9},add,caf\u{e9},\u{c5}hus,\"th\u{e9}, vert\",1,1\n\
+                    \n2010-12-01T08:26:00Z,Jos\u{e9},remove,caf\u{e9},,,,\n";
+        let text = format!("{HEADER}{rows}");
+        let decomposed = text.replace('\u{e9}', "e\u{301}").replace('\u{c5}', "A\u{30a}");
+        assert_ne!(decomposed, text);
+        let all = |text: String| -> Vec<Command> {
+            let (plain, gzipped) = (TempFile::new(text.as_bytes()), TempFile::new(&gzip(&text)));
+            let [plain, gzipped] = [plain, gzipped].map(|file| {
+                CsvFile::open(&file.0).expect("a good header").collect::<Result<Vec<_>, _>>().expect("good rows")
+            });
+            assert_eq!(plain, gzipped);
+            plain
+        };
+        let expected = all(text.clone());
+        assert_eq!(expected.len(), 2);
+        assert_eq!(&*expected[1].member, "Jos\u{e9}");
+        for text in [text, decomposed] {
+            for text in [text.clone(), text.replace('\n', "\r\n"), text.replace('\n', "\r"), text.trim_end().to_owned()]
+            {
+                assert_eq!(all(format!("\u{feff}{text}")), expected, "{text:?}");
+                assert_eq!(all(format!("{}\r", text.trim_end())), expected, "{text:?}");
+                assert_eq!(all(text.clone()), expected, "{text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_utf8_is_named_with_its_line() {
+        let text = [HEADER.as_bytes(), b"2010-12-01T08:25:53Z,1,remove,caf\xe9,,,,\n"].concat();
+        let header = b"name,caf\xe9\n".to_vec();
+        for (text, line) in [(text, 2), (header, 1)] {
+            for bytes in [text.clone(), gzip_bytes(&text)] {
+                let file = TempFile::new(&bytes);
+                let read: Result<Vec<Command>, Error> = CsvFile::open(&file.0).and_then(Iterator::collect);
+                let error = read.expect_err("Latin-1").to_string();
+                assert!(error.starts_with(&format!("line {line}: the line is not UTF-8")), "{error}");
+            }
         }
     }
 
@@ -283,18 +285,69 @@ mod tests {
         assert_eq!(error.to_string(), "line 1: the header has no column \"product\"");
     }
 
-    #[test]
-    fn gzip_is_found_by_its_content_and_a_cut_one_is_an_error() {
+    /// Gone when it is over.
+    struct TempFile(std::path::PathBuf);
+
+    impl TempFile {
+        fn new(bytes: &[u8]) -> Self {
+            let path = std::env::temp_dir().join(format!("client-{}.csv", uuid::Uuid::new_v4()));
+            std::fs::write(&path, bytes).expect("a temporary file");
+            Self(path)
+        }
+    }
+
+    impl Drop for TempFile {
+        fn drop(&mut self) {
+            std::fs::remove_file(&self.0).unwrap_or_default();
+        }
+    }
+
+    fn gzip_bytes(bytes: &[u8]) -> Vec<u8> {
         let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-        writeln!(gzip, "{HEADER}2010-12-01T08:25:53Z,1,checkout,,,,,").expect("memory takes it");
-        let bytes = gzip.finish().expect("memory takes it");
-        let path = std::env::temp_dir().join(format!("client-gzip-{}.csv", std::process::id()));
-        std::fs::write(&path, &bytes).expect("a temporary file");
-        assert_eq!(CsvFile::open(&path).expect("a good file").filter_map(Result::ok).count(), 1);
-        std::fs::write(&path, &bytes[..bytes.len() - 9]).expect("a temporary file");
-        let cut: Result<Vec<Command>, Error> = CsvFile::open(&path).and_then(Iterator::collect);
-        assert!(matches!(cut, Err(Error::Csv { .. })), "{cut:?}");
-        std::fs::remove_file(&path).expect("it was there");
+        gzip.write_all(bytes).expect("memory takes it");
+        gzip.finish().expect("memory takes it")
+    }
+
+    fn gzip(text: &str) -> Vec<u8> {
+        gzip_bytes(text.as_bytes())
+    }
+
+    #[test]
+    fn gzip_is_found_by_its_content_and_may_be_padded_but_not_cut() {
+        let row = "2010-12-01T08:25:53Z,1,checkout,,,,,\n";
+        let bytes = gzip(&format!("{HEADER}{row}"));
+        let read = |bytes: &[u8]| -> Result<Vec<Command>, Error> {
+            CsvFile::open(&TempFile::new(bytes).0).and_then(Iterator::collect)
+        };
+        let more = gzip(row);
+        for (file, count) in [
+            (bytes.clone(), 1),
+            ([&bytes[..], &[0; 1_000]].concat(), 1),
+            ([&bytes[..], &more].concat(), 2),
+            ([&bytes[..], &more, &[0]].concat(), 2),
+        ] {
+            assert_eq!(read(&file).expect("a good file").len(), count);
+        }
+        for bad in [&bytes[..bytes.len() - 9], &[&bytes[..], b"garbage"].concat()] {
+            let error = read(bad).expect_err("a bad file");
+            assert!(error.to_string().starts_with("line 3: reading failed: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn rows_before_a_line_are_passed_over_and_counted() {
+        let row = "2010-12-01T08:25:53Z,1,checkout,,,,,\n";
+        let text = format!("{HEADER}{row}\nnot a row\n{row}{row}");
+        for (line, skipped, left) in
+            [(1, 0, None), (2, 0, None), (3, 1, None), (5, 2, Some(2)), (6, 3, Some(1)), (7, 4, Some(0))]
+        {
+            let mut file = CsvFile::from_reader(std::io::Cursor::new(text.clone())).expect("a good header");
+            assert_eq!(file.rows().skip_to(line).expect("there is such a line"), skipped, "{line}");
+            assert_eq!(file.collect::<Result<Vec<_>, _>>().ok().map(|rows| rows.len()), left, "{line}");
+        }
+        let mut file = CsvFile::from_reader(std::io::Cursor::new(text)).expect("a good header");
+        let error = file.rows().skip_to(8).expect_err("too short").to_string();
+        assert_eq!(error, "line 8 can't be the first: the file has 6 lines");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::lanes::{Lanes, Planned};
 use super::pacer::{Pacer, Schedule};
 use super::progress::Progress;
 use super::record::{Line, RecordFile};
-use super::report::Report;
+use super::report::{Report, Unfinished};
 use super::sent::SentFile;
 use super::source::Source;
 use super::statistics::Statistics;
@@ -80,12 +80,33 @@ async fn drive(run: &mut Run, sender: &Sender, args: &Args, shutdown: impl Futur
     }
 }
 
+/// A command in its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    sequence: u64,
+    line: u64,
+}
+
+impl Place {
+    fn of(planned: &Planned) -> Option<Self> {
+        planned.line.map(|line| Self { sequence: planned.sequence, line })
+    }
+}
+
 /// What a run keeps.
 struct Run {
     source: Source,
     limit: u64,
+    /// The rows before `--from-line`: they count for the keys, and are not sent.
+    skipped: u64,
     read: u64,
     at_end: bool,
+    /// The line that is no command. What was read before it is still sent.
+    bad_line: Option<String>,
+    /// Commands that were accepted, or refused for what they are.
+    done: u64,
+    /// The first command that has to be sent again: it has no answer, or the service took none with its header.
+    not_done: Option<Place>,
     schedule: Option<Schedule>,
     lanes: Lanes,
     statistics: Statistics,
@@ -100,7 +121,11 @@ struct Run {
 
 impl Run {
     fn new(args: &Args) -> anyhow::Result<Self> {
-        let source = Source::open(args)?;
+        let mut source = Source::open(args)?;
+        let skipped = match args.from_line {
+            Some(line) => source.skip_to(line).with_context(|| format!("{source} can't be continued"))?,
+            None => 0,
+        };
         let sent = args
             .sent
             .as_deref()
@@ -112,8 +137,12 @@ impl Run {
         Ok(Self {
             source,
             limit: args.limit.unwrap_or(u64::MAX),
-            read: 0,
+            skipped,
+            read: skipped,
             at_end: false,
+            bad_line: None,
+            done: 0,
+            not_done: None,
             schedule: None,
             lanes: Lanes::new(args.look_ahead.get()),
             statistics: Statistics::new(),
@@ -146,7 +175,7 @@ impl Run {
     fn next_due(&self) -> Option<Instant> {
         let schedule = self.schedule.as_ref()?;
         let wanted = !self.at_end && self.stop.is_none() && self.lanes.has_room();
-        wanted.then(|| schedule.due(self.read + 1))
+        wanted.then(|| schedule.due(self.read + 1 - self.skipped))
     }
 
     fn read_one(&mut self) -> bool {
@@ -157,13 +186,15 @@ impl Run {
         match command {
             Some(Ok(command)) => {
                 self.read += 1;
-                let due = self.schedule.map(|schedule| schedule.due(self.read));
-                self.lanes.offer(Planned { sequence: self.read, command, due });
+                let due = self.schedule.map(|schedule| schedule.due(self.read - self.skipped));
+                self.lanes.offer(Planned { sequence: self.read, line: self.source.line(), command, due });
                 true
             }
             Some(Err(error)) => {
+                let reason = chain(&error);
+                self.progress.say(&format!("{}: {reason}; the lines before it are sent", self.source));
                 self.at_end = true;
-                self.stop_with(Stop::Failed(format!("{}: {}", self.source, chain(&error))));
+                self.bad_line = Some(reason);
                 false
             }
             None => {
@@ -178,13 +209,46 @@ impl Run {
         self.record(settled);
         self.lanes.settle(&settled.planned.command.member);
         match &settled.answer {
-            Answer::Accepted => {}
-            Answer::Refused { slug, detail } if slug == "invalid-header" => self.stop_with(Stop::Failed(format!(
-                "the service refuses a header ({detail}): start ingest with --allow-client-time, or use --no-send-time"
-            ))),
-            Answer::Refused { .. } => {}
-            Answer::Unanswered { .. } => self.stop_with(Stop::Unanswered),
+            Answer::Accepted => self.done += 1,
+            Answer::Refused { slug, detail } if slug == "invalid-header" => {
+                self.note_not_done(&settled.planned);
+                self.stop_with(Stop::Failed(format!(
+                    "the service refuses a header ({detail}): start ingest with --allow-client-time, or use --no-send-time"
+                )));
+            }
+            Answer::Refused { .. } => self.done += 1,
+            Answer::Unanswered { .. } => {
+                self.note_not_done(&settled.planned);
+                self.stop_with(Stop::Unanswered);
+            }
         }
+    }
+
+    fn note_not_done(&mut self, planned: &Planned) {
+        self.not_done = self.not_done.into_iter().chain(Place::of(planned)).min();
+    }
+
+    /// What of a file is left when a run ends before the file's end.
+    fn unfinished(&mut self, run_id: &str) -> Option<Unfinished> {
+        if self.stop.is_none() && self.bad_line.is_none() {
+            return None;
+        }
+        let line = self.source.line()?;
+        let next = match (&self.bad_line, self.at_end) {
+            (Some(_), _) => Some(line),
+            (None, true) => None,
+            (None, false) => Some(line + 1),
+        };
+        let next = next.map(|line| Place { sequence: self.read + 1, line });
+        let open = self.lanes.oldest().and_then(Place::of);
+        let first = self.not_done.into_iter().chain(open).chain(next).min()?;
+        let done_before = first.sequence - 1 - self.skipped;
+        Some(Unfinished {
+            line: first.line,
+            fault: self.bad_line.clone().filter(|_| Some(first) == next),
+            answered_after: self.done - done_before,
+            options: format!("--run-id {run_id} --from-line {}", first.line),
+        })
     }
 
     fn record(&mut self, settled: &Settled) {
@@ -232,7 +296,12 @@ impl Run {
 
     fn finish(mut self, args: &Args, run_id: String, elapsed: Duration, sender: &Sender) -> Report {
         self.progress.finish();
+        let unfinished = self.unfinished(&run_id);
         let mut report = Report::new(args, run_id, elapsed, &self.statistics, &sender.retries);
+        report.unfinished = unfinished;
+        if let Some(reason) = self.bad_line.take() {
+            report.failures.push(format!("{}: {reason}", self.source));
+        }
         if let Some(Err(error)) = self.sent.take().map(SentFile::finish) {
             report.failures.push(chain(&error));
         }

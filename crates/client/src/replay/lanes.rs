@@ -13,6 +13,8 @@ use super::command::Command;
 pub(crate) struct Planned {
     /// From 1, as read.
     pub(crate) sequence: u64,
+    /// Where its file has it.
+    pub(crate) line: Option<u64>,
     /// What to send.
     pub(crate) command: Command,
     /// When it should be sent (open loop); latency counts from then.
@@ -79,6 +81,11 @@ impl Lanes {
         }
     }
 
+    /// The oldest command that is not settled, sent or not.
+    pub(crate) fn oldest(&self) -> Option<&Planned> {
+        self.busy.values().map(|lane| &*lane.head).min_by_key(|head| head.sequence)
+    }
+
     /// What was taken and is not settled yet, oldest first.
     pub(crate) fn in_flight(&self) -> Vec<Arc<Planned>> {
         let mut heads: Vec<_> = self
@@ -107,7 +114,7 @@ mod tests {
             intended: Intended::Anything,
             reason: None,
         };
-        lanes.offer(Planned { sequence, command, due: None });
+        lanes.offer(Planned { sequence, line: Some(sequence + 1), command, due: None });
     }
 
     fn take(lanes: &mut Lanes) -> Option<u64> {
@@ -123,12 +130,15 @@ mod tests {
         assert_eq!((take(&mut lanes), take(&mut lanes), take(&mut lanes)), (Some(1), Some(3), None));
         lanes.settle("b");
         assert_eq!(take(&mut lanes), None);
+        assert_eq!(lanes.oldest().map(|planned| planned.sequence), Some(1));
         lanes.settle("a");
+        assert_eq!(lanes.oldest().map(|planned| planned.sequence), Some(2));
         assert_eq!((take(&mut lanes), take(&mut lanes)), (Some(2), None));
         assert_eq!(lanes.in_flight().iter().map(|planned| planned.sequence).collect::<Vec<_>>(), [2]);
         lanes.settle("a");
         assert_eq!(take(&mut lanes), Some(4));
         lanes.settle("a");
+        assert!(lanes.oldest().is_none());
         assert!(lanes.busy.is_empty(), "a member without commands takes no memory");
     }
 

@@ -6,16 +6,14 @@
 //! three characters.
 
 use std::collections::BTreeSet;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
-use csv::StringRecord;
+use cart::{InvalidItem, Price};
 use rust_decimal::Decimal;
 
 use super::command::{Action, Command, Intended};
-use super::csv_file::{self, Error, Fault};
+use super::rows::{self, Error, Fault, Row, Rows};
 
 const COLUMNS: [&str; 6] = ["StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID"];
 
@@ -25,19 +23,13 @@ const REASON: &str = "reason";
 const VENDOR_LEN: usize = 3;
 
 /// A file that is read as its rows are taken. After an error it gives nothing more.
+#[derive(Debug)]
 pub(super) struct RawRows {
-    rows: csv::Reader<Box<dyn Read>>,
+    rows: Rows,
     places: [usize; COLUMNS.len()],
     reason: Option<usize>,
     reasons: BTreeSet<Arc<str>>,
-    row: StringRecord,
     failed: bool,
-}
-
-impl std::fmt::Debug for RawRows {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RawRows").field("places", &self.places).finish_non_exhaustive()
-    }
 }
 
 impl RawRows {
@@ -46,50 +38,32 @@ impl RawRows {
     /// # Errors
     /// If it can't be opened or its header lacks a column.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
-        Self::from_reader(csv_file::open(path)?)
+        Self::new(Rows::open(path)?)
     }
 
-    fn from_reader(reader: Box<dyn Read>) -> Result<Self, Error> {
-        let mut rows = csv::Reader::from_reader(reader);
-        let header = rows.headers().map_err(|source| Error::Csv { line: 1, source })?;
+    fn new(rows: Rows) -> Result<Self, Error> {
         let mut places = [0; COLUMNS.len()];
         for (place, column) in places.iter_mut().zip(COLUMNS) {
-            *place = header.iter().position(|name| name == column).ok_or(Error::Header { column })?;
+            *place = rows.place(column)?;
         }
-        let reason = header.iter().position(|name| name == REASON);
-        Ok(Self { rows, places, reason, reasons: BTreeSet::new(), row: StringRecord::new(), failed: false })
+        let reason = rows.place(REASON).ok();
+        Ok(Self { rows, places, reason, reasons: BTreeSet::new(), failed: false })
     }
 
-    fn read(&mut self) -> Result<Option<Command>, Error> {
-        if !csv_file::read_record(&mut self.rows, &mut self.row)? {
-            return Ok(None);
-        }
-        let line = self.row.position().map_or(0, csv::Position::line);
-        self.command().map(Some).map_err(|fault| Error::Row { line, fault })
+    pub(super) fn rows(&mut self) -> &mut Rows {
+        &mut self.rows
     }
 
-    fn command(&mut self) -> Result<Command, Fault> {
-        let [product, name, quantity, time, price, member] =
-            self.places.map(|place| self.row.get(place).unwrap_or_default());
-        let at = DateTime::parse_from_rfc3339(time).map_err(|_| Fault::Time(time.to_owned()))?.with_timezone(&Utc);
-        let action = Action::Add {
-            product: product.to_owned(),
-            vendor: product.chars().take(VENDOR_LEN).collect(),
-            name: name.to_owned(),
-            price: Decimal::from_str_exact(price).map_err(|_| Fault::Price(price.to_owned()))?,
-            quantity: quantity.parse().map_err(|_| Fault::Quantity(quantity.to_owned()))?,
-        };
-        let member = Arc::from(member);
-        let reason = self.reason.and_then(|place| self.row.get(place)).unwrap_or("none given");
-        let reason = match self.reasons.get(reason) {
+    /// One text for all rows of a reason.
+    fn intern(&mut self, reason: &str) -> Arc<str> {
+        match self.reasons.get(reason) {
             Some(known) => known.clone(),
             None => {
                 let new: Arc<str> = Arc::from(reason);
                 self.reasons.insert(new.clone());
                 new
             }
-        };
-        Ok(Command { at, member, action, intended: Intended::Anything, reason: Some(reason) })
+        }
     }
 }
 
@@ -100,10 +74,40 @@ impl Iterator for RawRows {
         if self.failed {
             return None;
         }
-        let next = self.read().transpose();
-        self.failed = matches!(next, Some(Err(_)));
-        next
+        let (places, reason) = (self.places, self.reason);
+        let read = self.rows.next()?.and_then(|row| {
+            let reason = reason.map_or_else(|| "none given".to_owned(), |place| row.field(place).to_owned());
+            Ok((command(row, places)?, reason))
+        });
+        self.failed = read.is_err();
+        let read = read.map(|(command, reason)| Command { reason: Some(self.intern(&reason)), ..command });
+        Some(read.map_err(|fault| Error::Line { line: self.rows.line(), fault }))
     }
+}
+
+fn command(row: &Row, places: [usize; COLUMNS.len()]) -> Result<Command, Fault> {
+    let [product, name, quantity, time, price, member] = places.map(|place| row.field(place));
+    let at = rows::time(time)?;
+    let product = rows::name("StockCode", product)?;
+    let action = Action::Add {
+        vendor: product.chars().take(VENDOR_LEN).collect(),
+        product,
+        name: rows::name("Description", name)?,
+        price: raw_price(price)?,
+        quantity: rows::quantity(quantity)?,
+    };
+    let member = Arc::from(rows::name("CustomerID", member)?);
+    Ok(Command { at, member, action, intended: Intended::Anything, reason: None })
+}
+
+/// A number that may be no price: below 0, too large or too precise. It is sent as it is, for the service to refuse.
+fn raw_price(text: &str) -> Result<Decimal, Fault> {
+    text.parse::<Price>().map(Price::get).or_else(|reason| {
+        let is_number =
+            matches!(reason, InvalidItem::PriceNegative | InvalidItem::PriceTooPrecise | InvalidItem::PriceTooLarge);
+        let number = if is_number { Decimal::from_str_exact(text).ok() } else { None };
+        number.ok_or_else(|| Fault::Price { text: text.to_owned(), reason })
+    })
 }
 
 #[cfg(test)]
@@ -111,7 +115,7 @@ mod tests {
     use super::*;
 
     fn read(text: &'static str) -> Vec<Result<Command, Error>> {
-        RawRows::from_reader(Box::new(text.as_bytes())).expect("a good header").collect()
+        Rows::from_reader(text.as_bytes()).and_then(RawRows::new).expect("a good header").collect()
     }
 
     #[test]
@@ -136,12 +140,29 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_is_no_price_is_sent_and_no_number_is_named() {
+        for (text, price) in [
+            ("-11062.06", Decimal::new(-1_106_206, 2)),
+            ("1.00001", Decimal::new(100_001, 5)),
+            ("1000000000", Decimal::from(1_000_000_000)),
+            ("0.0", Decimal::ZERO),
+            ("4.65", Decimal::new(465, 2)),
+        ] {
+            assert_eq!(raw_price(text).expect("a number"), price, "{text}");
+        }
+        for text in ["", "1_000", "-1_000", "1_", "-", "--1", "1,5", "abc", "1e400"] {
+            assert!(raw_price(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_no_row_is_named() {
         let rows =
             read("StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID\nD,,x,2010-12-01T09:49:00Z,1,1\n");
         let error = rows.into_iter().next().expect("a row").expect_err("a bad one");
         assert_eq!(error.to_string(), "line 2: quantity \"x\" is not a whole number");
-        let error = RawRows::from_reader(Box::new("StockCode\n".as_bytes())).expect_err("columns are missing");
+        let error =
+            Rows::from_reader("StockCode\n".as_bytes()).and_then(RawRows::new).expect_err("columns are missing");
         assert_eq!(error.to_string(), "line 1: the header has no column \"Description\"");
     }
 }

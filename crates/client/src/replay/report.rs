@@ -57,8 +57,23 @@ pub struct Report {
     pub first_unanswered: Vec<Deviation>,
     /// Whether the run was ended early by a signal.
     pub interrupted: bool,
+    /// What of a file was not carried out, and how to continue; null if all was.
+    pub unfinished: Option<Unfinished>,
     /// Why the run is no success; empty if it is.
     pub failures: Vec<String>,
+}
+
+/// The rest of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unfinished {
+    /// The first line that has no answer. All lines before it have one.
+    pub line: u64,
+    /// Why the line is no command, if that ended the run.
+    pub fault: Option<String>,
+    /// Commands on later lines that were answered all the same. They are sent again, with the same idempotency keys.
+    pub answered_after: u64,
+    /// What to add to the same options, or to replace there, to send the rest.
+    pub options: String,
 }
 
 /// Retries by cause.
@@ -120,6 +135,8 @@ pub struct Latency {
 pub struct Deviation {
     /// Its place in the source, from 1.
     pub sequence: u64,
+    /// The file's line that has it; null of the made-up shop.
+    pub line: Option<u64>,
     /// Its own time.
     pub time: String,
     /// Whose cart.
@@ -152,6 +169,7 @@ impl Deviation {
         let command = &planned.command;
         Self {
             sequence: planned.sequence,
+            line: planned.line,
             time: command.at.to_rfc3339_opts(SecondsFormat::AutoSi, true),
             member: command.member.to_string(),
             action: format!("{:?}", command.action),
@@ -204,6 +222,7 @@ impl Report {
             first_unintended: statistics.first_unintended.clone(),
             first_unanswered: statistics.first_unanswered.clone(),
             interrupted: false,
+            unfinished: None,
             failures: Vec::new(),
         }
     }

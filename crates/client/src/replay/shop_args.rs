@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use cart::whole_number;
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use clap::Args;
 use rand::Rng;
@@ -141,12 +142,8 @@ impl FromStr for Mix {
             let bad = || MixError::Part(part.to_owned());
             let (word, weight) = part.split_once('=').ok_or_else(bad)?;
             let kind = ActionKind::of_word(word.trim()).ok_or_else(bad)?;
-            let weight: u32 = weight.trim().parse().map_err(|_| bad())?;
-            weights[kind.index()] = if weight <= Self::WEIGHT_MAX {
-                weight
-            } else {
-                return Err(bad());
-            };
+            let weight = whole_number(weight.trim()).and_then(|weight| u32::try_from(weight).ok());
+            weights[kind.index()] = weight.filter(|weight| *weight <= Self::WEIGHT_MAX).ok_or_else(bad)?;
         }
         if weights.iter().all(|weight| *weight == 0) { Err(MixError::Nothing) } else { Ok(Self { weights }) }
     }
@@ -160,7 +157,7 @@ mod tests {
     fn a_mix_is_read_or_refused() {
         assert_eq!("checkout=2, add=1".parse(), Ok(Mix { weights: [1, 0, 0, 2] }));
         assert_eq!("add=0".parse::<Mix>(), Err(MixError::Nothing));
-        for bad in ["", "add", "buy=1", "add=-1", "add=1000001"] {
+        for bad in ["", "add", "buy=1", "add=-1", "add=+1", "add=1_0", "add=1000001"] {
             assert_eq!(bad.parse::<Mix>(), Err(MixError::Part(bad.to_owned())));
         }
     }

@@ -9,6 +9,7 @@ use super::args::Args;
 use super::command::Command;
 use super::csv_file::{self, CsvFile};
 use super::raw_rows::RawRows;
+use super::rows::Rows;
 use super::shop::Shop;
 
 /// A file or the made-up shop.
@@ -29,11 +30,30 @@ impl Source {
             let rows = RawRows::open(path).with_context(|| format!("{} can't be replayed", path.display()))?;
             return Ok(Self::Rows(path.clone(), Box::new(rows)));
         }
+        ensure!(args.from_line.is_none(), "--from-line needs the file that has the line: add --file or --rows");
         ensure!(
             !args.expect_no_refusals || args.shop.refused_share == 0.0,
             "--expect-no-refusals can't be met by a shop that breaks the rules on purpose: add --refused-share 0"
         );
         Ok(Self::Shop(Box::new(Shop::new(&args.shop)?)))
+    }
+
+    /// The line that was read last; none of the made-up shop.
+    pub(crate) fn line(&mut self) -> Option<u64> {
+        self.rows().map(|rows| rows.line())
+    }
+
+    /// Passes the rows before a line over, and returns how many those are.
+    pub(crate) fn skip_to(&mut self, line: u64) -> Result<u64, csv_file::Error> {
+        self.rows().map_or(Ok(0), |rows| rows.skip_to(line))
+    }
+
+    fn rows(&mut self) -> Option<&mut Rows> {
+        match self {
+            Self::File(_, file) => Some(file.rows()),
+            Self::Rows(_, rows) => Some(rows.rows()),
+            Self::Shop(_) => None,
+        }
     }
 }
 

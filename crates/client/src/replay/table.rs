@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
 
-use super::report::{Deviation, Latency, Report};
+use super::report::{Deviation, Latency, Report, Unfinished};
 
 /// Writes the tables and the commands that deserve a look.
 ///
@@ -29,6 +29,9 @@ pub fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
     )?;
     if report.interrupted {
         writeln!(out, "interrupted: the rest of the source was not sent")?;
+    }
+    if let Some(unfinished) = &report.unfinished {
+        write_unfinished(out, report, unfinished)?;
     }
     if !report.failures.is_empty() {
         write_commands(out, "not answered", &report.first_unanswered, report.unanswered)?;
@@ -80,6 +83,30 @@ fn table(header: &[&str], first_number: usize) -> Table {
     table
 }
 
+/// What was sent of a file, what was not, and how to continue.
+fn write_unfinished(out: &mut impl Write, report: &Report, unfinished: &Unfinished) -> io::Result<()> {
+    let Unfinished { line, fault, answered_after, options } = unfinished;
+    let Report { accepted, refused, .. } = report;
+    write!(out, "sent: every command before line {line}")?;
+    if *answered_after > 0 {
+        write!(out, ", and {answered_after} after it that are sent again with the same keys")?;
+    }
+    writeln!(out, "; {accepted} accepted and {refused} refused in this run")?;
+    match fault {
+        Some(_) => {
+            writeln!(out, "not sent: line {line} and all lines after it")?;
+            writeln!(
+                out,
+                "to continue: correct line {line}, leave the lines before it, and run the same with {options}"
+            )
+        }
+        None => {
+            writeln!(out, "not sent or not answered: line {line}, and others after it")?;
+            writeln!(out, "to continue: leave the file as it is, and run the same with {options}")
+        }
+    }
+}
+
 /// Microseconds as milliseconds, exactly.
 pub(crate) fn millis(us: u64) -> String {
     format!("{}.{:03}", us / 1_000, us % 1_000)
@@ -90,8 +117,9 @@ fn write_commands(out: &mut impl Write, what: &str, first: &[Deviation], all: u6
         return Ok(());
     }
     writeln!(out, "{what} (the first {} of {all}):", first.len())?;
-    for Deviation { sequence, time, member, action, outcome, reason } in first {
-        writeln!(out, "  {sequence} at {time}, member {member}: {action}: {outcome}: {reason}")?;
+    for Deviation { sequence, line, time, member, action, outcome, reason } in first {
+        let line = line.map(|line| format!(" (line {line})")).unwrap_or_default();
+        writeln!(out, "  {sequence}{line} at {time}, member {member}: {action}: {outcome}: {reason}")?;
     }
     Ok(())
 }

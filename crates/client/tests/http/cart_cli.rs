@@ -1,8 +1,11 @@
 //! The binary `cart` as a shell sees it: what it sends, writes and ends with.
 
 use std::collections::HashSet;
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -28,20 +31,20 @@ impl Run {
     }
 }
 
-async fn cart(service: &Service, words: &[&str], script: &str) -> Run {
+async fn cart(service: &Service, words: &[&str], script: impl AsRef<[u8]>) -> Run {
     // Time enough for a busy machine, little enough for the tests that use it up.
     run(&[&["--url", &service.url, "--timeout-ms", "3000", "--member", "alice"], words].concat(), script).await
 }
 
-async fn run(words: &[&str], script: &str) -> Run {
+async fn run(words: &[&str], script: impl AsRef<[u8]>) -> Run {
     let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
-    let script = script.to_owned();
+    let script = script.as_ref().to_owned();
     let run = move || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cart"));
         command.args(words).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
         // A single command does not read it.
-        child.stdin.take().expect("a pipe").write_all(script.as_bytes()).unwrap_or_default();
+        child.stdin.take().expect("a pipe").write_all(&script).unwrap_or_default();
         let output = child.wait_with_output().expect("it ends");
         let text = |bytes| String::from_utf8(bytes).expect("text");
         Run { exit_code: output.status.code().expect("no signal"), out: text(output.stdout), err: text(output.stderr) }
@@ -60,7 +63,7 @@ async fn a_command_whose_answer_is_lost_is_sent_again_with_its_key() {
     .await;
     let run = cart(&service, &["add", "red mug", "--price", "3.50", "--json"], "").await;
     assert_eq!((run.exit_code, &run.only_json()["version"]), (0, &1.into()), "{run:?}");
-    assert_eq!(cart(&service, &["add", "kettle"], "").await.exit_code, 0);
+    assert_eq!(cart(&service, &["add", "kettle", "--price", "0"], "").await.exit_code, 0);
     let state = service.state();
     let keys: Vec<_> = state.calls.iter().map(|call| call.key.clone().expect("a key")).collect();
     assert_eq!(keys.len(), 5);
@@ -105,7 +108,12 @@ async fn what_can_not_be_understood_is_not_sent() {
     for words in [
         &["frobnicate"][..],
         &["add"],
+        &["add", "mug"],
         &["add", "mug", "--price", "3,50"],
+        &["add", "mug", "--price", "1_000"],
+        &["add", "mug", "--price", "0.00001"],
+        &["add", "mug", "--price", "1", "--quantity", "1_000"],
+        &["add", "mug", "--price", "1", "--vendor", "acme\r"],
         &["adjust", "mug"],
         &["list", "--url", "ftp://127.0.0.1"],
         &["list", "--member", ""],
@@ -113,20 +121,22 @@ async fn what_can_not_be_understood_is_not_sent() {
         let run = cart(&service, words, "").await;
         assert_eq!((run.exit_code, run.out.as_str(), run.err.is_empty()), (2, "", false), "{words:?}: {run:?}");
     }
+    let free = cart(&service, &["add", "mug"], "").await;
+    assert!(free.err.contains("--price <PRICE>") && free.err.contains("cart add mug --price 3.50"), "{free:?}");
     let nobody = run(&["--url", &service.url, "list"], "").await;
     assert!(nobody.exit_code == 2 && nobody.err.contains("--member"), "{nobody:?}");
     assert_eq!(service.state().calls.len(), 0);
     // What the service alone can judge is sent, and its answer told.
-    let body = r#"{"type":"urn:cart:problem:invalid-field","title":"t","status":422,"detail":"4 places"}"#;
+    let body = r#"{"type":"urn:cart:problem:invalid-field","title":"t","status":422,"detail":"too many"}"#;
     let strict = Service::start(move |_| Behaviour::Say(422, "application/problem+json", body.to_owned())).await;
-    let run = cart(&strict, &["add", "mug", "--price", "0.00001"], "").await;
-    assert_eq!((run.exit_code, run.err.as_str()), (2, "refused (invalid-field): 4 places\n"), "{run:?}");
+    let run = cart(&strict, &["add", "mug", "--price", "1", "--quantity", "2000000"], "").await;
+    assert_eq!((run.exit_code, run.err.as_str()), (2, "refused (invalid-field): too many\n"), "{run:?}");
 }
 
 #[tokio::test]
 async fn items_are_found_by_name_product_or_id() {
     let service = Service::start(|_| Behaviour::Answer).await;
-    let script = "add 'red mug' --price 3.50 --quantity 2 --product 85123A --vendor 851\nadd KETTLE\n\
+    let script = "add 'red mug' --price 3.50 --quantity 2 --product 85123A --vendor 851\nadd KETTLE -p 0\n\
                   adjust 85123A +3\nadjust kettle 1\nadjust 8c126bcf-f775-5898-bc4f-457befa0c02d -1\nremove 'red mug'\n";
     let run = cart(&service, &["--json"], script).await;
     assert_eq!((run.exit_code, run.err.as_str()), (0, ""), "{run:?}");
@@ -136,12 +146,12 @@ async fn items_are_found_by_name_product_or_id() {
     // The ids of the data set for these labels.
     assert_eq!(items[0]["productId"], "8c126bcf-f775-5898-bc4f-457befa0c02d");
     assert_eq!(items[0]["vendorId"], "05f2dc43-27f3-542f-bdcb-58c02d91639c");
-    assert_eq!(items[0]["price"], "3.50");
+    assert_eq!(items[0]["price"], "3.5");
 
     let unknown = cart(&service, &["remove", "ketle"], "").await;
     assert_eq!((unknown.exit_code, unknown.out.as_str()), (1, ""), "{unknown:?}");
     assert!(unknown.err.contains("near: \"KETTLE\""), "{unknown:?}");
-    cart(&service, &["add", "KETTLE", "--product", "another"], "").await;
+    cart(&service, &["add", "KETTLE", "--price", "0", "--product", "another"], "").await;
     let ambiguous = cart(&service, &["remove", "kettle"], "").await;
     assert_eq!(ambiguous.exit_code, 2, "{ambiguous:?}");
     assert_eq!(ambiguous.err.lines().count(), 3, "a line for each: {ambiguous:?}");
@@ -150,7 +160,7 @@ async fn items_are_found_by_name_product_or_id() {
 #[tokio::test]
 async fn a_script_ends_at_its_first_failure_unless_it_is_to_go_on() {
     let service = Service::start(|_| Behaviour::Answer).await;
-    let script = "# a comment\n\nadd mug\nadd mug\nfrobnicate\nlist --json\nexit\nadd lamp\n";
+    let script = "# a comment\n\nadd mug -p 0\nadd mug -p 0\nfrobnicate\nlist --json\nexit\nadd lamp -p 0\n";
     let run = cart(&service, &[], script).await;
     assert_eq!((run.exit_code, run.out.as_str()), (1, "added 1 of mug at 0.00\n"), "{run:?}");
     assert!(run.err.starts_with("line 4: refused (item-already-in-cart)"), "{run:?}");
@@ -161,10 +171,132 @@ async fn a_script_ends_at_its_first_failure_unless_it_is_to_go_on() {
     assert!(run.err.contains("line 5: ") && run.out.contains("\"items\":["), "{run:?}");
     assert!(!run.out.contains("lamp"), "nothing is done after exit: {run:?}");
 
-    let history = cart(&service, &["--json"], "list\nchange-member bob\nadd x\nhistory").await;
+    let history = cart(&service, &["--json"], "list\nchange-member bob\nadd x -p 0\nhistory").await;
     let [.., history] = &history.json()[..] else { panic!("{history:?}") };
     let outcomes: Vec<_> = history.as_array().expect("a list").iter().map(|entry| entry["outcome"].clone()).collect();
     assert_eq!(outcomes, ["done", "done", "done"]);
-    assert_eq!(history[2]["command"], "add x");
+    assert_eq!(history[2]["command"], "add x -p 0");
     assert!(!run.out.contains('\u{1b}') && !run.err.contains('\u{1b}'), "no colours for a pipe");
+}
+
+/// The same commands as other systems write them.
+#[tokio::test]
+async fn scripts_of_other_systems_are_the_same_commands() {
+    let script = "change-member Jos\u{e9}\nadd 'caf\u{e9}' --price 1 --vendor acme\nadjust 'caf\u{e9}' 2\nlist --ids\n";
+    let decomposed = script.replace('\u{e9}', "e\u{301}");
+    let service = Service::start(|_| Behaviour::Answer).await;
+    let expected = cart(&service, &["--json"], script).await;
+    assert_eq!((expected.exit_code, expected.err.as_str()), (0, ""), "{expected:?}");
+    let list = |run: &Run| run.json().pop().expect("a list")["items"].clone();
+    assert_eq!(list(&expected)[0]["name"], "caf\u{e9}");
+    for script in [
+        script.replace('\n', "\r\n"),
+        format!("\u{feff}{script}"),
+        format!("\u{feff}{}", decomposed.replace('\n', "\r\n")),
+        script.trim_end().replace('\n', "\r"),
+        format!("{}\r", decomposed.trim_end()),
+    ] {
+        let service = Service::start(|_| Behaviour::Answer).await;
+        let run = cart(&service, &["--json"], &script).await;
+        assert_eq!((run.exit_code, run.err.as_str()), (0, ""), "{script:?}: {run:?}");
+        assert_eq!(list(&run), list(&expected), "{script:?}");
+        let carts: HashSet<_> = service.state().calls.iter().map(|call| call.cart.clone()).collect();
+        assert_eq!(carts, HashSet::from([client::ids::CartId::of_member("Jos\u{e9}").to_string()]), "{script:?}");
+    }
+    // One product, whichever way it is written.
+    let twice = "add 'caf\u{e9}' --price 1\nadd 'cafe\u{301}' --price 1\n";
+    let run = cart(&Service::start(|_| Behaviour::Answer).await, &[], twice).await;
+    assert!(run.exit_code == 1 && run.err.starts_with("line 2: refused (item-already-in-cart)"), "{run:?}");
+
+    let latin1 = b"list\nadd caf\xe9 --price 1\nadd mug --price 1\n";
+    let run = cart(&service, &[], latin1).await;
+    assert_eq!(run.exit_code, 2, "{run:?}");
+    assert!(run.err.starts_with("line 2: the line is not UTF-8"), "{run:?}");
+    assert!(!run.out.contains("mug"), "{run:?}");
+    let run = cart(&service, &["--keep-going"], latin1).await;
+    assert!(run.exit_code == 2 && run.out.contains("added 1 of mug"), "{run:?}");
+}
+
+/// A terminal with a program at it.
+struct Terminal {
+    keyboard: File,
+    screen: Receiver<Vec<u8>>,
+    shown: String,
+}
+
+impl Terminal {
+    /// Starts the program, which ends when the terminal is gone.
+    fn start(mut command: Command) -> (Self, std::process::Child) {
+        let keyboard = rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY);
+        let keyboard = keyboard.expect("a terminal");
+        rustix::pty::grantpt(&keyboard).expect("it is ours");
+        rustix::pty::unlockpt(&keyboard).expect("it is ours");
+        let name = rustix::pty::ptsname(&keyboard, Vec::new()).expect("it has a name");
+        let end = File::options().read(true).write(true).open(name.to_str().expect("a path")).expect("a terminal");
+        let copy = || Stdio::from(end.try_clone().expect("a terminal"));
+        let child = command.stdin(copy()).stdout(copy()).stderr(copy()).spawn().expect("the binary starts");
+        let keyboard = File::from(keyboard);
+        let mut output = keyboard.try_clone().expect("a terminal");
+        let (sender, screen) = channel();
+        std::thread::spawn(move || {
+            let mut chunk = [0; 4_096];
+            // An error once the program has left.
+            while let Ok(len @ 1..) = output.read(&mut chunk) {
+                if sender.send(chunk[..len].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+        (Self { keyboard, screen, shown: String::new() }, child)
+    }
+
+    fn types(&mut self, text: impl AsRef<[u8]>) {
+        self.keyboard.write_all(text.as_ref()).expect("the terminal takes it");
+    }
+
+    fn wait_for(&mut self, text: &str) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !self.shown.contains(text) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let chunk = self.screen.recv_timeout(left).unwrap_or_else(|_| panic!("no {text:?} in {:?}", self.shown));
+            self.shown.push_str(&String::from_utf8_lossy(&chunk));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_takes_what_is_pasted_from_other_systems() {
+    let service = Service::start(|_| Behaviour::Answer).await;
+    let url = service.url.clone();
+    let home = std::env::temp_dir().join(format!("client-home-{}", uuid::Uuid::new_v4()));
+    let (state, folder) = (home.join("state"), home.clone());
+    let session = move || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cart"));
+        command
+            .args(["--url", &url, "--member", "Jose\u{301}"])
+            .env_clear()
+            .envs([("TERM", "xterm"), ("NO_COLOR", "1")]);
+        command.env("HOME", &folder).env("XDG_STATE_HOME", state);
+        let (mut terminal, mut child) = Terminal::start(command);
+        terminal.wait_for("Jos\u{e9}> ");
+        terminal.types("\u{feff}add 'caf\u{e9}' --price 1 --vendor acme\r");
+        terminal.wait_for("added 1 of caf\u{e9}");
+        // As terminals mark it.
+        terminal.types("\u{1b}[200~\u{feff}adjust 'cafe\u{301}' 2\r\nadd tea --price 1 --vendor acme\r\n\u{1b}[201~\r");
+        terminal.wait_for("adjusted to 3 of caf\u{e9}");
+        terminal.wait_for("added 1 of tea");
+        terminal.types(b"change-member caf\xe9 and \xff\r");
+        terminal.wait_for("the line is not UTF-8");
+        terminal.types("current-member\r");
+        terminal.wait_for("Jos\u{e9}: cart ");
+        terminal.types("\u{4}");
+        child.wait().expect("it ends").code()
+    };
+    let exit_code = tokio::task::spawn_blocking(session).await.expect("no panic");
+    // It may never have been made.
+    std::fs::remove_dir_all(home).unwrap_or_default();
+    assert_eq!(exit_code, Some(0));
+    let state = service.state();
+    let carts: HashSet<_> = state.calls.iter().map(|call| call.cart.as_str()).collect();
+    assert_eq!(carts, HashSet::from([client::ids::CartId::of_member("Jos\u{e9}").to_string().as_str()]));
 }

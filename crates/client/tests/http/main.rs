@@ -3,6 +3,7 @@
 mod cart_cli;
 mod client_answers;
 mod replay_end;
+mod replay_import;
 mod replay_order;
 mod replay_setup;
 mod service;

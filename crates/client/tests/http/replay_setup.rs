@@ -30,6 +30,15 @@ pub(crate) fn args(service: &Service, options: &str) -> Args {
     Args::try_parse_from(words.into_iter().chain(options.split_whitespace())).expect("good options")
 }
 
+/// A CSV file of commands.
+pub(crate) const HEADER: &str = "time,member,action,product,vendor,name,price,quantity\n";
+
+pub(crate) fn file(rows: &str) -> TempFile {
+    let file = TempFile::new(".csv");
+    std::fs::write(&file.0, format!("{HEADER}{rows}")).expect("a temporary file");
+    file
+}
+
 pub(crate) async fn replay(service: &Service, options: &str) -> Report {
     run(&args(service, options), pending()).await.expect("a run")
 }

@@ -1,6 +1,8 @@
-//! The binary `cart` against a real ingest and a real processor: single commands, a script, and services that are away.
+//! The binaries `cart` and `replay` against a real ingest and a real processor: single commands, scripts, an import that ends at
+//! a bad line, and services that are away.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -38,18 +40,18 @@ impl User {
         command.args(words).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.envs([("CART_URL", self.url.as_str()), ("CART_TIMEOUT_MS", self.timeout_ms)]);
         command.env("CART_MEMBER", self.member);
-        let script = script.to_owned();
-        let run = move || -> anyhow::Result<Run> {
-            let mut child = command.spawn().context("starting cart")?;
-            let mut stdin = child.stdin.take().context("it has a standard input")?;
-            // A single command does not read it.
-            stdin.write_all(script.as_bytes()).unwrap_or_default();
-            drop(stdin);
-            let output = child.wait_with_output().context("waiting for cart")?;
-            let (out, err) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
-            Ok(Run { exit_code: output.status.code(), out, err })
-        };
-        tokio::task::spawn_blocking(run).await?
+        run(command, script.to_owned()).await
+    }
+
+    /// Imports a file under a run id, and gives the report too.
+    async fn import(&self, file: &Path, words: &[&str]) -> anyhow::Result<(Run, Value)> {
+        let mut command = Command::new(binary("replay")?);
+        command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(["--url", &self.url, "--no-send-time", "--run-id", "import", "--json", "-", "--file"]);
+        command.arg(file).args(words);
+        let run = run(command, String::new()).await?;
+        let report = serde_json::from_str(&run.out).with_context(|| format!("{run:?}"))?;
+        Ok((run, report))
     }
 
     /// One command, its exit code and its JSON.
@@ -58,6 +60,20 @@ impl User {
         let json = serde_json::from_str(&run.out).with_context(|| format!("{words:?}: {run:?}"))?;
         Ok((run.exit_code, json))
     }
+}
+
+async fn run(mut command: Command, input: String) -> anyhow::Result<Run> {
+    let run = move || -> anyhow::Result<Run> {
+        let mut child = command.spawn().with_context(|| format!("starting {command:?}"))?;
+        let mut stdin = child.stdin.take().context("it has a standard input")?;
+        // A single command does not read it.
+        stdin.write_all(input.as_bytes()).unwrap_or_default();
+        drop(stdin);
+        let output = child.wait_with_output().with_context(|| format!("waiting for {command:?}"))?;
+        let (out, err) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
+        Ok(Run { exit_code: output.status.code(), out, err })
+    };
+    tokio::task::spawn_blocking(run).await?
 }
 
 fn kind(slug: &str) -> Value {
@@ -74,6 +90,8 @@ pub(crate) async fn a_cart_is_filled_and_bought_from_the_command_line() -> anyho
 
     single_commands(&alice).await?;
     scripts(&alice).await?;
+    scripts_of_other_systems(&alice).await?;
+    imports(&alice, installation.folder()).await?;
 
     // Nobody decides: the command is in the log, and whoever asks again with its key is told what became of it.
     processes[0].kill9()?;
@@ -116,18 +134,24 @@ async fn single_commands(alice: &User) -> anyhow::Result<()> {
     let listed = alice.script(&["list", "--json"], "").await?;
     assert_eq!(listed.out.trim_end(), shown().await?, "the very text of the service");
 
-    let (exit_code, refused) = alice.json(&["add", "red mug"]).await?;
+    let (exit_code, refused) = alice.json(&["add", "red mug", "--price", "1"]).await?;
     assert_eq!((exit_code, &refused["type"]), (Some(1), &kind("item-already-in-cart")), "{refused}");
     let (exit_code, refused) = alice.json(&["adjust", "red mug", "-2"]).await?;
     assert_eq!((exit_code, &refused["type"]), (Some(1), &kind("negative-quantity")), "{refused}");
     let (exit_code, refused) = alice.json(&["remove", "blue mug"]).await?;
     assert_eq!((exit_code, &refused["type"]), (Some(1), &kind("item-not-in-cart")), "{refused}");
-    let (exit_code, refused) = alice.json(&["add", "pin", "--price", "0.00001"]).await?;
+    let long_name = "x".repeat(201);
+    let (exit_code, refused) = alice.json(&["add", &long_name, "--price", "1"]).await?;
     assert_eq!((exit_code, &refused["type"]), (Some(2), &kind("invalid-field")), "{refused}");
+    // What the service would refuse is not sent.
+    for words in [&["add", "pin"][..], &["add", "pin", "-p", "0.00001"], &["add", "pin", "-p", "1_000"]] {
+        let run = alice.script(words, "").await?;
+        assert!(run.exit_code == Some(2) && run.out.is_empty() && run.err.contains("--price"), "{run:?}");
+    }
     let (exit_code, adjusted) = alice.json(&["adjust", "red mug", "+3"]).await?;
     assert_eq!((exit_code, &adjusted["item"]["quantity"]), (Some(0), &json!(5)), "{adjusted}");
 
-    let (exit_code, added) = alice.json(&["add", "pin"]).await?;
+    let (exit_code, added) = alice.json(&["add", "pin", "--price", "0"]).await?;
     let (_, removed) = alice.json(&["remove", "PIN"]).await?;
     assert_eq!((exit_code, &removed["item"]), (Some(0), &added["item"]), "{removed}");
     let (exit_code, other) = alice.json(&["change-member", "bob"]).await?;
@@ -161,7 +185,7 @@ async fn scripts(alice: &User) -> anyhow::Result<()> {
     assert!(lines[7].as_array().is_some_and(|all| all.len() == 7 && all.iter().all(|one| one["outcome"] == "done")));
 
     // The first failure ends it with its exit code; the rest is not done.
-    let script = "change-member bob\nremove kettle\nadd kettle\n";
+    let script = "change-member bob\nremove kettle\nadd kettle -p 1\n";
     let run = alice.script(&[], script).await?;
     assert!(run.exit_code == Some(1) && run.err.starts_with("line 2: refused (item-not-in-cart)"), "{run:?}");
     let run = alice.script(&["--keep-going"], script).await?;
@@ -169,5 +193,54 @@ async fn scripts(alice: &User) -> anyhow::Result<()> {
     assert!(!run.out.contains('\u{1b}'), "no colours for a pipe: {run:?}");
     // That was bob's.
     assert_eq!(alice.json(&["list"]).await?.1["items"], json!([]));
+    Ok(())
+}
+
+/// Other line ends, a byte order mark, and letters composed another way make no other names.
+async fn scripts_of_other_systems(alice: &User) -> anyhow::Result<()> {
+    let script = "\u{feff}change-member Jose\u{301}\r\nadd 'cafe\u{301}' --price 2 --vendor acme\r\nlist\r\n";
+    let run = alice.script(&["--json"], script).await?;
+    assert_eq!((run.exit_code, run.err.as_str()), (Some(0), ""), "{run:?}");
+    let script = "change-member Jos\u{e9}\nadjust 'caf\u{e9}' 1\nlist\n";
+    let run = alice.script(&["--json"], script).await?;
+    let lines: Vec<Value> = run.out.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let expected = json!([{
+        // UUIDv5 of urn:cart:product:café and urn:cart:vendor:acme, composed.
+        "productId": "6fb0ade7-ad22-5653-884c-cdb12f3d0623", "vendorId": "9cb86ce4-54cf-5789-a86b-2aeb840de856",
+        "name": "caf\u{e9}", "price": "2", "quantity": 3,
+    }]);
+    assert_eq!(lines.get(2).map(|list| &list["items"]), Some(&expected), "{run:?}");
+    Ok(())
+}
+
+/// A bad line ends an import; the lines before it are carried out, and those from it on are when it is corrected.
+async fn imports(alice: &User, folder: &Path) -> anyhow::Result<()> {
+    let file = folder.join("import.csv");
+    let text = |price: &str| {
+        let add = |product: &str, price: &str| {
+            format!("2026-01-01T00:00:00Z,importer,add,{product},V,{product},{price},1\r\n")
+        };
+        let header = "\u{feff}time,member,action,product,vendor,name,price,quantity\r\n";
+        [header, &add("A", "1"), &add("B", "1"), &add("C", price), &add("D", "1")].concat()
+    };
+    std::fs::write(&file, text("1_000"))?;
+    let (run, report) = alice.import(&file, &[]).await?;
+    assert_eq!((run.exit_code, &report["accepted"]), (Some(1), &json!(2)), "{run:?}");
+    let unfinished = &report["unfinished"];
+    assert_eq!((&unfinished["line"], &unfinished["answered_after"]), (&json!(4), &json!(0)), "{run:?}");
+    assert_eq!(unfinished["options"], "--run-id import --from-line 4");
+    assert!(run.err.contains("not sent: line 4 and all lines after it"), "{run:?}");
+    assert!(run.err.contains("line 4: price \"1_000\""), "{run:?}");
+
+    std::fs::write(&file, text("1000"))?;
+    let (run, report) = alice.import(&file, &["--from-line", "4"]).await?;
+    assert_eq!((run.exit_code, &report["accepted"]), (Some(0), &json!(2)), "{run:?}");
+    let importer = User { member: "importer", ..alice.clone() };
+    let list = importer.json(&["list"]).await?;
+    assert_eq!((&list.1["version"], &list.1["total"]), (&json!(4), &json!("1003")), "{list:?}");
+    // All of it again does nothing.
+    let (run, report) = alice.import(&file, &[]).await?;
+    assert_eq!((run.exit_code, &report["accepted"]), (Some(0), &json!(4)), "{run:?}");
+    assert_eq!(importer.json(&["list"]).await?, list);
     Ok(())
 }

@@ -122,7 +122,7 @@ pub(crate) async fn certificates_change_while_the_service_runs() -> anyhow::Resu
 
     // The command-line clients.
     let (url, trusted) = (format!("https://{address}"), first.certificate.display().to_string());
-    let cart = ["--url", &url, "--ca-cert", &trusted, "--member", "alice", "add", "mug"];
+    let cart = ["--url", &url, "--ca-cert", &trusted, "--member", "alice", "add", "mug", "--price", "1"];
     installation.run("cart", "cart", cart, DEADLINE).await?;
     let distrusting = ["--url", &url, "--timeout-ms", "2000", "--member", "alice", "list"];
     ensure!(installation.run("cart-distrusting", "cart", distrusting, DEADLINE).await.is_err(), "anybody is trusted");
