@@ -244,9 +244,22 @@ async fn keys_are_taken_as_they_are(api: &Api) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What stood in the log before version 0.2 has the outcomes that it had, also to a retry after the upgrade.
+/// The schema of commands before version 0.2.
+const FORMER_SCHEMA: &str = include_str!("../../../cart/tests/golden/1/cart-commands.avsc");
+
+/// The journal before version 0.2.
+const FORMER_TABLE: &str = "CREATE TABLE cart_journal (cart_id uuid, sequence_number bigint, position bigint, \
+    command_id uuid, events frozen<list<blob>>, snapshot blob STATIC, PRIMARY KEY (cart_id, sequence_number)) \
+    WITH CLUSTERING ORDER BY (sequence_number DESC)";
+
+/// What stood in the log before version 0.2 has the outcomes that it had, also to a retry after the upgrade. Schema, records and
+/// table are those of then.
 pub(crate) async fn a_log_from_before_version_0_2_goes_on() -> anyhow::Result<()> {
     let installation = Installation::new("before02")?;
+    let registry = Registry::new(installation.kafka())?;
+    let former = registry.register(CartCommand::TOPIC, FORMER_SCHEMA).await?;
+    cassandra::ensure_keyspace(installation.cassandra()).await?;
+    cassandra::connect(installation.cassandra()).await?.query_unpaged(FORMER_TABLE, ()).await?;
     let (processes, api) = start(&installation, &FORGETFUL).await?;
     let cart = api.cart();
     let cart_id = CartId::from(cart.id);
@@ -275,21 +288,16 @@ pub(crate) async fn a_log_from_before_version_0_2_goes_on() -> anyhow::Result<()
         (keyed("batch").in_batch(1), added(2)?),
         (keyed("batch").in_batch(2), added(3)?),
     ];
-    let codec =
-        Codec::<CartCommand>::register(&Registry::new(installation.kafka())?, CartCommand::TOPIC, CartCommand::SCHEMA)
-            .await?;
+    let codec = Codec::<CartCommand>::register(&registry, CartCommand::TOPIC, CartCommand::SCHEMA).await?;
     let kafka = installation.kafka();
     let producer = Producer::durable(kafka, &kafka.prefixed(CartCommand::TOPIC))?;
     for (command_id, command) in log {
         let issued_at = "2026-01-31T12:00:00Z".parse()?;
-        let value = codec.encode(&CartCommand {
-            command_id,
-            cart_id,
-            issued_at,
-            command,
-            expected_version: None,
-            keyed: None,
-        })?;
+        let command = CartCommand { command_id, cart_id, issued_at, command, expected_version: None, keyed: None };
+        let mut value = codec.encode(&command)?;
+        // As the former schema has it: without the last field, which is one byte when it is null.
+        value[1..5].copy_from_slice(&former.to_be_bytes());
+        ensure!(value.pop() == Some(0), "the last field is null");
         let key = Some(cart.id.to_string().into_bytes());
         producer.send(&Record { partition: None, key, value: Some(value), headers: None })?.await?;
     }
