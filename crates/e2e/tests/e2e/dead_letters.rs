@@ -184,8 +184,9 @@ fn undecidable(
     let in_batch = commands.encode(&command(cart_id, 8, second))?;
     let frame = &good[..5];
     let framed_as = |id: u32| [&[0], id.to_be_bytes().as_slice(), &good[5..]].concat();
-    let last_but_one = |bytes: &[u8], byte: u8| {
-        let (at, mut bytes) = (bytes.len() - 2, bytes.to_vec());
+    // Behind the command are expectedVersion's branch, and keyed's branch and value.
+    let command_ends_with = |bytes: &[u8], byte: u8| {
+        let (at, mut bytes) = (bytes.len() - 4, bytes.to_vec());
         bytes[at] = byte;
         bytes
     };
@@ -226,9 +227,9 @@ fn undecidable(
         value([&good, [0].as_slice()].concat(), "1 bytes follow"),
         // A text of a terabyte.
         value([frame, &[0x80, 0x80, 0x80, 0x80, 0x80, 0x40]].concat(), "Unable to allocate"),
-        // The union has 5 branches.
-        value(last_but_one(&checkout, 5 << 1), "Union index 5"),
-        value(last_but_one(&adjust, 0), "expected a nonzero i32"),
+        // The union has 6 branches.
+        value(command_ends_with(&checkout, 6 << 1), "Union index 6"),
+        value(command_ends_with(&adjust, 0), "expected a nonzero i32"),
         value(empty, "the batch has no commands"),
         // Nanoseconds; the first microsecond of the year 10000; the last one before the year 1.
         value(at(1_790_000_000_000_000_000)?, "issuedAt is not in the years 1 to 9999 in UTC"),
