@@ -116,6 +116,7 @@ where
             }
             continue;
         };
+        record.is_dead_letter = matches!(args.topic, Topic::CartCommandsDeadLetter);
         match decode(&codec, &bytes).await? {
             Ok(value) => {
                 record.line = Some(value.line());
@@ -161,6 +162,9 @@ struct Record {
     /// Why there is no value.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    /// On the topic of dead letters. One that was sent again has their headers elsewhere too.
+    #[serde(skip)]
+    is_dead_letter: bool,
     /// The value in words, if there is one.
     #[serde(skip)]
     line: Option<Line>,
@@ -179,6 +183,7 @@ fn record(message: &kafka::BorrowedMessage<'_>) -> (Record, Vec<u8>) {
         headers: headers.map(|header| (header.key.to_owned(), header.value.map(text).into())).collect(),
         value: Value::Null,
         error: None,
+        is_dead_letter: false,
         line: None,
     };
     (record, message.payload().unwrap_or_default().to_vec())
@@ -233,7 +238,7 @@ impl Record {
     /// Where a dead letter comes from, and why it is there.
     fn dead_letter(&self) -> Option<String> {
         let header = |name: &str| self.headers.get(name).and_then(Value::as_str);
-        let reason = header("dead-letter-reason")?;
+        let reason = header("dead-letter-reason").filter(|_| self.is_dead_letter)?;
         let (topic, partition, offset) =
             (header("dead-letter-topic")?, header("dead-letter-partition")?, header("dead-letter-offset")?);
         Some(format!("dead letter of {topic} {partition}/{offset} ({reason})"))
@@ -266,6 +271,7 @@ mod tests {
             headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect(),
             value: Value::Null,
             error: error.map(str::to_owned),
+            is_dead_letter: true,
             line,
         }
     }
@@ -315,6 +321,9 @@ mod tests {
         ] {
             assert_eq!(record.in_words(), words);
         }
+        // Sent again to another topic.
+        let again = Record { is_dead_letter: false, ..record(None, &dead, Some(line(None)), None) };
+        assert_eq!(again.in_words(), format!("3/17 2026-01-31T12:00:00.000Z {cart_id} - Checkout"));
     }
 
     #[test]
