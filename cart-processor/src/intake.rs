@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cart::{CartCommand, Command, LogEpoch, Position};
+use cart::{CartCommand, LogEpoch, Position, Undecidable};
 use kafka::{BorrowedMessage, Codec, DecodeError, Header, Headers as _, Message as _, OwnedHeaders, Record};
 use tokio::runtime::Handle;
 
@@ -60,8 +60,8 @@ enum Refusal {
     NoValue,
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    #[error("the batch has no commands")]
-    EmptyBatch,
+    #[error(transparent)]
+    Undecidable(#[from] Undecidable),
     #[error("the key is not the cart id {cart_id} of the command")]
     ForeignKey { cart_id: cart::CartId },
     #[error("cart {cart_id} belongs to partition {belongs}: its producer does not partition as Java's clients do")]
@@ -141,16 +141,7 @@ impl Reader {
     // Two partitions for one cart would be two orders of its commands.
     fn belongs_here(&self, message: &BorrowedMessage<'_>, command: CartCommand) -> Result<CartCommand, Refusal> {
         let cart_id = command.cart_id;
-        let batch = match &command.command {
-            Command::Batch { commands } | Command::IndependentBatch { commands } => Some(commands),
-            Command::AddItem { .. }
-            | Command::RemoveItem { .. }
-            | Command::AdjustQuantity { .. }
-            | Command::Checkout {} => None,
-        };
-        if batch.is_some_and(Vec::is_empty) {
-            return Err(Refusal::EmptyBatch);
-        }
+        command.check()?;
         let mut text = [0; uuid_text::LEN];
         let key = uuid_text::encode(cart_id, &mut text);
         if message.key() != Some(key) {

@@ -20,6 +20,17 @@ use crate::processor::{Settings, State, Worker};
 use crate::publisher::{Publisher, Target};
 use crate::reply::Replies;
 
+/// All of them: they are at 0 from the start.
+const COUNTERS: [&str; 7] = [
+    "processor_carts_redelivered_total",
+    "processor_commands_rejected_total",
+    "processor_commands_total",
+    "processor_dead_letters_total",
+    "processor_recoveries_total",
+    "processor_replies_lost_total",
+    "processor_transactions_failed_total",
+];
+
 /// The program. Runs until a signal, or sets up or recovers and ends. What ended it early is on standard error.
 // The runtime is started here and not in `main.rs`, which would compile every future of this crate once more.
 #[tokio::main]
@@ -44,7 +55,7 @@ async fn run_command(cli: Cli) -> anyhow::Result<()> {
         }
     }
     cli.args.log.init()?;
-    let metrics = Metrics::install()?;
+    let metrics = Metrics::install(&COUNTERS)?;
     run(cli.args, metrics, shutdown_signal()?).await
 }
 

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use unicode_normalization::UnicodeNormalization as _;
 use uuid::Uuid;
 use warp::http::{HeaderMap, HeaderValue, header};
 
@@ -235,7 +236,8 @@ fn added(body: AddItemBody<'_>) -> Result<Command, Problem> {
     Ok(Command::AddItem {
         product_id: id("productId", &body.product_id)?,
         vendor_id: id("vendorId", &body.vendor_id)?,
-        name: ItemName::try_from(body.name).map_err(|error| Problem::invalid_field(format!("name: {error}")))?,
+        name: ItemName::new(body.name.nfc().collect())
+            .map_err(|error| Problem::invalid_field(format!("name: {error}")))?,
         price: price.map_err(|error| Problem::invalid_field(format!("price: {error}")))?,
         quantity: body.quantity,
     })
@@ -384,6 +386,22 @@ mod tests {
         for bad in bad.into_iter().chain(rounded.iter().map(String::as_str)) {
             assert!(price(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_name_is_normalised_before_it_is_measured() {
+        let name =
+            |text: &str| match add_item(&headers("application/json"), body("1").replace("red mug", text).as_bytes()) {
+                Ok(Command::AddItem { name, .. }) => Ok(name.as_str().to_owned()),
+                Ok(other) => panic!("{other:?}"),
+                Err(problem) => Err(format!("{problem:?}")),
+            };
+        assert_eq!(name("cafe\u{301}").unwrap(), "café");
+        assert_eq!(name(&"e\u{301}".repeat(200)).unwrap(), "é".repeat(200));
+        // One character becomes two.
+        assert!(name(&"\u{958}".repeat(101)).unwrap_err().contains("202 characters"));
+        assert!(name(r"x\u0000").unwrap_err().contains("control character U+0000"));
+        assert!(name("\u{3164}").unwrap_err().contains("only invisible characters"));
     }
 
     #[test]

@@ -43,6 +43,13 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// For whoever comes when they are so many, it is as if a packet got lost: they try again after a second.
 const BACKLOG: u32 = 4_096;
 
+/// All that have no labels: they are at 0 from the start.
+const COUNTERS: [&str; 3] =
+    ["ingest_connections_refused_total", "ingest_jwks_failures_total", "ingest_tls_failures_total"];
+
+/// Of `ingest_responses_total`: those that an alert watches are at 0 from the start.
+const ALERTED_STATUSES: [&str; 3] = ["500", "503", "504"];
+
 /// The program. Sets up, or serves until a signal. What ended it early is on standard error.
 // The runtime is started here and not in `main.rs`, which would compile every future of this crate once more.
 #[tokio::main]
@@ -56,7 +63,10 @@ async fn run_command(cli: Cli) -> anyhow::Result<()> {
         return crate::setup::setup(&args).await;
     }
     cli.args.log.init()?;
-    let metrics = Metrics::install()?;
+    let metrics = Metrics::install(&COUNTERS)?;
+    for status in ALERTED_STATUSES {
+        metrics::counter!("ingest_responses_total", "status" => status).increment(0);
+    }
     run(cli.args, metrics, shutdown_signal()?).await
 }
 

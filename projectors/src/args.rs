@@ -27,6 +27,10 @@ pub(crate) enum Command {
     /// item-purchased to PostgreSQL: each vendor's balance by month
     VendorBillingJdbc(JdbcArgs),
     /// Empties a read table and lets its projector begin at the beginning, and ends
+    ///
+    /// Stop all instances of the projector first: the command refuses while one is a member of the group. Start the projector afterwards:
+    /// it reads item-purchased from the beginning. Until it has reached the end, readers see an empty table, then totals that
+    /// are too low. A read with Read-After waits for its command, and is 504 while the table is behind it.
     Rebuild(RebuildArgs),
     /// After cart-events or the offsets on it were lost: publishes the purchases that item-purchased lacks, and ends
     ResumePurchases(RecoveryArgs),

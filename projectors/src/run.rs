@@ -30,6 +30,9 @@ pub(crate) const ITEM_PURCHASED_EVENTS: &str = "item-purchased-events";
 pub(crate) const POPULAR_ITEMS: &str = "popular-items";
 pub(crate) const VENDOR_BILLING: &str = "vendor-billing";
 
+/// All of them: they are at 0 from the start.
+const COUNTERS: [&str; 2] = ["projector_records_total", "projector_recoveries_total"];
+
 /// The program. Runs one projector until a signal, or sets up or recovers and ends. What ended it early is on standard error.
 // The runtime is started here and not in `main.rs`, which would compile every future of this crate once more.
 #[tokio::main]
@@ -82,7 +85,7 @@ impl Base {
         let readiness = Readiness::default();
         readiness.down("start", "connecting");
         let shutdown = shutdown_signal()?;
-        serve_admin(&args.admin, readiness.clone(), Metrics::install()?, shutdown.clone()).await?;
+        serve_admin(&args.admin, readiness.clone(), Metrics::install(&COUNTERS)?, shutdown.clone()).await?;
         let admin = Arc::new(Admin::new(&args.kafka)?);
         probe("Kafka", &readiness, &shutdown, admin.clone(), |admin| async move { admin.check().await });
         Ok(Self { readiness, shutdown, registry: Registry::new(&args.kafka)?, admin })

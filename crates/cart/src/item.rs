@@ -6,6 +6,8 @@ use std::str::FromStr;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
+use crate::characters::is_invisible;
+use crate::number::Number;
 use crate::{ProductId, VendorId, wire};
 
 /// Why a name, a price or a quantity is none.
@@ -20,6 +22,15 @@ pub enum InvalidItem {
         /// How many characters it has.
         chars: usize,
     },
+    /// It has a control character, such as NUL, which PostgreSQL cannot store.
+    #[error("the name has the control character U+{:04X}", u32::from(*character))]
+    NameControl {
+        /// The first one.
+        character: char,
+    },
+    /// Nobody could see it.
+    #[error("the name has only invisible characters")]
+    NameInvisible,
     /// No plain decimal number.
     #[error("'{text}' is no decimal number such as 12.50")]
     PriceNotDecimal {
@@ -69,6 +80,9 @@ impl Item {
 }
 
 /// An item's name: 1 to 200 characters, not all of them white space.
+///
+/// A new name, from [`ItemName::new`], has no control character and at least one character that can be seen. A decoded one need
+/// not be so: it may have been accepted before that was a condition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ItemName(Box<str>);
@@ -77,6 +91,28 @@ impl ItemName {
     /// The most characters (Unicode scalar values). With [`crate::Cart::LINES_MAX`] it bounds a cart in memory and on disk.
     pub const CHARS_MAX: usize = 200;
 
+    /// A name for a new command.
+    ///
+    /// # Errors
+    /// The name is empty, too long, has a control character, or has only invisible characters.
+    pub fn new(name: String) -> Result<Self, InvalidItem> {
+        let name = Self::try_from(name)?;
+        name.check()?;
+        Ok(name)
+    }
+
+    /// Whether a command may have the name.
+    pub(crate) fn check(&self) -> Result<(), InvalidItem> {
+        // Unicode never changes which characters are control characters: its general category Cc is stable.
+        if let Some(character) = self.0.chars().find(|character| character.is_control()) {
+            return Err(InvalidItem::NameControl { character });
+        }
+        if self.0.chars().all(is_invisible) {
+            return Err(InvalidItem::NameInvisible);
+        }
+        Ok(())
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -84,6 +120,7 @@ impl ItemName {
     }
 }
 
+/// As a name is decoded.
 impl TryFrom<String> for ItemName {
     type Error = InvalidItem;
 
@@ -116,6 +153,9 @@ impl Price {
     /// The highest price, 13 digits on the wire: 10^18 purchases of it still add up exactly in a 28 digit sum.
     pub const MAX: Decimal = Decimal::from_parts(1_316_134_911, 2_328, 0, false, Self::SCALE_MAX);
 
+    /// The digits of [`Price::MAX`].
+    const DIGITS_MAX: usize = 13;
+
     /// The price as a decimal number, without trailing zeros.
     #[must_use]
     pub const fn get(self) -> Decimal {
@@ -144,27 +184,28 @@ impl TryFrom<Decimal> for Price {
 impl FromStr for Price {
     type Err = InvalidItem;
 
-    /// Reads plain digits with at most one point, exactly; an exponent is allowed as JSON numbers may have one.
+    /// Reads an optional minus, digits, optionally a point and digits, and optionally an exponent, as JSON numbers may have one.
+    /// Exact, never rounded.
+    ///
+    /// The one parser for prices: HTTP bodies, command lines and CSV files use it.
     fn from_str(text: &str) -> Result<Self, InvalidItem> {
         let not_decimal = || InvalidItem::PriceNotDecimal { text: text.chars().take(40).collect() };
-        let mantissa = text.split(['e', 'E']).next().unwrap_or(text);
-        // The parser passes underscores over.
-        if mantissa.contains('_') {
-            return Err(not_decimal());
+        let Number { is_negative, digits, power } = Number::read(text).ok_or_else(not_decimal)?;
+        if digits.is_empty() {
+            return Ok(Self(Decimal::ZERO));
         }
-        // `from_str_exact` refuses what it would have to round; more than 28 digits are beyond any price.
-        let decimal = match Decimal::from_str_exact(mantissa) {
-            // This would round a mantissa that is too long, which this one is not.
-            Ok(_) if mantissa.len() < text.len() => Decimal::from_scientific(text).map_err(|_| not_decimal())?,
-            Ok(decimal) => decimal,
-            Err(rust_decimal::Error::Underflow) => return Err(InvalidItem::PriceTooPrecise),
-            // Digits alone are wrong only by being too many.
-            Err(_) if !mantissa.is_empty() && mantissa.bytes().all(|byte| byte.is_ascii_digit()) => {
-                return Err(InvalidItem::PriceTooLarge);
-            }
-            Err(_) => return Err(not_decimal()),
+        if is_negative {
+            return Err(InvalidItem::PriceNegative);
+        }
+        // How many zeros follow the digits where the last place is that of the highest scale.
+        let Ok(zeros) = usize::try_from(power.saturating_add(i64::from(Self::SCALE_MAX))) else {
+            return Err(InvalidItem::PriceTooPrecise);
         };
-        Self::try_from(decimal)
+        if digits.len().saturating_add(zeros) > Self::DIGITS_MAX {
+            return Err(InvalidItem::PriceTooLarge);
+        }
+        let scaled: i64 = format!("{digits}{}", "0".repeat(zeros)).parse().map_err(|_| not_decimal())?;
+        Self::try_from(Decimal::new(scaled, Self::SCALE_MAX))
     }
 }
 
@@ -225,5 +266,150 @@ impl TryFrom<i32> for Quantity {
 impl From<Quantity> for i32 {
     fn from(quantity: Quantity) -> Self {
         quantity.0
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_price_is_read_exactly() {
+        for (text, price) in [
+            ("0", "0"),
+            ("-0", "0"),
+            ("-0.00", "0"),
+            ("0e999999999999999999999", "0"),
+            ("12.50", "12.5"),
+            ("0007.50", "7.5"),
+            ("1e2", "100"),
+            ("1.5E+3", "1500"),
+            ("25e-4", "0.0025"),
+            ("0.0001", "0.0001"),
+            ("1.230000", "1.23"),
+            ("900719925.4741", "900719925.4741"),
+            ("999999999.9999", "999999999.9999"),
+            ("9999999999999e-4", "999999999.9999"),
+        ] {
+            assert_eq!(text.parse::<Price>().unwrap().to_string(), price, "{text}");
+        }
+    }
+
+    #[test]
+    fn any_other_text_is_refused_for_its_reason() {
+        for text in [
+            "",
+            "-",
+            "+1",
+            "+0.5",
+            "1.",
+            ".5",
+            "-.5",
+            "1.e2",
+            "1_000",
+            "1_",
+            "_1",
+            "1_0.5_0",
+            "0.5_0",
+            "1e1_0",
+            "1e_1",
+            "1e",
+            "1e+",
+            "1e1.0",
+            "e5",
+            "--1",
+            "1-",
+            "1,5",
+            "1.5.0",
+            " 1",
+            "1 ",
+            "1 0",
+            "\t1",
+            "1\n",
+            "0x10",
+            "1f",
+            "NaN",
+            "inf",
+            "Infinity",
+            "£1",
+            "१",
+            "１",
+            "1\u{200b}",
+            "1\0",
+            "null",
+            "[1]",
+        ] {
+            let error = InvalidItem::PriceNotDecimal { text: text.to_owned() };
+            assert_eq!(text.parse::<Price>(), Err(error), "{text:?}");
+        }
+        for text in
+            ["0.00001", "1.23456", "1e-5", "1e-99999999999999999999", "0.99999999999999999999999999999999999999e0"]
+        {
+            assert_eq!(text.parse::<Price>(), Err(InvalidItem::PriceTooPrecise), "{text}");
+        }
+        for text in ["-1", "-0.01", "-1e400", "-0.00000001"] {
+            assert_eq!(text.parse::<Price>(), Err(InvalidItem::PriceNegative), "{text}");
+        }
+        for text in [
+            "1000000000",
+            "1e9",
+            "999999999.99990e1",
+            "10000000000000e-4",
+            "1e400",
+            "1e99999999999999999999",
+            &"9".repeat(60),
+        ] {
+            assert_eq!(text.parse::<Price>(), Err(InvalidItem::PriceTooLarge), "{text}");
+        }
+    }
+
+    proptest! {
+        /// Against whole numbers that are large enough: the value times 10^12.
+        #[test]
+        fn a_price_is_what_is_written(
+            is_negative: bool,
+            whole in "[0-9]{1,10}",
+            fraction in prop::option::of("[0-9]{1,6}"),
+            exponent in prop::option::of(-6_i32..=6),
+        ) {
+            let sign = if is_negative { "-" } else { "" };
+            let point = fraction.as_ref().map(|digits| format!(".{digits}")).unwrap_or_default();
+            let power = exponent.map(|power| format!("e{power}")).unwrap_or_default();
+            let text = format!("{sign}{whole}{point}{power}");
+
+            let fraction = fraction.unwrap_or_default();
+            let digits: u128 = format!("{whole}{fraction}").parse().unwrap();
+            let places = u32::try_from(12 + exponent.unwrap_or(0) - i32::try_from(fraction.len()).unwrap()).unwrap();
+            let scaled = digits * 10_u128.pow(places);
+            let expected = if is_negative && scaled > 0 {
+                Err(InvalidItem::PriceNegative)
+            } else if !scaled.is_multiple_of(10_u128.pow(8)) {
+                Err(InvalidItem::PriceTooPrecise)
+            } else if scaled / 10_u128.pow(8) > 9_999_999_999_999 {
+                Err(InvalidItem::PriceTooLarge)
+            } else {
+                Ok(i128::try_from(scaled / 10_u128.pow(8)).unwrap())
+            };
+            let read = text.parse::<Price>().map(|price| {
+                let mut decimal = price.get();
+                decimal.rescale(4);
+                decimal.mantissa()
+            });
+            prop_assert_eq!(read, expected, "{}", text);
+        }
+
+        /// The grammar is that of JSON, with leading zeros.
+        #[test]
+        fn what_is_no_json_number_is_no_price(text in "[-+0-9.eE_ ]{0,12}") {
+            let (sign, digits) = text.strip_prefix('-').map_or(("", text.as_str()), |digits| ("-", digits));
+            let zeros = digits.bytes().zip(digits.bytes().skip(1)).take_while(|(digit, next)| *digit == b'0' && next.is_ascii_digit());
+            let json = format!("{sign}{}", &digits[zeros.count()..]);
+            let is_number = !text.contains(' ') && serde_json::from_str::<serde::de::IgnoredAny>(&json).is_ok();
+            let is_decimal = !matches!(text.parse::<Price>(), Err(InvalidItem::PriceNotDecimal { .. }));
+            prop_assert_eq!(is_decimal, is_number, "{}", text);
+        }
     }
 }

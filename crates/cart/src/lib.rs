@@ -15,6 +15,8 @@
 
 mod aggregate;
 mod cart;
+mod characters;
+mod check;
 mod command;
 pub mod contract;
 mod decided;
@@ -30,6 +32,7 @@ mod wire;
 
 pub use aggregate::{Aggregate, Decision, REMEMBERED_FOR, REMEMBERED_MAX, REMEMBERED_MIN, RememberedRequest};
 pub use cart::{Cart, Refusal, Rejection};
+pub use check::Undecidable;
 pub use command::{CartCommand, Command};
 pub use decided::{CommandResult, Decided, RequestOutcome};
 pub use event::{CartEvent, Event};

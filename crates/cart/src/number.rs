@@ -6,36 +6,53 @@
 /// The one parser for quantities: HTTP bodies, command lines and CSV files use it.
 #[must_use]
 pub fn whole_number(text: &str) -> Option<i64> {
-    let (unsigned, is_negative) = text.strip_prefix('-').map_or((text, false), |rest| (rest, true));
-    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, self::exponent(exponent)?),
-        None => (unsigned, 0),
-    };
-    let (whole, fraction) = match mantissa.split_once('.') {
-        Some((whole, fraction)) => (whole, Some(fraction)),
-        None => (mantissa, None),
-    };
-    if !is_digits(whole) || !fraction.is_none_or(is_digits) {
-        return None;
-    }
-    let fraction = fraction.unwrap_or_default();
-    let all = format!("{whole}{fraction}");
-    let digits = all.trim_start_matches('0');
-    let significant = digits.trim_end_matches('0');
-    if significant.is_empty() {
+    let Number { is_negative, digits, power } = Number::read(text)?;
+    if digits.is_empty() {
         return Some(0);
     }
-    // The value is `significant` times ten to this power.
-    let power = exponent
-        .checked_add(i64::try_from(digits.len() - significant.len()).ok()?)?
-        .checked_sub(i64::try_from(fraction.len()).ok()?)?;
     let zeros = usize::try_from(power).ok().filter(|zeros| *zeros < DIGITS_MAX)?;
     let sign = if is_negative { "-" } else { "" };
-    format!("{sign}{significant}{}", "0".repeat(zeros)).parse().ok()
+    format!("{sign}{digits}{}", "0".repeat(zeros)).parse().ok()
 }
 
-/// As many digits as the largest number has: more zeros make none that fits.
+/// As many digits as the largest whole number has: more zeros make none that fits.
 const DIGITS_MAX: usize = 19;
+
+/// A number as it was written, exactly: its digits times ten to a power.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Number {
+    pub(crate) is_negative: bool,
+    /// Without zeros at either end; empty for zero.
+    pub(crate) digits: String,
+    pub(crate) power: i64,
+}
+
+impl Number {
+    /// The one grammar of numbers: that of JSON, with leading zeros. An optional minus, digits, optionally a point and digits,
+    /// optionally an exponent.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        let (unsigned, is_negative) = text.strip_prefix('-').map_or((text, false), |rest| (rest, true));
+        let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
+            Some((mantissa, exponent)) => (mantissa, self::exponent(exponent)?),
+            None => (unsigned, 0),
+        };
+        let (whole, fraction) = match mantissa.split_once('.') {
+            Some((whole, fraction)) => (whole, Some(fraction)),
+            None => (mantissa, None),
+        };
+        if !is_digits(whole) || !fraction.is_none_or(is_digits) {
+            return None;
+        }
+        let fraction = fraction.unwrap_or_default();
+        let all = format!("{whole}{fraction}");
+        let digits = all.trim_start_matches('0').trim_end_matches('0').to_owned();
+        let trailing = all.len() - all.trim_end_matches('0').len();
+        // An exponent that does not fit stays beyond every bound.
+        let power =
+            exponent.saturating_add(i64::try_from(trailing).ok()?).saturating_sub(i64::try_from(fraction.len()).ok()?);
+        Some(Self { is_negative, digits, power })
+    }
+}
 
 fn exponent(text: &str) -> Option<i64> {
     let (digits, is_negative) = match text.as_bytes().first()? {

@@ -1,6 +1,6 @@
 //! How decimals, times and compact ids look to serde: as Avro's logical types, and readably in JSON.
 
-/// Avro `bytes` with logical type `decimal`, scale 4; text in JSON. Four places are [`crate::Price::SCALE_MAX`].
+/// A price: Avro `bytes` with logical type `decimal`, scale 4; text in JSON. Four places are [`crate::Price::SCALE_MAX`].
 pub(crate) mod decimal {
     use rust_decimal::Decimal;
     use serde::de::Visitor;
@@ -45,7 +45,7 @@ pub(crate) mod decimal {
         }
 
         fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Decimal, E> {
-            Decimal::from_str_exact(text).map_err(E::custom)
+            text.parse().map(crate::Price::get).map_err(E::custom)
         }
 
         fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Decimal, E> {

@@ -178,7 +178,9 @@ impl Model {
                 rule(*quantity > QUANTITY_MAX, "quantity-too-large");
                 // Beyond 32 bits it is no quantity at all, and need not reach the rules.
                 rule(i32::try_from(*quantity).is_err(), "invalid-field");
-                rule(name.chars().count() > NAME_CHARS_MAX || name.trim().is_empty(), "invalid-field");
+                rule(name.chars().count() > NAME_CHARS_MAX, "invalid-field");
+                // Which characters can be seen is a list, and no rule to write down once more.
+                rule(cart::ItemName::new(name.clone()).is_err(), "invalid-field");
                 rule(price.is_sign_negative() && !price.is_zero(), "invalid-field");
                 rule(price.normalize().scale() > PRICE_PLACES_MAX, "invalid-field");
             }

@@ -1,5 +1,6 @@
 //! Where Kafka and the registry are, and the settings that every client of ours has.
 
+use std::ops::Deref;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -13,7 +14,8 @@ pub struct KafkaArgs {
     #[arg(long, env, default_value = "127.0.0.1:9092")]
     pub kafka_bootstrap_servers: String,
 
-    /// Further librdkafka settings, such as security.protocol=SSL: name=value, comma-separated
+    /// Further librdkafka settings, such as security.protocol=SSL: name=value, comma-separated. They win over the program's own;
+    /// one on which its guarantees depend, such as group.id, is refused
     #[arg(long, env, value_delimiter = ',', value_parser = property, hide_env_values = true)]
     pub kafka_properties: Vec<(String, String)>,
 
@@ -67,10 +69,89 @@ impl MemberArgs {
     }
 }
 
+/// Settings with another name in librdkafka: they are the same setting.
+const ALIASES: [(&str, &str); 7] = [
+    ("auto.commit.enable", "enable.auto.commit"),
+    ("max.in.flight", "max.in.flight.requests.per.connection"),
+    ("max.partition.fetch.bytes", "fetch.message.max.bytes"),
+    ("message.timeout.ms", "delivery.timeout.ms"),
+    ("metadata.broker.list", "bootstrap.servers"),
+    ("queue.buffering.max.ms", "linger.ms"),
+    ("request.required.acks", "acks"),
+];
+
+/// What cannot be given, and what to do instead. With another value records could be lost, doubled, reordered or read before
+/// they are committed, or an answer would come later than the API promises.
+const FIXED: [(&str, &str); 20] = [
+    ("acks", FOR_GUARANTEES),
+    ("auto.offset.reset", FOR_GUARANTEES),
+    ("bootstrap.servers", "use --kafka-bootstrap-servers"),
+    ("delivery.timeout.ms", "ingest derives it from --reply-timeout-ms"),
+    ("enable.auto.commit", FOR_GUARANTEES),
+    ("enable.auto.offset.store", FOR_GUARANTEES),
+    ("enable.idempotence", FOR_GUARANTEES),
+    ("enable.partition.eof", FOR_GUARANTEES),
+    ("group.id", "use --topic-prefix, which is put before the groups' names"),
+    ("heartbeat.interval.ms", "it follows from --session-timeout-ms"),
+    ("isolation.level", FOR_GUARANTEES),
+    ("max.in.flight.requests.per.connection", FOR_GUARANTEES),
+    ("max.poll.interval.ms", FOR_GUARANTEES),
+    ("message.max.bytes", FOR_GUARANTEES),
+    ("partition.assignment.strategy", FOR_GUARANTEES),
+    ("partitioner", FOR_GUARANTEES),
+    ("queue.buffering.max.messages", "use --outbox-len-max of the cart-processor"),
+    ("session.timeout.ms", "use --session-timeout-ms"),
+    ("transaction.timeout.ms", FOR_GUARANTEES),
+    ("transactional.id", "use --instance, from which it is made"),
+];
+
+const FOR_GUARANTEES: &str = "leave it out, the program's guarantees depend on its own value";
+
+/// Below this the producer in transactions would keep a core busy while it waits, see `HAND_OVER_MAX` there.
+const LINGER_MS_MIN: f64 = 5.0;
+
 fn property(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err(format!("'{text}' is not of the form name=value")),
+    let (name, value) =
+        text.split_once('=').filter(|(name, _)| !name.trim().is_empty()).ok_or("it is not of the form name=value")?;
+    let alias = ALIASES.iter().find(|(alias, _)| *alias == name.trim());
+    let name = alias.map_or(name.trim(), |(_, name)| name);
+    if let Some((_, instead)) = FIXED.iter().find(|(fixed, _)| *fixed == name) {
+        return Err(format!("{name} cannot be set: {instead}"));
+    }
+    if name == "linger.ms" && value.trim().parse::<f64>().is_ok_and(|linger| linger < LINGER_MS_MIN) {
+        return Err(format!("linger.ms is at least {LINGER_MS_MIN} if it is given"));
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// A client's settings in the making: what `--kafka-properties` gives wins over what the program sets.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    config: ClientConfig,
+    given: Vec<String>,
+}
+
+impl Settings {
+    /// Sets what is not given.
+    pub(crate) fn set(&mut self, name: &str, value: impl Into<String>) -> &mut Self {
+        if self.given.iter().all(|given| given != name) {
+            self.config.set(name, value);
+        }
+        self
+    }
+
+    /// Sets it in any case: for a client that asks and reads nothing, so that nothing can be tuned.
+    pub(crate) fn set_always(&mut self, name: &str, value: impl Into<String>) -> &mut Self {
+        self.config.set(name, value);
+        self
+    }
+}
+
+impl Deref for Settings {
+    type Target = ClientConfig;
+
+    fn deref(&self) -> &ClientConfig {
+        &self.config
     }
 }
 
@@ -83,40 +164,103 @@ impl KafkaArgs {
 
     /// What every client of ours starts from.
     #[expect(clippy::disallowed_methods, reason = "this is the one place that makes a configuration")]
-    pub(crate) fn client(&self) -> ClientConfig {
+    pub(crate) fn client(&self) -> Settings {
         let mut config = ClientConfig::new();
-        config
+        for (name, value) in &self.kafka_properties {
+            config.set(name, value);
+        }
+        let given = self.kafka_properties.iter().map(|(name, _)| name.clone()).collect();
+        let mut settings = Settings { config, given };
+        settings
             .set("bootstrap.servers", &self.kafka_bootstrap_servers)
             // A dead TCP connection is found by its owner, not after the kernel's hours.
             .set("socket.keepalive.enable", "true")
             .set("socket.nagle.disable", "true")
             // Back within a second after a broker's restart.
             .set("reconnect.backoff.max.ms", "1000");
-        for (name, value) in &self.kafka_properties {
-            config.set(name, value);
-        }
-        config
+        settings
     }
 
     /// What every producer of ours starts from.
-    pub(crate) fn producer(&self) -> ClientConfig {
-        let mut config = self.client();
+    pub(crate) fn producer(&self) -> Settings {
+        let mut settings = self.client();
         // All producers agree with Java's on a key's partition; librdkafka's own default does not.
-        config.set("partitioner", "murmur2_random");
+        settings.set("partitioner", "murmur2_random");
         // A record does not wait for company: while one request is under way the next batch collects anyway.
-        config.set("linger.ms", "0");
-        config
+        settings.set("linger.ms", "0");
+        settings
     }
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use super::property;
+    use clap::Parser;
+
+    use super::{ALIASES, FIXED, KafkaArgs, property};
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        kafka: KafkaArgs,
+    }
+
+    fn parse(properties: &str) -> Result<KafkaArgs, String> {
+        let cli = Cli::try_parse_from(["test", "--kafka-properties", properties]);
+        cli.map(|cli| cli.kafka).map_err(|error| error.to_string())
+    }
 
     #[test]
     fn a_property_has_a_name_and_a_value() {
         assert_eq!(property("a.b=c=d"), Ok(("a.b".into(), "c=d".into())));
+        // Behind a comma there may be a blank.
+        assert_eq!(property(" a.b=c"), Ok(("a.b".into(), "c".into())));
         assert!(property("security.protocol").is_err());
         assert!(property("=x").is_err());
+        assert!(property(" =x").is_err());
+    }
+
+    #[test]
+    fn what_is_given_wins_in_every_client() {
+        let given =
+            parse("fetch.min.bytes=1000,fetch.queue.backoff.ms=7,socket.keepalive.enable=false,client.id=us").unwrap();
+        let mut settings = given.client();
+        settings.set("fetch.min.bytes", "1").set("fetch.queue.backoff.ms", "1").set("client.id", "own");
+        settings.set("fetch.wait.max.ms", "10");
+        for (name, value) in [
+            ("fetch.min.bytes", "1000"),
+            ("fetch.queue.backoff.ms", "7"),
+            ("fetch.wait.max.ms", "10"),
+            ("socket.keepalive.enable", "false"),
+            ("client.id", "us"),
+        ] {
+            assert_eq!(settings.get(name), Some(value), "{name}");
+        }
+        let mut producer = parse("linger.ms=20,batch.size=100000").unwrap().producer();
+        producer.set("linger.ms", "5");
+        assert_eq!((producer.get("linger.ms"), producer.get("batch.size")), (Some("20"), Some("100000")));
+        // By its other name as well.
+        let mut consumer = parse("max.partition.fetch.bytes=2000").unwrap().client();
+        consumer.set("fetch.message.max.bytes", "1048576");
+        assert_eq!(consumer.get("fetch.message.max.bytes"), Some("2000"));
+        assert_eq!(consumer.get("max.partition.fetch.bytes"), None);
+        // Without a given one the program's own, the last one.
+        let mut own = parse("statistics.interval.ms=0").unwrap().producer();
+        own.set("linger.ms", "5");
+        assert_eq!(own.get("linger.ms"), Some("5"));
+    }
+
+    #[test]
+    fn what_the_guarantees_depend_on_is_refused() {
+        for (name, instead) in FIXED {
+            let error = parse(&format!("fetch.min.bytes=1,{name}=1")).unwrap_err();
+            assert!(error.contains(&format!("{name} cannot be set: {instead}")), "{error}");
+        }
+        for (alias, name) in ALIASES {
+            let refused = FIXED.iter().any(|(fixed, _)| *fixed == name);
+            assert_eq!(parse(&format!("{alias}=100")).is_err(), refused, "{alias}");
+        }
+        assert!(parse("linger.ms=4.9").unwrap_err().contains("linger.ms is at least 5"));
+        assert!(parse("queue.buffering.max.ms=0").unwrap_err().contains("linger.ms is at least 5"));
     }
 }

@@ -4,7 +4,6 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
@@ -12,6 +11,7 @@ use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
+use crate::config::Settings;
 use crate::lifeline::Lifeline;
 use crate::{Error, Instance, KafkaArgs};
 
@@ -67,7 +67,7 @@ pub enum AssignmentEvent {
 /// ever.
 pub struct GroupConsumer {
     consumer: Member,
-    config: ClientConfig,
+    config: Settings,
     topic: String,
     /// Of the same group but no member of it: in tests that show what it is like when nobody asks who commits.
     stranger: Option<BaseConsumer>,
@@ -181,7 +181,7 @@ impl ConsumerContext for Context {
     }
 }
 
-fn subscribed(config: &ClientConfig, context: Context, topic: &str) -> Result<Member, KafkaError> {
+fn subscribed(config: &Settings, context: Context, topic: &str) -> Result<Member, KafkaError> {
     let consumer: BaseConsumer<Context> = config.create_with_context(context)?;
     consumer.subscribe(&[topic])?;
     Ok(Member(Some(consumer)))
@@ -224,11 +224,9 @@ impl GroupConsumer {
             // What is fetched ahead per partition bounds memory.
             .set("queued.max.messages.kbytes", "16384")
             // How much of a partition one fetch brings; a record that is larger still comes, alone.
-            .set("fetch.message.max.bytes", "1048576");
-        // --kafka-properties may have set one, for the brokers' quotas.
-        if config.get("client.id").is_none() {
-            config.set("client.id", instance.client_id(worker).to_string());
-        }
+            .set("fetch.message.max.bytes", "1048576")
+            // Another one may be given, for the brokers' quotas.
+            .set("client.id", instance.client_id(worker).to_string());
         let stranger = fail_points::is_off("guard-group-metadata").then(|| config.create()).transpose();
         let stranger = stranger.map_err(|error| Error::kafka(operation(), error))?;
         let context = Context::new(start_at, Lifeline::of(args));

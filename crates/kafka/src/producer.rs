@@ -89,7 +89,7 @@ impl Producer {
         let mut config = args.producer();
         config.set("delivery.timeout.ms", delivery_timeout.as_millis().to_string());
         for (name, value) in settings {
-            config.set(*name, *value);
+            config.set(name, *value);
         }
         let lifeline = Lifeline::of(args);
         let producer = config

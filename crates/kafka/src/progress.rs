@@ -48,11 +48,11 @@ impl GroupProgress {
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true")
             // The end is told when a fetch comes back empty: soon, not after the default half second.
-            .set("fetch.wait.max.ms", "5")
+            .set_always("fetch.wait.max.ms", "5")
             // All that is asked for is whether there is a record. A fetch brings one batch at least.
-            .set("fetch.message.max.bytes", "1")
+            .set_always("fetch.message.max.bytes", "1")
             // Not the default second between two fetches when one has brought enough.
-            .set("fetch.queue.backoff.ms", "1")
+            .set_always("fetch.queue.backoff.ms", "1")
             // An offset that is not there any more is an error, not a silent start elsewhere.
             .set("auto.offset.reset", "error")
             .create_with_context(ToTheEnd)

@@ -1,5 +1,6 @@
 //! The schema registry: registering what we write, fetching what others wrote.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use apache_avro::Schema;
@@ -13,6 +14,18 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Old data must stay readable with new schemas, over all versions. FULL would forbid a new kind of event for ever.
 const COMPATIBILITY: &str = "BACKWARD_TRANSITIVE";
+
+/// Whether a URL names this machine: 127.0.0.0/8, `::1` or `localhost`. No proxy can reach that, so it is asked directly,
+/// also where `http_proxy` is set and `no_proxy` is not.
+fn is_loopback(url: &str) -> bool {
+    let Ok(url) = reqwest::Url::parse(url) else { return false };
+    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    match host.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        // The parser has made it lower case. RFC 6761 reserves all names below it.
+        Err(_) => host.trim_end_matches('.').rsplit('.').next() == Some("localhost"),
+    }
+}
 
 /// A client of the schema registry.
 #[derive(Clone)]
@@ -37,14 +50,15 @@ impl Registry {
     pub fn new(args: &KafkaArgs) -> Result<Self, Error> {
         let url = args.schema_registry_url.trim_end_matches('/').to_owned();
         let failed = || format!("setting up the client of the schema registry at {url}");
-        let settings = SrSettings::new_builder(url.clone())
-            .set_timeout(REQUEST_TIMEOUT)
-            .build()
-            .map_err(|error| Error::fatal(failed(), error))?;
-        let http = reqwest::Client::builder()
-            .timeout(REQUEST_TIMEOUT)
-            .build()
-            .map_err(|error| Error::fatal(failed(), error))?;
+        let mut settings = SrSettings::new_builder(url.clone());
+        settings.set_timeout(REQUEST_TIMEOUT);
+        let mut http = reqwest::Client::builder().timeout(REQUEST_TIMEOUT);
+        if is_loopback(&url) {
+            settings.no_proxy();
+            http = http.no_proxy();
+        }
+        let settings = settings.build().map_err(|error| Error::fatal(failed(), error))?;
+        let http = http.build().map_err(|error| Error::fatal(failed(), error))?;
         Ok(Self { settings, http, prefix: args.topic_prefix.clone(), url })
     }
 
@@ -136,5 +150,112 @@ impl Registry {
             Ok(_) => Ok(()),
             Err(error) => Err(Error::retry(format!("asking the schema registry at {}", self.url), error)),
         }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::{SocketAddr, TcpListener};
+    use std::process::Command;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn loopback_is_this_machine() {
+        for url in [
+            "http://127.0.0.1:8081/apis/ccompat/v7",
+            "http://127.255.0.9",
+            "http://127.1:8081",
+            "http://[::1]:8081/apis",
+            "http://[::ffff:127.0.0.1]:8081",
+            "http://localhost:8081",
+            "http://LOCALHOST./",
+            "https://user:secret@registry.localhost/",
+        ] {
+            assert!(is_loopback(url), "{url}");
+        }
+        for url in [
+            "http://128.0.0.1:8081",
+            "http://0.0.0.0:8081",
+            "http://10.0.0.1",
+            "http://[::2]:8081",
+            "http://registry:8081",
+            "http://localhost.example.com",
+            "http://notlocalhost",
+            "http://127.0.0.1.example.com",
+            "http://example.com/127.0.0.1",
+            "localhost:8081",
+            "",
+        ] {
+            assert!(!is_loopback(url), "{url}");
+        }
+    }
+
+    /// Answers each request as a registry with one schema would, and counts them.
+    fn serve() -> (SocketAddr, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let requests = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&requests);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                counted.fetch_add(1, Ordering::Relaxed);
+                let head = BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+                assert!(head.count() > 0);
+                let body = r#"{"schema":"\"string\""}"#;
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n";
+                write!(stream, "{head}content-length: {}\r\n\r\n{body}", body.len()).unwrap();
+            }
+        });
+        (address, requests)
+    }
+
+    const URL: &str = "TEST_REGISTRY_URL";
+
+    /// The environment is a process's own, so each request is made by a process of its own: this test again, with [`URL`] set.
+    #[test]
+    fn a_registry_on_this_machine_is_asked_without_the_proxy() {
+        if let Ok(url) = std::env::var(URL) {
+            return ask(url);
+        }
+        let (registry, direct) = serve();
+        let (proxy, proxied) = serve();
+        let counts = || (direct.load(Ordering::Relaxed), proxied.load(Ordering::Relaxed));
+        let name = "registry::tests::a_registry_on_this_machine_is_asked_without_the_proxy";
+        for (host, expected) in [
+            ("127.0.0.1", (2, 0)),
+            ("localhost", (4, 0)),
+            // Another machine's registry is asked through the proxy: this test would see it.
+            ("registry.invalid", (4, 2)),
+        ] {
+            let url = format!("http://{host}:{}/apis", registry.port());
+            let mut again = Command::new(std::env::current_exe().unwrap());
+            for name in ["no_proxy", "NO_PROXY", "HTTP_PROXY", "ALL_PROXY", "all_proxy"] {
+                again.env_remove(name);
+            }
+            let proxy = format!("http://{proxy}");
+            let output = again.args([name, "--exact"]).env(URL, &url).env("http_proxy", proxy).output().unwrap();
+            assert!(output.status.success(), "{url}: {output:?}");
+            assert_eq!(counts(), expected, "{url}");
+        }
+    }
+
+    /// By both of its HTTP clients.
+    fn ask(schema_registry_url: String) {
+        let args = KafkaArgs {
+            kafka_bootstrap_servers: String::new(),
+            kafka_properties: Vec::new(),
+            schema_registry_url,
+            topic_prefix: String::new(),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let registry = Registry::new(&args).unwrap();
+        runtime.block_on(registry.check()).unwrap();
+        assert!(runtime.block_on(registry.schema(1)).unwrap().is_some());
     }
 }

@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 /// How often histograms are folded; without it they grow until somebody scrapes.
@@ -59,6 +59,14 @@ fn is_coloured(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
     is_terminal && no_color.is_none_or(OsStr::is_empty)
 }
 
+fn builder(histograms: &[(&str, &[f64])]) -> Result<PrometheusBuilder, BuildError> {
+    let all = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix(String::from("_seconds")), SECONDS);
+    // A full name goes before a suffix.
+    histograms
+        .iter()
+        .fold(all, |builder, (name, bounds)| builder?.set_buckets_for_metric(Matcher::Full((*name).to_owned()), bounds))
+}
+
 /// The process's metrics.
 #[derive(Clone)]
 pub struct Metrics(PrometheusHandle);
@@ -70,15 +78,25 @@ impl std::fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Starts collecting. Once a process, within a tokio runtime.
+    /// Starts collecting. Once a process, within a tokio runtime. The counters are there at 0 from the start: a query for the
+    /// growth of a counter misses the step from absent to 1.
     ///
     /// # Errors
     /// When something collects already.
-    pub fn install() -> anyhow::Result<Self> {
-        let handle = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Suffix(String::from("_seconds")), SECONDS)
-            .and_then(PrometheusBuilder::install_recorder)
-            .context("starting to collect metrics")?;
+    pub fn install(counters: &[&'static str]) -> anyhow::Result<Self> {
+        Self::install_with(counters, &[])
+    }
+
+    /// The same, with bounds of their own for histograms that have other times.
+    ///
+    /// # Errors
+    /// As [`Metrics::install`].
+    pub fn install_with(counters: &[&'static str], histograms: &[(&str, &[f64])]) -> anyhow::Result<Self> {
+        let handle =
+            builder(histograms).and_then(PrometheusBuilder::install_recorder).context("starting to collect metrics")?;
+        for name in counters {
+            metrics::counter!(*name).increment(0);
+        }
         let upkeep = handle.clone();
         tokio::spawn(async move {
             let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
@@ -100,6 +118,27 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_histogram_may_have_bounds_of_its_own() {
+        let recorder = builder(&[("audit_seconds", &[60.0, 3_600.0])]).expect("bounds").build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            metrics::histogram!("audit_seconds").record(45.0);
+            metrics::histogram!("reply_seconds").record(0.7);
+            metrics::counter!("failures_total").increment(0);
+        });
+        let text = recorder.handle().render();
+        for line in [
+            "audit_seconds_bucket{le=\"60\"} 1",
+            "audit_seconds_bucket{le=\"3600\"} 1",
+            "reply_seconds_bucket{le=\"0.5\"} 0",
+            "reply_seconds_bucket{le=\"1\"} 1",
+            "failures_total 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+        assert!(!text.contains("audit_seconds_bucket{le=\"30\"}"), "{text}");
+    }
 
     #[test]
     fn colours_are_for_terminals_without_no_color() {

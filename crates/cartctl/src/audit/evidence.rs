@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use cart::{CartCommand, CartEvent, LogEpoch, Position, PurchasedItem};
 use rust_decimal::Decimal;
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::client_view::SentCommand;
+use super::report::UpToCut;
 use super::rules::Kept;
 use crate::journal::JournalRow;
 use crate::totals::{DayKey, MonthKey};
@@ -47,6 +49,32 @@ impl Evidence {
         self.is_of_earlier_epoch(position) || Cut::is_before(&self.cut.commands, partition, position.offset())
     }
 
+    /// How much of it is before the cut.
+    pub(crate) fn up_to_cut(&self) -> UpToCut {
+        let count = |records: &mut dyn Iterator<Item = bool>| records.filter(|is_before| *is_before).count() as u64;
+        let mut commands = self.commands.iter().map(|record| {
+            matches!(record.content, Content::Command(_))
+                && Cut::is_before(&self.cut.commands, record.partition, record.offset)
+        });
+        let mut events = self
+            .events
+            .iter()
+            .map(|record| record.value.as_ref().is_ok_and(|event| self.is_due(record.partition, event.position)));
+        let mut journal_events = self.journal.iter().flat_map(|(cart_id, rows)| {
+            let partition = kafka::partition_of(cart_id.to_string().as_bytes(), self.partitions);
+            rows.iter().map(move |row| self.is_due(partition, row.position.into()))
+        });
+        let mut purchases =
+            self.purchases.iter().map(|record| Cut::is_before(&self.cut.purchases, record.partition, record.offset));
+        UpToCut {
+            commands: count(&mut commands),
+            events: count(&mut events),
+            journal_events: count(&mut journal_events),
+            purchases: count(&mut purchases),
+            cut: self.cut.clone(),
+        }
+    }
+
     /// Whether a position is of a log that is gone.
     pub(crate) fn is_of_earlier_epoch(&self, position: Position) -> bool {
         let epoch = LogEpoch::new(self.commands_epoch).unwrap_or(LogEpoch::FIRST);
@@ -56,7 +84,8 @@ impl Evidence {
 
 /// Offsets by partition that were noted before anything was read. What stands before them must have reached everything
 /// downstream by the time that that was read; what stands behind them may have, or may not. Without an entry: all of it must.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Cut {
     /// On `cart-commands`.
     pub commands: Vec<i64>,

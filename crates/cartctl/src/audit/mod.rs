@@ -36,7 +36,7 @@ pub use check::{check, check_sightings};
 pub use client_view::{Attempt, SentCommand, ToldItem, read as read_sent_commands};
 pub use evidence::{Content, Cut, DeadLetter, Evidence, LogRecord, Record, Row, Tables};
 pub use read::collect;
-pub use report::{ClientView, Counts, FINDINGS_KEPT, Finding, Findings, Kind, Report};
+pub use report::{ClientView, Counts, FINDINGS_KEPT, Finding, Findings, Kind, Report, UpToCut};
 pub use rules::{Cart, Decided, Kept, Verdict};
 pub use settle::NotSettled;
 pub use watch::watch;

@@ -139,12 +139,14 @@ fn commands(
     Ok(commands)
 }
 
-/// A cart's commands are in the partition of its key: elsewhere they have no order among the others.
+/// A cart's commands are in the partition of its key: elsewhere they have no order among the others. And there is something to
+/// decide, of which every reader can represent the outcome.
 fn belongs(command: CartCommand, key: Option<&[u8]>, partition: i32, partitions: i32) -> Result<CartCommand, String> {
     let cart_id = command.cart_id.to_string();
     if key != Some(cart_id.as_bytes()) {
         return Err(format!("the key is not cart id {cart_id}"));
     }
+    command.check().map_err(|reason| reason.to_string())?;
     match kafka::partition_of(cart_id.as_bytes(), partitions) {
         belongs if belongs == partition => Ok(command),
         belongs => Err(format!("cart {cart_id} belongs to partition {belongs}")),

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use clap::ValueEnum;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
+use super::evidence::Cut;
+
 /// What is wrong. The names are those of the JSON report and of the metric's label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ValueEnum)]
 #[serde(rename_all = "camelCase")]
 pub enum Kind {
     /// A command was accepted, and its event is not on `cart-events`.
@@ -192,6 +195,23 @@ pub struct Counts {
     pub rows: u64,
 }
 
+/// Of what was read: what is before the cut. The services work while the topics are read one after the other, so that each
+/// shows more than the one before; up to the cut all of them must show the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UpToCut {
+    /// Records on `cart-commands` that are commands.
+    pub commands: u64,
+    /// Events on `cart-events` of commands before the cut.
+    pub events: u64,
+    /// Events in the journal of commands before the cut.
+    pub journal_events: u64,
+    /// Records on `item-purchased`.
+    pub purchases: u64,
+    /// Where it is.
+    pub cut: Cut,
+}
+
 /// What clients were told, of the files of records.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -216,6 +236,8 @@ pub struct ClientView {
 pub struct Report {
     /// What was read.
     pub counts: Counts,
+    /// Of that: what everything downstream must have.
+    pub up_to_cut: UpToCut,
     /// What clients were told.
     pub client: ClientView,
     /// How many findings there are of each kind.
@@ -225,8 +247,8 @@ pub struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(counts: Counts, client: ClientView, findings: Findings) -> Self {
-        Self { counts, client, findings_by_kind: findings.counts, findings: findings.kept }
+    pub(crate) fn new(counts: Counts, up_to_cut: UpToCut, client: ClientView, findings: Findings) -> Self {
+        Self { counts, up_to_cut, client, findings_by_kind: findings.counts, findings: findings.kept }
     }
 
     /// Whether nothing is wrong.
@@ -258,17 +280,21 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new();
         table.load_style(UTF8_BORDERS_ONLY);
-        let (counts, client) = (&self.counts, &self.client);
+        let (counts, due, client) = (&self.counts, &self.up_to_cut, &self.client);
         let rows = [
             ("commands in the log", counts.commands),
             ("· accepted", counts.accepted),
             ("· refused", counts.refused),
             ("· repeats", counts.repeats),
+            ("· up to the cut", due.commands),
             ("dead letters", counts.dead_letters),
             ("carts", counts.carts),
             ("events on the topic", counts.events),
+            ("· up to the cut", due.events),
             ("events in the journal", counts.journal_events),
+            ("· up to the cut", due.journal_events),
             ("purchases on the topic", counts.purchases),
+            ("· up to the cut", due.purchases),
             ("rows of read tables", counts.rows),
         ];
         let told = [
@@ -287,6 +313,9 @@ impl fmt::Display for Report {
             column.set_cell_alignment(CellAlignment::Right);
         }
         writeln!(f, "{table}")?;
+        let ends = (0..).zip(&due.cut.commands).map(|(partition, end): (i32, _)| format!("{partition}/{end}"));
+        let ends = ends.collect::<Vec<_>>().join(" ");
+        writeln!(f, "the cut: cart-commands up to {ends}; what came after it may still be on its way")?;
         for finding in &self.findings {
             writeln!(f, "{finding}")?;
         }

@@ -4,9 +4,9 @@
 //! grows with the log: about 3 KB a command. Between looks nothing is kept. For a log that has outgrown the machine, run it
 //! where there is memory enough, with a longer pause.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
+use clap::ValueEnum as _;
 use service::{Metrics, Readiness, serve_admin, shutdown_signal};
 
 use super::report::{Kind, Report};
@@ -16,19 +16,25 @@ use super::{Args, audit};
 /// does its work.
 const CONDITION: &str = "audit";
 
+const COUNTERS: [&str; 2] = ["audit_failures_total", "audit_looks_total"];
+
+/// Bounds of the histogram of a look's time: from an empty log to one of hours.
+const LOOK_SECONDS: &[f64] =
+    &[0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_200.0, 1_800.0, 3_600.0, 7_200.0, 14_400.0];
+
 /// Runs until a signal.
 ///
 /// # Errors
 /// When it can't start.
 pub async fn watch(args: &Args) -> anyhow::Result<()> {
     args.log.init()?;
-    let metrics = Metrics::install()?;
+    let metrics = Metrics::install_with(&COUNTERS, &[("audit_seconds", LOOK_SECONDS)])?;
+    tell_counts(None);
     let mut shutdown = shutdown_signal()?;
     shutdown.started();
     let readiness = Readiness::default();
     readiness.down(CONDITION, "the first look is not done yet");
     serve_admin(&args.admin, readiness.clone(), metrics, shutdown.clone()).await?;
-    let mut known = BTreeSet::new();
     loop {
         let started_at = Instant::now();
         let looked = tokio::select! {
@@ -39,7 +45,7 @@ pub async fn watch(args: &Args) -> anyhow::Result<()> {
         match looked {
             Ok(report) => {
                 readiness.up(CONDITION);
-                tell(&report, &mut known);
+                tell(&report);
             }
             Err(error) => {
                 metrics::counter!("audit_failures_total").increment(1);
@@ -50,14 +56,8 @@ pub async fn watch(args: &Args) -> anyhow::Result<()> {
     }
 }
 
-/// `known` are the kinds that were told before: they go back to 0 when they are gone.
-fn tell(report: &Report, known: &mut BTreeSet<Kind>) {
-    known.extend(report.findings_by_kind.keys());
-    for kind in known.iter() {
-        let count = report.findings_by_kind.get(kind).copied().unwrap_or_default();
-        metrics::gauge!("audit_findings", "kind" => kind.name()).set(number(count));
-    }
-    metrics::gauge!("audit_findings_all").set(number(report.findings_count()));
+fn tell(report: &Report) {
+    tell_counts(Some(report));
     metrics::gauge!("audit_commands").set(number(report.counts.commands));
     metrics::counter!("audit_looks_total").increment(1);
     for finding in &report.findings {
@@ -66,6 +66,15 @@ fn tell(report: &Report, known: &mut BTreeSet<Kind>) {
     let counts = &report.counts;
     let (commands, events, rows, findings) = (counts.commands, counts.events, counts.rows, report.findings_count());
     tracing::info!(commands, events, rows, findings, "audited");
+}
+
+/// Each kind of finding has its line from the beginning, at 0: what is not there gives no alert when it comes.
+fn tell_counts(report: Option<&Report>) {
+    for kind in Kind::value_variants() {
+        let count = report.and_then(|report| report.findings_by_kind.get(kind)).copied().unwrap_or_default();
+        metrics::gauge!("audit_findings", "kind" => kind.name()).set(number(count));
+    }
+    metrics::gauge!("audit_findings_all").set(number(report.map_or(0, Report::findings_count)));
 }
 
 /// For a gauge: what is beyond 2^32 needs no exact number.

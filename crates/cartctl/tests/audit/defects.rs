@@ -392,6 +392,12 @@ fn what_came_after_the_cut_may_be_on_its_way() {
     evidence.cut.commands[usize::try_from(record.partition).expect("a partition")] = one.position.offset();
     let report = audit(&evidence);
     assert!(report.is_clean(), "{report}");
+    // In all the journal has more; up to the cut it has the same.
+    let (counts, due) = (&report.counts, &report.up_to_cut);
+    assert_eq!(counts.journal_events, counts.events + 1);
+    assert_eq!((due.journal_events, due.cut.commands.len()), (due.events, 3));
+    assert!(0 < due.events && due.events < counts.events && due.commands < counts.commands, "{report}");
+    assert_eq!(due.purchases, counts.purchases);
 
     // The same of a purchase, and of a table.
     let purchase = evidence.events.iter().rev().find(|record| is_purchase(record)).expect("one").clone();
@@ -401,6 +407,7 @@ fn what_came_after_the_cut_may_be_on_its_way() {
     let removed = evidence.purchases.remove(place.expect("it was bought"));
     evidence.cut.purchases = vec![0; 3];
     let report = audit(&evidence);
+    assert_eq!(report.up_to_cut.purchases, 0);
     // The tables have it although the topic does not: that is wrong at any time.
     assert!(report.has(Kind::TotalWrong) && !report.has(Kind::PurchaseLost), "{report}");
     evidence.purchases.push(removed);

@@ -61,12 +61,25 @@ pub(crate) async fn a_running_system_its_end_and_its_defects() -> anyhow::Result
     ensure!(counts.dead_letters == 2 && counts.purchases > 100 && counts.rows > 20, "{report}");
     ensure!(client.commands == 1_200 && client.acknowledged + client.refused == 1_200, "{report}");
     ensure!(counts.accepted == client.acknowledged && client.refused > 50, "{report}");
+    let due = &report.up_to_cut;
+    ensure!((due.commands, due.events) == (1_200, counts.events) && due.events == due.journal_events, "{report}");
     ensure!(seen.looks().0 > 1 && seen.falls().is_empty(), "{seen:?}");
 
     the_binary_says_the_same(&installation, &records, 0)?;
     let service = start_watching(&installation)?;
-    wait_until("the first look of audit --watch", DEADLINE, async || metric(&service, "audit_findings_all", 0).await)
+    wait_until("the first look of audit --watch", DEADLINE, async || metric(&service, "audit_commands", 1_200).await)
         .await?;
+    // What has not happened yet is there as 0, so that an alert sees the first time.
+    metric(&service, "kind=\"purchaseDoubled\"", 0).await.map_err(anyhow::Error::msg)?;
+    for (process, name) in [
+        (&service, "audit_failures_total "),
+        (&processes[0], "ingest_responses_total{status=\"504\"} "),
+        (&processes[1], "processor_transactions_failed_total "),
+        (&processes[2], "projector_recoveries_total "),
+    ] {
+        let text = metrics(process).await.map_err(anyhow::Error::msg)?;
+        ensure!(text.lines().any(|line| line.starts_with(name)), "there is no {name}in {text}");
+    }
     seed(&installation).await?;
     let report = audit(&target, &records, DEADLINE).await?;
     // The doubled purchase is in the tables by now as well, which is right for what is on the topic.
@@ -143,11 +156,15 @@ fn start_watching(installation: &Installation) -> anyhow::Result<Process> {
     installation.spawn_listening("audit-watch", "cartctl", args, address)
 }
 
-/// Whether the service's metrics have this line with this value.
-async fn metric(service: &Process, name: &str, value: u64) -> Result<(), String> {
+async fn metrics(service: &Process) -> Result<String, String> {
     let address = service.address().ok_or("it has no address")?;
     let answer = reqwest::get(format!("http://{address}/metrics")).await.map_err(|error| error.to_string())?;
-    let text = answer.text().await.map_err(|error| error.to_string())?;
+    answer.text().await.map_err(|error| error.to_string())
+}
+
+/// Whether the service's metrics have this line with this value.
+async fn metric(service: &Process, name: &str, value: u64) -> Result<(), String> {
+    let text = metrics(service).await?;
     let wanted = |line: &&str| line.contains(name) && line.ends_with(&format!(" {value}"));
     if text.lines().any(|line| wanted(&line)) { Ok(()) } else { Err(text) }
 }

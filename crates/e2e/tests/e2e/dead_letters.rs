@@ -9,6 +9,7 @@ use anyhow::{Context as _, ensure};
 use cart::contract::{Contract as _, DEAD_LETTER_TOPIC};
 use cart::{Aggregate, CartCommand, CartEvent, CartId, Command, CommandId, Decision, LogEpoch, Position};
 use cartctl::journal::{self, journal_equals_topic};
+use chrono::DateTime;
 use e2e::harness::{Installation, Service, wait_until};
 use kafka::{
     Admin, Codec, Header, Headers as _, KafkaArgs, Message as _, OwnedHeaders, Producer, Record, Registry, TopicReader,
@@ -50,10 +51,14 @@ fn is_good(offset: usize) -> bool {
 }
 
 fn add(product: u128) -> Command {
+    add_named(product, "red mug")
+}
+
+fn add_named(product: u128, name: &str) -> Command {
     Command::AddItem {
         product_id: Uuid::from_u128(product).into(),
         vendor_id: Uuid::from_u128(1).into(),
-        name: String::from("red mug").try_into().expect("a name"),
+        name: name.to_owned().try_into().expect("a name"),
         price: "3.5".parse().expect("a price"),
         quantity: 1,
     }
@@ -169,10 +174,19 @@ fn undecidable(
     let adjust = Command::AdjustQuantity { product_id: Uuid::from_u128(1).into(), adjust_by: 1.try_into()? };
     let adjust = commands.encode(&command(cart_id, 3, adjust))?;
     let empty = commands.encode(&command(cart_id, 4, Command::Batch { commands: vec![] }))?;
+    let at = |micros: i64| -> anyhow::Result<Vec<u8>> {
+        let issued_at = DateTime::from_timestamp_micros(micros).context("a time")?;
+        Ok(commands.encode(&CartCommand { issued_at, ..command(cart_id, 6, add(1)) })?)
+    };
+    let named =
+        |name: &str| -> anyhow::Result<Vec<u8>> { Ok(commands.encode(&command(cart_id, 7, add_named(1, name)))?) };
+    let second = Command::Batch { commands: vec![add(1), add_named(2, "\u{2800}")] };
+    let in_batch = commands.encode(&command(cart_id, 8, second))?;
     let frame = &good[..5];
     let framed_as = |id: u32| [&[0], id.to_be_bytes().as_slice(), &good[5..]].concat();
-    let last_but_one = |bytes: &[u8], byte: u8| {
-        let (at, mut bytes) = (bytes.len() - 2, bytes.to_vec());
+    // Behind the command are expectedVersion's branch, and keyed's branch and value.
+    let command_ends_with = |bytes: &[u8], byte: u8| {
+        let (at, mut bytes) = (bytes.len() - 4, bytes.to_vec());
         bytes[at] = byte;
         bytes
     };
@@ -213,10 +227,18 @@ fn undecidable(
         value([&good, [0].as_slice()].concat(), "1 bytes follow"),
         // A text of a terabyte.
         value([frame, &[0x80, 0x80, 0x80, 0x80, 0x80, 0x40]].concat(), "Unable to allocate"),
-        // The union has 5 branches.
-        value(last_but_one(&checkout, 5 << 1), "Union index 5"),
-        value(last_but_one(&adjust, 0), "expected a nonzero i32"),
+        // The union has 6 branches.
+        value(command_ends_with(&checkout, 6 << 1), "Union index 6"),
+        value(command_ends_with(&adjust, 0), "expected a nonzero i32"),
         value(empty, "the batch has no commands"),
+        // Nanoseconds; the first microsecond of the year 10000; the last one before the year 1.
+        value(at(1_790_000_000_000_000_000)?, "issuedAt is not in the years 1 to 9999 in UTC"),
+        value(at(253_402_300_800_000_000)?, "issuedAt is not in the years 1 to 9999 in UTC"),
+        value(at(-62_135_596_800_000_001)?, "issuedAt is not in the years 1 to 9999 in UTC"),
+        value(named("red mug\0")?, "the name has the control character U+0000"),
+        value(named("red\u{85}mug")?, "the name has the control character U+0085"),
+        value(named("\u{200b}")?, "the name has only invisible characters"),
+        value(in_batch, "the name has only invisible characters"),
     ])
 }
 

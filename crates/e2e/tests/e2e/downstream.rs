@@ -13,11 +13,13 @@ use anyhow::{Context as _, ensure};
 use cart::CartCommand;
 use cart::contract::Contract as _;
 use cartctl::reconcile::wait_for_rest;
+use chrono::DateTime;
 use e2e::harness::{Installation, Process, Service, wait_until};
-use kafka::{Producer, Record};
+use kafka::{Codec, Producer, Record, Registry};
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use uuid::Uuid;
 
 const DEADLINE: Duration = Duration::from_secs(180);
 
@@ -112,6 +114,22 @@ async fn tailed(installation: &Installation, expected: &BTreeMap<String, Decimal
         let is_right =
             |record: &Value| record["key"] == "7" && record["error"].is_string() && record["headers"] != json!({});
         if !dead.is_empty() && dead.iter().all(is_right) { Ok(()) } else { Err(format!("{dead:?}")) }
+    })
+    .await?;
+    // A command that decodes, under a key that is not its cart's: the reason is shown with it.
+    let (command_id, cart_id) = (Uuid::from_u128(1).into(), Uuid::from_u128(2).into());
+    let command = cart::Command::Checkout {};
+    let issued_at = DateTime::UNIX_EPOCH;
+    let command = CartCommand { command_id, cart_id, issued_at, command, expected_version: None, keyed: Some(false) };
+    let codec = Codec::<CartCommand>::register(&Registry::new(kafka)?, CartCommand::TOPIC, CartCommand::SCHEMA).await?;
+    let value = Some(codec.encode(&command)?);
+    producer.send(&Record { partition: None, key: Some(b"7".to_vec()), value, headers: None })?.await?;
+    wait_until("cartctl to show a dead letter that decodes", DEADLINE, async || {
+        let args = ["tail", "cart-commands-dead-letter", "--from", "beginning", "--until-end"];
+        let text = installation.run("tail-dead", "cartctl", args, DEADLINE).await;
+        let text = text.map_err(|error| format!("{error:#}"))?;
+        let is_right = |line: &str| line.contains("(the key is not the cart id ") && line.ends_with("): Checkout");
+        if text.lines().any(is_right) { Ok(()) } else { Err(text) }
     })
     .await
 }

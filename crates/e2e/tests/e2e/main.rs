@@ -142,6 +142,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         http::ending::a_service_that_still_waits_for_others_ends_at_once,
         auth::nobody_serves_everybody_by_accident,
         settings::the_sample_names_every_option_with_its_default,
+        settings::a_kafka_setting_that_guarantees_depend_on_is_refused_at_the_start,
     ]
 }
 

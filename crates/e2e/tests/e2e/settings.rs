@@ -67,6 +67,25 @@ pub(crate) async fn the_sample_names_every_option_with_its_default() -> anyhow::
     Ok(())
 }
 
+/// One that a client sets itself had no effect, and its user did not learn that.
+pub(crate) async fn a_kafka_setting_that_guarantees_depend_on_is_refused_at_the_start() -> anyhow::Result<()> {
+    for command in COMMANDS {
+        for setting in ["group.id=own", "enable.auto.commit=true", "request.required.acks=1"] {
+            let properties = format!("fetch.min.bytes=2,{setting}");
+            let mut process = Command::new(binary(command[0])?);
+            let output = process.args(&command[1..]).env_clear().env("KAFKA_PROPERTIES", properties).output()?;
+            let text = String::from_utf8_lossy(&output.stderr);
+            let is_right = output.status.code() == Some(2) && text.contains(setting) && text.contains("cannot be set");
+            ensure!(
+                is_right && !text.contains("fetch.min.bytes"),
+                "{command:?} with {setting}: {}: {text}",
+                output.status
+            );
+        }
+    }
+    Ok(())
+}
+
 pub(crate) async fn a_topic_that_is_there_keeps_its_settings_and_setup_tells_what_differs() -> anyhow::Result<()> {
     let installation = Installation::new("settings")?;
     let kafka = installation.kafka();

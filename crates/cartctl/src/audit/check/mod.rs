@@ -29,7 +29,7 @@ pub fn check(evidence: &Evidence, mut findings: Findings) -> Report {
     client::check(evidence, &log, &published, &mut findings, &mut client);
     let sold = purchases::check(evidence, &published, &mut findings, &mut counts);
     tables::check(evidence, &sold, &mut findings, &mut counts);
-    Report::new(counts, client, findings)
+    Report::new(counts, evidence.up_to_cut(), client, findings)
 }
 
 /// An event in a line.

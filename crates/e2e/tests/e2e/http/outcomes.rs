@@ -224,11 +224,21 @@ pub(crate) async fn prices_and_names_are_told_as_they_were_sent() -> anyhow::Res
         assert_eq!((&bought["items"][0], &bought["total"]), (&reply["item"], &json!(of_three)), "{price}");
     }
     let longest = "ü".repeat(200);
-    for name in ["x", " two  words ", longest.as_str(), "\"quoted\" \\ /", "line\nbreak\ttab\u{0}nul", "漢字 🛒"] {
+    for name in ["x", " two  words ", longest.as_str(), "\"quoted\" \\ /", "漢字 🛒", "\u{200f}שלום"] {
         let cart = api.cart();
         let reply = cart.send(Method::POST, "", &[], Some(written(&json!(name).to_string(), "1"))).await?.done();
         assert_eq!(reply["item"]["name"], name);
         assert_eq!(cart.get().await?["items"][0]["name"], name);
+    }
+    // A name that is written in another way is the same name.
+    for (name, composed) in [("cafe\u{301}", "café"), ("Jose\u{301}", "José"), ("\u{1112}\u{1161}\u{11ab}", "한")] {
+        let cart = api.cart();
+        let body = Some(written(&json!(name).to_string(), "1"));
+        let key: Headers<'_> = &[("idempotency-key", "name")];
+        let reply = cart.send(Method::POST, "", key, body).await?.done();
+        assert_eq!(reply["item"]["name"], composed);
+        let body = Some(written(&json!(composed).to_string(), "1"));
+        assert_eq!(cart.send(Method::POST, "", key, body).await?.done(), reply);
     }
     // JSON by another name is JSON.
     for content_type in ["application/json; charset=utf-8", "Application/JSON", "application/vnd.shop.item+json"] {

@@ -1,5 +1,7 @@
 //! Watching a topic: its committed records, decoded, one a line.
 
+mod line;
+
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use self::line::{InWords, Line};
 use crate::topic::SILENCE_MAX;
 
 /// How long a wait for the next record blocks.
@@ -19,7 +22,8 @@ const POLL_TIME: Duration = Duration::from_millis(500);
 
 /// Shows a topic's committed records, decoded, one a line, in order within a partition.
 ///
-/// It joins no group and commits nothing, so it disturbs nobody. Settings come from options or environment variables.
+/// A line has partition/offset, time, cart, version, and what it is. It joins no group and commits nothing, so it disturbs
+/// nobody. Settings come from options or environment variables.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Which topic
@@ -92,7 +96,7 @@ pub async fn tail(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
 
 async fn tail_of<T>(args: &Args, topic: &str, out: &mut impl Write) -> anyhow::Result<()>
 where
-    T: Contract + Serialize + DeserializeOwned,
+    T: Contract + Serialize + DeserializeOwned + InWords,
 {
     let topic = args.kafka.prefixed(topic);
     let codec = Codec::<T>::register(&Registry::new(&args.kafka)?, T::TOPIC, T::SCHEMA).await?;
@@ -112,8 +116,12 @@ where
             }
             continue;
         };
+        record.is_dead_letter = matches!(args.topic, Topic::CartCommandsDeadLetter);
         match decode(&codec, &bytes).await? {
-            Ok(value) => record.value = serde_json::to_value(value)?,
+            Ok(value) => {
+                record.line = Some(value.line());
+                record.value = serde_json::to_value(value)?;
+            }
             Err(error) => record.error = Some(error.to_string()),
         }
         if !record.is_about(args) {
@@ -154,6 +162,12 @@ struct Record {
     /// Why there is no value.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    /// On the topic of dead letters. One that was sent again has their headers elsewhere too.
+    #[serde(skip)]
+    is_dead_letter: bool,
+    /// The value in words, if there is one.
+    #[serde(skip)]
+    line: Option<Line>,
 }
 
 /// A record without its value, and the value's bytes.
@@ -169,6 +183,8 @@ fn record(message: &kafka::BorrowedMessage<'_>) -> (Record, Vec<u8>) {
         headers: headers.map(|header| (header.key.to_owned(), header.value.map(text).into())).collect(),
         value: Value::Null,
         error: None,
+        is_dead_letter: false,
+        line: None,
     };
     (record, message.payload().unwrap_or_default().to_vec())
 }
@@ -186,15 +202,46 @@ impl Record {
         if is_json {
             serde_json::to_writer(&mut *out, self)?;
         } else {
-            let (time, key) = (self.time.as_deref().unwrap_or("-"), self.key.as_deref().unwrap_or("-"));
-            write!(out, "{}/{} {time} {key} ", self.partition, self.offset)?;
-            match &self.error {
-                None => write!(out, "{}", self.value)?,
-                Some(error) => write!(out, "{error} {}", Value::Object(self.headers.clone()))?,
-            }
+            out.write_all(self.in_words().as_bytes())?;
         }
         writeln!(out)?;
         out.flush()
+    }
+
+    /// Place, time, cart, version, and what it is. Of a record without a value: its key in the cart's place, and why.
+    fn in_words(&self) -> String {
+        let at = self.line.as_ref().and_then(|line| line.at);
+        let at = at.map(|at| at.to_rfc3339_opts(SecondsFormat::AutoSi, true)).or_else(|| self.time.clone());
+        let cart = self.line.as_ref().map(|line| line.cart_id.to_string()).or_else(|| self.key.clone());
+        let version = self.line.as_ref().and_then(|line| line.version).map(|version| version.to_string());
+        let dead = self.dead_letter();
+        let what = match (&self.line, &self.error) {
+            (Some(line), _) => Some(line.what.clone()),
+            // A dead letter's reason says it already.
+            (None, error) if dead.is_none() => error.clone(),
+            (None, _) => None,
+        };
+        let or_none = |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned());
+        let line = format!(
+            "{}/{} {} {} {} {}",
+            self.partition,
+            self.offset,
+            or_none(at),
+            or_none(cart),
+            or_none(version),
+            [dead, what].into_iter().flatten().collect::<Vec<_>>().join(": ")
+        );
+        // Keys and reasons may have anything in them.
+        line.replace(char::is_control, " ")
+    }
+
+    /// Where a dead letter comes from, and why it is there.
+    fn dead_letter(&self) -> Option<String> {
+        let header = |name: &str| self.headers.get(name).and_then(Value::as_str);
+        let reason = header("dead-letter-reason").filter(|_| self.is_dead_letter)?;
+        let (topic, partition, offset) =
+            (header("dead-letter-topic")?, header("dead-letter-partition")?, header("dead-letter-offset")?);
+        Some(format!("dead letter of {topic} {partition}/{offset} ({reason})"))
     }
 }
 
@@ -214,6 +261,70 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    fn record(key: Option<&str>, headers: &[(&str, &str)], line: Option<Line>, error: Option<&str>) -> Record {
+        Record {
+            partition: 3,
+            offset: 17,
+            time: Some("2026-01-31T12:00:00.000Z".to_owned()),
+            key: key.map(str::to_owned),
+            headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect(),
+            value: Value::Null,
+            error: error.map(str::to_owned),
+            is_dead_letter: true,
+            line,
+        }
+    }
+
+    #[test]
+    fn a_record_is_one_line() {
+        let cart_id = CartId::from(uuid::Uuid::from_u128(9));
+        let line = |version: Option<i64>| Line {
+            at: version.map(|_| DateTime::UNIX_EPOCH),
+            cart_id,
+            version: version.map(Into::into),
+            what: "Checkout".to_owned(),
+        };
+        let dead = [
+            ("dead-letter-topic", "cart-commands"),
+            ("dead-letter-partition", "2"),
+            ("dead-letter-offset", "5"),
+            ("dead-letter-reason", "the key is not the cart id"),
+        ];
+        for (record, words) in [
+            (
+                record(Some("k"), &[], Some(line(Some(4))), None),
+                format!("3/17 1970-01-01T00:00:00Z {cart_id} 4 Checkout"),
+            ),
+            (record(None, &[], Some(line(None)), None), format!("3/17 2026-01-31T12:00:00.000Z {cart_id} - Checkout")),
+            (
+                record(Some("7"), &[("x", "y")], None, Some("the value is null")),
+                "3/17 2026-01-31T12:00:00.000Z 7 - the value is null".to_owned(),
+            ),
+            (
+                record(Some(""), &[], None, Some("two\nlines\0")),
+                "3/17 2026-01-31T12:00:00.000Z - - two lines ".to_owned(),
+            ),
+            // The reason is shown whether the record decodes or not.
+            (
+                record(Some("7"), &dead, Some(line(None)), None),
+                format!(
+                    "3/17 2026-01-31T12:00:00.000Z {cart_id} - dead letter of cart-commands 2/5 (the key is not the cart id): \
+                     Checkout"
+                ),
+            ),
+            (
+                record(Some("7"), &dead, None, Some("it does not decode")),
+                "3/17 2026-01-31T12:00:00.000Z 7 - dead letter of cart-commands 2/5 (the key is not the cart id)"
+                    .to_owned(),
+            ),
+        ] {
+            assert_eq!(record.in_words(), words);
+        }
+        // Sent again to another topic.
+        let again = Record { is_dead_letter: false, ..record(None, &dead, Some(line(None)), None) };
+        assert_eq!(again.in_words(), format!("3/17 2026-01-31T12:00:00.000Z {cart_id} - Checkout"));
+    }
 
     #[test]
     fn a_field_is_found_at_any_depth() {
