@@ -1,6 +1,7 @@
 //! Reading everything: tables first, then what they come from, and the commands last. So whatever is met has its cause in
 //! what is read after it.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -49,7 +50,8 @@ pub async fn collect(
         let purchases = records(&args, &purchase_codec, &runtime, false)?;
         let events = records(&args, &event_codec, &runtime, true)?;
         let dead_letters = dead_letters(&args).context("reading topic cart-commands-dead-letter")?;
-        let commands = commands(&args, &command_codec, &runtime, partitions)?;
+        let letters = dead_letters.iter().filter_map(|letter| letter.origin).collect();
+        let commands = commands(&args, &command_codec, &runtime, partitions, &letters)?;
         Ok(Evidence {
             partitions,
             purchase_partitions,
@@ -120,6 +122,7 @@ fn commands(
     codec: &Codec<CartCommand>,
     runtime: &Handle,
     partitions: i32,
+    letters: &HashSet<(i32, i64)>,
 ) -> anyhow::Result<Vec<LogRecord>> {
     let mut commands = Vec::new();
     for_each::<anyhow::Error>(kafka, &kafka.prefixed(CartCommand::TOPIC), |record| {
@@ -128,7 +131,11 @@ fn commands(
             None => Err(String::from("no value")),
             Some(bytes) => decode(codec, bytes, runtime)?.map_err(|error| error.to_string()),
         };
-        let content = match decoded.and_then(|command| belongs(command, key.as_deref(), partition, partitions)) {
+        let is_letter = letters.contains(&(partition, offset));
+        let command = decoded
+            .and_then(|command| belongs(command, key.as_deref(), partition, partitions))
+            .and_then(|command| check(command, is_letter));
+        let content = match command {
             Ok(command) => Content::Command(Box::new(command)),
             Err(reason) => Content::Undecidable { reason, key, value },
         };
@@ -139,17 +146,24 @@ fn commands(
     Ok(commands)
 }
 
-/// A cart's commands are in the partition of its key: elsewhere they have no order among the others. And there is something to
-/// decide, of which every reader can represent the outcome.
+/// A cart's commands are in the partition of its key: elsewhere they have no order among the others.
 fn belongs(command: CartCommand, key: Option<&[u8]>, partition: i32, partitions: i32) -> Result<CartCommand, String> {
     let cart_id = command.cart_id.to_string();
     if key != Some(cart_id.as_bytes()) {
         return Err(format!("the key is not cart id {cart_id}"));
     }
-    command.check().map_err(|reason| reason.to_string())?;
     match kafka::partition_of(cart_id.as_bytes(), partitions) {
         belongs if belongs == partition => Ok(command),
         belongs => Err(format!("cart {cart_id} belongs to partition {belongs}")),
+    }
+}
+
+/// There is something to decide, of which every reader can represent the outcome. Before version 0.2 that was not checked, so a
+/// command of then that is no dead letter was decided.
+fn check(command: CartCommand, is_letter: bool) -> Result<CartCommand, String> {
+    match command.check() {
+        Err(reason) if is_letter || command.keyed.is_some() => Err(reason.to_string()),
+        Err(_) | Ok(()) => Ok(command),
     }
 }
 
