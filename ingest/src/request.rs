@@ -65,8 +65,13 @@ pub(crate) struct AddItemBody<'a> {
     product_id: String,
     #[schemars(with = "Uuid")]
     vendor_id: String,
-    /// 1 to 200 characters, not all of them white space.
-    #[schemars(length(min = 1, max = 200), regex(pattern = r"\S"))]
+    /// 1 to 200 characters in NFC, none of them a control character, and one at least that can be seen.
+    #[schemars(
+        length(min = 1, max = 200),
+        regex(
+            pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\x00-\x20\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb][^\x00-\x1f\x7f-\x9f]*$"
+        )
+    )]
     name: String,
     // As it was written: a JSON number must not become a binary fraction on the way.
     #[serde(borrow)]
