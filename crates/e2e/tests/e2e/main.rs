@@ -136,7 +136,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         reads::journal_pages::a_journal_is_shown_page_by_page,
         http::pending::without_an_outcome_in_time_a_command_is_pending_and_a_retry_finds_it,
         settings::a_topic_that_is_there_keeps_its_settings_and_setup_tells_what_differs,
-        http::pending::a_retry_is_answered_with_its_own_outcome,
+        http::pending::each_request_under_a_key_is_answered_with_its_own_outcome,
         projectors::startup::many_may_register_a_schema_at_once,
         reads::progress::a_group_is_followed_through_what_transactions_leave_behind,
         http::ending::a_service_that_still_waits_for_others_ends_at_once,

@@ -1,5 +1,5 @@
 //! What is lost can be made again: read tables from `item-purchased`, `cart-events` from the journal, the journal from
-//! `cart-events`, and all of Kafka from the journal. By the commands that docs/operations.md names, in its order; they
+//! `cart-events` and `cart-commands`, and all of Kafka from the journal. By the commands that docs/operations.md names, in its order; they
 //! refuse what would do harm. Afterwards the shop goes on, and every row is right.
 
 use std::ffi::OsStr;
@@ -13,7 +13,11 @@ use cartctl::journal::{self, journal_equals_topic};
 use cartctl::reconcile::wait_for_rest;
 use e2e::harness::{Installation, Process, Service, wait_until};
 use kafka::{Admin, KafkaArgs};
+use reqwest::Method;
+use serde_json::json;
 use sqlx::PgPool;
+
+use super::http::api::{Api, item};
 
 const DEADLINE: Duration = Duration::from_secs(180);
 const SESSION: [&str; 2] = ["--session-timeout-ms", "2000"];
@@ -103,6 +107,21 @@ impl Shop {
         ensure!(report.contains("0 differences"), "{report}");
         let differences = journal_equals_topic(self.installation.kafka(), self.installation.cassandra()).await?;
         ensure!(differences.is_empty(), "journal and topic differ: {differences:?}");
+        Ok(())
+    }
+
+    /// Requests that the events alone do not tell: rejected ones with a key, and an independent batch. Nothing is bought.
+    async fn reject(&self) -> anyhow::Result<()> {
+        let cart = Api::new(&self.processes[0]).cart();
+        let batch = json!({"commands": [{"checkout": {}}, {"add": item(1, 2)}, {"add": item(1, 2)}]});
+        for (key, path, body, status) in [
+            ("empty", "/checkout", None, 409),
+            ("batch", "/commands", Some(batch.to_string()), 200),
+            ("again", "", Some(item(1, 1).to_string()), 409),
+        ] {
+            let answer = cart.send(Method::POST, path, &[("idempotency-key", key)], body).await?;
+            ensure!(answer.status == status, "{key}: {answer:?}");
+        }
         Ok(())
     }
 
@@ -198,23 +217,31 @@ pub(crate) async fn read_tables_and_cart_events_are_made_again() -> anyhow::Resu
 pub(crate) async fn the_journal_and_all_of_kafka_are_made_again() -> anyhow::Result<()> {
     let mut shop = Shop::open().await?;
     shop.sell_and_check(300).await?;
+    shop.reject().await?;
     shop.rest().await?;
     shop.stop().await?;
 
     // All that is in Cassandra: the journal, the read tables, and which logs they are of.
     let session = cassandra::connect(shop.installation.cassandra()).await?;
-    let before = journal::read(&session).await?;
+    let before = journal::read_tables(&session).await?;
+    let requests = || before.1.values().flat_map(|requests| requests.values());
+    ensure!(requests().filter(|kept| kept.unchanged.is_some()).count() == 2, "two requests were rejected");
+    ensure!(requests().any(|kept| kept.unchanged.is_none() && kept.outcome.is_some()), "one was an independent batch");
     drop(session);
     // A table as another version would make it is not taken for ours.
     let table = format!("{}.cart_journal", shop.installation.name());
     in_cassandra(&shop, &[format!("ALTER TABLE {table} DROP events")]).await?;
     shop.refuses("cart-processor setup", "restore-journal").await?;
     shop.refuses("cart-processor --startup-timeout-s 1", "restore-journal").await?;
-    in_cassandra(&shop, &[format!("DROP TABLE {table}")]).await?;
+    in_cassandra(
+        &shop,
+        &[format!("DROP TABLE {table}"), format!("TRUNCATE {}.cart_unchanged", shop.installation.name())],
+    )
+    .await?;
     shop.does("cart-processor restore-journal").await?;
     shop.does("cart-processor setup").await?;
     let session = cassandra::connect(shop.installation.cassandra()).await?;
-    ensure!(journal::read(&session).await? == before, "the journal is not what it was");
+    ensure!(journal::read_tables(&session).await? == before, "the journal is not what it was");
     drop(session);
     in_cassandra(&shop, &[format!("DROP KEYSPACE {}", shop.installation.name())]).await?;
     shop.refuses("cart-processor setup", "restore-journal").await?;
@@ -223,7 +250,7 @@ pub(crate) async fn the_journal_and_all_of_kafka_are_made_again() -> anyhow::Res
         shop.does("cart-processor restore-journal").await?;
     }
     let session = cassandra::connect(shop.installation.cassandra()).await?;
-    ensure!(journal::read(&session).await? == before, "the journal is not what it was");
+    ensure!(journal::read_tables(&session).await? == before, "the journal is not what it was");
     shop.does("cart-processor setup").await?;
     shop.does("projectors setup").await?;
     for table in &TABLES[..2] {

@@ -76,35 +76,37 @@ pub(crate) async fn without_an_outcome_in_time_a_command_is_pending_and_a_retry_
     installation.remove().await
 }
 
-/// A refused command leaves no trace and is decided anew. Who sends it again must be told what became of that, and not
-/// what has just become of the first.
-pub(crate) async fn a_retry_is_answered_with_its_own_outcome() -> anyhow::Result<()> {
+/// Two requests under one key have one command id. The second is answered with its own outcome, and not with what has just become
+/// of the first.
+pub(crate) async fn each_request_under_a_key_is_answered_with_its_own_outcome() -> anyhow::Result<()> {
     let installation = Installation::new("retry")?;
     installation.setup().await?;
     let ingest = installation.start_all(&[(Service::Ingest, "0", &PATIENT)]).await?;
     let cart = Api::new(&ingest[0]).cart();
     let (path, adjust) = (product_path(1), Some(json!({"adjustBy": 3}).to_string()));
 
-    // In the log: an adjustment of what is not there yet, its addition, and the adjustment again.
+    // In the log: an adjustment of what is not there yet, its addition, and another adjustment under the key of the first.
     let gives_up: Headers<'_> = &[("idempotency-key", "adjust"), ("prefer", "wait=1")];
     until_with(&cart, 202, &Method::PATCH, &path, adjust.clone(), gives_up).await;
     let leaves: Headers<'_> = &[("idempotency-key", "add"), ("prefer", "respond-async")];
     until_with(&cart, 202, &Method::POST, "", Some(item(1, 2).to_string()), leaves).await;
     let before = logged(&installation)?;
-    let retry = {
-        let cart = cart.clone();
-        let sent = async move { cart.send(Method::PATCH, &path, &[("idempotency-key", "adjust")], adjust).await };
+    let other = {
+        let (cart, path, other) = (cart.clone(), path.clone(), Some(json!({"adjustBy": 4}).to_string()));
+        let sent = async move { cart.send(Method::PATCH, &path, &[("idempotency-key", "adjust")], other).await };
         tokio::spawn(sent)
     };
-    let is_logged = wait_until("the retry to be in the log", DEADLINE, async || match logged(&installation) {
+    let is_logged = wait_until("the other to be in the log", DEADLINE, async || match logged(&installation) {
         Ok(count) if count > before => Ok(()),
         other => Err(format!("{other:?}, before {before}")),
     });
     is_logged.await?;
 
     let processor = installation.start_all(&[PROCESSOR]).await?;
-    let answer = retry.await??.done();
-    assert_eq!((&answer["version"], &answer["item"]), (&json!(2), &item(1, 5)));
+    other.await??.rejected(422, "idempotency-key-reused", "used for another request");
+    let retry = cart.send(Method::PATCH, &path, &[("idempotency-key", "adjust")], adjust).await?;
+    retry.rejected(404, "item-not-in-cart", "only what is in the cart");
+    assert_eq!(cart.get().await?["items"], json!([item(1, 2)]));
     drop((processor, ingest));
     installation.remove().await
 }
