@@ -160,7 +160,7 @@ pub(crate) fn fields() -> Vec<Refusal> {
         add(item("name", "\"\\u2800 \\u3164\""), invalid("name: the name has only invisible characters")),
         batch(
             &format!("{{\"commands\":[{{\"add\":{}}}]}}", item("name", "\"\\ufeff\"")),
-            invalid("commands[0]: name: the name has only invisible characters"),
+            invalid("commands[0].add.name: the name has only invisible characters"),
         ),
         add(item("name", &name(201)), invalid("name: the name has 201 characters, at most 200")),
         add(item("name", &name(100_000)), invalid("name: the name has 100000 characters")),
