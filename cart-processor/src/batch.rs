@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use cart::{Aggregate, CartCommand, CartEvent, CartId, Decided, Decision, Outcome, Position};
 use journal::{Append, Codecs, Row, SNAPSHOT_EVERY, Snapshot};
+use kafka::Record;
 
 use crate::history::{History, LogRewritten};
 use crate::intake::Received;
@@ -21,6 +22,7 @@ pub(crate) struct CartWork {
     pub(crate) journalled: usize,
     pub(crate) snapshot: Option<Snapshot>,
     pub(crate) owed: Vec<Owed>,
+    pub(crate) letters: Vec<Record>,
 }
 
 /// The commands of a batch, by cart, each cart's in the order of the log.
@@ -63,10 +65,11 @@ pub(crate) fn decide(
         journalled: 0,
         snapshot: None,
         owed: Vec::new(),
+        letters: Vec::new(),
     };
     let mut checked_out = false;
     for received in commands {
-        let Received { position, command, reply_to, is_old, trace_parent, .. } = received;
+        let Received { position, command, reply_to, is_old, trace_parent, letter, .. } = received;
         let was_decided = position <= cart.position() && !fail_points::is_off("guard-redelivery");
         let answer = if was_decided {
             match history.of(&command, position)? {
@@ -75,9 +78,17 @@ pub(crate) fn decide(
                     work.push(row.clone(), trace_parent);
                     Answer::Journalled(Box::new((command.clone(), row.clone())))
                 }
-                None if is_old => Answer::Known(None),
+                None if is_old || letter.is_some() => {
+                    work.letters.extend(letter);
+                    Answer::Known(None)
+                }
                 None => Answer::DecideAgain(Box::new(command.clone())),
             }
+        } else if let Some(letter) = letter {
+            metrics::counter!("processor_dead_letters_total").increment(1);
+            tracing::warn!(%position, command_id = %command.command_id, "dead letter");
+            work.letters.push(letter);
+            continue;
         } else {
             match cart.decide(&command, position) {
                 Decision::KeyReused => Answer::Known(Some(Outcome::key_reused())),

@@ -289,7 +289,7 @@ impl Worker {
         let journal = &self.journal;
         stream::iter(redelivered)
             .map(|(cart_id, position)| async move {
-                journal.since(cart_id, position).await.map(|rows| (cart_id, History::new(rows)))
+                journal.between(cart_id, position, Position::MAX).await.map(|rows| (cart_id, History::new(rows)))
             })
             .buffer_unordered(CASSANDRA_CONCURRENCY)
             .try_collect()
@@ -334,6 +334,9 @@ impl Worker {
 
     fn hand_over(&mut self, work: CartWork) {
         let key = work.cart_id.to_string();
+        for letter in work.letters {
+            self.state.outbox.push_dead_letter(work.partition, letter);
+        }
         for (row, trace_parent) in work.rows.into_iter().zip(work.trace_parents) {
             let Content::Events(events) = row.content else { continue };
             for event in events {

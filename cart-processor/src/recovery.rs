@@ -119,12 +119,16 @@ pub(crate) async fn restore_journal(args: &RecoveryArgs) -> anyhow::Result<()> {
     Journal::setup(&session).await?;
     let journal = Journal::open(session.clone(), Codecs::register(&Registry::new(kafka)?).await?).await?;
     let newest = restore_events(kafka, &journal).await?;
-    match record_log(&admin, args, &session, &newest).await? {
-        (epoch, Log::OfEvents) => restore_requests(&admin, kafka, &journal, epoch).await?,
-        (_, Log::Later) => tracing::warn!(
+    let (log, epoch) = log_of(&admin, kafka, &newest)?;
+    match log {
+        Log::OfEvents => restore_requests(&admin, kafka, &journal, epoch).await?,
+        Log::Later => tracing::warn!(
             "the commands of these events are gone: rejected requests with an idempotency key are decided anew when they come again"
         ),
     }
+    // Last: without it no service starts on a journal of which a part is missing.
+    record_log(&admin, args, &session, log, epoch).await?;
+    tracing::info!(epoch = epoch.get(), "restored the journal; run `setup` now");
     Ok(())
 }
 
@@ -218,7 +222,8 @@ async fn restore_requests(admin: &Admin, kafka: &KafkaArgs, journal: &Journal, e
                     Some(cart) => cart,
                     None => journal.load_before(cart_id, first).await?,
                 };
-                let history = History::new(journal.since(cart_id, first).await?);
+                let last = commands.last().map_or(first, |received| received.position);
+                let history = History::new(journal.following(&cart, last).await?);
                 let rows = restored_rows(journal, &mut cart, &commands, &history).await?;
                 Ok::<_, anyhow::Error>((cart, rows))
             })
@@ -232,7 +237,6 @@ async fn restore_requests(admin: &Admin, kafka: &KafkaArgs, journal: &Journal, e
         tracing::info!(commands = count, "restoring the journal from cart-commands");
     }
     reading.await.context("the reader of cart-commands panicked")??;
-    tracing::info!(commands = count, epoch = epoch.get(), "restored the journal; run `setup` now");
     Ok(())
 }
 
@@ -266,12 +270,13 @@ async fn restored_rows(
         if let Decision::Decided(again) = decision
             && again.events == decided.events
         {
+            // The events stay the bytes that were published.
+            row.outcome = again.outcome.as_ref().map(serde_json::to_string).transpose()?;
             decided.outcome = again.outcome;
-            row = Row::new(&decided, cart.sequence_number(), &journal.codecs().events)?;
         }
         cart.apply(&decided);
-        // A row without these says that its command is from before version 0.2, as it is.
-        if row.keyed.is_some() {
+        // Another row stays as its events made it.
+        if row.keyed.is_some() || row.outcome.is_some() {
             rows.push(row);
         }
     }
@@ -327,15 +332,9 @@ async fn decode(codec: &Codec<CartEvent>, bytes: &[u8]) -> anyhow::Result<CartEv
 }
 
 /// The log is that of the newest events, unless it ends before them: then it is a later one.
-async fn record_log(
-    admin: &Admin,
-    args: &RecoveryArgs,
-    session: &scylla::client::session::Session,
-    newest: &HashMap<i32, Position>,
-) -> anyhow::Result<(LogEpoch, Log)> {
-    let topic = args.kafka.prefixed(CartCommand::TOPIC);
-    let (identity, ends) =
-        tokio::task::block_in_place(|| Ok::<_, kafka::Error>((admin.identity(&topic)?, admin.watermarks(&topic)?)))?;
+fn log_of(admin: &Admin, kafka: &KafkaArgs, newest: &HashMap<i32, Position>) -> anyhow::Result<(Log, LogEpoch)> {
+    let topic = kafka.prefixed(CartCommand::TOPIC);
+    let ends = tokio::task::block_in_place(|| admin.watermarks(&topic))?;
     let epoch = newest.values().filter_map(|position| position.epoch()).max().unwrap_or(LogEpoch::FIRST);
     let is_past = |(partition, (_, end)): (i32, (i64, i64))| {
         newest.get(&partition).is_some_and(|position| position.epoch() == Some(epoch) && position.offset() >= end)
@@ -343,14 +342,29 @@ async fn record_log(
     if (0..).zip(ends).any(is_past) {
         let epoch = LogEpoch::new(epoch.get() + 1).context("all log epochs are used up")?;
         tracing::warn!(topic, epoch = epoch.get(), "the log ends before its events: it is a new one");
-        tokio::task::block_in_place(|| admin.start_new_log(&args.kafka.prefixed(GROUP), &topic))?;
-        return Ok((cassandra::restore_log(session, &topic, &identity, epoch).await?, Log::Later));
+        return Ok((Log::Later, epoch));
     }
-    Ok((cassandra::restore_log(session, &topic, &identity, epoch).await?, Log::OfEvents))
+    Ok((Log::OfEvents, epoch))
+}
+
+async fn record_log(
+    admin: &Admin,
+    args: &RecoveryArgs,
+    session: &scylla::client::session::Session,
+    log: Log,
+    epoch: LogEpoch,
+) -> anyhow::Result<()> {
+    let topic = args.kafka.prefixed(CartCommand::TOPIC);
+    let identity = tokio::task::block_in_place(|| admin.identity(&topic))?;
+    if matches!(log, Log::Later) {
+        tokio::task::block_in_place(|| admin.start_new_log(&args.kafka.prefixed(GROUP), &topic))?;
+    }
+    cassandra::restore_log(session, &topic, &identity, epoch).await?;
+    Ok(())
 }
 
 /// Which log `cart-commands` is.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 enum Log {
     /// The one that the newest events come from.
     OfEvents,

@@ -125,7 +125,7 @@ impl Done<'_> {
                 Some(*version)
             }
             Self::Each { results } => {
-                results.iter().rev().find_map(|result| result.outcome.as_ref().and_then(Self::version))
+                results.iter().filter_map(|result| result.outcome.as_ref().and_then(Self::version)).max()
             }
         }
     }

@@ -87,8 +87,8 @@ impl Lookup {
         let lookup = self.clone();
         let decided = tokio::task::spawn_blocking(move || lookup.decided(partition)).await??;
         let position = Position::new(self.epoch, offset);
-        let rows = self.journal.since(cart_id, position).await?;
-        let row = rows.first().filter(|row| row.position == position);
+        let rows = self.journal.between(cart_id, position, position).await?;
+        let row = rows.first();
         if row.is_none() && offset >= decided {
             return Ok(Some(Status::Pending));
         }

@@ -13,7 +13,7 @@ use crate::{
 /// A cart always remembers this many of its newest requests.
 pub const REMEMBERED_MIN: usize = 100;
 
-/// A cart never remembers more requests than this: they are in memory and in every snapshot, about 40 bytes each.
+/// A cart never remembers more requests than this: they are in memory and in every snapshot, about 50 bytes each.
 pub const REMEMBERED_MAX: usize = 1_000;
 
 /// Requests above [`REMEMBERED_MIN`] are remembered for this long after they were issued, by the cart's own time: the

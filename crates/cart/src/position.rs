@@ -41,6 +41,9 @@ impl Position {
     /// Before every record: what a cart has that was never written.
     pub const NONE: Self = Self(0);
 
+    /// After every record.
+    pub const MAX: Self = Self(i64::MAX);
+
     /// The position of the record at `offset` (0 to 2^48 - 1, far more than a partition ever holds).
     #[must_use]
     pub const fn new(epoch: LogEpoch, offset: i64) -> Self {

@@ -77,7 +77,8 @@ async fn events(session: &Session, requests: &mut Requests) -> anyhow::Result<Ev
         carts.entry(cart_id).or_default().extend(rows);
         let outcome = outcome.as_deref().map(in_words).transpose()?;
         let kept = Kept { command_id, keyed, outcome, sequence_number: last, unchanged: None };
-        requests.entry(cart_id).or_default().insert(position.into(), kept);
+        // A row of the other table at the same position is wrong, and must be seen.
+        requests.entry(cart_id).or_default().entry(position.into()).or_insert(kept);
     }
     for rows in carts.values_mut() {
         rows.sort_unstable_by_key(|row| row.sequence_number);

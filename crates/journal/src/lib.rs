@@ -21,8 +21,8 @@
 //! Every statement says `USING TIMESTAMP` of the command's position, and what it writes is a function of the log up
 //! to there. So whoever writes late writes the same again, or something older that loses. No locks.
 //!
-//! A cart's rows are written in the order of their positions, across both tables: where a row is, all
-//! before it are.
+//! Of a cart's rows those in `cart_unchanged` are written first, then all others in one mutation: where an event is, all
+//! requests before it are. A row of `cart_unchanged` whose sequence number is not reached yet is passed over.
 
 mod read;
 mod row;
@@ -109,7 +109,7 @@ struct Statements {
     after: PreparedStatement,
     row: PreparedStatement,
     unchanged_of: PreparedStatement,
-    unchanged_from: PreparedStatement,
+    unchanged_between: PreparedStatement,
     insert: PreparedStatement,
     insert_unchanged: PreparedStatement,
     insert_snapshot: PreparedStatement,
@@ -152,9 +152,11 @@ impl Journal {
         ))
         .await?;
         after.set_page_size(PAGE_ROWS);
-        let mut unchanged_from =
-            prepare(&format!("SELECT {UNCHANGED} FROM cart_unchanged WHERE cart_id = ? AND position >= ?")).await?;
-        unchanged_from.set_page_size(1_000);
+        let mut unchanged_between = prepare(&format!(
+            "SELECT {UNCHANGED} FROM cart_unchanged WHERE cart_id = ? AND position >= ? AND position <= ?"
+        ))
+        .await?;
+        unchanged_between.set_page_size(1_000);
         let statements = Arc::new(Statements {
             snapshot: prepare("SELECT snapshot FROM cart_journal WHERE cart_id = ? LIMIT 1").await?,
             snapshots: prepare("SELECT cart_id, snapshot FROM cart_journal WHERE cart_id IN ? PER PARTITION LIMIT 1")
@@ -171,7 +173,7 @@ impl Journal {
                 "SELECT {UNCHANGED} FROM cart_unchanged WHERE cart_id IN ? PER PARTITION LIMIT {SNAPSHOT_EVERY}"
             ))
             .await?,
-            unchanged_from,
+            unchanged_between,
             insert: prepare(
                 "INSERT INTO cart_journal (cart_id, sequence_number, position, command_id, events, keyed, outcome) \
                  VALUES (?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?",

@@ -71,7 +71,7 @@ impl Journal {
     /// As [`Journal::show`].
     pub async fn load(&self, cart_ids: &[CartId]) -> Result<Vec<Aggregate>, Error> {
         let (mut newest, mut unchanged) = try_join!(self.newest_of(cart_ids), self.unchanged_of(cart_ids))?;
-        // Most carts that are not in memory are new. One that has no rows has no snapshot: they are written together.
+        // Most carts that are not in memory are new. One that has no rows has no snapshot, which is written last.
         let old: Vec<CartId> =
             cart_ids.iter().copied().filter(|id| newest.contains_key(id) || unchanged.contains_key(id)).collect();
         let mut snapshots = HashMap::new();
@@ -82,13 +82,14 @@ impl Journal {
         }
         let mut carts = Vec::with_capacity(cart_ids.len());
         for cart_id in cart_ids {
-            let snapshot = snapshots.remove(cart_id);
+            let snapshot: Option<Aggregate> =
+                snapshots.remove(cart_id).filter(|cart: &Aggregate| !cart.lacks_requests());
             let newest = newest.remove(cart_id).unwrap_or_default();
             let mut unchanged = unchanged.remove(cart_id).unwrap_or_default();
             let known = snapshot.as_ref().map_or(Position::NONE, Aggregate::position);
             let is_cut = i64::try_from(unchanged.len()).is_ok_and(|len| len >= SNAPSHOT_EVERY);
             if is_cut && unchanged.last().is_some_and(|oldest| oldest.position > known) {
-                unchanged = self.unchanged_from(*cart_id, known).await?;
+                unchanged = self.unchanged_between(*cart_id, known, Position::MAX).await?;
             }
             carts.push(self.assemble(*cart_id, snapshot, newest, unchanged).await?);
         }
@@ -110,7 +111,7 @@ impl Journal {
         let mut rows = newest;
         if oldest > known.next() {
             // The rows do not join the snapshot (there are more, or it could not be read): read all that follow it.
-            rows = self.rows_after(cart_id, known, i32::MAX).await?;
+            rows = self.rows_after(cart_id, known, i32::MAX, Position::MAX).await?;
         }
         rows.retain(|row| known < row.sequence_number && row.sequence_number <= version);
         // Another process may be writing to the end. What it wrote after our first look is left out, so that nothing before it
@@ -134,38 +135,52 @@ impl Journal {
     /// # Errors
     /// As [`Journal::show`].
     pub async fn load_before(&self, cart_id: CartId, position: Position) -> Result<Aggregate, Error> {
-        let snapshot = self.snapshot(cart_id).await?.filter(|cart| cart.position() < position);
+        let snapshot = self.snapshot(cart_id).await?;
+        let snapshot = snapshot.filter(|cart| cart.position() < position && !cart.lacks_requests());
         let mut cart = snapshot.unwrap_or_else(|| Aggregate::new(cart_id));
-        let (mut rows, unchanged) = try_join!(
-            self.rows_after(cart_id, cart.sequence_number(), i32::MAX),
-            self.unchanged_from(cart_id, cart.position())
-        )?;
         let known = cart.position();
+        let (mut rows, unchanged) = try_join!(
+            self.rows_after(cart_id, cart.sequence_number(), i32::MAX, position),
+            self.unchanged_between(cart_id, known, position)
+        )?;
         rows.extend(unchanged);
         rows.retain(|row| known < row.position && row.position < position);
         self.apply(&mut cart, rows).await?;
         Ok(cart)
     }
 
-    /// The cart's journalled requests from `position` on, oldest first.
+    /// The cart's journalled requests at these positions and between them, oldest first.
     ///
     /// # Errors
     /// As [`Journal::show`].
-    pub async fn since(&self, cart_id: CartId, position: Position) -> Result<Vec<Row>, Error> {
-        let (mut rows, unchanged) = try_join!(self.newest(cart_id), self.unchanged_from(cart_id, position))?;
-        // Mostly the newest few go back far enough; else some more, and more.
+    pub async fn between(&self, cart_id: CartId, from: Position, to: Position) -> Result<Vec<Row>, Error> {
+        // Newest first, since that is what is asked for; more only if that does not go back far enough.
+        let (mut rows, unchanged) = try_join!(self.newest(cart_id), self.unchanged_between(cart_id, from, to))?;
         let (newest, mut back) = (rows.first().map_or(0, |row| row.sequence_number.get()), 64);
-        let goes_back = |rows: &[Row]| rows.iter().any(|row| row.position < position);
+        let goes_back = |rows: &[Row]| rows.iter().any(|row| row.position < from);
         let mut is_all = i32::try_from(rows.len()).is_ok_and(|len| len < NEWEST_ROWS);
         while !is_all && !goes_back(&rows) {
             let after = SequenceNumber::from((newest - back).max(0));
-            rows = self.rows_after(cart_id, after, i32::MAX).await?;
+            rows = self.rows_after(cart_id, after, i32::MAX, to).await?;
             (is_all, back) = (after == SequenceNumber::ZERO, back * 8);
         }
         rows.extend(unchanged);
-        rows.retain(|row| row.position >= position);
-        rows.sort_unstable_by_key(|row| row.position);
-        Ok(rows)
+        Ok(in_range(rows, from, to))
+    }
+
+    /// The requests that follow a cart as it is known, up to a position, oldest first.
+    ///
+    /// # Errors
+    /// As [`Journal::show`].
+    pub async fn following(&self, cart: &Aggregate, to: Position) -> Result<Vec<Row>, Error> {
+        let cart_id = cart.cart_id();
+        let (mut rows, unchanged) = try_join!(
+            self.rows_after(cart_id, cart.sequence_number(), i32::MAX, to),
+            self.unchanged_between(cart_id, cart.position(), to)
+        )?;
+        rows.extend(unchanged);
+        rows.retain(|row| row.position > cart.position());
+        Ok(in_range(rows, cart.position(), to))
     }
 
     /// What became of a command that was decided before, if that is known. `row` is the journal's at its position; without
@@ -199,8 +214,7 @@ impl Journal {
     /// As [`Journal::show`].
     pub async fn outcome_again(&self, cart_id: CartId, earlier: &RememberedRequest) -> Result<Option<Outcome>, Error> {
         let row = if earlier.sequence_number == SequenceNumber::ZERO {
-            let rows = self.unchanged_from(cart_id, earlier.position).await?;
-            rows.into_iter().find(|row| row.position == earlier.position)
+            self.unchanged_between(cart_id, earlier.position, earlier.position).await?.pop()
         } else {
             self.row(cart_id, earlier.sequence_number).await?
         };
@@ -228,7 +242,7 @@ impl Journal {
     /// # Errors
     /// As [`Journal::show`].
     pub async fn page(&self, cart_id: CartId, after: SequenceNumber, len_max: i32) -> Result<Vec<Entry>, Error> {
-        let rows = self.rows_after(cart_id, after, len_max).await?;
+        let rows = self.rows_after(cart_id, after, len_max, Position::MAX).await?;
         let mut entries = Vec::new();
         for row in rows {
             let known = entries.len();
@@ -239,8 +253,14 @@ impl Journal {
         Ok(entries)
     }
 
-    /// The rows that have later events than this one, oldest first, until they have `events_max`.
-    async fn rows_after(&self, cart_id: CartId, after: SequenceNumber, events_max: i32) -> Result<Vec<Row>, Error> {
+    /// The rows that have later events than this one, oldest first, until they have `events_max` or are past `to`.
+    async fn rows_after(
+        &self,
+        cart_id: CartId,
+        after: SequenceNumber,
+        events_max: i32,
+        to: Position,
+    ) -> Result<Vec<Row>, Error> {
         const OPERATION: &str = "reading a cart's journal";
         // Each row has at least one that is later.
         let values = (cart_id.as_uuid(), after.get(), events_max);
@@ -255,6 +275,9 @@ impl Journal {
             && let Some(row) = stream.try_next().await.map_err(|error| Error::new(OPERATION, error))?
         {
             let Some(row) = of_journal(row) else { continue };
+            if row.position > to {
+                break;
+            }
             let first = row.first_sequence_number().get().max(after.get() + 1);
             events += usize::try_from(row.sequence_number.get() + 1 - first).unwrap_or_default();
             rows.push(row);
@@ -349,7 +372,6 @@ impl Journal {
                 tracing::warn!(%cart_id, error, "a snapshot can't be read, reading the whole journal instead");
             })
             .ok()
-            .filter(|cart| !cart.lacks_requests())
     }
 
     async fn newest_of(&self, cart_ids: &[CartId]) -> Result<HashMap<CartId, Vec<Row>>, Error> {
@@ -378,11 +400,11 @@ impl Journal {
         Ok(carts)
     }
 
-    /// The cart's unchanged rows from `position` on, newest first.
-    async fn unchanged_from(&self, cart_id: CartId, position: Position) -> Result<Vec<Row>, Error> {
+    /// The cart's unchanged rows at these positions and between them, newest first.
+    async fn unchanged_between(&self, cart_id: CartId, from: Position, to: Position) -> Result<Vec<Row>, Error> {
         const OPERATION: &str = "reading a cart's rejected requests";
-        let values = (cart_id.as_uuid(), position.get());
-        let pager = self.session.execute_iter(self.statements.unchanged_from.clone(), values).await;
+        let values = (cart_id.as_uuid(), from.get(), to.get());
+        let pager = self.session.execute_iter(self.statements.unchanged_between.clone(), values).await;
         let rows = pager
             .map_err(|error| Error::new(OPERATION, error))?
             .rows_stream::<UnchangedRow>()
@@ -417,6 +439,12 @@ impl Journal {
         let rows = result.rows::<R>().map_err(|error| Error::new(operation(), error))?;
         rows.map(|row| row.map_err(|error| Error::new(operation(), error))).collect()
     }
+}
+
+fn in_range(mut rows: Vec<Row>, from: Position, to: Position) -> Vec<Row> {
+    rows.retain(|row| from <= row.position && row.position <= to);
+    rows.sort_unstable_by_key(|row| row.position);
+    rows
 }
 
 /// Decodes, after fetching the schema if it is not known yet. The error is text: it ends in an [`Error`].

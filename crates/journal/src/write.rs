@@ -30,47 +30,40 @@ pub struct Append<'a> {
 /// What a row takes beside its events and outcome, at most.
 const ROW_LEN: usize = 80;
 
-impl<'a> Append<'a> {
+/// What of an append is one mutation.
+struct Part<'a> {
+    cart_id: CartId,
+    rows: Vec<&'a Row>,
+    snapshot: Option<&'a Snapshot>,
+}
+
+impl Part<'_> {
     fn len(&self) -> usize {
-        let len = |row: &Row| {
+        let len = |row: &&Row| {
             let events: usize = row.events().iter().map(Vec::len).sum();
             ROW_LEN + events + row.outcome.as_ref().map_or(0, String::len)
         };
         let rows: usize = self.rows.iter().map(len).sum();
         rows + self.snapshot.map_or(0, |snapshot| snapshot.bytes.len())
     }
-
-    /// The parts that each are one mutation, in the order in which they must be durable.
-    fn parts(self) -> Vec<Self> {
-        let Self { cart_id, rows, snapshot } = self;
-        let is_unchanged = |row: &Row| matches!(row.content, Content::Unchanged { .. });
-        let runs = rows.chunk_by(|one, next| is_unchanged(one) == is_unchanged(next));
-        let mut parts: Vec<Self> = runs.map(|rows| Self { cart_id, rows, snapshot: None }).collect();
-        if snapshot.is_some() {
-            // It stands in `cart_journal`, and nothing that it includes may come after it.
-            match parts.last_mut() {
-                Some(last) if !last.rows.iter().any(is_unchanged) => last.snapshot = snapshot,
-                Some(_) | None => parts.push(Self { cart_id, rows: &[], snapshot }),
-            }
-        }
-        parts
-    }
 }
 
-/// What can be written at the same time: of each cart one mutation, the first ones in the first round. The next round may
-/// only begin when one is durable: where a row is, all before it must be, since a command at or before the newest row is taken
-/// as decided. Almost always there is one round: more only where a rejected request stands between others of its cart.
-fn rounds<'a>(appends: impl IntoIterator<Item = Append<'a>>) -> Vec<Vec<Append<'a>>> {
-    let mut rounds: Vec<Vec<Append<'a>>> = Vec::new();
-    for append in appends {
-        for (round, part) in append.parts().into_iter().enumerate() {
-            if round == rounds.len() {
-                rounds.push(Vec::new());
-            }
-            rounds[round].push(part);
+/// What is written first, and what when that is durable: of each cart its rows in `cart_unchanged`, then those with events and
+/// the snapshot, each one mutation. So where an event is, all rejected requests before it are. A rejected request may be there
+/// without the events before it: its row says which they are, and it is passed over until they are there.
+fn rounds<'a>(appends: impl IntoIterator<Item = Append<'a>>) -> [Vec<Part<'a>>; 2] {
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    for Append { cart_id, rows, snapshot } in appends {
+        let is_unchanged = |row: &&Row| matches!(row.content, Content::Unchanged { .. });
+        let (unchanged, events): (Vec<_>, Vec<_>) = rows.iter().partition(is_unchanged);
+        if !unchanged.is_empty() {
+            first.push(Part { cart_id, rows: unchanged, snapshot: None });
+        }
+        if !events.is_empty() || snapshot.is_some() {
+            second.push(Part { cart_id, rows: events, snapshot });
         }
     }
-    rounds
+    [first, second]
 }
 
 /// What is not set leaves no tombstone, as a null would.
@@ -110,9 +103,8 @@ impl Journal {
     /// # Errors
     /// When Cassandra is away. Of each cart any first part may have been written, each request wholly or not at all.
     pub async fn append(&self, appends: impl IntoIterator<Item = Append<'_>>) -> Result<(), Error> {
-        for round in rounds(appends) {
-            let groups =
-                cassandra::groups(&self.session, TABLE, round, |append| ((append.cart_id.as_uuid(),), append.len()));
+        for round in rounds(appends).into_iter().filter(|round| !round.is_empty()) {
+            let groups = cassandra::groups(&self.session, TABLE, round, |part| ((part.cart_id.as_uuid(),), part.len()));
             stream::iter(groups)
                 .map(|group| self.write(group))
                 .buffer_unordered(CONCURRENCY)
@@ -124,7 +116,7 @@ impl Journal {
     }
 
     /// One request.
-    async fn write(&self, group: Vec<Append<'_>>) -> Result<(), Error> {
+    async fn write(&self, group: Vec<Part<'_>>) -> Result<(), Error> {
         let operation = || match group.as_slice() {
             [one] => format!("journalling {} requests of cart {}", one.rows.len(), one.cart_id),
             several => format!("journalling the requests of {} carts", several.len()),
@@ -154,9 +146,8 @@ impl Journal {
     }
 }
 
-fn values<'a>(append: &Append<'a>) -> impl Iterator<Item = Values<'a>> + use<'a> {
-    let Append { cart_id, rows, snapshot } = *append;
-    let cart_id = cart_id.as_uuid();
+fn values<'a>(part: &Part<'a>) -> impl Iterator<Item = Values<'a>> + use<'a> {
+    let (cart_id, snapshot) = (part.cart_id.as_uuid(), part.snapshot);
     let row = move |row: &'a Row| {
         let (number, position) = (row.sequence_number.get(), row.position.get());
         let (command_id, at) = (row.command_id.as_uuid(), timestamp(row.position));
@@ -173,7 +164,7 @@ fn values<'a>(append: &Append<'a>) -> impl Iterator<Item = Values<'a>> + use<'a>
         }
     };
     let snapshot = snapshot.map(|Snapshot { position, bytes }| (cart_id, bytes.as_slice(), timestamp(*position)));
-    rows.iter().map(row).chain(snapshot.map(Values::Snapshot))
+    part.rows.clone().into_iter().map(row).chain(snapshot.map(Values::Snapshot))
 }
 
 /// The write timestamp: the position, so that what is written late is the same again or loses. Wall-clock time only in tests
@@ -205,7 +196,7 @@ mod tests {
     }
 
     /// By round: of each part its rows' positions, and whether it has the snapshot.
-    fn rounds_of(carts: &[(Vec<Row>, bool)]) -> Vec<Vec<(Vec<i64>, bool)>> {
+    fn rounds_of(carts: &[(Vec<Row>, bool)]) -> [Vec<(Vec<i64>, bool)>; 2] {
         let snapshot = Snapshot { position: Position::NONE, bytes: Vec::new() };
         let appends = carts.iter().map(|(rows, has_snapshot)| Append {
             cart_id: Uuid::nil().into(),
@@ -213,22 +204,20 @@ mod tests {
             snapshot: has_snapshot.then_some(&snapshot),
         });
         let part =
-            |part: &Append<'_>| (part.rows.iter().map(|row| row.position.get()).collect(), part.snapshot.is_some());
-        rounds(appends).iter().map(|round| round.iter().map(part).collect()).collect()
+            |part: &Part<'_>| (part.rows.iter().map(|row| row.position.get()).collect(), part.snapshot.is_some());
+        rounds(appends).map(|round| round.iter().map(part).collect())
     }
 
     #[test]
-    fn a_cart_s_rows_are_written_in_their_order_and_its_snapshot_last() {
+    fn rejected_requests_are_written_before_events_and_snapshots() {
         let one = (vec![row(1, false), row(2, false)], true);
-        let mixed = (vec![row(1, false), row(2, true), row(3, true), row(4, false)], true);
+        let mixed = (vec![row(1, false), row(2, true), row(3, true), row(4, false)], false);
         let rejected = (vec![row(5, true)], true);
-        assert_eq!(rounds_of(std::slice::from_ref(&one)), [vec![(vec![1, 2], true)]]);
         assert_eq!(
             rounds_of(&[one, mixed, rejected, (vec![], false)]),
             [
-                vec![(vec![1, 2], true), (vec![1], false), (vec![5], false)],
-                vec![(vec![2, 3], false), (vec![], true)],
-                vec![(vec![4], true)],
+                vec![(vec![2, 3], false), (vec![5], false)],
+                vec![(vec![1, 2], true), (vec![1, 4], false), (vec![], true)],
             ]
         );
     }

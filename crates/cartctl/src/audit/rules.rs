@@ -159,7 +159,9 @@ impl Cart {
             Some(false) => self.remembered.len(),
             None => self.remembered.len().saturating_sub(REMEMBERED_MIN),
         };
-        if let Some(earlier) = self.remembered.iter().skip(memory).find(|earlier| earlier.command_id == command_id) {
+        if let Some(earlier) =
+            self.remembered.iter().skip(memory).rev().find(|earlier| earlier.command_id == command_id)
+        {
             return if earlier.digest == digest { Verdict::Repeat(earlier.position) } else { Verdict::KeyReused };
         }
         let (mut lines, mut session) = (self.lines.clone(), self.session);
@@ -223,7 +225,7 @@ impl Cart {
         for (index, command) in commands.iter().enumerate() {
             // Before version 0.2 it was a command of its own.
             let part = Uuid::new_v5(&command_id, format!("batch:{index}").as_bytes());
-            if let Some(earlier) = self.remembered.iter().find(|earlier| earlier.command_id == part) {
+            if let Some(earlier) = self.remembered.iter().rev().find(|earlier| earlier.command_id == part) {
                 results.push(if earlier.digest == content_digest(command) {
                     format!("earlier {}", earlier.sequence_number)
                 } else {

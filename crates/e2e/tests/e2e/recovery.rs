@@ -235,7 +235,7 @@ pub(crate) async fn the_journal_and_all_of_kafka_are_made_again() -> anyhow::Res
     shop.refuses("cart-processor --startup-timeout-s 1", "restore-journal").await?;
     in_cassandra(
         &shop,
-        &[format!("DROP TABLE {table}"), format!("TRUNCATE {}.cart_unchanged", shop.installation.name())],
+        &[format!("DROP TABLE {table}"), format!("DROP TABLE {}.cart_unchanged", shop.installation.name())],
     )
     .await?;
     shop.does("cart-processor restore-journal").await?;

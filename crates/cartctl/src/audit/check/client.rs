@@ -11,7 +11,7 @@ use crate::audit::client_view::{Attempt, SentCommand, ToldItem};
 use crate::audit::evidence::Evidence;
 use crate::audit::report::{ClientView, Findings, Kind};
 
-/// A refusal of a key that stands for another command: that one has events, under the same id.
+/// A refusal of a key that stands for another request: that one may have events, under the same id.
 const KEY_REUSED: &str = "idempotency-key-reused";
 
 pub(super) fn check(
