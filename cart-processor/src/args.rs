@@ -54,8 +54,8 @@ pub(crate) struct Args {
     #[arg(long, env, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=150_000))]
     pub(crate) outbox_len_max: u32,
 
-    /// Least time between the starts of two transactions: less shows purchases sooner, more costs less
-    #[arg(long, env, default_value_t = 25, value_parser = clap::value_parser!(u64).range(0..=5_000))]
+    /// A worker starts at most one transaction in each interval of this length: less shows purchases sooner, more costs less
+    #[arg(long, env, default_value_t = 200, value_parser = clap::value_parser!(u64).range(0..=5_000))]
     pub(crate) commit_interval_ms: u64,
 
     /// Memory of this process for carts, in MiB. The least recently used ones are evicted, and loaded again when they are

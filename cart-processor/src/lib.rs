@@ -19,6 +19,7 @@
 
 mod args;
 mod batch;
+mod commit_pacing;
 mod history;
 mod intake;
 mod outbox;

@@ -1,7 +1,7 @@
 //! The loop of one worker. All retries and all commits of deciding are here.
 
 use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use cart::{CartId, Position};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -11,6 +11,7 @@ use service::{Readiness, Shutdown};
 use tokio::runtime::Handle;
 
 use crate::batch::{self, CartWork};
+use crate::commit_pacing::CommitPacing;
 use crate::history::{History, LogRewritten};
 use crate::intake::{self, Intake, Reader, Received};
 use crate::outbox::Outbox;
@@ -21,7 +22,7 @@ use crate::reply::Replies;
 /// How long a poll waits for a record when there is nothing else to do. A shutdown waits for it too.
 const IDLE_POLL: Duration = Duration::from_millis(100);
 
-/// How long a poll waits while events wait for their transaction.
+/// How long a poll waits when a transaction is due and the last one is not done.
 const BUSY_POLL: Duration = Duration::from_millis(2);
 
 /// Reads of redelivered carts that one worker has in flight.
@@ -30,22 +31,6 @@ const CASSANDRA_CONCURRENCY: usize = 128;
 /// Loads that one worker has in flight, each of up to [`LOAD_LEN_MAX`] carts. It bounds what they take in memory before they are
 /// carts: most is a few hundred kilobytes a load.
 const LOADS_MAX: usize = 8;
-
-/// From the start of one transaction to the next: so many times what the last one took. At rest that is a few
-/// milliseconds; under load, when brokers get slow, transactions get fewer and larger.
-const COMMIT_PACE: u32 = 4;
-
-/// The longest pause that this makes: purchases are to be seen soon.
-const COMMIT_PAUSE_MAX: Duration = Duration::from_millis(50);
-
-/// From so many events a transaction on the pause may be longer: each costs about twenty requests, however many it has, and
-/// all who read its events as many again. In turn with 100, at 480 commands/s on two cores that are busy with that: 0.50 times
-/// the median latency and 0.79 of its p99; at 240 and 960 the same median. With 8 the median is 1.1 and 1.2 times that.
-const BUSY_TRANSACTION_LEN: usize = 20;
-
-/// The longest pause then. In turn with 50 ms, at 256 clients on two cores (with three instead of [`COMMIT_PACE`] times what
-/// the last one took): 0.85 times the CPU time of a command, 0.82 with three projectors running.
-const BUSY_COMMIT_PAUSE_MAX: Duration = Duration::from_millis(200);
 
 /// The pause after the first failure in a row, doubled up to the second figure.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -59,6 +44,7 @@ pub(crate) struct Worker {
     pub(crate) journal: Journal,
     pub(crate) replies: Replies,
     pub(crate) settings: Settings,
+    pub(crate) pacing: CommitPacing,
     pub(crate) runtime: Handle,
     pub(crate) readiness: Readiness,
     pub(crate) shutdown: Shutdown,
@@ -72,7 +58,6 @@ pub(crate) struct Settings {
     pub(crate) outbox_len_max: usize,
     /// Bytes.
     pub(crate) cart_cache_len: usize,
-    pub(crate) commit_interval: Duration,
 }
 
 /// What a worker has in memory: all of it can be had again from the log and the journal.
@@ -80,9 +65,6 @@ pub(crate) struct Settings {
 pub(crate) struct State {
     partitions: HashMap<i32, Partition>,
     outbox: Outbox,
-    submitted_at: Option<Instant>,
-    /// Records of the transaction that was submitted last.
-    submitted_len: usize,
     /// Partitions whose log was rewritten, or is too new for us. They stay stopped until somebody has looked at it.
     stopped: HashSet<i32>,
     failures: u32,
@@ -161,10 +143,17 @@ impl Worker {
         self.publish()
     }
 
+    /// Until the next transaction is due, if one is to come.
+    fn poll_wait(&self) -> Duration {
+        if self.state.outbox.is_empty() {
+            return IDLE_POLL;
+        }
+        self.pacing.due_in(SystemTime::now()).clamp(BUSY_POLL, IDLE_POLL)
+    }
+
     /// What is there now, up to the limit.
     fn poll(&mut self) -> Result<Vec<Intake>, Error> {
-        let is_idle = self.state.outbox.is_empty() && !self.publisher.is_busy();
-        let mut wait = if is_idle { IDLE_POLL } else { BUSY_POLL };
+        let mut wait = self.poll_wait();
         let mut batch: Vec<Intake> = Vec::new();
         while batch.len() < self.settings.batch_len_max {
             let intake = match self.consumer.poll(wait) {
@@ -353,8 +342,7 @@ impl Worker {
                 return Ok(());
             }
         }
-        let pause = self.settings.commit_interval.max(pause(self.publisher.took(), self.state.submitted_len));
-        let is_due = self.state.submitted_at.is_none_or(|at| at.elapsed() >= pause);
+        let is_due = self.pacing.due_in(SystemTime::now()).is_zero();
         if !self.state.outbox.is_empty() && (is_due || is_full) {
             self.submit()?;
         }
@@ -365,8 +353,7 @@ impl Worker {
         let group = self.consumer.group_metadata()?;
         let outbox = std::mem::take(&mut self.state.outbox);
         let offsets = self.consumer.offsets(outbox.next_offsets())?;
-        self.state.submitted_at = Some(Instant::now());
-        self.state.submitted_len = outbox.len();
+        self.pacing.start(SystemTime::now());
         self.publisher.submit(Parcel { outbox, offsets, group });
         Ok(())
     }
@@ -450,26 +437,5 @@ impl Worker {
             while !self.publisher.wait(IDLE_POLL)? {}
         }
         Ok(())
-    }
-}
-
-/// From the start of a transaction that took so long and had so many records to the next.
-fn pause(took: Duration, len: usize) -> Duration {
-    let max = if len < BUSY_TRANSACTION_LEN { COMMIT_PAUSE_MAX } else { BUSY_COMMIT_PAUSE_MAX };
-    (took * COMMIT_PACE).min(max)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn transactions_get_fewer_when_they_are_slow_and_fewer_still_when_they_are_large() {
-        let ms = Duration::from_millis;
-        for (took_ms, len, pause_ms) in
-            [(2, 5, 8), (2, 500, 8), (20, 5, 50), (20, 19, 50), (20, 20, 80), (90, 500, 200)]
-        {
-            assert_eq!(pause(ms(took_ms), len), ms(pause_ms), "{len} in {took_ms} ms");
-        }
     }
 }

@@ -38,9 +38,8 @@ pub(crate) struct Target {
 #[derive(Debug)]
 pub(crate) struct Publisher {
     parcels: Option<SyncSender<Parcel>>,
-    results: Receiver<Result<Duration, kafka::Error>>,
+    results: Receiver<Result<(), kafka::Error>>,
     is_busy: bool,
-    took: Duration,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -55,16 +54,7 @@ impl Publisher {
             .name(String::from("publisher"))
             .spawn(work)
             .map_err(|error| kafka::Error::fatal("starting the publisher's thread", error))?;
-        Ok(Self { parcels: Some(parcels), results, is_busy: false, took: Duration::ZERO, thread: Some(thread) })
-    }
-
-    pub(crate) fn is_busy(&self) -> bool {
-        self.is_busy
-    }
-
-    /// How long the last transaction took.
-    pub(crate) fn took(&self) -> Duration {
-        self.took
+        Ok(Self { parcels: Some(parcels), results, is_busy: false, thread: Some(thread) })
     }
 
     /// Hands a parcel over. Only when not busy.
@@ -90,8 +80,7 @@ impl Publisher {
             Err(false) => Err(kafka::Error::fatal("publishing", "the publisher's thread has ended")),
             Ok(result) => {
                 self.is_busy = false;
-                self.took = result?;
-                Ok(true)
+                result.map(|()| true)
             }
         }
     }
@@ -111,14 +100,14 @@ fn publish_all(
     target: &Target,
     mut producer: TransactionalProducer,
     parcels: &Receiver<Parcel>,
-    results: &SyncSender<Result<Duration, kafka::Error>>,
+    results: &SyncSender<Result<(), kafka::Error>>,
     readiness: &Readiness,
     shutdown: &Shutdown,
 ) {
     let mut fenced = 0;
     while let Ok(parcel) = parcels.recv() {
         let started_at = std::time::Instant::now();
-        let mut result = publish(target, &mut producer, parcel).map(|()| started_at.elapsed());
+        let mut result = publish(target, &mut producer, parcel);
         metrics::histogram!("processor_transaction_seconds").record(started_at.elapsed());
         if let Err(error) = result {
             fenced = if error.is_fenced() { fenced + 1 } else { fenced };

@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 
 use crate::GROUP;
 use crate::args::{Args, Cli, Command};
+use crate::commit_pacing::CommitPacing;
 use crate::intake::Reader;
 use crate::processor::{Settings, State, Worker};
 use crate::publisher::{Publisher, Target};
@@ -204,8 +205,8 @@ fn worker(
         batch_len_max: args.batch_len_max as usize,
         outbox_len_max: args.outbox_len_max as usize,
         cart_cache_len: args.cart_cache_mib as usize * MIB / usize::from(args.workers),
-        commit_interval: Duration::from_millis(args.commit_interval_ms),
     };
+    let pacing = CommitPacing::every(Duration::from_millis(args.commit_interval_ms));
     Ok(Worker {
         name: format!("worker {number}"),
         consumer,
@@ -214,6 +215,7 @@ fn worker(
         journal: parts.journal.clone(),
         replies: parts.replies.clone(),
         settings,
+        pacing,
         runtime,
         readiness,
         shutdown,

@@ -7,7 +7,18 @@ use cart::{CartEvent, PurchasedItem};
 use kafka::{Codec, GroupConsumer, Header, KafkaArgs, OwnedHeaders, Record, TransactionalProducer};
 
 use crate::error::Error;
+use crate::pace::Pace;
 use crate::runner::{Batch, Projector};
+
+/// From one transaction to the next: each costs Kafka about twenty requests, however many purchases it has.
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long the first purchase waits for others: all cart-processors publish at the same time (`commit_pacing.rs` there),
+/// and the transactions of some end a little later.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// From so many purchases on a transaction does not wait: a backlog is limited by memory, not by the interval.
+const PENDING_MAX: usize = 10_000;
 
 /// Offsets alone, without a purchase, are worth a transaction this often.
 const IDLE_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
@@ -24,10 +35,66 @@ pub(crate) struct ItemPurchasedEvents {
     codec: Codec<PurchasedItem>,
     // None after a failure: the next batch gets a new one, which settles what the old one left open.
     producer: Option<TransactionalProducer>,
-    /// Consumed, but not worth a transaction yet.
-    next_offsets: BTreeMap<i32, i64>,
-    committed_at: Instant,
+    pending: Pending,
+    /// Since when a purchase is pending.
+    pending_since: Option<Instant>,
+    purchases: Pace,
+    offsets: Pace,
     fenced: u32,
+}
+
+/// What the next transaction commits, by partition of `cart-events`: a partition's purchases and its offset come and go
+/// together.
+#[derive(Debug, Default)]
+struct Pending {
+    partitions: BTreeMap<i32, Consumed>,
+}
+
+/// What was consumed of one partition.
+#[derive(Debug, Default)]
+struct Consumed {
+    purchases: Vec<Record>,
+    // None only in a test that shows why a revocation drops the purchases as well.
+    next_offset: Option<i64>,
+}
+
+impl Pending {
+    fn add(&mut self, partition: i32, purchase: Record) {
+        self.partitions.entry(partition).or_default().purchases.push(purchase);
+    }
+
+    /// Notes that everything before these offsets is in here.
+    fn advance(&mut self, next_offsets: BTreeMap<i32, i64>) {
+        for (partition, next_offset) in next_offsets {
+            self.partitions.entry(partition).or_default().next_offset = Some(next_offset);
+        }
+    }
+
+    /// Drops what comes from revoked partitions: their next owner reads it again.
+    fn forget(&mut self, partitions: &[i32]) {
+        if fail_points::is_off("guard-pending-purchases") {
+            self.partitions.values_mut().for_each(|consumed| consumed.next_offset = None);
+            return;
+        }
+        self.partitions.retain(|partition, _| !partitions.contains(partition));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.partitions.is_empty()
+    }
+
+    /// How many purchases wait.
+    fn len(&self) -> usize {
+        self.partitions.values().map(|consumed| consumed.purchases.len()).sum()
+    }
+
+    fn next_offsets(&self) -> impl Iterator<Item = (i32, i64)> + '_ {
+        self.partitions.iter().filter_map(|(partition, consumed)| Some((*partition, consumed.next_offset?)))
+    }
+
+    fn purchases(&self) -> impl Iterator<Item = &Record> {
+        self.partitions.values().flat_map(|consumed| &consumed.purchases)
+    }
 }
 
 impl ItemPurchasedEvents {
@@ -39,30 +106,54 @@ impl ItemPurchasedEvents {
         codec: Codec<PurchasedItem>,
     ) -> Result<Self, kafka::Error> {
         let producer = Some(TransactionalProducer::connect(kafka, &transactional_id)?);
-        let (next_offsets, committed_at) = (BTreeMap::new(), Instant::now());
         Ok(Self {
             kafka: kafka.clone(),
             transactional_id,
             topic,
             codec,
             producer,
-            next_offsets,
-            committed_at,
+            pending: Pending::default(),
+            pending_since: None,
+            purchases: Pace::every(PUBLISH_INTERVAL),
+            offsets: Pace::every(IDLE_COMMIT_INTERVAL),
             fenced: 0,
         })
     }
 
-    fn publish(&mut self, purchases: &[Record], consumer: &GroupConsumer) -> Result<(), kafka::Error> {
+    /// Publishes what waits, in one transaction with its offsets.
+    fn publish(&mut self, consumer: &GroupConsumer) -> Result<(), Error> {
+        self.purchases.start();
+        self.offsets.start();
+        let pending = std::mem::take(&mut self.pending);
+        self.pending_since = None;
+        if let Err(error) = self.transact(&pending, consumer) {
+            self.fenced = if error.is_fenced() { self.fenced + 1 } else { self.fenced };
+            if self.fenced >= FENCED_MAX {
+                let operation = format!(
+                    "publishing as {}: another process with the same --instance keeps taking over; give each its own name",
+                    self.transactional_id
+                );
+                return Err(kafka::Error::fatal(operation, error).into());
+            }
+            // Settles the outcome before the committed offsets are asked for.
+            self.producer = Some(TransactionalProducer::connect(&self.kafka, &self.transactional_id)?);
+            return Err(error.into());
+        }
+        self.fenced = 0;
+        Ok(())
+    }
+
+    fn transact(&mut self, pending: &Pending, consumer: &GroupConsumer) -> Result<(), kafka::Error> {
         let mut producer = match self.producer.take() {
             Some(producer) => producer,
             None => TransactionalProducer::connect(&self.kafka, &self.transactional_id)?,
         };
-        // After the last poll of the batch, before the next: see `group_metadata`.
+        // After the last poll of what is pending, before the next: see `group_metadata`.
         let group = consumer.group_metadata()?;
-        let offsets = consumer.offsets(self.next_offsets.iter().map(|(partition, offset)| (*partition, *offset)))?;
+        let offsets = consumer.offsets(pending.next_offsets())?;
         fail_points::crash_point("purchases-before-transaction");
         let mut transaction = producer.begin()?;
-        for purchase in purchases {
+        for purchase in pending.purchases() {
             transaction.send(&self.topic, purchase)?;
         }
         fail_points::crash_point("purchases-in-transaction");
@@ -90,34 +181,30 @@ impl Projector for ItemPurchasedEvents {
     type Event = CartEvent;
 
     fn apply(&mut self, batch: Batch<CartEvent>, consumer: &GroupConsumer) -> Result<(), Error> {
-        let mut purchases = Vec::new();
         for received in batch.records {
             if let Some(purchase) = PurchasedItem::of(received.event) {
-                purchases.push(record(&self.codec, &purchase)?);
+                self.pending.add(received.partition, record(&self.codec, &purchase)?);
+                self.pending_since.get_or_insert_with(Instant::now);
             }
         }
-        self.next_offsets.extend(batch.next_offsets);
-        let is_due = !self.next_offsets.is_empty() && self.committed_at.elapsed() >= IDLE_COMMIT_INTERVAL;
-        if purchases.is_empty() && !is_due {
-            return Ok(());
+        self.pending.advance(batch.next_offsets);
+        let is_due = self.due_in().is_some_and(|wait| wait.is_zero());
+        if is_due || self.pending.len() >= PENDING_MAX {
+            self.publish(consumer)?;
         }
-        if let Err(error) = self.publish(&purchases, consumer) {
-            self.fenced = if error.is_fenced() { self.fenced + 1 } else { self.fenced };
-            if self.fenced >= FENCED_MAX {
-                let operation = format!(
-                    "publishing as {}: another process with the same --instance keeps taking over; give each its own name",
-                    self.transactional_id
-                );
-                return Err(kafka::Error::fatal(operation, error).into());
-            }
-            // Settles the outcome before the committed offsets are asked for.
-            self.producer = Some(TransactionalProducer::connect(&self.kafka, &self.transactional_id)?);
-            return Err(error.into());
-        }
-        self.fenced = 0;
-        self.next_offsets.clear();
-        self.committed_at = Instant::now();
         Ok(())
+    }
+
+    fn due_in(&self) -> Option<Duration> {
+        let due_in = match self.pending_since {
+            Some(since) => self.purchases.due_in().max(GATHER.saturating_sub(since.elapsed())),
+            None => self.offsets.due_in(),
+        };
+        (!self.pending.is_empty()).then_some(due_in)
+    }
+
+    fn finish(&mut self, consumer: &GroupConsumer) -> Result<(), Error> {
+        if self.pending.is_empty() { Ok(()) } else { self.publish(consumer) }
     }
 
     fn start_offsets(&mut self, _: &[i32]) -> Result<Vec<(i32, i64)>, Error> {
@@ -125,10 +212,11 @@ impl Projector for ItemPurchasedEvents {
     }
 
     fn forget(&mut self) {
-        self.next_offsets.clear();
+        self.pending = Pending::default();
+        self.pending_since = None;
     }
 
     fn forget_partitions(&mut self, partitions: &[i32]) {
-        self.next_offsets.retain(|partition, _| !partitions.contains(partition));
+        self.pending.forget(partitions);
     }
 }

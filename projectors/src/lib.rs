@@ -20,6 +20,7 @@
 mod args;
 mod error;
 mod item_purchased_events;
+mod pace;
 mod popular_items;
 mod recovery;
 mod run;

@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 
 use crate::args::{Args, CassandraProjectorArgs, Cli, Command, JdbcArgs};
 use crate::item_purchased_events::ItemPurchasedEvents;
+use crate::pace::AppliedOffsets;
 use crate::popular_items::PopularItems;
 use crate::runner::{Projector, Runner};
 use crate::setup::{LogNotRecorded, is_missing_database, log_epoch};
@@ -263,7 +264,14 @@ async fn vendor_billing_jdbc(JdbcArgs { args, database }: JdbcArgs) -> anyhow::R
     probe("PostgreSQL", &base.readiness, &base.shutdown, pool.clone(), |pool| async move {
         sqlx::query("SELECT 1").execute(&pool).await.map(|_| ())
     });
-    let projector = VendorBillingJdbc { pool, topic, epoch, runtime: Handle::current(), started_from: HashMap::new() };
+    let projector = VendorBillingJdbc {
+        pool,
+        topic,
+        epoch,
+        runtime: Handle::current(),
+        started_from: HashMap::new(),
+        offsets: AppliedOffsets::new(),
+    };
     let instance = base.instance(&args, vendor_billing_jdbc::NAME)?;
     base.run(args, projector, codec, instance, PurchasedItem::TOPIC, StartAt::CommittedOrBeginning).await
 }

@@ -16,6 +16,9 @@ use crate::error::Error;
 /// How long a poll waits for a record. A shutdown waits for it too.
 const POLL: Duration = Duration::from_millis(100);
 
+/// How long it waits at least: librdkafka counts in milliseconds, and waits not at all for less than one.
+const POLL_MIN: Duration = Duration::from_millis(1);
+
 /// The pause after the first failure in a row, doubled up to the second figure.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -43,9 +46,14 @@ pub(crate) trait Projector {
     /// What it reads.
     type Event: Serialize + DeserializeOwned;
 
-    /// Applies a batch and commits how far it has come: both, or nothing that a second time would not mend.
-    /// Called with an empty batch when nothing comes.
+    /// Takes a batch, and writes and commits what is due. Called with an empty batch when no record comes.
     fn apply(&mut self, batch: Batch<Self::Event>, consumer: &GroupConsumer) -> Result<(), Error>;
+
+    /// How long until [`Projector::apply`] has something to do without a new record; `None` while it has not.
+    fn due_in(&self) -> Option<Duration>;
+
+    /// Writes and commits what waits, before the member leaves its group.
+    fn finish(&mut self, consumer: &GroupConsumer) -> Result<(), Error>;
 
     /// Where to go on in these partitions, if that is not for Kafka to say.
     fn start_offsets(&mut self, partitions: &[i32]) -> Result<Vec<(i32, i64)>, Error>;
@@ -94,6 +102,10 @@ impl<P: Projector> Runner<P> {
                 }
             }
         }
+        if let Err(error) = self.projector.finish(&self.consumer) {
+            // The next owner of the partitions reads the records again.
+            tracing::info!(reason = format!("{:#}", anyhow::Error::new(error)), "the last records were not committed");
+        }
         Ok(())
     }
 
@@ -113,7 +125,7 @@ impl<P: Projector> Runner<P> {
     /// What is there now, up to the limit.
     fn poll(&mut self) -> Result<Batch<P::Event>, Error> {
         let mut batch = Batch { records: Vec::new(), next_offsets: BTreeMap::new() };
-        let mut wait = POLL;
+        let mut wait = self.projector.due_in().unwrap_or(POLL).clamp(POLL_MIN, POLL);
         while batch.records.len() < self.batch_len_max {
             let read = match self.consumer.poll(wait) {
                 Ok(Some(message)) => Some((message.partition(), message.offset(), self.read(&message)?)),

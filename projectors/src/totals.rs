@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::time::Duration;
 
 use cart::{LogEpoch, Position, PurchasedItem};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -15,6 +16,7 @@ use lru::LruCache;
 use tokio::runtime::Handle;
 
 use crate::error::Error;
+use crate::pace::AppliedOffsets;
 use crate::runner::{Batch, Projector};
 
 /// Requests to Cassandra under way: more wait longer without getting more done.
@@ -79,13 +81,14 @@ pub(crate) struct Totals<T: Table> {
     // Unbounded here, since a bounded one allocates all its room at once; trimmed after each batch.
     rows: LruCache<T::Key, Option<Row<T::Total>>>,
     rows_max: usize,
+    offsets: AppliedOffsets,
     epoch: LogEpoch,
     runtime: Handle,
 }
 
 impl<T: Table> Totals<T> {
     pub(crate) fn new(table: T, rows_max: usize, epoch: LogEpoch, runtime: Handle) -> Self {
-        Self { table, rows: LruCache::unbounded(), rows_max, epoch, runtime }
+        Self { table, rows: LruCache::unbounded(), rows_max, offsets: AppliedOffsets::new(), epoch, runtime }
     }
 
     /// Reads the rows that the batch needs and that are not in memory: many in a request, and the requests at the same time.
@@ -153,23 +156,32 @@ impl<T: Table> Projector for Totals<T> {
     type Event = PurchasedItem;
 
     fn apply(&mut self, batch: Batch<PurchasedItem>, consumer: &GroupConsumer) -> Result<(), Error> {
-        if batch.next_offsets.is_empty() {
-            return Ok(());
+        if !batch.next_offsets.is_empty() {
+            let runtime = self.runtime.clone();
+            runtime.block_on(self.load(&batch))?;
+            let changed = self.fold(&batch)?;
+            fail_points::crash_point("totals-before-write");
+            runtime.block_on(self.write(changed))?;
+            fail_points::crash_point("totals-after-write");
+            self.offsets.add(batch.next_offsets);
+            while self.rows.len() > self.rows_max {
+                self.rows.pop_lru();
+            }
         }
-        let runtime = self.runtime.clone();
-        runtime.block_on(self.load(&batch))?;
-        let changed = self.fold(&batch)?;
-        fail_points::crash_point("totals-before-write");
-        runtime.block_on(self.write(changed))?;
-        fail_points::crash_point("totals-after-write");
-        // A crash before this repeats the batch: the rows' positions skip what they include. After it, nothing is left
-        // to do. A commit that fails (a rebalance came between) is the same as none.
-        consumer.commit(&consumer.offsets(batch.next_offsets)?)?;
-        fail_points::crash_point("totals-after-commit");
-        while self.rows.len() > self.rows_max {
-            self.rows.pop_lru();
+        // A crash before this repeats the batches since the last commit: the rows' positions skip what they include. After
+        // it, nothing is left to do. A commit that fails (a rebalance came between) is the same as none.
+        if self.offsets.commit_if_due(consumer)? {
+            fail_points::crash_point("totals-after-commit");
         }
         Ok(())
+    }
+
+    fn due_in(&self) -> Option<Duration> {
+        self.offsets.due_in()
+    }
+
+    fn finish(&mut self, consumer: &GroupConsumer) -> Result<(), Error> {
+        Ok(self.offsets.commit(consumer)?)
     }
 
     fn start_offsets(&mut self, _: &[i32]) -> Result<Vec<(i32, i64)>, Error> {
@@ -178,10 +190,12 @@ impl<T: Table> Projector for Totals<T> {
 
     fn forget(&mut self) {
         self.rows.clear();
+        self.offsets.forget();
     }
 
     // Rows don't tell which partition they are of, and reading one again is cheap.
-    fn forget_partitions(&mut self, _: &[i32]) {
+    fn forget_partitions(&mut self, partitions: &[i32]) {
         self.rows.clear();
+        self.offsets.forget_partitions(partitions);
     }
 }

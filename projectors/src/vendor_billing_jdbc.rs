@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use crate::error::Error;
+use crate::pace::AppliedOffsets;
 use crate::runner::{Batch, Projector};
 use crate::vendor_billing::{Key, add_exactly};
 
@@ -43,6 +44,8 @@ pub(crate) struct VendorBillingJdbc {
     pub(crate) runtime: Handle,
     /// Where the database was when it was last asked or changed, by partition.
     pub(crate) started_from: HashMap<i32, i64>,
+    /// Kafka's copy of the offsets, for tools that show a group's lag. The database decides.
+    pub(crate) offsets: AppliedOffsets,
 }
 
 impl VendorBillingJdbc {
@@ -143,15 +146,21 @@ impl Projector for VendorBillingJdbc {
         batch
             .next_offsets
             .retain(|partition, next| *next > self.started_from.get(partition).copied().unwrap_or_default());
-        if batch.next_offsets.is_empty() {
-            return Ok(());
+        if !batch.next_offsets.is_empty() {
+            self.runtime.clone().block_on(in_time("adding to the balances", self.add(&batch)))?;
+            self.started_from.extend(batch.next_offsets.iter().map(|(partition, next)| (*partition, *next)));
+            self.offsets.add(batch.next_offsets);
         }
-        self.runtime.clone().block_on(in_time("adding to the balances", self.add(&batch)))?;
-        self.started_from.extend(batch.next_offsets.iter().map(|(partition, next)| (*partition, *next)));
-        // For tools that show a group's lag; the database decides, so a failure here is none.
-        if let Err(error) = consumer.commit(&consumer.offsets(batch.next_offsets)?) {
-            tracing::debug!(error = format!("{:#}", anyhow::Error::new(error)), "Kafka was not told the offsets");
-        }
+        log_failure(self.offsets.commit_if_due(consumer).map(|_| ()));
+        Ok(())
+    }
+
+    fn due_in(&self) -> Option<Duration> {
+        self.offsets.due_in()
+    }
+
+    fn finish(&mut self, consumer: &GroupConsumer) -> Result<(), Error> {
+        log_failure(self.offsets.commit(consumer));
         Ok(())
     }
 
@@ -162,7 +171,18 @@ impl Projector for VendorBillingJdbc {
     }
 
     // What the database said is asked for again whenever a partition comes or something fails.
-    fn forget(&mut self) {}
+    fn forget(&mut self) {
+        self.offsets.forget();
+    }
 
-    fn forget_partitions(&mut self, _: &[i32]) {}
+    fn forget_partitions(&mut self, partitions: &[i32]) {
+        self.offsets.forget_partitions(partitions);
+    }
+}
+
+/// A failed commit to Kafka is not an error, since the database has the offsets.
+fn log_failure(committed: Result<(), kafka::Error>) {
+    if let Err(error) = committed {
+        tracing::debug!(error = format!("{:#}", anyhow::Error::new(error)), "committing the offsets to Kafka failed");
+    }
 }

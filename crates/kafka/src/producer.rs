@@ -1,9 +1,14 @@
 //! Producing outside transactions: records whose delivery is awaited, or that may get lost.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
-use rdkafka::message::OwnedHeaders;
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
+use rdkafka::ClientContext;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{DeliveryResult, Message as _, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use tokio::sync::oneshot;
 
 use crate::lifeline::Lifeline;
 use crate::{Error, KafkaArgs};
@@ -27,10 +32,63 @@ pub(crate) fn timestamp() -> i64 {
     i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// How long the polling thread waits for deliveries. It works on each at once, so this only bounds how long the thread
+/// outlives its producer. The wrapper spins for the last millisecond of each wait, so it is long: with the 100 ms of
+/// `FutureProducer` an idle process used a hundredth of a core.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Completes the futures of deliveries.
+struct Deliveries {
+    lifeline: Lifeline,
+}
+
+impl ClientContext for Deliveries {
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.lifeline.error(error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = Box<oneshot::Sender<Result<i64, KafkaError>>>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, delivered: Self::DeliveryOpaque) {
+        let result = result.as_ref().map(|message| message.offset()).map_err(|(error, _)| error.clone());
+        // An error means that the future was dropped.
+        drop(delivered.send(result));
+    }
+}
+
+/// Ends the polling thread.
+struct Polling {
+    ended: Arc<AtomicBool>,
+}
+
+impl Polling {
+    fn start(producer: Arc<BaseProducer<Deliveries>>) -> std::io::Result<Self> {
+        let ended = Arc::new(AtomicBool::new(false));
+        let is_over = ended.clone();
+        let poll = move || {
+            while !is_over.load(Ordering::Relaxed) {
+                producer.poll(POLL);
+            }
+        };
+        std::thread::Builder::new().name(String::from("deliveries")).spawn(poll)?;
+        Ok(Self { ended })
+    }
+}
+
+impl Drop for Polling {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A producer of one topic. Clones share it.
 #[derive(Clone)]
 pub struct Producer {
-    producer: FutureProducer<Lifeline>,
+    producer: Arc<BaseProducer<Deliveries>>,
+    #[expect(dead_code, reason = "dropped with the last clone")]
+    polling: Arc<Polling>,
     topic: String,
     lifeline: Lifeline,
     delivery_timeout: Duration,
@@ -92,10 +150,13 @@ impl Producer {
             config.set(name, *value);
         }
         let lifeline = Lifeline::of(args);
-        let producer = config
-            .create_with_context(lifeline.clone())
-            .map_err(|error| Error::kafka(format!("setting up the producer of {topic}"), error))?;
-        Ok(Self { producer, topic: topic.to_owned(), lifeline, delivery_timeout })
+        let operation = || format!("setting up the producer of {topic}");
+        let producer: BaseProducer<Deliveries> = config
+            .create_with_context(Deliveries { lifeline: lifeline.clone() })
+            .map_err(|error| Error::kafka(operation(), error))?;
+        let producer = Arc::new(producer);
+        let polling = Polling::start(producer.clone()).map_err(|error| Error::fatal(operation(), error))?;
+        Ok(Self { producer, polling: Arc::new(polling), topic: topic.to_owned(), lifeline, delivery_timeout })
     }
 
     /// How long it tries to deliver a record.
@@ -115,7 +176,8 @@ impl Producer {
     /// At once when the queue is full (nothing was sent); from the future when delivery failed, in which case the
     /// record may still be in the log.
     pub fn send(&self, record: &Record) -> Result<impl Future<Output = Result<i64, Error>> + Send + use<>, Error> {
-        let mut message = FutureRecord::<[u8], [u8]>::to(&self.topic);
+        let (delivered, delivery) = oneshot::channel();
+        let mut message = BaseRecord::<[u8], [u8], _>::with_opaque_to(&self.topic, Box::new(delivered));
         message.partition = record.partition;
         message.key = record.key.as_deref();
         message.payload = record.value.as_deref();
@@ -123,11 +185,11 @@ impl Producer {
         message.timestamp = Some(timestamp());
         let topic = self.topic.clone();
         self.lifeline.keep(self.producer.client());
-        match self.producer.send_result(message) {
-            Ok(delivery) => Ok(async move {
+        match self.producer.send(message) {
+            Ok(()) => Ok(async move {
                 match delivery.await {
-                    Ok(Ok(delivery)) => Ok(delivery.offset),
-                    Ok(Err((error, _))) => Err(Error::kafka(format!("producing to {topic}"), error)),
+                    Ok(Ok(offset)) => Ok(offset),
+                    Ok(Err(error)) => Err(Error::kafka(format!("producing to {topic}"), error)),
                     Err(_) => Err(Error::retry(format!("producing to {topic}"), "the producer was closed")),
                 }
             }),
