@@ -159,7 +159,7 @@ impl<'de> Visitor<'de> for BatchedVisitor {
         match map.next_key::<IgnoredAny>()? {
             None => Ok(command),
             Some(IgnoredAny) => {
-                Err(M::Error::custom("only one of add, remove, adjust and checkout goes into an object"))
+                Err(M::Error::custom("an object must have only one of add, remove, adjust and checkout"))
             }
         }
     }
@@ -222,7 +222,8 @@ pub(crate) fn since(command_id: CommandId, query: &str) -> Result<u64, Problem> 
         return Ok(since);
     }
     let at = command_id.as_uuid().get_timestamp().ok_or_else(|| {
-        let detail = "since: is missing: the time at which the command was sent, in milliseconds since 1970, as Location gave it";
+        let detail = "since: is missing: send the time at which the command was sent, in milliseconds since 1970, as \
+            in Location";
         Problem::invalid_parameter(detail)
     })?;
     let (seconds, nanos) = at.to_unix();

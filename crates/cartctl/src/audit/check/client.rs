@@ -61,7 +61,7 @@ fn check_command(
         findings.add(
             Kind::KeyTwice,
             place(),
-            Some(&format!("it carried out {right} times")),
+            Some(&format!("it executed {right} times")),
             Some(&format!("{times} times")),
         );
     }
@@ -111,7 +111,7 @@ fn check_command(
             let not_taken = sent.attempts.iter().all(|attempt| matches!(attempt, Attempt::NotExecuted { .. }));
             if not_taken && !verdicts.is_empty() {
                 let found = format!("it in the log {} times", verdicts.len());
-                findings.add(Kind::NotTakenWasTaken, place(), Some(&"it nowhere"), Some(&found));
+                findings.add(Kind::NotTakenWasTaken, place(), Some(&"it not in the log"), Some(&found));
             }
         }
     }
