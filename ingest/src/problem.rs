@@ -14,7 +14,7 @@ use warp::http::{HeaderName, HeaderValue, StatusCode, header};
 /// Most characters of a detail.
 const DETAIL_LEN_MAX: usize = 500;
 
-/// Why a request was not done. `type` names the cause and is stable; `detail` is for people.
+/// The reason why a request was not executed. `type` is stable and names the cause; `detail` is for people.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Problem {
     #[serde(rename = "type", serialize_with = "urn")]
@@ -28,10 +28,10 @@ pub(crate) struct Problem {
     #[serde(rename = "commandId", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Uuid>")]
     command_id: Option<CommandId>,
-    /// The refused command's place in its batch, from 0.
+    /// The index of the rejected command in its batch, from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     index: Option<i32>,
-    /// Names the request in our logs, as the header X-Request-Id does.
+    /// The id of the request in the logs of the service, as in the header X-Request-Id.
     #[serde(rename = "requestId", skip_serializing_if = "Option::is_none")]
     request_id: Option<String>,
     #[serde(skip)]

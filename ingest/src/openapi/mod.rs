@@ -206,7 +206,7 @@ named!(
     {"type": "string", "format": "date-time"}
 );
 named!(
-    /// A price as clients may give it: text or a number, both read exactly.
+    /// A price, as text or as a number; both are read exactly.
     GivenPrice,
     {
         "anyOf": [

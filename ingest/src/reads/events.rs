@@ -45,7 +45,7 @@ pub(crate) struct Events<'a> {
     next: Option<&'a str>,
 }
 
-/// An event as clients see it: what is on `cart-events`, without what only the pipeline needs.
+/// An event of a cart.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct EventBody<'a> {

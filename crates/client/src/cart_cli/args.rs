@@ -45,7 +45,7 @@ With --json each command writes one line to standard output, the body of the ser
                        \"name\",\"price\",\"quantity\"}}
   checkout             {\"commandId\",\"cartId\",\"sessionId\",\"version\",\"items\":[...],\"total\",\"purchasedAt\"}
   list                 {\"cartId\",\"sessionId\",\"version\",\"items\":[...],\"total\"}
-  refused              {\"type\":\"urn:cart:problem:...\",\"title\",\"status\",\"detail\",\"commandId\"?}
+  rejected             {\"type\":\"urn:cart:problem:...\",\"title\",\"status\",\"detail\",\"commandId\"?}
   exit code 3, 4       the same, type urn:cart:problem:unavailable or urn:cart:problem:outcome-unknown, or
                        {\"commandId\",\"cartId\",\"status\":\"pending\"}; 4 also has \"idempotencyKey\"
   change-member, current-member  {\"member\",\"cartId\"}

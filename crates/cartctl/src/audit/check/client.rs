@@ -101,7 +101,7 @@ fn check_command(
             let is_known = verdicts.iter().any(|taken| matches!(taken, Taken::Refused(rule) if rule == problem));
             if command_id.is_some() && !is_known {
                 let found = format!("{verdicts:?}");
-                findings.add(Kind::RefusalDiffers, place(), Some(&format!("a refusal ({problem})")), Some(&found));
+                findings.add(Kind::RefusalDiffers, place(), Some(&format!("a rejection ({problem})")), Some(&found));
             }
         }
         Some(Attempt::Pending {} | Attempt::NotExecuted { .. } | Attempt::Unknown { .. }) | None => {
