@@ -71,9 +71,6 @@ pub(crate) struct Args {
     #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) commands_in_flight_max: u32,
 
-    #[command(flatten)]
-    pub(crate) limits: LimitArgs,
-
     /// Maximum wait for the outcome of a command; after it the request is answered with 202
     #[arg(help_heading = "Times")]
     #[arg(long, env, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
@@ -89,6 +86,8 @@ pub(crate) struct Args {
     #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=300_000))]
     pub(crate) body_timeout_ms: u64,
 
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
     #[command(flatten)]
     pub(crate) startup: StartupArgs,
     #[command(flatten)]

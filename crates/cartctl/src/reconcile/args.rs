@@ -40,14 +40,14 @@ pub struct Args {
     #[arg(long, env = "RECONCILE_SENT")]
     pub sent: Option<PathBuf>,
 
+    /// Maximum number of differences to print
+    #[arg(long, help_heading = "Limits", env = "RECONCILE_DIFFERENCES_MAX", default_value_t = 100)]
+    pub differences_max: usize,
+
     /// Maximum wait until the pipeline is idle
     #[arg(help_heading = "Times")]
     #[arg(long, env = "RECONCILE_TIMEOUT_S", default_value_t = 300, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub timeout_s: u64,
-
-    /// Maximum number of differences to print
-    #[arg(long, help_heading = "Limits", env = "RECONCILE_DIFFERENCES_MAX", default_value_t = 100)]
-    pub differences_max: usize,
 
     /// Accept rows and purchases that are not expected; for totals of only a part of the sent commands
     #[arg(long, env = "RECONCILE_ALLOW_MORE_ROWS")]
