@@ -159,7 +159,7 @@ impl<'de> Visitor<'de> for BatchedVisitor {
         match map.next_key::<IgnoredAny>()? {
             None => Ok(command),
             Some(IgnoredAny) => {
-                Err(M::Error::custom("an object must have only one of add, remove, adjust and checkout"))
+                Err(M::Error::custom("only one of add, remove, adjust and checkout is allowed in an object"))
             }
         }
     }
