@@ -133,7 +133,7 @@ impl VendorBillingJdbc {
 
 async fn in_time<T>(operation: &'static str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let too_late = |_| {
-        let reason = format!("PostgreSQL did not answer within {} s", SQL_TIMEOUT.as_secs());
+        let reason = format!("PostgreSQL did not respond within {} s", SQL_TIMEOUT.as_secs());
         Error::Sql { operation, source: io::Error::new(io::ErrorKind::TimedOut, reason).into() }
     };
     tokio::time::timeout(SQL_TIMEOUT, work).await.map_err(too_late)?
@@ -183,6 +183,9 @@ impl Projector for VendorBillingJdbc {
 /// A failed commit to Kafka is not an error, since the database has the offsets.
 fn log_failure(committed: Result<(), kafka::Error>) {
     if let Err(error) = committed {
-        tracing::debug!(error = format!("{:#}", anyhow::Error::new(error)), "committing the offsets to Kafka failed");
+        tracing::debug!(
+            error = format!("{:#}", anyhow::Error::new(error)),
+            "the offsets were not committed to Kafka; those in PostgreSQL count"
+        );
     }
 }
