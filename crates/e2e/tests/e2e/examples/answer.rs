@@ -34,7 +34,7 @@ pub(super) struct Comparison {
     ids: HashMap<String, String>,
 }
 
-/// A status line and header fields, without those of a body alone.
+/// The status line and the header fields.
 struct Head<'a> {
     status: &'a str,
     fields: Vec<(String, &'a str)>,
@@ -50,7 +50,7 @@ fn split(text: &str) -> (Option<Head<'_>>, &str) {
     let (head, body) = text.split_once("\n\n").unwrap_or((text, ""));
     let mut lines = head.lines().map(str::trim);
     let status = lines.next().unwrap_or_default();
-    let fields = lines.filter_map(|line| line.split_once(':'));
+    let fields = lines.map(|line| line.split_once(':').unwrap_or((line, "")));
     let fields = fields.map(|(name, value)| (name.to_ascii_lowercase(), value.trim())).collect();
     (Some(Head { status, fields }), body.trim())
 }
@@ -146,9 +146,8 @@ impl Comparison {
                 return Err(format!("a request of the command is answered with {status}: {body}"));
             }
         }
-        match (last, problem(shown_body)) {
-            (Some(status), Some(shown)) => same("status", "the problem's status", shown, u64::from(*status))?,
-            (None, _) | (_, None) => {}
+        if let (Some(status), Some(shown)) = (last, problem(shown_body)) {
+            same("status", "the problem's status", shown, u64::from(*status))?;
         }
         if shown_head.is_none() && shown_body.is_empty() { Ok(()) } else { self.body(shown_body, body) }
     }

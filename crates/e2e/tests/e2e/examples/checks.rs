@@ -71,6 +71,7 @@ fn statuses() -> anyhow::Result<()> {
         ("HTTP/1.1 200 OK\n\n{\"a\":1}", head, 202, "the status line HTTP/1.1 200 OK"),
         ("HTTP/1.1 202 Accepted\netag: \"2\"\n\n{\"a\":1}", head, 202, "'etag: \"2\"', the answer has [\"\\\"1\\\"\"]"),
         ("HTTP/1.1 202 Accepted\nlocation: /a\n\n{\"a\":1}", head, 202, "'location: /a', the answer has []"),
+        ("HTTP/1.1 202 Accepted\nlocation\n\n{\"a\":1}", head, 202, "'location: ', the answer has []"),
         ("HTTP/1.1 202 Accepted\n\n{\"a\":2}", head, 202, "body.a"),
         ("HTTP/1.1 202 Accepted", head, 202, "body"),
         ("{\"a\":1}", head, 202, "prints a head, which the page does not show"),
@@ -120,6 +121,7 @@ fn pages() -> anyhow::Result<()> {
     for (text, expected) in [
         ("```\nmake\n```\n", "a.md: no block has a curl command"),
         ("```\ncurl a\n```\n", "a.md: no block begins with 'make' (it takes long)"),
+        ("```\nmake\n```\n- a\n  ```\n  curl b\n  ```\n", "a.md:5: a block begins with ``` at the start of a line"),
         ("```\nmake\n```\n```\ncurl a\n", "a.md:4: the block has no end"),
         ("```\nmake\ncurl a\n```\n", "a.md:1: the block has a curl command, and is not run: it takes long"),
         ("```\nmake\n```\n```\n$ curl a\n```\n", "a.md:5: the block begins with '$ curl a', which is no command"),

@@ -40,27 +40,49 @@ const NOT_RUN: &[NotRun] = &[
     NotRun { page: API, begins: "$(scripts/python-env", reason: "downstream.rs runs it" },
 ];
 
-/// Starts an `ingest` as a page says, at a free address. Its files are those in `folder`.
-fn start(
-    installation: &Installation,
-    folder: &Path,
-    example: &Example,
-    args: &[&str],
-) -> anyhow::Result<(String, Process)> {
-    let place = &example.place;
-    let listen = args.iter().position(|arg| *arg == "--listen").with_context(|| format!("{place}: no --listen"))?;
-    let shown = args.get(listen + 1).with_context(|| format!("{place}: --listen has no address"))?;
-    let others = args[..listen].iter().chain(&args[listen + 2..]);
-    let args: Vec<_> = others
-        .map(|arg| match folder.join(arg) {
+/// An `ingest` that a page starts.
+struct Started {
+    /// Its address on the page.
+    shown: String,
+    process: Process,
+    has_tls: bool,
+}
+
+impl Started {
+    /// Starts it with the page's options at a free address. Files of its options are in `folder`.
+    fn new(installation: &Installation, folder: &Path, place: &str, args: &[&str]) -> anyhow::Result<Self> {
+        let listen = args.iter().position(|arg| *arg == "--listen").with_context(|| format!("{place}: no --listen"))?;
+        let shown = args.get(listen + 1).with_context(|| format!("{place}: --listen has no address"))?;
+        ensure!(*shown != STACK, "{place}: {STACK} is the address of the stack");
+        let others = args[..listen].iter().chain(&args[listen + 2..]);
+        let in_folder = |arg: &&str| match folder.join(arg) {
             file if file.is_file() => file.display().to_string(),
             _ => (*arg).to_owned(),
-        })
-        .collect();
-    let args: Vec<_> = args.iter().map(String::as_str).collect();
-    let instance = shown.rsplit(':').next().unwrap_or_default();
-    let process = installation.start(Service::Ingest, instance, &args).with_context(|| place.clone())?;
-    Ok(((*shown).to_owned(), process))
+        };
+        let others: Vec<_> = others.map(in_folder).collect();
+        let others: Vec<_> = others.iter().map(String::as_str).collect();
+        let (_, port) = shown.rsplit_once(':').with_context(|| format!("{place}: {shown} has no port"))?;
+        let process = installation.start(Service::Ingest, port, &others).with_context(|| place.to_owned())?;
+        Ok(Self { shown: (*shown).to_owned(), process, has_tls: args.contains(&"--tls-cert") })
+    }
+
+    async fn ready(&mut self, certificate: &Pair) -> anyhow::Result<()> {
+        if !self.has_tls {
+            return self.process.ready(DEADLINE).await;
+        }
+        let address = self.process.address().context("ingest has an address")?;
+        wait_until("ingest to answer over TLS", DEADLINE, async || certificate.version(address).await).await?;
+        Ok(())
+    }
+}
+
+fn pages() -> anyhow::Result<Vec<Vec<Example>>> {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    let read = |page: &str| {
+        let text = fs::read_to_string(root.join(page)).with_context(|| format!("reading {page}"))?;
+        page::examples(page, &text, NOT_RUN)
+    };
+    [README, API].into_iter().map(read).collect()
 }
 
 /// Runs an example; where the page shows an outcome, until the command is no longer pending.
@@ -76,13 +98,7 @@ async fn run(shell: &Shell, example: &Example) -> anyhow::Result<Run> {
 }
 
 pub(crate) async fn what_the_pages_show_is_what_the_service_answers() -> anyhow::Result<()> {
-    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
-    let mut pages = Vec::new();
-    for page in [README, API] {
-        let text = fs::read_to_string(root.join(page)).with_context(|| format!("reading {page}"))?;
-        pages.push(page::examples(page, &text, NOT_RUN)?);
-    }
-
+    let pages = pages()?;
     let installation = Installation::new("examples")?;
     installation.setup().await?;
     let folder = installation.folder().join("examples");
@@ -91,41 +107,38 @@ pub(crate) async fn what_the_pages_show_is_what_the_service_answers() -> anyhow:
     write_keys(&folder.join("keys.json"), &[&signer])?;
     let certificate = Pair::make(&folder, "cert")?;
 
-    let mut addresses = Vec::new();
     let mut ingests = Vec::new();
     for example in pages.iter().flatten() {
-        let Some(args) = example.ingest_args() else { continue };
-        let (shown, process) = start(&installation, &folder, example, &args)?;
-        let real = process.address().context("ingest has an address")?;
-        ensure!(shown != STACK, "{}: {STACK} is that of the stack", example.place);
-        addresses.push((shown, real.to_string()));
-        ingests.push((process, args.contains(&"--tls-cert")));
-    }
-    let mut services: Vec<(Service, &str, &[&str])> =
-        vec![(Service::Ingest, "0", &["--allow-client-time"]), (Service::CartProcessor, "0", &[])];
-    services.extend(Service::PROJECTORS.map(|projector| (projector, "0", &[][..])));
-    let processes = installation.start_all(&services).await?;
-    let stack = processes[0].address().context("ingest has an address")?.to_string();
-    for (process, is_tls) in &mut ingests {
-        let address = process.address().context("ingest has an address")?;
-        if *is_tls {
-            wait_until("ingest to answer over TLS", DEADLINE, async || certificate.version(address).await).await?;
-        } else {
-            process.ready(DEADLINE).await?;
+        if let Some(args) = example.ingest_args() {
+            ingests.push(Started::new(&installation, &folder, &example.place, &args)?);
         }
     }
+    // The pages show the answers of a machine that is not busy.
+    let patient = ["--allow-client-time", "--reply-timeout-ms", "60000", "--read-after-timeout-ms", "60000"];
+    let mut services: Vec<(Service, &str, &[&str])> =
+        vec![(Service::Ingest, "0", &patient), (Service::CartProcessor, "0", &[])];
+    services.extend(Service::PROJECTORS.map(|projector| (projector, "0", &[][..])));
+    let processes = installation.start_all(&services).await?;
+    let address = |process: &Process| process.address().map(|address| address.to_string());
+    let stack = address(&processes[0]).context("ingest has an address")?;
+    let mut addresses = vec![(STACK.to_owned(), stack.clone())];
+    for ingest in &mut ingests {
+        ingest.ready(&certificate).await?;
+        addresses.push((ingest.shown.clone(), address(&ingest.process).context("ingest has an address")?));
+    }
 
-    let mut environment = installation.environment();
     let programs = binary("cart")?.parent().context("a binary is in a folder")?.display().to_string();
-    environment.push(("PATH", format!("{programs}:{}", std::env::var("PATH").context("reading PATH")?)));
-    environment.push(("CART_URL", format!("http://{stack}")));
-    environment.push(("TOKEN", signer.sign(&claims("operator", "carts"))?));
-    addresses.push((STACK.to_owned(), stack));
+    let mut environment = installation.environment();
+    environment.extend([
+        ("PATH", format!("{programs}:{}", std::env::var("PATH").context("reading PATH")?)),
+        ("CART_URL", format!("http://{stack}")),
+        ("CART_TIMEOUT_MS", "120000".to_owned()),
+        ("TOKEN", signer.sign(&claims("operator", "carts"))?),
+    ]);
     let shell = Shell { folder, addresses, environment };
-
     let mut comparison = Comparison::default();
     let mut wrong = Vec::new();
-    for examples in pages {
+    for examples in &pages {
         shell.begin()?;
         for example in examples.iter().filter(|example| example.ingest_args().is_none()) {
             let run = run(&shell, example).await?;

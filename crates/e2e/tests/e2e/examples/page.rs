@@ -64,6 +64,8 @@ pub(super) fn examples(page: &str, text: &str, not_run: &[NotRun]) -> anyhow::Re
     let mut passed_over = Vec::new();
     while let Some((fence, line)) = lines.next() {
         if !line.starts_with(FENCE) {
+            let is_other_block = line.trim_start().starts_with(FENCE) || line.starts_with("~~~");
+            ensure!(!is_other_block, "{page}:{fence}: a block begins with {FENCE} at the start of a line");
             continue;
         }
         let mut block = Vec::new();

@@ -9,7 +9,7 @@ use super::answer::Run;
 use super::page::Example;
 
 /// Says on standard error how each request was answered, and is the same whatever the user's settings are.
-const CURL: &str = r#"curl() { command curl -q -sS --noproxy '*' --max-time 60 -D /dev/stderr "$@"; }"#;
+const CURL: &str = r#"curl() { command curl -q -sS --noproxy '*' --max-time 120 -D /dev/stderr "$@"; }"#;
 
 #[derive(Debug)]
 pub(super) struct Shell {
