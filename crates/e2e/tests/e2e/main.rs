@@ -14,6 +14,7 @@ mod commands;
 mod crash;
 mod dead_letters;
 mod downstream;
+mod examples;
 mod faults;
 mod guards;
 mod hostile;
@@ -102,6 +103,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         projectors::two_instances::an_instance_that_was_paused_does_no_harm,
         projectors::garbage::garbage_stops_its_partition_until_it_is_skipped,
         commands::what_has_become_of_a_command_can_be_asked_after_restarts_too,
+        examples::what_the_pages_show_is_what_the_service_answers,
         crash::between_the_journal_write_and_the_transaction,
         crash::before_the_journal_write,
         crash::inside_the_transaction,
@@ -143,6 +145,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         http::ending::a_service_that_still_waits_for_others_ends_at_once,
         auth::nobody_serves_everybody_by_accident,
         settings::the_sample_names_every_option_with_its_default,
+        examples::checks::what_is_wrong_on_a_page_is_reported,
         settings::a_kafka_setting_that_guarantees_depend_on_is_refused_at_the_start,
     ]
 }

@@ -22,13 +22,13 @@ use tokio_rustls::client::TlsStream;
 const DEADLINE: Duration = Duration::from_secs(180);
 
 /// A certificate that is its own root, and its key, in files.
-struct Pair {
+pub(crate) struct Pair {
     certificate: PathBuf,
     key: PathBuf,
 }
 
 impl Pair {
-    fn make(folder: &Path, name: &str) -> anyhow::Result<Self> {
+    pub(crate) fn make(folder: &Path, name: &str) -> anyhow::Result<Self> {
         let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["127.0.0.1".to_owned()])?;
         let (certificate, key) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
         fs::write(&certificate, cert.pem())?;
@@ -47,7 +47,7 @@ impl Pair {
     }
 
     /// A cart's version as a client sees it that trusts this certificate alone. Each has a connection of its own.
-    async fn version(&self, address: SocketAddr) -> Result<i64, String> {
+    pub(crate) async fn version(&self, address: SocketAddr) -> Result<i64, String> {
         let settings = ClientSettings { ca_cert: Some(self.certificate.clone()), ..ClientSettings::default() };
         let client = CartClient::new(&format!("https://{address}"), &settings).map_err(|error| error.to_string())?;
         let cart = client.cart(CartId::of_member("alice")).await;

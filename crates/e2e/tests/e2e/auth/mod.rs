@@ -23,14 +23,14 @@ const AUDIENCE: &str = "carts.example";
 const ISSUER: &str = "https://issuer.example";
 
 /// A key under a name.
-struct Signer {
+pub(crate) struct Signer {
     id: &'static str,
     algorithm: Algorithm,
     key: EncodingKey,
 }
 
 impl Signer {
-    fn read(id: &'static str, algorithm: Algorithm) -> anyhow::Result<Self> {
+    pub(crate) fn read(id: &'static str, algorithm: Algorithm) -> anyhow::Result<Self> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/auth").join(format!("{id}.pem"));
         let pem = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
         let key = if algorithm == Algorithm::RS256 {
@@ -49,13 +49,13 @@ impl Signer {
         Ok(jwk)
     }
 
-    fn sign(&self, claims: &Value) -> anyhow::Result<String> {
+    pub(crate) fn sign(&self, claims: &Value) -> anyhow::Result<String> {
         let header = Header { kid: Some(self.id.to_owned()), ..Header::new(self.algorithm) };
         Ok(jsonwebtoken::encode(&header, claims, &self.key)?)
     }
 }
 
-fn claims(sub: &str, scope: &str) -> Value {
+pub(crate) fn claims(sub: &str, scope: &str) -> Value {
     let expires = chrono::Utc::now().timestamp() + 600;
     json!({"sub": sub, "scope": scope, "aud": AUDIENCE, "iss": ISSUER, "exp": expires})
 }
@@ -65,7 +65,7 @@ fn changed(mut claims: Value, name: &str, value: Value) -> Value {
     claims
 }
 
-fn write_keys(path: &Path, signers: &[&Signer]) -> anyhow::Result<()> {
+pub(crate) fn write_keys(path: &Path, signers: &[&Signer]) -> anyhow::Result<()> {
     let keys = signers.iter().map(|signer| signer.public()).collect::<Result<_, _>>()?;
     // In one step: half a file is none.
     let new = path.with_extension("new");
