@@ -1,12 +1,17 @@
 //! The command line.
 
-use cassandra::CassandraArgs;
+use cassandra::{CassandraArgs, KeyspaceArgs};
 use kafka::{KafkaArgs, MemberArgs, TopicArgs};
 use service::{AdminArgs, LogArgs, StartupArgs};
 
-/// Decides cart commands in the order of their log: journals the events, answers, publishes the events.
+/// What `--help` says at its end.
+const EXAMPLE: &str = "\
+Example, with the servers of `scripts/stack servers`:
+  cart-processor setup && cart-processor --admin-listen 127.0.0.1:9000";
+
+/// Decides cart commands in the order of their log, journals and publishes their events, and sends the replies
 #[derive(Debug, clap::Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(version, args_conflicts_with_subcommands = true, after_help = EXAMPLE)]
 pub struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -17,51 +22,57 @@ pub struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Makes the topics, schemas, tables and first offsets that are not there yet, and ends
+    /// Create missing topics, schemas, tables and first offsets, then exit
     Setup(SetupArgs),
-    /// After cart-events was lost: publishes the journal to the empty topic, and ends
+    /// Recover a lost cart-events topic: publish the journal to the empty topic, then exit
     Republish(RecoveryArgs),
-    /// After the journal was lost: writes it again from cart-events, and ends
-    RestoreJournal(RecoveryArgs),
+    /// Recover a lost journal: write it again from cart-commands and cart-events, then exit
+    RestoreJournal(RestoreArgs),
 }
 
 /// How to run.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+    #[command(flatten)]
     pub(crate) kafka: KafkaArgs,
     #[command(flatten)]
     pub(crate) cassandra: CassandraArgs,
-    #[command(flatten)]
-    pub(crate) admin: AdminArgs,
-    #[command(flatten)]
-    pub(crate) log: LogArgs,
-    #[command(flatten)]
-    pub(crate) startup: StartupArgs,
-    #[command(flatten)]
-    pub(crate) member: MemberArgs,
 
-    /// Workers in this process, each with its own thread, transactions and share of the partitions. One decides more than
-    /// 10,000 commands/s: more are for processes that have more to do, and each adds to what Kafka has to do
+    /// Workers of this process, each with its own thread, transactions and share of the partitions. One worker decides more
+    /// than 10,000 commands/s; each further one adds load on Kafka
+    #[arg(help_heading = "Limits")]
     #[arg(long, env, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) workers: u16,
 
-    /// Most commands that are decided in one go
+    /// Maximum number of records processed in one batch
+    #[arg(help_heading = "Limits")]
     #[arg(long, env, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) batch_len_max: u32,
 
-    /// Most events that wait for their transaction; then deciding waits
+    /// Maximum number of events that wait for a transaction; above it, deciding pauses
+    #[arg(help_heading = "Limits")]
     #[arg(long, env, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=150_000))]
     pub(crate) outbox_len_max: u32,
 
-    /// Least time between the starts of two transactions: less shows purchases sooner, more costs less
+    /// Memory of this process for carts, in MiB; 256 MiB hold about 250,000 small carts. The least recently used carts are
+    /// evicted, and reloaded when they are needed
+    #[arg(help_heading = "Limits")]
+    #[arg(long, env, default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=65_536))]
+    pub(crate) cart_cache_mib: u32,
+
+    /// Minimum time between the starts of two transactions; a shorter one publishes purchases sooner, a longer one costs less
+    #[arg(help_heading = "Times")]
     #[arg(long, env, default_value_t = 25, value_parser = clap::value_parser!(u64).range(0..=5_000))]
     pub(crate) commit_interval_ms: u64,
 
-    /// Memory of this process for carts, in MiB. The least recently used ones are evicted, and loaded again when they are
-    /// needed: 256 MiB are about 250,000 small carts
-    #[arg(long, env, default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=65_536))]
-    pub(crate) cart_cache_mib: u32,
+    #[command(flatten)]
+    pub(crate) member: MemberArgs,
+    #[command(flatten)]
+    pub(crate) startup: StartupArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
 }
 
 /// How to set up.
@@ -70,24 +81,40 @@ pub(crate) struct SetupArgs {
     #[command(flatten)]
     pub(crate) kafka: KafkaArgs,
     #[command(flatten)]
-    pub(crate) topics: TopicArgs,
-    #[command(flatten)]
     pub(crate) cassandra: CassandraArgs,
     #[command(flatten)]
-    pub(crate) log: LogArgs,
+    pub(crate) topics: TopicArgs,
+    #[command(flatten)]
+    pub(crate) keyspace: KeyspaceArgs,
 
-    /// Accept that cart-commands is another log than the recorded one, which goes on where the journal ends
-    #[arg(long)]
+    /// Accept a cart-commands topic that is not the recorded one, and that continues where the journal ends
+    #[arg(long, help_heading = "Setup")]
     pub(crate) accept_new_log: bool,
+
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
 }
 
-/// How to recover.
+/// How to republish the journal.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct RecoveryArgs {
     #[command(flatten)]
     pub(crate) kafka: KafkaArgs,
     #[command(flatten)]
     pub(crate) cassandra: CassandraArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+/// How to restore the journal. It creates the keyspace, as `setup` does.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RestoreArgs {
+    #[command(flatten)]
+    pub(crate) kafka: KafkaArgs,
+    #[command(flatten)]
+    pub(crate) cassandra: CassandraArgs,
+    #[command(flatten)]
+    pub(crate) keyspace: KeyspaceArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
 }

@@ -13,9 +13,10 @@ pub(crate) struct History(Vec<Row>);
 /// Another command stands where a journalled one stood.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cart {cart_id} has journalled command {journalled} at {position}, but the log has command {found} there now: the log was \
-     rewritten under us (a restored broker, an unclean leader election). The partition stops, since nobody can tell which \
-     of its commands were decided. Restore the log, or copy what is right of it to a new topic in its place and run `setup --accept-new-log`"
+    "cart {cart_id} has journalled command {journalled} at {position}, but the log now has command {found} there: \
+     the log was rewritten (a restored broker, or an unclean leader election). The partition is stopped, because it \
+     is unknown which of its commands were decided. Restore the log, or copy its valid part to a new topic in its \
+     place and run `setup --accept-new-log`"
 )]
 pub(crate) struct LogRewritten {
     cart_id: cart::CartId,

@@ -66,7 +66,9 @@ enum Refusal {
     Undecidable(#[from] Undecidable),
     #[error("the key is not the cart id {cart_id} of the command")]
     ForeignKey { cart_id: cart::CartId },
-    #[error("cart {cart_id} belongs to partition {belongs}: its producer does not partition as Java's clients do")]
+    #[error(
+        "cart {cart_id} belongs to partition {belongs}: the producer does not use the partitioner of Java's clients"
+    )]
     Misplaced { cart_id: cart::CartId, belongs: i32 },
 }
 
@@ -76,7 +78,8 @@ pub(crate) enum Error {
     #[error(transparent)]
     Kafka(#[from] kafka::Error),
     #[error(
-        "partition {partition} is stopped at offset {offset}: upgrade this program, or stop who writes with a newer one"
+        "partition {partition} is stopped at offset {offset}: upgrade this program, or stop the producers that are \
+         newer"
     )]
     TooNew {
         partition: i32,

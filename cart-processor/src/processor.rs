@@ -383,7 +383,11 @@ impl Worker {
         } else if recovery == Recovery::Retry {
             self.readiness.down(&self.name, anyhow::Error::new(error));
         } else {
-            tracing::info!(worker = self.name, reason = format!("{:#}", anyhow::Error::new(error)), "going back");
+            tracing::info!(
+                worker = self.name,
+                reason = format!("{:#}", anyhow::Error::new(error)),
+                "rewinding to the committed offsets"
+            );
         }
         metrics::counter!("processor_recoveries_total").increment(1);
         let pause = (BACKOFF.0 * 2_u32.saturating_pow(self.state.failures)).min(BACKOFF.1);
@@ -436,7 +440,11 @@ impl Worker {
         match self.publish_rest() {
             Err(error) if error.recovery() != Recovery::Fatal => {
                 let reason = format!("{:#}", anyhow::Error::new(error));
-                tracing::warn!(worker = self.name, reason, "leaving what was decided last to whoever takes over");
+                tracing::warn!(
+                    worker = self.name,
+                    reason,
+                    "the last decisions were not published; the next owner of the partition decides them again"
+                );
             }
             result => result?,
         }

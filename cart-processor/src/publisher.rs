@@ -178,7 +178,8 @@ fn fenced_for_good(target: &Target, error: kafka::Error) -> kafka::Error {
     debug_assert_eq!(error.recovery(), Recovery::AbortTransaction);
     kafka::Error::fatal(
         format!(
-            "publishing as {}: another process with the same --instance keeps taking over; give each its own name",
+            "publishing as {} (another process with the same --instance keeps fencing this one; give each its own \
+             name)",
             target.transactional_id
         ),
         error,

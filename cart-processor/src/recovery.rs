@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::GROUP;
-use crate::args::RecoveryArgs;
+use crate::args::{RecoveryArgs, RestoreArgs};
 use crate::batch::by_cart;
 use crate::history::History;
 use crate::intake::{Intake, Reader, Received};
@@ -51,7 +51,8 @@ pub(crate) async fn republish(args: &RecoveryArgs) -> anyhow::Result<()> {
         let is_empty = admin.watermarks(&topic)?.iter().all(|(start, end)| start == end);
         ensure!(
             is_empty,
-            "{topic} has records: republishing would double them. Delete the topic, run `setup`, then this"
+            "{topic} has records: republishing would duplicate them. Delete the topic, run `setup`, then repeat this \
+             command"
         );
         Ok((admin.identity(&commands)?, admin.committed(&group, &commands)?))
     })?;
@@ -78,7 +79,7 @@ pub(crate) async fn republish(args: &RecoveryArgs) -> anyhow::Result<()> {
         let key = cart_id.to_string();
         let partition = kafka::partition_of(key.as_bytes(), log.partitions);
         let next = partition.try_into().ok().and_then(|partition: usize| next.get(partition));
-        let next = next.context("the topic has changed its partitions meanwhile")?;
+        let next = next.context("the partitions of the topic have changed during this run")?;
         for entry in entries {
             if entry.position < *next {
                 events += 1;
@@ -110,11 +111,11 @@ fn publish(producer: &mut TransactionalProducer, topic: &str, outbox: Outbox) ->
 /// Makes the journal again from `cart-events` and `cart-commands`, and writes down which log it is of. While no processor runs.
 ///
 /// What was journalled but not yet published is not lost: its commands are not committed, and will be decided again.
-pub(crate) async fn restore_journal(args: &RecoveryArgs) -> anyhow::Result<()> {
-    let RecoveryArgs { kafka, cassandra, .. } = args;
+pub(crate) async fn restore_journal(args: &RestoreArgs) -> anyhow::Result<()> {
+    let RestoreArgs { kafka, cassandra, keyspace, .. } = args;
     let admin = Admin::new(kafka)?;
     tokio::task::block_in_place(|| admin.ensure_idle(&kafka.prefixed(GROUP)))?;
-    cassandra::ensure_keyspace(cassandra).await?;
+    cassandra::ensure_keyspace(cassandra, keyspace).await?;
     let session = Arc::new(cassandra::connect(&cassandra.patient()).await?);
     Journal::setup(&session).await?;
     let journal = Journal::open(session.clone(), Codecs::register(&Registry::new(kafka)?).await?).await?;
@@ -123,11 +124,12 @@ pub(crate) async fn restore_journal(args: &RecoveryArgs) -> anyhow::Result<()> {
     match log {
         Log::OfEvents => restore_requests(&admin, kafka, &journal, epoch).await?,
         Log::Later => tracing::warn!(
-            "the commands of these events are gone: rejected requests with an idempotency key are decided anew when they come again"
+            "the commands of these events no longer exist: rejected requests with an idempotency key are decided \
+             again when they are retried"
         ),
     }
     // Last: without it no service starts on a journal of which a part is missing.
-    record_log(&admin, args, &session, log, epoch).await?;
+    record_log(&admin, kafka, &session, log, epoch).await?;
     tracing::info!(epoch = epoch.get(), "restored the journal; run `setup` now");
     Ok(())
 }
@@ -258,7 +260,8 @@ async fn restored_rows(
                 }
                 Decision::Decided(decided) if !decided.events.is_empty() => {
                     let (cart_id, command_id) = (command.cart_id, command.command_id);
-                    tracing::warn!(%cart_id, %command_id, "rejected by the rules of its time, would be accepted now");
+                    tracing::warn!(%cart_id, %command_id, "an earlier rule rejected this command; it would be \
+                        accepted now");
                 }
                 Decision::Decided(_) | Decision::Repeated(_) | Decision::KeyReused => {}
             }
@@ -341,7 +344,7 @@ fn log_of(admin: &Admin, kafka: &KafkaArgs, newest: &HashMap<i32, Position>) -> 
     };
     if (0..).zip(ends).any(is_past) {
         let epoch = LogEpoch::new(epoch.get() + 1).context("all log epochs are used up")?;
-        tracing::warn!(topic, epoch = epoch.get(), "the log ends before its events: it is a new one");
+        tracing::warn!(topic, epoch = epoch.get(), "the log ends before its events, so it is a new log");
         return Ok((Log::Later, epoch));
     }
     Ok((Log::OfEvents, epoch))
@@ -349,15 +352,15 @@ fn log_of(admin: &Admin, kafka: &KafkaArgs, newest: &HashMap<i32, Position>) -> 
 
 async fn record_log(
     admin: &Admin,
-    args: &RecoveryArgs,
+    kafka: &KafkaArgs,
     session: &scylla::client::session::Session,
     log: Log,
     epoch: LogEpoch,
 ) -> anyhow::Result<()> {
-    let topic = args.kafka.prefixed(CartCommand::TOPIC);
+    let topic = kafka.prefixed(CartCommand::TOPIC);
     let identity = tokio::task::block_in_place(|| admin.identity(&topic))?;
     if matches!(log, Log::Later) {
-        tokio::task::block_in_place(|| admin.start_new_log(&args.kafka.prefixed(GROUP), &topic))?;
+        tokio::task::block_in_place(|| admin.start_new_log(&kafka.prefixed(GROUP), &topic))?;
     }
     cassandra::restore_log(session, &topic, &identity, epoch).await?;
     Ok(())

@@ -50,7 +50,8 @@ impl Replies {
             match outcome {
                 Some(outcome) => self.produce(reply_to, &CartReply { command_id, cart_id, position, outcome }),
                 None => {
-                    tracing::debug!(%cart_id, %command_id, "no reply: the client's wait is over, or the rules changed")
+                    tracing::debug!(%cart_id, %command_id, "no reply was sent: the client's wait has ended, or the \
+                        rules have changed")
                 }
             }
         }

@@ -12,7 +12,7 @@ use crate::args::SetupArgs;
 
 /// Idempotent: a second time changes nothing.
 pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
-    let SetupArgs { kafka, topics, cassandra, .. } = args;
+    let SetupArgs { kafka, topics, cassandra, keyspace, .. } = args;
     let admin = Admin::new(kafka)?;
     let (commands, events) = (kafka.prefixed(CartCommand::TOPIC), kafka.prefixed(CartEvent::TOPIC));
     admin
@@ -28,7 +28,7 @@ pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
     Codec::<CartEvent>::register(&registry, CartEvent::TOPIC, CartEvent::SCHEMA).await?;
     Codec::<CartReply>::register(&registry, CartReply::TOPIC, CartReply::SCHEMA).await?;
     Codec::<Aggregate>::register(&registry, Aggregate::TOPIC, Aggregate::SCHEMA).await?;
-    cassandra::ensure_keyspace(cassandra).await?;
+    cassandra::ensure_keyspace(cassandra, keyspace).await?;
     let session = cassandra::connect(&cassandra.patient()).await?;
     Journal::setup(&session).await?;
     let identity = tokio::task::block_in_place(|| admin.identity(&commands))?;
@@ -41,7 +41,7 @@ pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
             ensure!(
                 committed.iter().flatten().all(|offset| *offset == 0),
                 "group {group} has decided commands of {commands}, but keyspace {} has no journal of it. If the journal was \
-                 lost, run `restore-journal` first; otherwise point this service at the right keyspace",
+                 lost, run `restore-journal` first; otherwise set --cassandra-keyspace to the right keyspace",
                 cassandra.cassandra_keyspace,
             );
             false

@@ -28,7 +28,7 @@ pub(crate) struct Accepted<'a> {
     outcome: Done<'a>,
 }
 
-/// What a command has done.
+/// The outcome of an accepted command.
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged, rename_all_fields = "camelCase")]
 enum Done<'a> {
@@ -61,7 +61,7 @@ enum Done<'a> {
     Each { results: Vec<OneOf<'a>> },
 }
 
-/// What has become of one command among several.
+/// The outcome of one command of an independent batch.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct OneOf<'a> {
@@ -72,7 +72,7 @@ struct OneOf<'a> {
     problem: Option<Problem>,
 }
 
-/// The body for a command whose outcome is not known yet, or is asked for later.
+/// The state of a command, for a 202 and for its status link.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct CommandStatus<'a> {

@@ -89,7 +89,9 @@ impl Commands {
         deadline: Instant,
     ) -> Result<Submitted, Problem> {
         let Ok(permit) = self.in_flight.clone().try_acquire_owned() else {
-            return Err(Problem::unavailable("too many commands are under way; the command was not taken"));
+            return Err(Problem::unavailable(
+                "too many commands are in flight; the command was not executed, retry later",
+            ));
         };
         let CartCommand { cart_id, command_id, .. } = *command;
         let waiter = match preference {
@@ -103,8 +105,8 @@ impl Commands {
         // it: the command may be in the log. Either way the same key again gets the one outcome.
         fail_points::crash_point("ingest-before-log");
         let delivery = self.log.send(record).map_err(|error| {
-            tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "a command was not taken");
-            Problem::unavailable("the log does not take commands at the moment; the command was not taken")
+            tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "a command was not appended to the log");
+            Problem::unavailable("the log is unavailable; the command was not executed, retry later")
         })?;
         let log_deadline = Instant::now() + self.reply_timeout;
         Ok(Submitted { link, delivery: Box::pin(delivery), waiter, deadline, log_deadline, _permit: permit })
@@ -117,8 +119,8 @@ impl Commands {
         trace_parent: Option<&str>,
     ) -> Result<Record, Problem> {
         let value = self.codec.encode(command).map_err(|error| {
-            tracing::error!(error = format!("{:#}", anyhow::Error::new(error)), "a command does not fit its schema");
-            Problem::unavailable("the command can't be written; it was not taken")
+            tracing::error!(error = format!("{:#}", anyhow::Error::new(error)), "a command does not match its schema");
+            Problem::unavailable("the command cannot be encoded; it was not executed")
         })?;
         let mut headers =
             OwnedHeaders::new_with_capacity(3).insert(Header { key: "content-type", value: Some("avro/binary") });
@@ -160,7 +162,7 @@ impl Submitted {
                     }
                     Err(error) => {
                         let error = format!("{:#}", anyhow::Error::new(error));
-                        tracing::warn!(command_id = %link.command_id, error, "not confirmed by the log");
+                        tracing::warn!(command_id = %link.command_id, error, "the log did not confirm a command");
                         return Err(unknown(link));
                     }
                 },

@@ -54,7 +54,7 @@ pub(crate) fn expected_version(headers: &HeaderMap) -> Result<Option<SequenceNum
         None | Some(Tags::Any) => None,
         Some(Tags::Listed(mut listed)) => {
             let tag = listed.pop().filter(|_| listed.is_empty());
-            let detail = "If-Match must be one ETag on a command, or *: a command expects one version";
+            let detail = "If-Match of a command must be one ETag, or *, because a command expects one version";
             Some(tag.ok_or_else(|| Problem::invalid_header(detail))?)
         }
     };
@@ -62,8 +62,7 @@ pub(crate) fn expected_version(headers: &HeaderMap) -> Result<Option<SequenceNum
         None => false,
         Some(Tags::Any) => true,
         Some(Tags::Listed(_)) => {
-            let detail = "If-None-Match must be * on a command: nothing has happened to the cart yet; a version goes into \
-                          If-Match";
+            let detail = "If-None-Match of a command must be *, for a cart without events; send a version in If-Match";
             return Err(Problem::invalid_header(detail));
         }
     };
@@ -125,7 +124,7 @@ fn tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<Tags<'a>
             let listed: Option<Vec<_>> = values.into_iter().map(list).collect();
             let listed = listed.map(|all| all.into_iter().flatten().collect::<Vec<_>>()).filter(|all| !all.is_empty());
             let name = if *name == IF_MATCH { "If-Match" } else { "If-None-Match" };
-            let detail = format!("{name} must be an ETag as a GET of the cart gives it, such as \"12\", or *");
+            let detail = format!("{name} must be an ETag from a GET of the cart, such as \"12\", or *");
             listed.map(|listed| Some(Tags::Listed(listed))).ok_or_else(|| Problem::invalid_header(detail))
         }
     }

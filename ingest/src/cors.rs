@@ -42,8 +42,8 @@ const RESPONSE_HEADERS: [HeaderName; 9] = [
 /// Which pages may use the API from a browser.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct CorsArgs {
-    /// Origins whose pages may use the API from a browser, such as https://shop.example; comma-separated, or given more than
-    /// once. Without it none may
+    /// Origins whose pages may use the API from a browser, such as https://shop.example, comma-separated; by default none
+    #[arg(help_heading = "Authentication and access")]
     #[arg(long = "cors-origin", env = "CORS_ORIGIN", value_delimiter = ',', value_parser = origin)]
     origins: Vec<HeaderValue>,
 }

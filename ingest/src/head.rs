@@ -26,7 +26,7 @@ pub(crate) fn check(version: Version, headers: &HeaderMap) -> Result<(), Problem
         (None, _) => Ok(()),
         (Some(encoding), None) if encoding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => Ok(()),
         // hyper takes any list that ends with `chunked`, and passes on what only the other codings could decode.
-        _ => Err(Problem::unclear_framing("Transfer-Encoding must be chunked, once, or not be sent")),
+        _ => Err(Problem::unclear_framing("Transfer-Encoding must be chunked, once, or absent")),
     }
 }
 

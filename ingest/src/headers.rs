@@ -58,7 +58,7 @@ impl CommandHeaders {
         let issued_at = match single(headers, "command-time")? {
             None => fail_points::now().into(),
             Some(_) if !allow_client_time => {
-                let detail = "Command-Time is only taken by an ingest that was started with --allow-client-time";
+                let detail = "Command-Time is accepted only by an ingest with --allow-client-time";
                 return Err(Problem::invalid_header(detail));
             }
             Some(time) => {
@@ -108,11 +108,9 @@ fn preference(headers: &HeaderMap) -> Result<Preference, Problem> {
             return Ok(Preference::RespondAsync);
         }
         if name.trim().eq_ignore_ascii_case("wait") {
-            let seconds: u32 = value
-                .trim()
-                .trim_matches('"')
-                .parse()
-                .map_err(|_| Problem::invalid_header("Prefer: wait takes whole seconds, as in wait=2"))?;
+            let seconds: u32 = value.trim().trim_matches('"').parse().map_err(|_| {
+                Problem::invalid_header("Prefer: wait must be a number of whole seconds, such as wait=2")
+            })?;
             preference = match seconds {
                 0 => Preference::RespondAsync,
                 _ => Preference::Wait(Duration::from_secs(seconds.into())),

@@ -26,50 +26,60 @@ pub(crate) const DISCARDED_LEN_MAX: usize = 1 << 20;
 /// What connections and requests may take.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct LimitArgs {
-    /// Most connections at a time; more wait to be accepted
+    /// Maximum number of open connections; further ones wait to be accepted
+    #[arg(help_heading = "Limits")]
     #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) connections_max: u32,
 
-    /// Most connections of one address (IPv6: of one /64) at a time; more are closed at once. 0: as many as there may be, for
-    /// an ingest behind a proxy
-    #[arg(long, env, default_value_t = 2_048)]
+    /// Maximum number of open connections per client address (IPv6: per /64); further ones are closed. 0 means no limit, for an
+    /// ingest behind a proxy
+    #[arg(long, env, help_heading = "Limits", default_value_t = 2_048)]
     pub(crate) connections_per_address_max: u32,
 
-    /// Most requests that are worked on at a time; more are answered with 503. Health and metrics always are
+    /// Maximum number of requests in progress; further ones are answered with 503, except health and metrics
+    #[arg(help_heading = "Limits")]
     #[arg(long, env, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) requests_in_flight_max: u32,
 
-    /// How long a client may take for the TLS handshake, to send a request's head, and between requests of HTTP/1
+    /// Maximum time for the TLS handshake, for the headers of a request, and between two requests of an HTTP/1 connection
+    #[arg(help_heading = "Times")]
     #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=300_000))]
     pub(crate) header_timeout_ms: u64,
 
-    /// Most bytes of a request's head; longer ones are answered with 431
+    /// Maximum size of the headers of a request, in bytes; larger ones are answered with 431
+    #[arg(help_heading = "Limits")]
     #[arg(long, env, default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(HEADER_LEN_MIN..=1_048_576))]
     pub(crate) header_len_max: u32,
 
-    /// How long a connection may stay without a request, or without taking what was answered
+    /// Maximum time that a connection may stay without a request, or without reading a response
+    #[arg(help_heading = "Times")]
     #[arg(long, env, default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
     pub(crate) idle_timeout_ms: u64,
 
-    /// Most requests at a time on one connection of HTTP/2
+    /// Maximum number of concurrent streams of an HTTP/2 connection
+    #[arg(help_heading = "Limits")]
     #[arg(long, env, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) h2_streams_max: u32,
 
-    /// Most requests that a client of HTTP/2 takes back before we have looked at them; then the connection is ended
+    /// Maximum pending HTTP/2 streams that a client may reset before they are accepted; the connection is closed when it resets
+    /// more
+    #[arg(help_heading = "Limits")]
     #[arg(long, env, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) h2_resets_max: u32,
 
-    /// How often a client of HTTP/2 is asked whether it is still there; without an answer in the same time the connection
-    /// is ended
+    /// Interval of HTTP/2 pings; the connection is closed if a ping is not answered within the same time
+    #[arg(help_heading = "Times")]
     #[arg(long, env, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
     pub(crate) h2_ping_interval_ms: u64,
 
-    /// How long everything is still served after SIGTERM, while /health/ready says 503 and each answer of HTTP/1 ends its
-    /// connection: longer than a load balancer takes to notice, and than clients keep idle connections
+    /// Time after SIGTERM in which all requests are still served, while /health/ready answers 503. It must be longer than a load
+    /// balancer needs to notice, and than clients keep idle connections
+    #[arg(help_heading = "Times")]
     #[arg(long, env, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(0..=300_000))]
     pub(crate) lame_duck_ms: u64,
 
-    /// How long requests under way may take to finish after that
+    /// Maximum time for the requests in flight to finish after the time of --lame-duck-ms
+    #[arg(help_heading = "Times")]
     #[arg(long, env, default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=300))]
     pub(crate) drain_timeout_s: u64,
 }

@@ -14,7 +14,7 @@ use warp::http::{HeaderName, HeaderValue, StatusCode, header};
 /// Most characters of a detail.
 const DETAIL_LEN_MAX: usize = 500;
 
-/// Why a request was not done. `type` names the cause and is stable; `detail` is for people.
+/// The reason why a request was not executed. `type` is stable and names the cause; `detail` is for people.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Problem {
     #[serde(rename = "type", serialize_with = "urn")]
@@ -28,10 +28,10 @@ pub(crate) struct Problem {
     #[serde(rename = "commandId", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Uuid>")]
     command_id: Option<CommandId>,
-    /// The refused command's place in its batch, from 0.
+    /// The index of the rejected command in its batch, from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     index: Option<i32>,
-    /// Names the request in our logs, as the header X-Request-Id does.
+    /// The id of the request in the logs of the service, as in the header X-Request-Id.
     #[serde(rename = "requestId", skip_serializing_if = "Option::is_none")]
     request_id: Option<String>,
     #[serde(skip)]
@@ -67,7 +67,7 @@ impl Problem {
     }
 
     pub(crate) fn invalid_header(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid-header", "A header is not valid", detail)
+        Self::new(StatusCode::BAD_REQUEST, "invalid-header", "A header is invalid", detail)
     }
 
     /// Where the next request of the connection begins is not certain: it ends.
@@ -77,21 +77,21 @@ impl Problem {
 
     /// What was asked for is at another version by now.
     pub(crate) fn version_mismatch(version: SequenceNumber) -> Self {
-        let detail = format!("the cart is at version {version} by now; read it again, and decide again");
+        let detail = format!("the cart is now at version {version}; read it again, then decide again");
         Self { header: Some(Box::new((header::ETAG, format!("\"{version}\"")))), ..Self::moved_on(detail) }
     }
 
     /// No cart has or will have the version that was asked for.
     pub(crate) fn matches_no_version() -> Self {
-        Self::moved_on("If-Match is no ETag as a GET of the cart gives it, or is a weak one: it matches no version")
+        Self::moved_on("If-Match is not an ETag from a GET of the cart, or is a weak one, so it matches no version")
     }
 
     fn moved_on(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::PRECONDITION_FAILED, "version-mismatch", "The cart has moved on", detail)
+        Self::new(StatusCode::PRECONDITION_FAILED, "version-mismatch", "The version of the cart does not match", detail)
     }
 
     pub(crate) fn invalid_parameter(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid-parameter", "A query parameter is missing or not valid", detail)
+        Self::new(StatusCode::BAD_REQUEST, "invalid-parameter", "A query parameter is missing or invalid", detail)
     }
 
     pub(crate) fn invalid_id(what: &str, text: &str) -> Self {
@@ -101,12 +101,12 @@ impl Problem {
     }
 
     pub(crate) fn invalid_field(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-field", "A field is missing or not valid", detail)
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-field", "A field is missing or invalid", detail)
     }
 
     /// `is_invalid`: there is a token, but it is not good (RFC 6750).
     pub(crate) fn unauthenticated(detail: impl Into<String>, is_invalid: bool) -> Self {
-        let title = "It is not known who you are";
+        let title = "Authentication required";
         let problem = Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", title, detail);
         let challenge =
             if is_invalid { "Bearer realm=\"cart\", error=\"invalid_token\"" } else { "Bearer realm=\"cart\"" };
@@ -114,21 +114,21 @@ impl Problem {
     }
 
     pub(crate) fn forbidden(scope: &str) -> Self {
-        let detail = format!("the token must be that member's or vendor's own, or have the scope {scope}");
-        let problem = Self::new(StatusCode::FORBIDDEN, "forbidden", "This is not yours", detail);
+        let detail = format!("the token must belong to that member or vendor, or have the scope {scope}");
+        let problem = Self::new(StatusCode::FORBIDDEN, "forbidden", "Access denied", detail);
         let challenge = format!("Bearer realm=\"cart\", error=\"insufficient_scope\", scope=\"{scope}\"");
         Self { header: Some(Box::new((header::WWW_AUTHENTICATE, challenge))), ..problem }
     }
 
     pub(crate) fn not_found() -> Self {
-        let detail = "there is nothing at this path; carts are at /cart/{cartId}";
+        let detail = "no resource has this path; carts are at /cart/{cartId}";
         Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
     }
 
     pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
-        let detail = format!("this path takes {allow}");
+        let detail = format!("this path supports {allow}");
         let kind = "method-not-allowed";
-        let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, kind, "This path does not take that method", detail);
+        let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, kind, "Method not allowed", detail);
         Self { header: Some(Box::new((header::ALLOW, allow.to_owned()))), ..problem }
     }
 
@@ -139,7 +139,7 @@ impl Problem {
 
     pub(crate) fn body_too_slow() -> Self {
         let detail = "the body did not arrive in time";
-        Self::new(StatusCode::REQUEST_TIMEOUT, "request-timeout", "The request took too long to arrive", detail)
+        Self::new(StatusCode::REQUEST_TIMEOUT, "request-timeout", "The request timed out", detail)
     }
 
     pub(crate) fn unsupported_media_type() -> Self {
@@ -149,39 +149,39 @@ impl Problem {
     }
 
     pub(crate) fn unsupported_content_encoding() -> Self {
-        let detail = "send the body as it is, without Content-Encoding";
+        let detail = "send the body without Content-Encoding";
         let kind = "unsupported-content-encoding";
-        let problem = Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, kind, "The body is compressed or encoded", detail);
+        let problem = Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, kind, "The body has a content encoding", detail);
         Self { header: Some(Box::new((header::ACCEPT_ENCODING, "identity".to_owned()))), ..problem }
     }
 
     /// Nothing was done, and nothing will be.
     pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not possible at the moment", detail)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Service unavailable", detail)
     }
 
     /// It may have been done.
     pub(crate) fn outcome_unknown(link: &CommandLink) -> Self {
-        let detail = "the log did not confirm the command in time: it may or may not be carried out. Ask at Location, or \
-                      send it again with the same Idempotency-Key, to find out";
+        let detail = "the log did not confirm the command in time; it may or may not be executed. To get its \
+            outcome, query Location, or retry with the same Idempotency-Key";
         let problem =
-            Self::new(StatusCode::GATEWAY_TIMEOUT, "outcome-unknown", "The command's outcome is not known", detail);
+            Self::new(StatusCode::GATEWAY_TIMEOUT, "outcome-unknown", "The outcome of the command is unknown", detail);
         let header = Some(Box::new((header::LOCATION, link.to_string())));
         Self { command_id: Some(link.command_id), header, ..problem }
     }
 
     pub(crate) fn command_not_found(command_id: CommandId) -> Self {
         let detail = format!(
-            "the log has no such command for this cart among the {SEARCHED_MAX} records from that time on: it was not taken, and \
-             will not be carried out, or it was sent at another time than `since` says"
+            "the log has no such command for this cart among the {SEARCHED_MAX} records after `since`: the command \
+             was not appended and will not be executed, or `since` is not the time at which it was sent"
         );
-        let problem = Self::new(StatusCode::NOT_FOUND, "command-not-found", "There is no such command", detail);
+        let problem = Self::new(StatusCode::NOT_FOUND, "command-not-found", "Command not found", detail);
         Self { command_id: Some(command_id), ..problem }
     }
 
     /// What the log says is that it was rejected, and no more.
     pub(crate) fn rejected_before(command_id: CommandId) -> Self {
-        let detail = "it was rejected by a rule that has changed since; the reason is not known any more";
+        let detail = "the command was rejected by a rule that has changed since; the reason is no longer known";
         let problem = Self::new(StatusCode::CONFLICT, "rejected-before", "The command was rejected", detail);
         Self { command_id: Some(command_id), ..problem }
     }
@@ -189,8 +189,8 @@ impl Problem {
     /// The read is right, but too early.
     pub(crate) fn read_table_behind(stage: &str, records: i64) -> Self {
         let detail = format!(
-            "what was asked for does not include that command yet: {stage} is at most {records} {} behind; ask again soon, \
-             or without Read-After",
+            "the read table does not include that command yet: {stage} is at most {records} {} behind; retry soon, \
+             or read without Read-After",
             if records == 1 { "record" } else { "records" }
         );
         let title = "The read table does not include the command yet";
@@ -216,11 +216,11 @@ impl Problem {
         let unprocessable = StatusCode::UNPROCESSABLE_ENTITY;
         let problem = match rejection {
             Rejection::ItemAlreadyInCart => {
-                let detail = "an item can be added once; adjust its quantity instead";
-                Self::new(conflict, "item-already-in-cart", "The item is in the cart already", detail)
+                let detail = "an item can be added only once; adjust its quantity instead";
+                Self::new(conflict, "item-already-in-cart", "The item is already in the cart", detail)
             }
             Rejection::ItemNotInCart => {
-                let detail = "only what is in the cart can be removed or adjusted";
+                let detail = "only items in the cart can be removed or adjusted";
                 Self::new(StatusCode::NOT_FOUND, "item-not-in-cart", "The item is not in the cart", detail)
             }
             Rejection::NegativeQuantity { quantity } => {
@@ -233,20 +233,25 @@ impl Problem {
             }
             Rejection::EmptyCartCheckout => {
                 let detail = "add an item first";
-                Self::new(conflict, "empty-cart-checkout", "An empty cart can't be bought", detail)
+                Self::new(conflict, "empty-cart-checkout", "The cart is empty", detail)
             }
             Rejection::CartFull { max } => {
-                let detail = format!("the cart has {max} lines, which is the most that is allowed");
+                let detail = format!("the cart has {max} lines, which is the maximum");
                 Self::new(conflict, "cart-full", "The cart is full", detail)
             }
             Rejection::IdempotencyKeyReused => {
                 let detail = "the Idempotency-Key was used for another request to this cart; use a new key";
-                Self::new(unprocessable, "idempotency-key-reused", "The key stands for another request", detail)
+                Self::new(
+                    unprocessable,
+                    "idempotency-key-reused",
+                    "The idempotency key was used for another request",
+                    detail,
+                )
             }
             Rejection::VersionMismatch { version } => Self::version_mismatch(*version),
         };
         let detail = match index {
-            Some(index) => format!("commands[{index}]: {}; none of the batch was carried out", problem.detail),
+            Some(index) => format!("commands[{index}]: {}; no command of the batch was executed", problem.detail),
             None => problem.detail,
         };
         Self { command_id: Some(command_id), index, detail, ..problem }

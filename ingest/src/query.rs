@@ -17,7 +17,7 @@ impl Query {
         for (name, value) in form_urlencoded::parse(text.as_bytes()) {
             let Some(name) = known.iter().find(|known| **known == name) else {
                 let name: String = name.chars().take(64).collect();
-                let detail = format!("{name}: there is no such parameter here; there is {}", known.join(", "));
+                let detail = format!("{name}: unknown parameter; this path has {}", known.join(", "));
                 return Err(Problem::invalid_parameter(detail));
             };
             if parameters.iter().any(|(other, _)| other == name) {
@@ -85,8 +85,8 @@ mod tests {
             ("year=2026.0", "from 1 to 9999"),
             ("year=99999999999999999999", "from 1 to 9999"),
             ("year=2026&year=2026", "year: is given more than once"),
-            ("year=2026&day=1", "day: there is no such parameter here; there is year, month"),
-            ("year=2026&=", ": there is no such parameter"),
+            ("year=2026&day=1", "day: unknown parameter; this path has year, month"),
+            ("year=2026&=", ": unknown parameter"),
         ] {
             let error = year(text).unwrap_err();
             assert!(error.contains("invalid-parameter") && error.contains(reason), "{text}: {error}");

@@ -155,7 +155,7 @@ fn decode(codec: &Codec<CartReply>, runtime: &Handle, bytes: &[u8]) -> Option<Ca
     let result = match codec.decode(bytes) {
         Err(DecodeError::NotLearnt { id }) => {
             if let Err(error) = runtime.block_on(codec.learn(id)) {
-                tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "a reply can't be read");
+                tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "a reply cannot be decoded");
                 return None;
             }
             codec.decode(bytes)
@@ -163,7 +163,7 @@ fn decode(codec: &Codec<CartReply>, runtime: &Handle, bytes: &[u8]) -> Option<Ca
         result => result,
     };
     // Whoever waits for it gets 202: the outcome is in the log all the same.
-    result.inspect_err(|error| tracing::warn!(%error, "a reply can't be read")).ok()
+    result.inspect_err(|error| tracing::warn!(%error, "a reply cannot be decoded")).ok()
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ pub(crate) struct AddItemBody<'a> {
     product_id: String,
     #[schemars(with = "Uuid")]
     vendor_id: String,
-    /// 1 to 200 characters in NFC, none of them a control character, and one at least that can be seen.
+    /// 1 to 200 characters in NFC, without control characters, with at least one visible character.
     #[schemars(
         length(min = 1, max = 200),
         regex(
@@ -77,7 +77,7 @@ pub(crate) struct AddItemBody<'a> {
     #[serde(borrow)]
     #[schemars(with = "openapi::GivenPrice")]
     price: &'a RawValue,
-    /// 1 to 1,000,000. It is a rule of carts, so a command with another is taken, and rejected; beyond 32 bits it is none.
+    /// 1 to 1,000,000. A rule of carts checks this, so a command with another number of 32 bits is appended, then rejected.
     #[serde(deserialize_with = "whole")]
     #[schemars(range(min = i32::MIN, max = i32::MAX))]
     quantity: i32,
@@ -86,7 +86,7 @@ pub(crate) struct AddItemBody<'a> {
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct AdjustBody {
-    /// Pieces more, or fewer. Whether the cart may have so many then is a rule of carts.
+    /// The number of pieces to add, or to remove if negative. A rule of carts checks the resulting quantity.
     #[serde(deserialize_with = "whole")]
     #[schemars(schema_with = "openapi::adjustment")]
     adjust_by: i32,
@@ -100,7 +100,7 @@ pub(crate) fn id<T: From<Uuid>>(what: &str, text: &str) -> Result<T, Problem> {
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct BatchBody<'a> {
-    /// All or none.
+    /// Whether all commands are accepted or none. By default each is accepted or rejected on its own.
     #[serde(default)]
     atomic: bool,
     #[serde(borrow)]
@@ -108,7 +108,7 @@ pub(crate) struct BatchBody<'a> {
     commands: Vec<BatchedCommand<'a>>,
 }
 
-/// As the other bodies, under the command's name; what their paths say is in the body here.
+/// A command by its name, with the fields of its own path's body and path parameters.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase")]
 enum BatchedCommand<'a> {
@@ -159,7 +159,7 @@ impl<'de> Visitor<'de> for BatchedVisitor {
         match map.next_key::<IgnoredAny>()? {
             None => Ok(command),
             Some(IgnoredAny) => {
-                Err(M::Error::custom("only one of add, remove, adjust and checkout goes into an object"))
+                Err(M::Error::custom("only one of add, remove, adjust and checkout is allowed in an object"))
             }
         }
     }
@@ -222,7 +222,8 @@ pub(crate) fn since(command_id: CommandId, query: &str) -> Result<u64, Problem> 
         return Ok(since);
     }
     let at = command_id.as_uuid().get_timestamp().ok_or_else(|| {
-        let detail = "since: is missing: the time at which the command was sent, in milliseconds since 1970, as Location gave it";
+        let detail = "since: is missing: send the time at which the command was sent, in milliseconds since 1970, as \
+            in Location";
         Problem::invalid_parameter(detail)
     })?;
     let (seconds, nanos) = at.to_unix();

@@ -189,8 +189,8 @@ impl Api {
     async fn cart(&self, cart_id: &str, headers: &HeaderMap) -> Result<Response, Problem> {
         let cart_id = request::id("cartId", cart_id)?;
         let cart = self.journal.show(cart_id).await.map_err(|error| {
-            tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "a cart can't be shown");
-            Problem::unavailable("the journal can't be read at the moment")
+            tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "reading a cart failed");
+            Problem::unavailable("the journal is unavailable; retry later")
         })?;
         Ok(match conditions::of_cart(headers, cart.sequence_number())? {
             conditions::Read::Show => answer::of_cart(&cart),
@@ -207,7 +207,7 @@ impl Api {
             while let Some(mut part) = body
                 .try_next()
                 .await
-                .map_err(|_| Problem::malformed_body("the body broke off, or is not framed rightly"))?
+                .map_err(|_| Problem::malformed_body("the body is incomplete, or its framing is invalid"))?
             {
                 let len = part.remaining();
                 if discarded > 0 || whole.bytes.len() + len > self.body_len_max {
@@ -218,7 +218,11 @@ impl Api {
                     continue;
                 }
                 let room = u32::try_from(len).ok().and_then(|len| self.bodies.clone().try_acquire_many_owned(len).ok());
-                let busy = || Problem::unavailable("too much is being sent at the moment; this request was not taken");
+                let busy = || {
+                    Problem::unavailable(
+                        "too many request bodies are in memory; the request was not executed, retry later",
+                    )
+                };
                 let room = room.ok_or_else(busy)?;
                 match &mut whole.room {
                     Some(all) => all.merge(room),

@@ -89,7 +89,7 @@ async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result
     let log = api.commands.log.clone();
     serve(listener, routes(api, metrics), door, readiness, shutdown).await;
     // Clients may have gone, their commands have been taken.
-    log.flush(args.limits.drain_timeout()).await.context("delivering the last commands")?;
+    log.flush(args.limits.drain_timeout()).await.context("delivering the commands in flight")?;
     drop(end);
     Ok(())
 }

@@ -85,8 +85,8 @@ pub(crate) async fn serve(
     });
     let leave = async {
         shutdown.requested().await;
-        tracing::info!("serving for another {} ms (--lame-duck-ms), for others to notice", limits.lame_duck_ms);
-        readiness.down("serving", "this instance has been asked to end");
+        tracing::info!("shutting down: requests are served for another {} ms (--lame-duck-ms)", limits.lame_duck_ms);
+        readiness.down("serving", "this instance is shutting down");
         tokio::time::sleep(limits.lame_duck()).await;
     };
     tokio::select! {
@@ -101,7 +101,7 @@ pub(crate) async fn serve(
     // Each connection has a permit until its end.
     let all_ended = server.connections.acquire_many(limits.connections_max);
     if tokio::time::timeout(limits.drain_timeout(), all_ended).await.is_err() {
-        tracing::warn!("some requests were still under way after {} s", limits.drain_timeout_s);
+        tracing::warn!("some requests did not finish within {} s (--drain-timeout-s)", limits.drain_timeout_s);
     }
 }
 
@@ -151,7 +151,7 @@ impl Server {
     fn accepted(self: &Arc<Self>, permit: Option<OwnedSemaphorePermit>, stream: TcpStream, peer: SocketAddr) {
         let Some(counted) = self.addresses.count(peer.ip()) else {
             metrics::counter!("ingest_connections_refused_total").increment(1);
-            tracing::debug!(%peer, "its address has too many connections (--connections-per-address-max)");
+            tracing::debug!(%peer, "a connection was closed: its address has too many (--connections-per-address-max)");
             return;
         };
         let server = self.clone();
@@ -176,7 +176,7 @@ impl Server {
         match accepted {
             Ok(Ok(stream)) => self.http(stream, peer).await,
             Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
-            Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
+            Err(_) => tracing::debug!(%peer, "a TLS handshake timed out"),
         }
     }
 
@@ -296,7 +296,9 @@ impl Server {
             return Ok(None);
         }
         let permit = self.requests.clone().try_acquire_owned();
-        permit.map(Some).map_err(|_| Problem::unavailable("too many requests are under way; this one was not taken"))
+        permit.map(Some).map_err(|_| {
+            Problem::unavailable("too many requests are in progress; the request was not executed, retry later")
+        })
     }
 }
 

@@ -64,11 +64,11 @@ impl Lookup {
     /// What has become of a command that came into the log at `since` (milliseconds since 1970) or soon after.
     pub(crate) async fn status(&self, cart_id: CartId, command_id: CommandId, since: u64) -> Result<Status, Problem> {
         let Ok(_permit) = self.looks.try_acquire() else {
-            return Err(Problem::unavailable("too many commands are being looked up; ask again soon"));
+            return Err(Problem::unavailable("too many commands are being looked up; retry later"));
         };
         let found = self.found(cart_id, command_id, since).await.map_err(|error| {
-            tracing::warn!(%command_id, error = format!("{error:#}"), "a command can't be looked up");
-            Problem::unavailable("the log or the journal can't be read at the moment")
+            tracing::warn!(%command_id, error = format!("{error:#}"), "looking up a command failed");
+            Problem::unavailable("the log or the journal is unavailable; retry later")
         })?;
         found.ok_or_else(|| Problem::command_not_found(command_id))
     }

@@ -19,15 +19,16 @@ use tokio_rustls::server::TlsStream;
 /// How clients reach us safely.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct TlsArgs {
-    /// The certificate, with those between it and the root behind it (PEM): then everything is served over TLS only
-    #[arg(long, env, requires = "tls_key")]
+    /// Certificate (PEM), followed by its intermediate certificates. With it, all connections use TLS
+    #[arg(long, env, help_heading = "TLS", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
 
-    /// The certificate's private key (PEM)
-    #[arg(long, env, requires = "tls_cert")]
+    /// Private key of the certificate (PEM)
+    #[arg(long, env, help_heading = "TLS", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
 
-    /// How often to see whether certificate or key have changed
+    /// Interval at which the files of certificate and key are checked for changes
+    #[arg(help_heading = "TLS")]
     #[arg(long, env, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     tls_refresh_s: u64,
 }
@@ -92,12 +93,12 @@ impl Files {
         let (in_certificate, in_key) = (self.certificate.display(), self.key.display());
         let chain = CertificateDer::pem_slice_iter(certificate)
             .collect::<Result<Vec<_>, _>>()
-            .with_context(|| format!("{in_certificate} (--tls-cert) is no PEM file"))?;
+            .with_context(|| format!("{in_certificate} (--tls-cert) is not a PEM file"))?;
         anyhow::ensure!(!chain.is_empty(), "{in_certificate} (--tls-cert) has no certificate");
         let key = PrivateKeyDer::from_pem_slice(key).with_context(|| format!("{in_key} (--tls-key) has no key"))?;
         // Refuses a key that is another certificate's.
         let certified = CertifiedKey::from_der(chain, key, &ring::default_provider())
-            .with_context(|| format!("{in_key} can't be used with {in_certificate}"))?;
+            .with_context(|| format!("{in_key} (--tls-key) does not belong to {in_certificate} (--tls-cert)"))?;
         Ok(Arc::new(certified))
     }
 }
@@ -118,14 +119,14 @@ async fn look(files: Files, mut seen: Content, current: Arc<Current>, interval: 
                 *current.0.write().unwrap_or_else(PoisonError::into_inner) = certified;
                 seen = content;
                 told.clear();
-                tracing::info!("new connections get the new certificate");
+                tracing::info!("the certificate was reloaded; new connections use it");
             }
             Err(error) => {
                 // Half of the two files may be there already: that is over at the next look.
                 let error = format!("{error:#}");
                 metrics::counter!("ingest_tls_failures_total").increment(1);
                 if told != error {
-                    tracing::warn!(error, "the new certificate can't be used: going on with the old one");
+                    tracing::warn!(error, "the new certificate was not loaded; the previous certificate stays in use");
                     told = error;
                 }
             }

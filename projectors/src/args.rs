@@ -2,13 +2,18 @@
 
 use std::str::FromStr;
 
-use cassandra::CassandraArgs;
+use cassandra::{CassandraArgs, KeyspaceArgs};
 use kafka::{KafkaArgs, MemberArgs, TopicArgs};
 use service::{AdminArgs, LogArgs, StartupArgs};
 
-/// Keeps read models up to date from the carts' events.
+/// What `--help` says at its end.
+const EXAMPLE: &str = "\
+Example, with the servers of `scripts/stack servers`:
+  projectors setup && projectors item-purchased-events --admin-listen 127.0.0.1:9010";
+
+/// Keeps the read models up to date from the events of the carts
 #[derive(Debug, clap::Parser)]
-#[command(version)]
+#[command(version, after_help = EXAMPLE)]
 pub struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -16,23 +21,23 @@ pub struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Makes the topics, schemas, tables and first offsets that are not there yet, and ends
+    /// Create missing topics, schemas, tables and first offsets, then exit
     Setup(SetupArgs),
-    /// cart-events to item-purchased: every purchase once, keyed by vendor
+    /// Project cart-events to the topic item-purchased: every purchase once, keyed by vendor
     ItemPurchasedEvents(Args),
-    /// item-purchased to Cassandra: pieces sold by vendor, product and day
+    /// Project item-purchased to Cassandra: pieces sold by vendor, product and day
     PopularItems(CassandraProjectorArgs),
-    /// item-purchased to Cassandra: each vendor's balance by month
+    /// Project item-purchased to Cassandra: each vendor's balance by month
     VendorBilling(CassandraProjectorArgs),
-    /// item-purchased to PostgreSQL: each vendor's balance by month
+    /// Project item-purchased to PostgreSQL: each vendor's balance by month
     VendorBillingJdbc(JdbcArgs),
-    /// Empties a read table and lets its projector begin at the beginning, and ends
+    /// Empty a read table and reset its projector to the beginning, then exit
     ///
-    /// Stop all instances of the projector first: the command refuses while one is a member of the group. Start the projector afterwards:
-    /// it reads item-purchased from the beginning. Until it has reached the end, readers see an empty table, then totals that
-    /// are too low. A read with Read-After waits for its command, and is 504 while the table is behind it.
+    /// Stop all instances of the projector first: the command fails while the group has a member. Start the projector
+    /// afterwards: it reads item-purchased from the beginning. Until it has reached the end, readers see an empty table, then
+    /// totals that are too low. A read with Read-After waits for its command, and gets 504 while the table is behind it.
     Rebuild(RebuildArgs),
-    /// After cart-events or the offsets on it were lost: publishes the purchases that item-purchased lacks, and ends
+    /// Recover lost cart-events or lost offsets on it: publish the purchases that item-purchased lacks, then exit
     ResumePurchases(RecoveryArgs),
 }
 
@@ -40,27 +45,30 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    pub(crate) kafka: KafkaArgs,
-    #[command(flatten)]
     pub(crate) admin: AdminArgs,
     #[command(flatten)]
-    pub(crate) log: LogArgs,
-    #[command(flatten)]
-    pub(crate) startup: StartupArgs,
-    #[command(flatten)]
-    pub(crate) member: MemberArgs,
+    pub(crate) kafka: KafkaArgs,
 
-    /// Most records that are applied in one go: more of a backlog's then share a write to their rows' partition
+    /// Maximum number of records processed in one batch
+    #[arg(help_heading = "Limits")]
     #[arg(long, env, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) batch_len_max: u32,
 
-    /// Most rows in memory; the least recently used is read again when it is needed
+    /// Maximum number of rows in memory; the least recently used rows are evicted, and reloaded when they are needed
+    #[arg(help_heading = "Limits")]
     #[arg(long, env, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) rows_max: u32,
 
-    /// Records to pass over because they can't be read: topic/partition/offset, comma-separated
+    /// Records to skip because they cannot be read, as topic/partition/offset, comma-separated
     #[arg(long, env = "SKIP_RECORDS", value_delimiter = ',')]
     pub(crate) skip: Vec<Skip>,
+
+    #[command(flatten)]
+    pub(crate) member: MemberArgs,
+    #[command(flatten)]
+    pub(crate) startup: StartupArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
 }
 
 /// Projectors that write to Cassandra.
@@ -75,7 +83,8 @@ pub(crate) struct CassandraProjectorArgs {
 /// Where PostgreSQL is.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct DatabaseArgs {
-    /// The database of the billing table
+    /// URL of the PostgreSQL database
+    #[arg(help_heading = "Common")]
     #[arg(long, env, hide_env_values = true, default_value = "postgres://cart:cart@127.0.0.1:5432/cart")]
     pub(crate) database_url: String,
 }
@@ -95,17 +104,20 @@ pub(crate) struct SetupArgs {
     #[command(flatten)]
     pub(crate) kafka: KafkaArgs,
     #[command(flatten)]
-    pub(crate) topics: TopicArgs,
-    #[command(flatten)]
     pub(crate) cassandra: CassandraArgs,
     #[command(flatten)]
     pub(crate) database: DatabaseArgs,
     #[command(flatten)]
-    pub(crate) log: LogArgs,
+    pub(crate) topics: TopicArgs,
+    #[command(flatten)]
+    pub(crate) keyspace: KeyspaceArgs,
 
-    /// Accept that item-purchased is another log than the recorded one, which goes on where the tables end
-    #[arg(long)]
+    /// Accept an item-purchased topic that is not the recorded one, and that continues where the tables end
+    #[arg(long, help_heading = "Setup")]
     pub(crate) accept_new_log: bool,
+
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
 }
 
 /// A table that can be made again.
@@ -122,7 +134,7 @@ pub(crate) enum Rebuilt {
 /// How to rebuild.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct RebuildArgs {
-    /// Whose table
+    /// The read table, by the name of its projector
     #[arg(value_enum)]
     pub(crate) table: Rebuilt,
     #[command(flatten)]

@@ -17,11 +17,11 @@ pub(crate) enum Error {
     },
     /// Another instance was there first.
     #[error(
-        "partition {partition} is at another offset in the database than {started_from}: another instance has gone on"
+        "partition {partition} has another offset in the database than {started_from}: another instance has taken over"
     )]
     Stale { partition: i32, started_from: i64 },
     /// A sum has no room.
-    #[error("the total of {row} would be beyond what a decimal of 28 digits holds")]
+    #[error("the total of {row} would exceed a decimal of 28 digits")]
     Overflow { row: String },
 }
 

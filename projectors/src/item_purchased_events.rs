@@ -105,7 +105,8 @@ impl Projector for ItemPurchasedEvents {
             self.fenced = if error.is_fenced() { self.fenced + 1 } else { self.fenced };
             if self.fenced >= FENCED_MAX {
                 let operation = format!(
-                    "publishing as {}: another process with the same --instance keeps taking over; give each its own name",
+                    "publishing as {} (another process with the same --instance keeps fencing this one; give each \
+                     its own name)",
                     self.transactional_id
                 );
                 return Err(kafka::Error::fatal(operation, error).into());

@@ -48,7 +48,7 @@ pub(crate) async fn rebuild(args: &RebuildArgs) -> anyhow::Result<()> {
         Rebuilt::VendorBilling => empty(args, vendor_billing::CREATE, "balance_by_vendor").await?,
         Rebuilt::VendorBillingJdbc => empty_database(args, &topic).await?,
     }
-    tracing::info!(projector = name, "its table is empty; start it, and it reads {topic} from the beginning");
+    tracing::info!(projector = name, "the table is empty; start its projector, which reads {topic} from the beginning");
     Ok(())
 }
 
@@ -63,7 +63,7 @@ async fn empty(args: &RebuildArgs, create: &str, table: &str) -> anyhow::Result<
 /// The balances and their offsets in one transaction.
 async fn empty_database(args: &RebuildArgs, topic: &str) -> anyhow::Result<()> {
     let pool = PgPool::connect(&args.database.database_url).await.context("connecting to PostgreSQL")?;
-    let failed = "emptying vendor_billing (`projectors setup` makes it)";
+    let failed = "emptying vendor_billing (`projectors setup` creates it)";
     let mut transaction = pool.begin().await.context(failed)?;
     sqlx::query(AssertSqlSafe("TRUNCATE vendor_billing")).execute(&mut *transaction).await.context(failed)?;
     sqlx::query("DELETE FROM projection_offset WHERE projection = $1 AND topic = $2")

@@ -112,7 +112,7 @@ impl Base {
                     return Ok(());
                 }
                 let operation = format!("reading the committed offsets of group {group} on {events}");
-                Err(kafka::Error::retry(operation, "there are none yet; `setup` commits the first"))
+                Err(kafka::Error::retry(operation, "there are none yet; `setup` commits the first ones"))
             })
         })
         .await
@@ -246,7 +246,7 @@ async fn vendor_billing_jdbc(JdbcArgs { args, database }: JdbcArgs) -> anyhow::R
             let is_missing = is_missing_database(&error);
             let error = anyhow::Error::new(error);
             if is_missing {
-                error.context("using the database of --database-url failed (`projectors setup` makes it)")
+                error.context("using the database of --database-url failed (`projectors setup` creates it)")
             } else {
                 error
             }

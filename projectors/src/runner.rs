@@ -131,7 +131,7 @@ impl<P: Projector> Runner<P> {
             match read {
                 Ok(event) => batch.records.push(Received { partition, offset, event }),
                 Err(error) if self.is_skipped(partition, offset) => {
-                    tracing::warn!(partition, offset, %error, "passing over a record, as told");
+                    tracing::warn!(partition, offset, %error, "skipping a record (--skip)");
                 }
                 Err(error) => {
                     self.stop(partition, offset, &error)?;
@@ -163,8 +163,8 @@ impl<P: Projector> Runner<P> {
     fn stop(&mut self, partition: i32, offset: i64, error: &DecodeError) -> Result<(), Error> {
         let record = format!("{}/{partition}/{offset}", self.consumer.topic());
         let reason = format!(
-            "{record} can't be read: {error}. Its partition is stopped there. If this program is too old for it, upgrade it; \
-             if it is garbage, start with --skip {record}"
+            "{record} cannot be read: {error}. The partition is stopped there. If this program is too old for the \
+             record, upgrade it; if the record is garbage, start with --skip {record}"
         );
         self.readiness.down(&condition(partition), reason);
         self.stopped.insert(partition);
@@ -219,7 +219,7 @@ impl<P: Projector> Runner<P> {
             self.readiness.down(CONDITION, anyhow::Error::new(error));
             std::thread::sleep((BACKOFF.0 * 2_u32.saturating_pow(failures)).min(BACKOFF.1));
         } else {
-            tracing::info!(reason = format!("{:#}", anyhow::Error::new(error)), "going back");
+            tracing::info!(reason = format!("{:#}", anyhow::Error::new(error)), "rewinding to the committed offsets");
         }
         self.projector.forget();
         while !self.shutdown.is_requested() {

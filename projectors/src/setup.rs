@@ -30,7 +30,7 @@ fn migrations() -> Migrator {
 
 /// Idempotent: a second time changes nothing.
 pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
-    let SetupArgs { kafka, topics, cassandra, .. } = args;
+    let SetupArgs { kafka, topics, cassandra, keyspace, .. } = args;
     let admin = Admin::new(kafka)?;
     let (events, purchases) = (kafka.prefixed(CartEvent::TOPIC), kafka.prefixed(PurchasedItem::TOPIC));
     admin
@@ -43,7 +43,7 @@ pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
     Codec::<CartEvent>::register(&registry, CartEvent::TOPIC, CartEvent::SCHEMA).await?;
     Codec::<PurchasedItem>::register(&registry, PurchasedItem::TOPIC, PurchasedItem::SCHEMA).await?;
     let identity = tokio::task::block_in_place(|| admin.identity(&purchases))?;
-    cassandra::ensure_keyspace(cassandra).await?;
+    cassandra::ensure_keyspace(cassandra, keyspace).await?;
     let session = cassandra::connect(&cassandra.patient()).await?;
     for table in [popular_items::CREATE, vendor_billing::CREATE] {
         session.query_unpaged(table, ()).await.context("creating the read tables in Cassandra")?;
@@ -56,7 +56,7 @@ pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
     set_up_database(args, &purchases, &identity).await?;
     let group = kafka.prefixed(ITEM_PURCHASED_EVENTS);
     tokio::task::block_in_place(|| admin.ensure_start(&group, &events, &purchases))
-        .context("setting up the group; `projectors resume-purchases` finds out where it was")?;
+        .context("setting up the group (if its offsets were lost, run `projectors resume-purchases`)")?;
     tracing::info!(partitions = identity.partitions, "the projectors are set up");
     Ok(())
 }
@@ -103,7 +103,7 @@ async fn ensure_database(options: &PgConnectOptions) -> anyhow::Result<()> {
         Err(error) => return Err(error).with_context(|| format!("connecting to the PostgreSQL database {name}")),
     }
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    ensure!(plain, "the database {name} is not there, and its name can't be used to make it: use a-z, 0-9 and _");
+    ensure!(plain, "the database {name} does not exist, and cannot be created with this name: use a-z, 0-9 and _");
     let mut connection = options.clone().database("postgres").connect().await.context("connecting to PostgreSQL")?;
     let statement = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
     sqlx::query(statement).execute(&mut connection).await.with_context(|| format!("creating the database {name}"))?;
@@ -118,16 +118,17 @@ pub(crate) enum LogNotRecorded {
     Unknown { topic: String },
     /// Another log than the recorded one.
     #[error(
-        "topic {topic} is not the log that this database was built from. Recorded: {recorded:?}; found: {found:?}. If the topic \
-         was recreated on purpose and goes on where the tables end, run `projectors setup --accept-new-log`; otherwise point \
-         this projector at the right cluster or database"
+        "topic {topic} is not the log that this database was built from. Recorded: {recorded:?}; found: {found:?}. \
+         If the topic was recreated on purpose and continues where the tables end, run `projectors setup \
+         --accept-new-log`; otherwise set --kafka-bootstrap-servers or --database-url to the right cluster or \
+         database"
     )]
     Another { topic: String, recorded: Box<LogIdentity>, found: Box<LogIdentity> },
     /// Recorded by something else than a `setup`.
-    #[error("topic {topic} is recorded with epoch {epoch}, which is none")]
+    #[error("topic {topic} is recorded with {epoch}, which is not a log epoch")]
     NoEpoch { topic: String, epoch: i32 },
     /// PostgreSQL failed; also where the table is not made yet.
-    #[error("reading the recorded log failed; `projectors setup` makes its table")]
+    #[error("reading the recorded log failed; `projectors setup` creates its table")]
     Sql(#[source] sqlx::Error),
 }
 

@@ -94,7 +94,7 @@ impl Table for VendorBilling {
         rows.map(|row| {
             let (vendor_id, balance, position) = row.map_err(|error| Error::new(operation(), error))?;
             let total = decimal_from_cql(&balance)
-                .ok_or_else(|| Error::new(operation(), "one is no decimal of at most 28 digits"))?;
+                .ok_or_else(|| Error::new(operation(), "a balance is not a decimal of at most 28 digits"))?;
             Ok((Key { vendor_id, year, month }, Row { total, position: position.into() }))
         })
         .collect()

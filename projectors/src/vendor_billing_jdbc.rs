@@ -130,7 +130,7 @@ impl VendorBillingJdbc {
 
 async fn in_time<T>(operation: &'static str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let too_late = |_| {
-        let reason = format!("PostgreSQL did not answer within {} s", SQL_TIMEOUT.as_secs());
+        let reason = format!("PostgreSQL did not respond within {} s", SQL_TIMEOUT.as_secs());
         Error::Sql { operation, source: io::Error::new(io::ErrorKind::TimedOut, reason).into() }
     };
     tokio::time::timeout(SQL_TIMEOUT, work).await.map_err(too_late)?
@@ -150,7 +150,10 @@ impl Projector for VendorBillingJdbc {
         self.started_from.extend(batch.next_offsets.iter().map(|(partition, next)| (*partition, *next)));
         // For tools that show a group's lag; the database decides, so a failure here is none.
         if let Err(error) = consumer.commit(&consumer.offsets(batch.next_offsets)?) {
-            tracing::debug!(error = format!("{:#}", anyhow::Error::new(error)), "Kafka was not told the offsets");
+            tracing::debug!(
+                error = format!("{:#}", anyhow::Error::new(error)),
+                "the offsets were not committed to Kafka; those in PostgreSQL count"
+            );
         }
         Ok(())
     }

@@ -32,7 +32,7 @@ pub enum InvalidItem {
     #[error("the name has only invisible characters")]
     NameInvisible,
     /// No plain decimal number.
-    #[error("'{text}' is no decimal number such as 12.50")]
+    #[error("'{text}' is not a decimal number such as 12.50")]
     PriceNotDecimal {
         /// What was given, shortened.
         text: String,

@@ -83,7 +83,7 @@ pub(crate) mod timestamp {
         }
         let micros = i64::deserialize(deserializer)?;
         DateTime::from_timestamp_micros(micros)
-            .ok_or_else(|| D::Error::custom(format!("{micros} microseconds are no time that a calendar has")))
+            .ok_or_else(|| D::Error::custom(format!("{micros} microseconds are not a time of the calendar")))
     }
 }
 

@@ -14,11 +14,14 @@ const NOT_FOUND_OUT: u8 = 2;
 /// `reconcile` could not check: a server is away, a file can't be read.
 const RECONCILE_FAILED: u8 = 4;
 
-/// Works on an installation of the shopping cart from outside, beside its running services.
+/// Checks, shows or deletes an installation of the shopping cart
 ///
-/// Every setting is an option or an environment variable; `scripts/stack` writes those of a running stack to a file to source.
+/// Every setting is an option or an environment variable. `scripts/stack up` writes the settings of its stack to a file.
 #[derive(Debug, clap::Parser)]
 #[command(name = "cartctl", version, max_term_width = 110)]
+#[command(after_help = "\
+Example, with the stack of `scripts/stack up`:
+  source .services/cart.env && cartctl audit")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -170,7 +170,7 @@ fn differences(carts: &BTreeMap<Uuid, Vec<JournalRow>>, records: &[RawRecord]) -
         let key = record.key.as_deref().and_then(|key| Uuid::try_parse_ascii(key).ok());
         match key {
             Some(cart_id) => published.entry(cart_id).or_default().push(record),
-            None => differences.push(format!("{}: its key is no cart id", place(record))),
+            None => differences.push(format!("{}: its key is not a cart id", place(record))),
         }
     }
     for (cart_id, rows) in carts {
@@ -183,14 +183,14 @@ fn differences(carts: &BTreeMap<Uuid, Vec<JournalRow>>, records: &[RawRecord]) -
             let sequence_number = row.sequence_number;
             if sequence_number != expected {
                 differences
-                    .push(format!("cart {cart_id}: event {expected} is missing, {sequence_number} comes instead"));
+                    .push(format!("cart {cart_id}: event {expected} is missing, {sequence_number} follows instead"));
                 break;
             }
         }
         let unequal = rows.iter().zip(&records).find(|(row, record)| Some(&row.event) != record.value.as_ref());
         if let Some((row, record)) = unequal {
             let sequence_number = row.sequence_number;
-            differences.push(format!("cart {cart_id}: event {sequence_number} is another one in {}", place(record)));
+            differences.push(format!("cart {cart_id}: event {sequence_number} differs in {}", place(record)));
         }
         let elsewhere = records.iter().find(|record| record.partition != records[0].partition);
         if let Some(record) = elsewhere {
@@ -237,7 +237,7 @@ mod tests {
         );
         assert_eq!(
             check(vec![one.clone(), two.clone()], &[record(0, b"two"), record(0, b"one")]),
-            ["event 1 is another one in record 0/5 of the topic"]
+            ["event 1 differs in record 0/5 of the topic"]
         );
         assert_eq!(
             check(vec![one.clone(), two], &[record(0, b"one"), record(1, b"two")]),
@@ -245,10 +245,10 @@ mod tests {
         );
         assert_eq!(
             check(vec![one, row(3, b"two")], &[record(0, b"one"), record(0, b"two")]),
-            ["event 2 is missing, 3 comes instead"]
+            ["event 2 is missing, 3 follows instead"]
         );
         assert_eq!(check(vec![], &[record(0, b"one")]), ["1 events on the topic, none in the journal"]);
         let keyless = RawRecord { key: None, ..record(0, b"one") };
-        assert_eq!(check(vec![], &[keyless]), ["record 0/5 of the topic: its key is no cart id"]);
+        assert_eq!(check(vec![], &[keyless]), ["record 0/5 of the topic: its key is not a cart id"]);
     }
 }

@@ -17,13 +17,18 @@ use crate::reconcile::STAGES;
 /// The database that every PostgreSQL server has: a database can't be dropped through a connection to itself.
 const MAINTENANCE_DATABASE: &str = "postgres";
 
-/// Deletes an installation with all its data: topics, consumer groups, schemas, the keyspace and the database.
+/// Delete an installation with all its data
 ///
-/// It is the one that --topic-prefix, --cassandra-keyspace and --database-url name; other installations on the same servers
-/// keep theirs. Refuses if a consumer group still has members after 15 s. What is not there is no error, so it may be repeated.
+/// Deletes the topics, consumer groups, schemas, keyspace and database that --topic-prefix, --cassandra-keyspace and
+/// --database-url name. Other installations on the same servers keep theirs. It fails if a consumer group still has members
+/// after 15 s. It can be repeated: a missing part is not an error.
 ///
 /// Exit code 0: deleted. 2: something could not be deleted.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example, with the servers of `scripts/stack servers`:
+  cartctl uninstall --topic-prefix shop- --cassandra-keyspace shop \\
+    --database-url postgres://cart:cart@127.0.0.1:5432/shop --dry-run")]
 #[command(group = clap::ArgGroup::new("decision").required(true))]
 pub struct Args {
     #[command(flatten)]
@@ -31,15 +36,16 @@ pub struct Args {
     #[command(flatten)]
     cassandra: CassandraArgs,
 
-    /// Where PostgreSQL is
+    /// URL of the PostgreSQL database
+    #[arg(help_heading = "Common")]
     #[arg(long, env, default_value = "postgres://cart:cart@127.0.0.1:5432/cart", hide_env_values = true)]
     database_url: String,
 
-    /// List what would be deleted, and delete nothing
+    /// List what would be deleted, without deleting it
     #[arg(long, group = "decision")]
     dry_run: bool,
 
-    /// Delete it. There is no way back
+    /// Delete it; this cannot be undone
     #[arg(long, group = "decision")]
     yes: bool,
 }

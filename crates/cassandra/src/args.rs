@@ -17,33 +17,38 @@ use crate::log::LOG_TABLE;
 /// How to reach Cassandra, and where in it our tables are.
 #[derive(Debug, Clone, clap::Args)]
 pub struct CassandraArgs {
-    /// Nodes to start from: host:port, comma-separated
-    #[arg(long, env, value_delimiter = ',', default_value = "127.0.0.1:9042")]
+    /// Cassandra nodes to connect to first, as host:port, comma-separated
+    #[arg(long, env, help_heading = "Common", value_delimiter = ',', default_value = "127.0.0.1:9042")]
     pub cassandra_nodes: Vec<String>,
 
-    /// The data centre whose nodes are asked; a wrong one makes every request fail
-    #[arg(long, env, default_value = "datacenter1")]
+    /// Cassandra data centre whose nodes are queried; with a wrong name every request fails
+    #[arg(long, env, help_heading = "Common", default_value = "datacenter1")]
     pub cassandra_datacenter: String,
 
-    /// The keyspace of all our tables
-    #[arg(long, env, default_value = "cart", value_parser = keyspace)]
+    /// Cassandra keyspace of all tables
+    #[arg(long, env, help_heading = "Servers", default_value = "cart", value_parser = keyspace)]
     pub cassandra_keyspace: String,
 
-    /// User, where the cluster asks for one
-    #[arg(long, env, requires = "cassandra_password")]
+    /// Cassandra user, if the cluster requires authentication
+    #[arg(long, env, help_heading = "Servers", requires = "cassandra_password")]
     pub cassandra_user: Option<String>,
 
-    /// Its password
-    #[arg(long, env, hide_env_values = true)]
+    /// Password of the Cassandra user
+    #[arg(long, env, help_heading = "Servers", hide_env_values = true)]
     pub cassandra_password: Option<String>,
 
-    /// Copies of each row; production wants 3. Only `setup` reads this
-    #[arg(long, env, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
-    pub cassandra_replication: u8,
-
-    /// How long one request may take before it is tried again; after a quarter of it another node is asked too
+    /// Timeout of a Cassandra request before it is retried; after a quarter of it the request is also sent to a second node
+    #[arg(help_heading = "Servers")]
     #[arg(long, env, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub cassandra_request_timeout_ms: u64,
+}
+
+/// How the keyspace is made. Only `setup` reads this.
+#[derive(Debug, Clone, clap::Args)]
+pub struct KeyspaceArgs {
+    /// Replicas of each Cassandra row; use 3 in production
+    #[arg(long, env, help_heading = "Setup", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub cassandra_replication: u8,
 }
 
 /// Names that need no quotes: they become part of statements.
@@ -84,11 +89,11 @@ const NAMED_MAX: usize = 10;
 fn explain_missing(ours: BTreeSet<&str>) -> String {
     let named: Vec<_> = ours.iter().copied().take(NAMED_MAX).collect();
     let existing = match ours.len() - named.len() {
-        0 if named.is_empty() => String::from("this cluster has none that `setup` made"),
+        0 if named.is_empty() => String::from("this cluster has none that `setup` created"),
         0 => format!("this cluster has {}", named.join(", ")),
         more => format!("this cluster has {} and {more} more", named.join(", ")),
     };
-    format!("it does not exist (--cassandra-keyspace, CASSANDRA_KEYSPACE); `setup` makes it; {existing}")
+    format!("it does not exist (--cassandra-keyspace, CASSANDRA_KEYSPACE); `setup` creates it; {existing}")
 }
 
 /// Whether a node answers.
@@ -99,18 +104,18 @@ pub async fn check(session: &Session) -> Result<(), Error> {
     let mut ask = Statement::new("SELECT release_version FROM system.local");
     ask.set_is_idempotent(true);
     let asked = session.query_unpaged(ask, ()).await;
-    asked.map(|_| ()).map_err(|error| Error::new("asking Cassandra", error))
+    asked.map(|_| ()).map_err(|error| Error::new("querying Cassandra", error))
 }
 
 /// Makes the keyspace if it is not there.
 ///
 /// # Errors
 /// When no node answers.
-pub async fn ensure_keyspace(args: &CassandraArgs) -> Result<(), Error> {
+pub async fn ensure_keyspace(args: &CassandraArgs, keyspace: &KeyspaceArgs) -> Result<(), Error> {
     let session = open(&args.patient()).await?;
     let statement = format!(
         "CREATE KEYSPACE IF NOT EXISTS {} WITH replication = {{'class': 'NetworkTopologyStrategy', '{}': {}}}",
-        args.cassandra_keyspace, args.cassandra_datacenter, args.cassandra_replication
+        args.cassandra_keyspace, args.cassandra_datacenter, keyspace.cassandra_replication
     );
     session
         .query_unpaged(statement, ())
@@ -175,11 +180,11 @@ mod tests {
     #[test]
     fn ten_keyspaces_are_named() {
         let text = explain_missing(["b", "a"].into());
-        assert!(text.ends_with("`setup` makes it; this cluster has a, b"), "{text}");
+        assert!(text.ends_with("`setup` creates it; this cluster has a, b"), "{text}");
         let many: Vec<_> = (10..25).map(|number| format!("c{number}")).collect();
         let text = explain_missing(many.iter().map(String::as_str).collect());
         assert!(text.ends_with("c18, c19 and 5 more"), "{text}");
-        assert!(explain_missing([].into()).ends_with("this cluster has none that `setup` made"));
+        assert!(explain_missing([].into()).ends_with("this cluster has none that `setup` created"));
     }
 
     #[test]

@@ -23,8 +23,8 @@ pub enum LogNotRecorded {
     /// Another log than the recorded one.
     #[error(
         "topic {topic} is not the log that this keyspace was built from. Recorded: {recorded:?}; found: {found:?}. If the \
-         topic was recreated on purpose and goes on where the stored rows end, run `setup --accept-new-log`, which starts a \
-         new log epoch; otherwise point this service at the right cluster or keyspace"
+         topic was recreated on purpose and continues where the stored rows end, run `setup --accept-new-log`, which starts a \
+         new log epoch; otherwise set --kafka-bootstrap-servers or --cassandra-keyspace to the right cluster or keyspace"
     )]
     Another {
         /// Its name.
@@ -81,7 +81,7 @@ pub async fn restore_log(
 /// # Errors
 /// When Cassandra is away or refuses.
 pub async fn create_log_table(session: &Session) -> Result<(), Error> {
-    session.query_unpaged(CREATE, ()).await.map_err(|error| Error::new("making the table of the logs", error))?;
+    session.query_unpaged(CREATE, ()).await.map_err(|error| Error::new("creating table log_epoch", error))?;
     Ok(())
 }
 
@@ -133,6 +133,6 @@ async fn recorded(session: &Session, topic: &str) -> Result<Option<(LogEpoch, Lo
         .maybe_first_row::<(i32, String, String, i32)>()
         .map_err(|error| Error::new(operation(), error))?;
     let Some((epoch, cluster_id, topic_id, partitions)) = row else { return Ok(None) };
-    let epoch = LogEpoch::new(epoch).ok_or_else(|| Error::new(operation(), format!("{epoch} is no log epoch")))?;
+    let epoch = LogEpoch::new(epoch).ok_or_else(|| Error::new(operation(), format!("{epoch} is not a log epoch")))?;
     Ok(Some((epoch, LogIdentity { cluster_id, topic_id, partitions })))
 }

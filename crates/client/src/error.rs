@@ -48,7 +48,7 @@ pub enum Error {
         source: legacy::Error,
     },
     /// The connection was lost, or time ran out, before the whole answer was there.
-    #[error("{url} gave no answer")]
+    #[error("{url} did not respond")]
     NoAnswer {
         /// The service's address.
         url: String,
@@ -74,13 +74,13 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// A body longer than any answer can be.
-    #[error("an answer of more than {limit} bytes")]
+    #[error("the answer has more than {limit} bytes")]
     AnswerTooLong {
         /// How many bytes are read at most.
         limit: usize,
     },
     /// A question (not a command) was refused.
-    #[error("refused: {}", .0.title)]
+    #[error("rejected: {}", .0.title)]
     Refused(Problem),
 }
 

@@ -200,8 +200,8 @@ impl Journal {
 async fn prepare(session: &Session, statement: &str) -> Result<PreparedStatement, Error> {
     let mut prepared = session.prepare(statement).await.map_err(|error| {
         let hint = if is_invalid(&error) {
-            " (`cart-processor setup` makes the table, or adds what one of an earlier version lacks; one that it cannot \
-             upgrade is of an unknown version: drop it, and `cart-processor restore-journal` makes it again)"
+            " (run `cart-processor setup`: it creates the table, or upgrades that of an earlier version; if it \
+             cannot, drop the table and run `cart-processor restore-journal`)"
         } else {
             ""
         };

@@ -369,7 +369,7 @@ impl Journal {
         let decoded = decode(&self.codecs.snapshots, bytes).await;
         decoded
             .inspect_err(|error| {
-                tracing::warn!(%cart_id, error, "a snapshot can't be read, reading the whole journal instead");
+                tracing::warn!(%cart_id, error, "a snapshot cannot be read; the whole journal is read instead");
             })
             .ok()
     }

@@ -79,7 +79,7 @@ pub enum DecodeError {
     },
     /// Written by a newer version of this software, with something in it that ours does not know. Not garbage: readers
     /// are upgraded before writers, so this reader has to stop there until it is.
-    #[error("the value has schema {id}, which is newer than this program, and does not decode: {reason}")]
+    #[error("the value has schema {id}, which is newer than this program, and cannot be decoded: {reason}")]
     Newer {
         /// The schema's id.
         id: u32,
@@ -87,7 +87,7 @@ pub enum DecodeError {
         reason: String,
     },
     /// The datum does not fit its schema, or the schema not the type: garbage.
-    #[error("the value does not decode with schema {id}: {reason}")]
+    #[error("the value cannot be decoded with schema {id}: {reason}")]
     Malformed {
         /// The schema's id.
         id: u32,

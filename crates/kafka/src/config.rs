@@ -10,33 +10,34 @@ use crate::TopicSpec;
 /// How to reach Kafka and the schema registry.
 #[derive(Debug, Clone, clap::Args)]
 pub struct KafkaArgs {
-    /// Brokers to start from: host:port, comma-separated
-    #[arg(long, env, default_value = "127.0.0.1:9092")]
+    /// Kafka brokers to connect to first, as host:port, comma-separated
+    #[arg(long, env, help_heading = "Common", default_value = "127.0.0.1:9092")]
     pub kafka_bootstrap_servers: String,
 
-    /// Further librdkafka settings, such as security.protocol=SSL: name=value, comma-separated. They win over the program's own;
-    /// one on which its guarantees depend, such as group.id, is refused
-    #[arg(long, env, value_delimiter = ',', value_parser = property, hide_env_values = true)]
-    pub kafka_properties: Vec<(String, String)>,
-
-    /// The schema registry's Confluent-compatible API
-    #[arg(long, env, default_value = "http://127.0.0.1:8081/apis/ccompat/v7")]
+    /// URL of the schema registry's Confluent-compatible API
+    #[arg(long, env, help_heading = "Common", default_value = "http://127.0.0.1:8081/apis/ccompat/v7")]
     pub schema_registry_url: String,
 
-    /// Put before every topic's, subject's and consumer group's name, so that several installations can share a cluster
-    #[arg(long, env, default_value = "")]
+    /// Additional librdkafka settings as name=value, comma-separated, such as security.protocol=SSL. They override the program's
+    /// own; a setting that the guarantees depend on, such as group.id, is rejected
+    #[arg(long, env, help_heading = "Servers", value_delimiter = ',', value_parser = property, hide_env_values = true)]
+    pub kafka_properties: Vec<(String, String)>,
+
+    /// Prefix of the names of all topics, subjects and consumer groups; with it several installations can share a cluster
+    #[arg(long, env, help_heading = "Servers", default_value = "")]
     pub topic_prefix: String,
 }
 
 /// How topics are made. Only `setup` reads this.
 #[derive(Debug, Clone, clap::Args)]
 pub struct TopicArgs {
-    /// Partitions of each topic: the most workers that can share its load. Can't be changed later without a new log epoch
+    /// Partitions of each topic; at most as many workers can share its load. A later change needs a new log epoch
+    #[arg(help_heading = "Setup")]
     #[arg(long, env, default_value_t = 12, value_parser = clap::value_parser!(i32).range(1..=10_000))]
     pub topic_partitions: i32,
 
-    /// Copies of each partition; production wants 3: then two must have a record before it counts, and any one may be away
-    #[arg(long, env, default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=9))]
+    /// Replicas of each topic partition; use 3 in production. With 3, two replicas must store each record, so one may fail
+    #[arg(long, env, help_heading = "Setup", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=9))]
     pub topic_replication: i32,
 }
 
@@ -51,12 +52,13 @@ impl TopicArgs {
 /// Who a process is in its consumer group.
 #[derive(Debug, Clone, clap::Args)]
 pub struct MemberArgs {
-    /// Name of this process in its group. Unless given: host name and first free number, such as myhost-0. A restart under the
-    /// same name ends the transaction that its predecessor left open
-    #[arg(long, env)]
+    /// Name of this process in its consumer group; by default the host name and the first free number, such as myhost-0. A
+    /// restart under the same name aborts the transaction that its predecessor left open
+    #[arg(long, env, help_heading = "Common")]
     pub instance: Option<String>,
 
-    /// A member that is silent for so long loses its partitions to the others
+    /// Session timeout in the consumer group; a member that is silent for longer loses its partitions to the others
+    #[arg(help_heading = "Times")]
     #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1_000..=300_000))]
     pub session_timeout_ms: u64,
 }
@@ -105,7 +107,7 @@ const FIXED: [(&str, &str); 20] = [
     ("transactional.id", "use --instance, from which it is made"),
 ];
 
-const FOR_GUARANTEES: &str = "leave it out, the program's guarantees depend on its own value";
+const FOR_GUARANTEES: &str = "leave it out, because the guarantees depend on the program's own value";
 
 /// Below this the producer in transactions would keep a core busy while it waits, see `HAND_OVER_MAX` there.
 const LINGER_MS_MIN: f64 = 5.0;
@@ -119,7 +121,7 @@ fn property(text: &str) -> Result<(String, String), String> {
         return Err(format!("{name} cannot be set: {instead}"));
     }
     if name == "linger.ms" && value.trim().parse::<f64>().is_ok_and(|linger| linger < LINGER_MS_MIN) {
-        return Err(format!("linger.ms is at least {LINGER_MS_MIN} if it is given"));
+        return Err(format!("linger.ms must be at least {LINGER_MS_MIN}"));
     }
     Ok((name.to_owned(), value.to_owned()))
 }
@@ -260,7 +262,7 @@ mod tests {
             let refused = FIXED.iter().any(|(fixed, _)| *fixed == name);
             assert_eq!(parse(&format!("{alias}=100")).is_err(), refused, "{alias}");
         }
-        assert!(parse("linger.ms=4.9").unwrap_err().contains("linger.ms is at least 5"));
-        assert!(parse("queue.buffering.max.ms=0").unwrap_err().contains("linger.ms is at least 5"));
+        assert!(parse("linger.ms=4.9").unwrap_err().contains("linger.ms must be at least 5"));
+        assert!(parse("queue.buffering.max.ms=0").unwrap_err().contains("linger.ms must be at least 5"));
     }
 }

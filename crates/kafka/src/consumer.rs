@@ -99,7 +99,7 @@ impl Drop for Member {
             drop(left);
         });
         if end.recv_timeout(LEAVE_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
-            tracing::warn!("leaving a group takes too long: the others will miss this member when its session ends");
+            tracing::warn!("leaving the group timed out; the brokers remove this member when its session times out");
         }
     }
 }
@@ -250,12 +250,12 @@ impl GroupConsumer {
             }
             membership.state.clone()
         };
-        tracing::warn!(topic = self.topic, state, "not back in the group in time: joining it anew");
+        tracing::warn!(topic = self.topic, state, "not back in the group in time; joining it again");
         let new = Context::new(context.start_at, context.lifeline.clone());
         // Should that not help either, another one follows.
         new.membership().lost_at = Some(Instant::now());
         let consumer = subscribed(&self.config, new, &self.topic)
-            .map_err(|error| Error::kafka(format!("joining the group on {} anew", self.topic), error))?;
+            .map_err(|error| Error::kafka(format!("joining the group on {} again", self.topic), error))?;
         let old = std::mem::replace(&mut self.consumer, consumer);
         // It waits for what it has waited for in vain so far, perhaps for ever.
         std::thread::spawn(move || drop(old));
@@ -276,7 +276,11 @@ impl GroupConsumer {
         self.consumer.context().lifeline.keep(self.consumer.client());
         self.consumer.poll(timeout).transpose().map_err(|error| {
             let is_lost = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset);
-            let hint = if is_lost { " at the group's committed offsets (lost? `setup` says what to do)" } else { "" };
+            let hint = if is_lost {
+                " at the group's committed offsets (if they were lost, `setup` shows what to do)"
+            } else {
+                ""
+            };
             Error::kafka(format!("reading {}{hint}", self.topic), error)
         })
     }
@@ -349,7 +353,7 @@ impl GroupConsumer {
     /// # Errors
     /// When the brokers are away, or a committed offset is missing that must be there.
     pub fn rewind(&self) -> Result<Vec<i32>, Error> {
-        let operation = || format!("going back to the committed offsets of {}", self.topic);
+        let operation = || format!("rewinding to the committed offsets of {}", self.topic);
         let failed = |error| Error::retry(operation(), error);
         let assigned = self.consumer.assignment().map_err(failed)?;
         let partitions = assigned.elements().iter().map(|element| element.partition()).collect();
@@ -361,7 +365,7 @@ impl GroupConsumer {
             let offset = match (element.offset(), self.consumer.context().start_at) {
                 (Offset::Invalid, StartAt::Committed) => {
                     let reason =
-                        format!("partition {} has none any more; `setup` says what to do", element.partition());
+                        format!("partition {} no longer has any; `setup` shows what to do", element.partition());
                     return Err(Error::fatal(operation(), reason));
                 }
                 (Offset::Invalid, StartAt::CommittedOrBeginning) => Offset::Beginning,
@@ -391,6 +395,6 @@ impl GroupConsumer {
     pub fn seek(&self, partition: i32, offset: Offset) -> Result<(), Error> {
         self.consumer
             .seek(&self.topic, partition, offset, Duration::from_secs(10))
-            .map_err(|error| Error::retry(format!("going to {offset:?} of {}/{partition}", self.topic), error))
+            .map_err(|error| Error::retry(format!("seeking to {offset:?} of {}/{partition}", self.topic), error))
     }
 }

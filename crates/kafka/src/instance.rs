@@ -103,7 +103,7 @@ fn free_name(folder: &Path, host: &str, group: &str) -> Result<(String, Option<F
         Ok(None) => Err(Error::fatal(
             format!("naming this process in group {group}"),
             format!(
-                "all {SLOTS_MAX} names of host {host} are in use (lock files in {}); give it one with --instance",
+                "all {SLOTS_MAX} names of host {host} are in use (lock files in {}); set --instance",
                 folder.display()
             ),
         )),
@@ -111,7 +111,7 @@ fn free_name(folder: &Path, host: &str, group: &str) -> Result<(String, Option<F
             tracing::info!(
                 folder = %folder.display(),
                 %error,
-                "no place for a lock file: a second process of this group on this host needs a name of its own (--instance)"
+                "no lock file can be created: set --instance if another process of this group runs on this host"
             );
             Ok((host.to_owned(), None))
         }

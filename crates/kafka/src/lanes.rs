@@ -81,7 +81,7 @@ impl Lanes {
             since: Instant::now(),
             delivered,
         })
-        .map_err(|_| failed(&self.topic, "too many records wait"))?;
+        .map_err(|_| failed(&self.topic, "the queue of the producer is full"))?;
         let topic = self.topic.clone();
         Ok(async move { delivery.await.unwrap_or_else(|_| Err(failed(&topic, "the producer was closed"))) })
     }
@@ -91,7 +91,7 @@ impl Lanes {
     /// # Errors
     /// When that takes longer than `timeout`.
     pub async fn flush(&self, timeout: Duration) -> Result<(), Error> {
-        let failed = |reason: String| Error::retry(format!("delivering what is left for {}", self.topic), reason);
+        let failed = |reason: String| Error::retry(format!("delivering the queued records of {}", self.topic), reason);
         let all = async {
             let mut flushed = Vec::with_capacity(self.lanes.len());
             for lane in &self.lanes {
@@ -107,7 +107,7 @@ impl Lanes {
         };
         tokio::time::timeout(timeout, all)
             .await
-            .map_err(|_| failed(format!("it took longer than {} s", timeout.as_secs())))
+            .map_err(|_| failed(format!("it timed out after {} s", timeout.as_secs())))
     }
 }
 
@@ -159,7 +159,7 @@ fn produce(
     // It waits here as long as delivery may take, and for its delivery as long again: then its fate is known.
     fail_points::crash_point("lane-before-send");
     if since.elapsed() >= producer.delivery_timeout() {
-        let reason = "it waited for others until its own time was over, and was not sent";
+        let reason = "it timed out in the queue of the producer and was not sent";
         return Err(Error::retry(format!("producing to {}", producer.topic()), reason));
     }
     producer.send(record)

@@ -79,7 +79,7 @@ impl GroupProgress {
     fn watermarks<C: ConsumerContext>(&self, client: &BaseConsumer<C>, partition: i32) -> Result<(i64, i64), Error> {
         client
             .fetch_watermarks(&self.topic, partition, REQUEST_TIMEOUT)
-            .map_err(|error| Error::kafka(format!("asking for the end of {}/{partition}", self.topic), error))
+            .map_err(|error| Error::kafka(format!("reading the end of {}/{partition}", self.topic), error))
     }
 
     /// The offset that the group has committed in each of these partitions; none where it has committed none.
@@ -91,9 +91,10 @@ impl GroupProgress {
         for partition in partitions {
             list.add_partition(&self.topic, partition);
         }
-        let committed = self.offsets.committed_offsets(list, REQUEST_TIMEOUT).map_err(|error| {
-            Error::kafka(format!("asking for the committed offsets of group {}", self.group), error)
-        })?;
+        let committed = self
+            .offsets
+            .committed_offsets(list, REQUEST_TIMEOUT)
+            .map_err(|error| Error::kafka(format!("reading the committed offsets of group {}", self.group), error))?;
         let offset = |offset| if let Offset::Offset(offset) = offset { Some(offset) } else { None };
         Ok(committed
             .elements()
@@ -108,7 +109,7 @@ impl GroupProgress {
     /// # Errors
     /// When the brokers are away or slow, or an offset is not there any more.
     pub fn first_records(&self, starts: &BTreeMap<i32, i64>) -> Result<BTreeMap<i32, i64>, Error> {
-        let operation = || format!("looking for records of {}", self.topic);
+        let operation = || format!("searching records of {}", self.topic);
         let failed = |error| Error::kafka(operation(), error);
         let mut list = TopicPartitionList::new();
         for (partition, offset) in starts {
@@ -117,7 +118,7 @@ impl GroupProgress {
         self.records.assign(&list).map_err(failed)?;
         let found = self.read_first(starts).map_err(|error| match error {
             Some(error) => failed(error),
-            None => Error::retry(operation(), format!("no answer in {} s", REQUEST_TIMEOUT.as_secs())),
+            None => Error::retry(operation(), format!("no response within {} s", REQUEST_TIMEOUT.as_secs())),
         });
         // Whatever came of it: what is assigned is fetched on and on.
         self.records.unassign().map_err(failed)?;

@@ -81,7 +81,7 @@ impl TopicReader {
         at_ms: i64,
         timeout: Duration,
     ) -> Result<Self, Error> {
-        let failed = |error| Error::kafka(format!("looking for the records of a time in {topic}/{partition}"), error);
+        let failed = |error| Error::kafka(format!("searching the records of a time in {topic}/{partition}"), error);
         let consumer = consumer(args, topic)?;
         let mut times = TopicPartitionList::new();
         times.add_partition_offset(topic, partition, Offset::Offset(at_ms)).map_err(failed)?;
@@ -108,7 +108,7 @@ impl TopicReader {
                 }
                 Some(Err(error)) => return Err(Error::kafka(format!("reading {}", self.topic), error)),
                 None => {
-                    let silence = format!("neither a record nor the end came in {} s", timeout.as_secs());
+                    let silence = format!("neither a record nor the end arrived within {} s", timeout.as_secs());
                     return Err(Error::retry(format!("reading {}", self.topic), silence));
                 }
             }

@@ -81,8 +81,8 @@ impl Registry {
                     return Err(Error::retry(operation, error));
                 }
                 operation.push_str(
-                    ", where another schema is registered that ours does not fit (by somebody else, or by hand: take it \
-                     away, give this installation a --topic-prefix of its own, or upgrade this program),",
+                    ", where an incompatible schema is registered (delete it, give this installation its own \
+                     --topic-prefix, or upgrade this program),",
                 );
                 Err(Error::fatal(operation, error))
             }
@@ -148,7 +148,7 @@ impl Registry {
         let response = self.http.get(format!("{}/schemas/types", self.url)).send().await;
         match response.and_then(reqwest::Response::error_for_status) {
             Ok(_) => Ok(()),
-            Err(error) => Err(Error::retry(format!("asking the schema registry at {}", self.url), error)),
+            Err(error) => Err(Error::retry(format!("querying the schema registry at {}", self.url), error)),
         }
     }
 }

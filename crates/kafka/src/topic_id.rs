@@ -22,7 +22,7 @@ pub(crate) fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str, timeou
         // No options: the client's own socket timeouts hold, and the poll below bounds the wait.
         sys::rd_kafka_DescribeTopics(client.native_ptr(), topics, ptr::null(), queue);
         let event = sys::rd_kafka_queue_poll(queue, timeout_ms);
-        let id = if event.is_null() { Err(format!("no answer in {timeout_ms} ms")) } else { id_in(event) };
+        let id = if event.is_null() { Err(format!("no response within {timeout_ms} ms")) } else { id_in(event) };
         sys::rd_kafka_event_destroy(event);
         sys::rd_kafka_TopicCollection_destroy(topics);
         sys::rd_kafka_queue_destroy(queue);
@@ -43,7 +43,7 @@ unsafe fn id_in(event: *mut sys::rd_kafka_event_t) -> Result<String, String> {
         let mut count = 0;
         let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
         if topics.is_null() || count != 1 {
-            return Err(format!("{count} descriptions came for one topic"));
+            return Err(format!("{count} descriptions were returned for one topic"));
         }
         let error = sys::rd_kafka_TopicDescription_error(*topics);
         if !error.is_null() && sys::rd_kafka_error_code(error) != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
@@ -51,7 +51,7 @@ unsafe fn id_in(event: *mut sys::rd_kafka_event_t) -> Result<String, String> {
         }
         let id = sys::rd_kafka_TopicDescription_topic_id(*topics);
         if id.is_null() {
-            return Err(String::from("the broker gives topics no ids"));
+            return Err(String::from("the broker returned no topic id"));
         }
         Ok(text(sys::rd_kafka_Uuid_base64str(id)))
     }
@@ -61,7 +61,7 @@ unsafe fn id_in(event: *mut sys::rd_kafka_event_t) -> Result<String, String> {
 /// `chars` is null or a live C string.
 unsafe fn text(chars: *const std::ffi::c_char) -> String {
     if chars.is_null() {
-        return String::from("no reason given");
+        return String::from("without a reason");
     }
     // SAFETY: as the caller promises.
     unsafe { CStr::from_ptr(chars) }.to_string_lossy().into_owned()

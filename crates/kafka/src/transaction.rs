@@ -167,7 +167,7 @@ impl Transaction<'_> {
         // The wrapper's own flush waits in steps of 100 ms while anything is in flight.
         while self.producer.in_flight_count() > 0 {
             if Instant::now() > self.deadline {
-                return Err(Error::retry("delivering a transaction's records", "the deadline is over"));
+                return Err(Error::retry("delivering a transaction's records", "the deadline has passed"));
             }
             self.work();
         }
@@ -222,7 +222,7 @@ impl Transaction<'_> {
             .spawn(send)
             .map_err(|error| Error::retry(OPERATION, error))?;
         let left = deadline.saturating_duration_since(Instant::now()) + ANSWER_TIME;
-        sent.recv_timeout(left).unwrap_or_else(|_| Err(Error::retry(OPERATION, "the client does not come back")))
+        sent.recv_timeout(left).unwrap_or_else(|_| Err(Error::retry(OPERATION, "the client does not return")))
     }
 
     /// Lets librdkafka work, then serves what it has to tell.

@@ -11,8 +11,8 @@ use crate::{Metrics, Readiness, Shutdown};
 /// Where a service without an API of its own tells how it is.
 #[derive(Debug, Clone, clap::Args)]
 pub struct AdminArgs {
-    /// Address of health and metrics; port 0 takes a free one, which is logged
-    #[arg(long, env, default_value = "127.0.0.1:0")]
+    /// Address of health and metrics; with port 0 the system chooses a free port, which is logged
+    #[arg(long, env, help_heading = "Common", default_value = "127.0.0.1:0")]
     pub admin_listen: SocketAddr,
 }
 

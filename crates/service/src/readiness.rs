@@ -78,7 +78,7 @@ impl Readiness {
             let silence = condition.silence(now);
             match &condition.reason {
                 Some(reason) => Some(format!("{name}: {reason}")),
-                None if silence >= SILENCE_MAX => Some(format!("{name}: has stood for {} s", silence.as_secs())),
+                None if silence >= SILENCE_MAX => Some(format!("{name}: no progress for {} s", silence.as_secs())),
                 None => None,
             }
         });
@@ -95,7 +95,7 @@ impl Readiness {
         let conditions = self.conditions.read().unwrap_or_else(PoisonError::into_inner);
         let silences = conditions.iter().map(|(name, condition)| (name, condition.silence(now)));
         let stuck = silences.filter(|(_, silence)| *silence >= STUCK_AFTER);
-        stuck.map(|(name, silence)| format!("{name}: has stood for {} s", silence.as_secs())).collect()
+        stuck.map(|(name, silence)| format!("{name}: no progress for {} s", silence.as_secs())).collect()
     }
 }
 
@@ -123,9 +123,9 @@ mod tests {
         readiness.up("worker 0");
         let now = Instant::now();
         assert_eq!(readiness.missing_at(now), [""; 0]);
-        assert_eq!(readiness.missing_at(now + SILENCE_MAX), ["worker 0: has stood for 30 s"]);
+        assert_eq!(readiness.missing_at(now + SILENCE_MAX), ["worker 0: no progress for 30 s"]);
         assert_eq!(readiness.stuck_at(now + SILENCE_MAX), [""; 0]);
-        assert_eq!(readiness.stuck_at(now + STUCK_AFTER), ["worker 0: has stood for 300 s"]);
+        assert_eq!(readiness.stuck_at(now + STUCK_AFTER), ["worker 0: no progress for 300 s"]);
         // That a server is away is a reason to wait for it, not to start again.
         readiness.set("worker 0", Some(String::from("Kafka is away")), now + STUCK_AFTER);
         assert_eq!(readiness.missing_at(now + STUCK_AFTER), ["worker 0: Kafka is away"]);

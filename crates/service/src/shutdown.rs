@@ -52,14 +52,14 @@ pub fn shutdown_signal() -> std::io::Result<Shutdown> {
         for first in [true, false] {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
             if !first {
-                tracing::warn!("second signal: ending at once");
+                tracing::warn!("second signal: exiting at once");
                 std::process::exit(130);
             }
             if !has_started.load(Ordering::Relaxed) {
-                tracing::info!("ending: nothing has begun yet");
+                tracing::info!("exiting: the service has not started yet");
                 std::process::exit(0);
             }
-            tracing::info!("stopping: what is under way is finished first");
+            tracing::info!("shutting down: work in progress is finished first");
             sender.send_replace(true);
         }
     });

@@ -18,7 +18,8 @@ const PROBE_FAILURES: u32 = 2;
 /// How patient a service is at its start.
 #[derive(Debug, Clone, clap::Args)]
 pub struct StartupArgs {
-    /// How long to wait, at the start, for servers that do not answer and for `setup`
+    /// Maximum wait at the start for servers that do not respond and for `setup`
+    #[arg(help_heading = "Times")]
     #[arg(long, env, default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=3_600))]
     pub startup_timeout_s: u64,
 }

@@ -17,21 +17,22 @@ const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 
 /// What to log, and how.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LogArgs {
-    /// Levels, as tracing's EnvFilter reads them, such as info,kafka=debug
+    /// Log levels in the syntax of tracing's EnvFilter, such as info,kafka=debug
+    #[arg(help_heading = "Logs")]
     #[arg(long = "log", env = "LOG", default_value = "info,librdkafka=warn,rdkafka=warn,scylla=error")]
     pub log: String,
 
-    /// How a line looks
-    #[arg(long, env, value_enum, default_value_t = LogFormat::Text)]
+    /// Format of the log lines
+    #[arg(long, env, help_heading = "Logs", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 }
 
 /// How a log line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Text, for reading
     Text,
-    /// A JSON object a line, for collectors.
+    /// One JSON object per line, for log collectors
     Json,
 }
 

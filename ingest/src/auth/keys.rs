@@ -43,9 +43,9 @@ pub(crate) enum Place {
 /// Why a text is no [`Place`].
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoPlace {
-    #[error("it is no URL")]
+    #[error("it is not a URL")]
     Url,
-    #[error("keys that come without TLS could be anybody's: take https://, or an address of this host")]
+    #[error("keys loaded without TLS cannot be trusted: use https://, or an address of this host")]
     Unsafe,
 }
 
@@ -101,7 +101,7 @@ impl Reader {
         let builder = if uri.scheme_str() == Some("https") {
             // SSL_CERT_FILE and SSL_CERT_DIR name others.
             let roots = builder.with_provider_and_native_roots(ring::default_provider());
-            roots.context("reading this machine's root certificates")?
+            roots.context("reading the system's root certificates")?
         } else {
             let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
             let config = config.with_safe_default_protocol_versions().context("setting up TLS")?;
@@ -118,11 +118,11 @@ impl Reader {
         };
         let fetch = async {
             let response = client.get(uri.clone()).await?;
-            ensure!(response.status() == StatusCode::OK, "the answer is {}", response.status());
+            ensure!(response.status() == StatusCode::OK, "the response has status {}", response.status());
             let body = Limited::new(response.into_body(), SET_LEN_MAX).collect().await;
             Ok(body.map_err(|error| anyhow::anyhow!(error))?.to_bytes())
         };
-        tokio::time::timeout(FETCH_TIMEOUT, fetch).await.context("no answer in time")?
+        tokio::time::timeout(FETCH_TIMEOUT, fetch).await.context("the request timed out")?
     }
 }
 
@@ -152,7 +152,7 @@ impl Keys {
     /// Reads them again. What can't be read changes nothing.
     pub(super) async fn read(&self) -> anyhow::Result<()> {
         let text = self.reader.text().await.with_context(|| format!("reading the keys at {}", self.place))?;
-        let keys = parse(&text).with_context(|| format!("using the keys at {}", self.place))?;
+        let keys = parse(&text).with_context(|| format!("parsing the keys at {}", self.place))?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = keys;
         Ok(())
     }
@@ -199,7 +199,7 @@ impl Keys {
             if let Err(error) = self.read().await {
                 metrics::counter!("ingest_jwks_failures_total").increment(1);
                 let error = format!("{error:#}");
-                tracing::warn!(error, "the keys can't be read again: going on with the old ones");
+                tracing::warn!(error, "the keys were not reloaded; the previous keys stay in use");
             }
             self.looked.notify_waiters();
         }
@@ -214,12 +214,12 @@ struct Set {
 
 /// The keys that we can use; there must be one.
 fn parse(text: &[u8]) -> anyhow::Result<Vec<Key>> {
-    let set: Set = serde_json::from_slice(text).context("it is no JWK set (RFC 7517)")?;
+    let set: Set = serde_json::from_slice(text).context("it is not a JWK set (RFC 7517)")?;
     let all = set.keys.len();
     let keys: Vec<_> = set.keys.into_iter().filter_map(usable).collect();
-    ensure!(!keys.is_empty(), "none of its {all} keys is for RS256, ES256 or EdDSA");
+    ensure!(!keys.is_empty(), "it has {all} keys, but no key for RS256, ES256 or EdDSA");
     if keys.len() < all {
-        tracing::debug!(all, usable = keys.len(), "some keys are for other uses or algorithms");
+        tracing::debug!(all, usable = keys.len(), "some keys were ignored: they are for other uses or algorithms");
     }
     Ok(keys)
 }
@@ -293,7 +293,7 @@ mod tests {
             json!(5),
         ];
         assert_eq!(count(&[&others[..], std::slice::from_ref(&good)].concat()).unwrap(), 1);
-        assert!(count(&others).unwrap_err().to_string().contains("none of its 6 keys"));
+        assert!(count(&others).unwrap_err().to_string().contains("it has 6 keys, but no key"));
         assert!(parse(b"{").is_err());
     }
 }

@@ -29,37 +29,38 @@ const LEEWAY_S: u64 = 30;
 /// How clients say who they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Mode {
-    /// They don't: everybody may do everything
+    /// No authentication: every client may use the whole API
     None,
-    /// By a JSON Web Token (RFC 7519) as bearer token: RS256, ES256 or EdDSA
+    /// A JSON Web Token (RFC 7519) as bearer token: RS256, ES256 or EdDSA
     Jwt,
 }
 
 /// Who may do what.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct AuthArgs {
-    /// How clients say who they are
-    #[arg(long, env, value_enum, default_value = "none")]
+    /// How clients authenticate
+    #[arg(long, env, help_heading = "Authentication and access", value_enum, default_value = "none")]
     auth: Mode,
 
-    /// The issuer's public keys (a JWK set, RFC 7517): a file, or a URL with https
-    #[arg(long, env, required_if_eq("auth", "jwt"))]
+    /// Public keys of the token issuer (a JWK set, RFC 7517): a file or an https URL
+    #[arg(long, env, help_heading = "Authentication and access", required_if_eq("auth", "jwt"))]
     jwks: Option<Place>,
 
-    /// Tokens must be meant for this audience (`aud`)
-    #[arg(long, env, required_if_eq("auth", "jwt"))]
+    /// Required audience of tokens (`aud`)
+    #[arg(long, env, help_heading = "Authentication and access", required_if_eq("auth", "jwt"))]
     jwt_audience: Option<String>,
 
-    /// Tokens must be from this issuer (`iss`)
-    #[arg(long, env, required_if_eq("auth", "jwt"))]
+    /// Required issuer of tokens (`iss`)
+    #[arg(long, env, help_heading = "Authentication and access", required_if_eq("auth", "jwt"))]
     jwt_issuer: Option<String>,
 
-    /// How often to read the keys again; also done when a token names another
+    /// Interval at which the keys are reloaded; they are also reloaded when a token names an unknown key
+    #[arg(help_heading = "Authentication and access")]
     #[arg(long, env, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     jwks_refresh_s: u64,
 
-    /// Serve everybody also on an address that others can reach: something in front of this service says who may
-    #[arg(long, env)]
+    /// Allow --auth none on an address other than loopback. Use it only if something in front of this service controls access
+    #[arg(long, env, help_heading = "Authentication and access")]
     allow_anonymous: bool,
 }
 
@@ -141,8 +142,8 @@ impl Auth {
         if args.auth == Mode::None {
             ensure!(
                 listen.ip().is_loopback() || args.allow_anonymous,
-                "refusing to serve everybody on {listen}, which others can reach: set --auth jwt, or --listen to a loopback \
-                 address, or --allow-anonymous if something in front of this service says who may"
+                "--auth none is rejected on {listen}, which is not a loopback address: set --auth jwt, or --listen \
+                 to a loopback address, or --allow-anonymous if something in front of this service controls access"
             );
             return Ok(Self(None));
         }
@@ -194,7 +195,7 @@ fn token(headers: &HeaderMap) -> Result<&str, Problem> {
 impl Verifier {
     async fn verify(&self, token: &str) -> Result<Claims, Problem> {
         // What is wrong is not told in detail: that helps nobody who has a token.
-        let invalid = || Problem::unauthenticated("the token is not valid: get a new one", true);
+        let invalid = || Problem::unauthenticated("the token is invalid or has expired: get a new one", true);
         let header = jsonwebtoken::decode_header(token).map_err(|_| invalid())?;
         let key = self.keys.find(header.kid.as_deref(), header.alg).await.ok_or_else(invalid)?;
         // The key's algorithm, never the token's word for it.
@@ -205,7 +206,7 @@ impl Verifier {
         validation.set_issuer(&[&self.issuer]);
         validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
         let data = jsonwebtoken::decode::<Claims>(token, &key.key, &validation).map_err(|error| {
-            tracing::debug!(%error, "a token is refused");
+            tracing::debug!(%error, "a token was rejected");
             invalid()
         })?;
         Ok(data.claims)

@@ -158,7 +158,7 @@ pub(super) fn problems() -> Vec<Problem> {
     ];
     let others = [
         Problem::malformed_body("expected value at line 1 column 13"),
-        Problem::invalid_header("Prefer: wait takes whole seconds, as in wait=2"),
+        Problem::invalid_header("Prefer: wait must be a number of whole seconds, such as wait=2"),
         Problem::invalid_parameter("year: is missing"),
         Problem::invalid_id("productId", "mug"),
         Problem::unauthenticated("send one header Authorization: Bearer <token>", false),
@@ -172,7 +172,7 @@ pub(super) fn problems() -> Vec<Problem> {
         Problem::unsupported_media_type(),
         Problem::unsupported_content_encoding(),
         Problem::invalid_field("price: 0.00001 has more than 4 decimal places"),
-        Problem::unavailable("the log does not take commands at the moment; the command was not taken"),
+        Problem::unavailable("the log is unavailable; the command was not executed, retry later"),
         Problem::outcome_unknown(&link()),
         Problem::read_table_behind("vendor-billing", 12),
     ];

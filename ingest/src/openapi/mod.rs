@@ -25,39 +25,43 @@ pub(crate) const PAGE: &str = include_str!("page.html");
 /// Every `type` that a problem can have: its last word, its status, what it means and what to do.
 pub(crate) const PROBLEMS: [(&str, u16, &str); 26] = [
     ("malformed-body", 400, "The body is not JSON."),
-    ("invalid-header", 400, "A header is not as this page says, is given more than once, or contradicts another."),
+    ("invalid-header", 400, "A header is invalid, is given more than once, or contradicts another."),
     ("invalid-parameter", 400, "A query parameter is missing, unknown, repeated or out of range."),
     ("invalid-id", 400, "An id in the path or the body is not a UUID."),
-    ("unauthenticated", 401, "A bearer token is missing, or not valid any more."),
-    ("forbidden", 403, "The token is not for this cart or vendor. Nothing was done or looked up."),
-    ("not-found", 404, "There is nothing at this path."),
-    ("command-not-found", 404, "The log has no such command: it will not be carried out."),
-    ("item-not-in-cart", 404, "Only what is in the cart can be removed or adjusted."),
-    ("method-not-allowed", 405, "The path takes other methods: see Allow."),
-    ("request-timeout", 408, "The request took too long to arrive."),
-    ("item-already-in-cart", 409, "An item is added once; adjust its quantity instead."),
-    ("empty-cart-checkout", 409, "An empty cart can't be bought."),
-    ("rejected-before", 409, "It was rejected by a rule that has changed since: the reason is not known any more."),
-    ("cart-full", 409, "The cart has as many lines as a cart can have."),
+    ("unauthenticated", 401, "The bearer token is missing, invalid or expired."),
+    ("forbidden", 403, "The token does not give access to this cart or vendor. Nothing was executed or read."),
+    ("not-found", 404, "No resource has this path."),
+    ("command-not-found", 404, "The log does not contain the command; it will not be executed."),
+    ("item-not-in-cart", 404, "Only items in the cart can be removed or adjusted."),
+    ("method-not-allowed", 405, "The path does not support this method; Allow lists the methods that it supports."),
+    ("request-timeout", 408, "The request timed out."),
+    ("item-already-in-cart", 409, "The item is already in the cart; adjust its quantity instead."),
+    ("empty-cart-checkout", 409, "An empty cart cannot be checked out."),
     (
-        "version-mismatch",
-        412,
-        "The cart is not at the version of If-Match or If-None-Match: read it again, decide again.",
+        "rejected-before",
+        409,
+        "The command was rejected by a rule that has changed since; the reason is no longer known.",
     ),
-    ("payload-too-large", 413, "The body is larger than the service takes."),
-    ("unsupported-media-type", 415, "The body is to be sent as application/json."),
-    (
-        "unsupported-content-encoding",
-        415,
-        "The body is to be sent as it is, without Content-Encoding: see Accept-Encoding.",
-    ),
+    ("cart-full", 409, "The cart has the maximum number of lines."),
+    ("version-mismatch", 412, "The cart's version does not match If-Match or If-None-Match; read the cart again."),
+    ("payload-too-large", 413, "The body exceeds the size limit."),
+    ("unsupported-media-type", 415, "The body must be sent as application/json."),
+    ("unsupported-content-encoding", 415, "The body must be sent without Content-Encoding; see Accept-Encoding."),
     ("invalid-field", 422, "A field of the body is missing, unknown or out of range."),
     ("negative-quantity", 422, "A quantity must stay above zero."),
     ("quantity-too-large", 422, "A quantity must stay within its limit."),
-    ("idempotency-key-reused", 422, "The key stands for another request to this cart: use a new one."),
-    ("unavailable", 503, "Not possible at the moment. Nothing was done, and nothing will be: try again."),
-    ("outcome-unknown", 504, "The log did not confirm the command: ask at Location, or repeat it with the same key."),
-    ("read-table-behind", 504, "The read table does not include the command yet: read again, or without Read-After."),
+    ("idempotency-key-reused", 422, "The idempotency key was used for another request to this cart; use a new key."),
+    (
+        "unavailable",
+        503,
+        "The service is unavailable or overloaded. The request was not executed and will not be; retry later.",
+    ),
+    (
+        "outcome-unknown",
+        504,
+        "The log did not confirm the command in time; query Location, or retry with the same key.",
+    ),
+    ("read-table-behind", 504, "The read table does not include the command yet; retry, or read without Read-After."),
 ];
 
 /// The document, made once.
@@ -113,9 +117,10 @@ fn make() -> Value {
         },
         "servers": [{"url": "/"}],
         "tags": [
-            {"name": "commands", "description": "What changes a cart. Decided in the order of its log."},
-            {"name": "carts", "description": "What a cart is, and how it came to that."},
-            {"name": "vendors", "description": "What vendors have sold. Follows with a delay."},
+            {"name": "commands", "description": "Commands that change a cart. They are decided in the order of the \
+                log."},
+            {"name": "carts", "description": "The state of a cart, and its events."},
+            {"name": "vendors", "description": "The sales of vendors. They follow with a delay."},
         ],
         "paths": paths::paths(&bodies),
         "components": {
@@ -153,8 +158,8 @@ fn merge_alternatives(schema: &mut Value) {
 
 fn description() -> String {
     let mut text = String::from(
-        "A command is answered with its outcome (200), with its refusal (problem details, RFC 9457), or, when nobody can tell \
-         yet, with a link to it (202). Every response has `X-Request-Id`.\n\nThe `type` of a problem is \
+        "A command is answered with its outcome (200), with its rejection (problem details, RFC 9457), or, if its outcome is \
+         not known in time, with a link to it (202). Every response has `X-Request-Id`.\n\nThe `type` of a problem is \
          `urn:cart:problem:` and one of these:\n\n| type | status | means |\n|---|---|---|\n",
     );
     for (kind, status, meaning) in PROBLEMS {
@@ -201,7 +206,7 @@ named!(
     {"type": "string", "format": "date-time"}
 );
 named!(
-    /// A price as clients may give it: text or a number, both read exactly.
+    /// A price, as text or as a number; both are read exactly.
     GivenPrice,
     {
         "anyOf": [

@@ -45,7 +45,7 @@ impl Operation<'_> {
     fn json(&self, bodies: &Bodies) -> Value {
         let mut responses = Map::new();
         let is_command = self.tag == "commands" && self.id != "commandStatus";
-        let mut headers = json!({"X-Request-Id": header("Names the request in our logs")});
+        let mut headers = json!({"X-Request-Id": header("The id of the request in the logs of the service")});
         if matches!(self.id, "addItem" | "removeItem" | "adjustItem" | "checkout" | "showCart") {
             headers["ETag"] = header("The cart's version, for If-Match");
         }
@@ -57,13 +57,13 @@ impl Operation<'_> {
             response("Done", "application/json", self.ok, headers, named(examples::answers(self.id))),
         );
         if is_command {
-            let headers = json!({"X-Request-Id": header("Names the request in our logs"), "Location": header("Where to ask what has become of it")});
-            let text = "In the log; nobody can tell the outcome yet";
+            let headers = json!({"X-Request-Id": header("The id of the request in the logs of the service"), "Location": header("Where to query the command's outcome")});
+            let text = "The command is in the log; its outcome is not known yet";
             let example = named([("pending", examples::pending())]);
             responses.insert(String::from("202"), response(text, "application/json", &bodies.status, headers, example));
         }
         for status in &self.statuses {
-            let headers = json!({"X-Request-Id": header("Names the request in our logs")});
+            let headers = json!({"X-Request-Id": header("The id of the request in the logs of the service")});
             let kinds = super::PROBLEMS.iter().filter(|(_, of, _)| of == status).map(|(kind, ..)| *kind);
             let text = kinds.clone().collect::<Vec<_>>().join(", ");
             let example = |kind: &str| json!({"$ref": format!("#/components/examples/{kind}")});
@@ -138,13 +138,13 @@ pub(super) fn paths(bodies: &Bodies) -> Value {
             "patch",
             command("adjustItem", "Changes an item's quantity", &product, Some(&bodies.adjust)),
         ),
-        ("/cart/{cartId}/checkout", "post", command("checkout", "Buys all that is in the cart", &["CartId"], None)),
+        ("/cart/{cartId}/checkout", "post", command("checkout", "Buys everything in the cart", &["CartId"], None)),
         (
             "/cart/{cartId}/commands",
             "post",
             command(
                 "sendCommands",
-                "Up to 100 commands in order: each on its own, or all or none",
+                "Sends up to 100 commands in order: each on its own, or all or none",
                 &["CartId"],
                 Some(&bodies.batch),
             ),
@@ -155,7 +155,7 @@ pub(super) fn paths(bodies: &Bodies) -> Value {
             read(
                 "commands",
                 "commandStatus",
-                "What has become of a command",
+                "Shows whether a command is pending, accepted or rejected",
                 &["CartId", "CommandId", "Since"],
                 &bodies.status,
                 &[404],
@@ -167,7 +167,7 @@ pub(super) fn paths(bodies: &Bodies) -> Value {
             read(
                 "carts",
                 "showEvents",
-                "What has happened to a cart, oldest first",
+                "Lists the cart's events, oldest first",
                 &["CartId", "After", "Limit"],
                 &bodies.events,
                 &[],
@@ -179,7 +179,7 @@ pub(super) fn paths(bodies: &Bodies) -> Value {
             read(
                 "vendors",
                 "showBilling",
-                "The vendor's balance by month (UTC)",
+                "Shows a vendor's balance by month (UTC)",
                 &["VendorId", "Year", "ReadAfter"],
                 &bodies.billing,
                 &[504],
@@ -191,7 +191,7 @@ pub(super) fn paths(bodies: &Bodies) -> Value {
             read(
                 "vendors",
                 "showQuantities",
-                "Pieces sold by day (UTC)",
+                "Shows pieces sold by day (UTC)",
                 &["VendorId", "ProductId", "Year", "Month", "ReadAfter"],
                 &bodies.quantities,
                 &[504],
@@ -205,7 +205,7 @@ pub(super) fn paths(bodies: &Bodies) -> Value {
     }
     paths["/cart/{cartId}"]["get"]["responses"]["304"] = json!({
         "description": "The client has this version",
-        "headers": {"X-Request-Id": header("Names the request in our logs"), "ETag": header("The cart's version")},
+        "headers": {"X-Request-Id": header("The id of the request in the logs of the service"), "ETag": header("The cart's version")},
     });
     Value::Object(paths)
 }
@@ -221,24 +221,24 @@ pub(super) fn parameters() -> Value {
     let tag = r#"(W/)?"[\x21\x23-\x7e\x80-\xff]*""#;
     let tags = format!(r"^(\*|[ \t,]*{tag}([ \t]*,[ \t,]*{tag})*[ \t,]*)$");
     json!({
-        "CartId": path("cartId", "The cart: one per member, for ever"),
+        "CartId": path("cartId", "The id of the cart, which never changes"),
         "ProductId": path("productId", "The product"),
         "VendorId": path("vendorId", "The vendor"),
-        "CommandId": path("commandId", "The command, as its answer named it"),
-        "Since": query("since", false, "When it was sent, in milliseconds since 1970, as Location says; needed for a command with an Idempotency-Key", json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": SINCE_MAX})),
-        "After": query("after", false, "The sequence number after which to go on", json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": i64::MAX})),
-        "Limit": query("limit", false, "Most events of the page; 100 unless it is said", whole(1, 1_000)),
+        "CommandId": path("commandId", "The id of the command, from its answer"),
+        "Since": query("since", false, "When the command was sent, in milliseconds since 1970, as in Location; required for a command with an Idempotency-Key", json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": SINCE_MAX})),
+        "After": query("after", false, "The sequence number after which the page starts", json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": i64::MAX})),
+        "Limit": query("limit", false, "Maximum number of events in the page; 100 by default", whole(1, 1_000)),
         "Year": query("year", true, "The year (UTC)", whole(1, 9_999)),
         "Month": query("month", true, "The month (UTC)", whole(1, 12)),
-        "IdempotencyKey": header("Idempotency-Key", "A repeat under the same key gets the first outcome and changes nothing. Any text in UTF-8, here byte by byte", json!({"type": "string", "minLength": 1, "maxLength": 200, "pattern": r"^[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff][\t\x20-\x7e\x80-\xff]*$"})),
-        "IfMatch": header("If-Match", "The version that the cart must have when the command's turn comes, as ETag told it; or *. A weak ETag never matches", text(&format!(r"^({tag}|\*)$"))),
-        "IfNoneMatch": header("If-None-Match", "*: nothing may have happened to the cart yet, as with If-Match: \"0\"", text(r"^\*$")),
+        "IdempotencyKey": header("Idempotency-Key", "A retry with the same key gets the first outcome and changes nothing. Any text in UTF-8; the pattern is that of its bytes", json!({"type": "string", "minLength": 1, "maxLength": 200, "pattern": r"^[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff][\t\x20-\x7e\x80-\xff]*$"})),
+        "IfMatch": header("If-Match", "The version that the cart must have when the command is decided, as an ETag; or *. A weak ETag never matches", text(&format!(r"^({tag}|\*)$"))),
+        "IfNoneMatch": header("If-None-Match", "*: the cart must have no events yet, as with If-Match: \"0\"", text(r"^\*$")),
         "ShownIfMatch": header("If-Match", "412 unless the cart's ETag is one of these; or *", text(&tags)),
         "ShownIfNoneMatch": header("If-None-Match", "304 if the cart's ETag is one of these; or *", text(&tags)),
         "Prefer": header("Prefer", "respond-async: answer 202 at once; wait=N: after N seconds at the latest, if the log has the command by then (RFC 7240)", json!({"type": "string", "examples": ["respond-async", "wait=2"]})),
         // Without `format`: generators of clients have no way to put a time into a header.
-        "CommandTime": header("Command-Time", "The command's time, for imports: RFC 3339, in the years 1 to 9999 in UTC, such as 2010-12-01T08:25:53Z. Only an ingest with --allow-client-time takes it, others answer 400", text(r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})$")),
-        "ReadAfter": header("Read-After", "A Read-After-Token: wait until the table includes that command; others are answered with 400", json!({"type": "string", "pattern": r"^\d+-\d+-\d+$"})),
-        "XRequestId": header("X-Request-Id", "A name for the request, for the logs: 1 to 128 visible ASCII characters, others are replaced", json!({"type": "string"})),
+        "CommandTime": header("Command-Time", "The command's time, for imports: RFC 3339, in the years 1 to 9999 in UTC, such as 2010-12-01T08:25:53Z. Only an ingest with --allow-client-time accepts it; others answer 400", text(r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})$")),
+        "ReadAfter": header("Read-After", "A Read-After-Token: the read waits until the table includes that command. Other values are answered with 400", json!({"type": "string", "pattern": r"^\d+-\d+-\d+$"})),
+        "XRequestId": header("X-Request-Id", "An id of the request for the logs: 1 to 128 visible ASCII characters; other values are replaced", json!({"type": "string"})),
     })
 }

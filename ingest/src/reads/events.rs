@@ -45,7 +45,7 @@ pub(crate) struct Events<'a> {
     next: Option<&'a str>,
 }
 
-/// An event as clients see it: what is on `cart-events`, without what only the pipeline needs.
+/// An event of a cart.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct EventBody<'a> {
@@ -96,8 +96,8 @@ impl<'a> From<&'a CartEvent> for EventBody<'a> {
 pub(super) async fn page(journal: &Journal, cart_id: CartId, query: &str) -> Result<Response, Problem> {
     let page = Page::read(query)?;
     let (events, has_more) = read(journal, cart_id, &page).await.map_err(|error| {
-        tracing::warn!(%cart_id, error = format!("{:#}", anyhow::Error::new(error)), "a journal can't be shown");
-        Problem::unavailable("the journal can't be read at the moment")
+        tracing::warn!(%cart_id, error = format!("{:#}", anyhow::Error::new(error)), "reading a journal failed");
+        Problem::unavailable("the journal is unavailable; retry later")
     })?;
     let next = events.last().filter(|_| has_more).map(|last| next(cart_id, last.sequence_number, page.limit));
     let body = Events { cart_id, events: events.iter().map(EventBody::from).collect(), next: next.as_deref() };

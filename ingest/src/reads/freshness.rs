@@ -87,7 +87,7 @@ impl Freshness {
     /// Waits until what `table` says of a vendor includes a command.
     pub(super) async fn wait(&self, token: Token, vendor_id: VendorId, table: Table) -> Result<(), Problem> {
         let Ok(_permit) = self.waits.try_acquire() else {
-            return Err(Problem::unavailable("too many reads wait for their table; ask again soon"));
+            return Err(Problem::unavailable("too many reads are waiting for their table; retry later"));
         };
         let started_at = Instant::now();
         let deadline = started_at + self.timeout;
@@ -148,14 +148,14 @@ impl Partitions {
         let count = timeout_at(deadline, self.count.get_or_try_init(ask)).await;
         let result: anyhow::Result<&i32> = count.unwrap_or_else(|late| Err(late.into()));
         result.copied().map_err(|error| {
-            tracing::warn!(error = format!("{error:#}"), "the purchases' partitions are not known");
+            tracing::warn!(error = format!("{error:#}"), "the partitions of the purchases are unknown");
             unknown()
         })
     }
 }
 
 fn unknown() -> Problem {
-    Problem::unavailable("how far the read tables are can't be found out at the moment")
+    Problem::unavailable("the progress of the read tables is unknown; retry later")
 }
 
 #[cfg(test)]
@@ -184,9 +184,9 @@ mod tests {
         };
         assert_eq!(wait(20, Table::Billing).await, Ok(()));
         for (offset, table) in [(21, Table::Billing), (20, Table::Quantities)] {
-            assert!(wait(offset, table).await.unwrap_err().contains("can't be found out"));
+            assert!(wait(offset, table).await.unwrap_err().contains("is unknown"));
         }
         let _all = freshness.waits.acquire_many(WAITS_MAX.try_into().unwrap()).await.unwrap();
-        assert!(wait(20, Table::Billing).await.unwrap_err().contains("too many reads wait"));
+        assert!(wait(20, Table::Billing).await.unwrap_err().contains("too many reads are waiting"));
     }
 }

@@ -136,7 +136,7 @@ const YEARS: std::ops::RangeInclusive<i32> = 1..=9_999;
 
 fn shown(found: Result<impl Serialize, cassandra::Error>) -> Result<Response, Problem> {
     found.map(|found| warp::reply::json(&found).into_response()).map_err(|error| {
-        tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "a read table can't be shown");
-        Problem::unavailable("the read table can't be read at the moment, or is not made yet")
+        tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "reading a read table failed");
+        Problem::unavailable("the read table is unavailable, or does not exist yet; retry later")
     })
 }

@@ -45,11 +45,11 @@ impl Log {
         let Some(value) = headers.get(READ_AFTER) else { return Ok(None) };
         let token = value.to_str().ok().and_then(Token::parse).filter(|token| token.partition < self.partitions);
         let token = token.ok_or_else(|| {
-            Problem::invalid_header("Read-After must be a Read-After-Token as the answer to a command gave it")
+            Problem::invalid_header("Read-After must be a Read-After-Token from the answer to a command")
         })?;
         if token.epoch != i64::from(self.epoch.get()) {
-            let detail = "Read-After is from before the log of commands was replaced by another one, and means nothing in this \
-                          one; read without it, or with the token of a newer command";
+            let detail = "Read-After is from a log of commands that was replaced; read without it, or with the token \
+                of a newer command";
             return Err(Problem::invalid_header(detail));
         }
         Ok(Some(token))
@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn a_token_of_another_log_is_refused_for_that() {
         for other in ["2-3-4", "0-3-4", "70000-3-4"] {
-            assert!(read(other).unwrap_err().contains("replaced by another one"), "{other}");
+            assert!(read(other).unwrap_err().contains("from a log of commands that was replaced"), "{other}");
         }
     }
 }

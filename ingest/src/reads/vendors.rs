@@ -29,7 +29,7 @@ struct Statements {
     quantities: PreparedStatement,
 }
 
-/// A vendor's year.
+/// The balances of a vendor in a year.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Billing {
@@ -39,7 +39,7 @@ pub(crate) struct Billing {
     balances: Vec<Balance>,
 }
 
-/// What a vendor has sold for in a month (UTC).
+/// A vendor's sales in a month (UTC).
 #[derive(Debug, Serialize, JsonSchema)]
 struct Balance {
     month: i32,
@@ -47,7 +47,7 @@ struct Balance {
     balance: String,
 }
 
-/// A vendor's product in a month.
+/// The sold pieces of a vendor's product in a month.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Quantities {
@@ -57,13 +57,13 @@ pub(crate) struct Quantities {
     product_id: ProductId,
     year: i32,
     month: i32,
-    /// What the product is called in the newest purchase of that month, in the order of the log.
+    /// The product's name in the newest purchase of the month, in the order of the log.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     days: Vec<Day>,
 }
 
-/// How many pieces were sold on a day (UTC).
+/// The number of pieces sold on a day (UTC).
 #[derive(Debug, Serialize, JsonSchema)]
 struct Day {
     day: i32,

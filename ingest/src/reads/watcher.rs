@@ -108,7 +108,10 @@ fn watch(requests: &Receiver<Waiting>, connect: impl Fn() -> Result<GroupProgres
         if let Err(error) = looked {
             // Once for each time that it begins, not for each look.
             if failures == 0 {
-                tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "how far a group is can't be told");
+                tracing::warn!(
+                    error = format!("{:#}", anyhow::Error::new(error)),
+                    "the progress of a consumer group is unknown"
+                );
             }
             failures = failures.saturating_add(1);
             // These may be clients that have lost every broker for good.

@@ -19,12 +19,13 @@ pub struct Target {
     #[command(flatten)]
     pub cassandra: CassandraArgs,
 
-    /// Where PostgreSQL is
+    /// URL of the PostgreSQL database
+    #[arg(help_heading = "Common")]
     #[arg(long, env, default_value = "postgres://cart:cart@127.0.0.1:5432/cart", hide_env_values = true)]
     pub database_url: String,
 
-    /// How many findings to tell, beside the first of each kind
-    #[arg(long, env = "AUDIT_FINDINGS_MAX", default_value_t = FINDINGS_KEPT)]
+    /// Maximum number of findings in the report, in addition to the first of each kind
+    #[arg(long, help_heading = "Limits", env = "AUDIT_FINDINGS_MAX", default_value_t = FINDINGS_KEPT)]
     pub findings_max: usize,
 }
 
@@ -36,35 +37,41 @@ impl Target {
     }
 }
 
-/// Checks the whole system against the commands in its log: events, journal, dead letters, purchases and read tables.
+/// Check the whole system against the commands in its log
 ///
-/// Nobody has to stop for it: it notes how far the log is, waits until everything downstream is there, and compares up to
-/// there. It reads everything from the beginning, and keeps about 3 KB a command in memory.
+/// Compares events, journal, dead letters, purchases and read tables. The services keep running: the audit notes the end of
+/// the log, waits until all consumers have reached it, and compares up to there. It reads everything from the beginning, and
+/// needs about 3 KB of memory per command.
 ///
-/// Exit code 0: nothing is wrong. 1: findings. 2: it could not be checked (a server is away, a consumer does not follow).
+/// Exit code 0: no findings. 1: findings. 2: the audit failed, for example because a server is unavailable or a consumer lags.
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Example, with the stack of `scripts/stack up`:
+  source .services/cart.env && cartctl audit --timeout-s 60")]
 pub struct Args {
     /// The system.
     #[command(flatten)]
     pub target: Target,
 
-    /// Files of what clients sent and were told, as `replay --record` writes them: comma-separated
+    /// Files of the clients' requests and answers, as `replay --record` writes them, comma-separated
     #[arg(long, env = "AUDIT_RECORD", value_delimiter = ',')]
     pub record: Vec<PathBuf>,
 
-    /// How long to wait until everything downstream has come to the end of the log
+    /// Maximum wait until all consumers have reached the end of the log
+    #[arg(help_heading = "Times")]
     #[arg(long, env = "AUDIT_TIMEOUT_S", default_value_t = 300, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub timeout_s: u64,
 
-    /// Writes the result as JSON instead of a table
+    /// Print the report as JSON
     #[arg(long, env = "AUDIT_JSON")]
     pub json: bool,
 
-    /// Goes on as a service: looks again and again, with health and metrics
+    /// Repeat the audit as a service, with health and metrics on --admin-listen
     #[arg(long, env = "AUDIT_WATCH")]
     pub watch: bool,
 
-    /// Between two looks of --watch, from the end of one to the beginning of the next
+    /// Pause between two audits of --watch, from the end of one to the start of the next
+    #[arg(help_heading = "Times")]
     #[arg(long, env = "AUDIT_INTERVAL_S", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub interval_s: u64,
 

@@ -284,7 +284,7 @@ impl fmt::Display for Report {
         let rows = [
             ("commands in the log", counts.commands),
             ("· accepted", counts.accepted),
-            ("· refused", counts.refused),
+            ("· rejected", counts.refused),
             ("· repeats", counts.repeats),
             ("· up to the cut", due.commands),
             ("dead letters", counts.dead_letters),
@@ -298,11 +298,11 @@ impl fmt::Display for Report {
             ("rows of read tables", counts.rows),
         ];
         let told = [
-            ("commands that clients sent", client.commands),
+            ("commands sent by clients", client.commands),
             ("· acknowledged", client.acknowledged),
-            ("· refused", client.refused),
-            ("· unanswered, happened", client.unknown_happened),
-            ("· unanswered, did not happen", client.unknown_not),
+            ("· rejected", client.refused),
+            ("· unanswered, executed", client.unknown_happened),
+            ("· unanswered, not executed", client.unknown_not),
             ("· sent more than once", client.retried),
         ];
         let told = if client.commands > 0 { &told[..] } else { &[] };
@@ -315,7 +315,7 @@ impl fmt::Display for Report {
         writeln!(f, "{table}")?;
         let ends = (0..).zip(&due.cut.commands).map(|(partition, end): (i32, _)| format!("{partition}/{end}"));
         let ends = ends.collect::<Vec<_>>().join(" ");
-        writeln!(f, "the cut: cart-commands up to {ends}; what came after it may still be on its way")?;
+        writeln!(f, "the cut: cart-commands up to {ends}; later records may still be in progress")?;
         for finding in &self.findings {
             writeln!(f, "{finding}")?;
         }

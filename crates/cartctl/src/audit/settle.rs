@@ -117,7 +117,7 @@ impl Wait {
             });
             Ok(match unsettled.await?? {
                 0 => Ok(()),
-                offsets => Err(format!("{offsets} offsets are not settled")),
+                offsets => Err(format!("{offsets} offsets are in open transactions")),
             })
         })
         .await?;
@@ -182,7 +182,7 @@ fn behind(progress: &GroupProgress, committed: &BTreeMap<i32, i64>, ends: &[i64]
     if starts.is_empty() {
         return Ok(0);
     }
-    let records = progress.first_records(&starts).context("looking for records that are left")?;
+    let records = progress.first_records(&starts).context("searching the remaining records")?;
     let left = records.into_iter().map(|(partition, offset)| {
         let end = ends.get(usize::try_from(partition).unwrap_or_default()).copied().unwrap_or_default();
         (end - offset).max(0)

@@ -33,7 +33,7 @@ pub async fn watch(args: &Args) -> anyhow::Result<()> {
     let mut shutdown = shutdown_signal()?;
     shutdown.started();
     let readiness = Readiness::default();
-    readiness.down(CONDITION, "the first look is not done yet");
+    readiness.down(CONDITION, "the first audit is not finished yet");
     serve_admin(&args.admin, readiness.clone(), metrics, shutdown.clone()).await?;
     loop {
         let started_at = Instant::now();

@@ -166,7 +166,7 @@ async fn watch_all(target: Target, mut stopped: watch::Receiver<bool>) -> Sighti
         match looked {
             Ok(seen) => sightings.note(seen),
             Err(error) => {
-                tracing::debug!(error = format!("{error:#}"), "a look failed");
+                tracing::debug!(error = format!("{error:#}"), "reading the tables failed");
                 sightings.failed += 1;
             }
         }

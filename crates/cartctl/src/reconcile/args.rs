@@ -5,14 +5,18 @@ use std::path::PathBuf;
 use cassandra::CassandraArgs;
 use kafka::KafkaArgs;
 
-/// Waits until everything that was sent has reached every read table, then compares every row with what it must be.
+/// Compare every row of the read tables with the expected totals
 ///
-/// What it must be comes from files of expected totals (--expected), from the sent commands (--sent), or from both; without
-/// either, the tables are compared with the purchases on the topic. Nobody may send commands meanwhile.
+/// First it waits until everything that was sent has reached every read table. The expected totals come from files
+/// (--expected), from the sent commands (--sent), or from both; without either, the tables are compared with the purchases on
+/// the topic. Do not send commands meanwhile.
 ///
-/// Exit code 0: no differences. 1: differences. 2: the pipeline did not come to rest in time. 3: some commands were never
-/// answered, so nobody knows what to expect. 4: it could not be checked, a server is away for example.
+/// Exit code 0: no differences. 1: differences. 2: the pipeline did not become idle in time. 3: some commands have no known
+/// outcome, so the expected totals are unknown. 4: the comparison failed, for example because a server is unavailable.
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Example, with the stack of `scripts/stack up`:
+  source .services/cart.env && cartctl reconcile --timeout-s 60")]
 pub struct Args {
     /// Where Kafka is.
     #[command(flatten)]
@@ -21,33 +25,35 @@ pub struct Args {
     #[command(flatten)]
     pub cassandra: CassandraArgs,
 
-    /// Where PostgreSQL is
+    /// URL of the PostgreSQL database
+    #[arg(help_heading = "Common")]
     #[arg(long, env, default_value = "postgres://cart:cart@127.0.0.1:5432/cart", hide_env_values = true)]
     pub database_url: String,
 
-    /// Folder with the expected totals: *.balance_by_vendor_month.csv, *.item_quantity_by_vendor_day.csv and *.totals.csv,
-    /// each plain or with .gz behind
+    /// Folder of the expected totals: *.balance_by_vendor_month.csv, *.item_quantity_by_vendor_day.csv and *.totals.csv, each
+    /// plain or gzipped (.gz)
     #[arg(long, env = "RECONCILE_EXPECTED")]
     pub expected: Option<PathBuf>,
 
-    /// CSV of all commands that were ever sent to this installation, with their outcomes, as `replay --sent` writes it
-    /// (plain or gzipped). The replay must have sent each command's own time
+    /// CSV of all commands ever sent to this installation, with their outcomes, as `replay --sent` writes it (plain or gzipped).
+    /// The replay must have sent each command's own time
     #[arg(long, env = "RECONCILE_SENT")]
     pub sent: Option<PathBuf>,
 
-    /// How long to wait for the pipeline to come to rest
+    /// Maximum number of differences to print
+    #[arg(long, help_heading = "Limits", env = "RECONCILE_DIFFERENCES_MAX", default_value_t = 100)]
+    pub differences_max: usize,
+
+    /// Maximum wait until the pipeline is idle
+    #[arg(help_heading = "Times")]
     #[arg(long, env = "RECONCILE_TIMEOUT_S", default_value_t = 300, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub timeout_s: u64,
 
-    /// How many differences to print
-    #[arg(long, env = "RECONCILE_DIFFERENCES_MAX", default_value_t = 100)]
-    pub differences_max: usize,
-
-    /// Accept rows and purchases that are not expected, for totals of a part of what was sent
+    /// Accept rows and purchases that are not expected; for totals of only a part of the sent commands
     #[arg(long, env = "RECONCILE_ALLOW_MORE_ROWS")]
     pub allow_more_rows: bool,
 
-    /// Writes the result as JSON to this file, too
+    /// Also write the report as JSON to this file
     #[arg(long, env = "RECONCILE_JSON")]
     pub json: Option<PathBuf>,
 }

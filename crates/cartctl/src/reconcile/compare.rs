@@ -28,8 +28,8 @@ impl fmt::Display for Difference {
         match (&self.expected, &self.found) {
             (Some(expected), Some(found)) => write!(f, "expected {expected}, found {found}"),
             (Some(expected), None) => write!(f, "expected {expected}, is missing"),
-            (None, Some(found)) => write!(f, "should not be there, found {found}"),
-            (None, None) => f.write_str("is not as it should be"),
+            (None, Some(found)) => write!(f, "not expected, found {found}"),
+            (None, None) => f.write_str("differs"),
         }
     }
 }
@@ -200,9 +200,7 @@ mod tests {
         let more = totals(&[(1, 3, "A"), (2, 1, "C"), (3, 0, "D")]);
         assert_eq!(
             differences(&expected, &more, false),
-            [
-                "items: quantity of product 000000000003 of vendor V (000000000009), 1970-01-01: should not be there, found 0"
-            ]
+            ["items: quantity of product 000000000003 of vendor V (000000000009), 1970-01-01: not expected, found 0"]
         );
         assert_eq!(differences(&expected, &more, true), [""; 0]);
     }

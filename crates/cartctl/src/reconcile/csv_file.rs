@@ -92,5 +92,5 @@ pub(super) fn for_each_row<T: serde::de::DeserializeOwned>(
 
 /// A number of a CSV file, exactly.
 pub(super) fn decimal(text: &str) -> Result<rust_decimal::Decimal, String> {
-    rust_decimal::Decimal::from_str_exact(text).map_err(|_| format!("'{text}' is no decimal number"))
+    rust_decimal::Decimal::from_str_exact(text).map_err(|_| format!("'{text}' is not a decimal number"))
 }

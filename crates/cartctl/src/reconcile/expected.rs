@@ -47,7 +47,7 @@ pub fn read(folder: &Path) -> Result<(Totals, Labels), Error> {
         labels.insert(vendor, &row.vendor);
         let key = MonthKey { vendor, year: row.year, month: row.month };
         let earlier = totals.months.insert(key, decimal(&row.balance)?);
-        earlier.map_or(Ok(()), |_| Err("this vendor and month were there before".to_owned()))
+        earlier.map_or(Ok(()), |_| Err("this vendor and month are repeated".to_owned()))
     })?;
     for_each_row(&file(folder, "item_quantity_by_vendor_day")?, |_, row: DayRow| {
         let (vendor, product) = (vendor_id(&row.vendor), product_id(&row.product));
@@ -56,7 +56,7 @@ pub fn read(folder: &Path) -> Result<(Totals, Labels), Error> {
         let key = DayKey { vendor, product, year: row.year, month: row.month, day: row.day };
         let names = row.names.split('|').map(str::to_owned).collect();
         let earlier = totals.days.insert(key, Sold { quantity: row.quantity, names });
-        earlier.map_or(Ok(()), |_| Err("this vendor, product and day were there before".to_owned()))
+        earlier.map_or(Ok(()), |_| Err("this vendor, product and day are repeated".to_owned()))
     })?;
     let mut named = HashMap::new();
     for_each_row(&file(folder, "totals")?, |_, row: TotalRow| {
@@ -68,7 +68,7 @@ pub fn read(folder: &Path) -> Result<(Totals, Labels), Error> {
     totals.purchases = match named.get("event:ItemPurchased") {
         None => None,
         Some(count) => {
-            Some(u64::try_from(*count).map_err(|_| contradiction(format!("{count} purchases are no count")))?)
+            Some(u64::try_from(*count).map_err(|_| contradiction(format!("{count} is not a number of purchases")))?)
         }
     };
     Ok((totals, labels))
@@ -82,7 +82,7 @@ fn check(totals: &Totals, named: &HashMap<String, Decimal>) -> Result<(), String
         ("rows:item_quantity_by_vendor_day", totals.days.len().into()),
     ] {
         if let Some(named) = named.get(what).filter(|named| **named != sum) {
-            return Err(format!("the totals name {what} {named}, the rows come to {sum}"));
+            return Err(format!("the totals have {what} {named}, but the rows add up to {sum}"));
         }
     }
     Ok(())
@@ -181,9 +181,9 @@ mod tests {
         assert!(error_with(0, "other.csv", MONTHS).contains("has 0 files named *.balance_by_vendor_month.csv"));
         assert!(error_with(1, good[1].0, DAYS).contains("x.item_quantity_by_vendor_day.csv"));
         let wrong_total = TOTALS.replace("10.503", "10.504");
-        assert!(error_with(2, good[2].0, &wrong_total).contains("total:balance 10.504, the rows come to 10.503"));
+        assert!(error_with(2, good[2].0, &wrong_total).contains("total:balance 10.504, but the rows add up to 10.503"));
         let repeated = format!("{MONTHS}V1,2026,1,1\n");
-        assert!(error_with(0, good[0].0, &repeated).contains("line 4: this vendor and month were there before"));
-        assert!(error_with(0, good[0].0, &MONTHS.replace("10.003", "1e1")).contains("'1e1' is no decimal number"));
+        assert!(error_with(0, good[0].0, &repeated).contains("line 4: this vendor and month are repeated"));
+        assert!(error_with(0, good[0].0, &MONTHS.replace("10.003", "1e1")).contains("'1e1' is not a decimal number"));
     }
 }

@@ -121,7 +121,7 @@ fn expectations(args: &Args, differences: &mut Differences) -> anyhow::Result<Ex
         all.unanswered = Unanswered::new(&outcome.unanswered, args.differences_max);
         return Ok(all);
     }
-    all.sources.push(format!("what the {} commands in {} lead to", outcome.commands, file.display()));
+    all.sources.push(format!("the totals of the {} commands in {}", outcome.commands, file.display()));
     match &all.totals {
         None => all.totals = Some(outcome.totals),
         Some(expected) => {

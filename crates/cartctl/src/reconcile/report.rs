@@ -150,8 +150,8 @@ impl Report {
             let dots = if self.unanswered.count > lines.len() { ", ..." } else { "" };
             writeln!(
                 out,
-                "UNKNOWN: {} commands were not answered (lines {}{dots} of the file). Each may have happened or not, so what \
-                 the sent commands lead to is not known, and the stores were not compared with it.",
+                "UNKNOWN: {} commands were not answered (lines {}{dots} of the file). Each may have been executed or \
+                 not, so the totals of the sent commands are unknown, and the stores were not compared with them.",
                 self.unanswered.count,
                 lines.join(", "),
             )?;
@@ -160,7 +160,7 @@ impl Report {
             (Verdict::Different, 1) => writeln!(out, "FAILED: 1 difference."),
             (Verdict::Different, count) => writeln!(out, "FAILED: {count} differences."),
             (Verdict::Equal | Verdict::Unknown, _) => {
-                writeln!(out, "0 differences: every purchase and every row of the three tables is as it must be.")
+                writeln!(out, "0 differences: every purchase and every row of the three tables is as expected.")
             }
         }
     }

@@ -87,7 +87,7 @@ impl fmt::Display for Lags<'_> {
 
 /// It did not come to rest in time.
 #[derive(Debug, thiserror::Error)]
-#[error("the pipeline did not come to rest in {} s; last seen: {}", .waited.as_secs(), Lags(.last_seen))]
+#[error("the pipeline did not become idle within {} s; last seen: {}", .waited.as_secs(), Lags(.last_seen))]
 pub struct NotAtRest {
     /// How long was waited.
     pub waited: Duration,

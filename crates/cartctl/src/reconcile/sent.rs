@@ -36,7 +36,7 @@ pub fn read(path: &Path) -> Result<Outcome, Error> {
 }
 
 fn command(line: u64, row: Row) -> Result<SentCommand, String> {
-    let number = |text: &str| text.parse().map_err(|_| format!("'{text}' is no quantity"));
+    let number = |text: &str| text.parse().map_err(|_| format!("'{text}' is not a quantity"));
     let Row { time: at, member, action, product, vendor, name, price, quantity, outcome } = row;
     let action = match action.as_str() {
         "add" => {
@@ -46,7 +46,7 @@ fn command(line: u64, row: Row) -> Result<SentCommand, String> {
         "adjust" => Action::Adjust { product, by: number(&quantity)? },
         "remove" => Action::Remove { product },
         "checkout" => Action::Checkout,
-        other => return Err(format!("'{other}' is none of add, adjust, remove, checkout")),
+        other => return Err(format!("'{other}' is not one of add, adjust, remove, checkout")),
     };
     Ok(SentCommand { line, at, member, action, outcome: outcome.unwrap_or_else(|| "accepted".to_owned()) })
 }
@@ -80,9 +80,9 @@ mod tests {
     fn bad_rows_are_named() {
         let header = "time,member,action,product,vendor,name,price,quantity,outcome,command_id\n";
         for (row, reason) in [
-            ("2026-01-01T00:00:00Z,m,buy,,,,,,accepted,x\n", "line 2: 'buy' is none of"),
-            ("2026-01-01T00:00:00Z,m,adjust,P,,,,1.5,accepted,x\n", "line 2: '1.5' is no quantity"),
-            ("2026-01-01T00:00:00Z,m,add,P,V,N,1e2,1,accepted,x\n", "line 2: '1e2' is no decimal number"),
+            ("2026-01-01T00:00:00Z,m,buy,,,,,,accepted,x\n", "line 2: 'buy' is not one of"),
+            ("2026-01-01T00:00:00Z,m,adjust,P,,,,1.5,accepted,x\n", "line 2: '1.5' is not a quantity"),
+            ("2026-01-01T00:00:00Z,m,add,P,V,N,1e2,1,accepted,x\n", "line 2: '1e2' is not a decimal number"),
             ("yesterday,m,checkout,,,,,,accepted,x\n", "line: 2"),
         ] {
             let error = read_text("bad", &format!("{header}{row}")).expect_err("a bad row");

@@ -20,13 +20,16 @@ use crate::topic::SILENCE_MAX;
 /// How long a wait for the next record blocks.
 const POLL_TIME: Duration = Duration::from_millis(500);
 
-/// Shows a topic's committed records, decoded, one a line, in order within a partition.
+/// Print the committed records of a topic, decoded, one per line
 ///
-/// A line has partition/offset, time, cart, version, and what it is. It joins no group and commits nothing, so it disturbs
-/// nobody. Settings come from options or environment variables.
+/// A line has partition/offset, time, cart, version and the content. Records are in order within a partition. The command joins
+/// no consumer group and commits nothing.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example, with the stack of `scripts/stack up`:
+  source .services/cart.env && cartctl tail cart-events --from beginning --until-end")]
 pub struct Args {
-    /// Which topic
+    /// Topic to read
     #[arg(value_enum)]
     topic: Topic,
 
@@ -34,19 +37,19 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "end")]
     from: From,
 
-    /// Stop at the end that the topic has now, instead of waiting for more
+    /// Stop at the current end of the topic instead of waiting for more records
     #[arg(long)]
     until_end: bool,
 
-    /// Only what is about this cart
+    /// Only records of this cart
     #[arg(long, value_name = "UUID")]
     cart: Option<CartId>,
 
-    /// Only what is about this vendor
+    /// Only records of this vendor
     #[arg(long, value_name = "UUID")]
     vendor: Option<VendorId>,
 
-    /// A JSON object a line, with partition, offset, time, key and headers
+    /// Print one JSON object per line, with partition, offset, time, key and headers
     #[arg(long)]
     json: bool,
 
@@ -58,24 +61,24 @@ pub struct Args {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 #[value(rename_all = "kebab-case")]
 enum Topic {
-    /// What is wanted of carts
+    /// Commands to change carts
     CartCommands,
-    /// What happened to them
+    /// Events of the carts
     CartEvents,
-    /// What their clients are told
+    /// Outcomes of the commands
     CartReplies,
-    /// Each line of each checkout
+    /// Purchased items, one per line of a checkout
     ItemPurchased,
-    /// Records of cart-commands that nobody can decide
+    /// Records of cart-commands that cannot be decided
     CartCommandsDeadLetter,
 }
 
 /// Where to start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum From {
-    /// With the oldest record that there is
+    /// At the oldest record
     Beginning,
-    /// With the next record that comes
+    /// At the next new record
     End,
 }
 

@@ -13,44 +13,52 @@ const ADD_USAGE: &str = "\
 add <NAME> --price <PRICE> [OPTIONS]
        for example: add mug --price 3.50";
 
+/// What `-h` says at its end.
+const EXAMPLE: &str = "\
+Example, with the stack of `scripts/stack up`:
+  cart --member alice add mug --price 3.50";
+
 /// What `--help` says at its end.
 const MORE_HELP: &str = "\
-Without a command: an interactive session if standard input is a terminal; otherwise a script is read from
-it, one command a line, quoted as in a shell; # begins a comment. It is UTF-8; its lines end with LF, CR LF
-or CR, and a byte order mark is skipped. A script ends at its first failure, with that exit code; with
---keep-going all of it is run, and the exit code is that of the first failure.
+Without a command, cart starts an interactive session if standard input is a terminal. Otherwise it reads a
+script from standard input: one command per line, quoted as in a shell; # starts a comment. The script is
+UTF-8; its lines end with LF, CR LF or CR, and a byte order mark is skipped. A script ends at its first
+failure, with that exit code. With --keep-going all of it is run, and the exit code is that of the first failure.
 
 Names become ids, the same on every machine: UUIDv5 in the URL namespace of urn:cart:member:<member>,
-urn:cart:product:<product> and urn:cart:vendor:<vendor>, with the name in Unicode NFC. Where a name is asked
-for, an id will do as well.
+urn:cart:product:<product> and urn:cart:vendor:<vendor>, with the name in Unicode NFC. An id can be given
+instead of a name.
 
-Every command carries a fresh idempotency key and is sent again with it when its answer is lost.
+Every command has a new idempotency key, and is retried with it when its answer is lost.
 
 Exit codes:
   0  done
-  1  refused by a rule: the item is in the cart already, is not in the cart, ...
-  2  usage: no such command, option, value or member, an ambiguous name, a value that the service does not
-     take; or the output could not be written
-  3  the service is away or did not take the command: it was not carried out and will not be
-  4  outcome unknown: the command may have been, or will be, carried out; sent again with the same
-     --idempotency-key it tells what has become of it
+  1  rejected by a rule: for example the item is already in the cart, or is not in the cart
+  2  usage: an unknown command, option, value or member, an ambiguous name, or a value that the service
+     rejects; or the output could not be written
+  3  the service is unavailable or rejected the request: the command was not executed and will not be
+  4  outcome unknown: the command may have been executed, or may still be. Send it again with the same
+     --idempotency-key to get its outcome
 
-With --json each command writes one line to standard output, the body of the service's answer:
+With --json each command writes one line to standard output, the body of the service's response:
   add, remove, adjust  {\"commandId\",\"cartId\",\"sessionId\",\"version\",\"item\":{\"productId\",\"vendorId\",
                        \"name\",\"price\",\"quantity\"}}
   checkout             {\"commandId\",\"cartId\",\"sessionId\",\"version\",\"items\":[...],\"total\",\"purchasedAt\"}
   list                 {\"cartId\",\"sessionId\",\"version\",\"items\":[...],\"total\"}
-  refused              {\"type\":\"urn:cart:problem:...\",\"title\",\"status\",\"detail\",\"commandId\"?}
+  rejected             {\"type\":\"urn:cart:problem:...\",\"title\",\"status\",\"detail\",\"commandId\"?}
   exit code 3, 4       the same, type urn:cart:problem:unavailable or urn:cart:problem:outcome-unknown, or
                        {\"commandId\",\"cartId\",\"status\":\"pending\"}; 4 also has \"idempotencyKey\"
   change-member, current-member  {\"member\",\"cartId\"}
   history              [{\"command\",\"outcome\"},...]
-Prices are strings, times RFC 3339 in UTC. With exit code 2 there is a line only if it was the service that
-refused; all else is told on standard error.";
+Prices are strings, times are RFC 3339 in UTC. With exit code 2 there is a line only if the service rejected
+the command; other errors are written to standard error.
 
-/// Fills a shopping cart through the cart service: by one command, a script, or in an interactive session.
+Example, with the stack of `scripts/stack up`:
+  cart --member alice add mug --price 3.50 && cart --member alice list";
+
+/// Fills a shopping cart through the cart service: with one command, a script, or an interactive session
 #[derive(Debug, Clone, Parser)]
-#[command(name = "cart", version, max_term_width = 120, after_long_help = MORE_HELP)]
+#[command(name = "cart", version, max_term_width = 120, after_help = EXAMPLE, after_long_help = MORE_HELP)]
 pub struct Args {
     /// How the service is reached.
     #[command(flatten)]
@@ -63,28 +71,28 @@ pub struct Args {
 /// What holds for all commands.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Settings {
-    /// The ingest service.
+    /// URL of the ingest service
     #[arg(long, env = "CART_URL", default_value = "http://127.0.0.1:9001", global = true)]
     pub url: String,
-    /// A bearer token, for an ingest that was started with `--auth jwt`.
+    /// Bearer token, for an ingest with --auth jwt
     #[arg(long, env = "CART_TOKEN", hide_env_values = true, global = true)]
     pub token: Option<String>,
-    /// For https: trust these certificates (PEM) instead of this machine's roots.
+    /// Certificates (PEM) to trust for https, instead of the system's root certificates
     #[arg(long, env = "CART_CA_CERT", value_name = "FILE", global = true)]
     pub ca_cert: Option<PathBuf>,
-    /// Whose cart: a member's name, or a cart's id.
+    /// Member whose cart is used: a name, or a cart's id
     #[arg(long, short, env = "CART_MEMBER", value_name = "NAME", global = true)]
     pub member: Option<Member>,
-    /// How long a command may take, retries included; two seconds while the service is certainly away.
+    /// Maximum time of a command with its retries; two seconds while the service is certainly unavailable
     #[arg(
         long, env = "CART_TIMEOUT_MS", value_name = "MS", default_value = "20000", global = true,
         value_parser = clap::value_parser!(u64).range(3..=3_600_000)
     )]
     pub timeout_ms: u64,
-    /// Write JSON, one line a command, instead of tables: see the end of --help.
+    /// Print JSON, one line per command, instead of tables; the end of --help describes it
     #[arg(long, global = true)]
     pub json: bool,
-    /// Run all of a script, whatever fails.
+    /// Run the whole script, even if a command fails
     #[arg(long)]
     pub keep_going: bool,
 }
@@ -100,52 +108,52 @@ impl Settings {
 /// What can be asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Command {
-    /// Goes on with another member's cart.
+    /// Switch to another member's cart
     ChangeMember {
-        /// The member's name, or a cart's id.
+        /// Name of the member, or a cart's id
         name: Member,
     },
-    /// Shows whose cart it is, and the cart's id.
+    /// Show the current member and the cart's id
     CurrentMember,
-    /// Puts an item into the cart.
+    /// Add an item to the cart
     #[command(override_usage = format!("cart {}", ADD_USAGE.replace(": add", ": cart add")))]
     Add(Add),
-    /// Takes an item out of the cart.
+    /// Remove an item from the cart
     Remove {
-        /// The item's name, its product or the product's id.
+        /// Name of the item, its product or the product's id
         #[arg(value_parser = label)]
         item: String,
         /// Makes it the same as an earlier one.
         #[command(flatten)]
         key: Key,
     },
-    /// Shows what is in the cart.
+    /// Show the items of the cart
     List {
-        /// With the ids of products and vendors.
+        /// Show the ids of products and vendors too
         #[arg(long)]
         ids: bool,
     },
-    /// Changes the quantity of an item in the cart by a difference.
+    /// Change the quantity of an item by a difference
     Adjust {
-        /// The item's name, its product or the product's id.
+        /// Name of the item, its product or the product's id
         #[arg(value_parser = label)]
         item: String,
-        /// How many more (3, +3) or fewer (-2).
+        /// Difference: more (3, +3) or fewer (-2)
         #[arg(allow_negative_numbers = true, value_parser = difference)]
         by: i64,
         /// Makes it the same as an earlier one.
         #[command(flatten)]
         key: Key,
     },
-    /// Buys all that is in the cart.
+    /// Buy all items of the cart
     Checkout {
         /// Makes it the same as an earlier one.
         #[command(flatten)]
         key: Key,
     },
-    /// Shows the commands of this session, and what became of them.
+    /// Show the commands of this session and their outcomes
     History,
-    /// Leaves the session, as Ctrl-D does.
+    /// End the session, like Ctrl-D
     #[command(visible_alias = "quit")]
     Exit,
 }
@@ -153,19 +161,19 @@ pub enum Command {
 /// What is put into the cart.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct Add {
-    /// The item's name.
+    /// Name of the item
     #[arg(value_parser = label)]
     pub name: String,
-    /// Price of one piece, with at most four decimal places; 0 is a price.
+    /// Price of one piece, 0 or more, with at most four decimal places
     #[arg(long, short, allow_negative_numbers = true)]
     pub price: Price,
-    /// How many pieces.
+    /// Number of pieces
     #[arg(long, short, default_value = "1", allow_negative_numbers = true, value_parser = quantity)]
     pub quantity: i64,
-    /// Who sells it: a vendor's name or id.
+    /// Name or id of the vendor
     #[arg(long, default_value = "shop", value_parser = label)]
     pub vendor: String,
-    /// The product's name (a stock code, for example) or id, if it is not the item's name.
+    /// Name (for example a stock code) or id of the product, if it is not the item's name
     #[arg(long, value_parser = label)]
     pub product: Option<String>,
     /// Makes it the same as an earlier one.
@@ -176,7 +184,7 @@ pub struct Add {
 /// What makes a command the same as an earlier one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
 pub struct Key {
-    /// Send this key instead of a fresh one: a command with the key of an earlier one gets the earlier one's outcome.
+    /// Idempotency key to send instead of a new one; a command with the key of an earlier one gets its outcome
     #[arg(long, value_name = "KEY", value_parser = idempotency_key)]
     pub idempotency_key: Option<String>,
 }
@@ -202,7 +210,7 @@ pub(crate) enum NoLine {
 impl Line {
     /// The commands as a line's first words.
     pub(crate) fn clap() -> ClapCommand {
-        let json = Arg::new("json").long("json").action(ArgAction::SetTrue).help("Write JSON");
+        let json = Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print JSON");
         let clap = ClapCommand::new("cart").multicall(true).subcommand_required(true);
         Command::augment_subcommands(clap)
             .about(None)

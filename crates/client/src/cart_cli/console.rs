@@ -83,7 +83,7 @@ impl<'a> Console<'a> {
         // Once, and only for people: it is no result.
         let mut note = |reason: &str| {
             if !is_waiting && io::stderr().is_terminal() {
-                writeln!(messages, "{UNSURE}{reason}; trying again{how_to_stop}{UNSURE:#}").unwrap_or_default();
+                writeln!(messages, "{UNSURE}{reason}; retrying{how_to_stop}{UNSURE:#}").unwrap_or_default();
             }
             is_waiting = true;
         };

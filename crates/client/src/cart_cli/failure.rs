@@ -13,20 +13,21 @@ use crate::{Error, Problem};
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// By the service, or because of a name that is not in the cart.
-    #[error("refused ({}): {}", .0.slug(), printable(&.0.detail))]
+    #[error("rejected ({}): {}", .0.slug(), printable(&.0.detail))]
     Refused(Problem),
     /// What was asked for can't be understood.
     #[error("{0}")]
     Usage(String),
     /// It was not carried out and will not be.
-    #[error("not done: {reason}")]
+    #[error("not executed: {reason}")]
     NotTaken {
         /// What the last attempt met, or that nobody waits any longer.
         reason: String,
     },
     /// The log has it.
     #[error(
-        "no outcome yet: the command is in the log; `list` will show what it did, --idempotency-key {key} asks again"
+        "no outcome yet: the command is in the log; `list` will show its effect; repeat it with --idempotency-key \
+         {key} to get its outcome"
     )]
     Pending {
         /// Whose command it is.
@@ -37,7 +38,10 @@ pub(crate) enum Failure {
         key: String,
     },
     /// Nobody knows whether it is carried out.
-    #[error("outcome unknown: {reason}; `list` may show it, --idempotency-key {key} asks again")]
+    #[error(
+        "outcome unknown: {reason}; `list` may show its effect; repeat it with --idempotency-key {key} to get its \
+         outcome"
+    )]
     Unknown {
         /// What the last attempt met.
         reason: String,
@@ -45,7 +49,7 @@ pub(crate) enum Failure {
         key: String,
     },
     /// The client's own settings.
-    #[error("the client can't be used: {0}")]
+    #[error("the client cannot be used: {0}")]
     Client(#[source] Error),
     /// Standard output is closed, for example.
     #[error("writing the output failed: {0}")]
@@ -55,7 +59,7 @@ pub(crate) enum Failure {
 impl Failure {
     /// What the last attempt met, in the words for people.
     pub(crate) fn away(reason: &str) -> Self {
-        Self::NotTaken { reason: format!("the service is away ({reason})") }
+        Self::NotTaken { reason: format!("the service is unavailable ({reason})") }
     }
 
     pub(crate) fn usage(text: impl Into<String>) -> Self {
@@ -91,7 +95,7 @@ impl Failure {
             Self::Refused(problem) => Some(serde_json::to_string(problem)),
             Self::Usage(_) | Self::Client(_) | Self::Output(_) => None,
             Self::NotTaken { reason } => {
-                Some(serde_json::to_string(&problem("unavailable", "Not possible at the moment", 503, reason)))
+                Some(serde_json::to_string(&problem("unavailable", "Service unavailable", 503, reason)))
             }
             Self::Pending { cart, command_id, key } => Some(serde_json::to_string(&Pending {
                 command_id: *command_id,
@@ -100,7 +104,7 @@ impl Failure {
                 idempotency_key: key,
             })),
             Self::Unknown { reason, key } => Some(serde_json::to_string(&Unknown {
-                problem: problem("outcome-unknown", "The command's outcome is not known", 504, reason),
+                problem: problem("outcome-unknown", "The outcome of the command is unknown", 504, reason),
                 idempotency_key: key,
             })),
         }
@@ -168,7 +172,7 @@ mod tests {
     fn json_is_in_the_words_and_the_order_of_the_service() {
         let json = |failure: &Failure| failure.json().expect("JSON").expect("it can be written");
         let refused = refused("cart-full", 409);
-        assert_eq!(refused.to_string(), "refused (cart-full): why");
+        assert_eq!(refused.to_string(), "rejected (cart-full): why");
         let body = r#"{"type":"urn:cart:problem:cart-full","title":"In words","status":409,"detail":"why"}"#;
         assert_eq!(json(&refused), body);
         let pending =
@@ -176,7 +180,7 @@ mod tests {
         let body = r#"{"commandId":"00000000-0000-0000-0000-000000000000","cartId":"e4fbfd75-c6ab-52e9-b751-9da31e2bc37b","status":"pending","idempotencyKey":"k"}"#;
         assert_eq!(json(&pending), body);
         let unknown = Failure::Unknown { reason: "lost".to_owned(), key: "k".to_owned() };
-        let body = r#"{"type":"urn:cart:problem:outcome-unknown","title":"The command's outcome is not known","status":504,"detail":"lost","idempotencyKey":"k"}"#;
+        let body = r#"{"type":"urn:cart:problem:outcome-unknown","title":"The outcome of the command is unknown","status":504,"detail":"lost","idempotencyKey":"k"}"#;
         assert_eq!(json(&unknown), body);
     }
 }

@@ -26,12 +26,12 @@ pub struct Member {
 
 /// Why a text names no member.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a member's name is 1 to {MEMBER_CHARS_MAX} characters that can be shown")]
+#[error("a member's name has 1 to {MEMBER_CHARS_MAX} visible characters")]
 pub struct NoMember;
 
 /// Why a text names no item, product or vendor.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a name is one or more characters that can be shown")]
+#[error("a name has one or more visible characters")]
 pub(crate) struct NoLabel;
 
 /// Why an item in the cart is not found.
@@ -114,7 +114,7 @@ fn absent(items: &[Item], text: &str) -> String {
         return format!("there is no \"{text}\" in the cart: it is empty");
     }
     let near = near(items.iter().map(|item| item.name.as_str()), &text.to_string());
-    let hint = if near.is_empty() { "`list` shows what is".to_owned() } else { format!("near: {}", quoted(&near)) };
+    let hint = if near.is_empty() { "`list` shows its items".to_owned() } else { format!("near: {}", quoted(&near)) };
     format!("there is no \"{text}\" in the cart; {hint}")
 }
 
@@ -122,7 +122,11 @@ fn ambiguous(found: &[&Item], text: &str) -> String {
     let count = found.len();
     let each = |item: &&Item| format!("  {}  \"{}\"", item.product_id, item.name.escape_debug());
     let ids: Vec<_> = found.iter().map(each).collect();
-    format!("{count} items in the cart are called \"{}\"; take one by its id:\n{}", text.escape_debug(), ids.join("\n"))
+    format!(
+        "{count} items in the cart are called \"{}\"; choose one by its id:\n{}",
+        text.escape_debug(),
+        ids.join("\n")
+    )
 }
 
 fn quoted(names: &[&str]) -> String {
@@ -247,7 +251,7 @@ mod tests {
         assert!(text.contains("near: \"red mug\"") && !text.contains("kettle"), "{text}");
         let text = absent_text(&items, "MUG");
         assert!(text.contains("\"red mug\"") && text.contains("\"blue mug\""), "{text}");
-        assert!(absent_text(&items, "sofa").ends_with("`list` shows what is"));
+        assert!(absent_text(&items, "sofa").ends_with("`list` shows its items"));
         assert!(absent_text(&[], "mug").ends_with("it is empty"));
         let many: Vec<_> = (0..20).map(|n| item(&n.to_string(), &format!("mug {n}"))).collect();
         assert_eq!(absent_text(&many, "mug").matches("\"mug ").count(), NEAR_MAX);

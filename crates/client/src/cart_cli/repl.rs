@@ -66,7 +66,7 @@ fn session(console: &mut Console<'_>) -> Result<(), ReadlineError> {
             Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
                 // The rest of a line is no line.
                 tcflush(io::stdin(), QueueSelector::IFlush).map_err(io::Error::from)?;
-                let text = "the line is not UTF-8, so nothing of it is done; set the terminal to UTF-8";
+                let text = "the line is not UTF-8 and was ignored; set the terminal to UTF-8";
                 console.failed(&Failure::usage(text), false, None);
             }
             // Ctrl-D.
@@ -129,7 +129,8 @@ impl HistoryFile {
         if let Some(path) = self.0.take() {
             let path = path.display();
             let messages = &mut console.output.messages;
-            writeln!(messages, "{UNSURE}lines are not kept: {path}: {reason}{UNSURE:#}").unwrap_or_default();
+            writeln!(messages, "{UNSURE}the history of this session is not saved: {path}: {reason}{UNSURE:#}")
+                .unwrap_or_default();
         }
     }
 }

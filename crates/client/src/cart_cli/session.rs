@@ -160,7 +160,7 @@ impl Session {
     }
 
     fn required_member(&self) -> Result<&Member, Failure> {
-        let missing = "whose cart? Say it with --member NAME, CART_MEMBER or change-member NAME";
+        let missing = "no member is given; use --member NAME, CART_MEMBER or change-member NAME";
         self.member.as_ref().ok_or_else(|| Failure::usage(missing))
     }
 
@@ -186,7 +186,7 @@ impl Session {
         let settled = tokio::select! {
             settled = self.retry.settle(seed(), send, noting(patience.note)) => settled,
             () = interrupted(patience.is_interruptible) => {
-                return Err(Failure::NotTaken { reason: "you stopped waiting".to_owned() });
+                return Err(Failure::NotTaken { reason: "interrupted by Ctrl-C".to_owned() });
             }
         };
         match settled {
@@ -210,7 +210,7 @@ impl Session {
         let settled = tokio::select! {
             settled = self.retry.settle(seed(), async |_| send(options).await, noting(patience.note)) => settled,
             () = interrupted(patience.is_interruptible) => {
-                return Err(Failure::Unknown { reason: "you stopped waiting".to_owned(), key });
+                return Err(Failure::Unknown { reason: "interrupted by Ctrl-C".to_owned(), key });
             }
         };
         match settled {

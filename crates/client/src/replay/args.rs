@@ -9,91 +9,101 @@ use clap::{ArgAction, Parser};
 
 use super::shop_args::ShopArgs;
 
-/// Sends cart commands through HTTP, in order per member, and measures the answers.
+/// What `--help` says at its end.
+const EXAMPLE: &str = "\
+Example, with the stack of `scripts/stack up`:
+  replay --commands 1000 --rate 200 --expect-intended --run-id first --member-prefix first-";
+
+/// Sends cart commands over HTTP, in order per member, and measures the answers
 ///
-/// The commands come from a CSV file (--file) or from a made-up shop that is drawn from a seed. What is not answered is
-/// sent again with the same idempotency key. A line of the file that is no command ends the run: all lines before it are sent
-/// and answered, and the report says how to continue. Exit code 1: something stayed unanswered, the file could not be read, or
-/// an --expect option was not met; 130: interrupted by Ctrl-C or SIGTERM, after what was in flight was answered.
+/// The commands come from a CSV file (--file) or from a generated shop that is drawn from a seed. A command without an answer
+/// is retried with the same idempotency key. An invalid line of the file ends the run: all lines before it are sent and
+/// answered, and the report shows how to continue.
+///
+/// Exit code 0: done. 1: a command stayed unanswered, the file could not be read, or an --expect option was not met. 130:
+/// interrupted by Ctrl-C or SIGTERM, after the commands in flight were answered.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "replay", version, max_term_width = 110)]
+#[command(name = "replay", version, max_term_width = 110, after_help = EXAMPLE)]
 pub struct Args {
-    /// The ingest services, tried in turn; several are separated by commas.
+    /// URLs of the ingest services, comma-separated; they are used in turn
+    #[arg(help_heading = "Common")]
     #[arg(long, env = "REPLAY_URL", value_delimiter = ',', default_value = "http://127.0.0.1:9001")]
     pub url: Vec<String>,
-    /// A bearer token, for an ingest that was started with `--auth jwt`.
-    #[arg(long, env = "CART_TOKEN", hide_env_values = true)]
-    pub token: Option<String>,
-    /// For https: trust these certificates (PEM) instead of this machine's roots.
-    #[arg(long, env = "CART_CA_CERT")]
-    pub ca_cert: Option<PathBuf>,
-    /// CSV of commands, plain or gzipped: time,member,action,product,vendor,name,price,quantity.
-    #[arg(long, env = "REPLAY_FILE")]
+    /// CSV of commands, plain or gzipped: time,member,action,product,vendor,name,price,quantity
+    #[arg(long, env = "REPLAY_FILE", help_heading = "Common")]
     pub file: Option<PathBuf>,
-    /// CSV of a shop's raw rows, as UCI's "Online Retail" has them, plain or gzipped: each is sent as it is, clean or not, and
-    /// outcomes are counted by the row's `reason`.
-    #[arg(long, env = "REPLAY_ROWS", conflicts_with = "file")]
-    pub rows: Option<PathBuf>,
-    /// Ends after so many commands of the source.
-    #[arg(long, env = "REPLAY_LIMIT")]
-    pub limit: Option<u64>,
-    /// Commands in flight at most. Closed loop: always so many; open loop: a bound, waiting for it counts as latency.
-    /// [default: 64, with --rate 1024]
-    #[arg(long, env = "REPLAY_CONCURRENCY")]
-    pub concurrency: Option<NonZeroUsize>,
-    /// Open loop: so many commands a second, whatever the answers do. Latency counts from the scheduled start, so waiting
-    /// for the member's previous command is part of it.
-    #[arg(long, env = "REPLAY_RATE")]
-    pub rate: Option<NonZeroU32>,
-    /// How many commands are read ahead while their members wait for an answer.
-    #[arg(long, env = "REPLAY_LOOK_AHEAD", default_value = "10000")]
-    pub look_ahead: NonZeroUsize,
-    /// Send each command's own time as Command-Time; ingest must allow it (--allow-client-time). This is the default.
-    #[arg(long, overrides_with = "no_send_time")]
-    pub send_time: bool,
-    /// Don't send each command's own time: the service's clock counts.
-    #[arg(long, env = "REPLAY_NO_SEND_TIME", action = ArgAction::SetTrue)]
-    pub no_send_time: bool,
-    /// Begins every idempotency key, `<run id>-<place in the source>`: the same run id and source do nothing twice, as long as
-    /// the service remembers the keys of a cart. Of a file, the place is the row's number, good or bad.
-    /// [default: random]
-    #[arg(long, env = "REPLAY_RUN_ID", value_parser = run_id)]
+    /// Prefix of every idempotency key, `<run id>-<number in the source>`; by default random. A repeat with the same run id and
+    /// source changes nothing, as long as the service remembers the keys of a cart. The number in a file is the number of
+    /// the row, valid or not
+    #[arg(long, env = "REPLAY_RUN_ID", value_parser = run_id, help_heading = "Common")]
     pub run_id: Option<String>,
-    /// Passes the rows of the file before this line over: to continue a run, under its run id, that ended before the file's
-    /// end. The report of that run names the line.
+    /// Maximum number of commands in flight; by default 64, with --rate 1024. Without --rate so many are always in flight; with
+    /// it, waiting for this limit counts as latency
+    #[arg(long, env = "REPLAY_CONCURRENCY", help_heading = "Common")]
+    pub concurrency: Option<NonZeroUsize>,
+    /// Send at this rate per second, independent of the answers. Latency is measured from the scheduled start, so it includes
+    /// waiting for the member's previous command
+    #[arg(long, env = "REPLAY_RATE", help_heading = "Common")]
+    pub rate: Option<NonZeroU32>,
+    /// CSV of a shop's raw rows in the format of UCI's "Online Retail", plain or gzipped. Each row is sent as it is, valid or
+    /// not, and outcomes are counted by the row's `reason`
+    #[arg(long, env = "REPLAY_ROWS", conflicts_with = "file", help_heading = "Source")]
+    pub rows: Option<PathBuf>,
+    /// Continue a run that ended before the end of its file: skip the rows before this line. Use the run id of that run; its
+    /// report shows the line
+    #[arg(help_heading = "Source")]
     #[arg(long, env = "REPLAY_FROM_LINE", value_name = "LINE", requires = "run_id")]
     pub from_line: Option<u64>,
-    /// How long a command without an answer is tried again.
-    #[arg(long, env = "REPLAY_RETRY_FOR", default_value = "120s", value_parser = duration)]
+    /// Maximum number of commands to send
+    #[arg(long, env = "REPLAY_LIMIT", help_heading = "Source")]
+    pub limit: Option<u64>,
+    /// Maximum number of commands to read ahead while their members wait for an answer
+    #[arg(long, env = "REPLAY_LOOK_AHEAD", default_value = "10000", help_heading = "Source")]
+    pub look_ahead: NonZeroUsize,
+    /// Send each command's own time as Command-Time (the default); ingest must allow it with --allow-client-time
+    #[arg(long, overrides_with = "no_send_time", help_heading = "Source")]
+    pub send_time: bool,
+    /// Do not send each command's own time; the service's clock is used
+    #[arg(long, env = "REPLAY_NO_SEND_TIME", action = ArgAction::SetTrue, help_heading = "Source")]
+    pub no_send_time: bool,
+    /// Bearer token, for an ingest with --auth jwt
+    #[arg(long, env = "CART_TOKEN", hide_env_values = true, help_heading = "Authentication and TLS")]
+    pub token: Option<String>,
+    /// Certificates (PEM) to trust for https, instead of the system's root certificates
+    #[arg(long, env = "CART_CA_CERT", help_heading = "Authentication and TLS")]
+    pub ca_cert: Option<PathBuf>,
+    /// Maximum time to retry a command without an answer
+    #[arg(long, env = "REPLAY_RETRY_FOR", default_value = "120s", value_parser = duration, help_heading = "Times")]
     pub retry_for: Duration,
-    /// Pause before the first retry; doubled each time, up to 2 s. A longer Retry-After is kept to.
-    #[arg(long, env = "REPLAY_RETRY_PAUSE", default_value = "50ms", value_parser = duration)]
+    /// Pause before the first retry; it doubles with each retry, up to 2 s. A longer Retry-After is respected
+    #[arg(long, env = "REPLAY_RETRY_PAUSE", default_value = "50ms", value_parser = duration, help_heading = "Times")]
     pub retry_pause: Duration,
-    /// How long making a connection may take.
-    #[arg(long, env = "REPLAY_CONNECT_TIMEOUT", default_value = "2s", value_parser = duration)]
+    /// Timeout of a connection attempt
+    #[arg(long, env = "REPLAY_CONNECT_TIMEOUT", default_value = "2s", value_parser = duration, help_heading = "Times")]
     pub connect_timeout: Duration,
-    /// How long one answer may take; then it is asked for again.
-    #[arg(long, env = "REPLAY_ANSWER_TIMEOUT", default_value = "15s", value_parser = duration)]
+    /// Timeout of one request; after it the command is retried
+    #[arg(long, env = "REPLAY_ANSWER_TIMEOUT", default_value = "15s", value_parser = duration, help_heading = "Times")]
     pub answer_timeout: Duration,
-    /// How long to wait for what is in flight when the run is ended early.
-    #[arg(long, env = "REPLAY_DRAIN_FOR", default_value = "30s", value_parser = duration)]
+    /// Maximum wait for the commands in flight when the run is interrupted
+    #[arg(long, env = "REPLAY_DRAIN_FOR", default_value = "30s", value_parser = duration, help_heading = "Times")]
     pub drain_for: Duration,
-    /// Any refusal is a failure; the first 20 are printed.
+    /// Fail if any command is rejected; the first 20 rejections are printed
+    #[arg(help_heading = "Results")]
     #[arg(long, env = "REPLAY_EXPECT_NO_REFUSALS", action = ArgAction::SetTrue)]
     pub expect_no_refusals: bool,
-    /// Any outcome other than the made-up shop intended is a failure (needs carts that were empty before).
-    #[arg(long, env = "REPLAY_EXPECT_INTENDED", action = ArgAction::SetTrue)]
+    /// Fail if any outcome differs from the one that the generated shop intends; the carts must be empty before the run
+    #[arg(long, env = "REPLAY_EXPECT_INTENDED", action = ArgAction::SetTrue, help_heading = "Results")]
     pub expect_intended: bool,
-    /// Writes every command with its outcome and command id as CSV, gzipped if the name ends in .gz. Each member's rows
-    /// are in order.
-    #[arg(long, env = "REPLAY_SENT")]
+    /// Write every command with its outcome and command id to this CSV file, gzipped if its name ends in .gz. The rows of each
+    /// member are in order
+    #[arg(long, env = "REPLAY_SENT", help_heading = "Results")]
     pub sent: Option<PathBuf>,
-    /// Writes every command with each attempt and what it met, a JSON object a line, gzipped if the name ends in .gz: for
-    /// `audit --record`.
-    #[arg(long, env = "REPLAY_RECORD")]
+    /// Write every command with each attempt and its answer to this file, one JSON object per line, gzipped if its name ends in
+    /// .gz; for `cartctl audit --record`
+    #[arg(long, env = "REPLAY_RECORD", help_heading = "Results")]
     pub record: Option<PathBuf>,
-    /// Writes the result as JSON, `-` for standard output (the table then goes to standard error).
-    #[arg(long, env = "REPLAY_JSON")]
+    /// Write the report as JSON to this file; `-` is standard output (the table then goes to standard error)
+    #[arg(long, env = "REPLAY_JSON", help_heading = "Results")]
     pub json: Option<PathBuf>,
     /// The shop.
     #[command(flatten)]

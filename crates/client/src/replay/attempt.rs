@@ -143,7 +143,7 @@ impl Sender {
 
     /// What is in the file of `--record` for a command that was given up: it may have been sent.
     pub(crate) fn given_up(&self, planned: &Planned) -> Option<Recorded> {
-        let attempts = vec![Attempt::Unknown { reason: "given up when the run was ended".to_owned() }];
+        let attempts = vec![Attempt::Unknown { reason: "abandoned because the run was interrupted".to_owned() }];
         self.records.then(|| Request::of(&planned.command).recorded(&self.key(planned), attempts))
     }
 

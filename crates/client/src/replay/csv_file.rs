@@ -172,7 +172,7 @@ mod tests {
     fn each_bad_row_is_named_with_its_line() {
         let good = "2010-12-01T08:25:53Z,1,checkout,,,,,\n";
         let cases = [
-            ("2010-12-01T08:25:53Z,1,buy,,,,,\n", "line 3: action \"buy\" is none of add, adjust, remove, checkout"),
+            ("2010-12-01T08:25:53Z,1,buy,,,,,\n", "line 3: action \"buy\" is not one of add, adjust, remove, checkout"),
             (
                 "yesterday,1,checkout,,,,,\n",
                 "line 3: time \"yesterday\": it is not a time such as 2010-12-01T08:25:53Z (RFC 3339)",
@@ -189,10 +189,10 @@ mod tests {
             ("2010-12-01T08:25:53Z,1,checkout,,,,,,\n", "line 3: the row has 9 fields, the header has 8"),
             (&format!("{}\n", ",".repeat(200)), "line 3: there are more than 100 columns"),
             (" \n", "line 3: the row has 1 fields, the header has 8"),
-            ("2010-12-01T08:25:53Z,\"1,checkout,,,,,\n\n", "line 3: a quote is not closed; a value can't span lines"),
+            ("2010-12-01T08:25:53Z,\"1,checkout,,,,,\n\n", "line 3: a quote is not closed; a value cannot span lines"),
             (
                 "2010-12-01T08:25:53Z,1,add,A,V,\"two\r\nlines\",1,1\n",
-                "line 3: a quote is not closed; a value can't span lines",
+                "line 3: a quote is not closed; a value cannot span lines",
             ),
             ("2010-12-01T08:25:53Z,1,add,A,V\t,N,1,1\n", "line 3: vendor \"V\\t\" has a control character"),
             ("2010-12-01T08:25:53Z,1,add,A,V,a\0,1,1\n", "line 3: name \"a\\0\" has a control character"),
@@ -347,7 +347,7 @@ mod tests {
         }
         let mut file = CsvFile::from_reader(std::io::Cursor::new(text)).expect("a good header");
         let error = file.rows().skip_to(8).expect_err("too short").to_string();
-        assert_eq!(error, "line 8 can't be the first: the file has 6 lines");
+        assert_eq!(error, "the run cannot start at line 8: the file has 6 lines");
     }
 
     #[test]

@@ -123,17 +123,17 @@ impl Run {
     fn new(args: &Args) -> anyhow::Result<Self> {
         let mut source = Source::open(args)?;
         let skipped = match args.from_line {
-            Some(line) => source.skip_to(line).with_context(|| format!("{source} can't be continued"))?,
+            Some(line) => source.skip_to(line).with_context(|| format!("{source} cannot be continued"))?,
             None => 0,
         };
         let sent = args
             .sent
             .as_deref()
-            .map(|path| SentFile::create(path).with_context(|| format!("{} can't be written", path.display())));
+            .map(|path| SentFile::create(path).with_context(|| format!("{} cannot be written", path.display())));
         let recorded = args
             .record
             .as_deref()
-            .map(|path| RecordFile::create(path).with_context(|| format!("{} can't be written", path.display())));
+            .map(|path| RecordFile::create(path).with_context(|| format!("{} cannot be written", path.display())));
         Ok(Self {
             source,
             limit: args.limit.unwrap_or(u64::MAX),
@@ -192,7 +192,7 @@ impl Run {
             }
             Some(Err(error)) => {
                 let reason = chain(&error);
-                self.progress.say(&format!("{}: {reason}; the lines before it are sent", self.source));
+                self.progress.say(&format!("{}: {reason}; the lines before it were sent", self.source));
                 self.at_end = true;
                 self.bad_line = Some(reason);
                 false
@@ -213,7 +213,8 @@ impl Run {
             Answer::Refused { slug, detail } if slug == "invalid-header" => {
                 self.note_not_done(&settled.planned);
                 self.stop_with(Stop::Failed(format!(
-                    "the service refuses a header ({detail}): start ingest with --allow-client-time, or use --no-send-time"
+                    "the service rejects a header ({detail}): start ingest with --allow-client-time, or use \
+                     --no-send-time"
                 )));
             }
             Answer::Refused { .. } => self.done += 1,
@@ -279,7 +280,7 @@ impl Run {
     /// The first reason counts.
     fn stop_with(&mut self, stop: Stop) {
         if self.stop.is_none() {
-            self.progress.say(&format!("stopping: waiting at most {:?} for what is in flight", self.drain_for));
+            self.progress.say(&format!("stopping: waiting at most {:?} for the commands in flight", self.drain_for));
             self.stop = Some(stop);
             self.stopped_at = Some(Instant::now());
         }
@@ -288,7 +289,7 @@ impl Run {
     /// What is still in flight stays unanswered.
     fn give_up(&mut self, sender: &Sender) {
         for planned in self.lanes.in_flight() {
-            let answer = Answer::Unanswered { reason: "given up when the run was ended".to_owned() };
+            let answer = Answer::Unanswered { reason: "abandoned because the run was interrupted".to_owned() };
             let recorded = sender.given_up(&planned);
             self.record(&Settled { planned, answer, command_id: None, recorded, latency: Duration::ZERO });
         }

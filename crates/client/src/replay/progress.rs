@@ -41,7 +41,7 @@ impl Progress {
         if let Some((p50, p99)) = statistics.take_recent() {
             line += &format!(", p50 {} ms, p99 {} ms", millis(p50), millis(p99));
         }
-        line += &format!(", {} refused, {in_flight} in flight", statistics.refused);
+        line += &format!(", {} rejected, {in_flight} in flight", statistics.refused);
         let retried = retries.total();
         if retried > self.retries {
             line += &format!(", {} retries ({})", retried - self.retries, retries.last_reason());

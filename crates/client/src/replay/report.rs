@@ -233,7 +233,7 @@ impl Report {
             self.failures.push(format!("{} commands were not answered", self.unanswered));
         }
         if args.expect_no_refusals && self.refused > 0 {
-            self.failures.push(format!("{} commands were refused", self.refused));
+            self.failures.push(format!("{} commands were rejected", self.refused));
         }
         if args.expect_intended && self.unintended > 0 {
             self.failures.push(format!("{} outcomes were not as intended", self.unintended));

@@ -36,7 +36,7 @@ pub enum Error {
         fault: Fault,
     },
     /// There is no line to begin with.
-    #[error("line {line} can't be the first: the file has {lines} lines")]
+    #[error("the run cannot start at line {line}: the file has {lines} lines")]
     TooShort {
         /// The line that was asked for.
         line: u64,
@@ -52,7 +52,7 @@ pub enum Fault {
     #[error(transparent)]
     Text(#[from] LineError),
     /// A quote is open at the line's end.
-    #[error("a quote is not closed; a value can't span lines")]
+    #[error("a quote is not closed; a value cannot span lines")]
     Quote,
     /// The row has fewer or more fields than the header.
     #[error("the row has {found} fields, the header has {expected}")]
@@ -90,7 +90,7 @@ pub enum Fault {
         reason: InvalidTime,
     },
     /// Not one of the four.
-    #[error("action {0:?} is none of add, adjust, remove, checkout")]
+    #[error("action {0:?} is not one of add, adjust, remove, checkout")]
     Action(String),
     /// Not a price.
     #[error("price {text:?}: {reason}")]

@@ -9,53 +9,53 @@ use rand::Rng;
 
 use super::command::ActionKind;
 
-/// The made-up shop, used when there is no --file.
+/// The generated shop, used without --file.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Made-up shop (without --file)")]
+#[command(next_help_heading = "Generated shop (without --file)")]
 pub struct ShopArgs {
-    /// How many members, each with one cart.
+    /// Number of members, each with one cart
     #[arg(long, env = "REPLAY_MEMBERS", default_value_t = 1_000)]
     pub members: u32,
-    /// How many products.
+    /// Number of products
     #[arg(long, env = "REPLAY_PRODUCTS", default_value_t = 500)]
     pub products: u32,
-    /// How many vendors share the products.
+    /// Number of vendors, who share the products
     #[arg(long, env = "REPLAY_VENDORS", default_value_t = 50)]
     pub vendors: u32,
-    /// How many commands.
+    /// Number of commands
     #[arg(long, env = "REPLAY_COMMANDS", default_value_t = 10_000)]
     pub commands: u64,
-    /// The same seed and settings give the same commands.
+    /// Seed; the same seed and settings give the same commands
     #[arg(long, env = "REPLAY_SEED", default_value_t = 1)]
     pub seed: u64,
-    /// Zipf exponent of the members; 0 makes all equal.
+    /// Zipf exponent of the members; with 0 all are used equally
     #[arg(long, env = "REPLAY_MEMBER_SKEW", default_value_t = 0.6)]
     pub member_skew: f64,
-    /// Zipf exponent of the products; 0 makes all equal.
+    /// Zipf exponent of the products; with 0 all are used equally
     #[arg(long, env = "REPLAY_PRODUCT_SKEW", default_value_t = 1.0)]
     pub product_skew: f64,
-    /// Weights of the actions. An empty cart can only be added to, a full one is checked out.
+    /// Weights of the actions. An empty cart only gets additions, a full one is checked out
     #[arg(long, env = "REPLAY_MIX", default_value = "add=78,adjust=7,remove=3,checkout=12")]
     pub mix: Mix,
-    /// How many of the members are hot.
+    /// Number of hot carts
     #[arg(long, env = "REPLAY_HOT_CARTS", default_value_t = 0)]
     pub hot_carts: u32,
-    /// Share of the commands that goes to the hot carts, evenly.
+    /// Share of the commands for the hot carts, evenly distributed
     #[arg(long, env = "REPLAY_HOT_SHARE", default_value_t = 0.5)]
     pub hot_share: f64,
-    /// Share of the commands that break a rule on purpose.
+    /// Share of the commands that break a rule on purpose
     #[arg(long, env = "REPLAY_REFUSED_SHARE", default_value_t = 0.02)]
     pub refused_share: f64,
-    /// A cart with so many lines is checked out; below the service's own limit.
+    /// Number of lines at which a cart is checked out; it must be below the limit of the service
     #[arg(long, env = "REPLAY_CART_LINES_MAX", default_value_t = 100)]
     pub cart_lines_max: u32,
-    /// The first simulated day (UTC).
+    /// First simulated day (UTC)
     #[arg(long, env = "REPLAY_START", default_value = "2026-01-01", value_parser = midnight)]
     pub start: DateTime<Utc>,
-    /// Over how many simulated days the commands are spread.
+    /// Number of simulated days over which the commands are spread
     #[arg(long, env = "REPLAY_DAYS", default_value_t = 30)]
     pub days: u32,
-    /// Begins every member's label. The service keeps carts: another prefix gives new ones.
+    /// Prefix of every member's label. The service keeps carts, so a new prefix gives new carts
     #[arg(long, env = "REPLAY_MEMBER_PREFIX", default_value = "m")]
     pub member_prefix: String,
 }

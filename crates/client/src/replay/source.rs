@@ -23,17 +23,17 @@ pub(crate) enum Source {
 impl Source {
     pub(crate) fn open(args: &Args) -> anyhow::Result<Self> {
         if let Some(path) = &args.file {
-            let file = CsvFile::open(path).with_context(|| format!("{} can't be replayed", path.display()))?;
+            let file = CsvFile::open(path).with_context(|| format!("{} cannot be replayed", path.display()))?;
             return Ok(Self::File(path.clone(), Box::new(file)));
         }
         if let Some(path) = &args.rows {
-            let rows = RawRows::open(path).with_context(|| format!("{} can't be replayed", path.display()))?;
+            let rows = RawRows::open(path).with_context(|| format!("{} cannot be replayed", path.display()))?;
             return Ok(Self::Rows(path.clone(), Box::new(rows)));
         }
-        ensure!(args.from_line.is_none(), "--from-line needs the file that has the line: add --file or --rows");
+        ensure!(args.from_line.is_none(), "--from-line needs a file: add --file or --rows");
         ensure!(
             !args.expect_no_refusals || args.shop.refused_share == 0.0,
-            "--expect-no-refusals can't be met by a shop that breaks the rules on purpose: add --refused-share 0"
+            "--expect-no-refusals cannot be met by a shop that breaks rules on purpose: add --refused-share 0"
         );
         Ok(Self::Shop(Box::new(Shop::new(&args.shop)?)))
     }
@@ -73,7 +73,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path, _) | Self::Rows(path, _) => path.display().fmt(f),
-            Self::Shop(_) => f.write_str("the made-up shop"),
+            Self::Shop(_) => f.write_str("the generated shop"),
         }
     }
 }

@@ -37,7 +37,7 @@ pub fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
         write_commands(out, "not answered", &report.first_unanswered, report.unanswered)?;
         write_commands(out, "not as intended", &report.first_unintended, report.unintended)?;
         if report.unintended == 0 {
-            write_commands(out, "refused", &report.first_refused, report.refused)?;
+            write_commands(out, "rejected", &report.first_refused, report.refused)?;
         }
     }
     for failure in &report.failures {
@@ -89,20 +89,21 @@ fn write_unfinished(out: &mut impl Write, report: &Report, unfinished: &Unfinish
     let Report { accepted, refused, .. } = report;
     write!(out, "sent: every command before line {line}")?;
     if *answered_after > 0 {
-        write!(out, ", and {answered_after} after it that are sent again with the same keys")?;
+        write!(out, ", and {answered_after} after it, which will be sent again with the same keys")?;
     }
-    writeln!(out, "; {accepted} accepted and {refused} refused in this run")?;
+    writeln!(out, "; {accepted} accepted and {refused} rejected in this run")?;
     match fault {
         Some(_) => {
             writeln!(out, "not sent: line {line} and all lines after it")?;
             writeln!(
                 out,
-                "to continue: correct line {line}, leave the lines before it, and run the same with {options}"
+                "to continue: correct line {line}, do not change the lines before it, and run the same command with \
+                 {options}"
             )
         }
         None => {
             writeln!(out, "not sent or not answered: line {line}, and others after it")?;
-            writeln!(out, "to continue: leave the file as it is, and run the same with {options}")
+            writeln!(out, "to continue: do not change the file, and run the same command with {options}")
         }
     }
 }

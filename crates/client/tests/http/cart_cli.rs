@@ -99,7 +99,7 @@ async fn exit_codes_say_why_there_is_no_success() {
 
     let away = run(&["--url", "http://127.0.0.1:1", "-m", "alice", "--timeout-ms", "300", "list"], "").await;
     assert_eq!((away.exit_code, away.out.as_str()), (3, ""), "{away:?}");
-    assert!(away.err.contains("not done: the service is away"), "{away:?}");
+    assert!(away.err.contains("not executed: the service is unavailable"), "{away:?}");
 }
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn what_can_not_be_understood_is_not_sent() {
     let body = r#"{"type":"urn:cart:problem:invalid-field","title":"t","status":422,"detail":"too many"}"#;
     let strict = Service::start(move |_| Behaviour::Say(422, "application/problem+json", body.to_owned())).await;
     let run = cart(&strict, &["add", "mug", "--price", "1", "--quantity", "2000000"], "").await;
-    assert_eq!((run.exit_code, run.err.as_str()), (2, "refused (invalid-field): too many\n"), "{run:?}");
+    assert_eq!((run.exit_code, run.err.as_str()), (2, "rejected (invalid-field): too many\n"), "{run:?}");
 }
 
 #[tokio::test]
@@ -163,7 +163,7 @@ async fn a_script_ends_at_its_first_failure_unless_it_is_to_go_on() {
     let script = "# a comment\n\nadd mug -p 0\nadd mug -p 0\nfrobnicate\nlist --json\nexit\nadd lamp -p 0\n";
     let run = cart(&service, &[], script).await;
     assert_eq!((run.exit_code, run.out.as_str()), (1, "added 1 of mug at 0.00\n"), "{run:?}");
-    assert!(run.err.starts_with("line 4: refused (item-already-in-cart)"), "{run:?}");
+    assert!(run.err.starts_with("line 4: rejected (item-already-in-cart)"), "{run:?}");
     assert_eq!(service.state().calls.len(), 2);
 
     let run = cart(&service, &["--keep-going"], &script.replace("mug", "jug")).await;
@@ -206,7 +206,7 @@ async fn scripts_of_other_systems_are_the_same_commands() {
     // One product, whichever way it is written.
     let twice = "add 'caf\u{e9}' --price 1\nadd 'cafe\u{301}' --price 1\n";
     let run = cart(&Service::start(|_| Behaviour::Answer).await, &[], twice).await;
-    assert!(run.exit_code == 1 && run.err.starts_with("line 2: refused (item-already-in-cart)"), "{run:?}");
+    assert!(run.exit_code == 1 && run.err.starts_with("line 2: rejected (item-already-in-cart)"), "{run:?}");
 
     let latin1 = b"list\nadd caf\xe9 --price 1\nadd mug --price 1\n";
     let run = cart(&service, &[], latin1).await;

@@ -55,7 +55,7 @@ async fn refusals_fail_where_none_is_expected() {
         shown.contains("1 (line 2) at 2010-12-01T08:26:00Z, member 1: Checkout: empty-cart-checkout: by the rules"),
         "{shown}"
     );
-    assert!(shown.contains("FAILED: 30 commands were refused"), "{shown}");
+    assert!(shown.contains("FAILED: 30 commands were rejected"), "{shown}");
 
     let report = replay(&service, &format!("--file {}", file.0.display())).await;
     assert_eq!(report.exit_code(), 0);
@@ -77,7 +77,7 @@ async fn an_unanswered_command_stops_the_run() {
     let report = replay(&service, &options).await;
     assert_eq!((report.commands, report.unanswered, report.exit_code()), (6, 1, 1), "{report:?}");
     assert_eq!(report.latency_us.map(|latency| latency.count), Some(5));
-    assert!(report.first_unanswered[0].reason.contains("gave no answer"), "{:?}", report.first_unanswered);
+    assert!(report.first_unanswered[0].reason.contains("did not respond"), "{:?}", report.first_unanswered);
     assert!(text(&sent).trim_end().ends_with(",unanswered,"), "{}", text(&sent));
 }
 

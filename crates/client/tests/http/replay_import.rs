@@ -44,14 +44,14 @@ async fn a_bad_line_ends_an_import_behind_the_lines_before_it() {
     let unfinished = report.unfinished.clone().expect("there is more in the file");
     assert_eq!((unfinished.line, unfinished.answered_after), (7, 0));
     assert_eq!(unfinished.options, "--run-id test --from-line 7");
-    let fault = "line 7: price \"1_000\": '1_000' is no decimal number such as 12.50";
+    let fault = "line 7: price \"1_000\": '1_000' is not a decimal number such as 12.50";
     assert_eq!(report.failures, [format!("{}: {fault}", import.0.display())]);
     let text = shown(&report);
     for expected in [
-        "sent: every command before line 7; 4 accepted and 0 refused in this run",
+        "sent: every command before line 7; 4 accepted and 0 rejected in this run",
         "not sent: line 7 and all lines after it",
         &format!("FAILED: {}: {fault}", import.0.display()),
-        "correct line 7, leave the lines before it, and run the same with --run-id test --from-line 7",
+        "correct line 7, do not change the lines before it, and run the same command with --run-id test --from-line 7",
     ] {
         assert!(text.contains(expected), "{expected} is not in {text}");
     }
@@ -116,9 +116,9 @@ async fn the_first_line_without_an_answer_is_named_when_others_after_it_have_one
     assert_eq!((unfinished.line, unfinished.answered_after, &unfinished.fault), (2, 2, &None));
     let text = shown(&report);
     for expected in [
-        "every command before line 2, and 2 after it that are sent again with the same keys",
+        "every command before line 2, and 2 after it, which will be sent again with the same keys",
         "not sent or not answered: line 2, and others after it",
-        "leave the file as it is, and run the same with --run-id test --from-line 2",
+        "do not change the file, and run the same command with --run-id test --from-line 2",
     ] {
         assert!(text.contains(expected), "{expected} is not in {text}");
     }
@@ -157,7 +157,7 @@ async fn the_first_line_must_be_one_of_the_file() {
     assert!(error.to_string().contains("--file"), "{error}");
     let options = format!("--file {} --from-line 4", import.0.display());
     let error = run(&args(&service, &options), pending()).await.expect_err("no such line");
-    assert!(format!("{error:#}").contains("line 4 can't be the first: the file has 2 lines"), "{error:#}");
+    assert!(format!("{error:#}").contains("the run cannot start at line 4: the file has 2 lines"), "{error:#}");
     let words = ["replay", "--file", "x", "--from-line", "3"];
     let error = <client::replay::Args as clap::Parser>::try_parse_from(words).expect_err("another run's keys");
     assert!(error.to_string().contains("--run-id"), "{error}");

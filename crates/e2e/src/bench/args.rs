@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use super::floor::{FrontArgs, WorkerArgs};
 
-/// Measures the whole pipeline on this machine, each figure beside a floor that is measured in the same run.
+/// Measures the whole pipeline on this machine, and a floor for comparison
 #[derive(Debug, clap::Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
+#[command(after_help = "Example, with the servers of `scripts/services up`:\n  scripts/bench --only http --quick")]
 pub struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -17,9 +18,9 @@ pub struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Prints how much hardware 10^5 and 10^6 commands/s need, from a run's results
+    /// Print the hardware needed for 10^5 and 10^6 commands/s, from a run's results
     Capacity(CapacityArgs),
-    /// Prints how unevenly the carts of a file of commands are used
+    /// Print how unevenly the carts of a file of commands are used
     Skew(SkewArgs),
     /// The floor's HTTP side; the bench starts it
     #[command(hide = true)]
@@ -68,35 +69,35 @@ impl Bench {
 /// How to measure.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct RunArgs {
-    /// Only these, comma-separated; all without it
+    /// Run only these, comma-separated; by default all
     #[arg(long, value_enum, value_delimiter = ',')]
     pub(crate) only: Vec<Bench>,
 
-    /// Small numbers, one repetition: shows that it works, not how fast
+    /// Use small numbers and one repetition, to check that the bench works
     #[arg(long)]
     pub(crate) quick: bool,
 
-    /// Commands over HTTP without the projectors only
+    /// Measure commands over HTTP only without the projectors
     #[arg(long)]
     pub(crate) without_projectors: bool,
 
-    /// Repetitions of each measurement, floor and system in turn; 3, or 1 with --quick
+    /// Repetitions of each measurement, alternating between floor and system; by default 3, with --quick 1
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) repetitions: Option<u32>,
 
-    /// Seconds of each measurement over HTTP; 10, or 2 with --quick
+    /// Seconds of each measurement over HTTP; by default 10, with --quick 2
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) seconds: Option<u64>,
 
-    /// Commands that warm each of floor and system up, servers included; 40,000, or 2,000 with --quick
+    /// Commands to warm up floor and system, each with its servers; by default 40,000, with --quick 2,000
     #[arg(long, value_parser = clap::value_parser!(u64).range(0..=10_000_000))]
     pub(crate) warm_up: Option<u64>,
 
-    /// Clients of the closed loop, comma-separated; 1,16,64,256,1024, or 1,64 with --quick
+    /// Numbers of clients of the closed loop, comma-separated; by default 1,16,64,256,1024, with --quick 1,64
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) clients: Vec<u32>,
 
-    /// Commands of a backlog and purchases that a projector drains; 1,000,000, or 100,000 with --quick
+    /// Commands of a backlog, and purchases for a projector; by default 1,000,000, with --quick 100,000
     #[arg(long, value_parser = clap::value_parser!(u64).range(100..=100_000_000))]
     pub(crate) commands: Option<u64>,
 
@@ -112,11 +113,11 @@ pub(crate) struct RunArgs {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) workers: u16,
 
-    /// Without this project's batching in the floor: each command is produced and inserted alone
+    /// Produce and insert each command alone in the floor, without batching
     #[arg(long)]
     pub(crate) bare_floor: bool,
 
-    /// The folder of the results; by default a new one in target/bench
+    /// Folder of the results; by default a new one in target/bench
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
 }
@@ -154,11 +155,11 @@ impl RunArgs {
 /// What the capacity is computed from.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct CapacityArgs {
-    /// A run's results.json
+    /// results.json of a run
     #[arg(long)]
     pub(crate) from: PathBuf,
 
-    /// A file of real commands (CSV, may be gzipped): its skew bounds what partitions can share
+    /// File of real commands (CSV, plain or gzipped); its skew bounds the use of more partitions
     #[arg(long)]
     pub(crate) data: Option<PathBuf>,
 }
@@ -166,7 +167,7 @@ pub(crate) struct CapacityArgs {
 /// Whose skew.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct SkewArgs {
-    /// A file of commands: CSV, may be gzipped
+    /// File of commands (CSV, plain or gzipped)
     #[arg(long)]
     pub(crate) data: PathBuf,
 }

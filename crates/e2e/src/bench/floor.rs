@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use cassandra::CassandraArgs;
+use cassandra::{CassandraArgs, KeyspaceArgs};
 use kafka::{
     Admin, Follower, GroupConsumer, Instance, KafkaArgs, Lanes, Message as _, Producer, Record, StartAt, TopicArgs,
 };
@@ -93,7 +93,7 @@ pub(crate) async fn setup(kafka: &KafkaArgs, cassandra: &CassandraArgs, partitio
     let topics = TopicArgs { topic_partitions: partitions.into(), topic_replication: 1 };
     let specs = [COMMANDS, EVENTS, REPLIES].map(|topic| topics.spec(kafka.prefixed(topic), &[]));
     Admin::new(kafka)?.ensure_topics(&specs).await?;
-    cassandra::ensure_keyspace(cassandra).await?;
+    cassandra::ensure_keyspace(cassandra, &KeyspaceArgs { cassandra_replication: 1 }).await?;
     let session = cassandra::connect(&cassandra.patient()).await?;
     session.query_unpaged(CREATE, ()).await.context("creating table floor_journal")?;
     Ok(())

@@ -12,7 +12,7 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
-    /// Nothing: what is seen then is no fault's doing
+    /// No fault, for comparison
     Quiet,
     /// kill -9 of an ingest, at any time
     KillIngest,
@@ -20,19 +20,19 @@ pub enum Fault {
     KillProcessor,
     /// kill -9 of a projector, at any time
     KillProjector,
-    /// A service ends at a named place, before or after a write or commit
+    /// A service crashes at a named place, before or after a write or commit
     CrashPoint,
-    /// A cart-processor or a projector stops at a named place, before or after a write or commit, another takes over, it goes on
+    /// A cart-processor or a projector stops at a named place, before or after a write or commit; another takes over; it continues
     StopPoint,
-    /// A cart-processor or a projector stops while all that is sent to one server stands still on the way, and then arrives; another takes over, it goes on
+    /// A cart-processor or a projector stops while its requests to one server are held back, and then arrive; another takes over; it continues
     StopInFlight,
     /// An ingest's or a cart-processor's clock is a day ahead or behind
     ClockOff,
     /// SIGTERM and restart of every service, one after the other
     RollingRestart,
-    /// A cart-processor stands still past its session, another takes over, it goes on
+    /// A cart-processor is paused until its session times out; another takes over; it continues
     PauseProcessor,
-    /// A projector stands still past its session, another takes over, it goes on
+    /// A projector is paused until its session times out; another takes over; it continues
     PauseProjector,
     /// kill -9 and restart of the broker
     KillKafka,
@@ -40,53 +40,53 @@ pub enum Fault {
     KillCassandra,
     /// kill -9 and restart of PostgreSQL
     KillPostgres,
-    /// The broker stands still
+    /// The broker is paused
     PauseKafka,
-    /// Cassandra stands still, for a minute
+    /// Cassandra is paused for a minute
     PauseCassandra,
-    /// PostgreSQL stands still, for a minute
+    /// PostgreSQL is paused for a minute
     PausePostgres,
-    /// All of PostgreSQL's connections are ended, whatever they are doing, again and again
+    /// All connections of PostgreSQL are closed repeatedly
     EndConnections,
-    /// The schema registry stands still: nobody notices but a cart-processor that is started, which waits and says so
+    /// The schema registry is paused; only a cart-processor that is started waits for it, and logs that
     PauseRegistry,
     /// The schema registry is slow while a cart-processor is started
     SlowRegistry,
-    /// The broker's disk gets full, and has room again (mounted: for root, or any user in a namespace)
+    /// The broker's disk is filled, and emptied again (mounts a disk: needs root or a namespace)
     FullDiskKafka,
-    /// Cassandra's disk gets full, and has room again (mounted, as above)
+    /// Cassandra's disk is filled, and emptied again (mounts a disk)
     FullDiskCassandra,
-    /// PostgreSQL's disk gets full, and has room again (mounted, as above)
+    /// PostgreSQL's disk is filled, and emptied again (mounts a disk)
     FullDiskPostgres,
     /// Another producer leaves a transaction open on cart-commands, cart-events and item-purchased
     ForeignTransaction,
-    /// Garbage and commands at the wrong place come onto cart-commands
+    /// Garbage and misplaced commands are appended to cart-commands
     Garbage,
-    /// Another producer's transactions put garbage on cart-commands, cart-events and item-purchased, and are aborted, every second one: the others, on cart-commands alone, are committed
+    /// Another producer's transactions write garbage: half are aborted, on cart-commands, cart-events and item-purchased; half are committed, on cart-commands
     AbortedTransactions,
-    /// Two cart-processors run under one name, so with the same transactional ids
+    /// Two cart-processors have the same name, and so the same transactional ids
     Twins,
     /// One cart-processor, then six, then one
     Scale,
-    /// An ingest gets no more file descriptors while hundreds of clients connect
+    /// An ingest runs out of file descriptors while hundreds of clients connect
     FewDescriptors,
-    /// Cart-processors come and go, one a second for a minute
+    /// Cart-processors start and stop, one per second for a minute
     Storm,
-    /// The connections to a server are ended, and no new ones come about
+    /// The connections to a server are closed, and new ones are rejected
     LinkCut,
-    /// All that goes to a server, and comes from it, is late
+    /// Traffic to and from a server is delayed
     LinkSlow,
-    /// Few bytes a second go to a server, and come from it
+    /// Traffic to and from a server is limited to few bytes per second
     LinkThrottled,
-    /// Nothing goes to a server, nothing comes from it, connections stay open
+    /// Traffic to and from a server stops, while connections stay open
     LinkStill,
-    /// A server gets everything, and its answers are lost
+    /// A server receives all requests, and its responses are lost
     LinkOneWay,
-    /// The connections to a server end again and again
+    /// The connections to a server are closed repeatedly
     LinkFlaps,
-    /// A commit is carried out, and the answer to it lost (Kafka, PostgreSQL)
+    /// A commit is executed, and its response is lost (Kafka, PostgreSQL)
     NoCommitAnswers,
-    /// The answer to a commit comes when nobody waits any more (Kafka, PostgreSQL)
+    /// The response to a commit arrives after its timeout (Kafka, PostgreSQL)
     LateCommitAnswers,
     /// --cluster: kill -9 and restart of one of three brokers, any
     KillBroker,
@@ -98,7 +98,7 @@ pub enum Fault {
     MoveLeaders,
     /// --cluster: kill -9 and restart of one of three Cassandra nodes
     KillNode,
-    /// --cluster: one of three Cassandra nodes stands still, for a minute
+    /// --cluster: one of three Cassandra nodes is paused for a minute
     PauseNode,
 }
 

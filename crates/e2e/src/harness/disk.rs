@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 const CAP_SYS_ADMIN: u32 = 21;
 
 /// How somebody who is not root gets what [`may_mount`] asks for, without leaving a mount behind.
-pub const HOW_TO_MOUNT: &str = "full disks are mounted, which only root may, or any user in a namespace of its own: \
+pub const HOW_TO_MOUNT: &str = "faults of full disks mount a disk, which needs root or a namespace of its own: \
     unshare --mount --map-current-user --keep-caps scripts/faults ...";
 
 /// Whether this process may mount a disk.

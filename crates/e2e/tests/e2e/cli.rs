@@ -187,7 +187,7 @@ async fn scripts(alice: &User) -> anyhow::Result<()> {
     // The first failure ends it with its exit code; the rest is not done.
     let script = "change-member bob\nremove kettle\nadd kettle -p 1\n";
     let run = alice.script(&[], script).await?;
-    assert!(run.exit_code == Some(1) && run.err.starts_with("line 2: refused (item-not-in-cart)"), "{run:?}");
+    assert!(run.exit_code == Some(1) && run.err.starts_with("line 2: rejected (item-not-in-cart)"), "{run:?}");
     let run = alice.script(&["--keep-going"], script).await?;
     assert!(run.exit_code == Some(1) && run.out.contains("added 1 of kettle"), "{run:?}");
     assert!(!run.out.contains('\u{1b}'), "no colours for a pipe: {run:?}");

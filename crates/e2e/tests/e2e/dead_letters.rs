@@ -215,15 +215,15 @@ fn undecidable(
         key(Some(misplaced.to_string().as_bytes()), &good),
         Undecidable {
             record: keyed(misplaced, commands.encode(&command(misplaced, 5, add(5)))?),
-            reason: "does not partition as Java's clients do",
+            reason: "does not use the partitioner of Java's clients",
         },
         value(framed_as(i32::MAX.unsigned_abs()), "no Avro schema 2147483647"),
         // No Java program can even ask for it.
         value(framed_as(u32::MAX), "no Avro schema 4294967295"),
         value(framed_as(0), "no Avro schema 0"),
         value(event.to_vec(), "CartEvent"),
-        value(frame.to_vec(), "does not decode"),
-        value(good[..good.len() - 9].to_vec(), "does not decode"),
+        value(frame.to_vec(), "cannot be decoded"),
+        value(good[..good.len() - 9].to_vec(), "cannot be decoded"),
         value([&good, [0].as_slice()].concat(), "1 bytes follow"),
         // A text of a terabyte.
         value([frame, &[0x80, 0x80, 0x80, 0x80, 0x80, 0x40]].concat(), "Unable to allocate"),

@@ -227,7 +227,7 @@ pub(crate) async fn lost_offsets_are_not_made_up() -> anyhow::Result<()> {
             refuses(installation.spawn(&format!("{group}-{name}"), binary, args)?, &words).await?;
         }
         let service = if group == "cart-processor" { Service::CartProcessor } else { purchases.0 };
-        refuses(installation.start(service, "refusing", &SESSION)?, &[&topic_name, "`setup` says"]).await?;
+        refuses(installation.start(service, "refusing", &SESSION)?, &[&topic_name, "`setup` shows"]).await?;
         tokio::task::block_in_place(put_back)?;
     }
 

@@ -23,7 +23,7 @@ async fn refuses(mut process: Process, subject: &str) -> anyhow::Result<()> {
     let status = process.ended(DEADLINE).await?;
     let log = process.log();
     ensure!(!status.success(), "it ended well: {log}");
-    for words in [subject, "another schema is registered that ours does not fit", "--topic-prefix"] {
+    for words in [subject, "an incompatible schema is registered", "--topic-prefix"] {
         ensure!(log.contains(words), "it does not say '{words}': {log}");
     }
     Ok(())

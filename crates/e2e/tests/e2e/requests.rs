@@ -5,6 +5,7 @@ use anyhow::ensure;
 use cart::contract::Contract as _;
 use cart::{CartCommand, CartId, Command, CommandId};
 use cartctl::audit::{Report, Target, audit};
+use cassandra::KeyspaceArgs;
 use e2e::harness::{Installation, Process, Service};
 use kafka::{Codec, Producer, Record, Registry};
 use reqwest::Method;
@@ -258,7 +259,7 @@ pub(crate) async fn a_log_from_before_version_0_2_goes_on() -> anyhow::Result<()
     let installation = Installation::new("before02")?;
     let registry = Registry::new(installation.kafka())?;
     let former = registry.register(CartCommand::TOPIC, FORMER_SCHEMA).await?;
-    cassandra::ensure_keyspace(installation.cassandra()).await?;
+    cassandra::ensure_keyspace(installation.cassandra(), &KeyspaceArgs { cassandra_replication: 1 }).await?;
     cassandra::connect(installation.cassandra()).await?.query_unpaged(FORMER_TABLE, ()).await?;
     let (processes, api) = start(&installation, &FORGETFUL).await?;
     let cart = api.cart();

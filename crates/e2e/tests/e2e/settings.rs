@@ -1,5 +1,5 @@
-//! `.env.sample` names every option of every service, with its default; what differs on topics that are there is told;
-//! topics with many partitions can be made.
+//! `.env.sample` names every option of every service, with its default, group and sentence, as `-h` has them; `setup` reports
+//! what differs on topics that exist; topics with many partitions can be made.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,52 +15,104 @@ use kafka::{Admin, TopicSpec};
 const DEADLINE: Duration = Duration::from_secs(180);
 
 /// Each command of each service; the projectors that are not here share their options with one that is.
-const COMMANDS: [&[&str]; 8] = [
+const COMMANDS: [&[&str]; 9] = [
     &["cartctl", "audit"],
     &["ingest"],
     &["ingest", "setup"],
     &["cart-processor"],
     &["cart-processor", "setup"],
+    &["cart-processor", "restore-journal"],
     &["projectors", "setup"],
     &["projectors", "popular-items"],
     &["projectors", "vendor-billing-jdbc"],
 ];
 
+/// The groups of the help texts, in their order everywhere. Without a heading of its own an option is in the first.
+const GROUPS: [&str; 9] =
+    ["Options", "Common", "Servers", "Setup", "Authentication and access", "TLS", "Limits", "Times", "Logs"];
+
 /// One name with two defaults: the sample gives the first service's and says the other's.
 const TWO_DEFAULTS: &str = "BATCH_LEN_MAX";
 
-/// Name and default of each setting, from the help text.
-fn settings(command: &[&str]) -> anyhow::Result<BTreeMap<String, String>> {
+/// What a help text or the sample says of a setting.
+#[derive(Debug, PartialEq, Eq)]
+struct Setting {
+    group: String,
+    sentence: String,
+    default: String,
+}
+
+/// Each setting by its name, and the groups in their order, from the help text.
+fn settings(command: &[&str]) -> anyhow::Result<(BTreeMap<String, Setting>, Vec<String>)> {
     let help = Command::new(binary(command[0])?).args(&command[1..]).arg("-h").env_clear().output()?;
     ensure!(help.status.success(), "{command:?} -h: {}", help.status);
-    let mut settings = BTreeMap::new();
+    let (mut settings, mut groups) = (BTreeMap::new(), Vec::new());
     for line in String::from_utf8(help.stdout)?.lines() {
-        let Some((_, after)) = line.split_once("[env: ") else { continue };
+        let heading = line.strip_suffix(':').filter(|_| !line.starts_with(' '));
+        if let Some(group) = heading.filter(|text| *text != "Commands" && !text.starts_with("Example")) {
+            groups.push(group.to_owned());
+        }
+        let Some((sentence, after)) = line.split_once(" [env: ") else { continue };
+        // Short options have theirs beside them, not below.
+        let sentence = sentence.trim().rsplit("  ").next().unwrap_or_default().to_owned();
         let (name, rest) = after.split_once(']').context("[env: has no end")?;
         let default = rest.split_once("[default: ").and_then(|(_, default)| default.split_once(']'));
-        let default = default.map_or("", |(default, _)| default);
-        settings.insert(name.trim_end_matches('=').to_owned(), default.trim_matches('"').to_owned());
+        let default = default.map_or("", |(default, _)| default).trim_matches('"').to_owned();
+        let group = groups.last().cloned().unwrap_or_default();
+        settings.insert(name.trim_end_matches('=').to_owned(), Setting { group, sentence, default });
+    }
+    Ok((settings, groups))
+}
+
+/// The settings of `.env.sample`: `# --- services: group ---`, then `# sentence` and `#NAME=default` of each.
+fn sampled() -> anyhow::Result<BTreeMap<String, Setting>> {
+    let sample = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.env.sample"))?;
+    let (mut settings, mut group, mut sentence) = (BTreeMap::new(), String::new(), Vec::new());
+    for line in sample.lines() {
+        if let Some(heading) = line.strip_prefix("# --- ") {
+            heading.trim_end_matches(['-', ' ']).rsplit(": ").next().unwrap_or_default().clone_into(&mut group);
+        } else if let Some(words) = line.strip_prefix("# ") {
+            sentence.push(words);
+        } else if let Some((name, default)) = line.strip_prefix('#').and_then(|line| line.split_once('=')) {
+            let (group, sentence, default) = (group.clone(), sentence.join(" "), default.to_owned());
+            let former = settings.insert(name.to_owned(), Setting { group, sentence, default });
+            ensure!(former.is_none(), ".env.sample names {name} twice");
+        }
+        if !line.starts_with("# ") {
+            sentence.clear();
+        }
     }
     Ok(settings)
 }
 
 pub(crate) async fn the_sample_names_every_option_with_its_default() -> anyhow::Result<()> {
-    let sample = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.env.sample"))?;
-    let sampled: BTreeMap<_, _> = sample
-        .lines()
-        .filter_map(|line| line.strip_prefix('#')?.split_once('='))
-        .filter(|(n, _)| !n.contains(' '))
-        .collect();
+    let sampled = sampled()?;
     for command in COMMANDS {
-        let settings = settings(command)?;
+        let (settings, groups) = settings(command)?;
         ensure!(settings.len() > 5, "the help of {command:?} was not understood");
-        for (name, default) in settings {
-            let given =
-                sampled.get(name.as_str()).with_context(|| format!(".env.sample lacks {name} of {command:?}"))?;
-            let is_switch = default.is_empty() && *given == "false";
+        let mut order = GROUPS.iter();
+        for group in groups {
+            ensure!(order.any(|known| **known == group), "{command:?} has the group {group} out of order");
+        }
+        for (name, option) in settings {
+            let sample = sampled.get(&name).with_context(|| format!(".env.sample lacks {name} of {command:?}"))?;
+            let is_switch = option.default.is_empty() && sample.default == "false";
+            if name == TWO_DEFAULTS {
+                ensure!(
+                    sample.sentence.starts_with(&option.sentence) && sample.group == option.group,
+                    ".env.sample says {sample:?} of {name}, {command:?} {option:?}"
+                );
+                continue;
+            }
             ensure!(
-                *given == default || is_switch || name == TWO_DEFAULTS,
-                ".env.sample says {name}={given}, {command:?} says {default}"
+                sample.default == option.default || is_switch,
+                ".env.sample says {name}={}, {command:?} says {}",
+                sample.default,
+                option.default
+            );
+            ensure!(
+                (&sample.group, &sample.sentence) == (&option.group, &option.sentence),
+                ".env.sample says {sample:?} of {name}, {command:?} {option:?}"
             );
         }
     }

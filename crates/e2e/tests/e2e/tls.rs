@@ -137,7 +137,7 @@ pub(crate) async fn certificates_change_while_the_service_runs() -> anyhow::Resu
     fs::write(&served.certificate, "-----BEGIN CERTIFICATE-----\nAAAA")?;
     wait_until("the broken certificate to be told", DEADLINE, async || {
         let log = ingest.log();
-        if log.contains("going on with the old one") { Ok(()) } else { Err(log) }
+        if log.contains("the previous certificate stays in use") { Ok(()) } else { Err(log) }
     })
     .await?;
     ensure!(second.version(address).await.is_ok(), "the old certificate is gone");
@@ -149,7 +149,7 @@ pub(crate) async fn certificates_change_while_the_service_runs() -> anyhow::Resu
     ingest.interrupt()?;
     wait_until("ingest to hear of it", DEADLINE, async || {
         let log = ingest.log();
-        if log.contains("for others to notice") { Ok(()) } else { Err(log) }
+        if log.contains("shutting down: requests are served") { Ok(()) } else { Err(log) }
     })
     .await?;
     kept.write_all(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n").await?;
@@ -166,6 +166,6 @@ pub(crate) async fn certificates_change_while_the_service_runs() -> anyhow::Resu
     let mixed = Pair { certificate: first.certificate.clone(), key: second.key.clone() };
     let mut refused = start(&installation, &mixed)?;
     ensure!(!refused.ended(DEADLINE).await?.success(), "it started with another certificate's key");
-    ensure!(refused.log().contains("can't be used with"), "{}", refused.log());
+    ensure!(refused.log().contains("does not belong to"), "{}", refused.log());
     installation.remove().await
 }

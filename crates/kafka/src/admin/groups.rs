@@ -27,7 +27,7 @@ impl Admin {
     /// As [`Admin::partitions`]. It waits for a transaction that is about to commit offsets, at most half a minute;
     /// [`crate::GroupProgress::committed`] does not.
     pub fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<i64>>, Error> {
-        let failed = |error| Error::kafka(format!("asking for the committed offsets of group {group}"), error);
+        let failed = |error| Error::kafka(format!("reading the committed offsets of group {group}"), error);
         let consumer: BaseConsumer = self.args.client().set("group.id", group).create().map_err(failed)?;
         let mut partitions = TopicPartitionList::new();
         partitions.add_partition_range(topic, 0, self.partitions(topic)? - 1);
@@ -66,9 +66,10 @@ impl Admin {
             return Err(Error::fatal(
                 operation(),
                 format!(
-                    "group {group} has no offsets on some partitions of {topic}, although {output} has records: they were \
-                     lost or have expired. Starting over would publish every record twice. Set them with \
-                     kafka-consumer-groups --reset-offsets to where the group was, or republish into a new topic"
+                    "group {group} has no offsets on some partitions of {topic}, although {output} has records: the \
+                     offsets were lost or have expired. Starting at the beginning would publish every record twice. \
+                     Set the offsets to the last position of the group with kafka-consumer-groups --reset-offsets, \
+                     or republish into a new topic"
                 ),
             ));
         }
@@ -123,7 +124,7 @@ impl Admin {
     /// # Errors
     /// When it has some, or the brokers are away.
     pub fn ensure_idle(&self, group: &str) -> Result<(), Error> {
-        let operation = || format!("making sure that nobody works in group {group}");
+        let operation = || format!("checking that group {group} has no members");
         let groups = self.client.inner().fetch_group_list(Some(group), REQUEST_TIMEOUT);
         let groups = groups.map_err(|error| Error::kafka(operation(), error))?;
         match groups.groups().iter().map(|group| group.members().len()).sum() {

@@ -16,10 +16,10 @@ impl Admin {
         let metadata = self.client.inner().fetch_metadata(None, CHECK_TIMEOUT);
         let existing = match &metadata {
             Ok(metadata) => found(&prefixes(metadata.topics().iter().map(MetadataTopic::name), topic, used)),
-            Err(_) => String::from("the brokers did not answer which prefixes have it"),
+            Err(_) => String::from("the brokers did not list the prefixes that have it"),
         };
         format!(
-            "it does not exist; `setup` makes it. The prefix was '{used}' (--topic-prefix, TOPIC_PREFIX); {existing}"
+            "it does not exist; `setup` creates it. The prefix was '{used}' (--topic-prefix, TOPIC_PREFIX); {existing}"
         )
     }
 }
@@ -40,7 +40,7 @@ fn found(prefixes: &BTreeSet<&str>) -> String {
     let named: Vec<_> = prefixes.iter().take(NAMED_MAX).map(|prefix| format!("'{prefix}'")).collect();
     let more = prefixes.len() - named.len();
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-    format!("on this cluster these have it: {}{more}", named.join(", "))
+    format!("these prefixes on this cluster have it: {}{more}", named.join(", "))
 }
 
 #[cfg(test)]
@@ -55,10 +55,10 @@ mod tests {
 
     #[test]
     fn the_prefixes_that_have_the_topic_are_named() {
-        let all = "on this cluster these have it: '', 'demo_1-', 'demo_2-'";
+        let all = "these prefixes on this cluster have it: '', 'demo_1-', 'demo_2-'";
         assert_eq!(found_for("wrong-commands", "wrong-"), all);
         assert_eq!(found_for("commands", ""), all);
-        assert_eq!(found_for("wrong-events", "wrong-"), "on this cluster these have it: 'demo_1-'");
+        assert_eq!(found_for("wrong-events", "wrong-"), "these prefixes on this cluster have it: 'demo_1-'");
         assert_eq!(found_for("wrong-replies", "wrong-"), "no other prefix has it on this cluster");
         assert_eq!(found_for("wrong-", "wrong-"), "no other prefix has it on this cluster");
     }

@@ -83,7 +83,7 @@ impl Admin {
         tokio::task::block_in_place(ask).map(|_| ()).map_err(|error| {
             // It may have none left to ask.
             Lifeline::of(&self.args).tell(self.client.inner());
-            Error::kafka(format!("asking Kafka at {}", self.args.kafka_bootstrap_servers), error)
+            Error::kafka(format!("querying Kafka at {}", self.args.kafka_bootstrap_servers), error)
         })
     }
 
@@ -113,7 +113,7 @@ impl Admin {
     /// # Errors
     /// When the brokers are away.
     pub fn copies(&self) -> Result<Vec<Copies>, Error> {
-        let operation = || format!("asking for all partitions at {}", self.args.kafka_bootstrap_servers);
+        let operation = || format!("listing the partitions at {}", self.args.kafka_bootstrap_servers);
         let metadata = self.client.inner().fetch_metadata(None, REQUEST_TIMEOUT);
         let metadata = metadata.map_err(|error| Error::kafka(operation(), error))?;
         let partitions = |topic: &MetadataTopic| {
@@ -134,12 +134,12 @@ impl Admin {
     /// # Errors
     /// As [`Admin::partitions`].
     pub fn identity(&self, topic: &str) -> Result<LogIdentity, Error> {
-        let operation = || format!("finding out the identity of topic {topic}");
+        let operation = || format!("reading the identity of topic {topic}");
         let partitions = self.partitions(topic)?;
         let client = self.client.inner();
         let cluster_id = client
             .fetch_cluster_id(REQUEST_TIMEOUT)
-            .ok_or_else(|| Error::retry(operation(), "no broker told the cluster's id"))?;
+            .ok_or_else(|| Error::retry(operation(), "no broker returned the id of the cluster"))?;
         let topic_id = topic_id(client, topic, REQUEST_TIMEOUT).map_err(|reason| Error::retry(operation(), reason))?;
         Ok(LogIdentity { cluster_id, topic_id, partitions })
     }
@@ -155,7 +155,7 @@ impl Admin {
                 self.client
                     .inner()
                     .fetch_watermarks(topic, partition, REQUEST_TIMEOUT)
-                    .map_err(|error| Error::kafka(format!("asking for the end of {topic}/{partition}"), error))
+                    .map_err(|error| Error::kafka(format!("reading the end of {topic}/{partition}"), error))
             })
             .collect()
     }
@@ -166,7 +166,7 @@ impl Admin {
     /// As [`Admin::partitions`].
     pub fn has_open_transaction(&self, topic: &str) -> Result<bool, Error> {
         // What a client is told as the end depends on what it may read; our other clients read committed records.
-        let operation = || format!("asking for the end of {topic}");
+        let operation = || format!("reading the end of {topic}");
         let uncommitted: BaseConsumer = self
             .args
             .client()

@@ -86,21 +86,21 @@ impl Admin {
         let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
         for spec in specs {
             let topic = &spec.name;
-            let operation = || format!("asking for the settings of topic {topic}");
+            let operation = || format!("reading the settings of topic {topic}");
             let described = self.client.describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await;
             let described = described.map_err(|error| Error::kafka(operation(), error))?.pop();
             let settings = match described {
                 Some(Ok(settings)) => settings,
                 Some(Err(code)) => return Err(Error::retry(operation(), code)),
-                None => return Err(Error::retry(operation(), "the answer has none")),
+                None => return Err(Error::retry(operation(), "the response has no settings")),
             };
             for (name, wanted) in spec.config {
                 let found = settings.get(name).and_then(|entry| entry.value.as_deref()).unwrap_or("no value");
                 if found != *wanted {
                     tracing::warn!(
                         %topic,
-                        "an existing topic has {name}={found}, and would be made with {wanted}; it stays so. To change it: \
-                         kafka-configs.sh --alter --topic {topic} --add-config {name}={wanted}"
+                        "an existing topic has {name}={found} instead of {wanted}, which `setup` does not change. To change \
+                         it: kafka-configs.sh --alter --topic {topic} --add-config {name}={wanted}"
                     );
                 }
             }

@@ -61,7 +61,7 @@ fn check_command(
         findings.add(
             Kind::KeyTwice,
             place(),
-            Some(&format!("it carried out {right} times")),
+            Some(&format!("it executed {right} times")),
             Some(&format!("{times} times")),
         );
     }
@@ -101,7 +101,7 @@ fn check_command(
             let is_known = verdicts.iter().any(|taken| matches!(taken, Taken::Refused(rule) if rule == problem));
             if command_id.is_some() && !is_known {
                 let found = format!("{verdicts:?}");
-                findings.add(Kind::RefusalDiffers, place(), Some(&format!("a refusal ({problem})")), Some(&found));
+                findings.add(Kind::RefusalDiffers, place(), Some(&format!("a rejection ({problem})")), Some(&found));
             }
         }
         Some(Attempt::Pending {} | Attempt::NotExecuted { .. } | Attempt::Unknown { .. }) | None => {
@@ -111,7 +111,7 @@ fn check_command(
             let not_taken = sent.attempts.iter().all(|attempt| matches!(attempt, Attempt::NotExecuted { .. }));
             if not_taken && !verdicts.is_empty() {
                 let found = format!("it in the log {} times", verdicts.len());
-                findings.add(Kind::NotTakenWasTaken, place(), Some(&"it nowhere"), Some(&found));
+                findings.add(Kind::NotTakenWasTaken, place(), Some(&"it not in the log"), Some(&found));
             }
         }
     }

@@ -145,7 +145,7 @@ fn letters<'a>(evidence: &'a Evidence, findings: &mut Findings) -> HashMap<(i32,
             }
             origin => {
                 let found = format!("one of {origin:?}");
-                findings.add(Kind::DeadLetterUnexpected, place, Some(&"a record that it comes from"), Some(&found));
+                findings.add(Kind::DeadLetterUnexpected, place, Some(&"a record as its origin"), Some(&found));
             }
         }
     }
@@ -162,7 +162,7 @@ fn undecidable(
     match letter {
         Some(letter) if (&letter.key, &letter.value) == (key, value) => {}
         Some(letter) => {
-            let found = format!("others in dead letter {}/{}", letter.partition, letter.offset);
+            let found = format!("another key or value in dead letter {}/{}", letter.partition, letter.offset);
             findings.add(Kind::DeadLetterDiffers, place(record), Some(&"its key and value"), Some(&found));
         }
         None if Cut::is_before(&evidence.cut.commands, record.partition, record.offset) => {

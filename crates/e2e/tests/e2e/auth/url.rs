@@ -101,7 +101,7 @@ pub(crate) async fn keys_come_from_their_issuer() -> anyhow::Result<()> {
             let answer = api.ask(Method::GET, &path, Some(&token.expect("a token"))).await;
             statuses.insert(answer.map(|(status, _)| status).map_err(|error| error.to_string()));
         }
-        if ingest.log().contains("going on with the old ones") { Ok(()) } else { Err("not yet") }
+        if ingest.log().contains("the previous keys stay in use") { Ok(()) } else { Err("not yet") }
     })
     .await?;
     ensure!(statuses == HashSet::from([Ok(StatusCode::UNAUTHORIZED)]), "{statuses:?}");

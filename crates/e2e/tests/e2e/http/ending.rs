@@ -55,7 +55,7 @@ pub(crate) async fn kept_connections_are_told_to_leave_before_they_are_closed() 
     let is_unready = wait_until("readiness to say no", DEADLINE, async || {
         let answer = api.send(&reqwest::Method::GET, "/health/ready", &[], None).await;
         match answer.map_err(|error| format!("{error:#}"))? {
-            answer if answer.status == 503 && answer.text.contains("asked to end") => Ok(()),
+            answer if answer.status == 503 && answer.text.contains("shutting down") => Ok(()),
             answer => Err(format!("{answer:?}")),
         }
     });

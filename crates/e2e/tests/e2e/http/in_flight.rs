@@ -8,7 +8,7 @@ use super::api::{Answer, Api, DEADLINE, PROCESSOR, item, logged};
 
 #[track_caller]
 fn assert_not_taken(answer: &Answer) {
-    assert_eq!(answer.unlike_problem(503, "unavailable", "not taken"), None);
+    assert_eq!(answer.unlike_problem(503, "unavailable", "not executed"), None);
     assert_eq!(answer.header("retry-after"), Some("1"), "{answer:?}");
 }
 

@@ -21,7 +21,7 @@ pub(crate) async fn a_command_that_could_not_be_sent_in_time_is_not_sent_later()
     let key: &[(&str, &str)] = &[("idempotency-key", "again")];
     let body = || Some(item(1, 2).to_string());
     let unknown = cart.through(&slow_api).send(Method::POST, "", key, body()).await?;
-    assert!(unknown.unlike_problem(504, "outcome-unknown", "send it again").is_none(), "{unknown:?}");
+    assert!(unknown.unlike_problem(504, "outcome-unknown", "retry with the same").is_none(), "{unknown:?}");
     // Sent again elsewhere it is refused, and the client goes on.
     cart.send(Method::POST, "", key, body()).await?.rejected(409, "item-already-in-cart", "");
     cart.remove(1).await?.done();

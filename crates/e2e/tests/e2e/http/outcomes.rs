@@ -95,8 +95,8 @@ async fn a_session_and_the_next(cart: &Cart) -> anyhow::Result<()> {
 
 async fn rejections_change_nothing(cart: &Cart) -> anyhow::Result<()> {
     cart.checkout().await?.rejected(409, "empty-cart-checkout", "add an item first");
-    cart.remove(1).await?.rejected(404, "item-not-in-cart", "only what is in the cart");
-    cart.adjust(1, 1).await?.rejected(404, "item-not-in-cart", "only what is in the cart");
+    cart.remove(1).await?.rejected(404, "item-not-in-cart", "only items in the cart");
+    cart.adjust(1, 1).await?.rejected(404, "item-not-in-cart", "only items in the cart");
     assert_eq!(cart.get().await?["version"], 0);
     cart.add(1, 2).await?.done();
     cart.add(1, 2).await?.rejected(409, "item-already-in-cart", "adjust its quantity instead");

@@ -105,7 +105,7 @@ pub(crate) async fn each_request_under_a_key_is_answered_with_its_own_outcome() 
     let processor = installation.start_all(&[PROCESSOR]).await?;
     other.await??.rejected(422, "idempotency-key-reused", "used for another request");
     let retry = cart.send(Method::PATCH, &path, &[("idempotency-key", "adjust")], adjust).await?;
-    retry.rejected(404, "item-not-in-cart", "only what is in the cart");
+    retry.rejected(404, "item-not-in-cart", "only items in the cart");
     assert_eq!(cart.get().await?["items"], json!([item(1, 2)]));
     drop((processor, ingest));
     installation.remove().await

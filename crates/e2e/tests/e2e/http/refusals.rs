@@ -36,7 +36,7 @@ pub(crate) async fn what_is_no_command_is_refused_and_not_logged() -> anyhow::Re
     all.extend(fields());
     all.extend(requests());
     all.extend(too_large(BODY_LEN_MAX));
-    all.extend(times("only taken by an ingest that was started with --allow-client-time"));
+    all.extend(times("accepted only by an ingest with --allow-client-time"));
     refuses_all(&strict, all).await?;
     let not_times = times("Command-Time: ");
     refuses_all(&lenient, not_times.into_iter().filter(|refusal| !refusal.has("2010-12-01T08:25:53Z")).collect())
@@ -111,7 +111,7 @@ async fn wrong_methods(api: &Api) -> anyhow::Result<()> {
     ] {
         for method in wrong {
             let answer = api.send(method, path, &[], None).await?;
-            let difference = answer.unlike_problem(405, "method-not-allowed", &format!("this path takes {allow}"));
+            let difference = answer.unlike_problem(405, "method-not-allowed", &format!("this path supports {allow}"));
             assert_eq!(difference, None, "{method} {path}");
             assert_eq!(answer.header("allow"), Some(allow), "{method} {path}");
         }

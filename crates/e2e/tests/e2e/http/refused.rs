@@ -177,7 +177,7 @@ pub(crate) fn fields() -> Vec<Refusal> {
         add(item("price", &"9".repeat(60)), invalid("price: the price is above 999999999.9999")),
         add(item("price", "1e400"), invalid("price: the price is above 999999999.9999")),
         add(item("price", "1e-400"), invalid("price: the price has more than 4 decimal places")),
-        add(item("price", &nested), invalid("is no decimal number")),
+        add(item("price", &nested), invalid("is not a decimal number")),
         adjust("{}", invalid("missing field `adjustBy`")),
         adjust("[1]", invalid("sequence, expected an object")),
         adjust("{\"adjustBy\":0}", invalid("adjustBy: 0 changes nothing")),
@@ -233,7 +233,7 @@ pub(crate) fn fields() -> Vec<Refusal> {
         "{}",
         "[1]",
     ];
-    all.extend(no_prices.map(|price| add(item("price", price), invalid("is no decimal number such as 12.50"))));
+    all.extend(no_prices.map(|price| add(item("price", price), invalid("is not a decimal number such as 12.50"))));
     all
 }
 
@@ -294,13 +294,13 @@ pub(crate) fn requests() -> Vec<Refusal> {
         ("idempotency-key", "k".repeat(201), header(key)),
         ("idempotency-key", "ü".repeat(201), header(key)),
         ("if-match", "1".to_owned(), header("If-Match must be an ETag")),
-        ("if-match", "\"1\", \"2\"".to_owned(), header("If-Match must be one ETag")),
+        ("if-match", "\"1\", \"2\"".to_owned(), header("If-Match of a command must be one ETag")),
         ("if-match", "W/\"1\"".to_owned(), never()),
         ("if-match", "\"+1\"".to_owned(), never()),
         ("if-match", "\"01\"".to_owned(), never()),
-        ("if-none-match", "\"1\"".to_owned(), header("If-None-Match must be *")),
+        ("if-none-match", "\"1\"".to_owned(), header("If-None-Match of a command must be *")),
         ("if-none-match", "*, *".to_owned(), header("If-None-Match must be an ETag")),
-        ("prefer", "wait=soon".to_owned(), header("Prefer: wait takes whole seconds")),
+        ("prefer", "wait=soon".to_owned(), header("Prefer: wait must be a number of whole seconds")),
     ] {
         let refusals = [
             Refusal::new(Method::POST, CART, problem.clone()).body(valid.clone()),
@@ -321,7 +321,7 @@ pub(crate) fn requests() -> Vec<Refusal> {
         all.push(add(valid.clone(), problem).header(("content-encoding", encoding)));
     }
     for (name, value, detail) in
-        [("if-match", "1", "If-Match must be"), ("if-none-match", "\"1\"", "If-None-Match must be *")]
+        [("if-match", "1", "If-Match must be"), ("if-none-match", "\"1\"", "If-None-Match of a command must be *")]
     {
         let batch = batch("{\"commands\":[{\"checkout\":{}}]}", header(detail));
         all.push(batch.header((name, value)));

@@ -45,7 +45,7 @@ impl Garbage {
 
     /// Whether an instance tells of it, in the way that it should.
     fn is_told(&self, readiness: &str) -> bool {
-        let start = format!("partition {}: {} can't be read: {}", self.partition, self.name, self.reason);
+        let start = format!("partition {}: {} cannot be read: {}", self.partition, self.name, self.reason);
         let end = format!("start with --skip {}", self.name);
         readiness.lines().any(|line| line.starts_with(&start) && line.ends_with(&end))
     }

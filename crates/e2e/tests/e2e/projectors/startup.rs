@@ -29,7 +29,7 @@ pub(crate) async fn projectors_may_be_started_before_setup() -> anyhow::Result<(
     let mut processes = patient.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
     let status = impatient.ended(DEADLINE).await?;
     let words = impatient.log();
-    ensure!(!status.success() && words.contains("`setup` makes it"), "it ended ({status}) with: {words}");
+    ensure!(!status.success() && words.contains("`setup` creates it"), "it ended ({status}) with: {words}");
     for process in &processes {
         is_waiting(process).await?;
     }

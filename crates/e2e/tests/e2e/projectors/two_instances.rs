@@ -132,7 +132,7 @@ pub(crate) async fn an_instance_that_does_not_come_back_to_its_group_begins_anew
     read_side.send(read_side.purchases(), read_side.lines(200))?;
     for instance in &instances {
         wait_until("an instance to begin anew", DEADLINE, async || match instance.log() {
-            log if log.contains("joining it anew") => Ok(()),
+            log if log.contains("joining it again") => Ok(()),
             log => Err(log),
         })
         .await?;

@@ -98,7 +98,7 @@ async fn before_the_tables(api: &Api) -> anyhow::Result<()> {
     let token = added.token().context("a token")?.to_owned();
     let path = format!("/vendors/{}/billing?year=2026", Uuid::from_u128(1));
     let without = api.get(&path, &[]).await?;
-    without.problem(503, "unavailable", "not made yet");
+    without.problem(503, "unavailable", "does not exist yet");
     assert!(without.headers.contains_key("retry-after"), "{without:?}");
     api.get(&path, &[("read-after", &token)]).await?.problem(503, "unavailable", "");
     Ok(())
@@ -123,7 +123,7 @@ async fn what_is_wrong_is_told(api: &Api, token: &str) -> anyhow::Result<()> {
     for (token, detail) in [
         ("soon".to_owned(), "must be a Read-After-Token"),
         (format!("{epoch}-4-0"), "must be a Read-After-Token"),
-        (format!("2-{place}"), "replaced by another one"),
+        (format!("2-{place}"), "from a log of commands that was replaced"),
         (format!("{epoch}-{partition}-1000000"), "not in the log"),
     ] {
         api.get(&billing("?year=2026"), &[("read-after", &token)]).await?.problem(400, "invalid-header", detail);

@@ -9,6 +9,7 @@ use cart::contract::Contract as _;
 use cart::{CartCommand, CartEvent, EventId, Item, PurchasedItem, SequenceNumber, SessionId};
 use cartctl::reconcile::Args;
 use cartctl::{cart_id, product_id, vendor_id};
+use cassandra::KeyspaceArgs;
 use chrono::{DateTime, Utc};
 use clap::Parser as _;
 use e2e::harness::{Installation, wait_until};
@@ -90,7 +91,7 @@ impl EndState {
         for table in POSTGRES_TABLES {
             sqlx::query(table).execute(&database).await?;
         }
-        cassandra::ensure_keyspace(installation.cassandra()).await?;
+        cassandra::ensure_keyspace(installation.cassandra(), &KeyspaceArgs { cassandra_replication: 1 }).await?;
         let session = cassandra::connect(&installation.cassandra().patient()).await?;
         for table in CASSANDRA_TABLES {
             session.query_unpaged(table, ()).await?;

@@ -120,7 +120,7 @@ async fn cassandra_defects(state: &EndState) -> anyhow::Result<()> {
                 "INSERT INTO item_quantity_by_day (vendorid, productid, year, month, day, quantity, name) \
                  VALUES ({v1}, {p1}, 2026, 2, 1, 1, 'ONE')"
             ),
-            &["2026-02-01: should not be there, found 1", "total quantity, as on the topic: expected 7, found 8"],
+            &["2026-02-01: not expected, found 1", "total quantity, as on the topic: expected 7, found 8"],
         ),
         (
             format!("UPDATE balance_by_vendor SET balance = 0.015 WHERE {month}"),
@@ -132,7 +132,7 @@ async fn cassandra_defects(state: &EndState) -> anyhow::Result<()> {
         ),
         (
             format!("INSERT INTO balance_by_vendor (vendorid, year, month, balance) VALUES ({p1}, 2026, 1, 0)"),
-            &["2026-01: should not be there, found 0"],
+            &["2026-01: not expected, found 0"],
         ),
     ] {
         state.cassandra(&defect).await?;
@@ -155,7 +155,7 @@ async fn postgres_defects(state: &EndState) -> anyhow::Result<()> {
         ),
         (
             format!("INSERT INTO vendor_billing VALUES ('{v1}', 2026, 2, 7)"),
-            &["2026-02: should not be there, found 7", "expected 25.005, found 32.005"],
+            &["2026-02: not expected, found 7", "expected 25.005, found 32.005"],
         ),
     ] {
         state.postgres(&defect).await?;
@@ -250,7 +250,7 @@ async fn exit_codes(state: &EndState) -> anyhow::Result<()> {
     let (code, output) =
         state.reconcile(&["--expected", &expected, "--topic-prefix", "nowhere.", "--timeout-s", "0"]).await?;
     assert_eq!(code, Some(2), "{output}");
-    assert!(output.contains("did not come to rest in 0 s; last seen: cart-processor"), "{output}");
+    assert!(output.contains("did not become idle within 0 s; last seen: cart-processor"), "{output}");
     let (code, output) = state.reconcile(&["--expected", "nowhere"]).await?;
     assert_eq!(code, Some(4), "{output}");
     Ok(())
