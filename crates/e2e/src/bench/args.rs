@@ -47,11 +47,21 @@ pub(crate) enum Bench {
     Scale,
     /// How long a start takes, and how long clients wait when a service dies, joins or leaves
     Restart,
+    /// What a request of ordinary load costs, and why: short sessions, all services running, without a floor
+    Ordinary,
 }
 
 impl Bench {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Http, Self::Backlog, Self::Projectors, Self::Freshness, Self::Hostile, Self::Scale, Self::Restart];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Http,
+        Self::Backlog,
+        Self::Projectors,
+        Self::Freshness,
+        Self::Hostile,
+        Self::Scale,
+        Self::Restart,
+        Self::Ordinary,
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -62,6 +72,7 @@ impl Bench {
             Self::Hostile => "hostile",
             Self::Scale => "scale",
             Self::Restart => "restart",
+            Self::Ordinary => "ordinary",
         }
     }
 }
@@ -105,9 +116,13 @@ pub(crate) struct RunArgs {
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     pub(crate) partitions: u16,
 
-    /// Cart-processors, and workers of the floor
+    /// Cart-processors, and workers of the floor; not of `ordinary`
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub(crate) processors: u16,
+
+    /// Cart-processors of `ordinary`, and so many of each projector
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(crate) instances: u16,
 
     /// Workers of each cart-processor, and threads of each of the floor's
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]

@@ -12,7 +12,7 @@ use super::load::{Load, Outcome, Pace, Until};
 use super::measurement::Subject;
 use super::meter::{Meter, Reading};
 use super::servers;
-use super::shop::Shopper;
+use super::shop::{Mix, Shopper};
 use crate::harness::{Installation, Process, Service, free_address};
 
 /// A busy machine, and servers that may just have been started.
@@ -20,6 +20,9 @@ const READY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Carts of all shoppers together: some are met for the first time while it is measured, as in a real shop.
 const CARTS: u64 = 10_000;
+
+/// As many as the command line allows.
+const SHOPPERS_MAX: u32 = 10_000;
 
 /// An installation of its own.
 #[derive(Debug)]
@@ -29,6 +32,7 @@ pub(crate) struct Bed {
     workers: u16,
     bare_floor: bool,
     processor_args: &'static [&'static str],
+    mix: Mix,
 }
 
 /// A process with the name under which its use is counted.
@@ -40,6 +44,8 @@ pub(crate) struct Running {
     pub(crate) subject: Subject,
     pub(crate) processes: Vec<Named>,
     pub(crate) address: SocketAddr,
+    mix: Mix,
+    first_shopper: u32,
     shoppers: Vec<Shopper>,
 }
 
@@ -54,7 +60,12 @@ impl Bed {
         installation.setup().await?;
         floor::setup(installation.kafka(), installation.cassandra(), partitions).await?;
         let RunArgs { processors, workers, bare_floor, .. } = *args;
-        Ok(Self { installation, processors, workers, bare_floor, processor_args: &[] })
+        Ok(Self { installation, processors, workers, bare_floor, processor_args: &[], mix: Mix::default() })
+    }
+
+    /// The same with shoppers of another kind.
+    pub(crate) fn with_mix(self, mix: Mix) -> Self {
+        Self { mix, ..self }
     }
 
     /// The same with other cart-processors.
@@ -85,7 +96,8 @@ impl Bed {
             processes.push(self.start_worker(subject, &number.to_string(), false).await?);
         }
         processes[0].1.ready(READY_DEADLINE).await?;
-        let mut running = Running { subject, processes, address, shoppers: Vec::new() };
+        let mut running =
+            Running { subject, processes, address, mix: self.mix, first_shopper: 0, shoppers: Vec::new() };
         // Ready means that it takes commands; answered means that all stages work.
         running.load(1, Pace::Closed, Until::Answered(1)).await.context("waiting for the first answer")?;
         Ok(running)
@@ -122,13 +134,15 @@ impl Bed {
         Ok(("ingest".to_owned(), process))
     }
 
-    /// One of each projector.
-    pub(crate) async fn start_projectors(&self) -> anyhow::Result<Vec<Named>> {
-        try_join_all(Service::PROJECTORS.map(|projector| self.start_projector(projector))).await
+    /// So many of each projector.
+    pub(crate) async fn start_projectors(&self, instances: u16) -> anyhow::Result<Vec<Named>> {
+        let each = |instance: u16| Service::PROJECTORS.map(|projector| (projector, instance.to_string()));
+        let all = (0..instances).flat_map(each);
+        try_join_all(all.map(async |(projector, instance)| self.start_projector(projector, &instance).await)).await
     }
 
-    pub(crate) async fn start_projector(&self, projector: Service) -> anyhow::Result<Named> {
-        let mut process = self.installation.start(projector, "0", &[])?;
+    pub(crate) async fn start_projector(&self, projector: Service, instance: &str) -> anyhow::Result<Named> {
+        let mut process = self.installation.start(projector, instance, &[])?;
         process.ready(READY_DEADLINE).await?;
         Ok((projector.name().to_owned(), process))
     }
@@ -139,24 +153,33 @@ impl Bed {
         for (name, process) in processes {
             meter.add(name, process.id(), false);
         }
+        servers::watch(&mut meter, &self.servers());
+        meter
+    }
+
+    /// The servers, and where they listen.
+    pub(crate) fn servers(&self) -> [(&'static str, String); 3] {
         let first = |list: &str| list.split(',').next().unwrap_or_default().to_owned();
         let database = self.installation.database_url();
         let database = database.rsplit_once('@').map_or(database, |(_, rest)| rest);
         let database = database.split('/').next().unwrap_or_default();
         let database = if database.contains(':') { database.to_owned() } else { format!("{database}:5432") };
-        servers::watch(
-            &mut meter,
-            &[
-                ("kafka", first(&self.installation.kafka().kafka_bootstrap_servers)),
-                ("cassandra", self.installation.cassandra().cassandra_nodes.first().cloned().unwrap_or_default()),
-                ("postgres", database),
-            ],
-        );
-        meter
+        [
+            ("kafka", first(&self.installation.kafka().kafka_bootstrap_servers)),
+            ("cassandra", self.installation.cassandra().cassandra_nodes.first().cloned().unwrap_or_default()),
+            ("postgres", database),
+        ]
     }
 }
 
 impl Running {
+    /// Other shoppers, on carts of their own, at the same processes.
+    pub(crate) fn others(&self) -> Self {
+        let Self { subject, address, mix, .. } = *self;
+        let first_shopper = self.first_shopper + SHOPPERS_MAX;
+        Self { subject, processes: Vec::new(), address, mix, first_shopper, shoppers: Vec::new() }
+    }
+
     /// A load of so many clients, who go on where they were.
     pub(crate) async fn load(&mut self, clients: u32, pace: Pace, until: Until) -> anyhow::Result<Outcome> {
         self.run(Load::new(self.address, pace, until), clients).await
@@ -164,8 +187,11 @@ impl Running {
 
     pub(crate) async fn run(&mut self, load: Load, clients: u32) -> anyhow::Result<Outcome> {
         while self.shoppers.len() < clients as usize {
-            let number = u32::try_from(self.shoppers.len())?;
-            self.shoppers.push(Shopper::new(number, CARTS / 256));
+            let number = self.first_shopper + u32::try_from(self.shoppers.len())?;
+            self.shoppers.push(match self.mix {
+                Mix::RealShop => Shopper::new(number, CARTS / 256),
+                Mix::Sessions => Shopper::with_sessions(number),
+            });
         }
         let rest = self.shoppers.split_off(clients as usize);
         let (outcome, shoppers) = load.run(std::mem::take(&mut self.shoppers)).await?;
@@ -176,8 +202,13 @@ impl Running {
 
     /// Until code is compiled, connections are made, and caches are warm; the servers' too.
     pub(crate) async fn warm_up(&mut self, commands: u64) -> anyhow::Result<()> {
-        if commands > 0 {
-            self.load(64, Pace::Closed, Until::Answered(commands)).await.context("warming up")?;
+        self.warm_up_with(64, commands).await
+    }
+
+    /// The same by so many clients.
+    pub(crate) async fn warm_up_with(&mut self, clients: u32, requests: u64) -> anyhow::Result<()> {
+        if requests > 0 {
+            self.load(clients, Pace::Closed, Until::Answered(requests)).await.context("warming up")?;
         }
         Ok(())
     }

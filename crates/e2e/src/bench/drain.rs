@@ -122,7 +122,7 @@ async fn drain(bed: &Bed, projector: Service, count: u64) -> anyhow::Result<Valu
     let topic = if reads_cart_events(projector) { CartEvent::TOPIC } else { PurchasedItem::TOPIC };
     let progress = GroupProgress::new(kafka, &kafka.prefixed(projector.name()), &kafka.prefixed(topic))?;
     let started_at = Instant::now();
-    let mut process = bed.start_projector(projector).await?;
+    let mut process = bed.start_projector(projector, "0").await?;
     let meter: Meter = bed.meter([&process]);
     let partitions = bed.installation.partitions().into();
     let work = async { tokio::task::block_in_place(|| rate(&progress, started_at, partitions, count)) };

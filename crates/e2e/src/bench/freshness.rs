@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use chrono::{Datelike as _, Utc};
+use chrono::{DateTime, Datelike as _, Utc};
 use hdrhistogram::Histogram;
 use scylla::client::session::Session;
 use scylla::serialize::row::SerializeRow;
@@ -48,17 +48,18 @@ const SHOWN: [&str; 3] = ["p50 ms", "p99 ms", "max ms"];
 pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> {
     let bed = Bed::make(BENCH, args).await?;
     let mut system = bed.start(Subject::System).await?;
-    let projectors = bed.start_projectors().await?;
+    let projectors = bed.start_projectors(1).await?;
     system.warm_up(args.warm_up()).await?;
     let tables = Tables::open(&bed).await?;
-    let probes = if args.quick { PROBES_QUICK } else { PROBES };
+    let probes = probes(args);
     let mut measurements = Vec::new();
     for repetition in 0..args.repetitions() {
         let found = follow(&tables, system.address, probes).await?;
         keep_all(&mut measurements, "idle", repetition, &found);
         let length = Duration::from_secs(args.seconds());
         let most = system.load(CLIENTS, Pace::Closed, Until::After(length)).await?.rate();
-        let found = under_load(&mut system, &tables, probes, most / 2.0).await?;
+        let probing = follow(&tables, system.address, probes);
+        let found = under_load(&mut system, OPEN_CLIENTS, most / 2.0, probing).await?;
         keep_all(&mut measurements, "half load", repetition, &found);
     }
     drop((system, projectors));
@@ -66,57 +67,64 @@ pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> 
     Ok(measurements)
 }
 
-async fn under_load(system: &mut Running, tables: &Tables, probes: u32, rate: f64) -> anyhow::Result<Found> {
-    let address = system.address;
+pub(super) fn probes(args: &RunArgs) -> u32 {
+    if args.quick { PROBES_QUICK } else { PROBES }
+}
+
+/// Probes while these clients send so many requests a second.
+pub(super) async fn under_load<T>(
+    system: &mut Running,
+    clients: u32,
+    rate: f64,
+    probing: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
     let stop = Arc::new(AtomicBool::new(false));
-    let load = Load { stop: stop.clone(), ..Load::new(address, Pace::Open(rate), Until::After(10 * DEADLINE)) };
+    let load = Load { stop: stop.clone(), ..Load::new(system.address, Pace::Open(rate), Until::After(10 * DEADLINE)) };
     let probing = async {
-        let found = follow(tables, address, probes).await;
+        let found = probing.await;
         stop.store(true, Ordering::Relaxed);
         found
     };
-    let (outcome, found) = tokio::join!(system.run(load, OPEN_CLIENTS), probing);
+    let (outcome, found) = tokio::join!(system.run(load, clients), probing);
     outcome?;
     found
 }
 
-/// Delays in microseconds: popular-items, vendor-billing, vendor-billing-jdbc.
+/// The projectors whose tables are looked at.
+pub(super) const TABLES: [&str; 3] = ["popular-items", "vendor-billing", "vendor-billing-jdbc"];
+
+/// Delays in microseconds, of each of [`TABLES`].
 type Found = [Histogram<u64>; 3];
 
 fn keep_all(measurements: &mut Vec<Measurement>, load: &str, repetition: u32, found: &Found) {
-    for (table, delays) in ["popular-items", "vendor-billing", "vendor-billing-jdbc"].iter().zip(found) {
-        let ms = |us: u64| us as f64 / 1_000.0;
-        let values = Values::from([
-            ("p50 ms".to_owned(), ms(delays.value_at_quantile(0.5))),
-            ("p95 ms".to_owned(), ms(delays.value_at_quantile(0.95))),
-            ("p99 ms".to_owned(), ms(delays.value_at_quantile(0.99))),
-            ("max ms".to_owned(), ms(delays.max())),
-        ]);
+    for (table, delays) in TABLES.iter().zip(found) {
+        let values = values(delays);
         let (bench, case) = (BENCH.to_owned(), format!("{table}, {load}"));
         let one = Measurement { bench, case, subject: Subject::System, repetition, values };
         keep(measurements, one, &SHOWN);
     }
 }
 
+pub(super) fn values(delays: &Histogram<u64>) -> Values {
+    let ms = |us: u64| us as f64 / 1_000.0;
+    Values::from([
+        ("p50 ms".to_owned(), ms(delays.value_at_quantile(0.5))),
+        ("p95 ms".to_owned(), ms(delays.value_at_quantile(0.95))),
+        ("p99 ms".to_owned(), ms(delays.value_at_quantile(0.99))),
+        ("max ms".to_owned(), ms(delays.max())),
+    ])
+}
+
+fn delays() -> anyhow::Result<Histogram<u64>> {
+    Ok(Histogram::new_with_bounds(1, LATENCY_MAX_US, 3)?)
+}
+
 /// Buys something of a vendor of its own, again and again, and looks when it is there.
-async fn follow(tables: &Tables, address: SocketAddr, probes: u32) -> anyhow::Result<Found> {
-    let delays = || Histogram::new_with_bounds(1, LATENCY_MAX_US, 3);
+pub(super) async fn follow(tables: &Tables, address: SocketAddr, probes: u32) -> anyhow::Result<Found> {
     let mut found = [delays()?, delays()?, delays()?];
     let mut connection = Connection::open(address).await.context("connecting to ingest")?;
     for _ in 0..probes {
-        let [cart, product, vendor] = [Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4()];
-        let body =
-            format!(r#"{{"productId":"{product}","vendorId":"{vendor}","name":"PROBE","price":"1.00","quantity":1}}"#);
-        let add = format!(
-            "POST /cart/{cart} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        let checkout = format!("POST /cart/{cart}/checkout HTTP/1.1\r\nhost: bench\r\ncontent-length: 0\r\n\r\n");
-        let at = Utc::now();
-        for request in [add, checkout] {
-            let status = connection.exchange(request.as_bytes()).await.context("sending a probe")?;
-            ensure!(status == 200, "a probe was answered with {status}");
-        }
+        let Bought { vendor, product, at } = buy(&mut connection).await?;
         let answered_at = Instant::now();
         let (year, month) = (at.year(), at.month().cast_signed());
         let (quantity, balance, billing) = tokio::try_join!(
@@ -131,6 +139,53 @@ async fn follow(tables: &Tables, address: SocketAddr, probes: u32) -> anyhow::Re
     Ok(found)
 }
 
+/// Buys something of a vendor of its own, again and again, and reads the vendor's billing with the checkout's token: how long
+/// that read takes.
+pub(super) async fn read_after(address: SocketAddr, probes: u32) -> anyhow::Result<Histogram<u64>> {
+    let mut delays = delays()?;
+    let mut connection = Connection::open(address).await.context("connecting to ingest")?;
+    for _ in 0..probes {
+        let Bought { vendor, at, .. } = buy(&mut connection).await?;
+        let token = connection.header("read-after-token").context("a checkout's answer has a token")?;
+        let year = at.year();
+        let read =
+            format!("GET /vendors/{vendor}/billing?year={year} HTTP/1.1\r\nhost: bench\r\nread-after: {token}\r\n\r\n");
+        let started_at = Instant::now();
+        exchange(&mut connection, &read).await?;
+        delays.saturating_record(u64::try_from(started_at.elapsed().as_micros())?);
+    }
+    Ok(delays)
+}
+
+/// What a probe has bought, and when.
+struct Bought {
+    vendor: Uuid,
+    product: Uuid,
+    at: DateTime<Utc>,
+}
+
+async fn buy(connection: &mut Connection) -> anyhow::Result<Bought> {
+    let [cart, product, vendor] = [Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4()];
+    let body =
+        format!(r#"{{"productId":"{product}","vendorId":"{vendor}","name":"PROBE","price":"1.00","quantity":1}}"#);
+    let add = format!(
+        "POST /cart/{cart} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let checkout = format!("POST /cart/{cart}/checkout HTTP/1.1\r\nhost: bench\r\ncontent-length: 0\r\n\r\n");
+    let at = Utc::now();
+    for request in [add, checkout] {
+        exchange(connection, &request).await?;
+    }
+    Ok(Bought { vendor, product, at })
+}
+
+async fn exchange(connection: &mut Connection, request: &str) -> anyhow::Result<()> {
+    let status = connection.exchange(request.as_bytes()).await.context("sending a probe")?;
+    ensure!(status == 200, "a probe was answered with {status}");
+    Ok(())
+}
+
 async fn seen(since: Instant, is_there: impl AsyncFn() -> anyhow::Result<bool>) -> anyhow::Result<Duration> {
     loop {
         if is_there().await? {
@@ -142,7 +197,7 @@ async fn seen(since: Instant, is_there: impl AsyncFn() -> anyhow::Result<bool>) 
 }
 
 /// The read tables, as their readers see them.
-struct Tables {
+pub(super) struct Tables {
     session: Session,
     quantity: PreparedStatement,
     balance: PreparedStatement,
@@ -150,7 +205,7 @@ struct Tables {
 }
 
 impl Tables {
-    async fn open(bed: &Bed) -> anyhow::Result<Self> {
+    pub(super) async fn open(bed: &Bed) -> anyhow::Result<Self> {
         let session = cassandra::connect(bed.installation.cassandra()).await?;
         let quantity =
             "SELECT quantity FROM item_quantity_by_day WHERE vendorid = ? AND productid = ? AND year = ? AND month = ?";

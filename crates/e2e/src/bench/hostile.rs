@@ -88,7 +88,7 @@ pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> 
 async fn shop(system: &mut Running, meter: &Meter, length: Duration) -> anyhow::Result<Values> {
     let (outcome, used) = metered(meter, system.load(1, Pace::Closed, Until::After(length))).await?;
     let mut values = Values::new();
-    add_outcome(&mut values, &outcome);
+    add_outcome(&mut values, &outcome, "command");
     add_usage(&mut values, &used, outcome.answered, "command");
     Ok(values)
 }

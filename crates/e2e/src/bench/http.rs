@@ -49,7 +49,7 @@ pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> 
     Series { args, bed: &bed, meter, projectors: false }.measure(&mut sides, &mut measurements).await?;
     if !args.without_projectors {
         say("starting the four projectors");
-        let projectors = bed.start_projectors().await?;
+        let projectors = bed.start_projectors(1).await?;
         catch_up(bed.installation.kafka()).await?;
         let meter = bed.meter(sides.iter().flat_map(|side| &side.processes).chain(&projectors));
         Series { args, bed: &bed, meter, projectors: true }.measure(&mut sides, &mut measurements).await?;
@@ -114,7 +114,7 @@ impl Series<'_> {
         let length = Duration::from_secs(self.args.seconds());
         let (outcome, used) = metered(&self.meter, side.load(clients, pace, Until::After(length))).await?;
         let mut values = Values::new();
-        add_outcome(&mut values, &outcome);
+        add_outcome(&mut values, &outcome, "command");
         add_usage(&mut values, &used, outcome.answered, "command");
         if self.projectors && side.subject == Subject::System {
             // What was left to do tells whether they have kept up.
@@ -126,7 +126,7 @@ impl Series<'_> {
 }
 
 /// Waits until the projectors have done everything, and tells how long that took.
-async fn catch_up(kafka: &KafkaArgs) -> anyhow::Result<Duration> {
+pub(super) async fn catch_up(kafka: &KafkaArgs) -> anyhow::Result<Duration> {
     let start = Instant::now();
     for (group, topic) in READERS {
         let progress = GroupProgress::new(kafka, &kafka.prefixed(group), &kafka.prefixed(topic))?;

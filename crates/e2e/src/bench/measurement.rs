@@ -94,10 +94,10 @@ pub(crate) fn summarise(measurements: &[Measurement]) -> Vec<Figure> {
     figures
 }
 
-/// Adds what a load's answers tell.
-pub(crate) fn add_outcome(values: &mut Values, outcome: &Outcome) {
+/// Adds what the answers to a load of commands (or requests: `unit`) tell.
+pub(crate) fn add_outcome(values: &mut Values, outcome: &Outcome, unit: &str) {
     let mut add = |name: &str, value: f64| values.insert(name.to_owned(), value);
-    add("commands/s", outcome.rate());
+    add(&format!("{unit}s/s"), outcome.rate());
     add("failed", outcome.failures() as f64);
     for (status, count) in &outcome.failed {
         add(&format!("status {status}"), *count as f64);

@@ -22,12 +22,15 @@ mod http;
 mod load;
 mod measurement;
 pub(crate) mod meter;
+mod ordinary;
 mod plot;
 mod produce;
 mod restart;
 mod results;
 mod scale;
+mod server_requests;
 mod servers;
+mod service_metrics;
 mod shop;
 mod skew;
 mod table;
@@ -77,6 +80,7 @@ async fn run(args: &RunArgs) -> anyhow::Result<()> {
             Bench::Hostile => hostile::measure(args).await,
             Bench::Scale => scale::measure(args).await,
             Bench::Restart => restart::measure(args).await,
+            Bench::Ordinary => ordinary::measure(args).await,
         };
         measurements.extend(measured.with_context(|| format!("measuring {}", bench.name()))?);
     }

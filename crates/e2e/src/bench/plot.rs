@@ -19,14 +19,19 @@ struct Series {
 /// Writes those whose figures were measured.
 pub(crate) fn write(figures: &[Figure], folder: &Path) -> anyhow::Result<()> {
     let plots = [
-        ("http-commands.svg", " clients", "commands/s", "clients"),
-        ("http-p50.svg", " clients", "p50 ms", "clients"),
-        ("http-p99.svg", " clients", "p99 ms", "clients"),
-        ("http-open-p50.svg", " % of the most", "p50 ms", "% of the most commands/s"),
-        ("http-open-p99.svg", " % of the most", "p99 ms", "% of the most commands/s"),
+        ("http", "http-commands.svg", " clients", "commands/s", "clients"),
+        ("http", "http-p50.svg", " clients", "p50 ms", "clients"),
+        ("http", "http-p99.svg", " clients", "p99 ms", "clients"),
+        ("http", "http-open-p50.svg", " % of the most", "p50 ms", "% of the most commands/s"),
+        ("http", "http-open-p99.svg", " % of the most", "p99 ms", "% of the most commands/s"),
+        ("ordinary", "ordinary-requests.svg", " clients", "requests/s", "clients"),
+        ("ordinary", "ordinary-p50.svg", " clients", "p50 ms", "clients"),
+        ("ordinary", "ordinary-p99.svg", " clients", "p99 ms", "clients"),
+        ("ordinary", "ordinary-cpu.svg", " clients", "CPU-ms/request", "clients"),
     ];
-    for (file, unit, name, x_label) in plots {
-        let series = series(figures, unit, name);
+    for (bench, file, unit, name, x_label) in plots {
+        let of_bench: Vec<_> = figures.iter().filter(|figure| figure.bench == bench).collect();
+        let series = series(&of_bench, unit, name);
         if series.iter().any(|series| series.points.len() > 1) {
             draw(&folder.join(file), name, x_label, &series).with_context(|| format!("drawing {file}"))?;
         }
@@ -35,7 +40,7 @@ pub(crate) fn write(figures: &[Figure], folder: &Path) -> anyhow::Result<()> {
 }
 
 /// The cases `<number><unit>[, projectors]` of system and floor.
-fn series(figures: &[Figure], unit: &str, name: &str) -> Vec<Series> {
+fn series(figures: &[&Figure], unit: &str, name: &str) -> Vec<Series> {
     type Pick = fn(&Figure) -> Option<Spread>;
     let kinds: [(&str, &str, RGBColor, Pick); 4] = [
         ("system", "", BLUE, |figure| figure.system),
@@ -44,7 +49,7 @@ fn series(figures: &[Figure], unit: &str, name: &str) -> Vec<Series> {
         ("floor, projectors running", ", projectors", RGBColor(140, 140, 140), |figure| figure.floor),
     ];
     let of_kind = |(kind, suffix, colour, pick): (&str, &str, RGBColor, Pick)| {
-        let point = |figure: &Figure| {
+        let point = |figure: &&Figure| {
             let x = figure.case.strip_suffix(suffix)?.strip_suffix(unit)?.parse().ok()?;
             Some((x, pick(figure)?.median))
         };

@@ -76,7 +76,7 @@ pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> 
         };
         for projector in Service::PROJECTORS {
             let started_at = Instant::now();
-            let (name, mut process) = bed.start_projector(projector).await?;
+            let (name, mut process) = bed.start_projector(projector, "0").await?;
             add(&format!("start of {name}"), Values::from([ready(started_at)]));
             process.terminate(END_DEADLINE).await?;
         }
@@ -141,6 +141,6 @@ async fn under_load(
     let happened: Option<(String, f64)> = happened?;
     system.processes = processes;
     let mut values = Values::from_iter(happened);
-    add_outcome(&mut values, &outcome?);
+    add_outcome(&mut values, &outcome?, "command");
     Ok(values)
 }

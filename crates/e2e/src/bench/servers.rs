@@ -11,15 +11,20 @@ use crate::harness::sockets;
 /// Adds the servers that run on this machine, as processes that can be seen from here, to the meter.
 pub(crate) fn watch(meter: &mut Meter, addresses: &[(&str, String)]) {
     for (name, address) in addresses {
-        let port = address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
-        for pid in port.map(listeners).unwrap_or_default() {
+        if let Some(pid) = at(address) {
             meter.add(name, pid, *name == "postgres");
         }
     }
 }
 
-/// The processes that listen on a port. Of PostgreSQL and its children, which share the socket, the first.
-fn listeners(port: u16) -> Vec<u32> {
+/// The process of the server at an address, if it can be seen from here.
+pub(crate) fn at(address: &str) -> Option<u32> {
+    let (_, port) = address.rsplit_once(':')?;
+    listener(port.parse().ok()?)
+}
+
+/// The process that listens on a port. Of PostgreSQL and its children, which share the socket, the first.
+fn listener(port: u16) -> Option<u32> {
     // Without IPv6 there is no such table.
     let tables = [procfs::net::tcp(), procfs::net::tcp6()].into_iter().flatten().flatten();
     let listens = tables.filter(|entry| entry.state == TcpState::Listen && entry.local_address.port() == port);
@@ -27,7 +32,7 @@ fn listeners(port: u16) -> Vec<u32> {
     // Not all may be looked at, and one may end meanwhile.
     let processes = all_processes().into_iter().flatten().flatten();
     let with_one = processes.filter(|process| sockets(process).is_ok_and(|own| !own.is_disjoint(&listening)));
-    with_one.map(|process| process.pid().cast_unsigned()).min().into_iter().collect()
+    with_one.map(|process| process.pid().cast_unsigned()).min()
 }
 
 #[cfg(test)]
@@ -38,8 +43,8 @@ mod tests {
 
     #[test]
     fn who_listens_is_found() {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = listener.local_addr().expect("it is bound").port();
-        assert_eq!(listeners(port), [std::process::id()]);
+        let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = socket.local_addr().expect("it is bound").port();
+        assert_eq!(listener(port), Some(std::process::id()));
     }
 }

@@ -6,6 +6,7 @@
 
 use std::io::Write as _;
 
+use anyhow::bail;
 use cart::{
     CartCommand, CartEvent, CartId, Command, CommandId, Event, EventId, Item, ItemName, LogEpoch, Position, Price,
     ProductId, Quantity, SequenceNumber, SessionId, VendorId,
@@ -19,6 +20,10 @@ pub(crate) const LINES: u32 = 19;
 /// As many as the real shop has.
 pub(crate) const PRODUCTS: u32 = 3_337;
 pub(crate) const VENDORS: u32 = 113;
+
+/// Lines that a session adds, and its requests.
+const SESSION_LINES: u32 = 3;
+const SESSION_STEPS: u32 = 6;
 
 /// What names the kinds of ids, so that none meets another.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +45,7 @@ pub(crate) fn product_id(product: u32) -> Uuid {
 }
 
 pub(crate) fn vendor_id(product: u32) -> Uuid {
-    id(Kind::Vendor, 0, u64::from(product % VENDORS))
+    Mix::RealShop.vendor_id(product)
 }
 
 pub(crate) fn name(product: u32) -> String {
@@ -62,12 +67,45 @@ pub(crate) enum Step {
     Add(u32),
     Adjust(u32),
     Remove(u32),
+    /// A GET of the cart.
+    Show,
     Checkout,
+}
+
+/// What shoppers do with a cart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Mix {
+    /// Carts in the proportions of a real shop.
+    #[default]
+    RealShop,
+    /// Short sessions: three adds, a remove of the first, a GET, a checkout. Each has a new cart.
+    Sessions,
+}
+
+impl Mix {
+    fn products(self) -> u32 {
+        match self {
+            Self::RealShop => PRODUCTS,
+            Self::Sessions => 1_000,
+        }
+    }
+
+    fn vendors(self) -> u32 {
+        match self {
+            Self::RealShop => VENDORS,
+            Self::Sessions => 100,
+        }
+    }
+
+    fn vendor_id(self, product: u32) -> Uuid {
+        id(Kind::Vendor, 0, u64::from(product % self.vendors()))
+    }
 }
 
 /// Somebody who fills one cart after the other and comes back to the first. One command at a time.
 #[derive(Debug, Clone)]
 pub(crate) struct Shopper {
+    mix: Mix,
     number: u32,
     carts: u64,
     lines: u32,
@@ -79,7 +117,13 @@ pub(crate) struct Shopper {
 
 impl Shopper {
     pub(crate) fn new(number: u32, carts: u64) -> Self {
-        Self { number, carts: carts.max(1), lines: LINES, spoilt: 0, visit: 0, step: 0 }
+        let mix = Mix::RealShop;
+        Self { mix, number, carts: carts.max(1), lines: LINES, spoilt: 0, visit: 0, step: 0 }
+    }
+
+    /// One who never comes back to a cart ([`Mix::Sessions`]).
+    pub(crate) fn with_sessions(number: u32) -> Self {
+        Self { mix: Mix::Sessions, lines: SESSION_LINES, ..Self::new(number, u64::MAX) }
     }
 
     /// The same with so many lines a cart.
@@ -91,17 +135,38 @@ impl Shopper {
         cart_id(self.number, self.visit % self.carts + (self.spoilt << 32))
     }
 
-    /// The first carts are bought after fewer lines, so that not all shoppers check out at a time.
+    /// The first carts are bought after fewer lines, or after more in sessions, so that not all shoppers check out at a time.
     fn lines(&self) -> u32 {
-        if self.visit == 0 { 1 + self.number % self.lines } else { self.lines }
+        match (self.visit, self.mix) {
+            (0, Mix::RealShop) => 1 + self.number % self.lines,
+            (0, Mix::Sessions) => self.lines + self.number % SESSION_STEPS,
+            _ => self.lines,
+        }
     }
 
     fn product(&self, line: u32) -> u32 {
         let visit = u32::try_from(self.visit % 1_000_003).unwrap_or_default();
-        (self.number.wrapping_mul(131) ^ visit.wrapping_mul(29)).wrapping_add(line) % PRODUCTS
+        (self.number.wrapping_mul(131) ^ visit.wrapping_mul(29)).wrapping_add(line) % self.mix.products()
     }
 
     pub(crate) fn next(&self) -> Step {
+        match self.mix {
+            Mix::RealShop => self.next_in_shop(),
+            Mix::Sessions => self.next_in_session(),
+        }
+    }
+
+    fn next_in_session(&self) -> Step {
+        let lines = self.lines();
+        match self.step {
+            step if step < lines => Step::Add(self.product(step)),
+            step if step == lines => Step::Remove(self.product(0)),
+            step if step == lines + 1 => Step::Show,
+            _ => Step::Checkout,
+        }
+    }
+
+    fn next_in_shop(&self) -> Step {
         let lines = self.lines();
         let adjusts = self.visit.is_multiple_of(2);
         let removes = self.visit.is_multiple_of(7) && lines > 1;
@@ -129,7 +194,7 @@ impl Shopper {
         self.step = 0;
     }
 
-    /// The next command as an HTTP/1.1 request.
+    /// The next step as an HTTP/1.1 request.
     pub(crate) fn write_request(&self, request: &mut Vec<u8>) {
         request.clear();
         let cart = self.cart();
@@ -140,7 +205,7 @@ impl Shopper {
                 let body = format!(
                     r#"{{"productId":"{}","vendorId":"{}","name":"{}","price":"{}.{:02}","quantity":{}}}"#,
                     product(number),
-                    vendor_id(number).hyphenated(),
+                    self.mix.vendor_id(number).hyphenated(),
                     name(number),
                     cents / 100,
                     cents % 100,
@@ -158,6 +223,7 @@ impl Shopper {
                 request,
                 format_args!("DELETE /cart/{cart}/productId/{} HTTP/1.1\r\nhost: bench\r\n\r\n", product(number)),
             ),
+            Step::Show => without_body(request, format_args!("GET /cart/{cart} HTTP/1.1\r\nhost: bench\r\n\r\n")),
             Step::Checkout => without_body(
                 request,
                 format_args!("POST /cart/{cart}/checkout HTTP/1.1\r\nhost: bench\r\ncontent-length: 0\r\n\r\n"),
@@ -174,6 +240,7 @@ impl Shopper {
             Step::Add(number) => add_item(number)?,
             Step::Adjust(number) => Command::AdjustQuantity { product_id: product(number), adjust_by: 1.try_into()? },
             Step::Remove(number) => Command::RemoveItem { product_id: product(number) },
+            Step::Show => bail!("a GET is not a command"),
             Step::Checkout => Command::Checkout {},
         };
         Ok(command_of(CartId::from(self.cart()), number, at, command))
@@ -259,6 +326,7 @@ mod tests {
                 }
                 Step::Adjust(product) => assert!(lines.contains(&product)),
                 Step::Remove(product) => lines.retain(|line| *line != product),
+                Step::Show => panic!("a real shop's mix has none"),
                 Step::Checkout => {
                     assert!(!lines.is_empty());
                     lines.clear();
@@ -268,6 +336,31 @@ mod tests {
             shopper.done();
         }
         assert!(visits > 90, "{visits} carts were bought");
+    }
+
+    #[test]
+    fn sessions_keep_their_order_and_never_meet_a_cart_again() {
+        let mut shopper = Shopper::with_sessions(7);
+        let mut carts = std::collections::HashSet::new();
+        // The first session is longer than the others.
+        while shopper.visit == 0 {
+            shopper.done();
+        }
+        for session in 0..500 {
+            assert!(carts.insert(shopper.cart()));
+            let steps: [Step; SESSION_STEPS as usize] = std::array::from_fn(|_| {
+                let step = shopper.next();
+                shopper.done();
+                step
+            });
+            let [Step::Add(first), Step::Add(second), Step::Add(third), rest @ ..] = steps else { panic!("{steps:?}") };
+            assert!(first != second && second != third && third != first);
+            assert_eq!(rest, [Step::Remove(first), Step::Show, Step::Checkout]);
+            if session % 100 == 99 {
+                assert!(carts.insert(shopper.cart()));
+                shopper.give_up_cart();
+            }
+        }
     }
 
     #[test]

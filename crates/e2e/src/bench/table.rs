@@ -1,5 +1,6 @@
 //! The figures for people: a table a bench, three lines a case.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
@@ -8,8 +9,9 @@ use super::measurement::{Figure, Spread};
 use super::results::Results;
 
 /// The columns of a bench; the others are in the JSON.
-const COLUMNS: [&str; 19] = [
+const COLUMNS: [&str; 21] = [
     "commands/s",
+    "requests/s",
     "events/s",
     "ready ms",
     "p50 ms",
@@ -25,10 +27,14 @@ const COLUMNS: [&str; 19] = [
     "CPU-ms/command kafka",
     "CPU-ms/command cassandra",
     "CPU-ms/command load",
+    "CPU-ms/request",
     "CPU-ms/event",
     "CPU-ms/event reader",
     "MiB cart-processor",
 ];
+
+/// What is used for one of these is shown by process and kind as well: a line for each, as there are too many for columns.
+const DETAILED: [(&str, &str); 2] = [("request", "request"), ("s", "second")];
 
 /// Writes all tables.
 pub(crate) fn write(results: &Results, out: &mut impl Write) -> io::Result<()> {
@@ -37,6 +43,11 @@ pub(crate) fn write(results: &Results, out: &mut impl Write) -> io::Result<()> {
     for bench in benches {
         let figures: Vec<_> = results.figures.iter().filter(|figure| figure.bench == bench).collect();
         writeln!(out, "\n{bench}\n{}", table(&figures))?;
+        for (unit, unit_name) in DETAILED {
+            if let Some(table) = details(&figures, unit) {
+                writeln!(out, "\n{bench}, a {unit_name}, by process and kind\n{table}")?;
+            }
+        }
     }
     let machine = &results.machine;
     writeln!(
@@ -79,6 +90,28 @@ fn table(figures: &[&Figure]) -> Table {
     table
 }
 
+/// The system's figures `<what>/<unit> <who>`, if there are any.
+fn details(figures: &[&Figure], unit: &str) -> Option<Table> {
+    let who = |figure: &Figure| {
+        let (what, who) = figure.name.split_once(&format!("/{unit} "))?;
+        (what != "switches").then(|| who.to_owned())
+    };
+    let shown_here: Vec<_> = figures.iter().filter_map(|figure| Some((who(figure)?, *figure))).collect();
+    let mut cases: Vec<_> = shown_here.iter().map(|(_, figure)| figure.case.as_str()).collect();
+    cases.dedup();
+    let lines: BTreeSet<_> = shown_here.iter().map(|(who, figure)| (who.as_str(), figure.name.as_str())).collect();
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    table.set_header([&[""][..], &cases].concat());
+    table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+    for (_, name) in &lines {
+        let of_case = |case: &&str| shown_here.iter().find(|(_, figure)| figure.case == *case && figure.name == *name);
+        let cell = |case| of_case(case).and_then(|(_, figure)| figure.system).map_or_else(String::new, shown);
+        table.add_row([(*name).to_owned()].into_iter().chain(cases.iter().map(cell)));
+    }
+    (!lines.is_empty()).then_some(table)
+}
+
 /// Three digits or so, and how far the repetitions were apart.
 fn shown(Spread { median, min, max }: Spread) -> String {
     let number = match median {
@@ -89,4 +122,35 @@ fn shown(Spread { median, min, max }: Spread) -> String {
     };
     let spread = if median > 0.0 { (max - min) / median * 50.0 } else { 0.0 };
     if spread >= 0.5 { format!("{number} ±{spread:.0}%") } else { number }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_have_a_line_for_each_process_and_kind() {
+        let figure = |case: &str, name: &str| Figure {
+            bench: String::from("ordinary"),
+            case: case.to_owned(),
+            name: name.to_owned(),
+            system: Spread::of(vec![2.0]),
+            floor: None,
+            ratio: None,
+        };
+        let figures = [
+            figure("1 clients", "Produce/request kafka"),
+            figure("1 clients", "CPU-ms/request ingest"),
+            figure("1 clients", "CPU-ms/request"),
+            figure("64 clients", "switches/request ingest"),
+            figure("64 clients", "Produce/request kafka"),
+            figure("idle", "CPU-ms/s kafka"),
+        ];
+        let figures: Vec<_> = figures.iter().collect();
+        let lines: Vec<_> = details(&figures, "request").expect("a table").lines().collect();
+        assert_eq!(lines.len(), 4, "{lines:#?}");
+        assert!(lines[0].contains("| 1 clients | 64 clients |"), "{lines:#?}");
+        assert!(lines[2].starts_with("| CPU-ms/request ingest |") && lines[3].starts_with("| Produce/request kafka |"));
+        assert!(details(&figures, "command").is_none());
+    }
 }

@@ -10,6 +10,9 @@ use tokio::net::TcpStream;
 /// Surely not an answer of ours: a full cart is below 1 MiB.
 const ANSWER_LEN_MAX: usize = 4 << 20;
 
+/// Between head and body.
+const END: &[u8] = b"\r\n\r\n";
+
 /// A kept connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -22,6 +25,12 @@ impl Connection {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, answer: Vec::with_capacity(8 << 10) })
+    }
+
+    /// A header of the last answer.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let head = self.answer.get(..head_len(&self.answer)?)?;
+        find(std::str::from_utf8(head).ok()?, name)
     }
 
     /// Sends a request and returns the answer's status when all of it is there.
@@ -47,18 +56,22 @@ impl Connection {
 
 /// The status, and how long head and body are; `None` while the head is not whole.
 fn head(answer: &[u8]) -> io::Result<Option<(u16, usize)>> {
-    const END: &[u8] = b"\r\n\r\n";
-    let Some(end) = answer.windows(END.len()).position(|bytes| bytes == END) else { return Ok(None) };
+    let Some(end) = head_len(answer) else { return Ok(None) };
     let invalid = || io::Error::from(ErrorKind::InvalidData);
     let head = std::str::from_utf8(&answer[..end]).map_err(|_| invalid())?;
-    let mut lines = head.split("\r\n");
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).ok_or_else(invalid)?;
-    let len = lines
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .and_then(|(_, value)| value.trim().parse::<usize>().ok())
-        .ok_or_else(invalid)?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(invalid)?;
+    let len = find(head, "content-length").and_then(|value| value.parse::<usize>().ok()).ok_or_else(invalid)?;
     Ok(Some((status, end + END.len() + len)))
+}
+
+fn head_len(answer: &[u8]) -> Option<usize> {
+    answer.windows(END.len()).position(|bytes| bytes == END)
+}
+
+/// The value of a header.
+fn find<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let headers = head.split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
+    headers.into_iter().find(|(one, _)| one.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
 }
 
 #[cfg(test)]

@@ -14,5 +14,6 @@ pub use disk::{FullDisk, HOW_TO_MOUNT, may_mount};
 pub use installation::{Installation, Service};
 pub(crate) use process::sockets;
 pub use process::{Process, binary, free_address};
+pub(crate) use servers::root;
 pub use servers::{CLUSTER_NODES, Node, OwnServers, Server, State};
 pub use wait::wait_until;

@@ -417,6 +417,7 @@ impl Drop for OwnServers {
     }
 }
 
-fn root() -> &'static Path {
+/// The folder of this repository.
+pub(crate) fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }

@@ -1,0 +1,64 @@
+//! What the services count themselves (`/metrics`): commands, records, batches, transactions.
+
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+
+use super::bed::Named;
+use super::server_requests::Counts;
+
+/// The counters that are read, and what they count.
+const COUNTERS: [(&str, &str); 5] = [
+    ("processor_commands_total", "commands"),
+    ("processor_batch_len_count", "batches"),
+    ("processor_transaction_seconds_count", "transactions"),
+    ("projector_records_total", "records"),
+    ("projector_apply_seconds_count", "batches"),
+];
+
+/// Where the services tell it.
+#[derive(Debug)]
+pub(crate) struct ServiceMetrics {
+    services: Vec<(String, SocketAddr)>,
+    client: reqwest::Client,
+}
+
+impl ServiceMetrics {
+    pub(crate) fn of<'a>(processes: impl IntoIterator<Item = &'a Named>) -> Self {
+        let address = |(name, process): &Named| Some((name.clone(), process.address()?));
+        Self { services: processes.into_iter().filter_map(address).collect(), client: reqwest::Client::new() }
+    }
+
+    /// Several of one name are added up.
+    pub(crate) async fn read(&self) -> anyhow::Result<Counts> {
+        let mut counts = Counts::new();
+        for (name, address) in &self.services {
+            let response = self.client.get(format!("http://{address}/metrics")).send().await;
+            let text = response.and_then(reqwest::Response::error_for_status);
+            let text = text.with_context(|| format!("asking {name} for its metrics"))?.text().await?;
+            for (what, count) in text.lines().filter_map(counter) {
+                *counts.entry((what.to_owned(), name.clone())).or_default() += count;
+            }
+        }
+        Ok(counts)
+    }
+}
+
+/// What a line of Prometheus' text format counts, if it is one of ours.
+fn counter(line: &str) -> Option<(&'static str, f64)> {
+    let (name, value) = line.split_once(' ')?;
+    let (_, what) = COUNTERS.iter().find(|(counter, _)| *counter == name)?;
+    Some((what, value.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_counters_are_read() {
+        assert_eq!(counter("processor_batch_len_count 12"), Some(("batches", 12.0)));
+        assert_eq!(counter("# TYPE processor_commands_total counter"), None);
+        assert_eq!(counter("processor_batch_len{quantile=\"0.5\"} 3"), None);
+    }
+}
