@@ -59,7 +59,7 @@ pub(crate) struct Args {
     /// Memory of this process for carts, in MiB; 256 MiB hold about 250,000 small carts. The least recently used carts are
     /// evicted, and reloaded when they are needed
     #[arg(help_heading = "Limits")]
-    #[arg(long, env, default_value_t = 2006, value_parser = clap::value_parser!(u32).range(0..=65_536))]
+    #[arg(long, env, default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=65_536))]
     pub(crate) cart_cache_mib: u32,
 
     /// Length of the intervals in each of which a worker starts at most one transaction; a shorter one publishes purchases
