@@ -65,11 +65,6 @@ impl Api {
         Ok(Answer { status, headers, text })
     }
 
-    /// Its URL.
-    pub(crate) fn base(&self) -> &str {
-        &self.base
-    }
-
     /// A new member's cart.
     pub(crate) fn cart(&self) -> Cart {
         Cart { api: self.clone(), id: Uuid::new_v4() }
