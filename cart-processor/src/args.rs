@@ -62,8 +62,7 @@ pub(crate) struct Args {
     #[arg(long, env, default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=65_536))]
     pub(crate) cart_cache_mib: u32,
 
-    /// Length of the intervals in each of which a worker starts at most one transaction; a shorter one publishes purchases
-    /// sooner, a longer one costs less
+    /// Time between the transactions of a worker under load; a shorter one publishes purchases sooner, a longer one costs less
     #[arg(help_heading = "Times")]
     #[arg(long, env, default_value_t = 200, value_parser = clap::value_parser!(u64).range(0..=5_000))]
     pub(crate) commit_interval_ms: u64,

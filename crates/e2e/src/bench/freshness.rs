@@ -25,8 +25,8 @@ use super::wire::Connection;
 const BENCH: &str = "freshness";
 
 /// Checkouts that are followed, for each case.
-const PROBES: u32 = 200;
-const PROBES_QUICK: u32 = 20;
+const PROBES: u32 = 60;
+const PROBES_QUICK: u32 = 10;
 
 /// Between two looks at a table: what is measured is at most so much too long.
 const LOOK_PAUSE: Duration = Duration::from_millis(1);
@@ -65,6 +65,11 @@ pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> 
     drop((system, projectors));
     bed.remove().await?;
     Ok(measurements)
+}
+
+/// Before each checkout: longer than the system's own intervals, and of all lengths, so that checkouts come at all times of one.
+fn pause(number: u32) -> Duration {
+    Duration::from_millis(400 + u64::from(number) * 37 % 200)
 }
 
 pub(super) fn probes(args: &RunArgs) -> u32 {
@@ -123,7 +128,8 @@ fn delays() -> anyhow::Result<Histogram<u64>> {
 pub(super) async fn follow(tables: &Tables, address: SocketAddr, probes: u32) -> anyhow::Result<Found> {
     let mut found = [delays()?, delays()?, delays()?];
     let mut connection = Connection::open(address).await.context("connecting to ingest")?;
-    for _ in 0..probes {
+    for number in 0..probes {
+        tokio::time::sleep(pause(number)).await;
         let Bought { vendor, product, at } = buy(&mut connection).await?;
         let answered_at = Instant::now();
         let (year, month) = (at.year(), at.month().cast_signed());
@@ -144,7 +150,8 @@ pub(super) async fn follow(tables: &Tables, address: SocketAddr, probes: u32) ->
 pub(super) async fn read_after(address: SocketAddr, probes: u32) -> anyhow::Result<Histogram<u64>> {
     let mut delays = delays()?;
     let mut connection = Connection::open(address).await.context("connecting to ingest")?;
-    for _ in 0..probes {
+    for number in 0..probes {
+        tokio::time::sleep(pause(number)).await;
         let Bought { vendor, at, .. } = buy(&mut connection).await?;
         let token = connection.header("read-after-token").context("a checkout's answer has a token")?;
         let year = at.year();

@@ -120,8 +120,8 @@ impl Series<'_> {
     async fn freshness(&mut self, repetition: u32, rate: Option<f64>) -> anyhow::Result<()> {
         let (address, probes) = (self.open.address, freshness::probes(self.args));
         let probing = async {
-            let rows = freshness::follow(&self.tables, address, probes);
-            tokio::try_join!(rows, freshness::read_after(address, probes))
+            let rows = freshness::follow(&self.tables, address, probes).await?;
+            Ok((rows, freshness::read_after(address, probes).await?))
         };
         let (rows, reads) = match rate {
             Some(rate) => freshness::under_load(&mut self.open, OPEN_CLIENTS, rate, probing).await?,
