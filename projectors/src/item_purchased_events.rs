@@ -20,7 +20,7 @@ const GATHER: Duration = Duration::from_millis(20);
 /// From so many purchases on a transaction does not wait: a backlog is limited by memory, not by the interval.
 const PENDING_MAX: usize = 10_000;
 
-/// Offsets alone, without a purchase, are worth a transaction this often.
+/// Offsets alone, without a purchase, wait for so long: a purchase that follows does not have to wait for their transaction.
 const IDLE_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Fenced this often without one commit between: another process runs under our name.
@@ -36,10 +36,7 @@ pub(crate) struct ItemPurchasedEvents {
     // None after a failure: the next batch gets a new one, which settles what the old one left open.
     producer: Option<TransactionalProducer>,
     pending: Pending,
-    /// Since when a purchase is pending.
-    pending_since: Option<Instant>,
-    purchases: Pace,
-    offsets: Pace,
+    pace: Pace,
     fenced: u32,
 }
 
@@ -48,6 +45,10 @@ pub(crate) struct ItemPurchasedEvents {
 #[derive(Debug, Default)]
 struct Pending {
     partitions: BTreeMap<i32, Consumed>,
+    /// When the first event of it was consumed.
+    since: Option<Instant>,
+    /// When the first purchase of it was consumed.
+    purchase_since: Option<Instant>,
 }
 
 /// What was consumed of one partition.
@@ -60,12 +61,14 @@ struct Consumed {
 
 impl Pending {
     fn add(&mut self, partition: i32, purchase: Record) {
+        self.purchase_since.get_or_insert_with(Instant::now);
         self.partitions.entry(partition).or_default().purchases.push(purchase);
     }
 
     /// Notes that everything before these offsets is in here.
     fn advance(&mut self, next_offsets: BTreeMap<i32, i64>) {
         for (partition, next_offset) in next_offsets {
+            self.since.get_or_insert_with(Instant::now);
             self.partitions.entry(partition).or_default().next_offset = Some(next_offset);
         }
     }
@@ -77,10 +80,8 @@ impl Pending {
             return;
         }
         self.partitions.retain(|partition, _| !partitions.contains(partition));
-    }
-
-    fn is_empty(&self) -> bool {
-        self.partitions.is_empty()
+        self.since = self.since.filter(|_| !self.partitions.is_empty());
+        self.purchase_since = self.purchase_since.filter(|_| self.len() > 0);
     }
 
     /// How many purchases wait.
@@ -113,19 +114,15 @@ impl ItemPurchasedEvents {
             codec,
             producer,
             pending: Pending::default(),
-            pending_since: None,
-            purchases: Pace::every(PUBLISH_INTERVAL),
-            offsets: Pace::every(IDLE_COMMIT_INTERVAL),
+            pace: Pace::every(PUBLISH_INTERVAL),
             fenced: 0,
         })
     }
 
     /// Publishes what waits, in one transaction with its offsets.
     fn publish(&mut self, consumer: &GroupConsumer) -> Result<(), Error> {
-        self.purchases.start();
-        self.offsets.start();
+        self.pace.start();
         let pending = std::mem::take(&mut self.pending);
-        self.pending_since = None;
         if let Err(error) = self.transact(&pending, consumer) {
             self.fenced = if error.is_fenced() { self.fenced + 1 } else { self.fenced };
             if self.fenced >= FENCED_MAX {
@@ -185,7 +182,6 @@ impl Projector for ItemPurchasedEvents {
         for received in batch.records {
             if let Some(purchase) = PurchasedItem::of(received.event) {
                 self.pending.add(received.partition, record(&self.codec, &purchase)?);
-                self.pending_since.get_or_insert_with(Instant::now);
             }
         }
         self.pending.advance(batch.next_offsets);
@@ -197,15 +193,15 @@ impl Projector for ItemPurchasedEvents {
     }
 
     fn due_in(&self) -> Option<Duration> {
-        let due_in = match self.pending_since {
-            Some(since) => self.purchases.due_in().max(GATHER.saturating_sub(since.elapsed())),
-            None => self.offsets.due_in(),
-        };
-        (!self.pending.is_empty()).then_some(due_in)
+        let left = |interval: Duration, since: Instant| interval.saturating_sub(since.elapsed());
+        match self.pending.purchase_since {
+            Some(since) => Some(left(GATHER, since).max(self.pace.due_in())),
+            None => self.pending.since.map(|since| left(IDLE_COMMIT_INTERVAL, since)),
+        }
     }
 
     fn finish(&mut self, consumer: &GroupConsumer) -> Result<(), Error> {
-        if self.pending.is_empty() { Ok(()) } else { self.publish(consumer) }
+        if self.pending.since.is_some() { self.publish(consumer) } else { Ok(()) }
     }
 
     fn start_offsets(&mut self, _: &[i32]) -> Result<Vec<(i32, i64)>, Error> {
@@ -214,10 +210,32 @@ impl Projector for ItemPurchasedEvents {
 
     fn forget(&mut self) {
         self.pending = Pending::default();
-        self.pending_since = None;
     }
 
     fn forget_partitions(&mut self, partitions: &[i32]) {
         self.pending.forget(partitions);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn purchase() -> Record {
+        Record { partition: None, key: None, value: None, headers: None }
+    }
+
+    #[test]
+    fn a_revoked_partition_takes_its_purchases_and_its_offset_along() {
+        let mut pending = Pending::default();
+        pending.add(1, purchase());
+        pending.add(2, purchase());
+        pending.advance(BTreeMap::from([(1, 10), (2, 20), (3, 30)]));
+        pending.forget(&[1]);
+        assert_eq!((pending.len(), pending.next_offsets().collect::<Vec<_>>()), (1, vec![(2, 20), (3, 30)]));
+        pending.forget(&[2]);
+        assert!(pending.purchase_since.is_none() && pending.since.is_some(), "an offset is left");
+        pending.forget(&[3]);
+        assert!(pending.since.is_none());
     }
 }
