@@ -23,7 +23,7 @@ use crate::reply::Replies;
 const IDLE_POLL: Duration = Duration::from_millis(100);
 
 /// How long a poll waits when a transaction is due and the last one is not done.
-const BUSY_POLL: Duration = Duration::from_millis(2);
+const BUSY_POLL: Duration = Duration::from_millis(10);
 
 /// Reads of redelivered carts that one worker has in flight.
 const CASSANDRA_CONCURRENCY: usize = 128;

@@ -76,7 +76,8 @@ impl Pending {
     /// Drops what comes from revoked partitions: their next owner reads it again.
     fn forget(&mut self, partitions: &[i32]) {
         if fail_points::is_off("guard-pending-purchases") {
-            self.partitions.values_mut().for_each(|consumed| consumed.next_offset = None);
+            let kept = self.partitions.iter_mut().filter(|(partition, _)| partitions.contains(partition));
+            kept.for_each(|(_, consumed)| consumed.next_offset = None);
             return;
         }
         self.partitions.retain(|partition, _| !partitions.contains(partition));
@@ -201,7 +202,9 @@ impl Projector for ItemPurchasedEvents {
     }
 
     fn finish(&mut self, consumer: &GroupConsumer) -> Result<(), Error> {
-        if self.pending.since.is_some() { self.publish(consumer) } else { Ok(()) }
+        // A failed producer is not replaced: the broker aborts what it left open, or its successor does.
+        let pending = std::mem::take(&mut self.pending);
+        if pending.since.is_some() { Ok(self.transact(&pending, consumer)?) } else { Ok(()) }
     }
 
     fn start_offsets(&mut self, _: &[i32]) -> Result<Vec<(i32, i64)>, Error> {

@@ -65,13 +65,16 @@ impl AppliedOffsets {
         Ok(is_due)
     }
 
-    /// Commits now. What could not be committed is dropped: the next batch has newer offsets.
+    /// Commits now. What could not be committed waits for the next time.
     pub(crate) fn commit(&mut self, consumer: &GroupConsumer) -> Result<(), kafka::Error> {
         if self.next.is_empty() {
             return Ok(());
         }
         self.pace.start();
-        consumer.commit(&consumer.offsets(std::mem::take(&mut self.next))?)
+        let next = self.next.iter().map(|(partition, offset)| (*partition, *offset));
+        consumer.commit(&consumer.offsets(next)?)?;
+        self.next.clear();
+        Ok(())
     }
 
     pub(crate) fn forget(&mut self) {

@@ -16,8 +16,8 @@ use crate::error::Error;
 /// How long a poll waits for a record. A shutdown waits for it too.
 const POLL: Duration = Duration::from_millis(100);
 
-/// How long it waits at least: librdkafka counts in milliseconds, and waits not at all for less than one.
-const POLL_MIN: Duration = Duration::from_millis(1);
+/// How long it waits at least: the wrapper counts in milliseconds, and spins for what is less than one.
+const POLL_MIN: Duration = Duration::from_millis(5);
 
 /// The pause after the first failure in a row, doubled up to the second figure.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));

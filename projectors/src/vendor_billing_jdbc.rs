@@ -167,6 +167,8 @@ impl Projector for VendorBillingJdbc {
     fn start_offsets(&mut self, partitions: &[i32]) -> Result<Vec<(i32, i64)>, Error> {
         let offsets = self.runtime.clone().block_on(in_time("reading the offsets", self.offsets(partitions)))?;
         self.started_from.extend(offsets.iter().copied());
+        // A predecessor may have ended before it committed them to Kafka, and no record may follow.
+        self.offsets.add(offsets.iter().copied().filter(|(_, next)| *next > 0).collect());
         Ok(offsets)
     }
 

@@ -11,8 +11,9 @@ use e2e::harness::{Installation, Service};
 
 const DEADLINE: Duration = Duration::from_secs(180);
 
-/// The dead member's partitions are given away after this, so it is most of the test's time.
-const SESSION: [&str; 2] = ["--session-timeout-ms", "2000"];
+/// The dead member's partitions are given away after its session, so that is most of the test's time. The load is so short
+/// that it has to have many transactions.
+const SESSION: [&str; 4] = ["--session-timeout-ms", "2000", "--commit-interval-ms", "25"];
 
 /// Passed so often before the crash that the window lies in the middle of the load.
 const PASSED: u32 = 20;

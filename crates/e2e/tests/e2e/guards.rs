@@ -318,10 +318,11 @@ pub(crate) async fn pending_purchases_go_with_their_partition() -> anyhow::Resul
         let flags = if is_on { "" } else { "guard-pending-purchases=return" };
         let first = system.start_one(RE_KEYING, &format!("a{number}"), flags).await?;
         has_partitions(&first).await?;
-        let mut load = system.load("2000")?;
+        let mut load = system.load("4000")?;
         // The first one gives partitions away while it publishes.
         let second = system.start_one(RE_KEYING, &format!("b{number}"), "").await?;
         has_partitions(&second).await?;
+        ensure!(load.state().is_some_and(|state| state != 'Z'), "the load ended before partitions were revoked");
         load.succeeded(DEADLINE).await?;
         if is_on {
             system.is_clean("partitions were revoked under load").await?;
