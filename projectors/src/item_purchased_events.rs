@@ -55,8 +55,7 @@ struct Pending {
 #[derive(Debug, Default)]
 struct Consumed {
     purchases: Vec<Record>,
-    // None only in a test that shows why a revocation drops the purchases as well.
-    next_offset: Option<i64>,
+    next_offset: i64,
 }
 
 impl Pending {
@@ -69,17 +68,12 @@ impl Pending {
     fn advance(&mut self, next_offsets: BTreeMap<i32, i64>) {
         for (partition, next_offset) in next_offsets {
             self.since.get_or_insert_with(Instant::now);
-            self.partitions.entry(partition).or_default().next_offset = Some(next_offset);
+            self.partitions.entry(partition).or_default().next_offset = next_offset;
         }
     }
 
     /// Drops what comes from revoked partitions: their next owner reads it again.
     fn forget(&mut self, partitions: &[i32]) {
-        if fail_points::is_off("guard-pending-purchases") {
-            let kept = self.partitions.iter_mut().filter(|(partition, _)| partitions.contains(partition));
-            kept.for_each(|(_, consumed)| consumed.next_offset = None);
-            return;
-        }
         self.partitions.retain(|partition, _| !partitions.contains(partition));
         self.since = self.since.filter(|_| !self.partitions.is_empty());
         self.purchase_since = self.purchase_since.filter(|_| self.len() > 0);
@@ -91,7 +85,7 @@ impl Pending {
     }
 
     fn next_offsets(&self) -> impl Iterator<Item = (i32, i64)> + '_ {
-        self.partitions.iter().filter_map(|(partition, consumed)| Some((*partition, consumed.next_offset?)))
+        self.partitions.iter().map(|(partition, consumed)| (*partition, consumed.next_offset))
     }
 
     fn purchases(&self) -> impl Iterator<Item = &Record> {

@@ -96,7 +96,6 @@ fn trials(times: &Times) -> Vec<Trial> {
         requests::a_key_stands_for_one_request_and_its_outcome,
         guards::what_was_journalled_is_published_by_the_successor,
         guards::who_is_no_member_any_more_commits_nothing,
-        guards::pending_purchases_go_with_their_partition,
         projectors::item_purchased_events::each_purchase_is_published_once_whatever_is_killed,
         projectors::offset_guard::a_database_that_does_not_answer_is_asked_again,
         commands::conditions_and_batches_are_decided_in_the_order_of_the_log,
