@@ -39,7 +39,7 @@ struct Inner {
 }
 
 /// Who waits. Under an idempotency key a command may stand in the log several times, with an outcome each: what was
-/// another request under the key is rejected. The reply to whoever waits is the one to the place where its own command stands.
+/// another request under the key is rejected. A waiting request takes the reply with the offset of its own command.
 #[derive(Debug)]
 struct Waiting {
     /// To be found by.

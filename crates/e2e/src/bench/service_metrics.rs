@@ -44,7 +44,7 @@ impl ServiceMetrics {
     }
 }
 
-/// What a line of Prometheus' text format counts, if it is one of ours.
+/// The count in a line of Prometheus' text format, if this part of the bench reads that counter.
 fn counter(line: &str) -> Option<(&'static str, f64)> {
     let (name, value) = line.split_once(' ')?;
     let (_, what) = COUNTERS.iter().find(|(counter, _)| *counter == name)?;
