@@ -13,6 +13,7 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use crate::config::Settings;
 use crate::lifeline::Lifeline;
+use crate::membership::is_member;
 use crate::{Error, Instance, KafkaArgs};
 
 /// Bounds requests to the brokers about offsets. Longer than a transaction may stay open, which they wait for.
@@ -296,15 +297,19 @@ impl GroupConsumer {
     /// for partitions that are not ours any more.
     ///
     /// # Errors
-    /// When the consumer is closed.
+    /// [`crate::Recovery::Retry`] when the group has removed this member; the next poll reports what was lost.
     pub fn group_metadata(&self) -> Result<ConsumerGroupMetadata, Error> {
+        let operation = || format!("reading the group metadata of {}", self.topic);
         let metadata = match &self.stranger {
             None => self.consumer.group_metadata(),
             Some(stranger) => stranger.group_metadata(),
         };
-        metadata.ok_or_else(|| {
-            Error::fatal(format!("reading the group metadata of {}", self.topic), "the consumer is closed")
-        })
+        let metadata = metadata.ok_or_else(|| Error::fatal(operation(), "the consumer is closed"))?;
+        // After the metadata was taken: a removed member joins again only once it has polled.
+        if self.stranger.is_none() && !is_member(self.consumer.client()) {
+            return Err(Error::retry(operation(), "the group has removed this member"));
+        }
+        Ok(metadata)
     }
 
     /// A list of this topic's partitions with their next offsets, to be committed.

@@ -13,6 +13,7 @@ mod follower;
 mod instance;
 mod lanes;
 mod lifeline;
+mod membership;
 mod partitioner;
 mod producer;
 mod progress;
