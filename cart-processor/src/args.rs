@@ -24,10 +24,6 @@ pub struct Cli {
 pub(crate) enum Command {
     /// Create missing topics, schemas, tables and first offsets, then exit
     Setup(SetupArgs),
-    /// Recover a lost cart-events topic: publish the journal to the empty topic, then exit
-    Republish(RecoveryArgs),
-    /// Recover a lost journal: write it again from cart-commands and cart-events, then exit
-    RestoreJournal(RestoreArgs),
 }
 
 /// How to run.
@@ -91,30 +87,6 @@ pub(crate) struct SetupArgs {
     #[arg(long, help_heading = "Setup")]
     pub(crate) accept_new_log: bool,
 
-    #[command(flatten)]
-    pub(crate) log: LogArgs,
-}
-
-/// How to republish the journal.
-#[derive(Debug, Clone, clap::Args)]
-pub(crate) struct RecoveryArgs {
-    #[command(flatten)]
-    pub(crate) kafka: KafkaArgs,
-    #[command(flatten)]
-    pub(crate) cassandra: CassandraArgs,
-    #[command(flatten)]
-    pub(crate) log: LogArgs,
-}
-
-/// How to restore the journal. It creates the keyspace, as `setup` does.
-#[derive(Debug, Clone, clap::Args)]
-pub(crate) struct RestoreArgs {
-    #[command(flatten)]
-    pub(crate) kafka: KafkaArgs,
-    #[command(flatten)]
-    pub(crate) cassandra: CassandraArgs,
-    #[command(flatten)]
-    pub(crate) keyspace: KeyspaceArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
 }

@@ -1,4 +1,4 @@
-//! Deciding a batch: what of it is to be journalled, answered and published, cart by cart. No I/O.
+//! Decides a batch, cart by cart: which rows to journal, which replies to send, which events to publish. No I/O.
 
 use std::collections::HashMap;
 
@@ -6,13 +6,13 @@ use cart::{Aggregate, CartCommand, CartEvent, CartId, Decided, Decision, Outcome
 use journal::{Append, Codecs, Row, SNAPSHOT_EVERY, Snapshot};
 use kafka::Record;
 
-use crate::history::{History, LogRewritten};
-use crate::intake::Received;
-use crate::reply::{Answer, Owed};
+use crate::history::{JournalledCommands, LogRewritten};
+use crate::intake::ConsumedCommand;
+use crate::reply::{PendingReply, ReplySource};
 
-/// What becomes of one cart's commands of a batch.
+/// The results of one cart's commands in a batch.
 #[derive(Debug)]
-pub(crate) struct CartWork {
+pub(crate) struct CartBatch {
     pub(crate) cart_id: CartId,
     pub(crate) partition: i32,
     /// Its requests' rows, in order: their events are to be published, each with its command's trace.
@@ -21,14 +21,14 @@ pub(crate) struct CartWork {
     /// How many of the rows are in the journal already.
     pub(crate) journalled: usize,
     pub(crate) snapshot: Option<Snapshot>,
-    pub(crate) owed: Vec<Owed>,
+    pub(crate) replies: Vec<PendingReply>,
     pub(crate) letters: Vec<Record>,
 }
 
 /// The commands of a batch, by cart, each cart's in the order of the log.
-pub(crate) fn by_cart(batch: Vec<Received>) -> Vec<(CartId, Vec<Received>)> {
+pub(crate) fn by_cart(batch: Vec<ConsumedCommand>) -> Vec<(CartId, Vec<ConsumedCommand>)> {
     let mut places: HashMap<CartId, usize> = HashMap::with_capacity(batch.len());
-    let mut carts: Vec<(CartId, Vec<Received>)> = Vec::with_capacity(batch.len());
+    let mut carts: Vec<(CartId, Vec<ConsumedCommand>)> = Vec::with_capacity(batch.len());
     for received in batch {
         let cart_id = received.command.cart_id;
         let place = *places.entry(cart_id).or_insert_with(|| {
@@ -40,7 +40,7 @@ pub(crate) fn by_cart(batch: Vec<Received>) -> Vec<(CartId, Vec<Received>)> {
     carts
 }
 
-/// Why a cart's commands can't be decided.
+/// Why a cart's commands cannot be decided.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
@@ -49,40 +49,40 @@ pub(crate) enum Error {
     Journal(#[from] journal::Error),
 }
 
-/// Decides a cart's commands, and leaves the cart as it is after them.
-pub(crate) fn decide(
+/// Decides a cart's commands in order, and applies them to the cart.
+pub(crate) fn decide_batch(
     cart: &mut Aggregate,
-    commands: Vec<Received>,
-    history: &History,
+    commands: Vec<ConsumedCommand>,
+    history: &JournalledCommands,
     codecs: &Codecs,
-) -> Result<CartWork, Error> {
+) -> Result<CartBatch, Error> {
     let before = snapshots_due(cart);
-    let mut work = CartWork {
+    let mut work = CartBatch {
         cart_id: cart.cart_id(),
         partition: commands.first().map_or(0, |received| received.partition),
         rows: Vec::with_capacity(commands.len()),
         trace_parents: Vec::with_capacity(commands.len()),
         journalled: 0,
         snapshot: None,
-        owed: Vec::new(),
+        replies: Vec::new(),
         letters: Vec::new(),
     };
     let mut checked_out = false;
     for received in commands {
-        let Received { position, command, reply_to, is_old, trace_parent, letter, .. } = received;
+        let ConsumedCommand { position, command, reply_to, is_old, trace_parent, letter, .. } = received;
         let was_decided = position <= cart.position() && !fail_points::is_off("guard-redelivery");
-        let answer = if was_decided {
+        let source = if was_decided {
             match history.of(&command, position)? {
                 Some(row) => {
                     work.journalled += 1;
                     work.push(row.clone(), trace_parent);
-                    Answer::Journalled(Box::new((command.clone(), row.clone())))
+                    ReplySource::Journalled(Box::new((command.clone(), row.clone())))
                 }
                 None if is_old || letter.is_some() => {
                     work.letters.extend(letter);
-                    Answer::Known(None)
+                    ReplySource::Known(None)
                 }
-                None => Answer::DecideAgain(Box::new(command.clone())),
+                None => ReplySource::DecideAgain(Box::new(command.clone())),
             }
         } else if let Some(letter) = letter {
             metrics::counter!("processor_dead_letters_total").increment(1);
@@ -91,18 +91,18 @@ pub(crate) fn decide(
             continue;
         } else {
             match cart.decide(&command, position) {
-                Decision::KeyReused => Answer::Known(Some(Outcome::key_reused())),
-                Decision::Repeated(earlier) => Answer::Repeated(earlier),
+                Decision::KeyReused => ReplySource::Known(Some(Outcome::key_reused())),
+                Decision::Repeated(earlier) => ReplySource::Repeated(earlier),
                 Decision::Decided(decided) => {
                     checked_out |= decided.events.iter().any(CartEvent::is_purchase);
-                    work.take(cart, decided, trace_parent, codecs)?
+                    work.apply(cart, decided, trace_parent, codecs)?
                 }
             }
         };
-        if matches!(answer, Answer::Known(Some(Outcome::Rejected { .. }))) {
+        if matches!(source, ReplySource::Known(Some(Outcome::Rejected { .. }))) {
             metrics::counter!("processor_commands_rejected_total").increment(1);
         }
-        work.owe(&command, position, reply_to, answer);
+        work.reply_later(&command, position, reply_to, source);
     }
     if checked_out || snapshots_due(cart) != before {
         work.snapshot = Some(Snapshot::new(cart, &codecs.snapshots)?);
@@ -115,8 +115,8 @@ fn snapshots_due(cart: &Aggregate) -> (i64, i64) {
     (cart.sequence_number().get() / SNAPSHOT_EVERY, cart.unchanged_count() / SNAPSHOT_EVERY)
 }
 
-impl CartWork {
-    /// What of it is to be journalled.
+impl CartBatch {
+    /// The rows and the snapshot to write.
     pub(crate) fn append(&self) -> Append<'_> {
         Append { cart_id: self.cart_id, rows: &self.rows[self.journalled..], snapshot: self.snapshot.as_ref() }
     }
@@ -126,14 +126,14 @@ impl CartWork {
         self.trace_parents.push(trace_parent);
     }
 
-    /// Carries out what was decided now.
-    fn take(
+    /// Applies a new decision.
+    fn apply(
         &mut self,
         cart: &mut Aggregate,
         decided: Decided,
         trace_parent: Option<Box<[u8]>>,
         codecs: &Codecs,
-    ) -> Result<Answer, journal::Error> {
+    ) -> Result<ReplySource, journal::Error> {
         if decided.is_journalled() {
             let row = Row::new(&decided, cart.sequence_number(), &codecs.events)?;
             cart.apply(&decided);
@@ -141,14 +141,185 @@ impl CartWork {
         }
         // What was done before version 0.2 is in the journal.
         if decided.earlier().next().is_some() {
-            return Ok(Answer::Decided(Box::new(decided)));
+            return Ok(ReplySource::Decided(Box::new(decided)));
         }
-        Ok(Answer::Known(decided.outcome_with(|_| None)))
+        Ok(ReplySource::Known(decided.outcome_with(|_| None)))
     }
 
-    fn owe(&mut self, command: &CartCommand, position: Position, reply_to: Option<i32>, answer: Answer) {
+    fn reply_later(&mut self, command: &CartCommand, position: Position, reply_to: Option<i32>, source: ReplySource) {
         if let Some(reply_to) = reply_to {
-            self.owed.push(Owed { command_id: command.command_id, position, reply_to, answer });
+            self.replies.push(PendingReply { command_id: command.command_id, position, reply_to, source });
         }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use cart::contract::Contract;
+    use cart::{Command, LogEpoch};
+    use chrono::DateTime;
+    use journal::Content;
+    use kafka::{Codec, KafkaArgs, Registry};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn cart_id(number: u128) -> CartId {
+        Uuid::from_u128(number).into()
+    }
+
+    fn new_cart() -> Aggregate {
+        Aggregate::new(cart_id(1))
+    }
+
+    /// The schemas are compiled in, so no registry is asked.
+    fn codecs() -> Codecs {
+        let args = KafkaArgs {
+            kafka_bootstrap_servers: String::new(),
+            kafka_properties: Vec::new(),
+            schema_registry_url: String::from("http://127.0.0.1:1"),
+            topic_prefix: String::new(),
+        };
+        let registry = Registry::new(&args).unwrap();
+        Codecs {
+            events: Codec::registered(&registry, CartEvent::TOPIC, CartEvent::SCHEMA, 1).unwrap(),
+            snapshots: Codec::registered(&registry, Aggregate::TOPIC, Aggregate::SCHEMA, 2).unwrap(),
+        }
+    }
+
+    fn add(product: u128) -> Command {
+        Command::AddItem {
+            product_id: Uuid::from_u128(product).into(),
+            vendor_id: Uuid::nil().into(),
+            name: String::from("mug").try_into().unwrap(),
+            price: "2.5".parse().unwrap(),
+            quantity: 1,
+        }
+    }
+
+    /// A command at an offset; its id is made of the offset.
+    fn consumed(offset: i64, command: Command) -> ConsumedCommand {
+        ConsumedCommand {
+            partition: 3,
+            position: Position::new(LogEpoch::FIRST, offset),
+            command: CartCommand {
+                command_id: Uuid::from_u128(offset.unsigned_abs().into()).into(),
+                cart_id: cart_id(1),
+                issued_at: DateTime::UNIX_EPOCH,
+                command,
+                expected_version: None,
+                keyed: Some(true),
+            },
+            reply_to: Some(7),
+            is_old: false,
+            trace_parent: None,
+            letter: None,
+        }
+    }
+
+    fn decide(cart: &mut Aggregate, commands: Vec<ConsumedCommand>, rows: Vec<Row>) -> CartBatch {
+        decide_batch(cart, commands, &JournalledCommands::new(rows), &codecs()).unwrap()
+    }
+
+    fn events(batch: &CartBatch) -> Vec<usize> {
+        batch.rows.iter().map(|row| row.events().len()).collect()
+    }
+
+    #[test]
+    fn commands_are_grouped_by_cart_in_the_order_of_the_log() {
+        let of_cart = |number: u128, offset| {
+            let mut consumed = consumed(offset, Command::Checkout {});
+            consumed.command.cart_id = cart_id(number);
+            consumed
+        };
+        let carts = by_cart(vec![of_cart(2, 10), of_cart(1, 11), of_cart(2, 12)]);
+        let offsets =
+            |commands: &[ConsumedCommand]| commands.iter().map(|one| one.position.offset()).collect::<Vec<_>>();
+        let carts: Vec<_> = carts.iter().map(|(cart, commands)| (*cart, offsets(commands))).collect();
+        assert_eq!(carts, [(cart_id(2), vec![10, 12]), (cart_id(1), vec![11])]);
+    }
+
+    #[test]
+    fn each_command_sees_the_ones_before_it_and_gets_its_reply() {
+        let mut cart = new_cart();
+        let batch = decide(&mut cart, vec![consumed(10, add(1)), consumed(11, add(1)), consumed(12, add(2))], vec![]);
+        assert_eq!(events(&batch), [1, 0, 1], "the second add is rejected, and its row has no event");
+        assert!(matches!(batch.rows[1].content, Content::Unchanged { .. }));
+        let rejected =
+            |reply: &PendingReply| matches!(reply.source, ReplySource::Known(Some(Outcome::Rejected { .. })));
+        assert_eq!(batch.replies.iter().map(rejected).collect::<Vec<_>>(), [false, true, false]);
+        assert_eq!((batch.journalled, batch.append().rows.len(), batch.snapshot), (0, 3, None));
+        assert_eq!((cart.sequence_number(), cart.position().offset()), (2.into(), 12));
+    }
+
+    #[test]
+    fn a_checkout_writes_a_snapshot() {
+        let batch = decide(
+            &mut new_cart(),
+            vec![consumed(10, add(1)), consumed(11, add(2)), consumed(12, Command::Checkout {})],
+            vec![],
+        );
+        assert_eq!((events(&batch), batch.snapshot.is_some()), (vec![1, 1, 2], true), "a purchase for each line");
+    }
+
+    #[test]
+    fn a_redelivered_command_publishes_its_journalled_bytes_and_changes_nothing() {
+        let mut cart = new_cart();
+        let first = decide(&mut cart, vec![consumed(10, add(1)), consumed(11, add(2))], vec![]);
+        let before = cart.clone();
+        let again = decide(
+            &mut cart,
+            vec![consumed(10, add(1)), consumed(11, add(2)), consumed(12, add(3))],
+            first.rows.clone(),
+        );
+        assert_eq!(again.rows[..2], first.rows[..]);
+        assert_eq!((again.journalled, again.append().rows.len()), (2, 1), "only the new command is written");
+        assert!(matches!(again.replies[0].source, ReplySource::Journalled(_)));
+        assert_eq!((before.sequence_number(), cart.sequence_number()), (2.into(), 3.into()));
+    }
+
+    #[test]
+    fn a_redelivered_command_without_a_row_publishes_nothing() {
+        let mut cart = new_cart();
+        decide(&mut cart, vec![consumed(12, add(1))], vec![]);
+        let old = ConsumedCommand { is_old: true, ..consumed(11, add(9)) };
+        let batch = decide(&mut cart, vec![consumed(10, add(9)), old], vec![]);
+        assert!(batch.rows.is_empty());
+        assert!(matches!(batch.replies[0].source, ReplySource::DecideAgain(_)), "its client may still wait");
+        assert!(matches!(batch.replies[1].source, ReplySource::Known(None)), "its client waits no longer");
+    }
+
+    #[test]
+    fn a_repeat_of_a_keyed_request_gets_the_first_outcome() {
+        let mut cart = new_cart();
+        decide(&mut cart, vec![consumed(10, add(1))], vec![]);
+        let mut repeat = consumed(20, add(1));
+        repeat.command.command_id = Uuid::from_u128(10).into();
+        let mut other = consumed(21, add(2));
+        other.command.command_id = Uuid::from_u128(10).into();
+        let batch = decide(&mut cart, vec![repeat, other], vec![]);
+        assert!(batch.rows.is_empty());
+        assert!(matches!(&batch.replies[0].source, ReplySource::Repeated(first) if first.position.offset() == 10));
+        assert!(matches!(batch.replies[1].source, ReplySource::Known(Some(_))), "the key is used for another request");
+        assert_eq!(cart.sequence_number(), 1.into());
+    }
+
+    #[test]
+    fn an_undecidable_command_is_a_dead_letter_without_a_reply() {
+        let letter = Record { partition: None, key: None, value: None, headers: None };
+        let undecidable = ConsumedCommand { letter: Some(letter), ..consumed(10, add(1)) };
+        let batch = decide(&mut new_cart(), vec![undecidable, consumed(11, add(2))], vec![]);
+        assert_eq!((batch.letters.len(), batch.rows.len(), batch.replies.len()), (1, 1, 1));
+    }
+
+    #[test]
+    fn a_journalled_position_with_another_command_stops_the_partition() {
+        let mut cart = new_cart();
+        let first = decide(&mut cart, vec![consumed(10, add(1))], vec![]);
+        let mut other = consumed(10, add(2));
+        other.command.command_id = Uuid::from_u128(99).into();
+        let result = decide_batch(&mut cart, vec![other], &JournalledCommands::new(first.rows), &codecs());
+        assert!(matches!(result, Err(Error::LogRewritten(_))));
     }
 }

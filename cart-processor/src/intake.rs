@@ -1,25 +1,22 @@
-//! From a record of `cart-commands` to a command, or to a dead letter that says why it is none.
+//! Turns a record of `cart-commands` into a command, or into a dead letter with the reason.
 
 use std::time::Duration;
 
+use cart::contract::header::{REPLY_PARTITION, TRACE_PARENT};
 use cart::{CartCommand, LogEpoch, Position, Undecidable};
 use kafka::{BorrowedMessage, Codec, DecodeError, Header, Headers as _, Message as _, OwnedHeaders, Record};
 use tokio::runtime::Handle;
 
-/// The header in which ingest names the partition of `cart-replies` that it reads.
-pub(crate) const REPLY_PARTITION: &str = "reply-partition";
-const TRACE_PARENT: &str = "traceparent";
-
-/// Nobody waits longer for an answer. After that, a redelivered command is not decided again just to answer it. What has an
-/// answer without that is answered at any age: its producer's clock may be wrong.
+/// The longest time that a client waits for a reply. A redelivered command that is older is not decided again only for its
+/// reply. A command whose outcome is known without that gets its reply at any age: its producer's clock may be wrong.
 const ANSWER_HORIZON: Duration = Duration::from_secs(60);
 
-/// What a record is.
+/// A record that was read.
 #[derive(Debug)]
-pub(crate) enum Intake {
-    /// A command that belongs here.
-    Command(Box<Received>),
-    /// Something that nobody can decide.
+pub(crate) enum Incoming {
+    /// A command in its partition.
+    Command(Box<ConsumedCommand>),
+    /// A record that cannot be decided.
     DeadLetter {
         /// Where it was read.
         partition: i32,
@@ -30,22 +27,23 @@ pub(crate) enum Intake {
     },
 }
 
-/// A command as it was read.
+/// A command with its place in the log.
 #[derive(Debug)]
-pub(crate) struct Received {
+pub(crate) struct ConsumedCommand {
     pub(crate) partition: i32,
     pub(crate) position: Position,
     pub(crate) command: CartCommand,
-    /// The partition of `cart-replies` on which somebody waits for the answer, or has waited.
+    /// The partition of `cart-replies` on which a client waits, or has waited.
     pub(crate) reply_to: Option<i32>,
-    /// By its producer's clock nobody waits any more.
+    /// By its producer's clock the client's wait has ended.
     pub(crate) is_old: bool,
     pub(crate) trace_parent: Option<Box<[u8]>>,
-    /// What becomes of it if it was not decided before: from before version 0.2, when less was checked, and today undecidable.
+    /// The dead letter that it becomes unless it was decided before: a command from before version 0.2 that today's checks
+    /// reject.
     pub(crate) letter: Option<Record>,
 }
 
-impl Intake {
+impl Incoming {
     /// The partition and offset that it was read from.
     pub(crate) fn origin(&self) -> (i32, i64) {
         match self {
@@ -55,7 +53,7 @@ impl Intake {
     }
 }
 
-/// Why a record is no command for us.
+/// Why a record becomes a dead letter.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
     #[error("the value is null")]
@@ -72,7 +70,7 @@ enum Refusal {
     Misplaced { cart_id: cart::CartId, belongs: i32 },
 }
 
-/// Why a record can't be read now.
+/// Why a record cannot be read now.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
@@ -89,9 +87,9 @@ pub(crate) enum Error {
     },
 }
 
-/// Reads records of one log.
+/// Decodes the records of one log.
 #[derive(Debug, Clone)]
-pub(crate) struct Reader {
+pub(crate) struct CommandDecoder {
     pub(crate) commands: Codec<CartCommand>,
     pub(crate) epoch: LogEpoch,
     pub(crate) partitions: i32,
@@ -99,10 +97,10 @@ pub(crate) struct Reader {
     pub(crate) runtime: Handle,
 }
 
-impl Reader {
-    /// What a record is. Fails when the registry is away while a schema is not known yet, or when the command is too
-    /// new for us.
-    pub(crate) fn read(&self, message: &BorrowedMessage<'_>) -> Result<Intake, Error> {
+impl CommandDecoder {
+    /// Decodes and checks a record. Fails when the registry does not respond and the schema is not known yet, or when the
+    /// command is from a newer version.
+    pub(crate) fn read(&self, message: &BorrowedMessage<'_>) -> Result<Incoming, Error> {
         let (partition, offset) = (message.partition(), message.offset());
         let letter = |reason: &dyn std::fmt::Display| dead_letter(message, &reason.to_string());
         let command = match self.command(message)? {
@@ -110,13 +108,13 @@ impl Reader {
             Err(refusal) => {
                 metrics::counter!("processor_dead_letters_total").increment(1);
                 tracing::warn!(partition, offset, reason = %refusal, "dead letter");
-                return Ok(Intake::DeadLetter { partition, offset, letter: letter(&refusal) });
+                return Ok(Incoming::DeadLetter { partition, offset, letter: letter(&refusal) });
             }
         };
         let doubt = command.check().err();
         let age = kafka::age_of(message);
         metrics::histogram!("processor_command_wait_seconds").record(age.unwrap_or_default());
-        Ok(Intake::Command(Box::new(Received {
+        Ok(Incoming::Command(Box::new(ConsumedCommand {
             partition,
             position: Position::new(self.epoch, offset),
             command,
@@ -129,13 +127,7 @@ impl Reader {
 
     fn command(&self, message: &BorrowedMessage<'_>) -> Result<Result<CartCommand, Refusal>, Error> {
         let Some(value) = message.payload() else { return Ok(Err(Refusal::NoValue)) };
-        let command = match self.commands.decode(value) {
-            Err(DecodeError::NotLearnt { id }) => {
-                self.runtime.block_on(self.commands.learn(id))?;
-                self.commands.decode(value)
-            }
-            result => result,
-        };
+        let command = self.commands.decode_or_fetch_blocking(value, &self.runtime)?;
         if let Err(source @ DecodeError::Newer { .. }) = command {
             return Err(Error::TooNew { partition: message.partition(), offset: message.offset(), source });
         }

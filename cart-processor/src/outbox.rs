@@ -1,21 +1,25 @@
-//! What the next transaction will make visible: events, dead letters, and the offsets of what they come from.
+//! What the next transaction will make visible: events, dead letters, and the offsets of the commands that they come from.
+//!
+//! The outbox's life: the worker adds what a batch produced (`Worker::enqueue_events`) and the batch's offsets. When a
+//! transaction is due, `Worker::publish` passes it on whole and begins an empty one. The publisher commits it in one Kafka
+//! transaction. After a failure, and for a revoked partition, it is dropped: the next owner reads the commands again.
 
 use std::collections::BTreeMap;
 
+use cart::contract::header;
 use kafka::{Header, OwnedHeaders, Record};
 
-/// Names the encoding of a value, for readers that go by headers.
-const CONTENT_TYPE: Header<'static, &'static str> = Header { key: "content-type", value: Some("avro/binary") };
+const CONTENT_TYPE: Header<'static, &'static str> = Header { key: header::CONTENT_TYPE, value: Some(header::AVRO) };
 
 /// Collected by the worker, in the order in which it is to be published.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    partitions: BTreeMap<i32, Share>,
+    partitions: BTreeMap<i32, PartitionOutbox>,
 }
 
-/// What comes from one partition of `cart-commands`: it goes when the partition goes.
+/// What comes from one partition of `cart-commands`; dropped when the partition is revoked.
 #[derive(Debug, Default)]
-pub(crate) struct Share {
+pub(crate) struct PartitionOutbox {
     pub(crate) events: Vec<Record>,
     pub(crate) dead_letters: Vec<Record>,
     pub(crate) next_offset: i64,
@@ -26,7 +30,7 @@ impl Outbox {
     pub(crate) fn push_event(&mut self, partition: i32, key: &[u8], event: Vec<u8>, trace_parent: Option<&[u8]>) {
         let headers = OwnedHeaders::new_with_capacity(2).insert(CONTENT_TYPE);
         let headers = match trace_parent {
-            Some(value) => headers.insert(Header { key: "traceparent", value: Some(value) }),
+            Some(value) => headers.insert(Header { key: header::TRACE_PARENT, value: Some(value) }),
             None => headers,
         };
         // The topics have the same number of partitions and the same partitioner, so the key belongs there.
@@ -39,12 +43,12 @@ impl Outbox {
         self.partitions.entry(partition).or_default().dead_letters.push(letter);
     }
 
-    /// Notes that everything before `next_offset` is in here.
+    /// Sets the offset that the transaction commits for a partition: everything before it is in here.
     pub(crate) fn advance(&mut self, partition: i32, next_offset: i64) {
         self.partitions.entry(partition).or_default().next_offset = next_offset;
     }
 
-    /// Forgets what comes from a partition that is not ours any more.
+    /// Drops what comes from a revoked partition.
     pub(crate) fn forget(&mut self, partition: i32) {
         self.partitions.remove(&partition);
     }
@@ -55,14 +59,14 @@ impl Outbox {
 
     /// How many records wait.
     pub(crate) fn len(&self) -> usize {
-        self.partitions.values().map(|share| share.events.len() + share.dead_letters.len()).sum()
+        self.partitions.values().map(|partition| partition.events.len() + partition.dead_letters.len()).sum()
     }
 
     pub(crate) fn next_offsets(&self) -> impl Iterator<Item = (i32, i64)> + '_ {
-        self.partitions.iter().map(|(partition, share)| (*partition, share.next_offset))
+        self.partitions.iter().map(|(number, partition)| (*number, partition.next_offset))
     }
 
-    pub(crate) fn shares(&self) -> impl Iterator<Item = &Share> {
+    pub(crate) fn partitions(&self) -> impl Iterator<Item = &PartitionOutbox> {
         self.partitions.values()
     }
 }

@@ -7,16 +7,16 @@ use cart::{CartId, Position};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use journal::{Content, Journal, LOAD_LEN_MAX};
 use kafka::{AssignmentEvent, GroupConsumer, Recovery};
-use service::{Readiness, Shutdown};
+use service::{Backoff, Readiness, Shutdown};
 use tokio::runtime::Handle;
 
-use crate::batch::{self, CartWork};
+use crate::batch::{self, CartBatch};
+use crate::cart_cache::CartCache;
 use crate::commit_pacing::CommitPacing;
-use crate::history::{History, LogRewritten};
-use crate::intake::{self, Intake, Reader, Received};
+use crate::history::{JournalledCommands, LogRewritten};
+use crate::intake::{self, CommandDecoder, ConsumedCommand, Incoming};
 use crate::outbox::Outbox;
-use crate::partition::Partition;
-use crate::publisher::{Parcel, Publisher};
+use crate::publisher::{PendingTransaction, Publisher};
 use crate::reply::Replies;
 
 /// How long a poll waits for a record when there is nothing else to do. A shutdown waits for it too.
@@ -32,15 +32,16 @@ const CASSANDRA_CONCURRENCY: usize = 128;
 /// carts: most is a few hundred kilobytes a load.
 const LOADS_MAX: usize = 8;
 
-/// The pause after the first failure in a row, doubled up to the second figure.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How long the member polls between two attempts to rewind: while partitions are handed over no rewind succeeds, and a
+/// handover waits for every member to poll.
+const FOLLOW_TIME: Duration = Duration::from_millis(100);
 
 /// A worker: one member of the group, with its share of the partitions. For one thread.
 pub(crate) struct Worker {
     pub(crate) name: String,
     pub(crate) consumer: GroupConsumer,
     pub(crate) publisher: Publisher,
-    pub(crate) reader: Reader,
+    pub(crate) reader: CommandDecoder,
     pub(crate) journal: Journal,
     pub(crate) replies: Replies,
     pub(crate) settings: Settings,
@@ -60,14 +61,14 @@ pub(crate) struct Settings {
     pub(crate) cart_cache_len: usize,
 }
 
-/// What a worker has in memory: all of it can be had again from the log and the journal.
+/// What a worker has in memory. All of it can be read again from the log and the journal.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    partitions: HashMap<i32, Partition>,
+    partitions: HashMap<i32, CartCache>,
     outbox: Outbox,
-    /// Partitions whose log was rewritten, or is too new for us. They stay stopped until somebody has looked at it.
+    /// Partitions whose log was rewritten, or is too new for this program. They stay stopped until a restart.
     stopped: HashSet<i32>,
-    failures: u32,
+    backoff: Backoff,
 }
 
 /// Why a step failed.
@@ -118,14 +119,14 @@ impl Error {
 }
 
 impl Worker {
-    /// Works until the shutdown, then publishes what is decided, and returns its membership of the group. Ends early only with
-    /// what nobody can mend.
+    /// Runs until the shutdown, then publishes what is decided and returns the consumer, so that all workers leave the group
+    /// together. Ends earlier only with a fatal error.
     pub(crate) fn run(mut self) -> Result<GroupConsumer, Error> {
         self.readiness.expect(&self.name);
         while !self.shutdown.is_requested() {
             match self.step() {
                 Ok(()) => {
-                    self.state.failures = 0;
+                    self.state.backoff.succeeded();
                     self.readiness.up(&self.name);
                 }
                 Err(error) => self.recover(error)?,
@@ -151,14 +152,14 @@ impl Worker {
         self.pacing.due_in(SystemTime::now()).clamp(BUSY_POLL, IDLE_POLL)
     }
 
-    /// What is there now, up to the limit.
-    fn poll(&mut self) -> Result<Vec<Intake>, Error> {
+    /// Takes the records that have arrived, up to the limit.
+    fn poll(&mut self) -> Result<Vec<Incoming>, Error> {
         let mut wait = self.poll_wait();
-        let mut batch: Vec<Intake> = Vec::new();
+        let mut batch: Vec<Incoming> = Vec::new();
         while batch.len() < self.settings.batch_len_max {
             let intake = match self.consumer.poll(wait) {
                 Ok(message) => message.map(|message| self.reader.read(&message)).transpose()?,
-                // librdkafka mends connections by itself and tells what it met.
+                // librdkafka reconnects by itself, and reports each failure.
                 Err(error) if error.recovery() == Recovery::Retry => None,
                 Err(error) => return Err(error.into()),
             };
@@ -170,13 +171,13 @@ impl Worker {
         Ok(batch)
     }
 
-    /// Forgets what belongs to partitions that went, before anything more is done with it.
-    fn follow_assignment(&mut self, batch: &mut Vec<Intake>) -> Result<(), Error> {
+    /// Drops what belongs to revoked partitions before the batch is processed.
+    fn follow_assignment(&mut self, batch: &mut Vec<Incoming>) -> Result<(), Error> {
         for event in self.consumer.assignment_events() {
             match event {
                 AssignmentEvent::Assigned(partitions) => {
                     for partition in partitions {
-                        self.state.partitions.insert(partition, Partition::default());
+                        self.state.partitions.insert(partition, CartCache::default());
                         if self.state.stopped.contains(&partition) {
                             self.consumer.pause(partition)?;
                         }
@@ -194,11 +195,11 @@ impl Worker {
         Ok(())
     }
 
-    fn process(&mut self, batch: Vec<Intake>) -> Result<(), Error> {
+    fn process(&mut self, batch: Vec<Incoming>) -> Result<(), Error> {
         let started_at = Instant::now();
         let next: HashMap<i32, i64> = batch
             .iter()
-            .map(Intake::origin)
+            .map(Incoming::origin)
             .filter(|(partition, _)| !self.state.stopped.contains(partition))
             .map(|(partition, offset)| (partition, offset + 1))
             .collect();
@@ -207,23 +208,23 @@ impl Worker {
         let mut commands = Vec::with_capacity(batch.len());
         for intake in batch {
             match intake {
-                Intake::Command(received) if next.contains_key(&received.partition) => commands.push(*received),
-                Intake::DeadLetter { partition, letter, .. } if next.contains_key(&partition) => {
+                Incoming::Command(received) if next.contains_key(&received.partition) => commands.push(*received),
+                Incoming::DeadLetter { partition, letter, .. } if next.contains_key(&partition) => {
                     self.state.outbox.push_dead_letter(partition, letter);
                 }
-                Intake::Command(_) | Intake::DeadLetter { .. } => {}
+                Incoming::Command(_) | Incoming::DeadLetter { .. } => {}
             }
         }
         let carts = batch::by_cart(commands);
         let runtime = self.runtime.clone();
         runtime.block_on(self.load(&carts))?;
         let histories = runtime.block_on(self.histories(&carts))?;
-        let mut works = self.decide(carts, histories)?;
+        let mut works = self.decide_all(carts, histories)?;
         fail_points::crash_point("processor-before-journal");
         runtime.block_on(self.journal_and_reply(&mut works))?;
         fail_points::crash_point("processor-after-journal");
         for work in works {
-            self.hand_over(work);
+            self.enqueue_events(work);
         }
         for (partition, offset) in next {
             self.state.outbox.advance(partition, offset);
@@ -237,7 +238,7 @@ impl Worker {
     }
 
     /// Loads the carts that are not in memory: many in a round trip, and the round trips at the same time.
-    async fn load(&mut self, carts: &[(CartId, Vec<Received>)]) -> Result<(), journal::Error> {
+    async fn load(&mut self, carts: &[(CartId, Vec<ConsumedCommand>)]) -> Result<(), journal::Error> {
         let mut unknown: Vec<CartId> = Vec::new();
         let mut partitions: HashMap<CartId, i32> = HashMap::new();
         for (cart_id, commands) in carts {
@@ -261,11 +262,11 @@ impl Worker {
         Ok(())
     }
 
-    /// What the journal says of the commands that were decided before.
+    /// Reads the journalled rows of commands that were decided before.
     async fn histories(
         &mut self,
-        carts: &[(CartId, Vec<Received>)],
-    ) -> Result<HashMap<CartId, History>, journal::Error> {
+        carts: &[(CartId, Vec<ConsumedCommand>)],
+    ) -> Result<HashMap<CartId, JournalledCommands>, journal::Error> {
         let mut redelivered: Vec<(CartId, Position)> = Vec::new();
         for (cart_id, commands) in carts {
             let first = &commands[0];
@@ -278,25 +279,28 @@ impl Worker {
         let journal = &self.journal;
         stream::iter(redelivered)
             .map(|(cart_id, position)| async move {
-                journal.between(cart_id, position, Position::MAX).await.map(|rows| (cart_id, History::new(rows)))
+                journal
+                    .between(cart_id, position, Position::MAX)
+                    .await
+                    .map(|rows| (cart_id, JournalledCommands::new(rows)))
             })
             .buffer_unordered(CASSANDRA_CONCURRENCY)
             .try_collect()
             .await
     }
 
-    fn decide(
+    fn decide_all(
         &mut self,
-        carts: Vec<(CartId, Vec<Received>)>,
-        mut histories: HashMap<CartId, History>,
-    ) -> Result<Vec<CartWork>, Error> {
+        carts: Vec<(CartId, Vec<ConsumedCommand>)>,
+        mut histories: HashMap<CartId, JournalledCommands>,
+    ) -> Result<Vec<CartBatch>, Error> {
         let mut works = Vec::with_capacity(carts.len());
         for (cart_id, commands) in carts {
             let partition = commands[0].partition;
             let history = histories.remove(&cart_id).unwrap_or_default();
             let codecs = self.journal.codecs();
             let carts = self.state.partitions.entry(partition).or_default();
-            let work = carts.change(cart_id, |cart| batch::decide(cart, commands, &history, codecs));
+            let work = carts.change(cart_id, |cart| batch::decide_batch(cart, commands, &history, codecs));
             // Skipping it would lose its commands, since the offsets move on.
             match work.ok_or(Error::NotLoaded { cart_id })? {
                 Ok(work) => works.push(work),
@@ -307,21 +311,21 @@ impl Worker {
         Ok(works)
     }
 
-    /// Journals the carts, many in a request and the requests at the same time; then all clients are answered, so that their
-    /// answers, and what they send next, come in few requests.
+    /// Journals all carts, then sends all replies: so the replies, and the commands that the clients send next, come in few
+    /// requests.
     ///
-    /// A crash before an append leaves commands to be decided again; after it, commands whose events the journal
-    /// has: they are published from there ([`crate::history`]). Shown by crates/e2e/tests/e2e/crash.rs.
-    async fn journal_and_reply(&self, works: &mut [CartWork]) -> Result<(), journal::Error> {
-        self.journal.append(works.iter().map(CartWork::append)).await?;
+    /// After a crash before an append the commands are decided again. After a crash behind it the journal has their events,
+    /// which are published from there ([`crate::history`]). Shown by crates/e2e/tests/e2e/crash.rs.
+    async fn journal_and_reply(&self, works: &mut [CartBatch]) -> Result<(), journal::Error> {
+        self.journal.append(works.iter().map(CartBatch::append)).await?;
         fail_points::crash_point("processor-before-replies");
         for work in works {
-            self.replies.send(work.cart_id, std::mem::take(&mut work.owed)).await?;
+            self.replies.send(work.cart_id, std::mem::take(&mut work.replies)).await?;
         }
         Ok(())
     }
 
-    fn hand_over(&mut self, work: CartWork) {
+    fn enqueue_events(&mut self, work: CartBatch) {
         let key = work.cart_id.to_string();
         for letter in work.letters {
             self.state.outbox.push_dead_letter(work.partition, letter);
@@ -334,7 +338,7 @@ impl Worker {
         }
     }
 
-    /// Hands the outbox to the publisher when that is free and it is time; waits when too much waits.
+    /// Begins a transaction when one is due and the last one has ended; waits for it when the outbox is full.
     fn publish(&mut self) -> Result<(), Error> {
         let is_full = self.state.outbox.len() >= self.settings.outbox_len_max;
         while !self.publisher.wait(if is_full { IDLE_POLL } else { Duration::ZERO })? {
@@ -344,21 +348,21 @@ impl Worker {
         }
         let is_due = self.pacing.due_in(SystemTime::now()).is_zero();
         if !self.state.outbox.is_empty() && (is_due || is_full) {
-            self.submit()?;
+            self.begin_transaction()?;
         }
         Ok(())
     }
 
-    fn submit(&mut self) -> Result<(), Error> {
+    fn begin_transaction(&mut self) -> Result<(), Error> {
         let group = self.consumer.group_metadata()?;
         let outbox = std::mem::take(&mut self.state.outbox);
         let offsets = self.consumer.offsets(outbox.next_offsets())?;
         self.pacing.start(SystemTime::now());
-        self.publisher.submit(Parcel { outbox, offsets, group });
+        self.publisher.begin(PendingTransaction { outbox, offsets, group });
         Ok(())
     }
 
-    /// Forgets everything and goes back to what is committed. Normal after a rebalance.
+    /// Drops everything in memory and rewinds to the committed offsets. Normal after a rebalance.
     fn recover(&mut self, error: Error) -> Result<(), Error> {
         let recovery = error.recovery();
         if recovery == Recovery::Fatal {
@@ -377,8 +381,7 @@ impl Worker {
             );
         }
         metrics::counter!("processor_recoveries_total").increment(1);
-        let pause = (BACKOFF.0 * 2_u32.saturating_pow(self.state.failures)).min(BACKOFF.1);
-        self.state.failures = (self.state.failures + 1).min(16);
+        let pause = self.state.backoff.failed();
         if recovery == Recovery::Retry {
             std::thread::sleep(pause);
         }
@@ -388,10 +391,10 @@ impl Worker {
     fn rewind(&mut self) -> Result<(), Error> {
         self.state.outbox = Outbox::default();
         for partition in self.state.partitions.values_mut() {
-            *partition = Partition::default();
+            *partition = CartCache::default();
         }
         while !self.shutdown.is_requested() {
-            // Whatever became of a parcel under way, the committed offsets will tell.
+            // Whether a transaction in progress was committed, the committed offsets will show.
             match self.publisher.wait(IDLE_POLL) {
                 Ok(false) => continue,
                 Ok(true) => {}
@@ -404,7 +407,7 @@ impl Worker {
                 Ok(()) => return Ok(()),
                 Err(error) => self.readiness.down(&self.name, anyhow::Error::new(error)),
             }
-            self.consumer.follow(BACKOFF.0);
+            self.consumer.follow(FOLLOW_TIME);
             if let Err(error) = self.follow_assignment(&mut Vec::new()) {
                 self.readiness.down(&self.name, anyhow::Error::new(error));
             }
@@ -421,8 +424,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Publishes what is decided, so that nobody has to do it again. If it fails, somebody will: a rebalance may be under
-    /// way, which refuses the offsets of a member that has not followed it yet.
+    /// Publishes what is decided. If that fails, the next owner of the partitions decides it again: during a rebalance the
+    /// broker rejects the offsets of a member that has not rejoined yet.
     fn finish(mut self) -> Result<GroupConsumer, Error> {
         match self.publish_rest() {
             Err(error) if error.recovery() != Recovery::Fatal => {
@@ -441,7 +444,7 @@ impl Worker {
     fn publish_rest(&mut self) -> Result<(), Error> {
         while !self.publisher.wait(IDLE_POLL)? {}
         if !self.state.outbox.is_empty() {
-            self.submit()?;
+            self.begin_transaction()?;
             while !self.publisher.wait(IDLE_POLL)? {}
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use kafka::{ConsumerGroupMetadata, KafkaArgs, Recovery, TransactionalProducer};
+use kafka::{ConsumerGroupMetadata, FencedGuard, KafkaArgs, TransactionalProducer};
 use rdkafka::TopicPartitionList;
 use service::{Readiness, Shutdown};
 
@@ -13,12 +13,8 @@ use crate::outbox::Outbox;
 /// Between two attempts to get a new producer.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 
-/// Fenced this often without one commit between: another process runs under our name, and both would go on
-/// fencing each other for ever.
-const FENCED_MAX: u32 = 5;
-
 /// An outbox with what commits it.
-pub(crate) struct Parcel {
+pub(crate) struct PendingTransaction {
     pub(crate) outbox: Outbox,
     pub(crate) offsets: TopicPartitionList,
     /// Taken on the worker's thread after its last poll: see [`kafka::GroupConsumer::group_metadata`].
@@ -34,10 +30,10 @@ pub(crate) struct Target {
     pub(crate) dead_letters: String,
 }
 
-/// The worker's end of the thread. At most one parcel is under way.
+/// The worker's handle of the thread. At most one transaction is in progress.
 #[derive(Debug)]
 pub(crate) struct Publisher {
-    parcels: Option<SyncSender<Parcel>>,
+    transactions: Option<SyncSender<PendingTransaction>>,
     results: Receiver<Result<(), kafka::Error>>,
     is_busy: bool,
     thread: Option<JoinHandle<()>>,
@@ -47,26 +43,26 @@ impl Publisher {
     /// Connects, which settles what a predecessor under the same id left open, and starts the thread. Blocks.
     pub(crate) fn start(target: Target, readiness: Readiness, shutdown: Shutdown) -> Result<Self, kafka::Error> {
         let producer = TransactionalProducer::connect(&target.kafka, &target.transactional_id)?;
-        let (parcels, incoming) = sync_channel(1);
+        let (transactions, incoming) = sync_channel(1);
         let (outgoing, results) = sync_channel(1);
         let work = move || publish_all(&target, producer, &incoming, &outgoing, &readiness, &shutdown);
         let thread = std::thread::Builder::new()
             .name(String::from("publisher"))
             .spawn(work)
             .map_err(|error| kafka::Error::fatal("starting the publisher's thread", error))?;
-        Ok(Self { parcels: Some(parcels), results, is_busy: false, thread: Some(thread) })
+        Ok(Self { transactions: Some(transactions), results, is_busy: false, thread: Some(thread) })
     }
 
-    /// Hands a parcel over. Only when not busy.
-    pub(crate) fn submit(&mut self, parcel: Parcel) {
-        // A thread that is gone is noticed when its result is asked for.
-        self.is_busy = self.parcels.as_ref().is_some_and(|parcels| parcels.send(parcel).is_ok());
+    /// Begins a transaction. Only when none is in progress.
+    pub(crate) fn begin(&mut self, pending: PendingTransaction) {
+        // `wait` reports a thread that has ended.
+        self.is_busy = self.transactions.as_ref().is_some_and(|transactions| transactions.send(pending).is_ok());
     }
 
-    /// Waits at most `timeout` for the parcel under way; false while it is still so.
+    /// Waits at most `timeout` for the transaction in progress; false while it is.
     ///
-    /// On an error nothing of the parcel is visible, or all of it: ask Kafka for the committed offsets. A new
-    /// producer is in place already, so the answer is final.
+    /// After an error all of the transaction is visible, or nothing: the committed offsets show which. A new producer is in
+    /// place already, so they are final.
     pub(crate) fn wait(&mut self, timeout: Duration) -> Result<bool, kafka::Error> {
         if !self.is_busy {
             return Ok(true);
@@ -88,9 +84,9 @@ impl Publisher {
 
 impl Drop for Publisher {
     fn drop(&mut self) {
-        drop(self.parcels.take());
+        drop(self.transactions.take());
         if let Some(thread) = self.thread.take() {
-            // It panicked or it did not: its worker is ending either way.
+            // Also if it panicked: its worker is ending either way.
             drop(thread.join());
         }
     }
@@ -99,25 +95,24 @@ impl Drop for Publisher {
 fn publish_all(
     target: &Target,
     mut producer: TransactionalProducer,
-    parcels: &Receiver<Parcel>,
+    transactions: &Receiver<PendingTransaction>,
     results: &SyncSender<Result<(), kafka::Error>>,
     readiness: &Readiness,
     shutdown: &Shutdown,
 ) {
-    let mut fenced = 0;
-    while let Ok(parcel) = parcels.recv() {
+    let mut fenced = FencedGuard::new(&target.transactional_id);
+    while let Ok(pending) = transactions.recv() {
         let started_at = std::time::Instant::now();
-        let mut result = publish(target, &mut producer, parcel);
+        let mut result = publish(target, &mut producer, pending);
         metrics::histogram!("processor_transaction_seconds").record(started_at.elapsed());
         if let Err(error) = result {
-            fenced = if error.is_fenced() { fenced + 1 } else { fenced };
             metrics::counter!("processor_transactions_failed_total").increment(1);
-            result = Err(if fenced >= FENCED_MAX { fenced_for_good(target, error) } else { error });
+            result = Err(fenced.failed(error));
             if let Some(new) = reconnect(target, readiness, shutdown) {
                 producer = new;
             }
         } else {
-            fenced = 0;
+            fenced.committed();
         }
         if results.send(result).is_err() {
             return;
@@ -125,14 +120,18 @@ fn publish_all(
     }
 }
 
-fn publish(target: &Target, producer: &mut TransactionalProducer, parcel: Parcel) -> Result<(), kafka::Error> {
+fn publish(
+    target: &Target,
+    producer: &mut TransactionalProducer,
+    pending: PendingTransaction,
+) -> Result<(), kafka::Error> {
     fail_points::crash_point("processor-before-transaction");
     let mut transaction = producer.begin()?;
-    for share in parcel.outbox.shares() {
-        for event in &share.events {
+    for partition in pending.outbox.partitions() {
+        for event in &partition.events {
             transaction.send(&target.events, event)?;
         }
-        for letter in &share.dead_letters {
+        for letter in &partition.dead_letters {
             transaction.send(&target.dead_letters, letter)?;
         }
     }
@@ -141,7 +140,7 @@ fn publish(target: &Target, producer: &mut TransactionalProducer, parcel: Parcel
     // A crash before this leaves the transaction open: our successor under the same id, or the broker's time-out,
     // aborts it, and the commands are read again. A crash after it leaves nothing to do. Either way committed
     // readers see each event once. Shown by crates/e2e/tests/e2e/crash.rs.
-    transaction.commit(parcel.offsets, parcel.group)?;
+    transaction.commit(pending.offsets, pending.group)?;
     fail_points::crash_point("processor-after-commit");
     Ok(())
 }
@@ -161,16 +160,4 @@ fn reconnect(target: &Target, readiness: &Readiness, shutdown: &Shutdown) -> Opt
         }
     }
     None
-}
-
-fn fenced_for_good(target: &Target, error: kafka::Error) -> kafka::Error {
-    debug_assert_eq!(error.recovery(), Recovery::AbortTransaction);
-    kafka::Error::fatal(
-        format!(
-            "publishing as {} (another process with the same --instance keeps fencing this one; give each its own \
-             name)",
-            target.transactional_id
-        ),
-        error,
-    )
 }

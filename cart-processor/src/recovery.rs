@@ -1,30 +1,30 @@
-//! What an operator does after a loss: the journal can be made again from `cart-events` and `cart-commands`, and
-//! `cart-events` from the journal, since they hold the same bytes. Each may be done again when it was interrupted.
+//! `cartctl republish` and `cartctl restore-journal`: the journal is restored from `cart-events` and `cart-commands`, and
+//! `cart-events` from the journal, since they hold the same bytes. Each can be repeated after an interruption.
 //!
-//! Shown by crates/e2e/tests/e2e/recovery.rs.
+//! They are here because they read commands and decide as the processor does. Shown by crates/e2e/tests/e2e/recovery.rs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use cart::contract::Contract as _;
+use cart::contract::{Contract as _, group};
 use cart::{Aggregate, CartCommand, CartEvent, CartId, Decision, LogEpoch, Position};
+use cassandra::{CassandraArgs, KeyspaceArgs};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use journal::{Append, Codecs, Content, Journal, Row};
-use kafka::{Admin, Codec, DecodeError, KafkaArgs, Message as _, Registry, TopicReader, TransactionalProducer};
+use kafka::{Admin, Codec, KafkaArgs, Message as _, Registry, TopicReader, TransactionalProducer};
+use service::LogArgs;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use crate::GROUP;
-use crate::args::{RecoveryArgs, RestoreArgs};
 use crate::batch::by_cart;
-use crate::history::History;
-use crate::intake::{Intake, Reader, Received};
+use crate::cart_cache::CartCache;
+use crate::history::JournalledCommands;
+use crate::intake::{CommandDecoder, ConsumedCommand, Incoming};
 use crate::outbox::Outbox;
-use crate::partition::Partition;
 
-/// Requests to Cassandra under way at the same time.
+/// Concurrent requests to Cassandra.
 const CONCURRENCY: usize = 128;
 
 /// Events that are journalled, or published in one transaction, together: bounds memory and transactions.
@@ -36,17 +36,52 @@ const CACHE_LEN: usize = 256 << 20;
 /// How long a topic may say nothing before we give up.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
+/// Republish the journal to an empty cart-events topic, after that topic was lost
+///
+/// Stop all cart-processors first: the command fails while the group has a member. It fails too if the topic has records.
+/// Events of one cart keep their order; those of different carts do not.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RepublishArgs {
+    #[command(flatten)]
+    kafka: KafkaArgs,
+    #[command(flatten)]
+    cassandra: CassandraArgs,
+    /// The log of this run.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Restore the journal from cart-commands and cart-events, after the keyspace was lost
+///
+/// Stop all cart-processors first: the command fails while the group has a member. It creates the keyspace and the tables, and
+/// records which log they belong to. Run `cart-processor setup` afterwards.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RestoreArgs {
+    #[command(flatten)]
+    kafka: KafkaArgs,
+    #[command(flatten)]
+    cassandra: CassandraArgs,
+    #[command(flatten)]
+    keyspace: KeyspaceArgs,
+    /// The log of this run.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
 /// Makes `cart-events` again from the journal. Into an empty topic only, while no processor runs.
 ///
 /// Each cart's events come in their order; those of different carts are not in the order that they had. What was
 /// journalled, but whose command is not committed, is left to the processor: it publishes it when it reads that command
 /// again.
-pub(crate) async fn republish(args: &RecoveryArgs) -> anyhow::Result<()> {
-    let RecoveryArgs { kafka, cassandra, .. } = args;
+///
+/// # Errors
+/// When a processor runs, the topic has records, or a server does not respond.
+pub async fn republish(args: &RepublishArgs) -> anyhow::Result<()> {
+    let RepublishArgs { kafka, cassandra, .. } = args;
     let admin = Admin::new(kafka)?;
     let (commands, topic) = (kafka.prefixed(CartCommand::TOPIC), kafka.prefixed(CartEvent::TOPIC));
     let (log, committed) = tokio::task::block_in_place(|| {
-        let group = kafka.prefixed(GROUP);
+        let group = kafka.prefixed(group::CART_PROCESSOR);
         admin.ensure_idle(&group)?;
         let is_empty = admin.watermarks(&topic)?.iter().all(|(start, end)| start == end);
         ensure!(
@@ -101,7 +136,7 @@ pub(crate) async fn republish(args: &RecoveryArgs) -> anyhow::Result<()> {
 fn publish(producer: &mut TransactionalProducer, topic: &str, outbox: Outbox) -> Result<(), kafka::Error> {
     tokio::task::block_in_place(|| {
         let mut transaction = producer.begin()?;
-        for event in outbox.shares().flat_map(|share| &share.events) {
+        for event in outbox.partitions().flat_map(|partition| &partition.events) {
             transaction.send(topic, event)?;
         }
         transaction.commit_records()
@@ -111,10 +146,13 @@ fn publish(producer: &mut TransactionalProducer, topic: &str, outbox: Outbox) ->
 /// Makes the journal again from `cart-events` and `cart-commands`, and writes down which log it is of. While no processor runs.
 ///
 /// What was journalled but not yet published is not lost: its commands are not committed, and will be decided again.
-pub(crate) async fn restore_journal(args: &RestoreArgs) -> anyhow::Result<()> {
+///
+/// # Errors
+/// When a processor runs, or a server does not respond.
+pub async fn restore_journal(args: &RestoreArgs) -> anyhow::Result<()> {
     let RestoreArgs { kafka, cassandra, keyspace, .. } = args;
     let admin = Admin::new(kafka)?;
-    tokio::task::block_in_place(|| admin.ensure_idle(&kafka.prefixed(GROUP)))?;
+    tokio::task::block_in_place(|| admin.ensure_idle(&kafka.prefixed(group::CART_PROCESSOR)))?;
     cassandra::ensure_keyspace(cassandra, keyspace).await?;
     let session = Arc::new(cassandra::connect(&cassandra.patient()).await?);
     Journal::setup(&session).await?;
@@ -147,7 +185,7 @@ async fn restore_events(kafka: &KafkaArgs, journal: &Journal) -> anyhow::Result<
         let is_end = events.recv_many(&mut chunk, CHUNK_LEN).await == 0;
         let mut carts: HashMap<CartId, Vec<Row>> = HashMap::new();
         for (partition, bytes) in chunk.drain(..) {
-            let event = decode(&journal.codecs().events, &bytes).await?;
+            let event = journal.codecs().events.decode_or_fetch(&bytes).await??;
             let CartEvent { cart_id, sequence_number, position, command_id, .. } = event;
             let newest = newest.entry(partition).or_insert(position);
             *newest = position.max(*newest);
@@ -199,18 +237,18 @@ impl OpenRequests {
 async fn restore_requests(admin: &Admin, kafka: &KafkaArgs, journal: &Journal, epoch: LogEpoch) -> anyhow::Result<()> {
     let topic = kafka.prefixed(CartCommand::TOPIC);
     let decided: HashMap<i32, i64> = tokio::task::block_in_place(|| {
-        let committed = admin.committed(&kafka.prefixed(GROUP), &topic)?;
+        let committed = admin.committed(&kafka.prefixed(group::CART_PROCESSOR), &topic)?;
         Ok::<_, kafka::Error>((0..).zip(committed).map(|(partition, next)| (partition, next.unwrap_or(0))).collect())
     })?;
     let codec = Codec::register(&Registry::new(kafka)?, CartCommand::TOPIC, CartCommand::SCHEMA).await?;
     let partitions = i32::try_from(decided.len())?;
-    let reader = Reader { commands: codec, epoch, partitions, reply_partitions: 0, runtime: Handle::current() };
+    let reader = CommandDecoder { commands: codec, epoch, partitions, reply_partitions: 0, runtime: Handle::current() };
     let (sender, mut commands) = mpsc::channel(CHUNK_LEN);
     let reading = tokio::task::spawn_blocking({
         let kafka = kafka.clone();
         move || read_commands(&kafka, &topic, &reader, &decided, &sender)
     });
-    let (mut chunk, mut count, mut cache) = (Vec::new(), 0_u64, Partition::default());
+    let (mut chunk, mut count, mut cache) = (Vec::new(), 0_u64, CartCache::default());
     while commands.recv_many(&mut chunk, CHUNK_LEN).await > 0 {
         count += chunk.len() as u64;
         let carts: Vec<_> = by_cart(std::mem::take(&mut chunk))
@@ -225,7 +263,7 @@ async fn restore_requests(admin: &Admin, kafka: &KafkaArgs, journal: &Journal, e
                     None => journal.load_before(cart_id, first).await?,
                 };
                 let last = commands.last().map_or(first, |received| received.position);
-                let history = History::new(journal.following(&cart, last).await?);
+                let history = JournalledCommands::new(journal.following(&cart, last).await?);
                 let rows = restored_rows(journal, &mut cart, &commands, &history).await?;
                 Ok::<_, anyhow::Error>((cart, rows))
             })
@@ -246,11 +284,11 @@ async fn restore_requests(admin: &Admin, kafka: &KafkaArgs, journal: &Journal, e
 async fn restored_rows(
     journal: &Journal,
     cart: &mut Aggregate,
-    commands: &[Received],
-    history: &History,
+    commands: &[ConsumedCommand],
+    history: &JournalledCommands,
 ) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for Received { position, command, .. } in commands {
+    for ConsumedCommand { position, command, .. } in commands {
         let decision = cart.decide(command, *position);
         let Some(row) = history.of(command, *position)? else {
             match decision {
@@ -294,16 +332,16 @@ async fn append(journal: &Journal, carts: &HashMap<CartId, Vec<Row>>) -> Result<
 fn read_commands(
     kafka: &KafkaArgs,
     topic: &str,
-    reader: &Reader,
+    reader: &CommandDecoder,
     decided: &HashMap<i32, i64>,
-    commands: &mpsc::Sender<Received>,
+    commands: &mpsc::Sender<ConsumedCommand>,
 ) -> anyhow::Result<()> {
     let mut log = TopicReader::open_at_beginning(kafka, topic)?;
     while let Some(message) = log.next(SILENCE_MAX)? {
         if decided.get(&message.partition()).is_none_or(|next| message.offset() >= *next) {
             continue;
         }
-        if let Intake::Command(received) = reader.read(&message)?
+        if let Incoming::Command(received) = reader.read(&message)?
             && commands.blocking_send(*received).is_err()
         {
             break; // the writer has failed, and says why
@@ -318,20 +356,10 @@ fn read(kafka: &KafkaArgs, topic: &str, events: &mpsc::Sender<(i32, Vec<u8>)>) -
     while let Some(message) = reader.next(SILENCE_MAX)? {
         let bytes = message.payload().unwrap_or_default().to_vec();
         if events.blocking_send((message.partition(), bytes)).is_err() {
-            break; // the writer has failed, and tells why
+            break; // the writer has failed, and says why
         }
     }
     Ok(())
-}
-
-async fn decode(codec: &Codec<CartEvent>, bytes: &[u8]) -> anyhow::Result<CartEvent> {
-    match codec.decode(bytes) {
-        Err(DecodeError::NotLearnt { id }) => {
-            codec.learn(id).await?;
-            Ok(codec.decode(bytes)?)
-        }
-        result => Ok(result?),
-    }
 }
 
 /// The log is that of the newest events, unless it ends before them: then it is a later one.
@@ -360,7 +388,7 @@ async fn record_log(
     let topic = kafka.prefixed(CartCommand::TOPIC);
     let identity = tokio::task::block_in_place(|| admin.identity(&topic))?;
     if matches!(log, Log::Later) {
-        tokio::task::block_in_place(|| admin.start_new_log(&kafka.prefixed(GROUP), &topic))?;
+        tokio::task::block_in_place(|| admin.start_new_log(&kafka.prefixed(group::CART_PROCESSOR), &topic))?;
     }
     cassandra::restore_log(session, &topic, &identity, epoch).await?;
     Ok(())

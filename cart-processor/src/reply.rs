@@ -1,21 +1,21 @@
-//! Answering: from a fresh decision, or from what the journal says of an earlier one.
+//! Replies: from a new decision, or from the journal's rows of an earlier one.
 
 use cart::{CartCommand, CartId, CartReply, CommandId, Decided, Outcome, Position, RememberedRequest};
 use journal::{Journal, Row};
 use kafka::{Codec, Producer, Record};
 
-/// A reply that somebody waits for.
+/// A reply that a client waits for.
 #[derive(Debug)]
-pub(crate) struct Owed {
+pub(crate) struct PendingReply {
     pub(crate) command_id: CommandId,
     pub(crate) position: Position,
     pub(crate) reply_to: i32,
-    pub(crate) answer: Answer,
+    pub(crate) source: ReplySource,
 }
 
-/// Where the answer is.
+/// Where the outcome comes from.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub(crate) enum ReplySource {
     /// Here.
     Known(Option<Outcome>),
     /// Here, but for the parts that were carried out earlier.
@@ -37,15 +37,15 @@ pub(crate) struct Replies {
 }
 
 impl Replies {
-    /// Sends what is owed to a cart's clients. Its events are in the journal by now.
-    pub(crate) async fn send(&self, cart_id: CartId, owed: Vec<Owed>) -> Result<(), journal::Error> {
-        for Owed { command_id, position, reply_to, answer } in owed {
-            let outcome = match answer {
-                Answer::Known(outcome) => outcome,
-                Answer::Decided(decided) => self.journal.outcome_of(&decided).await?,
-                Answer::Journalled(known) => self.journal.outcome(&known.0, position, Some(&known.1)).await?,
-                Answer::Repeated(earlier) => self.journal.outcome_again(cart_id, &earlier).await?,
-                Answer::DecideAgain(command) => self.journal.outcome(&command, position, None).await?,
+    /// Replies to a cart's clients. Its events are in the journal by now.
+    pub(crate) async fn send(&self, cart_id: CartId, replies: Vec<PendingReply>) -> Result<(), journal::Error> {
+        for PendingReply { command_id, position, reply_to, source } in replies {
+            let outcome = match source {
+                ReplySource::Known(outcome) => outcome,
+                ReplySource::Decided(decided) => self.journal.outcome_of(&decided).await?,
+                ReplySource::Journalled(known) => self.journal.outcome(&known.0, position, Some(&known.1)).await?,
+                ReplySource::Repeated(earlier) => self.journal.outcome_again(cart_id, &earlier).await?,
+                ReplySource::DecideAgain(command) => self.journal.outcome(&command, position, None).await?,
             };
             match outcome {
                 Some(outcome) => self.produce(reply_to, &CartReply { command_id, cart_id, position, outcome }),
@@ -58,7 +58,7 @@ impl Replies {
         Ok(())
     }
 
-    // A reply that gets lost costs its client a wait, never an outcome: nothing here is retried.
+    // Not retried: a lost reply costs its client a wait, never an outcome.
     fn produce(&self, partition: i32, reply: &CartReply) {
         let record = self.codec.encode(reply).map(|value| Record {
             partition: Some(partition),
@@ -67,7 +67,7 @@ impl Replies {
             headers: None,
         });
         match record.and_then(|record| self.producer.send(&record)) {
-            // Nobody waits for the delivery: librdkafka goes on without the future.
+            // The delivery is not awaited: librdkafka does not need the future.
             Ok(delivery) => drop(delivery),
             Err(error) => {
                 metrics::counter!("processor_replies_lost_total").increment(1);

@@ -5,18 +5,17 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
-use cart::contract::{Contract, DEAD_LETTER_TOPIC};
-use cart::{CartCommand, CartEvent, CartReply, LogEpoch};
+use anyhow::ensure;
+use cart::contract::{Contract, DEAD_LETTER_TOPIC, group};
+use cart::{CartCommand, CartEvent, CartReply};
 use journal::Journal;
-use kafka::{Admin, Codec, GroupConsumer, Instance, Producer, Recovery, Registry, StartAt};
-use service::{Metrics, Readiness, Shutdown, probe, serve_admin, shutdown_signal, wait_for};
+use kafka::{Admin, GroupConsumer, Instance, Producer, StartAt};
+use service::{Metrics, Readiness, Shutdown, probe, serve_admin, shutdown_signal};
 use tokio::runtime::Handle;
 
-use crate::GROUP;
 use crate::args::{Args, Cli, Command};
 use crate::commit_pacing::CommitPacing;
-use crate::intake::Reader;
+use crate::intake::CommandDecoder;
 use crate::processor::{Settings, State, Worker};
 use crate::publisher::{Publisher, Target};
 use crate::reply::Replies;
@@ -32,7 +31,7 @@ const COUNTERS: [&str; 7] = [
     "processor_transactions_failed_total",
 ];
 
-/// The program. Runs until a signal, or sets up or recovers and ends. What ended it early is on standard error.
+/// The program. Runs until a signal, or sets up and ends. What ended it early is on standard error.
 // The runtime is started here and not in `main.rs`, which would compile every future of this crate once more.
 #[tokio::main]
 pub async fn start(cli: Cli) -> ExitCode {
@@ -40,20 +39,9 @@ pub async fn start(cli: Cli) -> ExitCode {
 }
 
 async fn run_command(cli: Cli) -> anyhow::Result<()> {
-    match cli.command {
-        None => {}
-        Some(Command::Setup(args)) => {
-            args.log.init()?;
-            return crate::setup::setup(&args).await;
-        }
-        Some(Command::Republish(args)) => {
-            args.log.init()?;
-            return crate::recovery::republish(&args).await;
-        }
-        Some(Command::RestoreJournal(args)) => {
-            args.log.init()?;
-            return crate::recovery::restore_journal(&args).await;
-        }
+    if let Some(Command::Setup(args)) = cli.command {
+        args.log.init()?;
+        return crate::setup::setup(&args).await;
     }
     cli.args.log.init()?;
     let metrics = Metrics::install(&COUNTERS)?;
@@ -63,7 +51,7 @@ async fn run_command(cli: Cli) -> anyhow::Result<()> {
 /// Runs until the shutdown. Waits at the start for what is not there yet.
 ///
 /// # Errors
-/// What ended it early: nobody can mend it without looking.
+/// The failure that ended it early; an operator has to act.
 async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<()> {
     let readiness = Readiness::default();
     readiness.down("start", "connecting");
@@ -82,7 +70,7 @@ async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result
             // A panic is a failure like another: nothing of the worker is used afterwards.
             let result = std::panic::catch_unwind(AssertUnwindSafe(work));
             let result = result.unwrap_or_else(|_| Err(anyhow::anyhow!("worker {number} panicked")));
-            // After a failure nobody listens any more; the others end with it.
+            // After the first failure the receiver is gone: the process ends.
             drop(ended.try_send(result));
         };
         std::thread::Builder::new().name(format!("worker-{number}")).spawn(work)?;
@@ -107,79 +95,39 @@ const MIB: usize = 1 << 20;
 #[derive(Clone)]
 struct Parts {
     instance: Instance,
-    reader: Reader,
+    reader: CommandDecoder,
     journal: Journal,
     replies: Replies,
 }
 
 async fn connect(args: &Args, readiness: &Readiness, shutdown: &Shutdown) -> anyhow::Result<Parts> {
     let kafka = &args.kafka;
-    let timeout = args.startup.timeout();
     let admin = Admin::new(kafka)?;
-    let commands = kafka.prefixed(CartCommand::TOPIC);
-    let identity = wait_for(&format!("topic {commands}"), timeout, async || {
-        tokio::task::block_in_place(|| admin.identity(&commands))
-    })
-    .await?;
-    let session = wait_for("Cassandra", timeout, async || cassandra::connect(&args.cassandra).await).await?;
-    let session = Arc::new(session);
-    let epoch = log_epoch(args, &session, &commands, &identity).await?;
-    let registry = Registry::new(kafka)?;
-    let codecs = async || {
-        Ok::<_, kafka::Error>((
-            journal::Codecs::register(&registry).await?,
-            Codec::register(&registry, CartCommand::TOPIC, CartCommand::SCHEMA).await?,
-            Codec::register(&registry, CartReply::TOPIC, CartReply::SCHEMA).await?,
-        ))
-    };
-    // A schema that does not fit will not fit later.
-    let codecs = wait_for("the schema registry", timeout, async || match codecs().await {
-        Err(error) if error.recovery() == Recovery::Fatal => Ok(Err(error)),
-        other => other.map(Ok),
-    });
-    let (journal_codecs, command_codec, reply_codec) = codecs.await?.context("refusing to start")?;
-    let journal =
-        wait_for("the journal", timeout, async || Journal::open(session.clone(), journal_codecs.clone()).await).await?;
+    let opened = journal::open(kafka, &args.cassandra, &admin, args.startup.timeout()).await?;
     let partitions = |name: &str| tokio::task::block_in_place(|| admin.partitions(&kafka.prefixed(name)));
     let event_partitions = partitions(CartEvent::TOPIC)?;
     ensure!(
-        event_partitions == identity.partitions,
-        "{commands} has {} partitions and {} has {event_partitions}: they must have the same",
-        identity.partitions,
+        event_partitions == opened.log.partitions,
+        "{} has {} partitions and {} has {event_partitions}: they must have the same",
+        kafka.prefixed(CartCommand::TOPIC),
+        opened.log.partitions,
         kafka.prefixed(CartEvent::TOPIC),
     );
-    let reader = Reader {
-        commands: command_codec,
-        epoch,
-        partitions: identity.partitions,
+    let reader = CommandDecoder {
+        commands: opened.commands,
+        epoch: opened.epoch,
+        partitions: opened.log.partitions,
         reply_partitions: partitions(CartReply::TOPIC)?,
         runtime: Handle::current(),
     };
-    let instance = Instance::of(&args.member, kafka.prefixed(GROUP))?;
+    let instance = Instance::of(&args.member, kafka.prefixed(group::CART_PROCESSOR))?;
     // Before the producers, which fence those of a namesake.
     tokio::task::block_in_place(|| admin.report_namesakes(&instance));
     probe("Kafka", readiness, shutdown, Arc::new(admin), |admin| async move { admin.check().await });
-    probe("Cassandra", readiness, shutdown, session, |session| async move { cassandra::check(&session).await });
+    probe("Cassandra", readiness, shutdown, opened.session, |session| async move { cassandra::check(&session).await });
     let producer = Producer::transient(kafka, &kafka.prefixed(CartReply::TOPIC))?;
-    let replies = Replies { journal: journal.clone(), codec: reply_codec, producer };
-    Ok(Parts { instance, reader, journal, replies })
-}
-
-/// A log that is another than the recorded one ends the start at once: waiting would not mend it.
-async fn log_epoch(
-    args: &Args,
-    session: &scylla::client::session::Session,
-    commands: &str,
-    identity: &kafka::LogIdentity,
-) -> anyhow::Result<LogEpoch> {
-    let epoch = wait_for("`cart-processor setup`", args.startup.timeout(), async || {
-        match cassandra::log_epoch(session, commands, identity).await {
-            Err(another @ cassandra::LogNotRecorded::Another { .. }) => Ok(Err(another)),
-            other => other.map(Ok),
-        }
-    })
-    .await?;
-    epoch.context("refusing to start")
+    let replies = Replies { journal: opened.journal.clone(), codec: opened.replies, producer };
+    Ok(Parts { instance, reader, journal: opened.journal, replies })
 }
 
 fn worker(

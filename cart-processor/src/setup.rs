@@ -1,13 +1,12 @@
 //! Making what the processor needs, where it is not there yet.
 
 use anyhow::{Context as _, ensure};
-use cart::contract::{Contract, DEAD_LETTER_SETTINGS, DEAD_LETTER_TOPIC};
+use cart::contract::{Contract, DEAD_LETTER_SETTINGS, DEAD_LETTER_TOPIC, group};
 use cart::{Aggregate, CartCommand, CartEvent, CartReply};
 use cassandra::LogNotRecorded;
 use journal::Journal;
 use kafka::{Admin, Codec, Registry};
 
-use crate::GROUP;
 use crate::args::SetupArgs;
 
 /// Idempotent: a second time changes nothing.
@@ -32,7 +31,7 @@ pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
     let session = cassandra::connect(&cassandra.patient()).await?;
     Journal::setup(&session).await?;
     let identity = tokio::task::block_in_place(|| admin.identity(&commands))?;
-    let group = kafka.prefixed(GROUP);
+    let group = kafka.prefixed(group::CART_PROCESSOR);
     cassandra::create_log_table(&session).await?;
     let is_another = match cassandra::log_epoch(&session, &commands, &identity).await {
         Ok(_) => false,
@@ -41,7 +40,7 @@ pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
             ensure!(
                 committed.iter().flatten().all(|offset| *offset == 0),
                 "group {group} has decided commands of {commands}, but keyspace {} has no journal of it. If the journal was \
-                 lost, run `restore-journal` first; otherwise set --cassandra-keyspace to the right keyspace",
+                 lost, run `cartctl restore-journal` first; otherwise set --cassandra-keyspace to the right keyspace",
                 cassandra.cassandra_keyspace,
             );
             false

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cart::{CartReply, CommandId};
-use kafka::{Codec, DecodeError, Follower, Message as _};
+use kafka::{Codec, Follower, Message as _};
 use service::Shutdown;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -152,18 +152,10 @@ pub(crate) fn read(follower: &Follower, codec: &Codec<CartReply>, waiters: &Wait
 }
 
 fn decode(codec: &Codec<CartReply>, runtime: &Handle, bytes: &[u8]) -> Option<CartReply> {
-    let result = match codec.decode(bytes) {
-        Err(DecodeError::NotLearnt { id }) => {
-            if let Err(error) = runtime.block_on(codec.learn(id)) {
-                tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "a reply cannot be decoded");
-                return None;
-            }
-            codec.decode(bytes)
-        }
-        result => result,
-    };
-    // Whoever waits for it gets 202: the outcome is in the log all the same.
-    result.inspect_err(|error| tracing::warn!(%error, "a reply cannot be decoded")).ok()
+    let decoded = codec.decode_or_fetch_blocking(bytes, runtime).map_err(anyhow::Error::new);
+    // The request that waits for it gets 202: the outcome is in the log all the same.
+    let decoded = decoded.and_then(|decoded| decoded.map_err(anyhow::Error::new));
+    decoded.inspect_err(|error| tracing::warn!(error = format!("{error:#}"), "a reply cannot be decoded")).ok()
 }
 
 #[cfg(test)]

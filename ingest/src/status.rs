@@ -9,7 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use cart::{CartCommand, CartId, CommandId, LogEpoch, Outcome, Position};
 use journal::Journal;
-use kafka::{Codec, DecodeError, GroupProgress, KafkaArgs, Message as _, Producer, TopicReader, partition_of};
+use kafka::{Codec, GroupProgress, KafkaArgs, Message as _, Producer, TopicReader, partition_of};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -123,13 +123,7 @@ impl Lookup {
                 continue;
             }
             let bytes = message.payload().unwrap_or_default();
-            let command = match self.codec.decode(bytes) {
-                Err(DecodeError::NotLearnt { id }) => {
-                    runtime.block_on(self.codec.learn(id))?;
-                    self.codec.decode(bytes)
-                }
-                result => result,
-            };
+            let command = self.codec.decode_or_fetch_blocking(bytes, runtime)?;
             // What can't be read is a dead letter, and not the command.
             if let Ok(command) = command
                 && command.command_id == command_id

@@ -31,14 +31,6 @@ pub(crate) enum Command {
     VendorBilling(CassandraProjectorArgs),
     /// Project item-purchased to PostgreSQL: each vendor's balance by month
     VendorBillingJdbc(JdbcArgs),
-    /// Empty a read table and reset its projector to the beginning, then exit
-    ///
-    /// Stop all instances of the projector first: the command fails while the group has a member. Start the projector
-    /// afterwards: it reads item-purchased from the beginning. Until it has reached the end, readers see an empty table, then
-    /// totals that are too low. A read with Read-After waits for its command, and gets 504 while the table is behind it.
-    Rebuild(RebuildArgs),
-    /// Recover lost cart-events or lost offsets on it: publish the purchases that item-purchased lacks, then exit
-    ResumePurchases(RecoveryArgs),
 }
 
 /// How to run a projector.
@@ -71,9 +63,9 @@ pub struct Args {
     pub(crate) log: LogArgs,
 }
 
-/// Projectors that write to Cassandra.
+/// How to run a projector that writes to Cassandra.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct CassandraProjectorArgs {
+pub struct CassandraProjectorArgs {
     #[command(flatten)]
     pub(crate) args: Args,
     #[command(flatten)]
@@ -116,42 +108,6 @@ pub(crate) struct SetupArgs {
     #[arg(long, help_heading = "Setup")]
     pub(crate) accept_new_log: bool,
 
-    #[command(flatten)]
-    pub(crate) log: LogArgs,
-}
-
-/// A table that can be made again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Rebuilt {
-    /// Cassandra item_quantity_by_day
-    PopularItems,
-    /// Cassandra balance_by_vendor
-    VendorBilling,
-    /// PostgreSQL vendor_billing
-    VendorBillingJdbc,
-}
-
-/// How to rebuild.
-#[derive(Debug, Clone, clap::Args)]
-pub(crate) struct RebuildArgs {
-    /// The read table, by the name of its projector
-    #[arg(value_enum)]
-    pub(crate) table: Rebuilt,
-    #[command(flatten)]
-    pub(crate) kafka: KafkaArgs,
-    #[command(flatten)]
-    pub(crate) cassandra: CassandraArgs,
-    #[command(flatten)]
-    pub(crate) database: DatabaseArgs,
-    #[command(flatten)]
-    pub(crate) log: LogArgs,
-}
-
-/// How to recover what is in Kafka.
-#[derive(Debug, Clone, clap::Args)]
-pub(crate) struct RecoveryArgs {
-    #[command(flatten)]
-    pub(crate) kafka: KafkaArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
 }

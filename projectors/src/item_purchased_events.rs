@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use cart::contract::header;
 use cart::{CartEvent, PurchasedItem};
-use kafka::{Codec, GroupConsumer, Header, KafkaArgs, OwnedHeaders, Record, TransactionalProducer};
+use kafka::{
+    Codec, FencedGuard, GroupConsumer, Header, KafkaArgs, OwnedHeaders, Record, Recovery, TransactionalProducer,
+};
 
 use crate::error::Error;
 use crate::pace::Pace;
@@ -23,9 +26,6 @@ const PENDING_MAX: usize = 10_000;
 /// Offsets alone, without a purchase, wait for so long: a purchase that follows does not have to wait for their transaction.
 const IDLE_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Fenced this often without one commit between: another process runs under our name.
-const FENCED_MAX: u32 = 5;
-
 /// Reads `cart-events`, writes `item-purchased`.
 #[derive(Debug)]
 pub(crate) struct ItemPurchasedEvents {
@@ -37,7 +37,7 @@ pub(crate) struct ItemPurchasedEvents {
     producer: Option<TransactionalProducer>,
     pending: Pending,
     pace: Pace,
-    fenced: u32,
+    fenced: FencedGuard,
 }
 
 /// What the next transaction commits, by partition of `cart-events`: a partition's purchases and its offset come and go
@@ -102,6 +102,7 @@ impl ItemPurchasedEvents {
         codec: Codec<PurchasedItem>,
     ) -> Result<Self, kafka::Error> {
         let producer = Some(TransactionalProducer::connect(kafka, &transactional_id)?);
+        let fenced = FencedGuard::new(&transactional_id);
         Ok(Self {
             kafka: kafka.clone(),
             transactional_id,
@@ -110,7 +111,7 @@ impl ItemPurchasedEvents {
             producer,
             pending: Pending::default(),
             pace: Pace::every(PUBLISH_INTERVAL),
-            fenced: 0,
+            fenced,
         })
     }
 
@@ -119,20 +120,15 @@ impl ItemPurchasedEvents {
         self.pace.start();
         let pending = std::mem::take(&mut self.pending);
         if let Err(error) = self.transact(&pending, consumer) {
-            self.fenced = if error.is_fenced() { self.fenced + 1 } else { self.fenced };
-            if self.fenced >= FENCED_MAX {
-                let operation = format!(
-                    "publishing as {} (another process with the same --instance keeps fencing this one; give each \
-                     its own name)",
-                    self.transactional_id
-                );
-                return Err(kafka::Error::fatal(operation, error).into());
+            let error = self.fenced.failed(error);
+            if error.recovery() == Recovery::Fatal {
+                return Err(error.into());
             }
             // Settles the outcome before the committed offsets are asked for.
             self.producer = Some(TransactionalProducer::connect(&self.kafka, &self.transactional_id)?);
             return Err(error.into());
         }
-        self.fenced = 0;
+        self.fenced.committed();
         Ok(())
     }
 
@@ -161,12 +157,12 @@ impl ItemPurchasedEvents {
 
 /// A purchase as it is published: keyed by its vendor.
 pub(crate) fn record(codec: &Codec<PurchasedItem>, purchase: &PurchasedItem) -> Result<Record, kafka::Error> {
-    let header = Header { key: "content-type", value: Some("avro/binary") };
+    let content_type = Header { key: header::CONTENT_TYPE, value: Some(header::AVRO) };
     Ok(Record {
         partition: None,
         key: Some(purchase.vendor_id.to_string().into_bytes()),
         value: Some(codec.encode(purchase)?),
-        headers: Some(OwnedHeaders::new_with_capacity(1).insert(header)),
+        headers: Some(OwnedHeaders::new_with_capacity(1).insert(content_type)),
     })
 }
 

@@ -18,11 +18,13 @@
 //! `runner` has the one loop; the other modules are a read model each.
 
 mod args;
+mod balance;
 mod error;
 mod item_purchased_events;
+mod log;
 mod pace;
 mod popular_items;
-mod recovery;
+pub mod recovery;
 mod run;
 mod runner;
 mod setup;
@@ -30,5 +32,6 @@ mod totals;
 mod vendor_billing;
 mod vendor_billing_jdbc;
 
-pub use args::{Args, Cli, Skip};
-pub use run::start;
+pub use args::{Args, CassandraProjectorArgs, Cli, Skip};
+pub use run::{start, totals};
+pub use totals::{Key, Row, Rows, Table};

@@ -10,7 +10,7 @@ use scylla::client::session::Session;
 use scylla::statement::prepared::PreparedStatement;
 use uuid::Uuid;
 
-use crate::totals::{Row, Rows, Table};
+use crate::totals::{Key, Row, Rows, Table};
 
 const TABLE: &str = "item_quantity_by_day";
 
@@ -30,10 +30,9 @@ pub(crate) struct PopularItems {
     insert: PreparedStatement,
 }
 
-/// A vendor's product on a day.
+/// A product on a day.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Key {
-    vendor_id: Uuid,
+pub(crate) struct ProductDay {
     product_id: Uuid,
     year: i32,
     month: i32,
@@ -63,15 +62,14 @@ impl PopularItems {
 }
 
 impl Table for PopularItems {
-    type Key = Key;
+    type Within = ProductDay;
     /// Vendor, year and month.
     type Common = (Uuid, i32, i32);
     type Total = Sold;
 
-    fn key(purchase: &PurchasedItem) -> Key {
+    fn within(purchase: &PurchasedItem) -> ProductDay {
         let day = purchase.purchased_at;
-        Key {
-            vendor_id: purchase.vendor_id.as_uuid(),
+        ProductDay {
             product_id: purchase.product_id.as_uuid(),
             year: day.year(),
             month: day.month().cast_signed(),
@@ -84,15 +82,16 @@ impl Table for PopularItems {
         Some(Sold { quantity, name: purchase.name.as_str().to_owned() })
     }
 
-    fn common(key: &Key) -> (Uuid, i32, i32) {
-        (key.vendor_id, key.year, key.month)
+    fn common(key: &Key<ProductDay>) -> (Uuid, i32, i32) {
+        (key.vendor_id.as_uuid(), key.within.year, key.within.month)
     }
 
-    async fn read(&self, keys: &[Key]) -> Result<Rows<Self>, Error> {
-        let Some(&Key { vendor_id, year, month, .. }) = keys.first() else { return Ok(Vec::new()) };
+    async fn read(&self, keys: &[Key<ProductDay>]) -> Result<Rows<Self>, Error> {
+        let Some(first) = keys.first() else { return Ok(Vec::new()) };
+        let (vendor_id, year, month) = Self::common(first);
         let operation = || format!("reading {} quantities of vendor {vendor_id} in {year}-{month:02}", keys.len());
-        let products: BTreeSet<_> = keys.iter().map(|key| key.product_id).collect();
-        let days: BTreeSet<_> = keys.iter().map(|key| key.day).collect();
+        let products: BTreeSet<_> = keys.iter().map(|key| key.within.product_id).collect();
+        let days: BTreeSet<_> = keys.iter().map(|key| key.within.day).collect();
         let result = self
             .session
             .execute_unpaged(&self.select, (vendor_id, products, year, month, days))
@@ -103,7 +102,8 @@ impl Table for PopularItems {
         let rows = result.rows::<(Uuid, i32, i64, String, i64)>().map_err(|error| Error::new(operation(), error))?;
         rows.map(|row| {
             let (product_id, day, quantity, name, position) = row.map_err(|error| Error::new(operation(), error))?;
-            let key = Key { vendor_id, product_id, year, month, day };
+            let within = ProductDay { product_id, year, month, day };
+            let key = Key { vendor_id: vendor_id.into(), within };
             Ok((key, Row { total: Sold { quantity, name }, position: position.into() }))
         })
         .collect()
@@ -111,16 +111,17 @@ impl Table for PopularItems {
 
     fn groups(&self, rows: Rows<Self>) -> Vec<Rows<Self>> {
         cassandra::groups(&self.session, TABLE, rows, |(key, row)| {
-            let partition = (key.vendor_id, key.product_id, key.year, key.month);
+            let ProductDay { product_id, year, month, .. } = key.within;
+            let partition = (key.vendor_id.as_uuid(), product_id, year, month);
             (partition, ROW_LEN + row.total.name.len())
         })
     }
 
     async fn write(&self, rows: &Rows<Self>) -> Result<(), Error> {
         let values = rows.iter().map(|(key, row)| {
-            let Key { vendor_id, product_id, year, month, day } = key;
+            let ProductDay { product_id, year, month, day } = &key.within;
             let Sold { quantity, name } = &row.total;
-            (vendor_id, product_id, year, month, day, quantity, name, row.position.get(), row.timestamp())
+            (key.vendor_id.as_uuid(), product_id, year, month, day, quantity, name, row.position.get(), row.timestamp())
         });
         cassandra::write_rows(&self.session, &self.insert, values.collect())
             .await

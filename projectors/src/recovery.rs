@@ -1,24 +1,24 @@
-//! What an operator does after a loss: a read table is made again from `item-purchased`, and `item-purchased-events` finds
-//! where it was. Each may be done again when it was interrupted, while no instance of the projector runs.
+//! `cartctl rebuild` and `cartctl resume-purchases`: a read table is built again from `item-purchased`, and
+//! `item-purchased-events` continues after its offsets or its input were lost. Each can be repeated after an interruption.
 //!
-//! Shown by crates/e2e/tests/e2e/recovery.rs.
+//! They are here because they create tables and publish purchases as the projectors do. Shown by crates/e2e/tests/e2e/recovery.rs.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cart::contract::Contract;
+use cart::contract::{Contract, group};
 use cart::{CartEvent, EventId, PurchasedItem};
-use kafka::{Admin, Codec, DecodeError, KafkaArgs, Message as _, Registry, TopicReader, TransactionalProducer};
+use cassandra::CassandraArgs;
+use kafka::{Admin, Codec, KafkaArgs, Message as _, Registry, TopicReader, TransactionalProducer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use service::LogArgs;
 use sqlx::{AssertSqlSafe, PgPool};
 use tokio::runtime::Handle;
 
-use crate::args::{RebuildArgs, Rebuilt, RecoveryArgs};
 use crate::item_purchased_events::record;
-use crate::run::{ITEM_PURCHASED_EVENTS, POPULAR_ITEMS, VENDOR_BILLING};
-use crate::{popular_items, vendor_billing, vendor_billing_jdbc};
+use crate::{popular_items, vendor_billing};
 
 /// Purchases that are published in one transaction.
 const CHUNK_LEN: usize = 5_000;
@@ -26,15 +26,66 @@ const CHUNK_LEN: usize = 5_000;
 /// How long a topic may say nothing before we give up.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
+/// A table that can be built again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum RebuildTarget {
+    /// Cassandra item_quantity_by_day
+    PopularItems,
+    /// Cassandra balance_by_vendor
+    VendorBilling,
+    /// PostgreSQL vendor_billing
+    VendorBillingJdbc,
+}
+
+/// Empty a read table and reset its projector to the beginning
+///
+/// Stop all instances of the projector first: the command fails while the group has a member. Start the projector afterwards: it
+/// reads item-purchased from the beginning. Until it has reached the end, readers see an empty table, then totals that are too
+/// low. A read with Read-After waits for its command, and gets 504 while the table is behind it.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RebuildArgs {
+    /// The read table, by the name of its projector
+    #[arg(value_enum)]
+    table: RebuildTarget,
+    #[command(flatten)]
+    kafka: KafkaArgs,
+    #[command(flatten)]
+    cassandra: CassandraArgs,
+
+    /// URL of the PostgreSQL database
+    #[arg(help_heading = "Common")]
+    #[arg(long, env, hide_env_values = true, default_value = "postgres://cart:cart@127.0.0.1:5432/cart")]
+    database_url: String,
+
+    /// The log of this run.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Publish the purchases that item-purchased lacks, after cart-events or the offsets on it were lost
+///
+/// Stop all instances of item-purchased-events first: the command fails while the group has a member.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ResumeArgs {
+    #[command(flatten)]
+    kafka: KafkaArgs,
+    /// The log of this run.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
 /// Empties a read table and lets its projector begin at the beginning.
-pub(crate) async fn rebuild(args: &RebuildArgs) -> anyhow::Result<()> {
+///
+/// # Errors
+/// When the projector runs, or a server does not respond.
+pub async fn rebuild(args: &RebuildArgs) -> anyhow::Result<()> {
     let kafka = &args.kafka;
     let admin = Admin::new(kafka)?;
     let topic = kafka.prefixed(PurchasedItem::TOPIC);
     let name = match args.table {
-        Rebuilt::PopularItems => POPULAR_ITEMS,
-        Rebuilt::VendorBilling => VENDOR_BILLING,
-        Rebuilt::VendorBillingJdbc => vendor_billing_jdbc::NAME,
+        RebuildTarget::PopularItems => group::POPULAR_ITEMS,
+        RebuildTarget::VendorBilling => group::VENDOR_BILLING,
+        RebuildTarget::VendorBillingJdbc => group::VENDOR_BILLING_JDBC,
     };
     // The offsets first: if we die in between, the rows' positions make the second time harmless.
     tokio::task::block_in_place(|| {
@@ -44,9 +95,9 @@ pub(crate) async fn rebuild(args: &RebuildArgs) -> anyhow::Result<()> {
         admin.set_offsets(&group, &topic, starts)
     })?;
     match args.table {
-        Rebuilt::PopularItems => empty(args, popular_items::CREATE, "item_quantity_by_day").await?,
-        Rebuilt::VendorBilling => empty(args, vendor_billing::CREATE, "balance_by_vendor").await?,
-        Rebuilt::VendorBillingJdbc => empty_database(args, &topic).await?,
+        RebuildTarget::PopularItems => empty(args, popular_items::CREATE, "item_quantity_by_day").await?,
+        RebuildTarget::VendorBilling => empty(args, vendor_billing::CREATE, "balance_by_vendor").await?,
+        RebuildTarget::VendorBillingJdbc => empty_database(args, &topic).await?,
     }
     tracing::info!(projector = name, "the table is empty; start its projector, which reads {topic} from the beginning");
     Ok(())
@@ -62,12 +113,12 @@ async fn empty(args: &RebuildArgs, create: &str, table: &str) -> anyhow::Result<
 
 /// The balances and their offsets in one transaction.
 async fn empty_database(args: &RebuildArgs, topic: &str) -> anyhow::Result<()> {
-    let pool = PgPool::connect(&args.database.database_url).await.context("connecting to PostgreSQL")?;
+    let pool = PgPool::connect(&args.database_url).await.context("connecting to PostgreSQL")?;
     let failed = "emptying vendor_billing (`projectors setup` creates it)";
     let mut transaction = pool.begin().await.context(failed)?;
     sqlx::query(AssertSqlSafe("TRUNCATE vendor_billing")).execute(&mut *transaction).await.context(failed)?;
     sqlx::query("DELETE FROM projection_offset WHERE projection = $1 AND topic = $2")
-        .bind(vendor_billing_jdbc::NAME)
+        .bind(group::VENDOR_BILLING_JDBC)
         .bind(topic)
         .execute(&mut *transaction)
         .await
@@ -77,7 +128,10 @@ async fn empty_database(args: &RebuildArgs, topic: &str) -> anyhow::Result<()> {
 
 /// Compares `cart-events` with `item-purchased`, publishes the purchases that are missing there, and commits that all of
 /// `cart-events` is done. Needs some 50 bytes of memory for each purchase.
-pub(crate) async fn resume_purchases(args: &RecoveryArgs) -> anyhow::Result<()> {
+///
+/// # Errors
+/// When the projector runs, a record cannot be read, or a server does not respond.
+pub async fn resume_purchases(args: &ResumeArgs) -> anyhow::Result<()> {
     let kafka = args.kafka.clone();
     let registry = Registry::new(&kafka)?;
     let events = Codec::<CartEvent>::register(&registry, CartEvent::TOPIC, CartEvent::SCHEMA).await?;
@@ -94,11 +148,11 @@ fn resume(
     runtime: &Handle,
 ) -> anyhow::Result<()> {
     let admin = Admin::new(kafka)?;
-    let group = kafka.prefixed(ITEM_PURCHASED_EVENTS);
+    let group = kafka.prefixed(group::ITEM_PURCHASED_EVENTS);
     let (source, target) = (kafka.prefixed(CartEvent::TOPIC), kafka.prefixed(PurchasedItem::TOPIC));
     admin.ensure_idle(&group)?;
     // Also ends what a killed instance left open under this name.
-    let transactional_id = kafka.prefixed(&format!("{ITEM_PURCHASED_EVENTS}-resume"));
+    let transactional_id = kafka.prefixed(&format!("{}-resume", group::ITEM_PURCHASED_EVENTS));
     let mut producer = TransactionalProducer::connect(kafka, &transactional_id)?;
 
     let mut published: HashSet<EventId> = HashSet::new();
@@ -141,13 +195,7 @@ fn for_each<T: Contract + Serialize + DeserializeOwned>(
     while let Some(message) = reader.next(SILENCE_MAX)? {
         let place = (message.partition(), message.offset());
         let bytes = message.payload().unwrap_or_default();
-        let value = match codec.decode(bytes) {
-            Err(DecodeError::NotLearnt { id }) => {
-                runtime.block_on(codec.learn(id))?;
-                codec.decode(bytes)
-            }
-            result => result,
-        };
+        let value = codec.decode_or_fetch_blocking(bytes, runtime)?;
         f(place, value.with_context(|| format!("reading {topic}/{}/{}", place.0, place.1))?)?;
     }
     Ok(())

@@ -6,35 +6,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cart::contract::Contract;
+use cart::contract::{Contract, group};
 use cart::{CartEvent, LogEpoch, PurchasedItem};
 use kafka::{Admin, Codec, GroupConsumer, Instance, Registry, StartAt};
 use scylla::client::session::Session;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use service::{Metrics, Readiness, Shutdown, probe, serve_admin, shutdown_signal, wait_for};
+use service::{Metrics, Readiness, Shutdown, probe, serve_admin, shutdown_signal, wait_for, wait_for_unless};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::runtime::Handle;
 
 use crate::args::{Args, CassandraProjectorArgs, Cli, Command, JdbcArgs};
 use crate::item_purchased_events::ItemPurchasedEvents;
+use crate::log::{LogNotRecorded, log_epoch};
 use crate::pace::AppliedOffsets;
 use crate::popular_items::PopularItems;
 use crate::runner::{Projector, Runner};
-use crate::setup::{LogNotRecorded, is_missing_database, log_epoch};
+use crate::setup::is_missing_database;
 use crate::totals::{Table, Totals};
 use crate::vendor_billing::VendorBilling;
-use crate::vendor_billing_jdbc::{self, VendorBillingJdbc};
-
-// The consumer groups, without the installation's prefix.
-pub(crate) const ITEM_PURCHASED_EVENTS: &str = "item-purchased-events";
-pub(crate) const POPULAR_ITEMS: &str = "popular-items";
-pub(crate) const VENDOR_BILLING: &str = "vendor-billing";
+use crate::vendor_billing_jdbc::VendorBillingJdbc;
 
 /// All of them: they are at 0 from the start.
 const COUNTERS: [&str; 2] = ["projector_records_total", "projector_recoveries_total"];
 
-/// The program. Runs one projector until a signal, or sets up or recovers and ends. What ended it early is on standard error.
+/// The program. Runs one projector until a signal, or sets up and ends. What ended it early is on standard error.
 // The runtime is started here and not in `main.rs`, which would compile every future of this crate once more.
 #[tokio::main]
 pub async fn start(cli: Cli) -> ExitCode {
@@ -47,27 +43,9 @@ async fn run_command(cli: Cli) -> anyhow::Result<()> {
             args.log.init()?;
             crate::setup::setup(&args).await
         }
-        Command::Rebuild(args) => {
-            args.log.init()?;
-            crate::recovery::rebuild(&args).await
-        }
-        Command::ResumePurchases(args) => {
-            args.log.init()?;
-            crate::recovery::resume_purchases(&args).await
-        }
         Command::ItemPurchasedEvents(args) => item_purchased_events(args).await,
-        Command::PopularItems(args) => {
-            let base = Base::start(&args.args).await?;
-            let (session, epoch) = cassandra(&args, &base).await?;
-            let table = PopularItems::open(session).await?;
-            totals(table, args, base, epoch, POPULAR_ITEMS).await
-        }
-        Command::VendorBilling(args) => {
-            let base = Base::start(&args.args).await?;
-            let (session, epoch) = cassandra(&args, &base).await?;
-            let table = VendorBilling::open(session).await?;
-            totals(table, args, base, epoch, VENDOR_BILLING).await
-        }
+        Command::PopularItems(args) => totals(args, group::POPULAR_ITEMS, PopularItems::open).await,
+        Command::VendorBilling(args) => totals(args, group::VENDOR_BILLING, VendorBilling::open).await,
         Command::VendorBillingJdbc(args) => vendor_billing_jdbc(args).await,
     }
 }
@@ -102,12 +80,11 @@ impl Base {
     /// Waits until `setup` has committed where `item-purchased-events` begins: before that it would be an error to join
     /// the group, and `setup` could not commit for a group that has members.
     async fn first_offsets(&self, args: &Args) -> anyhow::Result<()> {
-        let group = args.kafka.prefixed(ITEM_PURCHASED_EVENTS);
+        let group = args.kafka.prefixed(group::ITEM_PURCHASED_EVENTS);
         let [events, purchases] = [CartEvent::TOPIC, PurchasedItem::TOPIC].map(|topic| args.kafka.prefixed(topic));
         wait_for("`projectors setup`", args.startup.timeout(), async || {
             tokio::task::block_in_place(|| {
-                // Where there are purchases it has begun. If its offsets are missing nevertheless they were lost, which
-                // no waiting mends: the consumer says so.
+                // If there are purchases, the group has begun. Missing offsets were lost then; the consumer reports that.
                 let has_begun = self.admin.watermarks(&purchases)?.iter().any(|(_, end)| *end > 0);
                 if has_begun || self.admin.committed(&group, &events)?.iter().all(Option::is_some) {
                     return Ok(());
@@ -120,15 +97,11 @@ impl Base {
     }
 
     async fn codec<T: Contract + Serialize + DeserializeOwned>(&self, args: &Args) -> anyhow::Result<Codec<T>> {
-        wait_for("the schema registry", args.startup.timeout(), async || {
-            match Codec::register(&self.registry, T::TOPIC, T::SCHEMA).await {
-                // A schema that does not fit will not fit later.
-                Err(error) if error.recovery() == kafka::Recovery::Fatal => Ok(Err(error)),
-                other => other.map(Ok),
-            }
+        let is_incompatible = |error: &kafka::Error| error.recovery() == kafka::Recovery::Fatal;
+        wait_for_unless("the schema registry", args.startup.timeout(), is_incompatible, async || {
+            Codec::register(&self.registry, T::TOPIC, T::SCHEMA).await
         })
-        .await?
-        .context("refusing to start")
+        .await
     }
 
     /// This process in its group.
@@ -183,7 +156,7 @@ async fn item_purchased_events(args: Args) -> anyhow::Result<()> {
     let events = base.codec::<CartEvent>(&args).await?;
     let purchases = base.codec::<PurchasedItem>(&args).await?;
     let topic = args.kafka.prefixed(PurchasedItem::TOPIC);
-    let instance = base.instance(&args, ITEM_PURCHASED_EVENTS)?;
+    let instance = base.instance(&args, group::ITEM_PURCHASED_EVENTS)?;
     let projector = tokio::task::block_in_place(|| {
         ItemPurchasedEvents::connect(&args.kafka, instance.full_name(), topic, purchases)
     })?;
@@ -191,20 +164,17 @@ async fn item_purchased_events(args: Args) -> anyhow::Result<()> {
     base.run(args, projector, events, instance, CartEvent::TOPIC, StartAt::Committed).await
 }
 
-/// A session, and the epoch of the purchases' log: that is checked once, since no waiting mends another log.
+/// A session, and the epoch of the purchases' log. Another log ends the start at once: a wait would not change it.
 async fn cassandra(args: &CassandraProjectorArgs, base: &Base) -> anyhow::Result<(Arc<Session>, LogEpoch)> {
     let topic = args.args.kafka.prefixed(PurchasedItem::TOPIC);
     let timeout = args.args.startup.timeout();
     let identity = base.identity(&args.args, &topic).await?;
     let session = wait_for("Cassandra", timeout, async || cassandra::connect(&args.cassandra).await).await?;
-    let epoch = wait_for("`projectors setup`", timeout, async || {
-        match cassandra::log_epoch(&session, &topic, &identity).await {
-            Err(another @ cassandra::LogNotRecorded::Another { .. }) => Ok(Err(another)),
-            other => other.map(Ok),
-        }
+    let is_another = |error: &cassandra::LogNotRecorded| matches!(error, cassandra::LogNotRecorded::Another { .. });
+    let epoch = wait_for_unless("`projectors setup`", timeout, is_another, async || {
+        cassandra::log_epoch(&session, &topic, &identity).await
     })
-    .await?
-    .context("refusing to start")?;
+    .await?;
     let session = Arc::new(session);
     probe("Cassandra", &base.readiness, &base.shutdown, session.clone(), |session| async move {
         cassandra::check(&session).await
@@ -212,18 +182,25 @@ async fn cassandra(args: &CassandraProjectorArgs, base: &Base) -> anyhow::Result
     Ok((session, epoch))
 }
 
-async fn totals<T>(
-    table: T,
+/// Runs a projector that keeps a table of totals in Cassandra, as consumer group `group`, until a signal. `open` prepares the
+/// table, which must exist.
+///
+/// # Errors
+/// What ended it early.
+pub async fn totals<T, F>(
     args: CassandraProjectorArgs,
-    base: Base,
-    epoch: LogEpoch,
     group: &str,
+    open: impl FnOnce(Arc<Session>) -> F,
 ) -> anyhow::Result<()>
 where
     T: Table + Send + Sync + 'static,
-    T::Key: Send,
+    T::Within: Send,
     T::Total: Send,
+    F: Future<Output = Result<T, cassandra::Error>>,
 {
+    let base = Base::start(&args.args).await?;
+    let (session, epoch) = cassandra(&args, &base).await?;
+    let table = open(session).await?;
     let codec = base.codec::<PurchasedItem>(&args.args).await?;
     let projector = Totals::new(table, args.args.rows_max as usize, epoch, Handle::current());
     let instance = base.instance(&args.args, group)?;
@@ -239,7 +216,7 @@ async fn vendor_billing_jdbc(JdbcArgs { args, database }: JdbcArgs) -> anyhow::R
     let options = PgPoolOptions::new().max_connections(2).acquire_timeout(Duration::from_secs(5));
     let database: PgConnectOptions = database.database_url.parse().context("reading --database-url")?;
     // An instance that is paused inside its transaction has its offsets' rows locked. When the group has given its
-    // partitions away, that must not stop whoever has them now.
+    // partitions away, that must not block the new owner.
     let database =
         database.options([("idle_in_transaction_session_timeout", format!("{}ms", args.member.session_timeout_ms))]);
     let connect = async || {
@@ -254,12 +231,10 @@ async fn vendor_billing_jdbc(JdbcArgs { args, database }: JdbcArgs) -> anyhow::R
         })
     };
     let pool = wait_for("PostgreSQL", timeout, connect).await?;
-    let epoch = wait_for("`projectors setup`", timeout, async || match log_epoch(&pool, &topic, &identity).await {
-        Err(another @ LogNotRecorded::Another { .. }) => Ok(Err(another)),
-        other => other.map(Ok),
-    })
-    .await?
-    .context("refusing to start")?;
+    let is_another = |error: &LogNotRecorded| matches!(error, LogNotRecorded::Another { .. });
+    let epoch =
+        wait_for_unless("`projectors setup`", timeout, is_another, async || log_epoch(&pool, &topic, &identity).await)
+            .await?;
     let codec = base.codec::<PurchasedItem>(&args).await?;
     probe("PostgreSQL", &base.readiness, &base.shutdown, pool.clone(), |pool| async move {
         sqlx::query("SELECT 1").execute(&pool).await.map(|_| ())
@@ -272,6 +247,6 @@ async fn vendor_billing_jdbc(JdbcArgs { args, database }: JdbcArgs) -> anyhow::R
         started_from: HashMap::new(),
         offsets: AppliedOffsets::new(),
     };
-    let instance = base.instance(&args, vendor_billing_jdbc::NAME)?;
+    let instance = base.instance(&args, group::VENDOR_BILLING_JDBC)?;
     base.run(args, projector, codec, instance, PurchasedItem::TOPIC, StartAt::CommittedOrBeginning).await
 }

@@ -1,4 +1,4 @@
-//! The one loop: consume, apply, commit. All retries are here.
+//! The one loop: poll, apply, commit. All retries are here.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use kafka::{AssignmentEvent, BorrowedMessage, Codec, DecodeError, GroupConsumer,
 use rdkafka::Offset;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use service::{Readiness, Shutdown};
+use service::{Backoff, Readiness, Shutdown};
 use tokio::runtime::Handle;
 
 use crate::args::Skip;
@@ -19,8 +19,9 @@ const POLL: Duration = Duration::from_millis(100);
 /// How long it waits at least: the wrapper counts in milliseconds, and spins for what is less than one.
 const POLL_MIN: Duration = Duration::from_millis(5);
 
-/// The pause after the first failure in a row, doubled up to the second figure.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How long the member polls between two attempts to rewind: while partitions are handed over no rewind succeeds, and a
+/// handover waits for every member to poll.
+const FOLLOW_TIME: Duration = Duration::from_millis(100);
 
 /// A partition that was just assigned takes no seek until librdkafka reads it: a moment. One that went meanwhile never does,
 /// and a thread that waits for it does not hear of that.
@@ -86,20 +87,17 @@ fn condition(partition: i32) -> String {
 }
 
 impl<P: Projector> Runner<P> {
-    /// Works until the shutdown, then leaves the group. Ends early only with what nobody can mend.
+    /// Runs until the shutdown, then leaves the group. Ends earlier only with a fatal error.
     pub(crate) fn run(mut self) -> Result<(), Error> {
-        let mut failures = 0;
+        let mut backoff = Backoff::default();
         self.readiness.expect(CONDITION);
         while !self.shutdown.is_requested() {
             match self.step() {
                 Ok(()) => {
-                    failures = 0;
+                    backoff.succeeded();
                     self.readiness.up(CONDITION);
                 }
-                Err(error) => {
-                    self.recover(error, failures)?;
-                    failures = (failures + 1).min(16);
-                }
+                Err(error) => self.recover(error, &mut backoff)?,
             }
         }
         if let Err(error) = self.projector.finish(&self.consumer) {
@@ -130,7 +128,7 @@ impl<P: Projector> Runner<P> {
             let read = match self.consumer.poll(wait) {
                 Ok(Some(message)) => Some((message.partition(), message.offset(), self.read(&message)?)),
                 Ok(None) => None,
-                // librdkafka mends connections by itself and tells what it met.
+                // librdkafka reconnects by itself, and reports each failure.
                 Err(error) if error.recovery() == Recovery::Retry => None,
                 Err(error) => return Err(error.into()),
             };
@@ -157,13 +155,7 @@ impl<P: Projector> Runner<P> {
 
     fn read(&self, message: &BorrowedMessage<'_>) -> Result<Result<P::Event, DecodeError>, Error> {
         let value = message.payload().unwrap_or_default();
-        Ok(match self.codec.decode(value) {
-            Err(DecodeError::NotLearnt { id }) => {
-                self.runtime.block_on(self.codec.learn(id))?;
-                self.codec.decode(value)
-            }
-            result => result,
-        })
+        Ok(self.codec.decode_or_fetch_blocking(value, &self.runtime)?)
     }
 
     fn is_skipped(&self, partition: i32, offset: i64) -> bool {
@@ -196,7 +188,7 @@ impl<P: Projector> Runner<P> {
                     batch.next_offsets.retain(|partition, _| !partitions.contains(partition));
                     self.projector.forget_partitions(&partitions);
                     for partition in partitions {
-                        // Whoever has it now has to tell; if it comes back, it is met again.
+                        // The new owner reports it. If the partition comes back, its record is met again.
                         if self.stopped.remove(&partition) {
                             self.readiness.up(&condition(partition));
                         }
@@ -221,15 +213,16 @@ impl<P: Projector> Runner<P> {
     }
 
     /// Goes back to what is committed. Nothing is ever dropped.
-    fn recover(&mut self, error: Error, failures: u32) -> Result<(), Error> {
+    fn recover(&mut self, error: Error, backoff: &mut Backoff) -> Result<(), Error> {
         let recovery = error.recovery();
         if recovery == Recovery::Fatal {
             return Err(error);
         }
         metrics::counter!("projector_recoveries_total").increment(1);
+        let pause = backoff.failed();
         if recovery == Recovery::Retry {
             self.readiness.down(CONDITION, anyhow::Error::new(error));
-            std::thread::sleep((BACKOFF.0 * 2_u32.saturating_pow(failures)).min(BACKOFF.1));
+            std::thread::sleep(pause);
         } else {
             tracing::info!(reason = format!("{:#}", anyhow::Error::new(error)), "rewinding to the committed offsets");
         }
@@ -244,7 +237,7 @@ impl<P: Projector> Runner<P> {
                 Ok(()) => break,
                 Err(error) => self.readiness.down(CONDITION, anyhow::Error::new(error)),
             }
-            self.consumer.follow(BACKOFF.0);
+            self.consumer.follow(FOLLOW_TIME);
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Making what the projectors need, where it is not there yet.
 
 use anyhow::{Context as _, ensure};
-use cart::contract::Contract;
+use cart::contract::{Contract, group};
 use cart::{CartEvent, LogEpoch, PurchasedItem};
 use kafka::{Admin, Codec, LogIdentity, Registry};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
@@ -9,7 +9,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, PgPool, SqlStr};
 
 use crate::args::SetupArgs;
-use crate::run::ITEM_PURCHASED_EVENTS;
+use crate::log::log_epoch;
 use crate::{popular_items, vendor_billing};
 
 /// PostgreSQL's code for a database that is not there.
@@ -54,9 +54,9 @@ pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
         cassandra::ensure_log(&session, &purchases, &identity).await?;
     }
     set_up_database(args, &purchases, &identity).await?;
-    let group = kafka.prefixed(ITEM_PURCHASED_EVENTS);
+    let group = kafka.prefixed(group::ITEM_PURCHASED_EVENTS);
     tokio::task::block_in_place(|| admin.ensure_start(&group, &events, &purchases))
-        .context("setting up the group (if its offsets were lost, run `projectors resume-purchases`)")?;
+        .context("setting up the group (if its offsets were lost, run `cartctl resume-purchases`)")?;
     tracing::info!(partitions = identity.partitions, "the projectors are set up");
     Ok(())
 }
@@ -108,44 +108,4 @@ async fn ensure_database(options: &PgConnectOptions) -> anyhow::Result<()> {
     let statement = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
     sqlx::query(statement).execute(&mut connection).await.with_context(|| format!("creating the database {name}"))?;
     Ok(())
-}
-
-/// Why the database tells no epoch.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum LogNotRecorded {
-    /// `setup` was not run yet.
-    #[error("topic {topic} is not recorded in this database yet: run `projectors setup`")]
-    Unknown { topic: String },
-    /// Another log than the recorded one.
-    #[error(
-        "topic {topic} is not the log that this database was built from. Recorded: {recorded:?}; found: {found:?}. \
-         If the topic was recreated on purpose and continues where the tables end, run `projectors setup \
-         --accept-new-log`; otherwise set --kafka-bootstrap-servers or --database-url to the right cluster or \
-         database"
-    )]
-    Another { topic: String, recorded: Box<LogIdentity>, found: Box<LogIdentity> },
-    /// Recorded by something else than a `setup`.
-    #[error("topic {topic} is recorded with {epoch}, which is not a log epoch")]
-    NoEpoch { topic: String, epoch: i32 },
-    /// PostgreSQL failed; also where the table is not made yet.
-    #[error("reading the recorded log failed; `projectors setup` creates its table")]
-    Sql(#[source] sqlx::Error),
-}
-
-/// The epoch of the log that the database was built from, if that is this one.
-pub(crate) async fn log_epoch(pool: &PgPool, topic: &str, found: &LogIdentity) -> Result<LogEpoch, LogNotRecorded> {
-    let row: Option<(i32, String, String, i32)> =
-        sqlx::query_as("SELECT epoch, cluster_id, topic_id, partitions FROM log_epoch WHERE topic = $1")
-            .bind(topic)
-            .fetch_optional(pool)
-            .await
-            .map_err(LogNotRecorded::Sql)?;
-    let topic = topic.to_owned();
-    let Some((epoch, cluster_id, topic_id, partitions)) = row else { return Err(LogNotRecorded::Unknown { topic }) };
-    let recorded = LogIdentity { cluster_id, topic_id, partitions };
-    if recorded != *found {
-        let (recorded, found) = (Box::new(recorded), Box::new(found.clone()));
-        return Err(LogNotRecorded::Another { topic, recorded, found });
-    }
-    LogEpoch::new(epoch).ok_or(LogNotRecorded::NoEpoch { topic, epoch })
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::time::Duration;
 
+use cart::contract::group;
 use cart::{LogEpoch, PurchasedItem};
 use kafka::GroupConsumer;
 use rust_decimal::Decimal;
@@ -14,12 +15,10 @@ use sqlx::PgPool;
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
+use crate::balance::{Month, add_exactly};
 use crate::error::Error;
 use crate::pace::AppliedOffsets;
 use crate::runner::{Batch, Projector};
-use crate::vendor_billing::{Key, add_exactly};
-
-pub(crate) const NAME: &str = "vendor-billing-jdbc";
 
 const INSERT_OFFSET: &str = "INSERT INTO projection_offset (projection, topic, partition, log_epoch, next_offset) \
     SELECT $1, $2, partition, $4, 0 FROM UNNEST($3::int[]) AS partition ON CONFLICT DO NOTHING";
@@ -32,7 +31,7 @@ const ADD: &str = "INSERT INTO vendor_billing (vendor_id, year, month, balance) 
     ON CONFLICT (vendor_id, year, month) DO UPDATE SET balance = vendor_billing.balance + EXCLUDED.balance";
 
 /// A server that does not answer for so long is asked again, over the pool's other connection: this one comes back to the pool
-/// when it has answered, or is found dead. What became of a transaction the offsets tell. A batch takes milliseconds.
+/// when it has answered, or is found dead. The offsets show whether a transaction was committed. A batch takes milliseconds.
 const SQL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Keeps the table.
@@ -52,7 +51,7 @@ impl VendorBillingJdbc {
     async fn offsets(&self, partitions: &[i32]) -> Result<Vec<(i32, i64)>, Error> {
         let failed = |source| Error::Sql { operation: "reading the offsets", source };
         sqlx::query(INSERT_OFFSET)
-            .bind(NAME)
+            .bind(group::VENDOR_BILLING_JDBC)
             .bind(&self.topic)
             .bind(partitions)
             .bind(self.epoch.get())
@@ -60,7 +59,7 @@ impl VendorBillingJdbc {
             .await
             .map_err(failed)?;
         sqlx::query_as(SELECT_OFFSETS)
-            .bind(NAME)
+            .bind(group::VENDOR_BILLING_JDBC)
             .bind(&self.topic)
             .bind(partitions)
             .bind(self.epoch.get())
@@ -79,7 +78,7 @@ impl VendorBillingJdbc {
         for (partition, next_offset) in &batch.next_offsets {
             let started_from = self.started_from.get(partition).copied().unwrap_or_default();
             let updated = sqlx::query(UPDATE_OFFSET)
-                .bind(NAME)
+                .bind(group::VENDOR_BILLING_JDBC)
                 .bind(&self.topic)
                 .bind(partition)
                 .bind(self.epoch.get())
@@ -93,7 +92,7 @@ impl VendorBillingJdbc {
             }
         }
         let mut columns: (Vec<Uuid>, Vec<i32>, Vec<i32>, Vec<Decimal>) = Default::default();
-        for (Key { vendor_id, year, month }, balance) in totals {
+        for ((vendor_id, Month { year, month }), balance) in totals {
             columns.0.push(vendor_id);
             columns.1.push(year);
             columns.2.push(month);
@@ -108,22 +107,22 @@ impl VendorBillingJdbc {
             .await
             .map_err(failed)?;
         fail_points::crash_point("jdbc-in-transaction");
-        // A crash before this changes nothing; after it, the database's offset is behind the batch. If the answer gets
-        // lost, the offset that is asked for next tells.
+        // After a crash before this nothing has changed. After a crash behind it the database's offset is past the batch. If
+        // the answer is lost, the offset that is read next shows which.
         transaction.commit().await.map_err(failed)?;
         fail_points::crash_point("jdbc-after-commit");
         Ok(())
     }
 
-    fn fold(&self, batch: &Batch<PurchasedItem>) -> Result<BTreeMap<Key, Decimal>, Error> {
-        let mut totals: BTreeMap<Key, Decimal> = BTreeMap::new();
+    fn fold(&self, batch: &Batch<PurchasedItem>) -> Result<BTreeMap<(Uuid, Month), Decimal>, Error> {
+        let mut totals: BTreeMap<(Uuid, Month), Decimal> = BTreeMap::new();
         for record in &batch.records {
             // Read before a seek took hold: the database has it.
             if record.offset < self.started_from.get(&record.partition).copied().unwrap_or_default() {
                 continue;
             }
-            let key = Key::of(&record.event);
-            let total = totals.entry(key.clone()).or_default();
+            let key = (record.event.vendor_id.as_uuid(), Month::of(&record.event));
+            let total = totals.entry(key).or_default();
             *total = add_exactly(*total, record.event.amount())
                 .ok_or_else(|| Error::Overflow { row: format!("{key:?}") })?;
         }

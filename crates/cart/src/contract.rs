@@ -16,6 +16,33 @@ const REPLY_SETTINGS: &[(&str, &str)] =
 pub const DEAD_LETTER_SETTINGS: &[(&str, &str)] =
     &[("retention.ms", "-1"), ("retention.bytes", "-1"), ("max.message.bytes", "2097152"), ANY_TIME];
 
+/// The consumer groups, without the installation's prefix. Their offsets are part of the contract: tools show them, and a
+/// group with another name begins again.
+pub mod group {
+    /// Reads `cart-commands`, decides, publishes `cart-events`.
+    pub const CART_PROCESSOR: &str = "cart-processor";
+    /// Reads `cart-events`, publishes `item-purchased`.
+    pub const ITEM_PURCHASED_EVENTS: &str = "item-purchased-events";
+    /// Reads `item-purchased`, keeps [`super::READ_MODELS`]' table of the same name.
+    pub const POPULAR_ITEMS: &str = "popular-items";
+    /// As `POPULAR_ITEMS`.
+    pub const VENDOR_BILLING: &str = "vendor-billing";
+    /// As `POPULAR_ITEMS`. The name is that of the system that this one replaces; it uses no JDBC.
+    pub const VENDOR_BILLING_JDBC: &str = "vendor-billing-jdbc";
+}
+
+/// The names of record headers.
+pub mod header {
+    /// The encoding of the value, for readers that go by headers.
+    pub const CONTENT_TYPE: &str = "content-type";
+    /// The value of [`CONTENT_TYPE`] on every topic.
+    pub const AVRO: &str = "avro/binary";
+    /// On `cart-commands`: the partition of `cart-replies` that the sender reads, in decimal digits.
+    pub const REPLY_PARTITION: &str = "reply-partition";
+    /// The W3C trace context of the request, as the client sent it.
+    pub const TRACE_PARENT: &str = "traceparent";
+}
+
 /// A type that has an Avro schema in `schemas/`.
 pub trait Contract {
     /// Names the topic (with the prefix of the installation in front) and, with `-value` behind it, the subject

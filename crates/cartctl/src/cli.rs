@@ -5,6 +5,9 @@ use std::io::{Write as _, stderr, stdout};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use cart_processor::recovery::{RepublishArgs, RestoreArgs};
+use projectors::recovery::{RebuildArgs, ResumeArgs};
+use service::LogArgs;
 
 use crate::audit::{Report, audit, watch};
 use crate::{audit, reconcile, tail, uninstall};
@@ -14,7 +17,7 @@ const NOT_FOUND_OUT: u8 = 2;
 /// `reconcile` could not check: a server is away, a file can't be read.
 const RECONCILE_FAILED: u8 = 4;
 
-/// Checks, shows or deletes an installation of the shopping cart
+/// Checks, shows, recovers or deletes an installation of the shopping cart
 ///
 /// Every setting is an option or an environment variable. `scripts/stack up` writes the settings of its stack to a file.
 #[derive(Debug, clap::Parser)]
@@ -32,6 +35,10 @@ enum Command {
     Audit(audit::Args),
     Reconcile(reconcile::Args),
     Tail(tail::Args),
+    Republish(RepublishArgs),
+    RestoreJournal(RestoreArgs),
+    Rebuild(RebuildArgs),
+    ResumePurchases(ResumeArgs),
     Uninstall(uninstall::Args),
 }
 
@@ -44,9 +51,23 @@ pub async fn start(cli: Cli) -> ExitCode {
         Command::Audit(args) => ("audit", look(args).await),
         Command::Tail(args) => ("tail", tail::tail(args, &mut stdout().lock()).await.map(|()| 0)),
         Command::Uninstall(args) => ("uninstall", uninstall::uninstall(args, &mut stdout().lock()).await.map(|()| 0)),
+        Command::Republish(args) => ("republish", recover(&args.log, cart_processor::recovery::republish(args)).await),
+        Command::RestoreJournal(args) => {
+            ("restore-journal", recover(&args.log, cart_processor::recovery::restore_journal(args)).await)
+        }
+        Command::Rebuild(args) => ("rebuild", recover(&args.log, projectors::recovery::rebuild(args)).await),
+        Command::ResumePurchases(args) => {
+            ("resume-purchases", recover(&args.log, projectors::recovery::resume_purchases(args)).await)
+        }
         Command::Reconcile(args) => return compare(args).await,
     };
     result.map_or_else(|error| failed(name, &error, NOT_FOUND_OUT), ExitCode::from)
+}
+
+/// Recovers after a loss, and logs its progress.
+async fn recover(log: &LogArgs, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<u8> {
+    log.init()?;
+    work.await.map(|()| 0)
 }
 
 fn failed(name: &str, error: &anyhow::Error, exit_code: u8) -> ExitCode {

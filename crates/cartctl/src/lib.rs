@@ -15,8 +15,9 @@
 //! * [`model`]: what the sent commands must have led to, by the rules as they are written down.
 //! * [`journal`]: whether the journal and the events topic tell the same, byte for byte.
 //!
-//! It shares no code with the cart-processor and the projectors beyond the wire types, so that a mistake of theirs is not
-//! repeated here.
+//! These share no code with the cart-processor and the projectors beyond the wire types, so that a mistake of theirs is not
+//! repeated here. The recovery commands are the exception: they do what the services do, with the services' code
+//! (`cart_processor::recovery`, `projectors::recovery`).
 
 pub mod audit;
 mod cli;

@@ -128,7 +128,7 @@ pub async fn ensure_keyspace(args: &CassandraArgs, keyspace: &KeyspaceArgs) -> R
 /// that stands still keeps its connections open, and would be sent its share of the requests for as long as that lasts.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
 
-/// A change of the schema is agreed on by all nodes, and emptying a table ends what is under way on it: both take seconds
+/// A change of the schema is agreed on by all nodes, and emptying a table ends the work in progress on it: both take seconds
 /// on a busy cluster.
 const SCHEMA_TIMEOUT_MS: u64 = 60_000;
 

@@ -22,7 +22,7 @@ const GROUP_LEN_MAX: usize = 24;
 const GROUP_BYTES_MAX: usize = 24 * 1_024;
 
 /// Puts writes together that one node can carry out, in the order in which they come: those of one partition should follow
-/// each other. `describe` tells a write's partition key in `table` and about how many bytes it has.
+/// each other. `describe` returns a write's partition key in `table` and its approximate bytes.
 pub fn groups<T, K: SerializeRow + PartialEq>(
     session: &Session,
     table: &str,

@@ -79,7 +79,7 @@ pub async fn restore_log(
 /// Makes the table of the logs, if it is not there yet.
 ///
 /// # Errors
-/// When Cassandra is away or refuses.
+/// If Cassandra does not respond, or refuses.
 pub async fn create_log_table(session: &Session) -> Result<(), Error> {
     session.query_unpaged(CREATE, ()).await.map_err(|error| Error::new("creating table log_epoch", error))?;
     Ok(())

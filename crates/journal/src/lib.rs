@@ -16,14 +16,15 @@
 //! ```
 //!
 //! One row, however many lines a checkout has: rows are what a write costs Cassandra, and all of a request is there or
-//! nothing. By the last event's number, so that whoever has read up to some event finds all rows that have later ones.
+//! nothing. By the last event's number, so that a reader that has read up to some event finds all rows with later ones.
 //!
 //! Every statement says `USING TIMESTAMP` of the command's position, and what it writes is a function of the log up
-//! to there. So whoever writes late writes the same again, or something older that loses. No locks.
+//! to there. So a late writer writes the same cells again, or older ones that lose. No locks.
 //!
 //! Of a cart's rows those in `cart_unchanged` are written first, then all others in one mutation: where an event is, all
 //! requests before it are. A row of `cart_unchanged` whose sequence number is not reached yet is passed over.
 
+mod open;
 mod read;
 mod row;
 mod write;
@@ -38,6 +39,7 @@ use scylla::errors::{DbError, PrepareError, RequestAttemptError};
 use scylla::statement::prepared::PreparedStatement;
 
 pub use cassandra::Error;
+pub use open::{Opened, open};
 pub use read::LOAD_LEN_MAX;
 pub use row::{Content, Entry, Row, Snapshot};
 pub use write::Append;
@@ -84,7 +86,7 @@ impl Codecs {
     /// Registers the schemas.
     ///
     /// # Errors
-    /// When the registry is away, or refuses a schema.
+    /// If the registry does not respond, or refuses a schema.
     pub async fn register(registry: &Registry) -> Result<Self, kafka::Error> {
         Ok(Self {
             events: Codec::register(registry, CartEvent::TOPIC, CartEvent::SCHEMA).await?,
@@ -125,7 +127,7 @@ impl Journal {
     /// Makes the tables that are not there, and adds columns that are new.
     ///
     /// # Errors
-    /// When Cassandra is away, or the table that is there is of an unknown version.
+    /// If Cassandra does not respond, or the table that is there is of an unknown version.
     pub async fn setup(session: &Session) -> Result<(), Error> {
         for (operation, statement) in [
             ("creating table cart_journal", CREATE),
@@ -141,7 +143,7 @@ impl Journal {
     /// Prepares the statements.
     ///
     /// # Errors
-    /// When Cassandra is away, there is no table, or it is of another version.
+    /// If Cassandra does not respond, there is no table, or it is of another version.
     pub async fn open(session: Arc<Session>, codecs: Codecs) -> Result<Self, Error> {
         const COLUMNS: &str = "sequence_number, position, command_id, events, keyed, outcome";
         const UNCHANGED: &str = "cart_id, position, sequence_number, command_id, digest, issued_at, outcome";
@@ -201,7 +203,7 @@ async fn prepare(session: &Session, statement: &str) -> Result<PreparedStatement
     let mut prepared = session.prepare(statement).await.map_err(|error| {
         let hint = if is_invalid(&error) {
             " (run `cart-processor setup`: it creates the table, or upgrades that of an earlier version; if it \
-             cannot, drop the table and run `cart-processor restore-journal`)"
+             cannot, drop the table and run `cartctl restore-journal`)"
         } else {
             ""
         };

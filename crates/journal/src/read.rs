@@ -7,7 +7,7 @@ use cart::{
 };
 use chrono::DateTime;
 use futures::{Stream, TryStreamExt as _, try_join};
-use kafka::{Codec, DecodeError};
+use kafka::Codec;
 use scylla::deserialize::row::DeserializeRow;
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::prepared::PreparedStatement;
@@ -57,7 +57,7 @@ impl Journal {
     /// snapshot and the newest rows are asked for together.
     ///
     /// # Errors
-    /// When Cassandra is away, or holds what can't be read.
+    /// If Cassandra does not respond, or a row cannot be read.
     pub async fn show(&self, cart_id: CartId) -> Result<Aggregate, Error> {
         // Not one query: a static column would come once a row.
         let (snapshot, newest) = try_join!(self.snapshot(cart_id), self.newest(cart_id))?;
@@ -315,7 +315,7 @@ impl Journal {
     /// The request of a row.
     ///
     /// # Errors
-    /// When it can't be read: the registry is away, or it is newer than this program.
+    /// When it can't be read: the registry does not respond, or it is newer than this program.
     pub async fn decided(&self, cart_id: CartId, row: &Row) -> Result<Decided, Error> {
         let operation = || format!("reading the request at {} of cart {cart_id}", row.position);
         let outcome = row.outcome.as_deref().map(serde_json::from_str).transpose();
@@ -337,7 +337,7 @@ impl Journal {
     /// The event of an entry.
     ///
     /// # Errors
-    /// When it can't be read: the registry is away, or the event is newer than this program.
+    /// When it can't be read: the registry does not respond, or the event is newer than this program.
     pub async fn event(&self, entry: &Entry) -> Result<CartEvent, Error> {
         let failed = |error| Error::new(format!("reading event {} of a journal", entry.sequence_number), error);
         decode(&self.codecs.events, &entry.bytes).await.map_err(failed)
@@ -452,11 +452,6 @@ async fn decode<T>(codec: &Codec<T>, bytes: &[u8]) -> Result<T, String>
 where
     T: serde::Serialize + serde::de::DeserializeOwned,
 {
-    match codec.decode(bytes) {
-        Err(DecodeError::NotLearnt { id }) => {
-            codec.learn(id).await.map_err(|error| error.to_string())?;
-            codec.decode(bytes).map_err(|error| error.to_string())
-        }
-        result => result.map_err(|error| error.to_string()),
-    }
+    let decoded = codec.decode_or_fetch(bytes).await.map_err(|error| error.to_string())?;
+    decoded.map_err(|error| error.to_string())
 }

@@ -101,7 +101,7 @@ impl Journal {
     /// Writes what became of some carts' commands: many carts in a request, and the requests at the same time.
     ///
     /// # Errors
-    /// When Cassandra is away. Of each cart any first part may have been written, each request wholly or not at all.
+    /// If Cassandra does not respond. Of each cart any first part may have been written, each request wholly or not at all.
     pub async fn append(&self, appends: impl IntoIterator<Item = Append<'_>>) -> Result<(), Error> {
         for round in rounds(appends).into_iter().filter(|round| !round.is_empty()) {
             let groups = cassandra::groups(&self.session, TABLE, round, |part| ((part.cart_id.as_uuid(),), part.len()));

@@ -12,6 +12,7 @@ use apache_avro::schema::{ResolvedSchema, SchemaKind};
 use apache_avro::writer::datum::GenericDatumWriter;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::runtime::Handle;
 
 use crate::{Error, Registry};
 
@@ -19,7 +20,7 @@ const MAGIC: u8 = 0;
 const HEADER_LEN: usize = 5;
 
 /// Schemas live as long as the process. A topic has one schema per deployment that changed it, so this many are a
-/// sign of somebody feeding us ids.
+/// sign of made-up ids.
 const SCHEMAS_MAX: usize = 1_000;
 
 /// The largest string, bytes or array of a value: as large as the largest record on any topic of ours.
@@ -65,9 +66,9 @@ pub enum DecodeError {
         /// The first byte.
         byte: u8,
     },
-    /// This schema was not met yet: [`Codec::learn`] it and decode again.
-    #[error("schema {id} is not loaded yet")]
-    NotLearnt {
+    /// This schema was not met yet: [`Codec::decode_or_fetch`] fetches it.
+    #[error("schema {id} has not been fetched yet")]
+    UnknownSchemaId {
         /// Its id.
         id: u32,
     },
@@ -104,10 +105,10 @@ pub enum DecodeError {
 
 impl<T: Serialize + DeserializeOwned> Codec<T> {
     /// Registers `schema` for the values of `topic` and writes with the id that this gives: never with 'latest',
-    /// which may be somebody else's.
+    /// which another program may have registered.
     ///
     /// # Errors
-    /// As [`Registry::register`]; also when the schema's text is none.
+    /// As [`Registry::register`]; also if the schema's text is invalid.
     pub async fn register(registry: &Registry, topic: &str, schema: &str) -> Result<Self, Error> {
         let id = registry.register(topic, schema).await?;
         Self::registered(registry, topic, schema, id)
@@ -116,7 +117,7 @@ impl<T: Serialize + DeserializeOwned> Codec<T> {
     /// The same where the id that the registry has given to `schema` is known.
     ///
     /// # Errors
-    /// When the schema's text is none.
+    /// If the schema's text is invalid.
     pub fn registered(registry: &Registry, topic: &str, schema: &str, id: u32) -> Result<Self, Error> {
         // A length in garbage must not make the decoder ask for half a gigabyte, its default. Set once a process.
         apache_avro::util::max_allocation_bytes(ALLOCATION_MAX);
@@ -154,17 +155,42 @@ impl<T: Serialize + DeserializeOwned> Codec<T> {
         Ok(bytes)
     }
 
-    /// The value of framed bytes.
+    /// The value of framed bytes; a schema that was not met yet is fetched first.
     ///
     /// # Errors
-    /// See [`DecodeError`]; on [`DecodeError::NotLearnt`] call [`Codec::learn`] and decode again.
+    /// The outer error: the registry does not answer, so nothing is known about the bytes. The inner one: [`DecodeError`].
+    pub async fn decode_or_fetch(&self, bytes: &[u8]) -> Result<Result<T, DecodeError>, Error> {
+        match self.decode(bytes) {
+            Err(DecodeError::UnknownSchemaId { id }) => {
+                self.fetch_schema(id).await?;
+                Ok(self.decode(bytes))
+            }
+            decoded => Ok(decoded),
+        }
+    }
+
+    /// [`Codec::decode_or_fetch`] on a plain thread; blocks only while it fetches.
+    ///
+    /// # Errors
+    /// As [`Codec::decode_or_fetch`].
+    pub fn decode_or_fetch_blocking(&self, bytes: &[u8], runtime: &Handle) -> Result<Result<T, DecodeError>, Error> {
+        match self.decode(bytes) {
+            Err(DecodeError::UnknownSchemaId { .. }) => runtime.block_on(self.decode_or_fetch(bytes)),
+            decoded => Ok(decoded),
+        }
+    }
+
+    /// The value of framed bytes whose schema was met before.
+    ///
+    /// # Errors
+    /// See [`DecodeError`].
     pub fn decode(&self, bytes: &[u8]) -> Result<T, DecodeError> {
         let (id, mut datum) = split(bytes)?;
         let reader = self.readers.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
         let reader = match reader {
             Some(Some(reader)) => reader,
             Some(None) => return Err(DecodeError::UnknownSchema { id }),
-            None => return Err(DecodeError::NotLearnt { id }),
+            None => return Err(DecodeError::UnknownSchemaId { id }),
         };
         let value = reader.datum.read_deser(&mut datum).map_err(|error| match reason(error) {
             reason if reader.is_newer => DecodeError::Newer { id, reason },
@@ -176,11 +202,8 @@ impl<T: Serialize + DeserializeOwned> Codec<T> {
         }
     }
 
-    /// Fetches a schema that [`Codec::decode`] did not know; that there is none is remembered too.
-    ///
-    /// # Errors
-    /// When the registry is away: nothing is known about the bytes then.
-    pub async fn learn(&self, id: u32) -> Result<(), Error> {
+    /// Fetches a schema and keeps it; that the registry has none with this id is kept too.
+    async fn fetch_schema(&self, id: u32) -> Result<(), Error> {
         let schema = self.registry.schema(id).await?;
         let reader = schema.and_then(|schema| Reader::new(Box::leak(Box::new(schema)), self.schema).ok());
         let mut readers = self.readers.write().unwrap_or_else(PoisonError::into_inner);
@@ -193,7 +216,7 @@ impl<T: Serialize + DeserializeOwned> Codec<T> {
     }
 }
 
-/// What the decoder says, without the whole schema that it would tell: this becomes a log line and a header.
+/// The decoder's reason without the whole schema: it becomes a log line and a header.
 fn reason(error: apache_avro::Error) -> String {
     let details = error.into_details();
     if let Details::DeserializeSchemaAware { value, schema, .. } = &details {

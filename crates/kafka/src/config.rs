@@ -189,7 +189,7 @@ impl KafkaArgs {
         let mut settings = self.client();
         // All producers agree with Java's on a key's partition; librdkafka's own default does not.
         settings.set("partitioner", "murmur2_random");
-        // A record does not wait for company: while one request is under way the next batch collects anyway.
+        // A record does not wait for others: while one request is in flight the next batch collects anyway.
         settings.set("linger.ms", "0");
         settings
     }

@@ -1,5 +1,6 @@
 //! Consuming in a group: what was read, and what this member owns.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -19,14 +20,14 @@ use crate::{Error, Instance, KafkaArgs};
 /// Bounds requests to the brokers about offsets. Longer than a transaction may stay open, which they wait for.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often a member tells that it is there, unless its session is so short that it has to be more often.
+/// Time between two heartbeats, unless a short session timeout needs more of them.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A member that has lost its partitions is back in its group long before this, as soon as the brokers answer. One that is not
 /// is begun anew.
 const REJOIN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often librdkafka tells what a member waits for.
+/// How often librdkafka reports what a member waits for.
 const STATISTICS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a member may take to leave its group. The others miss it after its session in any case.
@@ -70,7 +71,7 @@ pub struct GroupConsumer {
     consumer: Member,
     config: Settings,
     topic: String,
-    /// Of the same group but no member of it: in tests that show what it is like when nobody asks who commits.
+    /// Names the same group without being a member, for tests that show the harm when commits are not fenced.
     stranger: Option<BaseConsumer>,
 }
 
@@ -110,12 +111,43 @@ struct Context {
     start_at: StartAt,
     lifeline: Lifeline,
     membership: Mutex<Membership>,
+    assigned: Assigned,
+}
+
+/// The partitions of a consumer, as its part of the gauge `assigned_partitions` of the process.
+#[derive(Debug, Default)]
+struct Assigned(AtomicU32);
+
+impl Assigned {
+    fn gauge() -> metrics::Gauge {
+        metrics::gauge!("assigned_partitions")
+    }
+
+    fn add(&self, partitions: usize) {
+        let added = u32::try_from(partitions).unwrap_or(u32::MAX);
+        self.0.fetch_add(added, Ordering::Relaxed);
+        Self::gauge().increment(f64::from(added));
+    }
+
+    fn remove(&self, partitions: usize) {
+        let had = self.0.load(Ordering::Relaxed);
+        let removed = u32::try_from(partitions).unwrap_or(u32::MAX).min(had);
+        self.0.store(had - removed, Ordering::Relaxed);
+        Self::gauge().decrement(f64::from(removed));
+    }
+}
+
+impl Drop for Assigned {
+    fn drop(&mut self) {
+        // A consumer that is replaced may see no revocation.
+        Self::gauge().decrement(f64::from(*self.0.get_mut()));
+    }
 }
 
 /// What is known of a member's place in its group.
 #[derive(Debug, Default)]
 struct Membership {
-    /// When it lost what it had, or, after that, when brokers were last known to be away; nothing else has been heard since.
+    /// When the assignment was lost, or when the brokers were last seen unreachable, whichever is later.
     lost_at: Option<Instant>,
     /// What it waits for, in librdkafka's words.
     state: String,
@@ -123,7 +155,13 @@ struct Membership {
 
 impl Context {
     fn new(start_at: StartAt, lifeline: Lifeline) -> Self {
-        Self { events: Mutex::default(), start_at, lifeline, membership: Mutex::default() }
+        Self {
+            events: Mutex::default(),
+            start_at,
+            lifeline,
+            membership: Mutex::default(),
+            assigned: Assigned::default(),
+        }
     }
 
     fn membership(&self) -> MutexGuard<'_, Membership> {
@@ -134,7 +172,7 @@ impl Context {
 impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-            // Nobody can come back while there is nobody to come back to; this is told again and again until there is.
+            // No member can rejoin meanwhile. librdkafka repeats this error until a broker responds.
             let mut membership = self.membership();
             membership.lost_at = membership.lost_at.map(|_| Instant::now());
         }
@@ -162,7 +200,7 @@ impl ConsumerContext for Context {
     // Replaces the default to say what came and went. Runs inside poll, on the polling thread: nothing here may wait for
     // another task of the worker.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
-        let numbers = partitions.elements().iter().map(|element| element.partition()).collect();
+        let numbers: Vec<i32> = partitions.elements().iter().map(|element| element.partition()).collect();
         let assign = code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         self.membership().lost_at = consumer.assignment_lost().then(Instant::now);
         let result = if assign {
@@ -175,6 +213,11 @@ impl ConsumerContext for Context {
         if let Err(error) = result {
             // librdkafka reports the same to the next poll, which is where it is handled.
             tracing::warn!(%error, assign, "taking part in a rebalance failed");
+        }
+        if assign {
+            self.assigned.add(numbers.len())
+        } else {
+            self.assigned.remove(numbers.len())
         }
         tracing::info!(partitions = ?numbers, "partitions {}", if assign { "assigned" } else { "revoked" });
         let event = if assign { AssignmentEvent::Assigned(numbers) } else { AssignmentEvent::Revoked(numbers) };
@@ -193,7 +236,7 @@ impl GroupConsumer {
     /// after the session timeout.
     ///
     /// # Errors
-    /// When a setting is none.
+    /// If a setting is invalid.
     pub fn join(
         args: &KafkaArgs,
         instance: &Instance,
@@ -209,7 +252,7 @@ impl GroupConsumer {
             // Keeps what it can at a rebalance, so that the other partitions go on.
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", session_timeout.as_millis().to_string())
-            // A heartbeat's answer tells of a rebalance, and partitions that move are read by nobody until all have heard of it.
+            // Members learn of a rebalance from the answer to a heartbeat, and moving partitions are not read until all know.
             .set("heartbeat.interval.ms", HEARTBEAT_INTERVAL.min(session_timeout / 4).as_millis().to_string())
             // Longer than any pause of ours; a member that is stuck longer gives its partitions to the others.
             .set("max.poll.interval.ms", "300000")
@@ -235,13 +278,13 @@ impl GroupConsumer {
         Ok(Self { consumer, config, topic: topic.to_owned(), stranger })
     }
 
-    /// Begins anew when this member does not come back to its group by itself. To be called again and again.
+    /// Replaces a consumer that does not rejoin its group by itself. Call it before every poll.
     ///
-    /// It has happened after times in which no broker answered for a minute: of eight consumers four were never assigned anything
-    /// again, the others came back at once. Why is not known.
+    /// Seen after outages in which no broker answered for a minute: four of eight consumers were never assigned anything again,
+    /// the others rejoined at once. The cause is not known.
     ///
     /// # Errors
-    /// When there can be no new consumer.
+    /// If a new consumer cannot be created.
     pub fn rejoin_if_lost(&mut self) -> Result<(), Error> {
         let context = self.consumer.context();
         let state = {
@@ -272,7 +315,7 @@ impl GroupConsumer {
     /// The next record, if one comes within `timeout`.
     ///
     /// # Errors
-    /// As librdkafka reports them; [`crate::Recovery::Retry`] ones mend themselves, poll again.
+    /// As librdkafka reports them; after a [`crate::Recovery::Retry`] one, poll again.
     pub fn poll(&self, timeout: Duration) -> Result<Option<BorrowedMessage<'_>>, Error> {
         self.consumer.context().lifeline.keep(self.consumer.client());
         self.consumer.poll(timeout).transpose().map_err(|error| {
@@ -315,7 +358,7 @@ impl GroupConsumer {
     /// A list of this topic's partitions with their next offsets, to be committed.
     ///
     /// # Errors
-    /// When an offset is none.
+    /// If an offset is invalid.
     pub fn offsets(&self, next: impl IntoIterator<Item = (i32, i64)>) -> Result<TopicPartitionList, Error> {
         let mut offsets = TopicPartitionList::new();
         for (partition, offset) in next {
@@ -338,8 +381,8 @@ impl GroupConsumer {
 
     /// Takes part in the group for a while and reads nothing: what comes is dropped, so [`GroupConsumer::rewind`] afterwards.
     ///
-    /// Between two attempts to go back: while partitions are handed over, nobody can go back in them before every member has
-    /// followed, and a member follows by polling.
+    /// For the time between two attempts to rewind: while partitions are handed over no rewind succeeds before every member has
+    /// taken part in the rebalance, and a member takes part by polling.
     pub fn follow(&self, time: Duration) {
         let end = Instant::now() + time;
         loop {
@@ -347,16 +390,16 @@ impl GroupConsumer {
             if left.is_zero() {
                 return;
             }
-            // What it would tell, going back tells too.
+            // The rewind meets the same errors.
             drop(self.consumer.poll(left));
         }
     }
 
-    /// Goes back to the committed offset of every partition that we own, and returns these partitions. Where there is none:
-    /// to the beginning, unless the group was to start at what is committed.
+    /// Seeks to the committed offset of every assigned partition, and returns these partitions. Without a committed offset it
+    /// seeks to the beginning, unless the group must start at committed offsets.
     ///
     /// # Errors
-    /// When the brokers are away, or a committed offset is missing that must be there.
+    /// If the brokers do not respond, or a committed offset is missing that must be there.
     pub fn rewind(&self) -> Result<Vec<i32>, Error> {
         let operation = || format!("rewinding to the committed offsets of {}", self.topic);
         let failed = |error| Error::retry(operation(), error);

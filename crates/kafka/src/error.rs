@@ -1,4 +1,4 @@
-//! What can go wrong with Kafka or the registry, and what to do about it.
+//! Failures of Kafka and the registry, each with how to recover from it.
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
@@ -15,26 +15,26 @@ pub struct Error {
 /// What a caller does about an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recovery {
-    /// Try again later: something is away for a while.
+    /// Try again later: a server does not respond for a while.
     Retry,
     /// Abort the transaction and go back to the committed offsets: normal after a rebalance.
     AbortTransaction,
-    /// Nobody knows a way on: end the process with this error.
+    /// End the process with this error: an operator has to act.
     Fatal,
 }
 
 impl Error {
-    /// Wraps an error of librdkafka's. Here, and nowhere else, its errors are sorted.
+    /// Wraps an error of librdkafka. Its errors are classified only here.
     pub(crate) fn kafka(operation: impl Into<String>, source: KafkaError) -> Self {
         Self { operation: operation.into(), recovery: recovery(&source), source: Box::new(source) }
     }
 
-    /// Something that mends itself in time.
+    /// A failure that passes.
     pub fn retry(operation: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self { operation: operation.into(), recovery: Recovery::Retry, source: source.into() }
     }
 
-    /// Something that only a person can mend.
+    /// A failure that an operator has to remove.
     pub fn fatal(operation: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self { operation: operation.into(), recovery: Recovery::Fatal, source: source.into() }
     }

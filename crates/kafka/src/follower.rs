@@ -1,4 +1,4 @@
-//! Following one partition from its end on: without a group, so nobody hands it out and nobody takes it away.
+//! Reads one partition from its end on, without a group, so no rebalance takes it away.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::lifeline::Lifeline;
 use crate::{Error, KafkaArgs};
 
-/// Reads what comes into one partition. Others may read the same one. For one thread; its calls block.
+/// Reads the new records of one partition. Others may read the same one. For one thread; its calls block.
 pub struct Follower {
     consumer: BaseConsumer<Lifeline>,
     topic: String,
@@ -22,15 +22,15 @@ impl std::fmt::Debug for Follower {
 }
 
 impl Follower {
-    /// A follower of a partition of `topic` (full name): of all that comes after this has returned.
+    /// For a partition of `topic` (full name): reads all records that are appended after this has returned.
     ///
     /// # Errors
-    /// When the brokers do not tell within `timeout` where the partition ends.
+    /// If the brokers do not report the partition's end within `timeout`.
     pub fn open(args: &KafkaArgs, topic: &str, partition: i32, timeout: Duration) -> Result<Self, Error> {
         let failed = |error| Error::kafka(format!("starting to follow {topic}/{partition}"), error);
         let consumer: BaseConsumer<Lifeline> = args
             .client()
-            // librdkafka wants a name here; nothing is ever committed under it.
+            // librdkafka requires a group id; nothing is committed under it.
             .set("group.id", format!("{topic}-follower"))
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
@@ -39,7 +39,7 @@ impl Follower {
             .set("fetch.queue.backoff.ms", "1")
             // What is fetched ahead bounds memory.
             .set("queued.max.messages.kbytes", "16384")
-            // Whoever was away for so long that its place is gone goes on with what comes now.
+            // If the records at its offset were deleted meanwhile, it continues with new ones.
             .set("auto.offset.reset", "latest")
             .create_with_context(Lifeline::of(args))
             .map_err(failed)?;
@@ -53,7 +53,7 @@ impl Follower {
     /// The next record, if one comes within `timeout`.
     ///
     /// # Errors
-    /// As librdkafka reports them; they mend themselves, poll again.
+    /// As librdkafka reports them; poll again: they pass.
     pub fn poll(&self, timeout: Duration) -> Result<Option<BorrowedMessage<'_>>, Error> {
         self.consumer.context().keep(self.consumer.client());
         let polled = self.consumer.poll(timeout).transpose();

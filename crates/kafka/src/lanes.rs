@@ -1,11 +1,8 @@
-//! One batch at a time to each partition: while it is under way, the next collects here.
+//! Sends each partition one batch at a time. Meanwhile the next batch collects here, so batches grow with the load.
 //!
-//! A batch takes what has come by then, as many as there are, so batches grow with the load.
-//!
-//! It would collect in librdkafka too, but not for nothing: an idempotent producer's thread sends a partition no more while
-//! five records are in flight there, and asks itself again and again, without a pause, whether it may
-//! (<https://github.com/confluentinc/librdkafka/issues/3692>). That is a core, for as long as a record waits: for seconds when a broker
-//! has died, when those who are to go on without it need the core most.
+//! The records do not collect in librdkafka, because an idempotent producer busy-loops there while five requests of a partition
+//! are in flight and another record waits (<https://github.com/confluentinc/librdkafka/issues/3692>). That takes a whole core, for
+//! seconds after a broker has died, when the other processes need it most.
 
 use std::time::{Duration, Instant};
 
@@ -16,10 +13,8 @@ use crate::{Error, Producer, Record, partition_of};
 /// Most records of a batch. A batch is bounded by bytes too, by librdkafka: what does not fit follows at once.
 const BATCH_LEN_MAX: usize = 1_024;
 
-/// Where records keep coming, in more than ones, batches leave on ticks, those of all partitions on the same ones: whoever
-/// reads them finds many at a time, and most of what a command costs under load is the requests that it causes. A record that
-/// comes alone does not wait. In turn with no ticks at all, on two cores that ran everything: about 1.1 times the commands/s at
-/// 64 and 256 clients.
+/// Under load the batches of all partitions leave on the same ticks. Consumers then fetch many records at a time, and most of
+/// a command's cost under load is the requests that it causes. A record that comes alone does not wait.
 const TICK: Duration = Duration::from_millis(10);
 
 /// Ticks from one batch of a partition to its next, at most; see [`rest`]. Three made 64 clients wait for ticks while half of
@@ -60,8 +55,8 @@ impl Lanes {
         Self { topic: producer.topic().to_owned(), lanes: (0..partitions).map(lane).collect() }
     }
 
-    /// Hands a record over and returns at once; the future tells when it is in the log, and its offset there. What is handed
-    /// over in some order comes into a partition in that order.
+    /// Queues a record and returns at once. The future completes when the record is in the log, with its offset. Records of a
+    /// partition keep the order of these calls.
     ///
     /// # Errors
     /// At once when too many wait (nothing was sent); from the future when delivery failed, in which case the
@@ -111,7 +106,7 @@ impl Lanes {
     }
 }
 
-/// Works for a partition until nobody can send any more. `clock` has the ticks.
+/// Sends a partition's batches until all senders are dropped. Ticks are counted from `clock`.
 async fn work(producer: Producer, mut incoming: mpsc::Receiver<Job>, clock: Instant) {
     let mut batch = Vec::new();
     while incoming.recv_many(&mut batch, BATCH_LEN_MAX).await > 0 {
@@ -122,7 +117,7 @@ async fn work(producer: Producer, mut incoming: mpsc::Receiver<Job>, clock: Inst
             match job {
                 Job::Send { record, since, delivered } => match produce(&producer, &record, since) {
                     Ok(delivery) => under_way.push((delivery, delivered)),
-                    // An error means that nobody waits any more; so below.
+                    // An error means that the caller waits no longer; so below.
                     Err(error) => drop(delivered.send(Err(error))),
                 },
                 Job::Flush(done) => flushed.push(done),

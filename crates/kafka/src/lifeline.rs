@@ -1,9 +1,8 @@
-//! A client's way back to the brokers.
+//! Reconnects a client after all brokers were down.
 //!
-//! The first answers of a broker that comes back, when all were away, may name no broker at all. librdkafka (from 2.10 on) then
-//! forgets every broker that it knew, those of `bootstrap.servers` too, and such a client never connects again
-//! (<https://github.com/confluentinc/librdkafka/issues/5301>). So after all brokers were away it is told of them again. The Rust wrapper
-//! has no call for that.
+//! The first metadata of a broker that restarts may list no broker. librdkafka (from 2.10 on) then forgets every broker, those
+//! of `bootstrap.servers` too, and never connects again (<https://github.com/confluentinc/librdkafka/issues/5301>). So the bootstrap
+//! servers are added again. The Rust wrapper has no call for that.
 #![expect(unsafe_code, reason = "rdkafka 0.39 has no brokers_add; the client and the text outlive the call")]
 
 use std::ffi::CString;
@@ -18,11 +17,11 @@ use rdkafka_sys as sys;
 
 use crate::KafkaArgs;
 
-/// When a client is told, after the last time that it has said that all brokers were away. Known brokers are not added again.
-const TELLINGS: [Duration; 4] =
+/// When the brokers are added again, after the last report that all are down. librdkafka ignores known brokers.
+const READD_AFTER: [Duration; 4] =
     [Duration::from_secs(2), Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(45)];
 
-/// Notes when all brokers are away. Clones share what they note. It is a client's context, or part of it.
+/// Notes when all brokers are down. Clones share that. It is a client's context, or part of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Lifeline {
     inner: Arc<Inner>,
@@ -31,41 +30,41 @@ pub(crate) struct Lifeline {
 #[derive(Debug)]
 struct Inner {
     bootstrap_servers: CString,
-    /// Looked at before each record, so it costs next to nothing.
+    /// Read before each record, so it is an atomic.
     is_due: AtomicBool,
-    away: Mutex<Option<Away>>,
+    outage: Mutex<Option<Outage>>,
 }
 
 #[derive(Debug)]
-struct Away {
+struct Outage {
     since: Instant,
-    told: usize,
+    readded: usize,
 }
 
 impl Lifeline {
     pub(crate) fn of(args: &KafkaArgs) -> Self {
         // A text with a zero byte names no broker, as the client's own start has said.
         let bootstrap_servers = CString::new(args.kafka_bootstrap_servers.as_str()).unwrap_or_default();
-        Self { inner: Arc::new(Inner { bootstrap_servers, is_due: AtomicBool::default(), away: Mutex::default() }) }
+        Self { inner: Arc::new(Inner { bootstrap_servers, is_due: AtomicBool::default(), outage: Mutex::default() }) }
     }
 
-    /// Takes note of what a client says of itself.
+    /// Notes an error that the client reports.
     pub(crate) fn note(&self, error: &KafkaError) {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-            *self.away() = Some(Away { since: Instant::now(), told: 0 });
+            *self.outage() = Some(Outage { since: Instant::now(), readded: 0 });
             self.inner.is_due.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Tells the client of the brokers, if it is time to. To be called again and again.
+    /// Adds the brokers again if that is due. Call it before every poll.
     pub(crate) fn keep<C: ClientContext>(&self, client: &Client<C>) {
         if self.inner.is_due.load(Ordering::Relaxed) && self.is_time() {
-            self.tell(client);
+            self.readd_brokers(client);
         }
     }
 
-    /// Tells the client of the brokers.
-    pub(crate) fn tell<C: ClientContext>(&self, client: &Client<C>) {
+    /// Adds the bootstrap servers to the client.
+    pub(crate) fn readd_brokers<C: ClientContext>(&self, client: &Client<C>) {
         // SAFETY: both outlive the call, which copies the text.
         unsafe {
             sys::rd_kafka_brokers_add(client.native_ptr(), self.inner.bootstrap_servers.as_ptr());
@@ -73,21 +72,21 @@ impl Lifeline {
     }
 
     fn is_time(&self) -> bool {
-        let mut away = self.away();
-        let Some(Away { since, told }) = away.as_mut() else { return false };
-        if TELLINGS.get(*told).is_some_and(|time| since.elapsed() < *time) {
+        let mut outage = self.outage();
+        let Some(Outage { since, readded }) = outage.as_mut() else { return false };
+        if READD_AFTER.get(*readded).is_some_and(|time| since.elapsed() < *time) {
             return false;
         }
-        *told += 1;
-        if *told >= TELLINGS.len() {
-            *away = None;
+        *readded += 1;
+        if *readded >= READD_AFTER.len() {
+            *outage = None;
             self.inner.is_due.store(false, Ordering::Relaxed);
         }
         true
     }
 
-    fn away(&self) -> std::sync::MutexGuard<'_, Option<Away>> {
-        self.inner.away.lock().unwrap_or_else(PoisonError::into_inner)
+    fn outage(&self) -> std::sync::MutexGuard<'_, Option<Outage>> {
+        self.inner.outage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -117,8 +116,8 @@ mod tests {
         assert!(!lifeline.is_time());
         lifeline.note(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown));
         assert!(!lifeline.is_time(), "not at once");
-        for (told, time) in TELLINGS.into_iter().enumerate() {
-            *lifeline.away() = Instant::now().checked_sub(time).map(|since| Away { since, told });
+        for (readded, time) in READD_AFTER.into_iter().enumerate() {
+            *lifeline.outage() = Instant::now().checked_sub(time).map(|since| Outage { since, readded });
             assert!(lifeline.is_time());
         }
         assert!(!lifeline.inner.is_due.load(Ordering::Relaxed), "it is over");

@@ -108,7 +108,7 @@ impl Producer {
     /// For records that must not get lost, doubled or reordered: idempotent, on all in-sync replicas.
     ///
     /// # Errors
-    /// When a setting is none.
+    /// If a setting is invalid.
     pub fn durable(args: &KafkaArgs, topic: &str) -> Result<Self, Error> {
         Self::durable_within(args, topic, Self::DELIVERY_TIMEOUT)
     }
@@ -116,23 +116,23 @@ impl Producer {
     /// The same for records that are not to come late: what is not delivered in this time has failed, within a second.
     ///
     /// # Errors
-    /// When a setting is none.
+    /// If a setting is invalid.
     pub fn durable_within(args: &KafkaArgs, topic: &str, delivery_timeout: Duration) -> Result<Self, Error> {
         let settings = [("enable.idempotence", "true"), ("acks", "all"), ("queue.buffering.max.messages", "100000")];
         Self::new(args, topic, delivery_timeout, &settings)
     }
 
-    /// For records that somebody waits for now and nobody misses later. Not idempotent: one that comes twice does no harm.
+    /// For records that are of use only for moments, such as replies. Not idempotent: a duplicate does no harm.
     ///
     /// # Errors
-    /// When a setting is none.
+    /// If a setting is invalid.
     pub fn transient(args: &KafkaArgs, topic: &str) -> Result<Self, Error> {
         let settings = [
             // Readers get a record when all in-sync replicas have it, so waiting for them costs a reader nothing, and what the
             // leader alone had when its broker died is sent again.
             ("acks", "all"),
             ("message.max.bytes", "8388608"),
-            // While one request is under way the next batch collects, so that load makes batches, not requests.
+            // While one request is in flight the next batch collects, so load makes larger batches, not more requests.
             ("max.in.flight.requests.per.connection", "1"),
         ];
         Self::new(args, topic, Self::DELIVERY_TIMEOUT, &settings)
@@ -170,7 +170,7 @@ impl Producer {
         &self.topic
     }
 
-    /// Hands a record over and returns at once; the future tells when it is in the log, and its offset there.
+    /// Queues a record and returns at once. The future completes when the record is in the log, with its offset.
     ///
     /// # Errors
     /// At once when the queue is full (nothing was sent); from the future when delivery failed, in which case the

@@ -1,7 +1,7 @@
 //! How far a consumer group is in a topic, asked again and again.
 //!
 //! A group has done with a partition up to some offset when nothing that it gets to see is left before it. Its committed
-//! offset alone does not tell: the topics are written by transactions, whose markers take offsets too, and a group
+//! offset alone does not show it: the topics are written by transactions, whose markers take offsets too, and a group
 //! commits what comes behind its last record. So at the end of an idle partition it stays below the end for ever.
 
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct GroupProgress {
     group: String,
     topic: String,
-    // Two clients: what one is told as a partition's end depends on what it may read.
+    // Two clients: the end that a broker reports depends on the client's isolation level.
     offsets: BaseConsumer,
     records: BaseConsumer<ToTheEnd>,
 }
@@ -37,7 +37,7 @@ impl GroupProgress {
     /// Clients for `group` (full name) on `topic` (full name); does not wait for the brokers, and joins nothing.
     ///
     /// # Errors
-    /// When a setting is none.
+    /// If a setting is invalid.
     pub fn new(args: &KafkaArgs, group: &str, topic: &str) -> Result<Self, Error> {
         let failed = |error| Error::kafka(format!("starting to watch group {group} on {topic}"), error);
         let mut config = args.client();
@@ -47,7 +47,7 @@ impl GroupProgress {
         let records = config
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true")
-            // The end is told when a fetch comes back empty: soon, not after the default half second.
+            // An empty fetch reports the end: soon, not after the default half second.
             .set_always("fetch.wait.max.ms", "5")
             // All that is asked for is whether there is a record. A fetch brings one batch at least.
             .set_always("fetch.message.max.bytes", "1")
@@ -63,7 +63,7 @@ impl GroupProgress {
     /// The first offset of a partition, and the one behind all that was written, also by transactions that are still open.
     ///
     /// # Errors
-    /// When the brokers are away, or there is no such partition.
+    /// If the brokers do not respond, or there is no such partition.
     pub fn bounds(&self, partition: i32) -> Result<(i64, i64), Error> {
         self.watermarks(&self.offsets, partition)
     }
@@ -85,7 +85,7 @@ impl GroupProgress {
     /// The offset that the group has committed in each of these partitions; none where it has committed none.
     ///
     /// # Errors
-    /// When the brokers are away.
+    /// If the brokers do not respond.
     pub fn committed(&self, partitions: impl IntoIterator<Item = i32>) -> Result<BTreeMap<i32, i64>, Error> {
         let mut list = TopicPartitionList::new();
         for partition in partitions {
@@ -107,7 +107,7 @@ impl GroupProgress {
     /// partition's settled end.
     ///
     /// # Errors
-    /// When the brokers are away or slow, or an offset is not there any more.
+    /// If the brokers do not respond or slow, or an offset is not there any more.
     pub fn first_records(&self, starts: &BTreeMap<i32, i64>) -> Result<BTreeMap<i32, i64>, Error> {
         let operation = || format!("searching records of {}", self.topic);
         let failed = |error| Error::kafka(operation(), error);

@@ -10,13 +10,13 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use crate::{Admin, Error, KafkaArgs};
 
-/// For consumers that are told where a partition ends, which librdkafka takes for an error.
+/// For consumers with `enable.partition.eof`: librdkafka reports a partition's end as an error.
 pub(crate) struct ToTheEnd;
 
 impl ClientContext for ToTheEnd {
     fn error(&self, error: KafkaError, reason: &str) {
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-            // The call that meets it tells it too; this says why.
+            // The failing call returns an error too; only this one has the reason.
             tracing::warn!(%error, reason, "reading a topic");
         }
     }
@@ -46,7 +46,7 @@ impl TopicReader {
     /// A reader of `topic` (full name) that starts at the offset that is given for each partition.
     ///
     /// # Errors
-    /// When a setting or an offset is none.
+    /// If a setting or an offset is invalid.
     pub fn open(args: &KafkaArgs, topic: &str, starts: impl IntoIterator<Item = (i32, i64)>) -> Result<Self, Error> {
         let failed = |error| Error::kafka(format!("starting to read {topic}"), error);
         let mut partitions = TopicPartitionList::new();
@@ -63,7 +63,7 @@ impl TopicReader {
     /// A reader of all of `topic`.
     ///
     /// # Errors
-    /// When there is no such topic, or the brokers are away.
+    /// When there is no such topic, or the brokers do not respond.
     pub fn open_at_beginning(args: &KafkaArgs, topic: &str) -> Result<Self, Error> {
         let starts = Admin::new(args)?.watermarks(topic)?.into_iter().map(|(start, _)| start);
         Self::open(args, topic, (0..).zip(starts))
@@ -73,7 +73,7 @@ impl TopicReader {
     /// later.
     ///
     /// # Errors
-    /// When the brokers do not tell within `timeout` which record that is.
+    /// If the brokers do not answer within `timeout`.
     pub fn open_at_time(
         args: &KafkaArgs,
         topic: &str,
@@ -98,7 +98,7 @@ impl TopicReader {
     /// The next record; `None` at the end of all partitions.
     ///
     /// # Errors
-    /// When the brokers are away, or neither a record nor an end comes within `timeout`.
+    /// If the brokers do not respond, or neither a record nor an end comes within `timeout`.
     pub fn next(&mut self, timeout: Duration) -> Result<Option<BorrowedMessage<'_>>, Error> {
         while !self.unfinished.is_empty() {
             match self.consumer.poll(timeout) {
@@ -119,7 +119,7 @@ impl TopicReader {
     /// The next record, also of those that come behind the ends; `None` when none comes within `timeout`.
     ///
     /// # Errors
-    /// When the brokers are away.
+    /// If the brokers do not respond.
     pub fn follow(&mut self, timeout: Duration) -> Result<Option<BorrowedMessage<'_>>, Error> {
         match self.consumer.poll(timeout) {
             Some(Ok(message)) => Ok(Some(message)),
@@ -137,7 +137,7 @@ fn consumer(args: &KafkaArgs, topic: &str) -> Result<BaseConsumer<ToTheEnd>, Err
         .set("enable.auto.offset.store", "false")
         .set("isolation.level", "read_committed")
         .set("enable.partition.eof", "true")
-        // The end is told when a fetch comes back empty: soon, not after the default half second.
+        // An empty fetch reports the end: soon, not after the default half second.
         .set("fetch.wait.max.ms", "10")
         .set("fetch.queue.backoff.ms", "10")
         // An offset that is not there any more is an error, not a silent start elsewhere.

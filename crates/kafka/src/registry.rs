@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use apache_avro::Schema;
-use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_schema_by_id, post_schema};
-use schema_registry_converter::schema_registry_common::{SchemaType, SuppliedSchema};
+use reqwest::StatusCode;
+use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_schema_by_id};
+use serde::Deserialize;
 
 use crate::{Error, KafkaArgs};
 
@@ -25,6 +26,12 @@ fn is_loopback(url: &str) -> bool {
         // The parser has made it lower case. RFC 6761 reserves all names below it.
         Err(_) => host.trim_end_matches('.').rsplit('.').next() == Some("localhost"),
     }
+}
+
+/// The answer to a registration.
+#[derive(Deserialize)]
+struct Registered {
+    id: u32,
 }
 
 /// A client of the schema registry.
@@ -66,27 +73,24 @@ impl Registry {
     /// The subject's compatibility is set first: a registry's default checks nothing.
     ///
     /// # Errors
-    /// When the registry is away, or refuses the schema as incompatible with what is registered.
+    /// If the registry does not respond, or refuses the schema as incompatible with what is registered.
     pub async fn register(&self, topic: &str, schema: &str) -> Result<u32, Error> {
         let subject = format!("{}{topic}-value", self.prefix);
         self.set_compatibility(&subject).await?;
-        let supplied = SuppliedSchema::new(None, SchemaType::Avro, schema.to_owned());
-        match post_schema(&self.settings, subject.clone(), supplied).await {
-            Ok(registered) => Ok(registered.id),
-            Err(error) => {
-                let mut operation = format!("registering the schema of {subject} at {}", self.url);
-                let refused =
-                    error.cause.as_deref().is_some_and(|cause| cause.contains("409")) || error.error.contains("409");
-                if !refused {
-                    return Err(Error::retry(operation, error));
-                }
-                operation.push_str(
-                    ", where an incompatible schema is registered (delete it, give this installation its own \
-                     --topic-prefix, or upgrade this program),",
-                );
-                Err(Error::fatal(operation, error))
-            }
+        let operation = || format!("registering the schema of {subject} at {}", self.url);
+        let failed = |error: reqwest::Error| Error::retry(operation(), error);
+        let url = format!("{}/subjects/{subject}/versions", self.url);
+        let body = serde_json::json!({ "schema": schema, "schemaType": "AVRO" });
+        let response = self.http.post(&url).json(&body).send().await.map_err(failed)?;
+        let status = response.status();
+        if status != StatusCode::CONFLICT && status != StatusCode::UNPROCESSABLE_ENTITY {
+            let registered: Registered = response.error_for_status().map_err(failed)?.json().await.map_err(failed)?;
+            return Ok(registered.id);
         }
+        let reason = response.text().await.map_err(failed)?;
+        let advice = "an incompatible schema is registered there: delete it, give this installation its own \
+                      --topic-prefix, or upgrade this program";
+        Err(Error::fatal(format!("{} ({advice})", operation()), format!("{status}: {reason}")))
     }
 
     async fn set_compatibility(&self, subject: &str) -> Result<(), Error> {
@@ -97,8 +101,8 @@ impl Registry {
         }
         let body = serde_json::json!({ "compatibility": COMPATIBILITY });
         let response = self.http.put(&url).json(&body).send().await.map_err(failed)?;
-        // Of several who set it at the same moment, all but one are told that there is one already.
-        if response.status() == reqwest::StatusCode::CONFLICT && self.has_compatibility(&url).await.map_err(failed)? {
+        // Of several that set it at the same moment, all but one get a conflict.
+        if response.status() == StatusCode::CONFLICT && self.has_compatibility(&url).await.map_err(failed)? {
             return Ok(());
         }
         response.error_for_status().map(|_| ()).map_err(failed)
@@ -113,26 +117,31 @@ impl Registry {
     /// The schema with this id; `None` when the registry knows no such id or it is no Avro schema.
     ///
     /// # Errors
-    /// When the registry is away.
+    /// If the registry does not respond.
     pub(crate) async fn schema(&self, id: u32) -> Result<Option<Schema>, Error> {
-        match get_schema_by_id(id, &self.settings).await {
-            Ok(registered) => Ok(Schema::parse_str(&registered.schema).ok()),
-            Err(error) if error.error.contains("404") => Ok(None),
-            Err(error) => Err(Error::retry(format!("fetching schema {id} from {}", self.url), error)),
+        let error = match get_schema_by_id(id, &self.settings).await {
+            Ok(registered) => return Ok(Schema::parse_str(&registered.schema).ok()),
+            Err(error) => error,
+        };
+        // Its error has no status.
+        let response = self.http.get(format!("{}/schemas/ids/{id}", self.url)).send().await;
+        if response.is_ok_and(|response| response.status() == StatusCode::NOT_FOUND) {
+            return Ok(None);
         }
+        Err(Error::retry(format!("fetching schema {id} from {}", self.url), error))
     }
 
     /// Removes a subject (its full name) with all its versions; one that is not there is fine.
     ///
     /// # Errors
-    /// When the registry is away or refuses.
+    /// If the registry does not respond, or refuses.
     pub async fn remove_subject(&self, subject: &str) -> Result<(), Error> {
         let failed = |error| Error::retry(format!("deleting the schemas of {subject} at {}", self.url), error);
         // A subject is marked as deleted first; only then can it be removed.
         for permanent in [false, true] {
             let url = format!("{}/subjects/{subject}?permanent={permanent}", self.url);
             let response = self.http.delete(url).send().await.map_err(failed)?;
-            if response.status() == reqwest::StatusCode::NOT_FOUND {
+            if response.status() == StatusCode::NOT_FOUND {
                 return Ok(());
             }
             response.error_for_status().map_err(failed)?;

@@ -1,4 +1,4 @@
-//! A topic's id: what tells a topic from a later one of the same name. librdkafka knows it, its Rust wrapper
+//! A topic's id: a later topic of the same name has another. librdkafka knows it, its Rust wrapper
 //! (0.39) does not show it, so this one module calls the C functions.
 #![expect(unsafe_code, reason = "rdkafka 0.39 has no DescribeTopics; every pointer below is checked and freed here")]
 

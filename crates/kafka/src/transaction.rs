@@ -20,18 +20,17 @@ const TRANSACTION_TIMEOUT_MS: &str = "15000";
 /// How long a record waits for others of its partition.
 const LINGER_MS: &str = "5";
 
-/// For how long records are handed over before those are waited for: well below the above, so that a partition's records leave
-/// together. One that came while others of its partition are on their way would have to wait, and librdkafka's thread spins
-/// until then, see `Lanes`; where that takes Kafka the processor, for as long as it takes Kafka to answer without: such
-/// a circle has kept two cores busy for a minute.
+/// Queues records for at most this long before it waits for their delivery. It must stay below `linger.ms`, so that a
+/// partition's records leave together: a record that waits behind others in flight makes librdkafka busy-loop (see `Lanes`) and
+/// starves a broker on the same machine.
 const HAND_OVER_MAX: Duration = Duration::from_millis(2);
 
 /// After this a commit is given up and the producer with it. Longer than the broker's own timeout, so that a slow
 /// broker has decided by then.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(20);
 
-/// After this sending the offsets is given up, and the producer with it: about as long as a group takes to get another
-/// coordinator, since whoever asked the old one has to ask again. librdkafka keeps to no time-out there, and waits for ever for a coordinator that is gone
+/// After this the offsets, and the producer, are given up. A group gets another coordinator in about this time.
+/// librdkafka has no timeout there: it waits for ever for a coordinator that is gone
 /// (<https://github.com/confluentinc/librdkafka/issues/5456>, `/5511`).
 const OFFSETS_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -85,7 +84,7 @@ impl TransactionalProducer {
     /// Connects under a stable id. A predecessor's open transaction is aborted, and the predecessor fenced.
     ///
     /// # Errors
-    /// When the brokers are away.
+    /// If the brokers do not respond.
     pub fn connect(args: &KafkaArgs, transactional_id: &str) -> Result<Self, Error> {
         let operation = || format!("initialising the transactional producer {transactional_id}");
         let producer: BaseProducer<Deliveries> = args
@@ -119,7 +118,7 @@ impl TransactionalProducer {
 pub struct Transaction<'a> {
     producer: &'a Arc<BaseProducer<Deliveries>>,
     deadline: Instant,
-    /// When the first record was handed over that nobody has waited for yet.
+    /// When the first record was queued whose delivery was not awaited yet.
     handed_over_since: Option<Instant>,
 }
 
@@ -214,7 +213,7 @@ impl Transaction<'_> {
             let result = until(deadline, &producer, OPERATION, |timeout| {
                 producer.send_offsets_to_transaction(&offsets, &group, timeout)
             });
-            // It fails when nobody waits any more.
+            // It fails if the receiver has timed out.
             sender.send(result).unwrap_or_default();
         };
         std::thread::Builder::new()
@@ -225,7 +224,7 @@ impl Transaction<'_> {
         sent.recv_timeout(left).unwrap_or_else(|_| Err(Error::retry(OPERATION, "the client does not return")))
     }
 
-    /// Lets librdkafka work, then serves what it has to tell.
+    /// Lets librdkafka work, then serves its callbacks.
     fn work(&self) {
         work(self.producer);
     }

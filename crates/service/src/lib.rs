@@ -1,6 +1,7 @@
 //! What every service of ours has besides its work: logs, metrics, health, an orderly end.
 
 mod admin;
+mod backoff;
 mod exit;
 mod readiness;
 mod shutdown;
@@ -8,8 +9,9 @@ mod startup;
 mod telemetry;
 
 pub use admin::{AdminArgs, health_and_metrics, serve_admin};
+pub use backoff::Backoff;
 pub use exit::exit_code;
 pub use readiness::Readiness;
 pub use shutdown::{Shutdown, shutdown_signal};
-pub use startup::{StartupArgs, probe, wait_for};
+pub use startup::{StartupArgs, probe, wait_for, wait_for_unless};
 pub use telemetry::{LogArgs, LogFormat, Metrics};

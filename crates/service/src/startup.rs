@@ -61,29 +61,74 @@ where
     });
 }
 
-/// Repeats `attempt` until it succeeds, saying what is waited for.
+/// Repeats `attempt` until it succeeds, and logs what it waits for.
 ///
 /// # Errors
-/// The last error, when `deadline` has passed.
+/// The last error, when `timeout` has passed.
 pub async fn wait_for<T, E: Into<anyhow::Error>>(
     what: &str,
-    deadline: Duration,
+    timeout: Duration,
+    attempt: impl AsyncFnMut() -> Result<T, E>,
+) -> anyhow::Result<T> {
+    wait_for_unless(what, timeout, |_| false, attempt).await
+}
+
+/// As [`wait_for`]; an error that `is_final` ends the wait at once, since time would not change it.
+///
+/// # Errors
+/// A final error, or the last one when `timeout` has passed.
+pub async fn wait_for_unless<T, E: Into<anyhow::Error>>(
+    what: &str,
+    timeout: Duration,
+    is_final: impl Fn(&E) -> bool,
     mut attempt: impl AsyncFnMut() -> Result<T, E>,
 ) -> anyhow::Result<T> {
-    let end = Instant::now() + deadline;
-    let mut told = false;
+    let end = Instant::now() + timeout;
+    let mut is_logged = false;
     loop {
         let error: anyhow::Error = match attempt().await {
             Ok(value) => return Ok(value),
+            Err(error) if is_final(&error) => return Err(error.into().context("refusing to start")),
             Err(error) => error.into(),
         };
         if Instant::now() + PAUSE > end {
-            return Err(error.context(format!("waited {} s for {what}", deadline.as_secs())));
+            return Err(error.context(format!("waited {} s for {what}", timeout.as_secs())));
         }
-        if !told {
-            tracing::warn!(reason = format!("{error:#}"), "waiting for {what}, at most {} s", deadline.as_secs());
-            told = true;
+        if !is_logged {
+            tracing::warn!(reason = format!("{error:#}"), "waiting for {what}, at most {} s", timeout.as_secs());
+            is_logged = true;
         }
         sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_are_repeated_until_one_succeeds() {
+        let mut attempts = 0;
+        let result = wait_for("a server", TIMEOUT, async || {
+            attempts += 1;
+            if attempts < 3 { Err(anyhow::anyhow!("down")) } else { Ok(attempts) }
+        });
+        assert_eq!(result.await.expect("it is up"), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_wait_ends_with_its_timeout_or_at_once_with_a_final_error() {
+        let started_at = Instant::now();
+        let is_final = |error: &anyhow::Error| error.to_string() == "another log";
+        let error = wait_for_unless("a log", TIMEOUT, is_final, async || Err::<(), _>(anyhow::anyhow!("another log")));
+        let error = error.await.expect_err("it is final");
+        assert_eq!(format!("{error:#}"), "refusing to start: another log");
+        assert_eq!(started_at.elapsed(), Duration::ZERO);
+        let error = wait_for_unless("a log", TIMEOUT, is_final, async || Err::<(), _>(anyhow::anyhow!("down")));
+        let error = error.await.expect_err("it stays down");
+        assert_eq!(format!("{error:#}"), "waited 10 s for a log: down");
+        assert!(started_at.elapsed() >= TIMEOUT - PAUSE);
     }
 }

@@ -85,14 +85,7 @@ fn decode<T: Serialize + DeserializeOwned>(
     bytes: &[u8],
     runtime: &Handle,
 ) -> Result<Result<T, DecodeError>, kafka::Error> {
-    let decoded = match codec.decode(bytes) {
-        Err(DecodeError::NotLearnt { id }) => {
-            runtime.block_on(codec.learn(id))?;
-            codec.decode(bytes)
-        }
-        decoded => decoded,
-    };
-    match decoded {
+    match codec.decode_or_fetch_blocking(bytes, runtime)? {
         Err(newer @ DecodeError::Newer { .. }) => Err(kafka::Error::fatal("reading a record", newer)),
         decoded => Ok(decoded),
     }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, anyhow, bail};
 use cart::PurchasedItem;
 use cart::contract::Contract as _;
 use futures::TryStreamExt as _;
-use kafka::{Codec, DecodeError, KafkaArgs, Registry};
+use kafka::{Codec, KafkaArgs, Registry};
 use rust_decimal::Decimal;
 use scylla::client::session::Session;
 use scylla::statement::Statement;
@@ -24,7 +24,8 @@ const PAGE_ROWS: i32 = 2_000;
 
 /// The purchases on their topic, and what is wrong with single ones of them.
 pub(super) async fn purchases(kafka: &KafkaArgs, differences: &mut Differences) -> anyhow::Result<Totals> {
-    let codec = Codec::register(&Registry::new(kafka)?, PurchasedItem::TOPIC, PurchasedItem::SCHEMA).await?;
+    let codec =
+        Codec::<PurchasedItem>::register(&Registry::new(kafka)?, PurchasedItem::TOPIC, PurchasedItem::SCHEMA).await?;
     let (args, topic) = (kafka.clone(), kafka.prefixed(PurchasedItem::TOPIC));
     let runtime = Handle::current();
     let reading = tokio::task::spawn_blocking(move || {
@@ -33,7 +34,7 @@ pub(super) async fn purchases(kafka: &KafkaArgs, differences: &mut Differences) 
         let mut wrong = Vec::new();
         topic::for_each::<anyhow::Error>(&args, &topic, |record| {
             let place = format!("record {}/{}", record.partition, record.offset);
-            match decode(&codec, &record.value.unwrap_or_default(), &runtime)? {
+            match codec.decode_or_fetch_blocking(&record.value.unwrap_or_default(), &runtime)? {
                 Err(error) => wrong.push((place, "a purchase", error.to_string())),
                 Ok(purchase) => {
                     let event_id = purchase.event_id.as_uuid();
@@ -59,21 +60,6 @@ pub(super) async fn purchases(kafka: &KafkaArgs, differences: &mut Differences) 
         differences.add(PurchasedItem::TOPIC, place, Some(expected.to_owned()), Some(found));
     }
     Ok(totals)
-}
-
-/// The outer error: the registry is away. The inner one: these bytes are no purchase.
-fn decode(
-    codec: &Codec<PurchasedItem>,
-    bytes: &[u8],
-    runtime: &Handle,
-) -> Result<Result<PurchasedItem, DecodeError>, kafka::Error> {
-    match codec.decode(bytes) {
-        Err(DecodeError::NotLearnt { id }) => {
-            runtime.block_on(codec.learn(id))?;
-            Ok(codec.decode(bytes))
-        }
-        decoded => Ok(decoded),
-    }
 }
 
 /// Cassandra's two tables. Its purchases are not counted there.

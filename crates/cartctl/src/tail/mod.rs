@@ -9,7 +9,7 @@ use cart::contract::{Contract, DEAD_LETTER_TOPIC};
 use cart::{CartCommand, CartEvent, CartId, CartReply, PurchasedItem, VendorId};
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::ValueEnum;
-use kafka::{Admin, Codec, DecodeError, Headers as _, KafkaArgs, Message as _, Registry, TopicReader};
+use kafka::{Admin, Codec, Headers as _, KafkaArgs, Message as _, Registry, TopicReader};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -120,7 +120,7 @@ where
             continue;
         };
         record.is_dead_letter = matches!(args.topic, Topic::CartCommandsDeadLetter);
-        match decode(&codec, &bytes).await? {
+        match codec.decode_or_fetch(&bytes).await? {
             Ok(value) => {
                 record.line = Some(value.line());
                 record.value = serde_json::to_value(value)?;
@@ -134,20 +134,6 @@ where
             Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
             written => written?,
         }
-    }
-}
-
-/// The value, or why it is none.
-async fn decode<T>(codec: &Codec<T>, bytes: &[u8]) -> Result<Result<T, DecodeError>, kafka::Error>
-where
-    T: Serialize + DeserializeOwned,
-{
-    match codec.decode(bytes) {
-        Err(DecodeError::NotLearnt { id }) => {
-            codec.learn(id).await?;
-            Ok(codec.decode(bytes))
-        }
-        result => Ok(result),
     }
 }
 

@@ -175,9 +175,9 @@ async fn in_cassandra(shop: &Shop, statements: &[String]) -> anyhow::Result<()> 
 pub(crate) async fn read_tables_and_cart_events_are_made_again() -> anyhow::Result<()> {
     let mut shop = Shop::open().await?;
     shop.sell_and_check(300).await?;
-    shop.refuses("projectors rebuild popular-items", "stop them first").await?;
-    shop.refuses("cart-processor republish", "stop them first").await?;
-    shop.refuses("cart-processor restore-journal", "stop them first").await?;
+    shop.refuses("cartctl rebuild popular-items", "stop them first").await?;
+    shop.refuses("cartctl republish", "stop them first").await?;
+    shop.refuses("cartctl restore-journal", "stop them first").await?;
     shop.stop().await?;
 
     // The read tables.
@@ -186,7 +186,7 @@ pub(crate) async fn read_tables_and_cart_events_are_made_again() -> anyhow::Resu
     let database = PgPool::connect(shop.installation.database_url()).await?;
     sqlx::query("UPDATE vendor_billing SET balance = 7").execute(&database).await?;
     for table in TABLES {
-        shop.does(&format!("projectors rebuild {table}")).await?;
+        shop.does(&format!("cartctl rebuild {table}")).await?;
     }
     shop.start(&Service::PROJECTORS).await?;
     shop.sell_and_check(450).await?;
@@ -199,14 +199,14 @@ pub(crate) async fn read_tables_and_cart_events_are_made_again() -> anyhow::Resu
     shop.fill_until_crash().await?;
     remove_topics(shop.installation.kafka(), &[CartEvent::TOPIC]).await?;
     shop.does("cart-processor setup").await?;
-    let report = shop.does("cart-processor republish").await?;
+    let report = shop.does("cartctl republish").await?;
     ensure!(report.contains("uncommitted") && !report.contains("uncommitted=0"), "all was committed: {report}");
-    shop.refuses("cart-processor republish", "has records").await?;
+    shop.refuses("cartctl republish", "has records").await?;
     shop.refuses("projectors setup", "resume-purchases").await?;
-    let report = shop.does("projectors resume-purchases").await?;
+    let report = shop.does("cartctl resume-purchases").await?;
     ensure!(report.contains("added") && !report.contains("added=0"), "no purchase was missing: {report}");
     // A second time finds nothing to do.
-    shop.does("projectors resume-purchases").await?;
+    shop.does("cartctl resume-purchases").await?;
     shop.does("projectors setup").await?;
     shop.start(&Service::PROJECTORS).await?;
     shop.sell_and_check(900).await?;
@@ -238,7 +238,7 @@ pub(crate) async fn the_journal_and_all_of_kafka_are_made_again() -> anyhow::Res
         &[format!("DROP TABLE {table}"), format!("DROP TABLE {}.cart_unchanged", shop.installation.name())],
     )
     .await?;
-    shop.does("cart-processor restore-journal").await?;
+    shop.does("cartctl restore-journal").await?;
     shop.does("cart-processor setup").await?;
     let session = cassandra::connect(shop.installation.cassandra()).await?;
     ensure!(journal::read_tables(&session).await? == before, "the journal is not what it was");
@@ -247,14 +247,14 @@ pub(crate) async fn the_journal_and_all_of_kafka_are_made_again() -> anyhow::Res
     shop.refuses("cart-processor setup", "restore-journal").await?;
     // Twice, as after an interruption.
     for _ in 0..2 {
-        shop.does("cart-processor restore-journal").await?;
+        shop.does("cartctl restore-journal").await?;
     }
     let session = cassandra::connect(shop.installation.cassandra()).await?;
     ensure!(journal::read_tables(&session).await? == before, "the journal is not what it was");
     shop.does("cart-processor setup").await?;
     shop.does("projectors setup").await?;
     for table in &TABLES[..2] {
-        shop.does(&format!("projectors rebuild {table}")).await?;
+        shop.does(&format!("cartctl rebuild {table}")).await?;
     }
     shop.start(&Service::PROJECTORS).await?;
     shop.sell_and_check(600).await?;
@@ -271,10 +271,10 @@ pub(crate) async fn the_journal_and_all_of_kafka_are_made_again() -> anyhow::Res
     remove_topics(kafka, &topics).await?;
     shop.refuses("cart-processor setup", "--accept-new-log").await?;
     shop.does("cart-processor setup --accept-new-log").await?;
-    shop.does("cart-processor republish").await?;
+    shop.does("cartctl republish").await?;
     shop.does("projectors setup --accept-new-log").await?;
     for table in TABLES {
-        shop.does(&format!("projectors rebuild {table}")).await?;
+        shop.does(&format!("cartctl rebuild {table}")).await?;
     }
     shop.start(&Service::PROJECTORS).await?;
     shop.sell_and_check(900).await?;

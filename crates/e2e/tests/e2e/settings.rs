@@ -21,7 +21,7 @@ const COMMANDS: [&[&str]; 9] = [
     &["ingest", "setup"],
     &["cart-processor"],
     &["cart-processor", "setup"],
-    &["cart-processor", "restore-journal"],
+    &["cartctl", "restore-journal"],
     &["projectors", "setup"],
     &["projectors", "popular-items"],
     &["projectors", "vendor-billing-jdbc"],

@@ -86,7 +86,7 @@ impl Admin {
     /// that takes another one's place, or has got more partitions. Offsets that were carried over stay.
     ///
     /// # Errors
-    /// When the brokers are away, or the group has members: they must end first.
+    /// If the brokers do not respond, or the group has members: stop them first.
     pub fn start_new_log(&self, group: &str, topic: &str) -> Result<(), Error> {
         let operation = || format!("setting the first offsets of group {group} on the new {topic}");
         let failed = |error| Error::kafka(operation(), error);
@@ -101,7 +101,7 @@ impl Admin {
     /// Commits where a group without members goes on in `topic`: an offset a partition, from partition 0 on.
     ///
     /// # Errors
-    /// When the brokers are away, or the group has members: they must end first.
+    /// If the brokers do not respond, or the group has members: stop them first.
     pub fn set_offsets(&self, group: &str, topic: &str, next: impl IntoIterator<Item = i64>) -> Result<(), Error> {
         let failed = |error| Error::kafka(format!("setting the offsets of group {group} on {topic}"), error);
         let mut offsets = TopicPartitionList::new();
@@ -122,7 +122,7 @@ impl Admin {
     /// Refuses when a group has members: what follows would get between their feet.
     ///
     /// # Errors
-    /// When it has some, or the brokers are away.
+    /// When it has some, or the brokers do not respond.
     pub fn ensure_idle(&self, group: &str) -> Result<(), Error> {
         let operation = || format!("checking that group {group} has no members");
         let groups = self.client.inner().fetch_group_list(Some(group), REQUEST_TIMEOUT);
@@ -163,7 +163,7 @@ impl Admin {
     /// whose last member has just left: it is empty only when the rebalance that follows is over.
     ///
     /// # Errors
-    /// When the brokers are away or refuse.
+    /// If the brokers do not respond, or refuse.
     pub async fn remove_groups(&self, names: &[&str]) -> Result<(), Error> {
         let options = AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT));
         let operation = |group: &str| format!("removing group {group}");

@@ -25,7 +25,7 @@ const ASK_AGAIN_PAUSE: Duration = Duration::from_millis(100);
 /// Whether the brokers answer is asked again and again, and while it is asked a thread waits.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What tells one life of a topic from another.
+/// Identifies one life of a topic: a recreated topic has another identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogIdentity {
     /// The cluster's id.
@@ -43,7 +43,7 @@ pub struct Copies {
     pub topic: String,
     /// The partition.
     pub partition: i32,
-    /// Who leads it; nobody when negative.
+    /// The leader's broker id; negative if the partition has no leader.
     pub leader: i32,
     /// Who has a copy, the preferred leader first.
     pub replicas: Vec<i32>,
@@ -67,7 +67,7 @@ impl Admin {
     /// A client; does not wait for the brokers.
     ///
     /// # Errors
-    /// When a setting is none.
+    /// If a setting is invalid.
     pub fn new(args: &KafkaArgs) -> Result<Self, Error> {
         let client =
             args.client().create().map_err(|error| Error::kafka("setting up the Kafka admin client", error))?;
@@ -82,7 +82,7 @@ impl Admin {
         let ask = || self.client.inner().fetch_metadata(Some("__consumer_offsets"), CHECK_TIMEOUT);
         tokio::task::block_in_place(ask).map(|_| ()).map_err(|error| {
             // It may have none left to ask.
-            Lifeline::of(&self.args).tell(self.client.inner());
+            Lifeline::of(&self.args).readd_brokers(self.client.inner());
             Error::kafka(format!("querying Kafka at {}", self.args.kafka_bootstrap_servers), error)
         })
     }
@@ -90,7 +90,7 @@ impl Admin {
     /// How many partitions a topic has.
     ///
     /// # Errors
-    /// When the brokers are away; [`crate::Recovery::Retry`] also while there is no such topic.
+    /// If the brokers do not respond; [`crate::Recovery::Retry`] also while there is no such topic.
     pub fn partitions(&self, topic: &str) -> Result<i32, Error> {
         let found = self.partitions_if_exists(topic)?;
         found.ok_or_else(|| Error::retry(self.looking_up(topic), self.explain_missing(topic)))
@@ -111,7 +111,7 @@ impl Admin {
     /// Where the copies of all partitions are, those of Kafka's own topics too.
     ///
     /// # Errors
-    /// When the brokers are away.
+    /// If the brokers do not respond.
     pub fn copies(&self) -> Result<Vec<Copies>, Error> {
         let operation = || format!("listing the partitions at {}", self.args.kafka_bootstrap_servers);
         let metadata = self.client.inner().fetch_metadata(None, REQUEST_TIMEOUT);
@@ -129,7 +129,7 @@ impl Admin {
         Ok(metadata.topics().iter().flat_map(partitions).collect())
     }
 
-    /// What tells this life of a topic from another.
+    /// The identity of this life of a topic.
     ///
     /// # Errors
     /// As [`Admin::partitions`].
@@ -165,7 +165,7 @@ impl Admin {
     /// # Errors
     /// As [`Admin::partitions`].
     pub fn has_open_transaction(&self, topic: &str) -> Result<bool, Error> {
-        // What a client is told as the end depends on what it may read; our other clients read committed records.
+        // The end that a broker reports depends on the client's isolation level; the other clients here read committed records.
         let operation = || format!("reading the end of {topic}");
         let uncommitted: BaseConsumer = self
             .args

@@ -13,10 +13,10 @@ use crate::Error;
 const IN_USE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// With this many copies of a partition and more, so many must have a record before it is acknowledged: the loss of one
-/// loses nothing, and with one away all goes on.
+/// loses nothing, and with one of them down everything continues.
 const COPIES_IN_SYNC: (i32, &str) = (3, "2");
 
-/// How a topic is to be. An existing one is left as it is; where its settings differ, that is told.
+/// The settings of a topic. An existing topic is not changed; a difference is logged.
 #[derive(Debug, Clone)]
 pub struct TopicSpec {
     /// Its full name.
@@ -30,11 +30,11 @@ pub struct TopicSpec {
 }
 
 impl Admin {
-    /// Makes the topics that are not there. Of those that are, the settings that differ are told in the log, with the command
-    /// that changes them: whoever runs the brokers may have had a reason. All can be used then.
+    /// Creates the missing topics and waits until all can be used. Settings of existing topics that differ are logged with the
+    /// command that changes them: the operator may have had a reason.
     ///
     /// # Errors
-    /// When the brokers are away or refuse, or do not provide them in time.
+    /// If the brokers do not respond, or refuse, or do not provide them in time.
     pub async fn ensure_topics(&self, specs: &[TopicSpec]) -> Result<(), Error> {
         let topics: Vec<_> = specs
             .iter()
@@ -111,7 +111,7 @@ impl Admin {
     /// Removes topics with all that is in them; one that is not there is fine.
     ///
     /// # Errors
-    /// When the brokers are away or refuse.
+    /// If the brokers do not respond, or refuse.
     pub async fn remove_topics(&self, names: &[&str]) -> Result<(), Error> {
         let options = AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT));
         let operation = |topic: &str| format!("removing topic {topic}");

@@ -5,7 +5,7 @@ use lru::LruCache;
 
 /// A bounded share of the partition's carts: those that were used last. Dropped when the partition goes.
 #[derive(Debug)]
-pub(crate) struct Partition {
+pub(crate) struct CartCache {
     // Unbounded here, since a bounded one allocates all its room at once; `trim` bounds it.
     carts: LruCache<CartId, Kept>,
     /// Bytes of all carts.
@@ -15,20 +15,20 @@ pub(crate) struct Partition {
 #[derive(Debug)]
 struct Kept {
     cart: Aggregate,
-    /// Its bytes, as they are counted in [`Partition::size`].
+    /// Its bytes, as they are counted in [`CartCache::size`].
     size: usize,
 }
 
 /// What a cart takes beside its own bytes: its place in the table and in the order of use.
 const PLACE_LEN: usize = 100;
 
-impl Default for Partition {
+impl Default for CartCache {
     fn default() -> Self {
         Self { carts: LruCache::unbounded(), size: 0 }
     }
 }
 
-impl Partition {
+impl CartCache {
     pub(crate) fn contains(&self, cart_id: CartId) -> bool {
         self.carts.contains(&cart_id)
     }
@@ -116,16 +116,29 @@ mod tests {
         cart
     }
 
+    const ALONE: &str = "TEST_ALONE";
+
+    /// The allocator counts for the whole process, so this test runs in one of its own: again, with [`ALONE`] set.
     #[test]
     fn a_cart_in_memory_takes_little_more_than_its_data() {
+        if std::env::var_os(ALONE).is_some() {
+            return measure();
+        }
+        let name = "cart_cache::tests::a_cart_in_memory_takes_little_more_than_its_data";
+        let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = alone.args([name, "--exact"]).env(ALONE, "1").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{name} is not the test's name");
+    }
+
+    fn measure() {
         const CARTS: usize = 20_000;
         for items in 1..=8 {
             let before = ALLOCATOR.allocated();
-            let mut partition = Partition::default();
+            let mut partition = CartCache::default();
             for number in 0..CARTS {
                 partition.insert(filled(CartId::from(uuid_of(number as u128)), items));
             }
-            // Other tests have little, and have it for moments.
             let a_cart = ALLOCATOR.allocated().saturating_sub(before) / CARTS;
             let cart = filled(CartId::from(uuid_of(0)), items);
             let lines = cart.cart().items().iter().map(|item| size_of::<Item>() + item.name.as_str().len());
@@ -144,7 +157,7 @@ mod tests {
     #[test]
     fn the_least_recently_used_cart_goes_first() {
         let id = |n: u128| CartId::from(uuid_of(n));
-        let mut partition = Partition::default();
+        let mut partition = CartCache::default();
         for n in 1..=3 {
             partition.insert(Aggregate::new(id(n)));
         }
@@ -156,7 +169,7 @@ mod tests {
     #[test]
     fn what_carts_take_is_counted_as_they_change() {
         let id = |n: u128| CartId::from(uuid_of(n));
-        let mut partition = Partition::default();
+        let mut partition = CartCache::default();
         partition.insert(filled(id(1), 2));
         let small = partition.size;
         partition.change(id(1), |cart| *cart = filled(id(1), 8)).unwrap();
