@@ -90,6 +90,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         guards::timestamps_by_position_keep_a_late_writer_out,
         guards::the_offset_in_the_database_keeps_a_stale_instance_out,
         projectors::two_instances::an_instance_that_does_not_come_back_to_its_group_begins_anew,
+        projectors::fifth::an_added_read_model_includes_each_purchase_once,
         projectors::crash::a_killed_projector_goes_on_where_it_was,
         auth::url::keys_come_from_their_issuer,
         requests::a_crash_between_the_tables_of_the_journal_loses_no_request,

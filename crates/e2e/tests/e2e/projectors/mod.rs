@@ -13,6 +13,7 @@
 
 pub(crate) mod crash;
 pub(crate) mod exact_sums;
+pub(crate) mod fifth;
 pub(crate) mod garbage;
 pub(crate) mod item_purchased_events;
 pub(crate) mod offset_guard;
