@@ -19,6 +19,7 @@ mod faults;
 mod guards;
 mod hostile;
 mod http;
+mod journal;
 mod log_identity;
 mod newer_command;
 mod openapi;
@@ -90,6 +91,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         guards::timestamps_by_position_keep_a_late_writer_out,
         guards::the_offset_in_the_database_keeps_a_stale_instance_out,
         projectors::two_instances::an_instance_that_does_not_come_back_to_its_group_begins_anew,
+        journal::what_was_appended_is_loaded_and_a_late_write_changes_nothing,
         projectors::fifth::an_added_read_model_includes_each_purchase_once,
         projectors::crash::a_killed_projector_goes_on_where_it_was,
         auth::url::keys_come_from_their_issuer,
