@@ -7,9 +7,9 @@ use kafka::{KafkaArgs, TopicArgs};
 use service::{LogArgs, StartupArgs};
 
 use crate::auth::AuthArgs;
-use crate::cors::CorsArgs;
-use crate::limits::LimitArgs;
-use crate::tls::TlsArgs;
+use crate::http::cors::CorsArgs;
+use crate::http::limits::LimitArgs;
+use crate::http::tls::TlsArgs;
 
 /// What `--help` says at its end.
 const EXAMPLE: &str = "\

@@ -19,31 +19,18 @@
 //! - 503 means that the command was not produced and will not be. When that can't be known it is 504.
 //! - No cart rule is here: only shapes and ranges are checked.
 
-mod answer;
+mod api;
 mod args;
 mod auth;
 mod commands;
-mod conditions;
-mod connections;
-mod cors;
-mod head;
-mod headers;
-mod limits;
-mod openapi;
+mod http;
 mod problem;
-mod query;
 mod reads;
-mod replies;
-mod request;
 mod request_id;
-mod routes;
 mod run;
-mod server;
 mod setup;
-mod status;
-mod tls;
 
-pub use args::Cli;
 #[doc(hidden)]
-pub use request::commands_of;
+pub use api::request::commands_of;
+pub use args::Cli;
 pub use run::start;

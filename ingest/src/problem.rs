@@ -2,9 +2,10 @@
 
 use cart::{CommandId, Rejection, SequenceNumber};
 
+use crate::api::openapi;
 use crate::commands::CommandLink;
-use crate::status::SEARCHED_MAX;
-use crate::{openapi, request_id};
+use crate::commands::lookup::SEARCHED_MAX;
+use crate::request_id;
 use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;

@@ -16,15 +16,15 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use crate::api::routes::{Api, routes};
 use crate::args::{Args, Cli, Command};
 use crate::auth::Auth;
 use crate::commands::Commands;
+use crate::commands::lookup::Lookup;
+use crate::commands::replies::{self, Waiters};
+use crate::http::tls::Tls;
+use crate::http::{Door, serve};
 use crate::reads::{Log, Reads};
-use crate::replies::{self, Waiters};
-use crate::routes::{Api, routes};
-use crate::server::{Door, serve};
-use crate::status::Lookup;
-use crate::tls::Tls;
 
 /// How long a command may wait for those before it, and as long again for its own delivery: by the time its client is told that
 /// its outcome is not known, it is in the log or will not come there any more. One that came later would be carried out

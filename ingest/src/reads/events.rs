@@ -10,9 +10,9 @@ use warp::Reply as _;
 use warp::http::{HeaderValue, header};
 use warp::reply::Response;
 
-use crate::openapi;
+use crate::api::openapi;
+use crate::api::query::Query;
 use crate::problem::Problem;
-use crate::query::Query;
 
 /// The most events of a page: at about 400 bytes each, what a client takes in one go.
 const PAGE_LEN_MAX: i32 = 1_000;

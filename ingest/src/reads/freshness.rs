@@ -20,10 +20,10 @@ use kafka::{Admin, KafkaArgs, partition_of};
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use super::token::Token;
+use super::read_after::Token;
 use super::watcher::{Seen, Target, Watcher};
+use crate::commands::lookup::PROCESSORS;
 use crate::problem::Problem;
-use crate::status::PROCESSORS;
 
 // The other consumer groups, without the installation's prefix.
 const ITEM_PURCHASED_EVENTS: &str = "item-purchased-events";

@@ -7,7 +7,7 @@
 
 mod events;
 mod freshness;
-mod token;
+mod read_after;
 mod vendors;
 mod watcher;
 
@@ -25,14 +25,14 @@ use warp::reply::Response;
 use warp::{Filter, Reply as _};
 
 pub(crate) use events::Events;
-pub(crate) use token::Log;
+pub(crate) use read_after::Log;
 pub(crate) use vendors::{Billing, Quantities};
 
-use crate::conditions;
+use crate::api::conditions;
+use crate::api::query::Query;
+use crate::api::request;
+use crate::api::routes::respond;
 use crate::problem::Problem;
-use crate::query::Query;
-use crate::request;
-use crate::routes::respond;
 use freshness::{Freshness, Table};
 
 use vendors::Tables;

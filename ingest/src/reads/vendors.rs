@@ -43,7 +43,7 @@ pub(crate) struct Billing {
 #[derive(Debug, Serialize, JsonSchema)]
 struct Balance {
     month: i32,
-    #[schemars(with = "crate::openapi::Amount")]
+    #[schemars(with = "crate::api::openapi::Amount")]
     balance: String,
 }
 

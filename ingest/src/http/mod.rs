@@ -11,6 +11,12 @@
 //! everybody has gone elsewhere (`--lame-duck-ms`); then nobody is accepted any more, and what is idle is closed; then what
 //! is under way is finished (`--drain-timeout-s`).
 
+pub(crate) mod connections;
+pub(crate) mod cors;
+pub(crate) mod head;
+pub(crate) mod limits;
+pub(crate) mod tls;
+
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -36,13 +42,11 @@ use warp::http::{HeaderMap, HeaderValue, Method, Request, Version, header};
 use warp::reply::Response;
 
 use crate::auth::{self, Auth};
-use crate::connections::{Activity, Addresses};
-use crate::cors;
-use crate::head;
-use crate::limits::{DISCARDED_LEN_MAX, LimitArgs};
+use crate::http::connections::{Activity, Addresses};
+use crate::http::limits::{DISCARDED_LEN_MAX, LimitArgs};
+use crate::http::tls::Tls;
 use crate::problem::{Kind, Problem};
 use crate::request_id::{self, X_REQUEST_ID};
-use crate::tls::Tls;
 
 /// After an accept that failed, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::examples::{self, named};
-use crate::request::SINCE_MAX;
+use crate::api::request::SINCE_MAX;
 
 /// The schemas of bodies, or references to them.
 pub(super) struct Bodies {

@@ -14,10 +14,10 @@ use schemars::generate::{Contract, SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema, json_schema};
 use serde_json::{Map, Value, json};
 
-use crate::answer::{Accepted, Cart, CommandStatus};
+use crate::api::request::{AddItemBody, AdjustBody, BatchBody};
+use crate::api::response::{Accepted, Cart, CommandStatus};
 use crate::problem::Problem;
 use crate::reads::{Billing, Events, Quantities};
-use crate::request::{AddItemBody, AdjustBody, BatchBody};
 
 /// The page. It loads nothing but `/openapi.json`.
 pub(crate) const PAGE: &str = include_str!("page.html");

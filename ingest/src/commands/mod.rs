@@ -1,5 +1,8 @@
 //! Putting commands into the log and waiting for what becomes of them.
 
+pub(crate) mod lookup;
+pub(crate) mod replies;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -9,9 +12,9 @@ use kafka::{Codec, Header, Lanes, OwnedHeaders, Record};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
-use crate::headers::Preference;
+use crate::api::headers::Preference;
 use crate::problem::Problem;
-use crate::replies::{Waiter, Waiters};
+use replies::{Waiter, Waiters};
 
 /// The way of a command. Clones share it.
 #[derive(Debug, Clone)]

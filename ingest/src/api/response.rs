@@ -10,11 +10,11 @@ use warp::Reply as _;
 use warp::http::{HeaderValue, StatusCode, header};
 use warp::reply::Response;
 
+use crate::api::openapi;
+use crate::commands::lookup::Status;
 use crate::commands::{Answer, CommandLink};
-use crate::openapi;
 use crate::problem::Problem;
 use crate::reads::Log;
-use crate::status::Status;
 
 /// The body of an accepted command.
 #[derive(Serialize, JsonSchema)]

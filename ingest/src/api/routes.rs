@@ -15,16 +15,16 @@ use warp::http::{HeaderMap, Method};
 use warp::reply::Response;
 use warp::{Filter, Rejection, Reply as _};
 
-use crate::answer;
+use crate::api::conditions;
+use crate::api::headers::CommandHeaders;
+use crate::api::openapi;
+use crate::api::request::{self, Batch};
+use crate::api::response;
 use crate::commands::Commands;
-use crate::conditions;
-use crate::headers::CommandHeaders;
-use crate::limits::DISCARDED_LEN_MAX;
-use crate::openapi;
+use crate::commands::lookup::Lookup;
+use crate::http::limits::DISCARDED_LEN_MAX;
 use crate::problem::Problem;
 use crate::reads::{self, Reads};
-use crate::request::{self, Batch};
-use crate::status::Lookup;
 
 /// What the handlers need. Clones share it.
 #[derive(Debug, Clone)]
@@ -153,7 +153,7 @@ impl Api {
         let command = headers.command(cart_id, command);
         let answer = self.commands.execute(&command, headers.trace_parent.as_deref(), headers.preference).await?;
         metrics::histogram!("ingest_command_seconds").record(started_at.elapsed());
-        Ok(answer::of_command(&answer, self.reads.log))
+        Ok(response::of_command(&answer, self.reads.log))
     }
 
     async fn execute_batch(
@@ -168,7 +168,7 @@ impl Api {
         let command = if atomic { Command::Batch { commands } } else { Command::IndependentBatch { commands } };
         let command = headers.command(cart_id, command);
         let answer = self.commands.execute(&command, headers.trace_parent.as_deref(), headers.preference).await?;
-        Ok(answer::of_batch(&answer, self.reads.log))
+        Ok(response::of_batch(&answer, self.reads.log))
     }
 
     async fn status(
@@ -183,7 +183,7 @@ impl Api {
         let command_id: CommandId = request::id("commandId", command_id)?;
         let since = request::since(command_id, query)?;
         let status = self.lookup.status(cart_id, command_id, since).await?;
-        Ok(answer::of_status(cart_id, command_id, &status, self.reads.log))
+        Ok(response::of_status(cart_id, command_id, &status, self.reads.log))
     }
 
     async fn cart(&self, cart_id: &str, headers: &HeaderMap) -> Result<Response, Problem> {
@@ -193,7 +193,7 @@ impl Api {
             Problem::unavailable("the journal is unavailable; retry later")
         })?;
         Ok(match conditions::of_cart(headers, cart.sequence_number())? {
-            conditions::Read::Show => answer::of_cart(&cart),
+            conditions::Read::Show => response::of_cart(&cart),
             conditions::Read::NotModified => conditions::not_modified(cart.sequence_number()),
         })
     }

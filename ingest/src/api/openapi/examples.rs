@@ -192,7 +192,7 @@ mod tests {
 
     use super::super::PROBLEMS;
     use super::*;
-    use crate::request;
+    use crate::api::request;
 
     #[test]
     fn requests_are_commands() {

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 use warp::http::{HeaderMap, HeaderValue};
 
-use crate::conditions;
+use crate::api::conditions;
 use crate::problem::Problem;
 
 /// The most characters of an idempotency key.

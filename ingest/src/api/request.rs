@@ -13,9 +13,9 @@ use unicode_normalization::UnicodeNormalization as _;
 use uuid::Uuid;
 use warp::http::{HeaderMap, HeaderValue, header};
 
-use crate::openapi;
+use crate::api::openapi;
+use crate::api::query::Query;
 use crate::problem::Problem;
-use crate::query::Query;
 
 /// The most commands of a batch: what is bought in one go, and far below what one Cassandra batch takes.
 pub(crate) const BATCH_LEN_MAX: usize = 100;
