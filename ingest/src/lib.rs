@@ -28,6 +28,7 @@ mod problem;
 mod reads;
 mod request_id;
 mod run;
+mod schema;
 mod setup;
 
 #[doc(hidden)]

@@ -89,7 +89,7 @@ mod tests {
             ("year=2026&=", ": unknown parameter"),
         ] {
             let error = year(text).unwrap_err();
-            assert!(error.contains("invalid-parameter") && error.contains(reason), "{text}: {error}");
+            assert!(error.contains("InvalidParameter") && error.contains(reason), "{text}: {error}");
         }
     }
 }

@@ -13,9 +13,9 @@ use unicode_normalization::UnicodeNormalization as _;
 use uuid::Uuid;
 use warp::http::{HeaderMap, HeaderValue, header};
 
-use crate::api::openapi;
 use crate::api::query::Query;
 use crate::problem::Problem;
+use crate::schema;
 
 /// The most commands of a batch: what is bought in one go, and far below what one Cassandra batch takes.
 pub(crate) const BATCH_LEN_MAX: usize = 100;
@@ -75,7 +75,7 @@ pub(crate) struct AddItemBody<'a> {
     name: String,
     // As it was written: a JSON number must not become a binary fraction on the way.
     #[serde(borrow)]
-    #[schemars(with = "openapi::GivenPrice")]
+    #[schemars(with = "schema::RequestPrice")]
     price: &'a RawValue,
     /// 1 to 1,000,000. A rule of carts checks this, so a command with another number of 32 bits is appended, then rejected.
     #[serde(deserialize_with = "whole")]
@@ -88,7 +88,7 @@ pub(crate) struct AddItemBody<'a> {
 pub(crate) struct AdjustBody {
     /// The number of pieces to add, or to remove if negative. A rule of carts checks the resulting quantity.
     #[serde(deserialize_with = "whole")]
-    #[schemars(schema_with = "openapi::adjustment")]
+    #[schemars(schema_with = "schema::adjustment")]
     adjust_by: i32,
 }
 
@@ -178,7 +178,7 @@ struct BatchedAdjust {
     #[schemars(with = "Uuid")]
     product_id: String,
     #[serde(deserialize_with = "whole")]
-    #[schemars(schema_with = "openapi::adjustment")]
+    #[schemars(schema_with = "schema::adjustment")]
     adjust_by: i32,
 }
 
@@ -346,6 +346,7 @@ mod tests {
     use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, prop_oneof};
 
     use super::*;
+    use crate::problem::Kind;
 
     fn headers(content_type: &str) -> HeaderMap {
         HeaderMap::from_iter([(header::CONTENT_TYPE, content_type.parse().unwrap())])
@@ -432,7 +433,7 @@ mod tests {
     }
 
     /// The type and the detail of what a body is refused with, on the path of a batch.
-    fn refused_batch(text: &str) -> (&'static str, String) {
+    fn refused_batch(text: &str) -> (Kind, String) {
         let problem = batch(&headers("application/json"), text.as_bytes()).expect_err(text);
         let detail = serde_json::to_value(&problem).unwrap()["detail"].as_str().unwrap().to_owned();
         (problem.kind(), detail)
@@ -493,11 +494,11 @@ mod tests {
             (batched(&format!(r#"{{"add":{}}}"#, add.replace("red mug", ""))), "commands[1].add.name: ", "empty"),
         ] {
             let (kind, detail) = refused_batch(&text);
-            assert_eq!(kind, "invalid-field", "{text}: {detail}");
+            assert_eq!(kind, Kind::InvalidField, "{text}: {detail}");
             assert!(detail.starts_with(start) && detail.contains(reason), "{text}: {detail}");
         }
         let (kind, detail) = refused_batch(&batched(r#"{"remove":{"productId":"mug"}}"#));
-        assert!(kind == "invalid-id" && detail.starts_with("commands[1].remove.productId 'mug'"), "{detail}");
+        assert!(kind == Kind::InvalidId && detail.starts_with("commands[1].remove.productId 'mug'"), "{detail}");
     }
 
     #[test]
@@ -530,7 +531,7 @@ mod tests {
             "{\"$serde_json::private::RawValue\":\"2\"}",
         ] {
             let problem = adjusted(text).unwrap_err();
-            assert_eq!(problem.kind(), "invalid-field", "{text}");
+            assert_eq!(problem.kind(), Kind::InvalidField, "{text}");
             assert!(format!("{problem:?}").contains("adjustBy: must be a whole number"), "{text}: {problem:?}");
         }
     }
@@ -545,11 +546,11 @@ mod tests {
             ["{\"x\":1", "5 5", "[1,]", "{\"commands\":[5", "{\"commands\":[],\"commands\":01}"].map(str::to_owned),
         );
         for text in bad {
-            assert_eq!(refused_batch(&text).0, "malformed-body", "{text}");
+            assert_eq!(refused_batch(&text).0, Kind::MalformedBody, "{text}");
         }
         for bytes in [&b"{\"x\":\"\xff\"}"[..], b"\xff", b"{\"name\":\"\xed\xa0\x80\"}"] {
             let problem = batch(&headers("application/json"), bytes).unwrap_err();
-            assert_eq!(problem.kind(), "malformed-body", "{bytes:?}");
+            assert_eq!(problem.kind(), Kind::MalformedBody, "{bytes:?}");
         }
     }
 
@@ -566,7 +567,7 @@ mod tests {
             assert_eq!(read(plain), Ok(()), "{plain:?}");
         }
         for encoded in [&["gzip"][..], &["br"], &["identity, gzip"], &["identity", "deflate"], &["x-unknown"], &["*"]] {
-            assert_eq!(read(encoded), Err("unsupported-content-encoding"), "{encoded:?}");
+            assert_eq!(read(encoded), Err(Kind::UnsupportedContentEncoding), "{encoded:?}");
         }
     }
 
@@ -580,7 +581,7 @@ mod tests {
         for (id, query) in
             [(untimed, ""), (timed, "since=+5"), (timed, "since=x"), (timed, "since=9999999999999999"), (timed, "x=1")]
         {
-            assert_eq!(since(id, query).unwrap_err().kind(), "invalid-parameter", "{query}");
+            assert_eq!(since(id, query).unwrap_err().kind(), Kind::InvalidParameter, "{query}");
         }
     }
 
@@ -589,10 +590,10 @@ mod tests {
         let refused = |content_type: &str, body: &str| {
             format!("{:?}", add_item(&headers(content_type), body.as_bytes()).unwrap_err())
         };
-        assert!(refused("application/json", "{").contains("malformed-body"));
+        assert!(refused("application/json", "{").contains("MalformedBody"));
         assert!(refused("application/json", "{}").contains("missing field"));
         assert!(refused("application/json", "[]").contains("expected an object"));
-        assert!(refused("text/plain", &body("1")).contains("unsupported-media-type"));
+        assert!(refused("text/plain", &body("1")).contains("UnsupportedMediaType"));
         assert!(
             refused("application/json", &body("1").replace("\"quantity\":1", "\"quantity\":1,\"x\":2"))
                 .contains("unknown field")
@@ -604,7 +605,7 @@ mod tests {
         assert!(
             refused("application/json", &body("1").replace("red mug", &"x".repeat(201))).contains("201 characters")
         );
-        assert!(refused("application/json", &body("1").replace("6ba7", "zzzz")).contains("invalid-id"));
+        assert!(refused("application/json", &body("1").replace("6ba7", "zzzz")).contains("InvalidId"));
         assert!(
             adjust("6ba7b811-9dad-11d1-80b4-00c04fd430c8", &headers("application/json"), br#"{"adjustBy":0}"#).is_err()
         );
@@ -648,10 +649,10 @@ mod tests {
             ];
             for whole in bodies {
                 let kinds_of_whole = kinds(&whole);
-                prop_assert!(!kinds_of_whole.contains(&Some("malformed-body")), "{whole}: {kinds_of_whole:?}");
+                prop_assert!(!kinds_of_whole.contains(&Some(Kind::MalformedBody)), "{whole}: {kinds_of_whole:?}");
                 // What is cut off is none, whatever else is wrong with it. Parts of a number may be numbers.
                 if whole.starts_with(['{', '[', '"']) && let Some(cut) = whole.get(..end.min(whole.len() - 1)) {
-                    prop_assert_eq!(kinds(cut), [Some("malformed-body"); 3], "{}", cut);
+                    prop_assert_eq!(kinds(cut), [Some(Kind::MalformedBody); 3], "{}", cut);
                 }
             }
         }

@@ -10,11 +10,11 @@ use warp::Reply as _;
 use warp::http::{HeaderValue, StatusCode, header};
 use warp::reply::Response;
 
-use crate::api::openapi;
 use crate::commands::lookup::Status;
 use crate::commands::{Answer, CommandLink};
 use crate::problem::Problem;
 use crate::reads::Log;
+use crate::schema;
 
 /// The body of an accepted command.
 #[derive(Serialize, JsonSchema)]
@@ -35,25 +35,25 @@ enum Done<'a> {
     ItemChanged {
         #[schemars(with = "Uuid")]
         session_id: SessionId,
-        #[schemars(with = "openapi::Version")]
+        #[schemars(with = "schema::Version")]
         version: SequenceNumber,
-        #[schemars(with = "openapi::Item")]
+        #[schemars(with = "schema::Item")]
         item: &'a Item,
     },
     CheckedOut {
         #[schemars(with = "Uuid")]
         session_id: SessionId,
-        #[schemars(with = "openapi::Version")]
+        #[schemars(with = "schema::Version")]
         version: SequenceNumber,
-        #[schemars(with = "Vec<openapi::Item>")]
+        #[schemars(with = "Vec<schema::Item>")]
         items: &'a [Item],
-        #[schemars(with = "openapi::Amount")]
+        #[schemars(with = "schema::Amount")]
         total: String,
-        #[schemars(with = "openapi::Time")]
+        #[schemars(with = "schema::Time")]
         purchased_at: String,
     },
     Batch {
-        #[schemars(with = "openapi::Version")]
+        #[schemars(with = "schema::Version")]
         version: SequenceNumber,
         results: Vec<OneOf<'a>>,
     },
@@ -100,11 +100,11 @@ pub(crate) struct Cart<'a> {
     cart_id: CartId,
     #[schemars(with = "Uuid")]
     session_id: SessionId,
-    #[schemars(with = "openapi::Version")]
+    #[schemars(with = "schema::Version")]
     version: SequenceNumber,
-    #[schemars(with = "Vec<openapi::Item>")]
+    #[schemars(with = "Vec<schema::Item>")]
     items: &'a [Item],
-    #[schemars(with = "openapi::Amount")]
+    #[schemars(with = "schema::Amount")]
     total: String,
 }
 

@@ -23,7 +23,7 @@ const LOOKS_MAX: usize = 16;
 
 /// How many records of a partition are searched from the time on at which the command was sent: more than come in while
 /// its producer tries to deliver it.
-pub(crate) const SEARCHED_MAX: usize = 200_000;
+const SEARCHED_MAX: usize = 200_000;
 
 /// How long the search may wait for the brokers.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -70,7 +70,7 @@ impl Lookup {
             tracing::warn!(%command_id, error = format!("{error:#}"), "looking up a command failed");
             Problem::unavailable("the log or the journal is unavailable; retry later")
         })?;
-        found.ok_or_else(|| Problem::command_not_found(command_id))
+        found.ok_or_else(|| Problem::command_not_found(command_id, SEARCHED_MAX))
     }
 
     async fn found(&self, cart_id: CartId, command_id: CommandId, since: u64) -> anyhow::Result<Option<Status>> {

@@ -141,7 +141,7 @@ impl Commands {
 impl Submitted {
     /// Waits for the reply; without one in time, for the log to have the command.
     async fn outcome(mut self) -> Result<Answer, Problem> {
-        let unknown = |link: CommandLink| Problem::outcome_unknown(&link);
+        let unknown = |link: CommandLink| Problem::outcome_unknown(link.command_id, link.to_string());
         let (link, mut deadline) = (self.link, self.deadline);
         let mut is_delivered = false;
         loop {

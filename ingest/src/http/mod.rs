@@ -323,8 +323,8 @@ fn length(headers: &HeaderMap) -> Option<u64> {
 
 /// Logs why a request was rejected. Its id is in the span.
 fn log_rejection(response: &Response) {
-    let Some(Kind(problem)) = response.extensions().get() else { return };
-    let status = response.status().as_u16();
+    let Some(kind) = response.extensions().get::<Kind>() else { return };
+    let (status, problem) = (response.status().as_u16(), kind.code());
     // Most are a client's mistakes: at the usual level anybody could fill the log with them.
     if response.status().is_server_error() {
         tracing::info!(status, problem, "a request was rejected");

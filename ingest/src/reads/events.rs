@@ -10,9 +10,9 @@ use warp::Reply as _;
 use warp::http::{HeaderValue, header};
 use warp::reply::Response;
 
-use crate::api::openapi;
 use crate::api::query::Query;
 use crate::problem::Problem;
+use crate::schema;
 
 /// The most events of a page: at about 400 bytes each, what a client takes in one go.
 const PAGE_LEN_MAX: i32 = 1_000;
@@ -53,15 +53,15 @@ struct EventBody<'a> {
     event_id: EventId,
     #[serde(rename = "type")]
     kind: &'static str,
-    #[schemars(with = "openapi::Version")]
+    #[schemars(with = "schema::Version")]
     sequence_number: SequenceNumber,
     #[schemars(with = "Uuid")]
     session_id: SessionId,
     #[schemars(with = "Uuid")]
     command_id: CommandId,
-    #[schemars(with = "openapi::Time")]
+    #[schemars(with = "schema::Time")]
     occurred_at: DateTime<Utc>,
-    #[schemars(with = "openapi::Item")]
+    #[schemars(with = "schema::Item")]
     item: &'a Item,
     #[serde(skip_serializing_if = "Option::is_none")]
     increased_by: Option<i32>,

@@ -15,6 +15,8 @@ use serde::Serialize;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
+use crate::schema;
+
 /// The tables. They are prepared when they are first read: `projectors setup` makes them, and commands can be taken
 /// before that.
 #[derive(Debug)]
@@ -43,7 +45,7 @@ pub(crate) struct Billing {
 #[derive(Debug, Serialize, JsonSchema)]
 struct Balance {
     month: i32,
-    #[schemars(with = "crate::api::openapi::Amount")]
+    #[schemars(with = "schema::Amount")]
     balance: String,
 }
 

@@ -10,59 +10,17 @@ mod paths;
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
+use schemars::JsonSchema;
 use schemars::generate::{Contract, SchemaGenerator, SchemaSettings};
-use schemars::{JsonSchema, Schema, json_schema};
 use serde_json::{Map, Value, json};
 
 use crate::api::request::{AddItemBody, AdjustBody, BatchBody};
 use crate::api::response::{Accepted, Cart, CommandStatus};
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 use crate::reads::{Billing, Events, Quantities};
 
 /// The page. It loads nothing but `/openapi.json`.
 pub(crate) const PAGE: &str = include_str!("page.html");
-
-/// Every `type` that a problem can have: its last word, its status, what it means and what to do.
-pub(crate) const PROBLEMS: [(&str, u16, &str); 26] = [
-    ("malformed-body", 400, "The body is not JSON."),
-    ("invalid-header", 400, "A header is invalid, is given more than once, or contradicts another."),
-    ("invalid-parameter", 400, "A query parameter is missing, unknown, repeated or out of range."),
-    ("invalid-id", 400, "An id in the path or the body is not a UUID."),
-    ("unauthenticated", 401, "The bearer token is missing, invalid or expired."),
-    ("forbidden", 403, "The token does not give access to this cart or vendor. Nothing was executed or read."),
-    ("not-found", 404, "No resource has this path."),
-    ("command-not-found", 404, "The log does not contain the command; it will not be executed."),
-    ("item-not-in-cart", 404, "Only items in the cart can be removed or adjusted."),
-    ("method-not-allowed", 405, "The path does not support this method; Allow lists the methods that it supports."),
-    ("request-timeout", 408, "The request timed out."),
-    ("item-already-in-cart", 409, "The item is already in the cart; adjust its quantity instead."),
-    ("empty-cart-checkout", 409, "An empty cart cannot be checked out."),
-    (
-        "rejected-before",
-        409,
-        "The command was rejected by a rule that has changed since; the reason is no longer known.",
-    ),
-    ("cart-full", 409, "The cart has the maximum number of lines."),
-    ("version-mismatch", 412, "The cart's version does not match If-Match or If-None-Match; read the cart again."),
-    ("payload-too-large", 413, "The body exceeds the size limit."),
-    ("unsupported-media-type", 415, "The body must be sent as application/json."),
-    ("unsupported-content-encoding", 415, "The body must be sent without Content-Encoding; see Accept-Encoding."),
-    ("invalid-field", 422, "A field of the body is missing, unknown or out of range."),
-    ("negative-quantity", 422, "A quantity must stay above zero."),
-    ("quantity-too-large", 422, "A quantity must stay within its limit."),
-    ("idempotency-key-reused", 422, "The idempotency key was used for another request to this cart; use a new key."),
-    (
-        "unavailable",
-        503,
-        "The service is unavailable or overloaded. The request was not executed and will not be; retry later.",
-    ),
-    (
-        "outcome-unknown",
-        504,
-        "The log did not confirm the command in time; query Location, or retry with the same key.",
-    ),
-    ("read-table-behind", 504, "The read table does not include the command yet; retry, or read without Read-After."),
-];
 
 /// The document, made once.
 pub(crate) fn document() -> &'static str {
@@ -126,7 +84,7 @@ fn make() -> Value {
         "components": {
             "schemas": schemas,
             "parameters": paths::parameters(),
-            "examples": examples::named(examples::problems().iter().map(|problem| (problem.kind(), json!(problem)))),
+            "examples": examples::named(examples::problems().iter().map(|problem| (problem.kind().code(), json!(problem)))),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
         },
         // Only an ingest that was started with --auth jwt asks for it.
@@ -162,83 +120,10 @@ fn description() -> String {
          not known in time, with a link to it (202). Every response has `X-Request-Id`.\n\nThe `type` of a problem is \
          `urn:cart:problem:` and one of these:\n\n| type | status | means |\n|---|---|---|\n",
     );
-    for (kind, status, meaning) in PROBLEMS {
-        text.push_str(&format!("| {kind} | {status} | {meaning} |\n"));
+    for kind in Kind::ALL {
+        text.push_str(&format!("| {} | {} | {} |\n", kind.code(), kind.status().as_u16(), kind.meaning()));
     }
     text
-}
-
-/// A schema under a name of its own, for a type of another crate.
-macro_rules! named {
-    ($(#[doc = $doc:literal])* $name:ident, $schema:tt) => {
-        $(#[doc = $doc])*
-        pub(crate) struct $name;
-
-        impl JsonSchema for $name {
-            fn inline_schema() -> bool {
-                true
-            }
-
-            fn schema_name() -> Cow<'static, str> {
-                Cow::Borrowed(stringify!($name))
-            }
-
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!($schema)
-            }
-        }
-    };
-}
-
-named!(
-    /// A cart's sequence number.
-    Version,
-    {"type": "integer", "format": "int64", "minimum": 0}
-);
-named!(
-    /// A decimal number as text: exact, without trailing zeros.
-    Amount,
-    {"type": "string", "pattern": r"^-?\d+(\.\d+)?$", "examples": ["12.5"]}
-);
-named!(
-    /// RFC 3339, in UTC.
-    Time,
-    {"type": "string", "format": "date-time"}
-);
-named!(
-    /// A price, as text or as a number; both are read exactly.
-    GivenPrice,
-    {
-        "anyOf": [
-            {"type": "string", "pattern": r"^\d{1,9}(\.\d{1,4})?$"},
-            {"type": "number", "minimum": 0, "maximum": 999_999_999.999_9},
-        ],
-        "examples": ["3.50"],
-        "description": "From 0 to 999,999,999.9999, with at most 4 decimal places.",
-    }
-);
-
-/// Pieces more, or fewer.
-pub(crate) fn adjustment(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "integer", "minimum": i32::MIN, "maximum": i32::MAX, "not": {"const": 0}})
-}
-
-/// The `type` of a problem.
-pub(crate) fn problem_type(_: &mut SchemaGenerator) -> Schema {
-    let all: Vec<_> = PROBLEMS.iter().map(|(kind, ..)| format!("urn:cart:problem:{kind}")).collect();
-    json_schema!({"type": "string", "format": "uri", "enum": all})
-}
-
-/// An item as clients see it.
-#[derive(JsonSchema)]
-#[schemars(rename_all = "camelCase")]
-#[expect(dead_code, reason = "describes `cart::Item`, which knows nothing of HTTP")]
-pub(crate) struct Item {
-    product_id: uuid::Uuid,
-    vendor_id: uuid::Uuid,
-    name: String,
-    price: Amount,
-    quantity: i32,
 }
 
 #[cfg(test)]
@@ -301,18 +186,5 @@ mod tests {
             assert!(!is_time, "{name}: a generated client has no way to write a time into a header");
         }
         assert!(make()["components"]["schemas"]["AddItemBody2"].is_null(), "one schema has two names");
-    }
-
-    #[test]
-    fn an_item_is_described_as_it_is_written() {
-        let id = uuid::Uuid::nil();
-        let item = json!({"productId": id, "vendorId": id, "name": "mug", "price": "2.5", "quantity": 3});
-        let item: cart::Item = serde_json::from_value(item).unwrap();
-        let written = serde_json::to_value(item).unwrap();
-        let mut described = Schemas::new(Contract::Serialize);
-        described.of::<Item>();
-        let schema = described.0.take_definitions(true);
-        let properties = schema["Item"]["properties"].as_object().unwrap();
-        assert!(written.as_object().unwrap().keys().eq(properties.keys()), "{written} {properties:?}");
     }
 }

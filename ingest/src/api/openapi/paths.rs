@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::examples::{self, named};
 use crate::api::request::SINCE_MAX;
+use crate::problem::Kind;
 
 /// The schemas of bodies, or references to them.
 pub(super) struct Bodies {
@@ -64,10 +65,11 @@ impl Operation<'_> {
         }
         for status in &self.statuses {
             let headers = json!({"X-Request-Id": header("The id of the request in the logs of the service")});
-            let kinds = super::PROBLEMS.iter().filter(|(_, of, _)| of == status).map(|(kind, ..)| *kind);
-            let text = kinds.clone().collect::<Vec<_>>().join(", ");
-            let example = |kind: &str| json!({"$ref": format!("#/components/examples/{kind}")});
-            let examples = kinds.map(|kind| (kind.to_owned(), example(kind))).collect();
+            let kinds = Kind::ALL.iter().filter(|kind| kind.status().as_u16() == *status);
+            let codes = kinds.map(|kind| kind.code());
+            let text = codes.clone().collect::<Vec<_>>().join(", ");
+            let example = |code: &str| json!({"$ref": format!("#/components/examples/{code}")});
+            let examples = codes.map(|code| (code.to_owned(), example(code))).collect();
             let problem =
                 response(&text, "application/problem+json", &bodies.problem, headers, Value::Object(examples));
             responses.insert(status.to_string(), problem);
