@@ -42,7 +42,7 @@ use warp::http::{HeaderMap, HeaderValue, Method, Request, Version, header};
 use warp::reply::Response;
 
 use crate::auth::{self, Auth};
-use crate::http::connections::{Activity, Addresses};
+use crate::http::connections::{IdleTracker, PerIpLimiter};
 use crate::http::limits::{DISCARDED_LEN_MAX, LimitArgs};
 use crate::http::tls::Tls;
 use crate::problem::{Kind, Problem};
@@ -81,7 +81,7 @@ pub(crate) async fn serve(
         routes,
         http: limits.http(),
         connections: Arc::new(Semaphore::new(limits.connections_max as usize)),
-        addresses: Addresses::new(limits.connections_per_address_max),
+        addresses: PerIpLimiter::new(limits.connections_per_address_max),
         requests: Arc::new(Semaphore::new(limits.requests_in_flight_max as usize)),
         door,
         leaving: shutdown.clone(),
@@ -113,7 +113,7 @@ struct Server {
     routes: BoxedFilter<(Response,)>,
     http: Builder<TokioExecutor>,
     connections: Arc<Semaphore>,
-    addresses: Addresses,
+    addresses: PerIpLimiter,
     requests: Arc<Semaphore>,
     door: Door,
     /// From here on clients are told to go elsewhere.
@@ -153,7 +153,7 @@ impl Server {
     }
 
     fn accepted(self: &Arc<Self>, permit: Option<OwnedSemaphorePermit>, stream: TcpStream, peer: SocketAddr) {
-        let Some(counted) = self.addresses.count(peer.ip()) else {
+        let Some(guard) = self.addresses.admit(peer.ip()) else {
             metrics::counter!("ingest_connections_refused_total").increment(1);
             tracing::debug!(%peer, "a connection was closed: its address has too many (--connections-per-address-max)");
             return;
@@ -161,7 +161,7 @@ impl Server {
         let server = self.clone();
         tokio::spawn(async move {
             server.connection(stream, peer).await;
-            drop((permit, counted));
+            drop((permit, guard));
         });
     }
 
@@ -187,15 +187,15 @@ impl Server {
     /// Serves the requests of a connection until it ends, is idle for too long, or the service ends.
     async fn http(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: SocketAddr) {
         let limits = self.door.limits;
-        let activity = Activity::new(limits.header_timeout());
+        let idle_tracker = IdleTracker::new(limits.header_timeout());
         let service = {
-            let (server, activity) = (self.clone(), activity.clone());
+            let (server, idle_tracker) = (self.clone(), idle_tracker.clone());
             hyper::service::service_fn(move |request| {
-                let under_way = activity.begin(limits.idle_timeout());
+                let guard = idle_tracker.begin(limits.idle_timeout());
                 let server = server.clone();
                 async move {
                     let response = server.named(request).await;
-                    drop(under_way);
+                    drop(guard);
                     response
                 }
             })
@@ -204,7 +204,7 @@ impl Server {
         let mut closing = self.closing.clone();
         tokio::select! {
             ended = connection.as_mut() => return log_end(peer, ended),
-            () = activity.idle(limits.idle_timeout()) => {
+            () = idle_tracker.idle(limits.idle_timeout()) => {
                 connection.as_mut().graceful_shutdown();
                 // Whoever takes nothing from us does not take our end either.
                 match tokio::time::timeout(END_PATIENCE, connection).await {
@@ -296,7 +296,7 @@ impl Server {
         if length(request.headers()).is_some_and(|length| length > self.door.body_len_max as u64) {
             return Err(Problem::payload_too_large(self.door.body_len_max));
         }
-        if auth::is_open(path) {
+        if auth::is_public(path) {
             return Ok(None);
         }
         let permit = self.requests.clone().try_acquire_owned();

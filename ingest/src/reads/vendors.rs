@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 use crate::schema;
 
-/// The tables. They are prepared when they are first read: `projectors setup` makes them, and commands can be taken
-/// before that.
+/// The read tables. Statements are prepared at the first read: `projectors setup` may create the tables after ingest has
+/// started.
 #[derive(Debug)]
 pub(super) struct Tables {
     session: Arc<Session>,
