@@ -1,9 +1,15 @@
 //! The HTTP API: paths, headers and bodies in, responses out.
 
-pub(crate) mod conditions;
-pub(crate) mod headers;
-pub(crate) mod openapi;
-pub(crate) mod query;
-pub(crate) mod request;
-pub(crate) mod response;
-pub(crate) mod routes;
+mod body;
+mod conditions;
+mod headers;
+mod json;
+mod openapi;
+mod query;
+mod request;
+mod response;
+mod routes;
+
+pub(crate) use body::BodyLimits;
+pub use request::commands_of;
+pub(crate) use routes::{Api, routes};

@@ -1,18 +1,58 @@
-//! Query strings: numbers with names, each at most once, and no others.
+//! Query strings: named numbers, each at most once. Unknown names are rejected.
 
 use std::ops::RangeInclusive;
 
+use cart::CommandId;
+
 use crate::problem::Problem;
+use crate::reads::Page;
+
+/// Latest accepted time: milliseconds of 13 digits, up to the year 2286.
+pub(super) const SINCE_MAX: u64 = 9_999_999_999_999;
+
+/// The years that a command's time can be in.
+const YEARS: RangeInclusive<i32> = 1..=9_999;
+
+/// The time from which the log is searched for a command, in milliseconds since 1970: the parameter `since`, or the time in
+/// the command's id.
+pub(super) fn since(command_id: CommandId, query: &str) -> Result<u64, Problem> {
+    if let Some(since) = Query::read(query, &["since"])?.number("since", 0..=SINCE_MAX)? {
+        return Ok(since);
+    }
+    let at = command_id.as_uuid().get_timestamp().ok_or_else(|| {
+        let detail = "since: is missing: send the time at which the command was sent, in milliseconds since 1970, as \
+            in Location";
+        Problem::invalid_parameter(detail)
+    })?;
+    let (seconds, nanos) = at.to_unix();
+    Ok(seconds.saturating_mul(1_000).saturating_add(u64::from(nanos / 1_000_000)))
+}
+
+/// The page of a cart's events.
+pub(super) fn page(query: &str) -> Result<Page, Problem> {
+    let query = Query::read(query, &["after", "limit"])?;
+    let after = query.number("after", 0..=i64::MAX)?.unwrap_or_default().into();
+    Ok(Page { after, limit: query.number("limit", 1..=Page::LIMIT_MAX)?.unwrap_or(Page::LIMIT_DEFAULT) })
+}
+
+pub(super) fn year(query: &str) -> Result<i32, Problem> {
+    Query::read(query, &["year"])?.required("year", YEARS)
+}
+
+pub(super) fn year_and_month(query: &str) -> Result<(i32, i32), Problem> {
+    let query = Query::read(query, &["year", "month"])?;
+    Ok((query.required("year", YEARS)?, query.required("month", 1..=12)?))
+}
 
 /// The parameters of a request.
 #[derive(Debug)]
-pub(crate) struct Query {
+struct Query {
     parameters: Vec<(&'static str, String)>,
 }
 
 impl Query {
-    /// Reads a query string; only the `known` names may be in it.
-    pub(crate) fn read(text: &str, known: &[&'static str]) -> Result<Self, Problem> {
+    /// Reads a query string; rejects names that are not `known`.
+    fn read(text: &str, known: &[&'static str]) -> Result<Self, Problem> {
         let mut parameters: Vec<(&'static str, String)> = Vec::new();
         for (name, value) in form_urlencoded::parse(text.as_bytes()) {
             let Some(name) = known.iter().find(|known| **known == name) else {
@@ -28,8 +68,8 @@ impl Query {
         Ok(Self { parameters })
     }
 
-    /// A number within a range, if it is given.
-    pub(crate) fn number<T>(&self, name: &str, range: RangeInclusive<T>) -> Result<Option<T>, Problem>
+    /// An optional number within a range.
+    fn number<T>(&self, name: &str, range: RangeInclusive<T>) -> Result<Option<T>, Problem>
     where
         T: TryFrom<i64> + PartialOrd + std::fmt::Display,
     {
@@ -43,8 +83,8 @@ impl Query {
         })
     }
 
-    /// A number within a range, which must be given.
-    pub(crate) fn required<T>(&self, name: &str, range: RangeInclusive<T>) -> Result<T, Problem>
+    /// A required number within a range.
+    fn required<T>(&self, name: &str, range: RangeInclusive<T>) -> Result<T, Problem>
     where
         T: TryFrom<i64> + PartialOrd + std::fmt::Display,
     {
@@ -56,17 +96,20 @@ impl Query {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use super::*;
+    use uuid::Uuid;
 
-    fn year(text: &str) -> Result<i32, String> {
-        let query = Query::read(text, &["year", "month"]).and_then(|query| query.required("year", 1..=9_999));
+    use super::*;
+    use crate::problem::Kind;
+
+    fn year_of(text: &str) -> Result<i32, String> {
+        let query = Query::read(text, &["year", "month"]).and_then(|query| query.required("year", YEARS));
         query.map_err(|problem| format!("{problem:?}"))
     }
 
     #[test]
     fn numbers_are_read_by_name() {
-        assert_eq!(year("year=2026"), Ok(2026));
-        assert_eq!(year("month=3&year=%32026"), Ok(2026));
+        assert_eq!(year_of("year=2026"), Ok(2026));
+        assert_eq!(year_of("month=3&year=%32026"), Ok(2026));
         let query = Query::read("", &["after"]).unwrap();
         assert_eq!(query.number("after", 0..=i64::MAX).unwrap(), None);
         let query = Query::read("after=9223372036854775807", &["after"]).unwrap();
@@ -74,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn rejections_name_the_parameter() {
         for (text, reason) in [
             ("", "year: is missing"),
             ("year=", "year: must be a whole number from 1 to 9999"),
@@ -88,8 +131,32 @@ mod tests {
             ("year=2026&day=1", "day: unknown parameter; this path has year, month"),
             ("year=2026&=", ": unknown parameter"),
         ] {
-            let error = year(text).unwrap_err();
+            let error = year_of(text).unwrap_err();
             assert!(error.contains("InvalidParameter") && error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn since_is_the_parameter_or_the_time_in_the_command_id() {
+        let timed = CommandId::from(Uuid::parse_str("01a7bc0e-5d3f-7c2a-8e41-9f60d2b7a415").unwrap());
+        assert_eq!(since(timed, "since=1790000000000").unwrap(), 1_790_000_000_000);
+        assert_eq!(since(timed, "since=%31790000000000").unwrap(), 1_790_000_000_000);
+        assert_eq!(since(timed, "").unwrap(), 0x01a7_bc0e_5d3f);
+        let untimed = CommandId::from(Uuid::parse_str("7b6fc97b-9d5f-4ac9-8a62-7cfd8b4eb0ff").unwrap());
+        for (id, query) in
+            [(untimed, ""), (timed, "since=+5"), (timed, "since=x"), (timed, "since=9999999999999999"), (timed, "x=1")]
+        {
+            assert_eq!(since(id, query).unwrap_err().kind(), Kind::InvalidParameter, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_page_is_the_first_hundred_unless_the_query_says_otherwise() {
+        let expected = |after: i64, limit| Page { after: after.into(), limit };
+        assert_eq!(page("").unwrap(), expected(0, 100));
+        assert_eq!(page("after=7&limit=1000").unwrap(), expected(7, 1_000));
+        for bad in ["after=-1", "limit=0", "limit=1001", "before=3", "after=", "after=9223372036854775808"] {
+            assert!(page(bad).is_err(), "{bad}");
         }
     }
 }

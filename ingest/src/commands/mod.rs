@@ -1,7 +1,7 @@
-//! Putting commands into the log and waiting for what becomes of them.
+//! Appending commands to the log and waiting for their outcomes.
 
-pub(crate) mod lookup;
-pub(crate) mod replies;
+mod lookup;
+mod replies;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,11 +12,13 @@ use kafka::{Codec, Header, Lanes, OwnedHeaders, Record};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
-use crate::api::headers::Preference;
-use crate::problem::Problem;
-use replies::{Waiter, Waiters};
+pub(crate) use lookup::{CommandLookup, Status};
+pub(crate) use replies::{Waiters, random_partition, read_replies};
 
-/// The way of a command. Clones share it.
+use crate::problem::Problem;
+use replies::Waiter;
+
+/// Appends commands and waits for their outcomes. Clones share the log and the waiters.
 #[derive(Debug, Clone)]
 pub(crate) struct Commands {
     pub(crate) log: Lanes,
@@ -26,21 +28,31 @@ pub(crate) struct Commands {
     pub(crate) reply_timeout: Duration,
 }
 
+/// How long a client wants to wait for the outcome (`Prefer`, RFC 7240).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Preference {
+    /// Up to the reply timeout.
+    Default,
+    /// At most this long: `wait=N`, in seconds.
+    Wait(Duration),
+    /// Not at all: `respond-async`.
+    RespondAsync,
+}
+
 /// What is known of a command when its request is answered.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// Its outcome.
     Replied(CartReply),
-    /// It is in the log, and its outcome will be.
+    /// The log has the command; its outcome is not known yet.
     Pending(CommandLink),
 }
 
-/// Where a command is to be found later.
+/// The path of a command's status.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CommandLink {
     pub(crate) cart_id: CartId,
     pub(crate) command_id: CommandId,
-    /// Milliseconds since 1970: the log has it from there on.
+    /// The earliest time of its record in the log, in milliseconds since 1970.
     pub(crate) since: u64,
 }
 
@@ -51,13 +63,13 @@ impl std::fmt::Display for CommandLink {
     }
 }
 
-/// A command that was handed to the log's producer.
+/// A command in the queue of the log's producer.
 struct Submitted {
     link: CommandLink,
     delivery: Pin<Box<dyn Future<Output = Result<i64, kafka::Error>> + Send>>,
     waiter: Option<Waiter>,
     deadline: Instant,
-    /// By then it is in the log, or will not come there.
+    /// Delivery deadline: after it the record has either been appended or never will be (`delivery.timeout.ms`).
     log_deadline: Instant,
     _permit: OwnedSemaphorePermit,
 }
@@ -74,7 +86,7 @@ impl Commands {
         self.submit(command, trace_parent, preference, deadline)?.outcome().await
     }
 
-    /// Until when an outcome is to be waited for.
+    /// The end of the wait for an outcome.
     fn deadline(&self, preference: Preference) -> Instant {
         Instant::now()
             + match preference {
@@ -83,7 +95,7 @@ impl Commands {
             }
     }
 
-    /// Hands a command to the producer. An error means that it was not taken and will not be carried out.
+    /// Passes a command to the producer. After an error it is not in the log and will not be executed.
     fn submit(
         &self,
         command: &CartCommand,
@@ -104,8 +116,8 @@ impl Commands {
         let record = self.record(command, waiter.as_ref().map(Waiter::partition), trace_parent)?;
         let since = fail_points::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let link = CommandLink { cart_id, command_id, since: u64::try_from(since).unwrap_or(u64::MAX) };
-        // A crash before this: nothing has happened, and the client knows no more than that its connection ended. After
-        // it: the command may be in the log. Either way the same key again gets the one outcome.
+        // A crash before this leaves nothing behind; the client sees a broken connection. After it the command may be in
+        // the log. In both cases a retry with the same idempotency key gets the one outcome.
         fail_points::crash_point("ingest-before-log");
         let delivery = self.log.send(record).map_err(|error| {
             tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "a command was not appended to the log");
@@ -139,7 +151,7 @@ impl Commands {
 }
 
 impl Submitted {
-    /// Waits for the reply; without one in time, for the log to have the command.
+    /// Waits for the reply until the deadline, then for the log to confirm the command.
     async fn outcome(mut self) -> Result<Answer, Problem> {
         let unknown = |link: CommandLink| Problem::outcome_unknown(link.command_id, link.to_string());
         let (link, mut deadline) = (self.link, self.deadline);
@@ -147,7 +159,7 @@ impl Submitted {
         loop {
             tokio::select! {
                 biased;
-                // An error means that nobody will send one.
+                // An error means that the reply cannot arrive any more.
                 reply = async { (&mut self.waiter.as_mut()?.reply).await.ok() }, if self.waiter.is_some() => match reply {
                     Some(reply) => {
                         fail_points::crash_point("ingest-before-answer");
@@ -176,7 +188,7 @@ impl Submitted {
                     if deadline >= self.log_deadline {
                         return Err(unknown(link));
                     }
-                    // The client waits no longer for the outcome, but that the log has it is always waited for.
+                    // The client does not wait longer for the outcome. The confirmation of the log is always waited for.
                     (deadline, self.waiter) = (self.log_deadline, None);
                 }
             }

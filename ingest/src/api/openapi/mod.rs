@@ -1,8 +1,8 @@
-//! What the API takes and gives, as OpenAPI 3.1 at `/openapi.json`, and as a page at `/docs`.
+//! The OpenAPI 3.1 document at `/openapi.json`, and its page at `/docs`.
 //!
-//! The bodies' schemas are derived from the types that are read and written, so they can't drift; `paths` is held to the
-//! routes by a test, and the whole to the running service by schemathesis (crates/e2e/tests/e2e/openapi.rs).
-//! `examples` shows a request and an answer of each kind.
+//! The schemas of bodies are derived from the types that are read and written, so they cannot drift. A test compares `paths`
+//! with the routes, and schemathesis compares the document with the running service (crates/e2e/tests/e2e/openapi.rs).
+//! `examples` has a request and a response of each kind.
 
 mod examples;
 mod paths;
@@ -14,12 +14,12 @@ use schemars::JsonSchema;
 use schemars::generate::{Contract, SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use crate::api::request::{AddItemBody, AdjustBody, BatchBody};
-use crate::api::response::{Accepted, Cart, CommandStatus};
+use super::request::{AddItemBody, AdjustBody, BatchBody};
+use super::response::{Accepted, Cart, CommandStatus};
 use crate::problem::{Kind, Problem};
 use crate::reads::{Billing, Events, Quantities};
 
-/// The page. It loads nothing but `/openapi.json`.
+/// The page. It loads only `/openapi.json`.
 pub(crate) const PAGE: &str = include_str!("page.html");
 
 /// The document, made once.
@@ -28,7 +28,7 @@ pub(crate) fn document() -> &'static str {
     DOCUMENT.get_or_init(|| make().to_string())
 }
 
-/// The schemas of what goes one way.
+/// The schemas of requests, or of responses.
 struct Schemas(SchemaGenerator);
 
 impl Schemas {
@@ -47,21 +47,21 @@ impl Schemas {
 }
 
 fn make() -> Value {
-    let (mut taken, mut given) = (Schemas::new(Contract::Deserialize), Schemas::new(Contract::Serialize));
+    let (mut request, mut response) = (Schemas::new(Contract::Deserialize), Schemas::new(Contract::Serialize));
     let bodies = paths::Bodies {
-        add: taken.of::<AddItemBody<'_>>(),
-        adjust: taken.of::<AdjustBody>(),
-        batch: taken.of::<BatchBody<'_>>(),
-        accepted: given.of::<Accepted<'_>>(),
-        status: given.of::<CommandStatus<'_>>(),
-        cart: given.of::<Cart<'_>>(),
-        events: given.of::<Events<'_>>(),
-        billing: given.of::<Billing>(),
-        quantities: given.of::<Quantities>(),
-        problem: given.of::<Problem>(),
+        add: request.of::<AddItemBody<'_>>(),
+        adjust: request.of::<AdjustBody>(),
+        batch: request.of::<BatchBody<'_>>(),
+        accepted: response.of::<Accepted<'_>>(),
+        status: response.of::<CommandStatus<'_>>(),
+        cart: response.of::<Cart<'_>>(),
+        events: response.of::<Events>(),
+        billing: response.of::<Billing>(),
+        quantities: response.of::<Quantities>(),
+        problem: response.of::<Problem>(),
     };
-    let mut schemas: Map<String, Value> = taken.0.take_definitions(true);
-    schemas.extend(given.0.take_definitions(true));
+    let mut schemas: Map<String, Value> = request.0.take_definitions(true);
+    schemas.extend(response.0.take_definitions(true));
     for name in ["Accepted", "Done"] {
         schemas.entry(name).and_modify(merge_alternatives);
     }
@@ -92,10 +92,10 @@ fn make() -> Value {
     })
 }
 
-/// Makes one object of alternatives: what any of them has, and required what all of them require.
+/// Merges alternatives into one object: it has the properties of all of them, and requires those that all of them require.
 ///
-/// An outcome does not say which of its alternatives it is. A validator tries them, but the clients that are generated from the
-/// document take the first, and pass over what only another one has.
+/// An outcome does not name its alternative. A validator tries all of them, but generated clients use the first, and ignore
+/// properties that only another one has.
 fn merge_alternatives(schema: &mut Value) {
     let alternatives = schema.as_object_mut().and_then(|schema| schema.remove("anyOf"));
     let alternatives: Vec<_> = alternatives.as_ref().and_then(Value::as_array).into_iter().flatten().collect();
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reference_leads_somewhere() {
+    fn every_reference_has_a_target() {
         let document = make();
         let mut found = Vec::new();
         references(&document, &mut found);

@@ -1,9 +1,9 @@
-//! The paths of the document: what each operation takes and how it can be answered.
+//! The paths of the document: the requests and responses of each operation.
 
 use serde_json::{Map, Value, json};
 
 use super::examples::{self, named};
-use crate::api::request::SINCE_MAX;
+use crate::api::query::SINCE_MAX;
 use crate::problem::Kind;
 
 /// The schemas of bodies, or references to them.
@@ -20,16 +20,16 @@ pub(super) struct Bodies {
     pub(super) problem: Value,
 }
 
-/// What any request can get.
+/// Statuses of every request.
 const ANY: [u16; 5] = [400, 401, 403, 405, 503];
 
-/// What a command's rules can say, besides [`ANY`].
+/// Further statuses of commands.
 const RULES: [u16; 5] = [404, 409, 412, 422, 504];
 
-/// What a body can bring about.
+/// Further statuses of requests with a body.
 const BODY: [u16; 3] = [408, 413, 415];
 
-/// Headers that every command takes.
+/// Headers of every command.
 const COMMAND: [&str; 6] = ["IdempotencyKey", "IfMatch", "IfNoneMatch", "Prefer", "CommandTime", "XRequestId"];
 
 struct Operation<'a> {
@@ -55,7 +55,7 @@ impl Operation<'_> {
         }
         responses.insert(
             String::from("200"),
-            response("Done", "application/json", self.ok, headers, named(examples::answers(self.id))),
+            response("Done", "application/json", self.ok, headers, named(examples::responses(self.id))),
         );
         if is_command {
             let headers = json!({"X-Request-Id": header("The id of the request in the logs of the service"), "Location": header("Where to query the command's outcome")});
