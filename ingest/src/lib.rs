@@ -19,7 +19,7 @@
 //! |---|---|---|
 //! | `problem`, `schema`, `request_id` | errors of the API, schemas that bodies share, ids of requests | of these, only `request_id` |
 //! | `auth` | who may access which path | the above |
-//! | `http` | connections, TLS, limits, CORS | the above and `auth` |
+//! | `http` | connections, TLS, limits, CORS, panics | the above and `auth` |
 //! | `commands` | the log in, outcomes out; the status of a command | `problem` |
 //! | `reads` | carts, events, what vendors sold; `Read-After` | `problem`, `schema` |
 //! | `api` | every path and its handler; headers and bodies; the OpenAPI document | all above but `auth` |

@@ -20,7 +20,7 @@ use crate::api::{Api, BodyLimits, routes};
 use crate::args::{Args, Cli, Command};
 use crate::auth::Auth;
 use crate::commands::{CommandLookup, Commands, Waiters, random_partition, read_replies};
-use crate::http::{ConnectionPolicy, Tls, serve};
+use crate::http::{ConnectionPolicy, HANDLER_PANICS, Tls, serve};
 use crate::reads::{CommandLog, Reads};
 
 /// The delivery timeout of the producer: the maximum wait of a command for the commands before it, and again for its own
@@ -42,8 +42,8 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 const BACKLOG: u32 = 4_096;
 
 /// The counters without labels, which are at 0 from the start.
-const COUNTERS: [&str; 3] =
-    ["ingest_connections_refused_total", "ingest_jwks_failures_total", "ingest_tls_failures_total"];
+const COUNTERS: [&str; 4] =
+    ["ingest_connections_refused_total", HANDLER_PANICS, "ingest_jwks_failures_total", "ingest_tls_failures_total"];
 
 /// The statuses of `ingest_responses_total` for which there are alerts: they are at 0 from the start.
 const ALERTED_STATUSES: [&str; 3] = ["500", "503", "504"];

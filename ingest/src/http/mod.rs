@@ -1,7 +1,7 @@
 //! The HTTP server below warp's routes. warp's own server has no header timeout, no connection limit, no `TCP_NODELAY` and no TLS.
 //!
 //! ```text
-//! accept ─▶ limits (all, per address) ─▶ TLS ─▶ HTTP/1 or 2 ─▶ request id ─▶ CORS ─▶ head ─▶ authorization ─▶ limits
+//! accept ─▶ limits (all, per address) ─▶ TLS ─▶ HTTP/1 or 2 ─▶ request id ─▶ CORS ─▶ panics ─▶ head ─▶ authorization ─▶ limits
 //! (length, requests) ─▶ routes
 //! ```
 //!
@@ -15,6 +15,7 @@ mod cors;
 mod discard;
 mod head;
 mod limits;
+mod panics;
 mod tls;
 
 use std::convert::Infallible;
@@ -45,6 +46,7 @@ use warp::reply::Response;
 pub(crate) use cors::CorsArgs;
 pub(crate) use discard::{discard_body, discard_unread_body};
 pub(crate) use limits::LimitArgs;
+pub(crate) use panics::HANDLER_PANICS;
 pub(crate) use tls::{Tls, TlsArgs};
 
 use crate::auth::{self, Auth};
@@ -246,7 +248,7 @@ impl Server {
 
     /// Handles a request, or the CORS preflight of one.
     async fn handle(&self, request: Request<Incoming>) -> Result<Response, Infallible> {
-        let routed = |request: Request<Incoming>| self.authorize_and_route(request);
+        let routed = |request: Request<Incoming>| panics::catch(self.authorize_and_route(request));
         match &self.policy.cors {
             Some(cors) if cors::is_for_layer(&request) => cors.layer(service_fn(routed)).oneshot(request).await,
             Some(_) | None => routed(request).await,

@@ -120,6 +120,10 @@ kinds! {
         UNPROCESSABLE_ENTITY, "idempotency-key-reused", "The idempotency key was used for another request",
         "The idempotency key was used for another request to this cart; use a new key."
     }
+    InternalError {
+        INTERNAL_SERVER_ERROR, "internal-error", "Internal error",
+        "An error in the service. The request may or may not have been executed; retry a command with the same key."
+    }
     Unavailable {
         SERVICE_UNAVAILABLE, "unavailable", "Service unavailable",
         "The service is unavailable or overloaded. The request was not executed and will not be; retry later."

@@ -145,6 +145,13 @@ impl Problem {
             .with_header(header::ACCEPT_ENCODING, "identity")
     }
 
+    /// The request may or may not have been executed.
+    pub(crate) fn internal_error() -> Self {
+        let detail = "an error in the service; a command may or may not be executed, so retry it with the same \
+            Idempotency-Key";
+        Self::new(Kind::InternalError, detail)
+    }
+
     /// The request was not executed and will not be.
     pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(Kind::Unavailable, detail)

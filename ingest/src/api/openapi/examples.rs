@@ -171,6 +171,7 @@ pub(super) fn problems() -> Vec<Problem> {
         Problem::unsupported_media_type(),
         Problem::unsupported_content_encoding(),
         Problem::invalid_field("price: 0.00001 has more than 4 decimal places"),
+        Problem::internal_error(),
         Problem::unavailable("the log is unavailable; the command was not executed, retry later"),
         Problem::outcome_unknown(CommandId::from(COMMAND), link().to_string()),
         Problem::read_table_behind("vendor-billing", 12),

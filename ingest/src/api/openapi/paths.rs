@@ -21,7 +21,7 @@ pub(super) struct Bodies {
 }
 
 /// Statuses of every request.
-const ANY: [u16; 5] = [400, 401, 403, 405, 503];
+const ANY: [u16; 6] = [400, 401, 403, 405, 500, 503];
 
 /// Further statuses of commands.
 const RULES: [u16; 5] = [404, 409, 412, 422, 504];
