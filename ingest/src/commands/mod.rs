@@ -198,3 +198,93 @@ impl Submitted {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cart::{LogEpoch, Outcome, Position, Rejection};
+    use tokio::time::sleep;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::problem::Kind;
+
+    const OFFSET: i64 = 7;
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A command whose client waits for 2 s, and whose delivery ends within 5 s.
+    struct Case {
+        /// When the delivery ends, and whether it succeeds.
+        delivered: (Duration, bool),
+        /// When the reply arrives. Without a time the client does not wait for it.
+        replied: Option<Duration>,
+    }
+
+    impl Case {
+        /// The answer, and when it was known.
+        async fn run(self) -> (Result<&'static str, Kind>, Duration) {
+            let (cart_id, command_id) = (CartId::from(Uuid::nil()), CommandId::from(Uuid::nil()));
+            let waiters = Waiters::at(3);
+            let waiter = self.replied.map(|_| waiters.register(command_id));
+            let (delivered_after, is_delivered) = self.delivered;
+            let delivery = async move {
+                sleep(delivered_after).await;
+                if is_delivered { Ok(OFFSET) } else { Err(kafka::Error::retry("producing", "the brokers are down")) }
+            };
+            let started_at = Instant::now();
+            let submitted = Submitted {
+                link: CommandLink { cart_id, command_id, since: 0 },
+                delivery: Box::pin(delivery),
+                waiter,
+                deadline: started_at + 2 * SECOND,
+                log_deadline: started_at + 5 * SECOND,
+                _permit: Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a permit"),
+            };
+            if let Some(replied_after) = self.replied {
+                tokio::spawn(async move {
+                    sleep(replied_after).await;
+                    let outcome = Outcome::Rejected { rejection: Rejection::EmptyCartCheckout, index: None };
+                    let position = Position::new(LogEpoch::FIRST, OFFSET);
+                    waiters.complete(&CartReply { command_id, cart_id, position, outcome });
+                });
+            }
+            let answer = match submitted.outcome().await {
+                Ok(Answer::Replied(_)) => Ok("replied"),
+                Ok(Answer::Pending(_)) => Ok("pending"),
+                Err(problem) => Err(problem.kind()),
+            };
+            (answer, started_at.elapsed())
+        }
+    }
+
+    const NEVER: Duration = Duration::from_secs(3_600);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reply_in_time_is_the_answer() {
+        let before_its_delivery = Case { delivered: (SECOND, true), replied: Some(SECOND / 2) };
+        assert_eq!(before_its_delivery.run().await, (Ok("replied"), SECOND));
+        let after_its_delivery = Case { delivered: (SECOND / 2, true), replied: Some(SECOND) };
+        assert_eq!(after_its_delivery.run().await, (Ok("replied"), SECOND));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_delivered_command_without_a_reply_is_pending_at_the_deadline() {
+        let late_reply = Case { delivered: (SECOND, true), replied: Some(NEVER) };
+        assert_eq!(late_reply.run().await, (Ok("pending"), 2 * SECOND));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_delivery_is_waited_for_beyond_the_deadline() {
+        let late_delivery = Case { delivered: (3 * SECOND, true), replied: Some(NEVER) };
+        assert_eq!(late_delivery.run().await, (Ok("pending"), 3 * SECOND));
+        let without_reply = Case { delivered: (3 * SECOND, true), replied: None };
+        assert_eq!(without_reply.run().await, (Ok("pending"), 3 * SECOND));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unconfirmed_command_has_an_unknown_outcome() {
+        let unconfirmed = Case { delivered: (NEVER, true), replied: Some(NEVER) };
+        assert_eq!(unconfirmed.run().await, (Err(Kind::OutcomeUnknown), 5 * SECOND));
+        let failed = Case { delivered: (SECOND, false), replied: Some(NEVER) };
+        assert_eq!(failed.run().await, (Err(Kind::OutcomeUnknown), SECOND));
+    }
+}
