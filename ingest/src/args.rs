@@ -7,11 +7,9 @@ use kafka::{KafkaArgs, TopicArgs};
 use service::{LogArgs, StartupArgs};
 
 use crate::auth::AuthArgs;
-use crate::cors::CorsArgs;
-use crate::limits::LimitArgs;
-use crate::tls::TlsArgs;
+use crate::http::{CorsArgs, LimitArgs, TlsArgs};
 
-/// What `--help` says at its end.
+/// The end of the output of `--help`.
 const EXAMPLE: &str = "\
 Example, with the servers of `scripts/stack servers` and a running cart-processor:
   ingest setup && ingest --listen 127.0.0.1:9002 --reply-timeout-ms 15000";
@@ -33,7 +31,6 @@ pub(crate) enum Command {
     Setup(SetupArgs),
 }
 
-/// How to run.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
     /// Address of the API, health and metrics; with port 0 the system chooses a free port, which is logged
@@ -94,7 +91,6 @@ pub(crate) struct Args {
     pub(crate) log: LogArgs,
 }
 
-/// How to set up.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct SetupArgs {
     #[command(flatten)]

@@ -1,49 +1,53 @@
-//! Ingest: HTTP in, commands out, replies back.
+//! The HTTP service: it appends commands to the log, answers with their outcomes, and reads carts and read tables.
+//!
+//! Every command is a record of `cart-commands`; its reply arrives on `cart-replies`. Reads use the journal and the read tables
+//! in Cassandra.
 //!
 //! ```text
-//! connection ─▶ server (TLS, who may, limits)
-//!              ▼
-//! request ─▶ routes ─▶ request (shape) ─▶ commands ─▶ cart-commands
-//!              │                             │ waits by command id
-//! response ◀───┴── answer ◀── replies ◀──────┴─────── cart-replies
-//! GET /cart ─▶ journal (Cassandra)
-//! GET .../commands/{commandId} ─▶ status ─▶ cart-commands, journal
-//! GET .../events, /vendors/... ─▶ reads ─▶ journal, read tables (Cassandra)
+//! connection ─▶ http (TLS, limits) ─▶ auth (path, token)
+//!                                       ▼
+//! request ───▶ api ─▶ commands ─▶ cart-commands
+//!               │        ▲ reply by command id and offset
+//!               │        └─────── cart-replies
+//!               ├───▶ commands::lookup ─▶ cart-commands, journal (GET .../commands/{commandId})
+//!               └───▶ reads ─▶ journal, read tables
 //! ```
 //!
-//! What holds:
+//! # Modules
 //!
-//! - A waiter is registered before its command is produced, so no reply comes too early.
-//! - A command is answered with what the log made of it. Without an answer in time it is 202: the command is in the
-//!   log, and a retry under the same idempotency key gets the first outcome.
-//! - 503 means that the command was not produced and will not be. When that can't be known it is 504.
-//! - No cart rule is here: only shapes and ranges are checked.
+//! | module | contents | imports |
+//! |---|---|---|
+//! | `problem`, `schema`, `request_id` | errors of the API, schemas that bodies share, ids of requests | of these, only `request_id` |
+//! | `auth` | who may access which path | the above |
+//! | `http` | connections, TLS, limits, CORS, panics | the above and `auth` |
+//! | `commands` | the log in, outcomes out; the status of a command | `problem` |
+//! | `reads` | carts, events, what vendors sold; `Read-After` | `problem`, `schema` |
+//! | `api` | every path and its handler; headers and bodies; the OpenAPI document | all above but `auth` |
+//! | `args`, `setup`, `run` | options, `ingest setup`, everything built and run | all above |
+//!
+//! No module imports one below it in this table.
+//!
+//! # Guarantees
+//!
+//! - A waiter is registered before its command is produced, so no reply arrives too early.
+//! - A command is answered with its outcome from the log. Without an outcome in time the response is 202: the command is in the
+//!   log, and a retry with the same idempotency key gets the first outcome.
+//! - 503 means that the command was not appended and never will be. If that is not known, the response is 504.
+//! - Ingest has no rule of the cart: it checks shapes and ranges only.
 
-mod answer;
+mod api;
 mod args;
 mod auth;
 mod commands;
-mod conditions;
-mod connections;
-mod cors;
-mod head;
-mod headers;
-mod limits;
-mod openapi;
+mod http;
 mod problem;
-mod query;
 mod reads;
-mod replies;
-mod request;
 mod request_id;
-mod routes;
 mod run;
-mod server;
+mod schema;
 mod setup;
-mod status;
-mod tls;
 
-pub use args::Cli;
 #[doc(hidden)]
-pub use request::commands_of;
+pub use api::commands_of;
+pub use args::Cli;
 pub use run::start;

@@ -1,18 +1,18 @@
-//! Every request has a name, which its response and our logs tell: the client's own `X-Request-Id`, or one that we make.
+//! The id of a request, in its response and in the logs: the client's `X-Request-Id`, or a new one.
 
 use warp::http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The header, in requests and responses.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Room for what proxies and tracers make; longer ones are replaced.
+/// Maximum length of an id: enough for those of proxies and tracers. A longer one is replaced.
 const LEN_MAX: usize = 128;
 
 tokio::task_local! {
     static CURRENT: HeaderValue;
 }
 
-/// The request's own id, if it is sane.
+/// The request's own id, or a new one if it has none of visible ASCII characters.
 pub(crate) fn of(headers: &HeaderMap) -> HeaderValue {
     let own = headers
         .get(X_REQUEST_ID)
@@ -23,12 +23,12 @@ pub(crate) fn of(headers: &HeaderMap) -> HeaderValue {
     })
 }
 
-/// Answers a request under its id.
+/// Runs a future in which [`current`] is the id of its request.
 pub(crate) async fn scope<F: Future>(id: HeaderValue, request: F) -> F::Output {
     CURRENT.scope(id, request).await
 }
 
-/// The id of the request that is being answered.
+/// The id of the request that is being handled.
 pub(crate) fn current() -> Option<String> {
     CURRENT.try_with(|id| id.to_str().ok().map(str::to_owned)).ok().flatten()
 }
@@ -39,11 +39,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sane_id_is_kept_and_another_replaced() {
-        let given = |id: &[u8]| of(&HeaderMap::from_iter([(X_REQUEST_ID, HeaderValue::from_bytes(id).unwrap())]));
-        assert_eq!(given(b"abc-123"), "abc-123");
+    fn an_invalid_id_is_replaced() {
+        let id_of = |id: &[u8]| of(&HeaderMap::from_iter([(X_REQUEST_ID, HeaderValue::from_bytes(id).unwrap())]));
+        assert_eq!(id_of(b"abc-123"), "abc-123");
         for bad in [b"".as_slice(), b"a b", "\u{e9}".as_bytes(), &[b'x'; 129]] {
-            assert_eq!(given(bad).len(), 36);
+            assert_eq!(id_of(bad).len(), 36);
         }
     }
 }

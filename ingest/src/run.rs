@@ -1,4 +1,4 @@
-//! Putting ingest together.
+//! Builds ingest and runs it until the shutdown.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,48 +9,45 @@ use std::time::Duration;
 use anyhow::Context as _;
 use cart::contract::Contract;
 use cart::{CartCommand, CartReply};
-use journal::Journal;
-use kafka::{Admin, Codec, Follower, Lanes, Producer, Recovery, Registry};
+use kafka::{Admin, Codec, Follower, Lanes, Producer};
 use service::{Metrics, Readiness, Shutdown, probe, shutdown_signal, wait_for};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use crate::api::{Api, BodyLimits, routes};
 use crate::args::{Args, Cli, Command};
 use crate::auth::Auth;
-use crate::commands::Commands;
-use crate::reads::{Log, Reads};
-use crate::replies::{self, Waiters};
-use crate::routes::{Api, routes};
-use crate::server::{Door, serve};
-use crate::status::Lookup;
-use crate::tls::Tls;
+use crate::commands::{CommandLookup, Commands, Waiters, random_partition, read_replies};
+use crate::http::{ConnectionPolicy, HANDLER_PANICS, Tls, serve};
+use crate::reads::{CommandLog, Reads};
 
-/// How long a command may wait for those before it, and as long again for its own delivery: by the time its client is told that
-/// its outcome is not known, it is in the log or will not come there any more. One that came later would be carried out
-/// after what the client did next: sent again, refused, and then accepted. librdkafka looks at such times each second, so
-/// this holds from a reply timeout of two seconds on; with a shorter one it may come until then.
+/// The delivery timeout of the producer: the maximum wait of a command for the commands before it, and again for its own
+/// delivery. So at the end of the reply timeout, when its client gets a 504, a command is in the log or never will be. A command
+/// that was appended later would take effect after what the client did next. librdkafka checks timeouts once a second, so
+/// this holds for reply timeouts of two seconds and more; with a shorter one a command may be appended up to two seconds after it
+/// was sent.
 fn delivery_timeout(reply_timeout: Duration) -> Duration {
-    const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-    const LEAST: Duration = Duration::from_millis(500);
-    (reply_timeout.saturating_sub(LOOK_INTERVAL) / 2).max(LEAST)
+    const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+    const TIMEOUT_MIN: Duration = Duration::from_millis(500);
+    (reply_timeout.saturating_sub(CHECK_INTERVAL) / 2).max(TIMEOUT_MIN)
 }
 
-/// How long the brokers may take to say where the replies end, each time they are asked.
+/// Maximum wait of each query for the end of the replies.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Most connections that wait to be accepted; the kernel takes no more than `net.core.somaxconn`, which is 4,096 as a rule.
-/// For whoever comes when they are so many, it is as if a packet got lost: they try again after a second.
+/// Maximum number of connections that wait to be accepted; the kernel limits it to `net.core.somaxconn`, usually 4,096.
+/// Beyond it a connection attempt is dropped like a lost packet, and the client retries after a second.
 const BACKLOG: u32 = 4_096;
 
-/// All that have no labels: they are at 0 from the start.
-const COUNTERS: [&str; 3] =
-    ["ingest_connections_refused_total", "ingest_jwks_failures_total", "ingest_tls_failures_total"];
+/// The counters without labels, which are at 0 from the start.
+const COUNTERS: [&str; 4] =
+    ["ingest_connections_refused_total", HANDLER_PANICS, "ingest_jwks_failures_total", "ingest_tls_failures_total"];
 
-/// Of `ingest_responses_total`: those that an alert watches are at 0 from the start.
+/// The statuses of `ingest_responses_total` for which there are alerts: they are at 0 from the start.
 const ALERTED_STATUSES: [&str; 3] = ["500", "503", "504"];
 
-/// The program. Sets up, or serves until a signal. What ended it early is on standard error.
+/// Runs `ingest`: sets up, or serves until a signal. An error is printed on standard error.
 // The runtime is started here and not in `main.rs`, which would compile every future of this crate once more.
 #[tokio::main]
 pub async fn start(cli: Cli) -> ExitCode {
@@ -70,13 +67,10 @@ async fn run_command(cli: Cli) -> anyhow::Result<()> {
     run(cli.args, metrics, shutdown_signal()?).await
 }
 
-/// Serves until the shutdown. Waits at the start for what is not there yet.
-///
-/// # Errors
-/// What ended it early.
+/// Serves until the shutdown. Waits at the start for servers that are not ready yet.
 async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<()> {
     let readiness = Readiness::default();
-    // What requests under way need goes on until the last is answered.
+    // Background tasks that requests in flight need go on until the last response.
     let (end, ended) = Shutdown::channel();
     let auth = Auth::start(&args.auth, args.listen, args.startup.timeout(), ended.clone()).await?;
     let tls = Tls::start(&args.tls, ended.clone())?;
@@ -84,20 +78,25 @@ async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result
     let api = connect(&args, &readiness, &ended).await?;
     shutdown.started();
     tracing::info!(address = %listener.local_addr()?, "serving carts");
-    let body_len_max = args.body_len_max as usize;
-    let door = Door { auth, cors: args.cors.layer(), tls, limits: args.limits, body_len_max };
+    let policy = ConnectionPolicy {
+        auth,
+        cors: args.cors.layer(),
+        tls,
+        limits: args.limits,
+        body_len_max: api.body_limits.len_max,
+    };
     let log = api.commands.log.clone();
-    serve(listener, routes(api, metrics), door, readiness, shutdown).await;
-    // Clients may have gone, their commands have been taken.
+    serve(listener, routes(api, metrics), policy, readiness, shutdown).await;
+    // Also commands whose clients have disconnected.
     log.flush(args.limits.drain_timeout()).await.context("delivering the commands in flight")?;
     drop(end);
     Ok(())
 }
 
-/// As [`TcpListener::bind`], with room for more who wait to be accepted.
+/// As [`TcpListener::bind`], with a longer queue of connections that wait to be accepted.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A restart need not wait until the connections of its predecessor are forgotten.
+    // A restart does not wait until the kernel has forgotten the connections of the previous process.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -107,82 +106,53 @@ async fn connect(args: &Args, readiness: &Readiness, end: &Shutdown) -> anyhow::
     let kafka = &args.kafka;
     let timeout = args.startup.timeout();
     let admin = Admin::new(kafka)?;
+    let opened = journal::open(kafka, &args.cassandra, &admin, timeout).await?;
     let (commands, reply_topic) = (kafka.prefixed(CartCommand::TOPIC), kafka.prefixed(CartReply::TOPIC));
-    let identify = async |topic: &String| {
-        let what = format!("topic {topic}");
-        wait_for(&what, timeout, async || tokio::task::block_in_place(|| admin.identity(topic))).await
-    };
-    let identity = identify(&commands).await?;
-    let reply_partition = replies::any_partition(identify(&reply_topic).await?.partitions);
-    let session = wait_for("Cassandra", timeout, async || cassandra::connect(&args.cassandra).await).await?;
-    let session = Arc::new(session);
-    // A log that is another than the recorded one ends the start at once: waiting would not mend it.
-    let epoch = wait_for("`cart-processor setup`", timeout, async || {
-        match cassandra::log_epoch(&session, &commands, &identity).await {
-            Err(another @ cassandra::LogNotRecorded::Another { .. }) => Ok(Err(another)),
-            other => other.map(Ok),
-        }
-    })
-    .await?
-    .context("refusing to start")?;
-    let registry = Registry::new(kafka)?;
-    let codecs = async || {
-        Ok::<_, kafka::Error>((
-            journal::Codecs::register(&registry).await?,
-            Codec::register(&registry, CartCommand::TOPIC, CartCommand::SCHEMA).await?,
-            Codec::register(&registry, CartReply::TOPIC, CartReply::SCHEMA).await?,
-        ))
-    };
-    // A schema that does not fit will not fit later.
-    let codecs = wait_for("the schema registry", timeout, async || match codecs().await {
-        Err(error) if error.recovery() == Recovery::Fatal => Ok(Err(error)),
-        other => other.map(Ok),
+    let reply_log = wait_for(&format!("topic {reply_topic}"), timeout, async || {
+        tokio::task::block_in_place(|| admin.identity(&reply_topic))
     });
-    let (journal_codecs, command_codec, reply_codec) = codecs.await?.context("refusing to start")?;
-    let journal =
-        wait_for("the journal", timeout, async || Journal::open(session.clone(), journal_codecs.clone()).await).await?;
-    let follow =
-        async || tokio::task::block_in_place(|| Follower::open(kafka, &reply_topic, reply_partition, END_TIMEOUT));
-    let follower = wait_for("the end of the replies", timeout, follow).await?;
+    let reply_partition = random_partition(reply_log.await?.partitions);
+    let waiters = follow_replies(args, &reply_topic, reply_partition, opened.replies, end).await?;
     let admin = Arc::new(admin);
     probe("Kafka", readiness, end, admin.clone(), |admin| async move { admin.check().await });
+    let (session, journal, codec) = (opened.session, opened.journal, opened.commands);
     probe("Cassandra", readiness, end, session.clone(), |session| async move { cassandra::check(&session).await });
-    let waiters = Waiters::at(reply_partition);
-    {
-        let (waiters, end) = (waiters.clone(), end.clone());
-        let runtime = Handle::current();
-        let read = move || replies::read(&follower, &reply_codec, &waiters, &runtime, &end);
-        std::thread::Builder::new().name(String::from("replies")).spawn(read)?;
-    }
-    let log = Log { epoch, partitions: identity.partitions };
-    let timeout = Duration::from_millis(args.read_after_timeout_ms);
-    let reads = Reads::start(kafka, admin, log, journal.clone(), session, timeout)?;
-    let lookup = Lookup {
-        kafka: kafka.clone(),
-        topic: commands.clone(),
-        partitions: identity.partitions,
-        epoch,
-        codec: command_codec.clone(),
-        journal: journal.clone(),
-        looks: Lookup::semaphore(),
-    };
+    let (epoch, partitions) = (opened.epoch, opened.log.partitions);
+    let log = CommandLog { epoch, partitions };
+    let read_after_timeout = Duration::from_millis(args.read_after_timeout_ms);
+    let reads = Reads::start(kafka, admin, log, journal.clone(), session, read_after_timeout)?;
+    let lookup = CommandLookup::new(kafka, &commands, partitions, epoch, codec.clone(), journal);
     let reply_timeout = Duration::from_millis(args.reply_timeout_ms);
     let producer = Producer::durable_within(kafka, &commands, delivery_timeout(reply_timeout))?;
-    Ok(Api {
-        lookup,
-        reads,
-        commands: Commands {
-            log: Lanes::start(&producer, identity.partitions),
-            codec: command_codec,
-            waiters,
-            in_flight: Arc::new(Semaphore::new(args.commands_in_flight_max as usize)),
-            reply_timeout,
-        },
-        journal,
-        allow_client_time: args.allow_client_time,
-        body_len_max: args.body_len_max as usize,
-        body_timeout: Duration::from_millis(args.body_timeout_ms),
-        bodies: Arc::new(Semaphore::new(args.bodies_len_max as usize)),
-        readiness: readiness.clone(),
-    })
+    let commands = Commands {
+        log: Lanes::start(&producer, partitions),
+        codec,
+        waiters,
+        in_flight: Arc::new(Semaphore::new(args.commands_in_flight_max as usize)),
+        reply_timeout,
+    };
+    let body_limits = BodyLimits {
+        len_max: args.body_len_max as usize,
+        timeout: Duration::from_millis(args.body_timeout_ms),
+        memory: Arc::new(Semaphore::new(args.bodies_len_max as usize)),
+    };
+    let allow_client_time = args.allow_client_time;
+    Ok(Api { commands, lookup, reads, allow_client_time, body_limits, readiness: readiness.clone() })
+}
+
+/// Starts a thread that reads the replies of one partition from its end on.
+async fn follow_replies(
+    args: &Args,
+    topic: &str,
+    partition: i32,
+    codec: Codec<CartReply>,
+    end: &Shutdown,
+) -> anyhow::Result<Waiters> {
+    let open = async || tokio::task::block_in_place(|| Follower::open(&args.kafka, topic, partition, END_TIMEOUT));
+    let follower = wait_for("the end of the replies", args.startup.timeout(), open).await?;
+    let waiters = Waiters::at(partition);
+    let (registered, runtime, end) = (waiters.clone(), Handle::current(), end.clone());
+    let read = move || read_replies(&follower, &codec, &registered, &runtime, &end);
+    std::thread::Builder::new().name(String::from("replies")).spawn(read)?;
+    Ok(waiters)
 }

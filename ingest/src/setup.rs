@@ -1,4 +1,4 @@
-//! Making what ingest needs, where it is not there yet.
+//! Creates the topics and schemas that ingest needs.
 
 use cart::contract::Contract;
 use cart::{CartCommand, CartReply};
@@ -6,7 +6,7 @@ use kafka::{Admin, Codec, Registry};
 
 use crate::args::SetupArgs;
 
-/// Idempotent: a second time changes nothing.
+/// Idempotent: what exists is not changed.
 pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
     let SetupArgs { kafka, topics, .. } = args;
     Admin::new(kafka)?

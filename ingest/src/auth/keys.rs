@@ -1,4 +1,4 @@
-//! The issuer's public keys: where they are, which of them we use, and how they are read again.
+//! The issuer's public keys: where they are, which of them are used, and how they are reloaded.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -21,54 +21,53 @@ use service::Shutdown;
 use tokio::sync::Notify;
 use warp::http::{StatusCode, Uri};
 
-/// A token that names a key that we don't know makes us look for new keys, at most this often.
-const LOOK_INTERVAL_MIN: Duration = Duration::from_secs(5);
+/// Minimum time between two reloads: a token with an unknown key causes a reload.
+const RELOAD_INTERVAL_MIN: Duration = Duration::from_secs(5);
 
-/// How long a request with such a token waits for them.
-const LOOK_PATIENCE: Duration = Duration::from_secs(2);
+/// Maximum wait of a request with such a token for the reload.
+const RELOAD_WAIT: Duration = Duration::from_secs(2);
 
-/// How long the issuer may take to answer.
+/// Maximum time for the response of the issuer.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Far more than any set of keys has.
+/// Maximum size of a key set in bytes, far above a usual one.
 const SET_LEN_MAX: usize = 1 << 20;
 
-/// Where the keys are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum JwksSource {
     File(PathBuf),
     Url(Uri),
 }
 
-/// Why a text is no [`Place`].
+/// Why a text is not a [`JwksSource`].
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NoPlace {
+pub(crate) enum InvalidJwksSource {
     #[error("it is not a URL")]
     Url,
     #[error("keys loaded without TLS cannot be trusted: use https://, or an address of this host")]
     Unsafe,
 }
 
-impl FromStr for Place {
-    type Err = NoPlace;
+impl FromStr for JwksSource {
+    type Err = InvalidJwksSource;
 
-    fn from_str(text: &str) -> Result<Self, NoPlace> {
+    fn from_str(text: &str) -> Result<Self, InvalidJwksSource> {
         if !text.contains("://") {
             return Ok(Self::File(PathBuf::from(text)));
         }
-        let uri: Uri = text.parse().map_err(|_| NoPlace::Url)?;
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or(NoPlace::Url)?;
+        let uri: Uri = text.parse().map_err(|_| InvalidJwksSource::Url)?;
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or(InvalidJwksSource::Url)?;
         let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
         match uri.scheme_str() {
             Some("https") => Ok(Self::Url(uri)),
             Some("http") if host == "localhost" || address.is_ok_and(|ip| ip.is_loopback()) => Ok(Self::Url(uri)),
-            Some("http") => Err(NoPlace::Unsafe),
-            Some(_) | None => Err(NoPlace::Url),
+            Some("http") => Err(InvalidJwksSource::Unsafe),
+            Some(_) | None => Err(InvalidJwksSource::Url),
         }
     }
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for JwksSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
@@ -77,7 +76,7 @@ impl std::fmt::Display for Place {
     }
 }
 
-/// A key, and the one algorithm that it is for.
+/// A key, and its only algorithm.
 #[derive(Clone)]
 pub(super) struct Key {
     id: Option<String>,
@@ -85,21 +84,20 @@ pub(super) struct Key {
     pub(super) key: DecodingKey,
 }
 
-/// Reads the keys where they are.
 enum Reader {
     File(PathBuf),
     Url(Uri, Box<Client<HttpsConnector<HttpConnector>, Empty<Bytes>>>),
 }
 
 impl Reader {
-    fn new(place: &Place) -> anyhow::Result<Self> {
-        let uri = match place {
-            Place::File(path) => return Ok(Self::File(path.clone())),
-            Place::Url(uri) => uri.clone(),
+    fn new(source: &JwksSource) -> anyhow::Result<Self> {
+        let uri = match source {
+            JwksSource::File(path) => return Ok(Self::File(path.clone())),
+            JwksSource::Url(uri) => uri.clone(),
         };
         let builder = HttpsConnectorBuilder::new();
         let builder = if uri.scheme_str() == Some("https") {
-            // SSL_CERT_FILE and SSL_CERT_DIR name others.
+            // The environment variables SSL_CERT_FILE and SSL_CERT_DIR replace them.
             let roots = builder.with_provider_and_native_roots(ring::default_provider());
             roots.context("reading the system's root certificates")?
         } else {
@@ -126,93 +124,95 @@ impl Reader {
     }
 }
 
-/// The keys, as they were read last.
+/// The keys of the last successful reload.
 pub(super) struct Keys {
-    place: Place,
+    source: JwksSource,
     reader: Reader,
     current: RwLock<Vec<Key>>,
+    /// Requests a reload.
     unknown: Notify,
-    looked: Notify,
+    /// A reload has ended.
+    reloaded: Notify,
 }
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keys").field("place", &self.place).finish_non_exhaustive()
+        f.debug_struct("Keys").field("source", &self.source).finish_non_exhaustive()
     }
 }
 
 impl Keys {
-    /// Not read yet.
-    pub(super) fn new(place: &Place) -> anyhow::Result<Self> {
-        let reader = Reader::new(place)?;
-        let (unknown, looked) = (Notify::new(), Notify::new());
-        Ok(Self { place: place.clone(), reader, current: RwLock::default(), unknown, looked })
+    /// Without keys until the first [`Keys::read`].
+    pub(super) fn new(source: &JwksSource) -> anyhow::Result<Self> {
+        let reader = Reader::new(source)?;
+        let (unknown, reloaded) = (Notify::new(), Notify::new());
+        Ok(Self { source: source.clone(), reader, current: RwLock::default(), unknown, reloaded })
     }
 
-    /// Reads them again. What can't be read changes nothing.
+    /// Reads the keys. An error changes nothing.
     pub(super) async fn read(&self) -> anyhow::Result<()> {
-        let text = self.reader.text().await.with_context(|| format!("reading the keys at {}", self.place))?;
-        let keys = parse(&text).with_context(|| format!("parsing the keys at {}", self.place))?;
+        let text = self.reader.text().await.with_context(|| format!("reading the keys at {}", self.source))?;
+        let keys = parse(&text).with_context(|| format!("parsing the keys at {}", self.source))?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = keys;
         Ok(())
     }
 
-    /// The one key that a token can mean. One that we don't know makes us look for new ones.
+    /// The key of a token. An unknown key causes a reload.
     pub(super) async fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<Key> {
         if let Some(key) = self.known(id, algorithm) {
             return Some(key);
         }
-        // Registered before the wish is told, so that the answer is not missed.
-        let looked = self.looked.notified();
+        // Registered before the request, so that the end of the reload is not missed.
+        let reloaded = self.reloaded.notified();
         self.unknown.notify_one();
-        // An error means that it took too long: then the key is not there.
-        drop(tokio::time::timeout(LOOK_PATIENCE, looked).await);
+        // An error means that the reload took too long: then the key stays unknown.
+        drop(tokio::time::timeout(RELOAD_WAIT, reloaded).await);
         self.known(id, algorithm)
     }
 
     fn known(&self, id: Option<&str>, algorithm: Algorithm) -> Option<Key> {
         let keys = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        // A token may leave the key's id out when there is only one that it can mean.
-        let mut fitting =
+        // A token may omit the key's id if only one key has its algorithm.
+        let mut matching =
             keys.iter().filter(|key| key.algorithm == algorithm && (id.is_none() || key.id.as_deref() == id));
-        match (fitting.next(), fitting.next()) {
+        match (matching.next(), matching.next()) {
             (Some(key), None) => Some(key.clone()),
             _ => None,
         }
     }
 
-    /// Reads the keys again and again.
-    pub(super) async fn look(self: Arc<Self>, interval: Duration, mut shutdown: Shutdown) {
-        let mut looked_at = Instant::now();
+    /// Reloads the keys at each interval, and when a token has an unknown key.
+    pub(super) async fn refresh_loop(self: Arc<Self>, interval: Duration, mut shutdown: Shutdown) {
+        let mut reloaded_at = Instant::now();
         loop {
             tokio::select! {
                 () = shutdown.requested() => return,
-                () = tokio::time::sleep(interval.saturating_sub(looked_at.elapsed())) => {}
+                () = tokio::time::sleep(interval.saturating_sub(reloaded_at.elapsed())) => {}
                 () = self.unknown.notified() => {
-                    if looked_at.elapsed() < LOOK_INTERVAL_MIN {
-                        self.looked.notify_waiters();
+                    if reloaded_at.elapsed() < RELOAD_INTERVAL_MIN {
+                        self.reloaded.notify_waiters();
                         continue;
                     }
                 }
             }
-            looked_at = Instant::now();
+            reloaded_at = Instant::now();
             if let Err(error) = self.read().await {
                 metrics::counter!("ingest_jwks_failures_total").increment(1);
                 let error = format!("{error:#}");
                 tracing::warn!(error, "the keys were not reloaded; the previous keys stay in use");
             }
-            self.looked.notify_waiters();
+            self.reloaded.notify_waiters();
         }
     }
 }
 
-/// A JWK set (RFC 7517). A key that we can't read is not ours to judge, and no reason to drop the others.
+/// A JWK set (RFC 7517). Keys that cannot be read are ignored; the others are used.
 #[derive(Deserialize)]
 struct Set {
     keys: Vec<serde_json::Value>,
 }
 
-/// The keys that we can use; there must be one.
+/// The usable keys; at least one is required.
 fn parse(text: &[u8]) -> anyhow::Result<Vec<Key>> {
     let set: Set = serde_json::from_slice(text).context("it is not a JWK set (RFC 7517)")?;
     let all = set.keys.len();
@@ -234,7 +234,7 @@ fn usable(value: serde_json::Value) -> Option<Key> {
         AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
             (Algorithm::EdDSA, KeyAlgorithm::EdDSA)
         }
-        // Symmetric keys above all: whoever can check with them can sign.
+        // Symmetric keys above all: a service that verifies with one could also sign with it.
         AlgorithmParameters::EllipticCurve(_)
         | AlgorithmParameters::OctetKeyPair(_)
         | AlgorithmParameters::OctetKey(_)
@@ -258,22 +258,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_come_from_a_file_or_safely() {
-        let place = |text: &str| text.parse::<Place>();
-        assert_eq!(place("keys/jwks.json"), Ok(Place::File(PathBuf::from("keys/jwks.json"))));
+    fn jwks_url_requires_https() {
+        let source = |text: &str| text.parse::<JwksSource>();
+        assert_eq!(source("keys/jwks.json"), Ok(JwksSource::File(PathBuf::from("keys/jwks.json"))));
         for safe in
             ["https://issuer.example/jwks", "http://127.0.0.1:8080/jwks", "http://[::1]/jwks", "http://localhost/"]
         {
-            assert!(matches!(place(safe), Ok(Place::Url(_))), "{safe}");
+            assert!(matches!(source(safe), Ok(JwksSource::Url(_))), "{safe}");
         }
-        assert_eq!(place("http://issuer.example/jwks"), Err(NoPlace::Unsafe));
+        assert_eq!(source("http://issuer.example/jwks"), Err(InvalidJwksSource::Unsafe));
         for bad in ["ftp://issuer.example/", "https://", "http://a b/"] {
-            assert_eq!(place(bad), Err(NoPlace::Url), "{bad}");
+            assert_eq!(source(bad), Err(InvalidJwksSource::Url), "{bad}");
         }
     }
 
     #[test]
-    fn only_keys_to_check_signatures_with_are_used() {
+    fn only_keys_for_verifying_signatures_are_used() {
         let good =
             json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "kid": "a"});
         let with = |name: &str, value: &str| {

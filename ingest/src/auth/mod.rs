@@ -1,11 +1,11 @@
-//! Who may do what: decided in one place, from the path and a bearer token, before a route sees the request.
+//! Authorization: decided in one place, from the path and a bearer token, before a route gets the request.
 //!
-//! | path | who |
+//! | path | access |
 //! |---|---|
-//! | `/`, `/health/...`, `/metrics`, `/openapi.json`, `/docs` | everybody |
-//! | `/cart/{cartId}...` | whose `sub` is the cart id, or who has the scope `carts` |
-//! | `/vendors/{vendorId}...` | whose `sub` is the vendor id, or who has the scope `vendors` |
-//! | any other | nobody: a route without a rule can't be reached |
+//! | `/`, `/health/...`, `/metrics`, `/openapi.json`, `/docs` | public |
+//! | `/cart/{cartId}...` | a token whose `sub` is the cart id, or with the scope `carts` |
+//! | `/vendors/{vendorId}...` | a token whose `sub` is the vendor id, or with the scope `vendors` |
+//! | any other | denied: a route without a rule cannot be reached |
 
 mod keys;
 
@@ -21,12 +21,11 @@ use uuid::Uuid;
 use warp::http::{HeaderMap, header};
 
 use crate::problem::Problem;
-use keys::{Keys, Place};
+use keys::{JwksSource, Keys};
 
-/// How far our clock and the issuer's may be apart.
+/// Maximum difference between the clocks of this service and the issuer.
 const LEEWAY_S: u64 = 30;
 
-/// How clients say who they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Mode {
     /// No authentication: every client may use the whole API
@@ -35,7 +34,6 @@ pub(crate) enum Mode {
     Jwt,
 }
 
-/// Who may do what.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct AuthArgs {
     /// How clients authenticate
@@ -44,7 +42,7 @@ pub(crate) struct AuthArgs {
 
     /// Public keys of the token issuer (a JWK set, RFC 7517): a file or an https URL
     #[arg(long, env, help_heading = "Authentication and access", required_if_eq("auth", "jwt"))]
-    jwks: Option<Place>,
+    jwks: Option<JwksSource>,
 
     /// Required audience of tokens (`aud`)
     #[arg(long, env, help_heading = "Authentication and access", required_if_eq("auth", "jwt"))]
@@ -64,7 +62,7 @@ pub(crate) struct AuthArgs {
     allow_anonymous: bool,
 }
 
-/// The one who decides. Clones share the keys.
+/// Decides which requests are authorized; `None` authorizes all. Clones share the keys.
 #[derive(Debug, Clone)]
 pub(crate) struct Auth(Option<Arc<Verifier>>);
 
@@ -82,7 +80,7 @@ struct Claims {
     scope: Scope,
 }
 
-/// Separated by spaces (RFC 8693), or a list, as some issuers have it.
+/// Separated by spaces (RFC 8693), or a list, as some issuers write it.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Scope {
@@ -105,34 +103,38 @@ impl Scope {
     }
 }
 
-/// What a path is about.
+/// The access that a path requires.
 #[derive(Debug, PartialEq, Eq)]
-enum About<'a> {
-    Everybody,
-    Of { scope: &'static str, id: &'a str },
-    Nobody,
+enum Access<'a> {
+    Public,
+    /// Access to one resource: its owner, or a token with the scope.
+    Resource {
+        scope: &'static str,
+        id: &'a str,
+    },
+    Denied,
 }
 
-fn about(path: &str) -> About<'_> {
+fn access(path: &str) -> Access<'_> {
     if path == "/" {
-        return About::Everybody;
+        return Access::Public;
     }
     let mut parts = path.strip_prefix('/').unwrap_or_default().split('/');
     match (parts.next(), parts.next()) {
-        (Some("health"), _) | (Some("metrics" | "openapi.json" | "docs"), None) => About::Everybody,
-        (Some("cart"), Some(id)) => About::Of { scope: "carts", id },
-        (Some("vendors"), Some(id)) => About::Of { scope: "vendors", id },
-        _ => About::Nobody,
+        (Some("health"), _) | (Some("metrics" | "openapi.json" | "docs"), None) => Access::Public,
+        (Some("cart"), Some(id)) => Access::Resource { scope: "carts", id },
+        (Some("vendors"), Some(id)) => Access::Resource { scope: "vendors", id },
+        _ => Access::Denied,
     }
 }
 
-/// Whether a path is for everybody: what tells how the service is, and what it can.
-pub(crate) fn is_open(path: &str) -> bool {
-    about(path) == About::Everybody
+/// Whether a path is public: health, metrics and documentation.
+pub(crate) fn is_public(path: &str) -> bool {
+    access(path) == Access::Public
 }
 
 impl Auth {
-    /// Reads the keys, and keeps on looking for new ones.
+    /// Reads the keys, and reloads them regularly.
     pub(crate) async fn start(
         args: &AuthArgs,
         listen: SocketAddr,
@@ -150,26 +152,26 @@ impl Auth {
         let setting = |value: &Option<String>, name| value.clone().with_context(|| format!("--auth jwt needs {name}"));
         let (audience, issuer) =
             (setting(&args.jwt_audience, "--jwt-audience")?, setting(&args.jwt_issuer, "--jwt-issuer")?);
-        let place = args.jwks.as_ref().context("--auth jwt needs --jwks")?;
-        let keys = Arc::new(Keys::new(place)?);
-        match place {
-            // Nobody else will mend it.
-            Place::File(_) => keys.read().await?,
-            Place::Url(_) => {
+        let source = args.jwks.as_ref().context("--auth jwt needs --jwks")?;
+        let keys = Arc::new(Keys::new(source)?);
+        match source {
+            // Waiting does not repair a file.
+            JwksSource::File(_) => keys.read().await?,
+            JwksSource::Url(_) => {
                 wait_for("the issuer's keys (--jwks)", startup_timeout, async || keys.read().await).await?
             }
         }
-        tokio::spawn(keys.clone().look(Duration::from_secs(args.jwks_refresh_s), shutdown));
+        tokio::spawn(keys.clone().refresh_loop(Duration::from_secs(args.jwks_refresh_s), shutdown));
         Ok(Self(Some(Arc::new(Verifier { audience, issuer, keys }))))
     }
 
-    /// Whether a request may go on. The same answer whether what it is about exists or not: nothing is looked up.
+    /// Rejects a request without access. The result does not depend on whether the resource exists: nothing is looked up.
     pub(crate) async fn check(&self, path: &str, headers: &HeaderMap) -> Result<(), Problem> {
         let Some(verifier) = &self.0 else { return Ok(()) };
-        let (scope, id) = match about(path) {
-            About::Everybody => return Ok(()),
-            About::Nobody => return Err(Problem::not_found()),
-            About::Of { scope, id } => (scope, id),
+        let (scope, id) = match access(path) {
+            Access::Public => return Ok(()),
+            Access::Denied => return Err(Problem::not_found()),
+            Access::Resource { scope, id } => (scope, id),
         };
         let claims = verifier.verify(token(headers)?).await?;
         let is_own = Uuid::parse_str(id).is_ok_and(|id| Uuid::parse_str(&claims.sub) == Ok(id));
@@ -194,11 +196,11 @@ fn token(headers: &HeaderMap) -> Result<&str, Problem> {
 
 impl Verifier {
     async fn verify(&self, token: &str) -> Result<Claims, Problem> {
-        // What is wrong is not told in detail: that helps nobody who has a token.
+        // The reason is not in the response: it would only help forgers of tokens.
         let invalid = || Problem::unauthenticated("the token is invalid or has expired: get a new one", true);
         let header = jsonwebtoken::decode_header(token).map_err(|_| invalid())?;
         let key = self.keys.find(header.kid.as_deref(), header.alg).await.ok_or_else(invalid)?;
-        // The key's algorithm, never the token's word for it.
+        // The algorithm of the key, never the one that the token names.
         let mut validation = Validation::new(key.algorithm);
         validation.leeway = LEEWAY_S;
         validation.validate_nbf = true;
@@ -218,19 +220,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_without_a_rule_is_for_nobody() {
+    fn a_path_without_a_rule_is_denied() {
         for path in
             ["", "//", "/carts", "/cart", "/metrics/x", "/docs/x", "/vendors", "//cart/7", "cart/7", "*", "/admin"]
         {
-            assert_eq!(about(path), About::Nobody, "{path}");
+            assert_eq!(access(path), Access::Denied, "{path}");
         }
-        assert_eq!(about("/cart/7/checkout"), About::Of { scope: "carts", id: "7" });
-        assert_eq!(about("/vendors/7/billing"), About::Of { scope: "vendors", id: "7" });
-        assert_eq!((about("/"), about("/health/live")), (About::Everybody, About::Everybody));
+        assert_eq!(access("/cart/7/checkout"), Access::Resource { scope: "carts", id: "7" });
+        assert_eq!(access("/vendors/7/billing"), Access::Resource { scope: "vendors", id: "7" });
+        assert_eq!((access("/"), access("/health/live")), (Access::Public, Access::Public));
     }
 
     #[test]
-    fn a_scope_is_a_word_of_a_text_or_of_a_list() {
+    fn scopes_are_words_of_a_text_or_items_of_a_list() {
         let scope = |json: &str| serde_json::from_str::<Claims>(json).map(|claims| claims.scope.has("carts"));
         for (json, has) in [
             (r#"{"sub":"a","scope":"vendors carts"}"#, true),

@@ -1,4 +1,4 @@
-//! `GET /cart/{cartId}/events`: what has happened to a cart, page by page.
+//! A cart's events, page by page.
 
 use cart::{CartEvent, CartId, CommandId, Event, EventId, Item, SequenceNumber, SessionId};
 use chrono::{DateTime, Utc};
@@ -6,77 +6,70 @@ use journal::Journal;
 use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
-use warp::Reply as _;
-use warp::http::{HeaderValue, header};
-use warp::reply::Response;
 
-use crate::openapi;
-use crate::problem::Problem;
-use crate::query::Query;
+use crate::schema;
 
-/// The most events of a page: at about 400 bytes each, what a client takes in one go.
-const PAGE_LEN_MAX: i32 = 1_000;
-
-/// Events of a page unless the client says how many.
-const PAGE_LEN_DEFAULT: i32 = 100;
-
-/// The part of the journal that is asked for.
-#[derive(Debug, PartialEq, Eq)]
-struct Page {
-    after: SequenceNumber,
-    limit: i32,
+/// A part of a cart's journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Page {
+    /// The page starts behind this event.
+    pub(crate) after: SequenceNumber,
+    /// Maximum number of events.
+    pub(crate) limit: i32,
 }
 
 impl Page {
-    fn read(query: &str) -> Result<Self, Problem> {
-        let query = Query::read(query, &["after", "limit"])?;
-        let after = query.number("after", 0..=i64::MAX)?.unwrap_or_default().into();
-        Ok(Self { after, limit: query.number("limit", 1..=PAGE_LEN_MAX)?.unwrap_or(PAGE_LEN_DEFAULT) })
-    }
+    /// At about 400 bytes an event, a response of 400 kB.
+    pub(crate) const LIMIT_MAX: i32 = 1_000;
+    pub(crate) const LIMIT_DEFAULT: i32 = 100;
 }
 
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Events<'a> {
+pub(crate) struct Events {
     #[schemars(with = "Uuid")]
     cart_id: CartId,
-    events: Vec<EventBody<'a>>,
+    events: Vec<EventBody>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<&'a str>,
+    next: Option<String>,
 }
 
 /// An event of a cart.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct EventBody<'a> {
+struct EventBody {
     #[schemars(with = "Uuid")]
     event_id: EventId,
     #[serde(rename = "type")]
     kind: &'static str,
-    #[schemars(with = "openapi::Version")]
+    #[schemars(with = "schema::Version")]
     sequence_number: SequenceNumber,
     #[schemars(with = "Uuid")]
     session_id: SessionId,
     #[schemars(with = "Uuid")]
     command_id: CommandId,
-    #[schemars(with = "openapi::Time")]
+    #[schemars(with = "schema::Time")]
     occurred_at: DateTime<Utc>,
-    #[schemars(with = "openapi::Item")]
-    item: &'a Item,
+    #[schemars(with = "schema::Item")]
+    item: Item,
     #[serde(skip_serializing_if = "Option::is_none")]
     increased_by: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     decreased_by: Option<i32>,
 }
 
-impl<'a> From<&'a CartEvent> for EventBody<'a> {
-    fn from(of: &'a CartEvent) -> Self {
-        let (kind, increased_by, decreased_by) = match &of.event {
-            Event::ItemAdded { .. } => ("ItemAdded", None, None),
-            Event::ItemRemoved { .. } => ("ItemRemoved", None, None),
-            Event::ItemQuantityIncreased { increased_by, .. } => ("ItemQuantityIncreased", Some(*increased_by), None),
-            Event::ItemQuantityDecreased { decreased_by, .. } => ("ItemQuantityDecreased", None, Some(*decreased_by)),
-            Event::ItemPurchased { .. } => ("ItemPurchased", None, None),
+impl From<CartEvent> for EventBody {
+    fn from(of: CartEvent) -> Self {
+        let (kind, item, increased_by, decreased_by) = match of.event {
+            Event::ItemAdded { item } => ("ItemAdded", item, None, None),
+            Event::ItemRemoved { item } => ("ItemRemoved", item, None, None),
+            Event::ItemQuantityIncreased { item, increased_by } => {
+                ("ItemQuantityIncreased", item, Some(increased_by), None)
+            }
+            Event::ItemQuantityDecreased { item, decreased_by } => {
+                ("ItemQuantityDecreased", item, None, Some(decreased_by))
+            }
+            Event::ItemPurchased { item } => ("ItemPurchased", item, None, None),
         };
         Self {
             event_id: of.event_id,
@@ -85,43 +78,37 @@ impl<'a> From<&'a CartEvent> for EventBody<'a> {
             session_id: of.session_id,
             command_id: of.command_id,
             occurred_at: of.occurred_at,
-            item: of.event.item(),
+            item,
             increased_by,
             decreased_by,
         }
     }
 }
 
-/// One page of a cart's journal. An unknown cart has an empty one.
-pub(super) async fn page(journal: &Journal, cart_id: CartId, query: &str) -> Result<Response, Problem> {
-    let page = Page::read(query)?;
-    let (events, has_more) = read(journal, cart_id, &page).await.map_err(|error| {
-        tracing::warn!(%cart_id, error = format!("{:#}", anyhow::Error::new(error)), "reading a journal failed");
-        Problem::unavailable("the journal is unavailable; retry later")
-    })?;
-    let next = events.last().filter(|_| has_more).map(|last| next(cart_id, last.sequence_number, page.limit));
-    let body = Events { cart_id, events: events.iter().map(EventBody::from).collect(), next: next.as_deref() };
-    let mut response = warp::reply::json(&body).into_response();
-    if let Some(link) = next.and_then(|next| HeaderValue::try_from(format!("<{next}>; rel=\"next\"")).ok()) {
-        response.headers_mut().insert(header::LINK, link);
+impl Events {
+    /// Reads one page. It is empty for an unknown cart.
+    pub(super) async fn read(journal: &Journal, cart_id: CartId, page: Page) -> Result<Self, journal::Error> {
+        // One entry more than the page has tells whether another page follows.
+        let entries = journal.page(cart_id, page.after, page.limit + 1).await?;
+        let limit = usize::try_from(page.limit).unwrap_or_default();
+        let mut events: Vec<EventBody> = Vec::with_capacity(entries.len());
+        for entry in entries.iter().take(limit) {
+            events.push(journal.event(entry).await?.into());
+        }
+        let last = events.last().filter(|_| entries.len() > limit);
+        let next = last.map(|last| next(cart_id, last.sequence_number, page.limit));
+        Ok(Self { cart_id, events, next })
     }
-    Ok(response)
+
+    /// The path of the next page.
+    pub(crate) fn next(&self) -> Option<&str> {
+        self.next.as_deref()
+    }
 }
 
-/// A page's events, and whether more follow: one row more than is shown is read.
-async fn read(journal: &Journal, cart_id: CartId, page: &Page) -> Result<(Vec<CartEvent>, bool), journal::Error> {
-    let limit = usize::try_from(page.limit).unwrap_or_default();
-    let entries = journal.page(cart_id, page.after, page.limit + 1).await?;
-    let mut events = Vec::with_capacity(entries.len());
-    for entry in entries.iter().take(limit) {
-        events.push(journal.event(entry).await?);
-    }
-    Ok((events, entries.len() > limit))
-}
-
-/// The path of the page that follows, in the same size.
+/// The path of the next page, of the same size.
 fn next(cart_id: CartId, after: SequenceNumber, limit: i32) -> String {
-    let size = if limit == PAGE_LEN_DEFAULT { String::new() } else { format!("&limit={limit}") };
+    let size = if limit == Page::LIMIT_DEFAULT { String::new() } else { format!("&limit={limit}") };
     format!("/cart/{cart_id}/events?after={after}{size}")
 }
 
@@ -129,16 +116,6 @@ fn next(cart_id: CartId, after: SequenceNumber, limit: i32) -> String {
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_page_is_the_first_hundred_unless_the_query_says_otherwise() {
-        let page = |after: i64, limit| Page { after: after.into(), limit };
-        assert_eq!(Page::read("").unwrap(), page(0, 100));
-        assert_eq!(Page::read("after=7&limit=1000").unwrap(), page(7, 1_000));
-        for bad in ["after=-1", "limit=0", "limit=1001", "before=3", "after=", "after=9223372036854775808"] {
-            assert!(Page::read(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn the_next_page_has_the_same_size() {
@@ -149,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_looks_as_it_is_documented() {
+    fn an_event_has_the_documented_fields() {
         let id = "6ba7b811-9dad-11d1-80b4-00c04fd430c8";
         let item =
             serde_json::json!({"productId": id, "vendorId": id, "name": "red mug", "price": "2.5", "quantity": 3});
@@ -171,6 +148,6 @@ mod tests {
             "eventId": id, "type": "ItemQuantityIncreased", "sequenceNumber": 2, "sessionId": id, "commandId": id,
             "occurredAt": "2026-11-23T10:00:00Z", "item": item, "increasedBy": 2
         });
-        assert_eq!(serde_json::to_value(EventBody::from(&event)).unwrap(), expected);
+        assert_eq!(serde_json::to_value(EventBody::from(event)).unwrap(), expected);
     }
 }

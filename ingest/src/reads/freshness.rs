@@ -5,35 +5,29 @@
 //!    partition of the cart          the same partition                      partition of the vendor
 //! ```
 //!
-//! Each stage is waited for in turn. When one has done with its part of the log, all that it made of it has been written
-//! behind it; so what is then in the next topic's partition is what the next stage has to do with. The end of that is the
-//! end of everything written, not of what is settled: a group's offsets can be seen before the markers of the very
-//! transaction that they belong to, and up to these what it wrote counts as unsettled.
+//! The stages are waited for in turn. A stage commits its input offset after writing its output. Once it has committed past our
+//! record, its output is in the next topic, and that topic's end is the offset that the next stage must reach. This end is
+//! the end of everything written, not the last stable offset: a group's offsets can become visible before the markers of the
+//! transaction that they belong to, and until then the transaction's records are behind the last stable offset.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cart::contract::Contract as _;
+use cart::contract::{Contract as _, group};
 use cart::{CartCommand, CartEvent, PurchasedItem, VendorId};
 use kafka::{Admin, KafkaArgs, partition_of};
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use super::token::Token;
+use super::read_after::Token;
 use super::watcher::{Seen, Target, Watcher};
 use crate::problem::Problem;
-use crate::status::PROCESSORS;
 
-// The other consumer groups, without the installation's prefix.
-const ITEM_PURCHASED_EVENTS: &str = "item-purchased-events";
-const VENDOR_BILLING: &str = "vendor-billing";
-const POPULAR_ITEMS: &str = "popular-items";
-
-/// The most reads that wait at a time. They cost memory and connections here, and the brokers nothing.
+/// Maximum number of reads that wait at a time. They cost memory and connections here, and the brokers nothing.
 const WAITS_MAX: usize = 1_000;
 
-/// The most pairs of partitions that are remembered; twelve partitions of each topic make 288.
+/// Maximum number of remembered pairs of partitions; twelve partitions of each topic make 288.
 const INCLUDED_LEN_MAX: usize = 100_000;
 
 /// A read table.
@@ -45,7 +39,7 @@ pub(super) enum Table {
     Quantities,
 }
 
-/// Knows how far the read tables are.
+/// Tracks the progress of the read tables.
 #[derive(Debug)]
 pub(super) struct Freshness {
     processors: Watcher,
@@ -55,12 +49,13 @@ pub(super) struct Freshness {
     purchase_partitions: Partitions,
     waits: Semaphore,
     timeout: Duration,
-    /// By table, partition of the commands and partition of the purchases: all commands up to this offset are included.
-    /// For clients that read again and again with one token.
+    /// By table, partition of the commands and partition of the purchases: the offset up to which all commands are included.
+    /// Saves the wait for clients that read repeatedly with one token.
     included: Mutex<HashMap<(Table, i32, i32), i64>>,
 }
 
-/// How many partitions the purchases have: asked for when it matters, since `projectors setup` makes the topic.
+/// The number of partitions of the purchases. Queried by the first wait: `projectors setup` may create the topic after ingest
+/// has started.
 #[derive(Debug)]
 struct Partitions {
     admin: Arc<Admin>,
@@ -69,14 +64,14 @@ struct Partitions {
 }
 
 impl Freshness {
-    /// Starts watching. Waits for nothing.
+    /// Starts the watchers; they connect at the first wait.
     pub(super) fn start(kafka: &KafkaArgs, admin: Arc<Admin>, timeout: Duration) -> std::io::Result<Self> {
         let topic = kafka.prefixed(PurchasedItem::TOPIC);
         Ok(Self {
-            processors: Watcher::start(kafka, PROCESSORS, CartCommand::TOPIC)?,
-            purchases: Watcher::start(kafka, ITEM_PURCHASED_EVENTS, CartEvent::TOPIC)?,
-            billing: Watcher::start(kafka, VENDOR_BILLING, PurchasedItem::TOPIC)?,
-            quantities: Watcher::start(kafka, POPULAR_ITEMS, PurchasedItem::TOPIC)?,
+            processors: Watcher::start(kafka, group::CART_PROCESSOR, CartCommand::TOPIC)?,
+            purchases: Watcher::start(kafka, group::ITEM_PURCHASED_EVENTS, CartEvent::TOPIC)?,
+            billing: Watcher::start(kafka, group::VENDOR_BILLING, PurchasedItem::TOPIC)?,
+            quantities: Watcher::start(kafka, group::POPULAR_ITEMS, PurchasedItem::TOPIC)?,
             purchase_partitions: Partitions { admin, topic, count: OnceCell::new() },
             waits: Semaphore::new(WAITS_MAX),
             timeout,
@@ -84,7 +79,7 @@ impl Freshness {
         })
     }
 
-    /// Waits until what `table` says of a vendor includes a command.
+    /// Waits until the vendor's rows in `table` include a command.
     pub(super) async fn wait(&self, token: Token, vendor_id: VendorId, table: Table) -> Result<(), Problem> {
         let Ok(_permit) = self.waits.try_acquire() else {
             return Err(Problem::unavailable("too many reads are waiting for their table; retry later"));
@@ -93,8 +88,8 @@ impl Freshness {
         let deadline = started_at + self.timeout;
         let partitions = self.purchase_partitions.count(deadline).await?;
         let vendor_partition = partition_of(vendor_id.to_string().as_bytes(), partitions);
-        let place = (table, token.partition, vendor_partition);
-        if self.included().get(&place).is_some_and(|included| *included >= token.offset) {
+        let key = (table, token.partition, vendor_partition);
+        if self.included().get(&key).is_some_and(|included| *included >= token.offset) {
             return Ok(());
         }
         let stages = [
@@ -114,7 +109,7 @@ impl Freshness {
             }
         }
         metrics::histogram!("ingest_read_after_seconds").record(started_at.elapsed());
-        self.include(place, token.offset);
+        self.include(key, token.offset);
         Ok(())
     }
 
@@ -129,12 +124,12 @@ impl Freshness {
         self.included.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn include(&self, place: (Table, i32, i32), offset: i64) {
+    fn include(&self, key: (Table, i32, i32), offset: i64) {
         let mut included = self.included();
         if included.len() >= INCLUDED_LEN_MAX {
             included.clear();
         }
-        let newest = included.entry(place).or_insert(offset);
+        let newest = included.entry(key).or_insert(offset);
         *newest = offset.max(*newest);
     }
 }
@@ -164,9 +159,9 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_read_does_not_wait_where_too_many_do_or_what_it_is_to_include_is_known_to_be_there() {
+    async fn a_read_does_not_wait_when_its_command_is_included_or_too_many_wait() {
         let kafka = KafkaArgs {
-            // Nobody is there, and nobody is asked.
+            // No broker is there, and none is needed.
             kafka_bootstrap_servers: String::from("127.0.0.1:1"),
             kafka_properties: Vec::new(),
             schema_registry_url: String::new(),

@@ -1,90 +1,47 @@
-//! The reading side: a cart's journal, and what vendors have sold.
+//! The reading side: carts, their events, and what vendors have sold.
 //!
 //! ```text
-//! GET /cart/{cartId}/events ─▶ events ─▶ journal (Cassandra)
-//! GET /vendors/...          ─▶ freshness (with Read-After: waits for the read table) ─▶ vendors (Cassandra)
+//! cart, events        ─▶ journal (Cassandra)
+//! billing, quantities ─▶ freshness (with a token: waits for the read table) ─▶ vendors (Cassandra)
 //! ```
 
 mod events;
 mod freshness;
-mod token;
+mod read_after;
 mod vendors;
 mod watcher;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use cart::{CartId, ProductId, VendorId};
+use cart::{Aggregate, CartId, ProductId, VendorId};
 use journal::Journal;
 use kafka::{Admin, KafkaArgs};
 use scylla::client::session::Session;
-use serde::Serialize;
-use warp::filters::BoxedFilter;
-use warp::http::{HeaderMap, Method};
-use warp::reply::Response;
-use warp::{Filter, Reply as _};
 
-pub(crate) use events::Events;
-pub(crate) use token::Log;
+pub(crate) use events::{Events, Page};
+pub(crate) use read_after::{CommandLog, Token};
 pub(crate) use vendors::{Billing, Quantities};
 
-use crate::conditions;
 use crate::problem::Problem;
-use crate::query::Query;
-use crate::request;
-use crate::routes::respond;
 use freshness::{Freshness, Table};
-
 use vendors::Tables;
 
-/// What reads need. Clones share it.
+/// Reads the journal and the read tables. Clones share the connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Reads {
-    pub(crate) log: Log,
+    pub(crate) log: CommandLog,
     journal: Journal,
     tables: Arc<Tables>,
     freshness: Arc<Freshness>,
 }
 
-/// The paths. Each takes every method, so that a wrong one is told which is right.
-pub(crate) fn routes(reads: Reads) -> BoxedFilter<(Response,)> {
-    let reads = Arc::new(reads);
-    let with_reads = warp::any().map(move || reads.clone());
-    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
-    let parts = warp::method().and(query).and(warp::header::headers_cloned()).and(with_reads);
-    let events = warp::path!("cart" / String / "events").and(parts.clone()).then(
-        |cart_id: String, method: Method, query: String, headers, reads: Arc<Reads>| async move {
-            respond(match method {
-                Method::GET => reads.events(&cart_id, &query, &headers).await,
-                _ => Err(Problem::method_not_allowed("GET")),
-            })
-        },
-    );
-    let billing = warp::path!("vendors" / String / "billing").and(parts.clone()).then(
-        |vendor_id: String, method: Method, query: String, headers, reads: Arc<Reads>| async move {
-            respond(match method {
-                Method::GET => reads.billing(&vendor_id, &query, &headers).await,
-                _ => Err(Problem::method_not_allowed("GET")),
-            })
-        },
-    );
-    let quantities = warp::path!("vendors" / String / "products" / String / "quantities").and(parts).then(
-        |vendor_id: String, product_id: String, method: Method, query: String, headers, reads: Arc<Reads>| async move {
-            respond(match method {
-                Method::GET => reads.quantities(&vendor_id, &product_id, &query, &headers).await,
-                _ => Err(Problem::method_not_allowed("GET")),
-            })
-        },
-    );
-    events.boxed().or(billing.boxed()).unify().or(quantities.boxed()).unify().boxed()
-}
-
 impl Reads {
-    /// Starts to watch the read tables; `timeout` is how long a read waits for one.
+    /// Starts to watch the read tables. A read waits at most `timeout` for its table.
     pub(crate) fn start(
         kafka: &KafkaArgs,
         admin: Arc<Admin>,
-        log: Log,
+        log: CommandLog,
         journal: Journal,
         session: Arc<Session>,
         timeout: Duration,
@@ -93,50 +50,53 @@ impl Reads {
         Ok(Self { log, journal, tables: Arc::new(Tables::new(session)), freshness })
     }
 
-    async fn events(&self, cart_id: &str, query: &str, headers: &HeaderMap) -> Result<Response, Problem> {
-        conditions::of_untagged(headers)?;
-        let cart_id: CartId = request::id("cartId", cart_id)?;
-        events::page(&self.journal, cart_id, query).await
+    pub(crate) async fn cart(&self, cart_id: CartId) -> Result<Aggregate, Problem> {
+        self.journal.show(cart_id).await.map_err(|error| {
+            tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "reading a cart failed");
+            Problem::unavailable("the journal is unavailable; retry later")
+        })
     }
 
-    async fn billing(&self, vendor_id: &str, query: &str, headers: &HeaderMap) -> Result<Response, Problem> {
-        conditions::of_untagged(headers)?;
-        let vendor_id: VendorId = request::id("vendorId", vendor_id)?;
-        let year = Query::read(query, &["year"])?.required("year", YEARS)?;
-        self.wait(headers, vendor_id, Table::Billing).await?;
-        shown(self.tables.billing(vendor_id, year).await)
+    pub(crate) async fn events(&self, cart_id: CartId, page: Page) -> Result<Events, Problem> {
+        Events::read(&self.journal, cart_id, page).await.map_err(|error| {
+            tracing::warn!(%cart_id, error = format!("{:#}", anyhow::Error::new(error)), "reading a journal failed");
+            Problem::unavailable("the journal is unavailable; retry later")
+        })
     }
 
-    async fn quantities(
+    /// The balances of a vendor in a year; with a token they include its command.
+    pub(crate) async fn billing(
         &self,
-        vendor_id: &str,
-        product_id: &str,
-        query: &str,
-        headers: &HeaderMap,
-    ) -> Result<Response, Problem> {
-        conditions::of_untagged(headers)?;
-        let vendor_id: VendorId = request::id("vendorId", vendor_id)?;
-        let product_id: ProductId = request::id("productId", product_id)?;
-        let query = Query::read(query, &["year", "month"])?;
-        let (year, month) = (query.required("year", YEARS)?, query.required("month", 1..=12)?);
-        self.wait(headers, vendor_id, Table::Quantities).await?;
-        shown(self.tables.quantities(vendor_id, product_id, year, month).await)
+        vendor_id: VendorId,
+        year: i32,
+        read_after: Option<Token>,
+    ) -> Result<Billing, Problem> {
+        self.wait(read_after, vendor_id, Table::Billing).await?;
+        self.tables.billing(vendor_id, year).await.map_err(unavailable)
     }
 
-    async fn wait(&self, headers: &HeaderMap, vendor_id: VendorId, table: Table) -> Result<(), Problem> {
-        match self.log.read_token(headers)? {
+    /// The sold pieces of a product in a month; with a token they include its command.
+    pub(crate) async fn quantities(
+        &self,
+        vendor_id: VendorId,
+        product_id: ProductId,
+        year: i32,
+        month: i32,
+        read_after: Option<Token>,
+    ) -> Result<Quantities, Problem> {
+        self.wait(read_after, vendor_id, Table::Quantities).await?;
+        self.tables.quantities(vendor_id, product_id, year, month).await.map_err(unavailable)
+    }
+
+    async fn wait(&self, read_after: Option<Token>, vendor_id: VendorId, table: Table) -> Result<(), Problem> {
+        match read_after {
             Some(token) => self.freshness.wait(token, vendor_id, table).await,
             None => Ok(()),
         }
     }
 }
 
-/// The years that a command's time can be in.
-const YEARS: std::ops::RangeInclusive<i32> = 1..=9_999;
-
-fn shown(found: Result<impl Serialize, cassandra::Error>) -> Result<Response, Problem> {
-    found.map(|found| warp::reply::json(&found).into_response()).map_err(|error| {
-        tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "reading a read table failed");
-        Problem::unavailable("the read table is unavailable, or does not exist yet; retry later")
-    })
+fn unavailable(error: cassandra::Error) -> Problem {
+    tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "reading a read table failed");
+    Problem::unavailable("the read table is unavailable, or does not exist yet; retry later")
 }

@@ -15,8 +15,10 @@ use serde::Serialize;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
-/// The tables. They are prepared when they are first read: `projectors setup` makes them, and commands can be taken
-/// before that.
+use crate::schema;
+
+/// The read tables. Statements are prepared at the first read: `projectors setup` may create the tables after ingest has
+/// started.
 #[derive(Debug)]
 pub(super) struct Tables {
     session: Arc<Session>,
@@ -43,7 +45,7 @@ pub(crate) struct Billing {
 #[derive(Debug, Serialize, JsonSchema)]
 struct Balance {
     month: i32,
-    #[schemars(with = "crate::openapi::Amount")]
+    #[schemars(with = "schema::Amount")]
     balance: String,
 }
 

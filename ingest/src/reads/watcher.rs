@@ -1,7 +1,7 @@
-//! Watching how far a consumer group is, for all who wait for it.
+//! Watching the progress of a consumer group.
 //!
-//! One thread a group asks the brokers, once for everybody and only while somebody waits. So a thousand who wait cost the
-//! brokers what one costs.
+//! One thread per group queries the brokers for all waiting reads, and only while there are any. So a thousand waiting reads
+//! cost the brokers as much as one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -11,40 +11,40 @@ use kafka::{GroupProgress, KafkaArgs};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-/// Between two looks. A stage takes some tens of milliseconds itself.
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// Pause between two queries. A stage itself takes some tens of milliseconds.
+const QUERY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// After a look that failed: the brokers are away, or a topic is not there yet.
+/// Pause after a failed query: the brokers are unreachable, or a topic does not exist yet.
 const FAILURE_PAUSE: Duration = Duration::from_millis(200);
 
-/// After so many looks in a row that failed, the next are through new clients.
+/// After this many failed queries in a row, the next use new clients.
 const CLIENT_FAILURES_MAX: u32 = 25;
 
-/// What a group is to have done with.
+/// What a group must have processed.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Target {
     /// The record at this offset.
     Record(i64),
-    /// All that is in the partition now.
+    /// Everything that is in the partition now.
     Everything,
 }
 
-/// How far a group was at the last look.
+/// The progress of a group at the last query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Seen {
-    /// It has done with the target.
+    /// The group has processed the target.
     Done,
-    /// At most so many records are left, the target's included.
+    /// The maximum number of records that are left, up to and including the target.
     Behind(i64),
     /// The target is behind the end of its partition.
     NoSuchRecord,
-    /// That could not be found out.
+    /// The query failed.
     Unknown,
 }
 
 impl Seen {
-    /// Whether waiting on changes nothing.
-    fn is_settled(&self) -> bool {
+    /// Whether a longer wait cannot change it.
+    fn is_final(&self) -> bool {
         matches!(self, Self::Done | Self::NoSuchRecord)
     }
 }
@@ -54,21 +54,21 @@ impl Seen {
 pub(super) struct Watcher {
     /// The group's name, without the installation's prefix.
     pub(super) group: &'static str,
-    // No limit of its own: who waits is counted where waiting begins.
+    // Unbounded: `Freshness` limits the number of waiting reads.
     requests: Sender<Waiting>,
 }
 
-/// Somebody who waits.
+/// One waiting read.
 struct Waiting {
     partition: i32,
     target: Target,
-    /// The offset behind the target, found out at the first look.
+    /// The offset behind the target, determined by the first query.
     until: Option<i64>,
     seen: watch::Sender<Seen>,
 }
 
 impl Watcher {
-    /// Starts the thread; it connects when somebody waits.
+    /// Starts the thread; it connects at the first wait.
     pub(super) fn start(kafka: &KafkaArgs, group: &'static str, topic: &str) -> std::io::Result<Self> {
         let (requests, incoming) = channel();
         let (kafka, full_group, topic) = (kafka.clone(), kafka.prefixed(group), kafka.prefixed(topic));
@@ -77,14 +77,14 @@ impl Watcher {
         Ok(Self { group, requests })
     }
 
-    /// Waits until the group has done with the target, at most until the deadline. Never [`Seen::Done`] without cause.
+    /// Waits until the group has processed the target, at most until the deadline.
     pub(super) async fn wait(&self, partition: i32, target: Target, deadline: Instant) -> Seen {
         let (seen, mut last_seen) = watch::channel(Seen::Unknown);
-        // An error means that the thread is gone, and then `seen` is too.
+        // An error means that the thread has ended, and `seen` with it.
         drop(self.requests.send(Waiting { partition, target, until: None, seen }));
-        let settled = async { last_seen.wait_for(Seen::is_settled).await.map(|seen| *seen) };
-        match timeout_at(deadline, settled).await {
-            Ok(settled) => settled.unwrap_or(Seen::Unknown),
+        let finished = async { last_seen.wait_for(Seen::is_final).await.map(|seen| *seen) };
+        match timeout_at(deadline, finished).await {
+            Ok(seen) => seen.unwrap_or(Seen::Unknown),
             Err(_) => *last_seen.borrow(),
         }
     }
@@ -101,12 +101,12 @@ fn watch(requests: &Receiver<Waiting>, connect: impl Fn() -> Result<GroupProgres
             waiting.push(first);
         }
         waiting.extend(requests.try_iter());
-        let looked = match &mut group {
-            Some(group) => group.look(&mut waiting),
-            None => connect().and_then(|progress| group.insert(Group::new(progress)).look(&mut waiting)),
+        let queried = match &mut group {
+            Some(group) => group.query(&mut waiting),
+            None => connect().and_then(|progress| group.insert(Group::new(progress)).query(&mut waiting)),
         };
-        if let Err(error) = looked {
-            // Once for each time that it begins, not for each look.
+        if let Err(error) = queried {
+            // Logged once per outage, not per query.
             if failures == 0 {
                 tracing::warn!(
                     error = format!("{:#}", anyhow::Error::new(error)),
@@ -114,7 +114,7 @@ fn watch(requests: &Receiver<Waiting>, connect: impl Fn() -> Result<GroupProgres
                 );
             }
             failures = failures.saturating_add(1);
-            // These may be clients that have lost every broker for good.
+            // The clients may have lost every broker for good.
             if failures.is_multiple_of(CLIENT_FAILURES_MAX)
                 && let Some(group) = &mut group
                 && let Ok(progress) = connect()
@@ -127,16 +127,16 @@ fn watch(requests: &Receiver<Waiting>, connect: impl Fn() -> Result<GroupProgres
         } else {
             failures = 0;
         }
-        waiting.retain(|one| !one.seen.borrow().is_settled() && !one.seen.is_closed());
-        std::thread::sleep(if failures > 0 { FAILURE_PAUSE } else { LOOK_INTERVAL });
+        waiting.retain(|one| !one.seen.borrow().is_final() && !one.seen.is_closed());
+        std::thread::sleep(if failures > 0 { FAILURE_PAUSE } else { QUERY_INTERVAL });
     }
 }
 
 struct Group {
     progress: GroupProgress,
-    /// The first offset of each partition that was asked about.
+    /// The first offset of each queried partition.
     starts: BTreeMap<i32, i64>,
-    /// The first record that was left in each partition at some look, and where the group went on then.
+    /// The first unread record of each partition at some query, and the committed offset at that time.
     unread: BTreeMap<i32, Unread>,
 }
 
@@ -146,14 +146,14 @@ struct Unread {
     record: i64,
 }
 
-/// A partition at one look.
+/// A partition at one query.
 #[derive(Debug, Clone, Copy)]
 struct Partition {
-    /// Where the group goes on.
+    /// The next offset of the group.
     next: i64,
-    /// The first record from there on that readers get to see; none where there is none before `settled_end`.
+    /// The first record from there on that a committed reader sees; `None` if there is none before `settled_end`.
     first: Option<i64>,
-    /// The end, or where an open transaction begins: behind it nobody knows yet what there is.
+    /// The last stable offset: the end, or the start of an open transaction. What is behind it may still be aborted.
     settled_end: i64,
 }
 
@@ -162,8 +162,8 @@ impl Group {
         Self { progress, starts: BTreeMap::new(), unread: BTreeMap::new() }
     }
 
-    /// Finds out how far the group is, and tells those who wait.
-    fn look(&mut self, waiting: &mut [Waiting]) -> Result<(), kafka::Error> {
+    /// Queries the progress of the group, and passes it to the waiting reads.
+    fn query(&mut self, waiting: &mut [Waiting]) -> Result<(), kafka::Error> {
         self.find_targets(waiting)?;
         let partitions: BTreeSet<i32> = waiting.iter().map(|one| one.partition).collect();
         let committed = self.progress.committed(partitions.iter().copied())?;
@@ -182,7 +182,7 @@ impl Group {
         Ok(())
     }
 
-    /// Finds out up to where those who are new have to wait: once each, so what comes later is not waited for.
+    /// Determines the targets of new reads, once each: records that arrive later are not waited for.
     fn find_targets(&mut self, waiting: &mut [Waiting]) -> Result<(), kafka::Error> {
         let mut bounds = BTreeMap::new();
         for one in waiting.iter_mut().filter(|one| one.until.is_none()) {
@@ -202,42 +202,42 @@ impl Group {
         Ok(())
     }
 
-    /// Looks at partitions in which the group has not come to all the ends yet, by where it goes on.
+    /// The state of the partitions in which the group has not reached all targets yet. `next` has its committed offsets.
     fn partitions(&mut self, next: &BTreeMap<i32, i64>) -> Result<BTreeMap<i32, Partition>, kafka::Error> {
-        // While the group has not come past a record that was seen, that one is still the first.
+        // Until the group has passed a known record, that record is still the first.
         let is_first = |unread: &Unread, next: i64| (unread.from..=unread.record).contains(&next);
         self.unread.retain(|partition, unread| next.get(partition).is_none_or(|next| is_first(unread, *next)));
-        let unlooked: BTreeMap<i32, i64> = next
+        let unqueried: BTreeMap<i32, i64> = next
             .iter()
             .filter(|(partition, _)| !self.unread.contains_key(partition))
             .map(|(partition, next)| (*partition, *next))
             .collect();
-        // The ends before the records: what is found missing up to an end is missing for good.
+        // The ends before the records: a record that is missing before such an end will not appear later.
         let mut settled_ends = BTreeMap::new();
-        for partition in unlooked.keys() {
+        for partition in unqueried.keys() {
             settled_ends.insert(*partition, self.progress.settled_end(*partition)?);
         }
-        if !unlooked.is_empty() {
-            for (partition, record) in self.progress.first_records(&unlooked)? {
-                self.unread.insert(partition, Unread { from: unlooked[&partition], record });
+        if !unqueried.is_empty() {
+            for (partition, record) in self.progress.first_records(&unqueried)? {
+                self.unread.insert(partition, Unread { from: unqueried[&partition], record });
             }
         }
-        let look = |(partition, next): (&i32, &i64)| {
+        let state = |(partition, next): (&i32, &i64)| {
             let settled_end = settled_ends.get(partition).copied().unwrap_or_default();
             (
                 *partition,
                 Partition { next: *next, first: self.unread.get(partition).map(|unread| unread.record), settled_end },
             )
         };
-        Ok(next.iter().map(look).collect())
+        Ok(next.iter().map(state).collect())
     }
 }
 
 impl Partition {
-    /// Whether the group has done with everything before `until`.
+    /// Whether the group has processed everything before `until`.
     fn seen(&self, until: i64) -> Seen {
-        // A transaction's markers take offsets, and nobody commits them: a group that has read all there is stays before
-        // the end. So it is done as well when no record is left, and none can come.
+        // The markers of transactions occupy offsets that are never committed, so a group that has read everything stays
+        // before the end. It is also done when no record is left and none can follow.
         let first = self.first.unwrap_or_else(|| self.next.max(self.settled_end));
         if self.next >= until || first >= until { Seen::Done } else { Seen::Behind(until - first) }
     }

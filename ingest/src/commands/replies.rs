@@ -1,4 +1,4 @@
-//! Who waits for which command, and the thread that reads the answers.
+//! Requests that wait for replies, and the thread that reads the replies.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,18 +12,19 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-const POLL: Duration = Duration::from_millis(100);
+const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// The partition of `cart-replies` that an instance reads: any, for as long as it runs. A group would hand partitions out
-/// one by one, and take them away while replies come, whenever its coordinator or an instance dies. Instances that meet
-/// in one read each other's replies too, which nobody waits for there. One is enough: librdkafka sends a request per
-/// partition, so replies that are spread over many come in as many requests.
-pub(crate) fn any_partition(partitions: i32) -> i32 {
+/// Chooses the partition of `cart-replies` that this instance reads for as long as it runs.
+///
+/// A consumer group would reassign partitions while replies arrive, whenever its coordinator or an instance dies. Instances
+/// that choose the same partition also read each other's replies and ignore them. One partition is enough: librdkafka sends
+/// one request per partition, so replies that are spread over many partitions cause as many requests.
+pub(crate) fn random_partition(partitions: i32) -> i32 {
     let random = Uuid::new_v4().as_u128() % u128::from(partitions.max(1).unsigned_abs());
     i32::try_from(random).unwrap_or_default()
 }
 
-/// Those who wait. Clones share them.
+/// The requests that wait for replies. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Waiters {
     inner: Arc<Inner>,
@@ -31,28 +32,28 @@ pub(crate) struct Waiters {
 
 #[derive(Debug)]
 struct Inner {
-    // Several may wait for one command: the same idempotency key, twice at a time.
+    // Several requests may wait for one command: two at a time with the same idempotency key.
     waiting: Mutex<HashMap<CommandId, Vec<Waiting>>>,
-    /// Of `cart-replies`, where replies are to be sent.
+    /// The partition of `cart-replies` to which replies are sent.
     partition: i32,
     next: AtomicUsize,
 }
 
-/// Who waits. Under an idempotency key a command may stand in the log several times, with an outcome each: what was
-/// another request under the key is rejected. A waiting request takes the reply with the offset of its own command.
+/// One waiting request. Under an idempotency key a command may be in the log several times, with an outcome each: another
+/// request under the same key is rejected. A waiting request takes the reply with the offset of its own command.
 #[derive(Debug)]
 struct Waiting {
-    /// To be found by.
+    /// Identifies the request among those that wait for one command.
     ticket: usize,
     /// The command's offset, once the log has confirmed it.
     offset: Option<i64>,
-    /// What came before that, which takes the log milliseconds: one of them may be the one.
+    /// Replies that arrived before the confirmation, which takes milliseconds: one of them may be the right one.
     early: Vec<CartReply>,
     sender: oneshot::Sender<CartReply>,
 }
 
 impl Waiting {
-    /// Whether this is the reply that is waited for. One that may be is kept.
+    /// Whether this is the reply to the request. A reply that may be is kept.
     fn takes(&mut self, reply: &CartReply) -> bool {
         if self.offset.is_none() {
             self.early.push(reply.clone());
@@ -61,28 +62,26 @@ impl Waiting {
     }
 
     fn answer(self, reply: CartReply) {
-        // An error means that it has just stopped waiting.
+        // An error means that the request has just stopped waiting.
         drop(self.sender.send(reply));
     }
 }
 
 /// Waits for one command's reply; stops waiting when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Waiter {
+pub(super) struct Waiter {
     command_id: CommandId,
     ticket: usize,
     waiters: Waiters,
-    pub(crate) reply: oneshot::Receiver<CartReply>,
+    pub(super) reply: oneshot::Receiver<CartReply>,
 }
 
 impl Waiters {
-    /// Nobody, yet. Replies come to that partition.
     pub(crate) fn at(partition: i32) -> Self {
         Self { inner: Arc::new(Inner { waiting: Mutex::default(), partition, next: AtomicUsize::default() }) }
     }
 
-    /// Starts to wait.
-    pub(crate) fn register(&self, command_id: CommandId) -> Waiter {
+    pub(super) fn register(&self, command_id: CommandId) -> Waiter {
         let ticket = self.inner.next.fetch_add(1, Ordering::Relaxed);
         let (sender, reply) = oneshot::channel();
         let mut waiting = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,8 +90,8 @@ impl Waiters {
         Waiter { command_id, ticket, waiters: self.clone(), reply }
     }
 
-    /// Answers all who wait for this. A reply that nobody waits for is a duplicate, or late.
-    fn complete(&self, reply: &CartReply) {
+    /// Passes a reply to the requests that wait for it. Without one the reply is a duplicate, or late.
+    pub(super) fn complete(&self, reply: &CartReply) {
         let answered: Vec<_> = {
             let mut waiting = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             let all = waiting.get_mut(&reply.command_id);
@@ -105,13 +104,13 @@ impl Waiters {
 }
 
 impl Waiter {
-    /// Where the reply is to be sent.
-    pub(crate) fn partition(&self) -> i32 {
+    /// The partition to which the reply is sent.
+    pub(super) fn partition(&self) -> i32 {
         self.waiters.inner.partition
     }
 
-    /// The command is in the log, there. Its reply may have come already.
-    pub(crate) fn delivered(&self, offset: i64) {
+    /// The log has confirmed the command at this offset. Its reply may have arrived before.
+    pub(super) fn delivered(&self, offset: i64) {
         let mut waiting = self.waiters.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(all) = waiting.get_mut(&self.command_id) else { return };
         let Some(index) = all.iter().position(|one| one.ticket == self.ticket) else { return };
@@ -135,10 +134,16 @@ impl Drop for Waiter {
     }
 }
 
-/// Reads replies until nobody waits for any. Blocks: for a thread of its own.
-pub(crate) fn read(follower: &Follower, codec: &Codec<CartReply>, waiters: &Waiters, runtime: &Handle, end: &Shutdown) {
+/// Reads replies until the shutdown. Blocks, so it needs a thread of its own.
+pub(crate) fn read_replies(
+    follower: &Follower,
+    codec: &Codec<CartReply>,
+    waiters: &Waiters,
+    runtime: &Handle,
+    end: &Shutdown,
+) {
     while !end.is_requested() {
-        match follower.poll(POLL) {
+        match follower.poll(POLL_TIMEOUT) {
             Ok(Some(message)) => {
                 metrics::histogram!("ingest_reply_wait_seconds").record(kafka::age_of(&message).unwrap_or_default());
                 if let Some(reply) = decode(codec, runtime, message.payload().unwrap_or_default()) {
@@ -153,7 +158,7 @@ pub(crate) fn read(follower: &Follower, codec: &Codec<CartReply>, waiters: &Wait
 
 fn decode(codec: &Codec<CartReply>, runtime: &Handle, bytes: &[u8]) -> Option<CartReply> {
     let decoded = codec.decode_or_fetch_blocking(bytes, runtime).map_err(anyhow::Error::new);
-    // The request that waits for it gets 202: the outcome is in the log all the same.
+    // The waiting client gets 202; the outcome can still be computed from the log.
     let decoded = decoded.and_then(|decoded| decoded.map_err(anyhow::Error::new));
     decoded.inspect_err(|error| tracing::warn!(error = format!("{error:#}"), "a reply cannot be decoded")).ok()
 }
@@ -171,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_who_waits_is_answered_once_and_nobody_is_forgotten() {
+    fn each_waiting_request_gets_the_reply_to_its_command() {
         let waiters = Waiters::at(7);
         let command_id = CommandId::from(Uuid::from_u128(1));
         let (mut first, mut second) = (waiters.register(command_id), waiters.register(command_id));
@@ -184,7 +189,7 @@ mod tests {
             waiters.complete(&reply(command_id, offset));
         }
         assert_eq!(first.reply.try_recv().unwrap(), reply(command_id, 10));
-        assert!(second.reply.try_recv().is_err(), "which of them it is can't be told yet");
+        assert!(second.reply.try_recv().is_err(), "it is not known yet which reply is its own");
         second.delivered(11);
         assert_eq!(second.reply.try_recv().unwrap(), reply(command_id, 11));
         drop((first, second));
@@ -192,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_became_of_an_earlier_one_under_the_same_key_is_passed_over() {
+    fn replies_to_earlier_commands_with_the_same_id_are_ignored() {
         let waiters = Waiters::at(7);
         let command_id = CommandId::from(Uuid::from_u128(1));
         let mut waiter = waiters.register(command_id);
@@ -203,10 +208,11 @@ mod tests {
         waiters.complete(&reply(command_id, 5));
         assert_eq!(waiter.reply.try_recv().unwrap(), reply(command_id, 5));
     }
+
     #[test]
-    fn any_partition_is_one_that_there_is() {
-        assert_eq!(any_partition(1), 0);
-        let some: std::collections::BTreeSet<_> = (0..1_000).map(|_| any_partition(12)).collect();
+    fn random_partition_is_in_range() {
+        assert_eq!(random_partition(1), 0);
+        let some: std::collections::BTreeSet<_> = (0..1_000).map(|_| random_partition(12)).collect();
         assert_eq!(some, (0..12).collect());
     }
 }

@@ -1,5 +1,5 @@
-//! A request's head, before anything else looks at it: what hyper accepts and a server must not is rejected, and the path gets
-//! the one spelling that authentication and routes compare.
+//! A request's head, before authorization and routes: rejects heads that hyper accepts although a server must not, and gives the
+//! path the one spelling that authorization and routes compare.
 
 use std::net::Ipv6Addr;
 
@@ -8,11 +8,11 @@ use warp::http::{HeaderMap, HeaderValue, Version, header};
 
 use crate::problem::Problem;
 
-/// Rejects a head whose target or framing is not clear (RFC 9112, sections 3.2 and 6.1).
-pub(crate) fn check(version: Version, headers: &HeaderMap) -> Result<(), Problem> {
+/// Rejects a head with an ambiguous target or framing (RFC 9112, sections 3.2 and 6.1).
+pub(super) fn check(version: Version, headers: &HeaderMap) -> Result<(), Problem> {
     let hosts: Vec<_> = headers.get_all(header::HOST).iter().collect();
     match hosts[..] {
-        // HTTP/1.0 has none, and HTTP/2 has `:authority`.
+        // HTTP/1.0 has no Host, and HTTP/2 has `:authority`.
         [] if version == Version::HTTP_11 => {
             return Err(Problem::invalid_header("Host is missing: HTTP/1.1 requires it"));
         }
@@ -25,7 +25,7 @@ pub(crate) fn check(version: Version, headers: &HeaderMap) -> Result<(), Problem
     match (encodings.next(), encodings.next()) {
         (None, _) => Ok(()),
         (Some(encoding), None) if encoding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => Ok(()),
-        // hyper takes any list that ends with `chunked`, and passes on what only the other codings could decode.
+        // hyper accepts any list that ends with `chunked`, and passes on a body that the other codings still encode.
         _ => Err(Problem::unclear_framing("Transfer-Encoding must be chunked, once, or absent")),
     }
 }
@@ -44,12 +44,12 @@ fn is_host(value: &HeaderValue) -> bool {
     is_host && rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port))
 }
 
-/// A URI whose path has as few percent-encoded bytes as possible, so that `/cart/%37b6f...` is `/cart/7b6f...`; `None` if
-/// it has none to decode. Equal URIs by RFC 3986, section 6.2.2.2, and besides it `{`, `}` and what separates within a
-/// segment only, which UUIDs may be written with.
+/// Decodes the percent-encoded bytes of the path that do not change its meaning, so that `/cart/%37b6f...` is `/cart/7b6f...`;
+/// `None` if there is nothing to decode. The result is equivalent by RFC 3986, section 6.2.2.2. Braces and the delimiters
+/// within a segment are decoded as well: UUIDs may contain them.
 ///
-/// What would be another path when it is decoded (`%2F`, `%25`) and what may not stand in one stay encoded: no id has them.
-pub(crate) fn decode_path(uri: &Uri) -> Option<Uri> {
+/// Bytes that would change the path (`%2F`, `%25`) or are not allowed in one stay encoded: no id has them.
+pub(super) fn decode_path(uri: &Uri) -> Option<Uri> {
     let path = uri.path();
     let first = path.find('%')?;
     let (mut decoded, mut rest) = (String::from(&path[..first]), &path[first..]);
@@ -73,7 +73,7 @@ fn hexadecimal(digits: &str) -> Option<u8> {
     digits.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| u8::from_str_radix(digits, 16).ok())?
 }
 
-/// What stands in a path's segment as it is: `pchar` of RFC 3986, and braces.
+/// Bytes that are not encoded in a segment of a path: `pchar` of RFC 3986, and braces.
 fn is_segment_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@{}".contains(&byte)
 }
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn http_1_1_has_one_valid_host() {
+    fn http_1_1_requires_one_valid_host() {
         let host = |value| checked(Version::HTTP_11, &[(header::HOST, value)]);
         for valid in [
             "x",
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_transfer_coding_is_chunked() {
+    fn chunked_is_the_only_transfer_coding() {
         let coded = |all: &[&str]| {
             let host = [(header::HOST, "x")];
             let all: Vec<_> =
@@ -196,7 +196,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_path_gets_other_segments(path in r"/[%0-9a-fA-F/{}~:. -]{0,40}") {
+        fn decoding_keeps_the_segments_of_a_path(path in r"/[%0-9a-fA-F/{}~:. -]{0,40}") {
             let Ok(uri) = path.parse::<Uri>() else { return Ok(()) };
             let decoded = decode_path(&uri).unwrap_or_else(|| uri.clone());
             let segments = |uri: &Uri| uri.path().split('/').count();

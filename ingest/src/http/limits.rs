@@ -1,29 +1,25 @@
-//! What connections and requests may take. Whoever goes beyond costs us no more than that.
+//! Limits of connections and requests.
 
 use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 
-/// The least that hyper takes as a limit of a request's head.
+/// The smallest limit of a request's head that hyper accepts.
 const HEADER_LEN_MIN: i64 = 8_192;
 
-/// Most unread bytes of one HTTP/2 stream, and of all streams of a connection: the sender waits for us beyond that. Room for
-/// a usual body at once; a full one takes a few round trips.
+/// Maximum number of unread bytes of one HTTP/2 stream, and of all streams of a connection; the sender waits beyond that. A
+/// usual body fits; a body of the maximum size takes a few round trips.
 const H2_STREAM_WINDOW: u32 = 65_535;
 const H2_CONNECTION_WINDOW: u32 = 262_144;
 
-/// Most streams of an HTTP/2 connection that we had to end for the client's mistakes; then the connection is ended.
+/// Maximum number of streams of an HTTP/2 connection that are reset for protocol errors of the client; then the connection is
+/// closed.
 const H2_ERRORS_MAX: usize = 64;
 
-/// Most unsent bytes of one HTTP/2 stream. An answer is there as a whole anyway.
+/// Maximum number of unsent bytes of one HTTP/2 stream. A response is in memory as a whole anyway.
 const H2_SEND_BUFFER_MAX: usize = 65_536;
 
-/// Most bytes of a refused body that are read all the same, so that the client is told why: room for a mistake, not for an
-/// attack.
-pub(crate) const DISCARDED_LEN_MAX: usize = 1 << 20;
-
-/// What connections and requests may take.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct LimitArgs {
     /// Maximum number of open connections; further ones wait to be accepted
@@ -101,10 +97,10 @@ impl LimitArgs {
         Duration::from_secs(self.drain_timeout_s)
     }
 
-    /// Both protocols within the limits.
+    /// Serves HTTP/1 and HTTP/2 within the limits.
     pub(crate) fn http(&self) -> Builder<TokioExecutor> {
         let mut builder = Builder::new(TokioExecutor::new());
-        // The buffer is what a head must fit in.
+        // A head must fit in the buffer.
         let mut http1 = builder.http1();
         http1.timer(TokioTimer::new()).header_read_timeout(self.header_timeout());
         http1.max_buf_size(self.header_len_max as usize);

@@ -1,50 +1,41 @@
-//! What a command's headers say.
+//! The headers of commands.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
-use cart::{CartCommand, CartId, Command, CommandId, InvalidTime, SequenceNumber, parse_time};
+use cart::contract::header;
+use cart::{CartId, CommandId, InvalidTime, SequenceNumber, parse_time};
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 use warp::http::{HeaderMap, HeaderValue};
 
-use crate::conditions;
+use super::conditions;
+use crate::commands::Preference;
 use crate::problem::Problem;
 
-/// The most characters of an idempotency key.
+/// Maximum number of characters of an idempotency key.
 const IDEMPOTENCY_KEY_LEN_MAX: usize = 200;
 
-/// A `traceparent` of the only version there is has this many characters (W3C Trace Context).
+/// Number of characters of a `traceparent` of version 00 (W3C Trace Context).
 const TRACE_PARENT_LEN: usize = 55;
 
-/// What a command's headers say.
 #[derive(Debug)]
-pub(crate) struct CommandHeaders {
-    pub(crate) command_id: CommandId,
-    /// Whether an idempotency key came with it.
-    pub(crate) is_keyed: bool,
-    pub(crate) issued_at: DateTime<Utc>,
-    pub(crate) expected_version: Option<SequenceNumber>,
-    pub(crate) trace_parent: Option<String>,
-    pub(crate) preference: Preference,
-}
-
-/// How long the client wants to wait for the outcome (`Prefer`, RFC 7240).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Preference {
-    /// As long as the service thinks right.
-    Default,
-    /// At most so long: `wait=N`, in seconds.
-    Wait(Duration),
-    /// Not at all: `respond-async`.
-    RespondAsync,
+pub(super) struct CommandHeaders {
+    pub(super) command_id: CommandId,
+    /// Whether the id is computed from an `Idempotency-Key`.
+    pub(super) is_keyed: bool,
+    pub(super) issued_at: DateTime<Utc>,
+    pub(super) expected_version: Option<SequenceNumber>,
+    pub(super) trace_parent: Option<String>,
+    pub(super) preference: Preference,
 }
 
 impl CommandHeaders {
-    pub(crate) fn read(headers: &HeaderMap, cart_id: CartId, allow_client_time: bool) -> Result<Self, Problem> {
+    /// Reads the headers. Without `Idempotency-Key` and `Command-Time` the command gets a new id and the current time.
+    pub(super) fn read(headers: &HeaderMap, cart_id: CartId, allow_client_time: bool) -> Result<Self, Problem> {
         let key = single(headers, "idempotency-key")?;
         let command_id = match key {
-            // Of the kind that tells its time, by which it is found in the log later.
+            // A UUIDv7: a lookup searches the log from the time in it.
             None => CommandId::from(Uuid::now_v7()),
             Some(key) => {
                 let key = text(key);
@@ -66,7 +57,7 @@ impl CommandHeaders {
                 at.map_err(|error| Problem::invalid_header(format!("Command-Time: {error}")))?
             }
         };
-        let trace_parent = headers.get("traceparent").and_then(|value| value.to_str().ok());
+        let trace_parent = headers.get(header::TRACE_PARENT).and_then(|value| value.to_str().ok());
         let trace_parent = trace_parent.filter(|value| value.len() == TRACE_PARENT_LEN).map(str::to_owned);
         let expected_version = conditions::expected_version(headers)?;
         let preference = preference(headers)?;
@@ -75,21 +66,13 @@ impl CommandHeaders {
     }
 }
 
-impl CommandHeaders {
-    /// The command that these are the headers of.
-    pub(crate) fn command(&self, cart_id: CartId, command: Command) -> CartCommand {
-        let Self { command_id, is_keyed, issued_at, expected_version, .. } = *self;
-        CartCommand { command_id, cart_id, issued_at, command, expected_version, keyed: Some(is_keyed) }
-    }
-}
-
-/// A header's text: UTF-8, or, where it is none, ISO 8859-1, as HTTP had it once.
+/// A header's text: UTF-8, or ISO 8859-1 if it is not valid UTF-8, as early versions of HTTP had it.
 fn text(value: &HeaderValue) -> Cow<'_, str> {
     let bytes = value.as_bytes();
     str::from_utf8(bytes).map_or_else(|_| bytes.iter().copied().map(char::from).collect(), Cow::Borrowed)
 }
 
-/// A header that means one thing: which of several would be meant?
+/// A header's only value; rejects a repeated header.
 fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a HeaderValue>, Problem> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -98,7 +81,7 @@ fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a HeaderVal
     }
 }
 
-/// Preferences that are not known are passed over, as RFC 7240 wants it.
+/// Ignores unknown preferences, as RFC 7240 requires.
 fn preference(headers: &HeaderMap) -> Result<Preference, Problem> {
     let mut preference = Preference::Default;
     let all = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
@@ -131,19 +114,19 @@ mod tests {
     }
 
     #[test]
-    fn a_client_waits_as_long_as_it_prefers() {
+    fn prefer_sets_the_wait() {
         let preference = |value| read(&[("prefer", value)]).map(|headers| headers.preference);
         assert_eq!(preference("respond-async").unwrap(), Preference::RespondAsync);
         assert_eq!(preference("wait=3, Respond-Async").unwrap(), Preference::RespondAsync);
         assert_eq!(preference("handling=lenient; wait=3").unwrap(), Preference::Wait(Duration::from_secs(3)));
-        // Not to wait is not to wait for the outcome: that the command is in the log is always waited for.
+        // Without a wait for the outcome, the response still waits until the log has the command.
         assert_eq!(preference("wait=0").unwrap(), Preference::RespondAsync);
         assert_eq!(preference("return=minimal").unwrap(), Preference::Default);
         assert!(preference("wait=soon").is_err());
     }
 
     #[test]
-    fn an_id_that_no_key_gives_tells_its_time() {
+    fn an_id_without_a_key_contains_the_time() {
         let now = u64::try_from(Utc::now().timestamp()).unwrap();
         let id = read(&[]).unwrap().command_id.as_uuid();
         assert!(id.get_timestamp().unwrap().to_unix().0.abs_diff(now) <= 1);
@@ -153,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_any_string() {
+    fn an_idempotency_key_is_any_string() {
         let id = |key: &[u8]| {
             let key = HeaderValue::from_bytes(key).unwrap();
             let headers = HeaderMap::from_iter([("idempotency-key".parse().unwrap(), key)]);
@@ -166,14 +149,14 @@ mod tests {
     }
 
     #[test]
-    fn what_means_one_thing_is_given_once() {
+    fn rejects_repeated_headers() {
         for name in ["idempotency-key", "if-match", "command-time"] {
             assert!(read(&[(name, "*"), (name, "*")]).is_err(), "{name}");
         }
     }
 
     #[test]
-    fn a_commands_time_is_refused_unless_allowed() {
+    fn rejects_command_time_unless_allowed() {
         let given = |time: &str, allowed| {
             let headers = HeaderMap::from_iter([("command-time".parse().unwrap(), time.parse().unwrap())]);
             let headers = CommandHeaders::read(&headers, CartId::from(Uuid::nil()), allowed);

@@ -1,4 +1,4 @@
-//! `If-Match` and `If-None-Match` (RFC 9110, section 13.1): honoured or rejected, never passed over.
+//! `If-Match` and `If-None-Match` (RFC 9110, section 13.1): honoured or rejected, never ignored.
 
 use cart::SequenceNumber;
 use warp::Reply as _;
@@ -8,7 +8,7 @@ use warp::reply::Response;
 
 use crate::problem::Problem;
 
-/// What one of the two headers names.
+/// The value of one of the two headers.
 #[derive(Debug, PartialEq, Eq)]
 enum Tags<'a> {
     /// `*`
@@ -24,32 +24,32 @@ struct Tag<'a> {
     text: &'a [u8],
 }
 
-/// What a read is answered with when its conditions hold.
+/// The response to a read of a cart whose conditions hold.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Read {
-    /// What was asked for.
+pub(super) enum Read {
+    /// The cart.
     Show,
-    /// 304: the client has it.
+    /// 304: the client has this version.
     NotModified,
 }
 
 impl Tag<'_> {
-    /// Only the spelling that a GET gives: `01` is another tag than `1`.
+    /// Compares with the spelling of a GET: `01` is another tag than `1`.
     fn is(&self, version: SequenceNumber) -> bool {
         self.text == version.to_string().as_bytes()
     }
 
-    /// The version that it names, if a GET could have given it.
+    /// The version, if the tag has the spelling of a GET.
     fn version(&self) -> Option<SequenceNumber> {
         let version: i64 = str::from_utf8(self.text).ok()?.parse().ok()?;
         Some(SequenceNumber::from(version)).filter(|version| *version >= SequenceNumber::ZERO && self.is(*version))
     }
 }
 
-/// The version that a command expects. `If-None-Match: *` expects that nothing has happened to the cart yet.
+/// The version that a command expects. `If-None-Match: *` expects a cart without events.
 ///
-/// `If-Match: *` holds for every cart: also one to which nothing has happened is there.
-pub(crate) fn expected_version(headers: &HeaderMap) -> Result<Option<SequenceNumber>, Problem> {
+/// `If-Match: *` always matches: a cart without events counts as existing.
+pub(super) fn expected_version(headers: &HeaderMap) -> Result<Option<SequenceNumber>, Problem> {
     let matched = match tags(headers, &IF_MATCH)? {
         None | Some(Tags::Any) => None,
         Some(Tags::Listed(mut listed)) => {
@@ -77,8 +77,8 @@ pub(crate) fn expected_version(headers: &HeaderMap) -> Result<Option<SequenceNum
     Ok(Some(version))
 }
 
-/// Whether a cart at this version is shown.
-pub(crate) fn of_cart(headers: &HeaderMap, version: SequenceNumber) -> Result<Read, Problem> {
+/// Whether a cart at this version is shown. `If-Match` is evaluated first.
+pub(super) fn of_cart(headers: &HeaderMap, version: SequenceNumber) -> Result<Read, Problem> {
     let matches = match tags(headers, &IF_MATCH)? {
         None | Some(Tags::Any) => true,
         Some(Tags::Listed(listed)) => listed.iter().any(|tag| tag.is(version) && !tag.is_weak),
@@ -94,8 +94,7 @@ pub(crate) fn of_cart(headers: &HeaderMap, version: SequenceNumber) -> Result<Re
     Ok(if is_known { Read::NotModified } else { Read::Show })
 }
 
-/// The response to a client that has the cart at this version.
-pub(crate) fn not_modified(version: SequenceNumber) -> Response {
+pub(super) fn not_modified(version: SequenceNumber) -> Response {
     let mut response = StatusCode::NOT_MODIFIED.into_response();
     if let Ok(etag) = HeaderValue::from_str(&format!("\"{version}\"")) {
         response.headers_mut().insert(ETAG, etag);
@@ -105,7 +104,7 @@ pub(crate) fn not_modified(version: SequenceNumber) -> Response {
 
 /// Rejects conditions that a read without an `ETag` can't honour. A tag in `If-None-Match` never matches, so it changes
 /// nothing.
-pub(crate) fn of_untagged(headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn of_untagged(headers: &HeaderMap) -> Result<(), Problem> {
     let has_version = matches!(tags(headers, &IF_MATCH)?, Some(Tags::Listed(_)));
     if has_version || tags(headers, &IF_NONE_MATCH)? == Some(Tags::Any) {
         let detail = "If-Match and If-None-Match: this path has no ETag to compare; send the request without them";
@@ -114,7 +113,7 @@ pub(crate) fn of_untagged(headers: &HeaderMap) -> Result<(), Problem> {
     Ok(())
 }
 
-/// What a header names; `None` if it is not there.
+/// The value of a header; `None` if it is absent.
 fn tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<Tags<'a>>, Problem> {
     let values: Vec<_> = headers.get_all(name).iter().map(HeaderValue::as_bytes).map(<[u8]>::trim_ascii).collect();
     match values[..] {
@@ -173,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_expects_the_version_that_a_get_gave() {
+    fn a_command_expects_the_version_of_a_get() {
         assert_eq!(expected(&[]), Ok(None));
         assert_eq!(expected(&[("if-match", "*")]), Ok(None));
         for (value, version) in [("\"12\"", 12), ("\"0\"", 0), (" \"12\" ", 12), (", \"12\",", 12)] {
@@ -182,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn another_spelling_matches_no_version() {
+    fn another_spelling_of_a_version_matches_nothing() {
         let spellings = ["+1", "01", "-1", "-0", "1.0", "1e0", "x", "", "*", "1,2", "9223372036854775808", "१", "0x1"];
         let tags = spellings.into_iter().map(|text| format!("\"{text}\"")).chain(["W/\"1\"".to_owned()]);
         for value in tags {
@@ -193,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_condition_of_a_command_is_rejected() {
+    fn rejects_malformed_and_repeated_conditions() {
         for value in
             ["1", "", ",", "\"1", "1\"", "w/\"1\"", "W/1", "\"1\" \"2\"", "\"1\"x", "\"a b\"", "\"1\", *", "*, *"]
         {
@@ -208,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_may_expect_that_nothing_has_happened_yet() {
+    fn if_none_match_any_expects_a_cart_without_events() {
         assert_eq!(expected(&[("if-none-match", "*")]), Ok(Some(SequenceNumber::ZERO)));
         assert_eq!(expected(&[("if-none-match", "*"), ("if-match", "*")]), Ok(Some(SequenceNumber::ZERO)));
         assert_eq!(expected(&[("if-none-match", "*"), ("if-match", "\"0\"")]), Ok(Some(SequenceNumber::ZERO)));
@@ -221,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cart_that_the_client_has_is_not_sent_again() {
+    fn if_none_match_with_the_current_version_is_not_modified() {
         for value in ["\"12\"", "W/\"12\"", "*", "\"1\", \"12\"", "\"1\" ,\tW/\"12\"", "\"a,b\",\"12\""] {
             assert_eq!(shown(&[("if-none-match", value)]), Ok(Read::NotModified), "{value}");
         }
@@ -232,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cart_is_shown_at_the_version_that_was_asked_for() {
+    fn if_match_shows_only_the_listed_versions() {
         for value in ["\"12\"", "*", "\"1\", \"12\""] {
             assert_eq!(shown(&[("if-match", value)]), Ok(Read::Show), "{value}");
         }
@@ -245,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_without_an_etag_rejects_what_it_cannot_compare() {
+    fn a_read_without_an_etag_rejects_versions() {
         let untagged =
             |name, value| of_untagged(&headers(&[(name, value)])).map_err(|problem| problem.status().as_u16());
         assert_eq!(untagged("if-match", "*"), Ok(()));
@@ -259,7 +258,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_header_is_a_panic(value in r#"[W/"*, \t0-9a-z+-]{0,20}"#) {
+        fn arbitrary_headers_do_not_panic(value in r#"[W/"*, \t0-9a-z+-]{0,20}"#) {
             let Ok(value) = HeaderValue::from_str(&value) else { return Ok(()) };
             let matched = HeaderMap::from_iter([(IF_MATCH, value.clone())]);
             if let Ok(Some(version)) = expected_version(&matched) {

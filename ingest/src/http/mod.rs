@@ -1,15 +1,22 @@
-//! Accepting connections. warp's own server times no headers out, bounds no connections, sets no TCP_NODELAY and speaks no
-//! TLS.
+//! The HTTP server below warp's routes. warp's own server has no header timeout, no connection limit, no `TCP_NODELAY` and no TLS.
 //!
 //! ```text
-//! accept ─▶ limits (all, per address) ─▶ TLS ─▶ HTTP/1 or 2 ─▶ name ─▶ browsers (CORS) ─▶ head ─▶ who may ─▶ limits (requests,
-//! length) ─▶ routes
+//! accept ─▶ limits (all, per address) ─▶ TLS ─▶ HTTP/1 or 2 ─▶ request id ─▶ CORS ─▶ panics ─▶ head ─▶ authorization ─▶ limits
+//! (length, requests) ─▶ routes
 //! ```
 //!
-//! An end that no client notices takes three steps, since whoever uses a kept connection just when it is closed can't know
-//! whether its request was taken: readiness says no, and each answer of HTTP/1 says that its connection ends with it, until
-//! everybody has gone elsewhere (`--lame-duck-ms`); then nobody is accepted any more, and what is idle is closed; then what
-//! is under way is finished (`--drain-timeout-s`).
+//! A client that reuses a connection just when it is closed cannot know whether its request was executed. So the server shuts
+//! down in three steps. First readiness is withdrawn, and HTTP/1 responses announce that their connection closes, until
+//! clients have moved to other instances (`--lame-duck-ms`). Then no connection is accepted any more, and idle ones are
+//! closed. Then requests in flight finish (`--drain-timeout-s`).
+
+mod connections;
+mod cors;
+mod discard;
+mod head;
+mod limits;
+mod panics;
+mod tls;
 
 use std::convert::Infallible;
 use std::io;
@@ -18,8 +25,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Bytes, Incoming};
+use http_body_util::BodyDataStream;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::Service as _;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
@@ -28,6 +35,7 @@ use service::{Readiness, Shutdown};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_http::cors::CorsLayer;
 use tracing::Instrument as _;
@@ -35,27 +43,29 @@ use warp::filters::BoxedFilter;
 use warp::http::{HeaderMap, HeaderValue, Method, Request, Version, header};
 use warp::reply::Response;
 
+pub(crate) use cors::CorsArgs;
+pub(crate) use discard::{discard_body, discard_unread_body};
+pub(crate) use limits::LimitArgs;
+pub(crate) use panics::HANDLER_PANICS;
+pub(crate) use tls::{Tls, TlsArgs};
+
 use crate::auth::{self, Auth};
-use crate::connections::{Activity, Addresses};
-use crate::cors;
-use crate::head;
-use crate::limits::{DISCARDED_LEN_MAX, LimitArgs};
 use crate::problem::{Kind, Problem};
 use crate::request_id::{self, X_REQUEST_ID};
-use crate::tls::Tls;
+use connections::{IdleTracker, PerIpLimiter};
 
-/// After an accept that failed, most likely for want of file descriptors.
+/// Pause after a failed accept, most likely for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long an idle connection that was asked to end may take for it.
-const END_PATIENCE: Duration = Duration::from_secs(1);
+/// Maximum time for the graceful shutdown of an idle connection.
+const IDLE_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long the last who were accepted may take to send their request, before what is idle is closed.
-const LAST_REQUEST_PATIENCE: Duration = Duration::from_millis(500);
+/// Time for the connections accepted last to send their request, before idle connections are closed.
+const LAST_REQUEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// What stands before the routes. Clones share it.
-#[derive(Debug, Clone)]
-pub(crate) struct Door {
+/// What applies to a connection and its requests before the routes.
+#[derive(Debug)]
+pub(crate) struct ConnectionPolicy {
     pub(crate) auth: Auth,
     pub(crate) cors: Option<CorsLayer>,
     pub(crate) tls: Option<Tls>,
@@ -63,23 +73,23 @@ pub(crate) struct Door {
     pub(crate) body_len_max: usize,
 }
 
-/// Serves until the shutdown, and ends in three steps.
+/// Serves until the shutdown, which takes three steps (see the module).
 pub(crate) async fn serve(
     listener: TcpListener,
     routes: BoxedFilter<(Response,)>,
-    door: Door,
+    policy: ConnectionPolicy,
     readiness: Readiness,
     mut shutdown: Shutdown,
 ) {
-    let limits = door.limits;
+    let limits = policy.limits;
     let (close, closing) = Shutdown::channel();
     let server = Arc::new(Server {
         routes,
         http: limits.http(),
         connections: Arc::new(Semaphore::new(limits.connections_max as usize)),
-        addresses: Addresses::new(limits.connections_per_address_max),
+        addresses: PerIpLimiter::new(limits.connections_per_address_max),
         requests: Arc::new(Semaphore::new(limits.requests_in_flight_max as usize)),
-        door,
+        policy,
         leaving: shutdown.clone(),
         closing,
     });
@@ -90,15 +100,15 @@ pub(crate) async fn serve(
         tokio::time::sleep(limits.lame_duck()).await;
     };
     tokio::select! {
-        never = server.accept(&listener) => match never {},
+        never = server.accept_loop(&listener) => match never {},
         () = leave => {}
     }
-    if let Err(error) = server.accept_last(listener) {
+    if let Err(error) = server.accept_pending(listener) {
         tracing::warn!(%error, "accepting the last connections failed");
     }
-    tokio::time::sleep(LAST_REQUEST_PATIENCE).await;
+    tokio::time::sleep(LAST_REQUEST_PAUSE).await;
     close.send_replace(true);
-    // Each connection has a permit until its end.
+    // Each connection holds a permit until it ends.
     let all_ended = server.connections.acquire_many(limits.connections_max);
     if tokio::time::timeout(limits.drain_timeout(), all_ended).await.is_err() {
         tracing::warn!("some requests did not finish within {} s (--drain-timeout-s)", limits.drain_timeout_s);
@@ -109,21 +119,21 @@ struct Server {
     routes: BoxedFilter<(Response,)>,
     http: Builder<TokioExecutor>,
     connections: Arc<Semaphore>,
-    addresses: Addresses,
+    addresses: PerIpLimiter,
     requests: Arc<Semaphore>,
-    door: Door,
-    /// From here on clients are told to go elsewhere.
+    policy: ConnectionPolicy,
+    /// From here on HTTP/1 responses close their connections.
     leaving: Shutdown,
-    /// From here on what is idle is closed.
+    /// From here on idle connections are closed.
     closing: Shutdown,
 }
 
 impl Server {
-    async fn accept(self: &Arc<Self>, listener: &TcpListener) -> Infallible {
+    async fn accept_loop(self: &Arc<Self>, listener: &TcpListener) -> Infallible {
         loop {
             let permit = self.connections.clone().acquire_owned().await;
             match listener.accept().await {
-                Ok((stream, peer)) => self.accepted(permit.ok(), stream, peer),
+                Ok((stream, peer)) => self.spawn_connection(permit.ok(), stream, peer),
                 Err(error) => {
                     tracing::warn!(%error, "accepting a connection failed");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -132,14 +142,14 @@ impl Server {
         }
     }
 
-    /// Accepts those who wait in the kernel: they would be reset when the listener is closed.
-    fn accept_last(self: &Arc<Self>, listener: TcpListener) -> io::Result<()> {
+    /// Accepts the connections that wait in the kernel: closing the listener would reset them.
+    fn accept_pending(self: &Arc<Self>, listener: TcpListener) -> io::Result<()> {
         let listener = listener.into_std()?;
         while let Ok(permit) = self.connections.clone().try_acquire_owned() {
             match listener.accept() {
                 Ok((stream, peer)) => {
                     stream.set_nonblocking(true)?;
-                    self.accepted(Some(permit), TcpStream::from_std(stream)?, peer);
+                    self.spawn_connection(Some(permit), TcpStream::from_std(stream)?, peer);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
@@ -148,50 +158,54 @@ impl Server {
         Ok(())
     }
 
-    fn accepted(self: &Arc<Self>, permit: Option<OwnedSemaphorePermit>, stream: TcpStream, peer: SocketAddr) {
-        let Some(counted) = self.addresses.count(peer.ip()) else {
+    fn spawn_connection(self: &Arc<Self>, permit: Option<OwnedSemaphorePermit>, stream: TcpStream, peer: SocketAddr) {
+        let Some(guard) = self.addresses.admit(peer.ip()) else {
             metrics::counter!("ingest_connections_refused_total").increment(1);
             tracing::debug!(%peer, "a connection was closed: its address has too many (--connections-per-address-max)");
             return;
         };
         let server = self.clone();
         tokio::spawn(async move {
-            server.connection(stream, peer).await;
-            drop((permit, counted));
+            server.serve_connection(stream, peer).await;
+            drop((permit, guard));
         });
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
-        // A response is one small write: it must not wait for the acknowledgement of the one before.
+    async fn serve_connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        // A response is one small write: it must not wait for the acknowledgement of the previous one.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "setting TCP_NODELAY failed");
         }
-        let Some(tls) = &self.door.tls else { return self.http(stream, peer).await };
-        let handshake = tokio::time::timeout(self.door.limits.header_timeout(), tls.accept(stream));
+        let Some(tls) = &self.policy.tls else { return self.serve_http(stream, peer).await };
+        let handshake = tokio::time::timeout(self.policy.limits.header_timeout(), tls.accept(stream));
         let mut closing = self.closing.clone();
         let accepted = tokio::select! {
             accepted = handshake => accepted,
             () = closing.requested() => return,
         };
         match accepted {
-            Ok(Ok(stream)) => self.http(stream, peer).await,
+            Ok(Ok(stream)) => self.serve_http(stream, peer).await,
             Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
             Err(_) => tracing::debug!(%peer, "a TLS handshake timed out"),
         }
     }
 
     /// Serves the requests of a connection until it ends, is idle for too long, or the service ends.
-    async fn http(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: SocketAddr) {
-        let limits = self.door.limits;
-        let activity = Activity::new(limits.header_timeout());
+    async fn serve_http(
+        self: Arc<Self>,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: SocketAddr,
+    ) {
+        let limits = self.policy.limits;
+        let idle_tracker = IdleTracker::new(limits.header_timeout());
         let service = {
-            let (server, activity) = (self.clone(), activity.clone());
+            let (server, idle_tracker) = (self.clone(), idle_tracker.clone());
             hyper::service::service_fn(move |request| {
-                let under_way = activity.begin(limits.idle_timeout());
+                let guard = idle_tracker.begin(limits.idle_timeout());
                 let server = server.clone();
                 async move {
-                    let response = server.named(request).await;
-                    drop(under_way);
+                    let response = server.with_request_id(request).await;
+                    drop(guard);
                     response
                 }
             })
@@ -200,10 +214,10 @@ impl Server {
         let mut closing = self.closing.clone();
         tokio::select! {
             ended = connection.as_mut() => return log_end(peer, ended),
-            () = activity.idle(limits.idle_timeout()) => {
+            () = idle_tracker.idle(limits.idle_timeout()) => {
                 connection.as_mut().graceful_shutdown();
-                // Whoever takes nothing from us does not take our end either.
-                match tokio::time::timeout(END_PATIENCE, connection).await {
+                // A client that reads nothing does not read the end of the connection either.
+                match tokio::time::timeout(IDLE_SHUTDOWN_TIMEOUT, connection).await {
                     Ok(ended) => log_end(peer, ended),
                     Err(_) => tracing::debug!(%peer, "an idle connection was closed"),
                 }
@@ -215,13 +229,13 @@ impl Server {
         log_end(peer, connection.await);
     }
 
-    /// Answers a request under its name.
-    async fn named(&self, request: Request<Incoming>) -> Result<Response, Infallible> {
+    /// Handles a request, and adds its id to logs and response.
+    async fn with_request_id(&self, request: Request<Incoming>) -> Result<Response, Infallible> {
         let id = request_id::of(request.headers());
         let is_http1 = request.version() < Version::HTTP_2;
         let span = tracing::warn_span!("request", id = id.to_str().unwrap_or_default());
-        let answer = async {
-            let mut response = request_id::scope(id.clone(), self.answer(request)).await?;
+        let handling = async {
+            let mut response = request_id::scope(id.clone(), self.handle(request)).await?;
             log_rejection(&response);
             response.headers_mut().insert(X_REQUEST_ID, id);
             if is_http1 && self.leaving.is_requested() {
@@ -229,20 +243,19 @@ impl Server {
             }
             Ok(response)
         };
-        answer.instrument(span).await
+        handling.instrument(span).await
     }
 
-    /// Answers a request, and a browser that asks first whether it may send one.
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response, Infallible> {
-        match &self.door.cors {
-            Some(cors) if cors::is_for_layer(&request) => {
-                cors.layer(service_fn(|request| self.admit_and_route(request))).oneshot(request).await
-            }
-            Some(_) | None => self.admit_and_route(request).await,
+    /// Handles a request, or the CORS preflight of one.
+    async fn handle(&self, request: Request<Incoming>) -> Result<Response, Infallible> {
+        let routed = |request: Request<Incoming>| panics::catch(self.authorize_and_route(request));
+        match &self.policy.cors {
+            Some(cors) if cors::is_for_layer(&request) => cors.layer(service_fn(routed)).oneshot(request).await,
+            Some(_) | None => routed(request).await,
         }
     }
 
-    async fn admit_and_route(&self, mut request: Request<Incoming>) -> Result<Response, Infallible> {
+    async fn authorize_and_route(&self, mut request: Request<Incoming>) -> Result<Response, Infallible> {
         if let Some(uri) = head::decode_path(request.uri()) {
             *request.uri_mut() = uri;
         }
@@ -250,49 +263,31 @@ impl Server {
         if is_head {
             *request.method_mut() = Method::GET;
         }
-        let response = match self.admit(&request).await {
+        let response = match self.authorize(&request).await {
             Ok(permit) => {
                 let response = TowerToHyperService::new(warp::service(self.routes.clone())).call(request).await?;
                 drop(permit);
                 response
             }
             Err(problem) => {
-                self.discard(request).await;
+                let (head, body) = request.into_parts();
+                let deadline = Instant::now() + self.policy.limits.header_timeout();
+                discard_unread_body(&head.headers, BodyDataStream::new(body), deadline).await;
                 problem.into_response()
             }
         };
         Ok(if is_head { without_body(response) } else { response })
     }
 
-    /// Reads what is still to come of a refused request, if that is not much: who still sends when a connection is closed
-    /// gets a reset instead of the reason.
-    async fn discard(&self, request: Request<Incoming>) {
-        if request.headers().contains_key(header::EXPECT) {
-            return; // it waits for our word before it sends the body
-        }
-        let mut body = request.into_body();
-        let mut len = 0;
-        let reading = async {
-            while let Some(Ok(frame)) = body.frame().await {
-                len += frame.data_ref().map_or(0, Bytes::len);
-                if len > DISCARDED_LEN_MAX {
-                    break;
-                }
-            }
-        };
-        // Who is too slow for that is answered too, but may miss it.
-        drop(tokio::time::timeout(self.door.limits.header_timeout(), reading).await);
-    }
-
-    /// Whether a request comes through: nothing of its body has been read, and nothing was looked up.
-    async fn admit(&self, request: &Request<Incoming>) -> Result<Option<OwnedSemaphorePermit>, Problem> {
+    /// Checks a request before its body is read and before anything is looked up.
+    async fn authorize(&self, request: &Request<Incoming>) -> Result<Option<OwnedSemaphorePermit>, Problem> {
         head::check(request.version(), request.headers())?;
         let path = request.uri().path();
-        self.door.auth.check(path, request.headers()).await?;
-        if length(request.headers()).is_some_and(|length| length > self.door.body_len_max as u64) {
-            return Err(Problem::payload_too_large(self.door.body_len_max));
+        self.policy.auth.check(path, request.headers()).await?;
+        if length(request.headers()).is_some_and(|length| length > self.policy.body_len_max as u64) {
+            return Err(Problem::payload_too_large(self.policy.body_len_max));
         }
-        if auth::is_open(path) {
+        if auth::is_public(path) {
             return Ok(None);
         }
         let permit = self.requests.clone().try_acquire_owned();
@@ -302,7 +297,7 @@ impl Server {
     }
 }
 
-/// What HEAD is answered with: what GET is, but for the body (RFC 9110, section 9.3.2).
+/// The response to HEAD: that of GET without the body (RFC 9110, section 9.3.2).
 fn without_body(response: Response) -> Response {
     let len = response.body().size_hint().exact();
     let mut response = response.map(|_| Default::default());
@@ -312,16 +307,16 @@ fn without_body(response: Response) -> Response {
     response
 }
 
-/// What the client says that its body has. The body itself is measured as well, where it is read.
+/// The length that the client declares. The length of the body itself is checked while it is read.
 fn length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Logs why a request was rejected. Its id is in the span.
 fn log_rejection(response: &Response) {
-    let Some(Kind(problem)) = response.extensions().get() else { return };
-    let status = response.status().as_u16();
-    // Most are a client's mistakes: at the usual level anybody could fill the log with them.
+    let Some(kind) = response.extensions().get::<Kind>() else { return };
+    let (status, problem) = (response.status().as_u16(), kind.code());
+    // Most are mistakes of clients: at the usual level any client could fill the log with them.
     if response.status().is_server_error() {
         tracing::info!(status, problem, "a request was rejected");
     } else {

@@ -1,5 +1,5 @@
-//! Which pages may use the API from a browser (CORS, <https://fetch.spec.whatwg.org/#http-cors-protocol>). None unless
-//! `--cors-origin` names their origins.
+//! Access of web pages to the API (CORS, <https://fetch.spec.whatwg.org/#http-cors-protocol>). Only pages of the origins in
+//! `--cors-origin` have it.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use tower_http::cors::CorsLayer;
 use warp::http::header::{self, HeaderName};
 use warp::http::{HeaderValue, Method, Request, Uri};
 
-/// How long a browser may remember what a preflight was answered: no longer than it takes to see a changed setting.
+/// How long a browser may cache the response to a preflight: a changed setting takes effect within this time.
 const MAX_AGE: Duration = Duration::from_secs(600);
 
 const METHODS: [Method; 5] = [Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE];
 
-/// What the API reads of a request's headers.
+/// The request headers that the API reads.
 const REQUEST_HEADERS: [HeaderName; 10] = [
     header::AUTHORIZATION,
     header::CONTENT_TYPE,
@@ -22,11 +22,11 @@ const REQUEST_HEADERS: [HeaderName; 10] = [
     HeaderName::from_static("idempotency-key"),
     HeaderName::from_static("prefer"),
     HeaderName::from_static("read-after"),
-    HeaderName::from_static("traceparent"),
+    HeaderName::from_static(cart::contract::header::TRACE_PARENT),
     HeaderName::from_static("x-request-id"),
 ];
 
-/// What the API tells in a response's headers, beyond those that a page may always read.
+/// The response headers of the API, beyond those that a page may always read.
 const RESPONSE_HEADERS: [HeaderName; 9] = [
     header::ACCEPT_ENCODING,
     header::ALLOW,
@@ -39,7 +39,6 @@ const RESPONSE_HEADERS: [HeaderName; 9] = [
     HeaderName::from_static("x-request-id"),
 ];
 
-/// Which pages may use the API from a browser.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct CorsArgs {
     /// Origins whose pages may use the API from a browser, such as https://shop.example, comma-separated; by default none
@@ -49,7 +48,7 @@ pub(crate) struct CorsArgs {
 }
 
 impl CorsArgs {
-    /// What answers preflights and adds the headers; `None` if no page may.
+    /// The layer that responds to preflights and adds the headers; `None` if no page has access.
     pub(crate) fn layer(&self) -> Option<CorsLayer> {
         let layer = CorsLayer::new().allow_origin(self.origins.clone()).max_age(MAX_AGE);
         let layer = layer.allow_methods(METHODS).allow_headers(REQUEST_HEADERS).expose_headers(RESPONSE_HEADERS);
@@ -57,13 +56,13 @@ impl CorsArgs {
     }
 }
 
-/// Whether a request is one that the layer may see: by itself, it answers every OPTIONS as if it were a preflight.
-pub(crate) fn is_for_layer<B>(request: &Request<B>) -> bool {
+/// Whether a request goes through the layer: by itself, the layer responds to every OPTIONS as if it were a preflight.
+pub(super) fn is_for_layer<B>(request: &Request<B>) -> bool {
     let has = |name| request.headers().contains_key(name);
     request.method() != Method::OPTIONS || has(header::ORIGIN) && has(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// An origin as browsers send it: one that is written otherwise would match none.
+/// An origin in the spelling of browsers: another spelling would never match.
 fn origin(text: &str) -> Result<HeaderValue, String> {
     let uri: Uri = text.parse().map_err(|_| format!("'{text}' is not an origin such as https://shop.example"))?;
     let (scheme, host) = (uri.scheme_str().unwrap_or_default(), uri.host().unwrap_or_default());
@@ -85,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_origin_is_written_as_browsers_send_it() {
+    fn origins_have_the_spelling_of_browsers() {
         for valid in [
             "https://shop.example",
             "http://localhost:3000",
@@ -117,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn only_preflights_are_answered_for_the_api() {
+    fn only_preflights_go_through_the_layer() {
         let request = |method: &str, names: &[&str]| {
             let request = Request::builder().method(method);
             names.iter().fold(request, |request, name| request.header(*name, "x")).body(()).expect("a request")

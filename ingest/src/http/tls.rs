@@ -1,4 +1,4 @@
-//! TLS: a certificate and its key from files, which are read again while the service runs.
+//! TLS: a certificate and its key from files, which are reloaded while the service runs.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -16,7 +16,6 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// How clients reach us safely.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct TlsArgs {
     /// Certificate (PEM), followed by its intermediate certificates. With it, all connections use TLS
@@ -44,7 +43,7 @@ impl std::fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Reads certificate and key, and keeps on looking for new ones. `None` when there is to be no TLS.
+    /// Reads certificate and key, and reloads them when they change. `None` without TLS.
     pub(crate) fn start(args: &TlsArgs, shutdown: Shutdown) -> anyhow::Result<Option<Self>> {
         let (Some(certificate), Some(key)) = (&args.tls_cert, &args.tls_key) else { return Ok(None) };
         let files = Files { certificate: certificate.clone(), key: key.clone() };
@@ -56,7 +55,7 @@ impl Tls {
             .with_no_client_auth()
             .with_cert_resolver(current.clone());
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        tokio::spawn(look(files, content, current, Duration::from_secs(args.tls_refresh_s), shutdown));
+        tokio::spawn(refresh_loop(files, content, current, Duration::from_secs(args.tls_refresh_s), shutdown));
         Ok(Some(Self(TlsAcceptor::from(Arc::new(config)))))
     }
 
@@ -65,7 +64,7 @@ impl Tls {
     }
 }
 
-/// What new connections are shown.
+/// The certificate of new connections.
 #[derive(Debug)]
 struct Current(RwLock<Arc<CertifiedKey>>);
 
@@ -80,7 +79,7 @@ struct Files {
     key: PathBuf,
 }
 
-/// Certificate and key, as they are in their files.
+/// The bytes of certificate and key.
 type Content = (Vec<u8>, Vec<u8>);
 
 impl Files {
@@ -96,16 +95,22 @@ impl Files {
             .with_context(|| format!("{in_certificate} (--tls-cert) is not a PEM file"))?;
         anyhow::ensure!(!chain.is_empty(), "{in_certificate} (--tls-cert) has no certificate");
         let key = PrivateKeyDer::from_pem_slice(key).with_context(|| format!("{in_key} (--tls-key) has no key"))?;
-        // Refuses a key that is another certificate's.
+        // Rejects a key of another certificate.
         let certified = CertifiedKey::from_der(chain, key, &ring::default_provider())
             .with_context(|| format!("{in_key} (--tls-key) does not belong to {in_certificate} (--tls-cert)"))?;
         Ok(Arc::new(certified))
     }
 }
 
-/// Reads the files again and again; what can't be used changes nothing, and is told once.
-async fn look(files: Files, mut seen: Content, current: Arc<Current>, interval: Duration, mut shutdown: Shutdown) {
-    let mut told = String::new();
+/// Reloads the files when they change. Invalid files change nothing; a repeated error is logged once.
+async fn refresh_loop(
+    files: Files,
+    mut seen: Content,
+    current: Arc<Current>,
+    interval: Duration,
+    mut shutdown: Shutdown,
+) {
+    let mut logged_error = String::new();
     loop {
         tokio::select! { () = shutdown.requested() => return, () = tokio::time::sleep(interval) => {} }
         let read = files.content().and_then(|content| {
@@ -114,20 +119,20 @@ async fn look(files: Files, mut seen: Content, current: Arc<Current>, interval: 
             Ok((content, certified))
         });
         match read {
-            Ok((_, None)) => told.clear(),
+            Ok((_, None)) => logged_error.clear(),
             Ok((content, Some(certified))) => {
                 *current.0.write().unwrap_or_else(PoisonError::into_inner) = certified;
                 seen = content;
-                told.clear();
+                logged_error.clear();
                 tracing::info!("the certificate was reloaded; new connections use it");
             }
             Err(error) => {
-                // Half of the two files may be there already: that is over at the next look.
+                // Only one of the two files may have been replaced so far: the next reload gets both.
                 let error = format!("{error:#}");
                 metrics::counter!("ingest_tls_failures_total").increment(1);
-                if told != error {
+                if logged_error != error {
                     tracing::warn!(error, "the new certificate was not loaded; the previous certificate stays in use");
-                    told = error;
+                    logged_error = error;
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! What a command's answer gives its client, to be handed to a later read: where the command stands in the log.
+//! The token of an accepted command: its position in the log. A later read that sends it includes the command.
 
 use std::fmt;
 
@@ -9,30 +9,30 @@ use warp::reply::Response;
 
 use crate::problem::Problem;
 
-/// In the answer to an accepted command.
+/// In the response to an accepted command.
 const READ_AFTER_TOKEN: HeaderName = HeaderName::from_static("read-after-token");
 
-/// In a request whose answer is to include that command.
+/// In a read that must include that command.
 const READ_AFTER: HeaderName = HeaderName::from_static("read-after");
 
-/// The log of commands.
+/// The identity of the log of commands.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Log {
+pub(crate) struct CommandLog {
     pub(crate) epoch: LogEpoch,
     pub(crate) partitions: i32,
 }
 
-/// Where a command stands. As text `epoch-partition-offset`: nothing that clients should look into.
+/// The position of a command. Its text is `epoch-partition-offset`; clients must not interpret it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Token {
+pub(crate) struct Token {
     epoch: i64,
     pub(super) partition: i32,
     pub(super) offset: i64,
 }
 
-impl Log {
-    /// Puts the place of a command of a cart's into the response that tells its outcome.
-    pub(crate) fn give_token(self, response: &mut Response, cart_id: CartId, position: Position) {
+impl CommandLog {
+    /// Adds the token of a command to the response.
+    pub(crate) fn insert_token(self, response: &mut Response, cart_id: CartId, position: Position) {
         let partition = partition_of(cart_id.to_string().as_bytes(), self.partitions);
         let token = Token { epoch: self.epoch.get().into(), partition, offset: position.offset() };
         if let Ok(value) = HeaderValue::from_str(&token.to_string()) {
@@ -40,8 +40,8 @@ impl Log {
         }
     }
 
-    /// The command that a request's answer is to include, if it names one.
-    pub(super) fn read_token(self, headers: &HeaderMap) -> Result<Option<Token>, Problem> {
+    /// The token that a read sends, if it sends one. Rejects a token of another log.
+    pub(crate) fn read_token(self, headers: &HeaderMap) -> Result<Option<Token>, Problem> {
         let Some(value) = headers.get(READ_AFTER) else { return Ok(None) };
         let token = value.to_str().ok().and_then(Token::parse).filter(|token| token.partition < self.partitions);
         let token = token.ok_or_else(|| {
@@ -81,7 +81,7 @@ impl fmt::Display for Token {
 mod tests {
     use super::*;
 
-    const LOG: Log = Log { epoch: LogEpoch::FIRST, partitions: 12 };
+    const LOG: CommandLog = CommandLog { epoch: LogEpoch::FIRST, partitions: 12 };
 
     fn read(text: &str) -> Result<Option<Token>, String> {
         let headers = HeaderMap::from_iter([(READ_AFTER, HeaderValue::from_str(text).unwrap())]);
@@ -89,10 +89,10 @@ mod tests {
     }
 
     #[test]
-    fn a_token_says_where_its_command_stands() {
+    fn a_token_has_the_position_of_its_command() {
         let cart_id = "6ba7b811-9dad-11d1-80b4-00c04fd430c8".parse().unwrap();
         let mut response = Response::default();
-        LOG.give_token(&mut response, cart_id, Position::new(LOG.epoch, 4_711));
+        LOG.insert_token(&mut response, cart_id, Position::new(LOG.epoch, 4_711));
         let token = read(response.headers()[READ_AFTER_TOKEN].to_str().unwrap()).unwrap().unwrap();
         let partition = partition_of(b"6ba7b811-9dad-11d1-80b4-00c04fd430c8", 12);
         assert_eq!(token, Token { epoch: 1, partition, offset: 4_711 });
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_refused() {
+    fn rejects_malformed_tokens() {
         let numbers = ["", "1", "1-2", "1-2-3-4", "1--3", "1-2-x", "1-2-+3", "1-12-3", "1-2147483648-3"];
         for bad in numbers.into_iter().chain(["1-2-9223372036854775808", " ", "1-2-3 ", "1,2,3"]) {
             assert!(read(bad).unwrap_err().contains("must be a Read-After-Token"), "{bad}");
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_another_log_is_refused_for_that() {
+    fn rejects_tokens_of_another_log() {
         for other in ["2-3-4", "0-3-4", "70000-3-4"] {
             assert!(read(other).unwrap_err().contains("from a log of commands that was replaced"), "{other}");
         }

@@ -1,12 +1,12 @@
-//! What has become of a command, long after.
+//! Looking up a command's status at any time after it was sent.
 //!
-//! Nothing is kept for this. A command's outcome is settled by where it stands in the log, so it can be had again at any
-//! time: find the command in the log, then see what the journal has from that position, or decide it against the journal
-//! before it.
+//! No state is kept for this. A command's position in the log determines its outcome: find the command in the log, then read
+//! the journal at that position, or decide the command against the journal before it.
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use cart::contract::group;
 use cart::{CartCommand, CartId, CommandId, LogEpoch, Outcome, Position};
 use journal::Journal;
 use kafka::{Codec, GroupProgress, KafkaArgs, Message as _, Producer, TopicReader, partition_of};
@@ -15,62 +15,66 @@ use tokio::sync::Semaphore;
 
 use crate::problem::Problem;
 
-/// The consumer group of the cart-processors, without the installation's prefix.
-pub(crate) const PROCESSORS: &str = "cart-processor";
+/// Maximum number of lookups at a time: each reads the log and queries the brokers with connections of its own.
+const LOOKUPS_MAX: usize = 16;
 
-/// Each look reads the log and asks the brokers with connections of its own.
-const LOOKS_MAX: usize = 16;
+/// Maximum number of records of a partition that are searched, from the time at which the command was sent. More than arrive
+/// while its producer tries to deliver it.
+const SEARCHED_MAX: usize = 200_000;
 
-/// How many records of a partition are searched from the time on at which the command was sent: more than come in while
-/// its producer tries to deliver it.
-pub(crate) const SEARCHED_MAX: usize = 200_000;
-
-/// How long the search may wait for the brokers.
+/// Maximum wait of the search for the brokers.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// So long after it was sent a command may still come into the log: it waits for those before it at most as long as the
-/// producer tries to deliver them, then for its own delivery, and some more for a request that was under way then.
+/// Until this long after it was sent a command may still be appended. It waits for the records before it at most as long as
+/// the producer tries to deliver them, then for its own delivery. The rest is for the request that sent it.
 const ARRIVAL_MAX: Duration = Producer::DELIVERY_TIMEOUT.saturating_mul(2).saturating_add(Duration::from_secs(20));
 
-/// Looks commands up. Clones share it.
+/// Looks commands up. Clones share the permits.
 #[derive(Debug, Clone)]
-pub(crate) struct Lookup {
-    pub(crate) kafka: KafkaArgs,
-    pub(crate) topic: String,
-    pub(crate) partitions: i32,
-    pub(crate) epoch: LogEpoch,
-    pub(crate) codec: Codec<CartCommand>,
-    pub(crate) journal: Journal,
-    pub(crate) looks: Arc<Semaphore>,
+pub(crate) struct CommandLookup {
+    kafka: KafkaArgs,
+    topic: String,
+    partitions: i32,
+    epoch: LogEpoch,
+    codec: Codec<CartCommand>,
+    journal: Journal,
+    lookup_permits: Arc<Semaphore>,
 }
 
-/// What is known of a command.
 #[derive(Debug)]
 pub(crate) enum Status {
-    /// It has not been decided yet.
+    /// The command is not decided yet.
     Pending,
-    /// It has: this is what was, or would have been, replied, and where the command stands.
+    /// The command is decided: the outcome that was, or would have been, replied, and its position in the log.
     Settled(Outcome, Position),
-    /// It was rejected by rules that are no longer those of this version: the reason is not known any more.
+    /// The command was rejected by a rule that this version does not have any more: the reason is not known.
     RejectedBefore,
 }
 
-impl Lookup {
-    /// As many looks at a time as are good for the brokers.
-    pub(crate) fn semaphore() -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(LOOKS_MAX))
+impl CommandLookup {
+    /// `topic` is the log of commands, of the identity `epoch`.
+    pub(crate) fn new(
+        kafka: &KafkaArgs,
+        topic: &str,
+        partitions: i32,
+        epoch: LogEpoch,
+        codec: Codec<CartCommand>,
+        journal: Journal,
+    ) -> Self {
+        let lookup_permits = Arc::new(Semaphore::new(LOOKUPS_MAX));
+        Self { kafka: kafka.clone(), topic: topic.to_owned(), partitions, epoch, codec, journal, lookup_permits }
     }
 
-    /// What has become of a command that came into the log at `since` (milliseconds since 1970) or soon after.
+    /// The status of a command that was appended at `since` (milliseconds since 1970) or soon after.
     pub(crate) async fn status(&self, cart_id: CartId, command_id: CommandId, since: u64) -> Result<Status, Problem> {
-        let Ok(_permit) = self.looks.try_acquire() else {
+        let Ok(_permit) = self.lookup_permits.try_acquire() else {
             return Err(Problem::unavailable("too many commands are being looked up; retry later"));
         };
         let found = self.found(cart_id, command_id, since).await.map_err(|error| {
             tracing::warn!(%command_id, error = format!("{error:#}"), "looking up a command failed");
             Problem::unavailable("the log or the journal is unavailable; retry later")
         })?;
-        found.ok_or_else(|| Problem::command_not_found(command_id))
+        found.ok_or_else(|| Problem::command_not_found(command_id, SEARCHED_MAX))
     }
 
     async fn found(&self, cart_id: CartId, command_id: CommandId, since: u64) -> anyhow::Result<Option<Status>> {
@@ -83,7 +87,7 @@ impl Lookup {
             let may_arrive = now < Duration::from_millis(since).saturating_add(ARRIVAL_MAX);
             return Ok(may_arrive.then_some(Status::Pending));
         };
-        // This before the journal: what was decided by now is there then.
+        // The offset before the journal: a command that is decided by now is in the journal when it is read.
         let lookup = self.clone();
         let decided = tokio::task::spawn_blocking(move || lookup.decided(partition)).await??;
         let position = Position::new(self.epoch, offset);
@@ -96,16 +100,16 @@ impl Lookup {
         Ok(Some(outcome.map_or(Status::RejectedBefore, |outcome| Status::Settled(outcome, position))))
     }
 
-    /// The cart-processors have settled everything before this offset. Blocks.
+    /// The offset before which the cart-processors have decided every command. Blocks.
     ///
-    /// It does not wait for a transaction that is about to move it: a processor that died in one leaves it open for its
-    /// time-out.
+    /// Does not wait for an open transaction that moves the offset: a processor that died in one leaves it open until its
+    /// timeout.
     fn decided(&self, partition: i32) -> Result<i64, kafka::Error> {
-        let group = GroupProgress::new(&self.kafka, &self.kafka.prefixed(PROCESSORS), &self.topic)?;
+        let group = GroupProgress::new(&self.kafka, &self.kafka.prefixed(group::CART_PROCESSOR), &self.topic)?;
         Ok(group.committed([partition])?.get(&partition).copied().unwrap_or(0))
     }
 
-    /// Where the command stands. Blocks.
+    /// Finds the command in the log. Blocks.
     fn search(
         &self,
         cart_id: CartId,
@@ -124,7 +128,7 @@ impl Lookup {
             }
             let bytes = message.payload().unwrap_or_default();
             let command = self.codec.decode_or_fetch_blocking(bytes, runtime)?;
-            // What can't be read is a dead letter, and not the command.
+            // A record that cannot be decoded is a dead letter, and not the command.
             if let Ok(command) = command
                 && command.command_id == command_id
             {

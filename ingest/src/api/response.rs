@@ -1,4 +1,4 @@
-//! What clients are told.
+//! Responses: the bodies and headers of commands and reads.
 
 use cart::{Aggregate, CartId, CartReply, CommandId, Item, Outcome, SequenceNumber, SessionId};
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -10,11 +10,10 @@ use warp::Reply as _;
 use warp::http::{HeaderValue, StatusCode, header};
 use warp::reply::Response;
 
-use crate::commands::{Answer, CommandLink};
-use crate::openapi;
+use crate::commands::{Answer, CommandLink, Status};
 use crate::problem::Problem;
-use crate::reads::Log;
-use crate::status::Status;
+use crate::reads::{CommandLog, Events};
+use crate::schema;
 
 /// The body of an accepted command.
 #[derive(Serialize, JsonSchema)]
@@ -25,49 +24,53 @@ pub(crate) struct Accepted<'a> {
     #[schemars(with = "Uuid")]
     cart_id: CartId,
     #[serde(flatten)]
-    outcome: Done<'a>,
+    outcome: OutcomeBody<'a>,
 }
 
 /// The outcome of an accepted command.
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged, rename_all_fields = "camelCase")]
-enum Done<'a> {
+// The name in the OpenAPI document: generated clients use it.
+#[schemars(rename = "Done")]
+enum OutcomeBody<'a> {
     ItemChanged {
         #[schemars(with = "Uuid")]
         session_id: SessionId,
-        #[schemars(with = "openapi::Version")]
+        #[schemars(with = "schema::Version")]
         version: SequenceNumber,
-        #[schemars(with = "openapi::Item")]
+        #[schemars(with = "schema::Item")]
         item: &'a Item,
     },
     CheckedOut {
         #[schemars(with = "Uuid")]
         session_id: SessionId,
-        #[schemars(with = "openapi::Version")]
+        #[schemars(with = "schema::Version")]
         version: SequenceNumber,
-        #[schemars(with = "Vec<openapi::Item>")]
+        #[schemars(with = "Vec<schema::Item>")]
         items: &'a [Item],
-        #[schemars(with = "openapi::Amount")]
+        #[schemars(with = "schema::Amount")]
         total: String,
-        #[schemars(with = "openapi::Time")]
+        #[schemars(with = "schema::Time")]
         purchased_at: String,
     },
     Batch {
-        #[schemars(with = "openapi::Version")]
+        #[schemars(with = "schema::Version")]
         version: SequenceNumber,
-        results: Vec<OneOf<'a>>,
+        results: Vec<BatchItem<'a>>,
     },
     /// An independent batch.
-    Each { results: Vec<OneOf<'a>> },
+    Each { results: Vec<BatchItem<'a>> },
 }
 
 /// The outcome of one command of an independent batch.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct OneOf<'a> {
+// The name in the OpenAPI document: generated clients use it.
+#[schemars(rename = "OneOf")]
+struct BatchItem<'a> {
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
-    outcome: Option<Done<'a>>,
+    outcome: Option<OutcomeBody<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<Problem>,
 }
@@ -82,7 +85,7 @@ pub(crate) struct CommandStatus<'a> {
     cart_id: CartId,
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    outcome: Option<Done<'a>>,
+    outcome: Option<OutcomeBody<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<Problem>,
 }
@@ -100,11 +103,11 @@ pub(crate) struct Cart<'a> {
     cart_id: CartId,
     #[schemars(with = "Uuid")]
     session_id: SessionId,
-    #[schemars(with = "openapi::Version")]
+    #[schemars(with = "schema::Version")]
     version: SequenceNumber,
-    #[schemars(with = "Vec<openapi::Item>")]
+    #[schemars(with = "Vec<schema::Item>")]
     items: &'a [Item],
-    #[schemars(with = "openapi::Amount")]
+    #[schemars(with = "schema::Amount")]
     total: String,
 }
 
@@ -117,8 +120,8 @@ fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
-impl Done<'_> {
-    /// The cart's version after it; `None` if nothing was done.
+impl OutcomeBody<'_> {
+    /// The cart's version after the command; `None` if no command of an independent batch was accepted.
     fn version(&self) -> Option<SequenceNumber> {
         match self {
             Self::ItemChanged { version, .. } | Self::CheckedOut { version, .. } | Self::Batch { version, .. } => {
@@ -131,13 +134,12 @@ impl Done<'_> {
     }
 }
 
-/// What was done, or why not.
-fn done(outcome: &Outcome, command_id: CommandId) -> Result<Done<'_>, Problem> {
+fn outcome_body(outcome: &Outcome, command_id: CommandId) -> Result<OutcomeBody<'_>, Problem> {
     Ok(match outcome {
         Outcome::ItemChanged { session_id, version, item } => {
-            Done::ItemChanged { session_id: *session_id, version: *version, item }
+            OutcomeBody::ItemChanged { session_id: *session_id, version: *version, item }
         }
-        Outcome::CheckedOut { session_id, version, items, purchased_at } => Done::CheckedOut {
+        Outcome::CheckedOut { session_id, version, items, purchased_at } => OutcomeBody::CheckedOut {
             session_id: *session_id,
             version: *version,
             items,
@@ -145,85 +147,85 @@ fn done(outcome: &Outcome, command_id: CommandId) -> Result<Done<'_>, Problem> {
             purchased_at: time(*purchased_at),
         },
         Outcome::Batch { outcomes } => {
-            let done: Vec<_> = outcomes.iter().map(|outcome| done(outcome, command_id)).collect::<Result<_, _>>()?;
-            let version = done.last().and_then(Done::version).unwrap_or(SequenceNumber::ZERO);
-            Done::Batch { version, results: done.into_iter().map(|done| OneOf::of(Ok(done))).collect() }
+            let bodies: Vec<_> =
+                outcomes.iter().map(|outcome| outcome_body(outcome, command_id)).collect::<Result<_, _>>()?;
+            let version = bodies.last().and_then(OutcomeBody::version).unwrap_or(SequenceNumber::ZERO);
+            OutcomeBody::Batch { version, results: bodies.into_iter().map(|body| BatchItem::of(Ok(body))).collect() }
         }
-        Outcome::IndependentBatch { outcomes } => {
-            Done::Each { results: outcomes.iter().map(|outcome| OneOf::of(done(outcome, command_id))).collect() }
-        }
+        Outcome::IndependentBatch { outcomes } => OutcomeBody::Each {
+            results: outcomes.iter().map(|outcome| BatchItem::of(outcome_body(outcome, command_id))).collect(),
+        },
         Outcome::Rejected { rejection, index } => return Err(Problem::rejected(rejection, *index, command_id)),
     })
 }
 
-impl<'a> OneOf<'a> {
-    fn of(result: Result<Done<'a>, Problem>) -> Self {
-        let nothing = Self { status: StatusCode::OK.as_u16(), outcome: None, problem: None };
+impl<'a> BatchItem<'a> {
+    fn of(result: Result<OutcomeBody<'a>, Problem>) -> Self {
         match result {
-            Ok(done) => Self { outcome: Some(done), ..nothing },
-            Err(problem) => Self { status: problem.status().as_u16(), problem: Some(problem), ..nothing },
+            Ok(outcome) => Self { status: StatusCode::OK.as_u16(), outcome: Some(outcome), problem: None },
+            Err(problem) => Self { status: problem.status().as_u16(), outcome: None, problem: Some(problem) },
         }
     }
 }
 
 /// The response to a command.
-pub(crate) fn of_command(answer: &Answer, log: Log) -> Response {
+pub(super) fn of_command(answer: &Answer, log: CommandLog) -> Response {
     match answer {
         Answer::Pending(link) => pending(link),
-        Answer::Replied(reply) => match done(&reply.outcome, reply.command_id) {
+        Answer::Replied(reply) => match outcome_body(&reply.outcome, reply.command_id) {
             Ok(outcome) => accepted(reply, outcome, log),
             Err(problem) => problem.into_response(),
         },
     }
 }
 
-fn accepted(reply: &CartReply, outcome: Done<'_>, log: Log) -> Response {
+fn accepted(reply: &CartReply, outcome: OutcomeBody<'_>, log: CommandLog) -> Response {
     let CartReply { command_id, cart_id, position, .. } = *reply;
     let version = outcome.version();
     let mut response = warp::reply::json(&Accepted { command_id, cart_id, outcome }).into_response();
     let Some(version) = version else { return response };
-    log.give_token(&mut response, cart_id, position);
+    log.insert_token(&mut response, cart_id, position);
     with_etag(response, version)
 }
 
-/// The response to a batch: of an independent one 200, whatever has become of each command. An atomic one of one command
-/// looks as the others do.
-pub(crate) fn of_batch(answer: &Answer, log: Log) -> Response {
+/// The response to a batch. An independent batch gets 200, whatever the outcomes of its commands. An atomic batch of one
+/// command has the outcome of that command in the log; its response is that of a batch.
+pub(super) fn of_batch(answer: &Answer, log: CommandLog) -> Response {
     let Answer::Replied(reply) = answer else { return of_command(answer, log) };
     if !matches!(reply.outcome, Outcome::ItemChanged { .. } | Outcome::CheckedOut { .. }) {
         return of_command(answer, log);
     }
-    match done(&reply.outcome, reply.command_id) {
-        Ok(one) => {
-            let version = one.version().unwrap_or(SequenceNumber::ZERO);
-            accepted(reply, Done::Batch { version, results: vec![OneOf::of(Ok(one))] }, log)
+    match outcome_body(&reply.outcome, reply.command_id) {
+        Ok(outcome) => {
+            let version = outcome.version().unwrap_or(SequenceNumber::ZERO);
+            accepted(reply, OutcomeBody::Batch { version, results: vec![BatchItem::of(Ok(outcome))] }, log)
         }
         Err(problem) => problem.into_response(),
     }
 }
 
-/// The response to the question what has become of a command.
-pub(crate) fn of_status(cart_id: CartId, command_id: CommandId, status: &Status, log: Log) -> Response {
+/// The response to a query for the status of a command.
+pub(super) fn of_status(cart_id: CartId, command_id: CommandId, status: &Status, log: CommandLog) -> Response {
     let rejected =
         |problem| CommandStatus { problem: Some(problem), ..CommandStatus::of(cart_id, command_id, "rejected") };
     let body = match status {
         Status::Pending => CommandStatus::of(cart_id, command_id, "pending"),
         Status::RejectedBefore => rejected(Problem::rejected_before(command_id)),
-        Status::Settled(outcome, _) => match done(outcome, command_id) {
-            Ok(done) => {
-                let status = if done.version().is_some() { "accepted" } else { "rejected" };
-                CommandStatus { outcome: Some(done), ..CommandStatus::of(cart_id, command_id, status) }
+        Status::Settled(outcome, _) => match outcome_body(outcome, command_id) {
+            Ok(outcome) => {
+                let status = if outcome.version().is_some() { "accepted" } else { "rejected" };
+                CommandStatus { outcome: Some(outcome), ..CommandStatus::of(cart_id, command_id, status) }
             }
             Err(problem) => rejected(problem),
         },
     };
-    let is_accepted = body.outcome.as_ref().is_some_and(|done| done.version().is_some());
+    let is_accepted = body.outcome.as_ref().is_some_and(|outcome| outcome.version().is_some());
     let mut response = warp::reply::json(&body).into_response();
     match status {
         Status::Pending => {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        Status::Settled(_, position) if is_accepted => log.give_token(&mut response, cart_id, *position),
+        Status::Settled(_, position) if is_accepted => log.insert_token(&mut response, cart_id, *position),
         Status::Settled(..) | Status::RejectedBefore => {}
     }
     response
@@ -246,10 +248,18 @@ fn with_etag(mut response: Response, version: SequenceNumber) -> Response {
     response
 }
 
-/// The response that shows a cart.
-pub(crate) fn of_cart(cart: &Aggregate) -> Response {
+pub(super) fn of_cart(cart: &Aggregate) -> Response {
     let items = cart.cart().items();
     let version = cart.sequence_number();
     let body = Cart { cart_id: cart.cart_id(), session_id: cart.session_id(), version, items, total: total(items) };
     with_etag(warp::reply::json(&body).into_response(), version)
+}
+
+/// A page of a cart's events, with a link to the next page if there is one.
+pub(super) fn of_events(events: &Events) -> Response {
+    let mut response = warp::reply::json(events).into_response();
+    if let Some(link) = events.next().and_then(|next| HeaderValue::try_from(format!("<{next}>; rel=\"next\"")).ok()) {
+        response.headers_mut().insert(header::LINK, link);
+    }
+    response
 }

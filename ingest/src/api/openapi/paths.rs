@@ -1,9 +1,10 @@
-//! The paths of the document: what each operation takes and how it can be answered.
+//! The paths of the document: the requests and responses of each operation.
 
 use serde_json::{Map, Value, json};
 
 use super::examples::{self, named};
-use crate::request::SINCE_MAX;
+use crate::api::query::SINCE_MAX;
+use crate::problem::Kind;
 
 /// The schemas of bodies, or references to them.
 pub(super) struct Bodies {
@@ -19,16 +20,16 @@ pub(super) struct Bodies {
     pub(super) problem: Value,
 }
 
-/// What any request can get.
-const ANY: [u16; 5] = [400, 401, 403, 405, 503];
+/// Statuses of every request.
+const ANY: [u16; 6] = [400, 401, 403, 405, 500, 503];
 
-/// What a command's rules can say, besides [`ANY`].
+/// Further statuses of commands.
 const RULES: [u16; 5] = [404, 409, 412, 422, 504];
 
-/// What a body can bring about.
+/// Further statuses of requests with a body.
 const BODY: [u16; 3] = [408, 413, 415];
 
-/// Headers that every command takes.
+/// Headers of every command.
 const COMMAND: [&str; 6] = ["IdempotencyKey", "IfMatch", "IfNoneMatch", "Prefer", "CommandTime", "XRequestId"];
 
 struct Operation<'a> {
@@ -54,7 +55,7 @@ impl Operation<'_> {
         }
         responses.insert(
             String::from("200"),
-            response("Done", "application/json", self.ok, headers, named(examples::answers(self.id))),
+            response("Done", "application/json", self.ok, headers, named(examples::responses(self.id))),
         );
         if is_command {
             let headers = json!({"X-Request-Id": header("The id of the request in the logs of the service"), "Location": header("Where to query the command's outcome")});
@@ -64,10 +65,11 @@ impl Operation<'_> {
         }
         for status in &self.statuses {
             let headers = json!({"X-Request-Id": header("The id of the request in the logs of the service")});
-            let kinds = super::PROBLEMS.iter().filter(|(_, of, _)| of == status).map(|(kind, ..)| *kind);
-            let text = kinds.clone().collect::<Vec<_>>().join(", ");
-            let example = |kind: &str| json!({"$ref": format!("#/components/examples/{kind}")});
-            let examples = kinds.map(|kind| (kind.to_owned(), example(kind))).collect();
+            let kinds = Kind::ALL.iter().filter(|kind| kind.status().as_u16() == *status);
+            let codes = kinds.map(|kind| kind.code());
+            let text = codes.clone().collect::<Vec<_>>().join(", ");
+            let example = |code: &str| json!({"$ref": format!("#/components/examples/{code}")});
+            let examples = codes.map(|code| (code.to_owned(), example(code))).collect();
             let problem =
                 response(&text, "application/problem+json", &bodies.problem, headers, Value::Object(examples));
             responses.insert(status.to_string(), problem);

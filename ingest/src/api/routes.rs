@@ -1,0 +1,284 @@
+//! Every path of the API and its handler, in the order of docs/api.md.
+//!
+//! A handler rejects a request in the order of its lines. Those of a command check the ids of the path, the body, the command,
+//! and then the headers of the command. A command is appended only if all of them are valid.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Instant;
+
+use cart::{CartCommand, CartId, Command, CommandId, ProductId, VendorId};
+use service::{Metrics, Readiness, health_and_metrics};
+use warp::filters::BoxedFilter;
+use warp::http::{HeaderMap, Method, Uri};
+use warp::reply::Response;
+use warp::{Filter, Rejection, Reply as _, path};
+
+use super::body::{BodyLimits, UnreadBody};
+use super::conditions::{self, Read};
+use super::headers::CommandHeaders;
+use super::request::{self, id};
+use super::{openapi, query, response};
+use crate::commands::{Answer, CommandLookup, Commands};
+use crate::problem::Problem;
+use crate::reads::Reads;
+
+/// What the handlers use.
+#[derive(Debug)]
+pub(crate) struct Api {
+    pub(crate) commands: Commands,
+    pub(crate) lookup: CommandLookup,
+    pub(crate) reads: Reads,
+    pub(crate) allow_client_time: bool,
+    pub(crate) body_limits: BodyLimits,
+    pub(crate) readiness: Readiness,
+}
+
+/// All paths. Each accepts every method, so that the response to another method lists the supported ones.
+///
+/// Each is boxed: warp tries them nested in each other, and would move kilobytes for each.
+pub(crate) fn routes(api: Api, metrics: Metrics) -> BoxedFilter<(Response,)> {
+    let health = health_and_metrics(api.readiness.clone(), metrics).boxed();
+    let body_limits = api.body_limits.clone();
+    let body = warp::body::stream().map(move |stream| UnreadBody::new(stream, body_limits.clone()));
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    let api = Arc::new(api);
+    let api = warp::any().map(move || api.clone());
+    let request = warp::method().and(warp::header::headers_cloned()).and(api);
+
+    let cart = path!("cart" / String).and(request.clone()).and(body.clone()).then(cart).boxed();
+    let product = path!("cart" / String / "productId" / String).and(request.clone());
+    let product = product.and(body.clone()).then(product_in_cart).boxed();
+    let events = path!("cart" / String / "events").and(request.clone()).and(query).then(events).boxed();
+    let checkout = path!("cart" / String / "checkout").and(request.clone()).then(checkout).boxed();
+    let commands = path!("cart" / String / "commands").and(request.clone()).and(body).then(commands).boxed();
+    let command = path!("cart" / String / "commands" / String).and(request.clone()).and(query).then(command).boxed();
+    let billing = path!("vendors" / String / "billing").and(request.clone()).and(query).then(billing).boxed();
+    let quantities = path!("vendors" / String / "products" / String / "quantities").and(request);
+    let quantities = quantities.and(query).then(quantities_by_day).boxed();
+    let document = path!("openapi.json").and(warp::get()).map(document).boxed();
+    let page = path!("docs").and(warp::get()).map(|| warp::reply::html(openapi::PAGE).into_response()).boxed();
+    let root = path::end().and(warp::get());
+    let root = root.map(|| warp::redirect::temporary(Uri::from_static("/docs")).into_response()).boxed();
+
+    let of_cart = cart.or(product).unify().or(events).unify().or(checkout).unify().or(commands).unify();
+    let of_vendor = billing.or(quantities).unify();
+    let of_api = document.or(page).unify().or(root).unify().or(health).unify();
+    let all = of_cart.or(command).unify().or(of_vendor).unify().or(of_api).unify();
+    all.recover(rejected).unify().boxed()
+}
+
+/// Responds to requests that no path accepts. Health and metrics reject by method; the paths of carts and vendors do not.
+async fn rejected(rejection: Rejection) -> Result<Response, Infallible> {
+    let is_method = rejection.find::<warp::reject::MethodNotAllowed>().is_some();
+    let problem = if is_method { Problem::method_not_allowed("GET") } else { Problem::not_found() };
+    Ok(problem.into_response())
+}
+
+fn respond(result: Result<Response, Problem>) -> Response {
+    let response = result.unwrap_or_else(Problem::into_response);
+    metrics::counter!("ingest_responses_total", "status" => response.status().as_u16().to_string()).increment(1);
+    response
+}
+
+async fn cart(id: String, method: Method, headers: HeaderMap, api: Arc<Api>, body: UnreadBody) -> Response {
+    respond(match method {
+        Method::POST => api.add_item(&id, &headers, body).await,
+        Method::GET => api.show_cart(&id, &headers).await,
+        _ => Err(Problem::method_not_allowed("GET, POST")),
+    })
+}
+
+async fn product_in_cart(
+    cart_id: String,
+    product_id: String,
+    method: Method,
+    headers: HeaderMap,
+    api: Arc<Api>,
+    body: UnreadBody,
+) -> Response {
+    respond(match method {
+        Method::PATCH => api.adjust_item(&cart_id, &product_id, &headers, body).await,
+        Method::DELETE => api.remove_item(&cart_id, &product_id, &headers).await,
+        _ => Err(Problem::method_not_allowed("DELETE, PATCH")),
+    })
+}
+
+async fn events(cart_id: String, method: Method, headers: HeaderMap, api: Arc<Api>, query: String) -> Response {
+    respond(match method {
+        Method::GET => api.show_events(&cart_id, &query, &headers).await,
+        _ => Err(Problem::method_not_allowed("GET")),
+    })
+}
+
+async fn checkout(cart_id: String, method: Method, headers: HeaderMap, api: Arc<Api>) -> Response {
+    respond(match method {
+        Method::POST => api.checkout(&cart_id, &headers).await,
+        _ => Err(Problem::method_not_allowed("POST")),
+    })
+}
+
+async fn commands(cart_id: String, method: Method, headers: HeaderMap, api: Arc<Api>, body: UnreadBody) -> Response {
+    respond(match method {
+        Method::POST => api.send_commands(&cart_id, &headers, body).await,
+        _ => Err(Problem::method_not_allowed("POST")),
+    })
+}
+
+async fn command(
+    cart_id: String,
+    command_id: String,
+    method: Method,
+    headers: HeaderMap,
+    api: Arc<Api>,
+    query: String,
+) -> Response {
+    respond(match method {
+        Method::GET => api.command_status(&cart_id, &command_id, &query, &headers).await,
+        _ => Err(Problem::method_not_allowed("GET")),
+    })
+}
+
+async fn billing(vendor_id: String, method: Method, headers: HeaderMap, api: Arc<Api>, query: String) -> Response {
+    respond(match method {
+        Method::GET => api.show_billing(&vendor_id, &query, &headers).await,
+        _ => Err(Problem::method_not_allowed("GET")),
+    })
+}
+
+async fn quantities_by_day(
+    vendor_id: String,
+    product_id: String,
+    method: Method,
+    headers: HeaderMap,
+    api: Arc<Api>,
+    query: String,
+) -> Response {
+    respond(match method {
+        Method::GET => api.show_quantities(&vendor_id, &product_id, &query, &headers).await,
+        _ => Err(Problem::method_not_allowed("GET")),
+    })
+}
+
+fn document() -> Response {
+    warp::reply::with_header(openapi::document(), "content-type", "application/json").into_response()
+}
+
+impl Api {
+    async fn add_item(&self, cart_id: &str, headers: &HeaderMap, mut body: UnreadBody) -> Result<Response, Problem> {
+        let cart_id = body.or_discard(headers, id("cartId", cart_id)).await?;
+        let body = body.read().await?;
+        let command = request::add_item(headers, &body.bytes)?;
+        self.execute_one(cart_id, command, headers).await
+    }
+
+    async fn adjust_item(
+        &self,
+        cart_id: &str,
+        product_id: &str,
+        headers: &HeaderMap,
+        mut body: UnreadBody,
+    ) -> Result<Response, Problem> {
+        let cart_id = body.or_discard(headers, id("cartId", cart_id)).await?;
+        let product_id = body.or_discard(headers, id("productId", product_id)).await?;
+        let body = body.read().await?;
+        let command = request::adjust(product_id, headers, &body.bytes)?;
+        self.execute_one(cart_id, command, headers).await
+    }
+
+    async fn remove_item(&self, cart_id: &str, product_id: &str, headers: &HeaderMap) -> Result<Response, Problem> {
+        let cart_id = id("cartId", cart_id)?;
+        let product_id: ProductId = id("productId", product_id)?;
+        self.execute_one(cart_id, Command::RemoveItem { product_id }, headers).await
+    }
+
+    async fn show_cart(&self, cart_id: &str, headers: &HeaderMap) -> Result<Response, Problem> {
+        let cart_id: CartId = id("cartId", cart_id)?;
+        let cart = self.reads.cart(cart_id).await?;
+        Ok(match conditions::of_cart(headers, cart.sequence_number())? {
+            Read::Show => response::of_cart(&cart),
+            Read::NotModified => conditions::not_modified(cart.sequence_number()),
+        })
+    }
+
+    async fn show_events(&self, cart_id: &str, query: &str, headers: &HeaderMap) -> Result<Response, Problem> {
+        conditions::of_untagged(headers)?;
+        let cart_id: CartId = id("cartId", cart_id)?;
+        let page = query::page(query)?;
+        Ok(response::of_events(&self.reads.events(cart_id, page).await?))
+    }
+
+    async fn checkout(&self, cart_id: &str, headers: &HeaderMap) -> Result<Response, Problem> {
+        let cart_id = id("cartId", cart_id)?;
+        self.execute_one(cart_id, Command::Checkout {}, headers).await
+    }
+
+    async fn send_commands(
+        &self,
+        cart_id: &str,
+        headers: &HeaderMap,
+        mut body: UnreadBody,
+    ) -> Result<Response, Problem> {
+        let cart_id = body.or_discard(headers, id("cartId", cart_id)).await?;
+        let body = body.read().await?;
+        let batch = request::batch(headers, &body.bytes)?;
+        let answer = self.execute(cart_id, batch.command(), headers).await?;
+        Ok(response::of_batch(&answer, self.reads.log))
+    }
+
+    async fn command_status(
+        &self,
+        cart_id: &str,
+        command_id: &str,
+        query: &str,
+        headers: &HeaderMap,
+    ) -> Result<Response, Problem> {
+        conditions::of_untagged(headers)?;
+        let cart_id: CartId = id("cartId", cart_id)?;
+        let command_id: CommandId = id("commandId", command_id)?;
+        let since = query::since(command_id, query)?;
+        let status = self.lookup.status(cart_id, command_id, since).await?;
+        Ok(response::of_status(cart_id, command_id, &status, self.reads.log))
+    }
+
+    async fn show_billing(&self, vendor_id: &str, query: &str, headers: &HeaderMap) -> Result<Response, Problem> {
+        conditions::of_untagged(headers)?;
+        let vendor_id: VendorId = id("vendorId", vendor_id)?;
+        let year = query::year(query)?;
+        let read_after = self.reads.log.read_token(headers)?;
+        let billing = self.reads.billing(vendor_id, year, read_after).await?;
+        Ok(warp::reply::json(&billing).into_response())
+    }
+
+    async fn show_quantities(
+        &self,
+        vendor_id: &str,
+        product_id: &str,
+        query: &str,
+        headers: &HeaderMap,
+    ) -> Result<Response, Problem> {
+        conditions::of_untagged(headers)?;
+        let vendor_id: VendorId = id("vendorId", vendor_id)?;
+        let product_id: ProductId = id("productId", product_id)?;
+        let (year, month) = query::year_and_month(query)?;
+        let read_after = self.reads.log.read_token(headers)?;
+        let quantities = self.reads.quantities(vendor_id, product_id, year, month, read_after).await?;
+        Ok(warp::reply::json(&quantities).into_response())
+    }
+
+    /// Executes a command that is not a batch.
+    async fn execute_one(&self, cart_id: CartId, command: Command, headers: &HeaderMap) -> Result<Response, Problem> {
+        let started_at = Instant::now();
+        let answer = self.execute(cart_id, command, headers).await?;
+        metrics::histogram!("ingest_command_seconds").record(started_at.elapsed());
+        Ok(response::of_command(&answer, self.reads.log))
+    }
+
+    /// Reads the headers and executes the command. The headers come last, since they give the command its id and time.
+    async fn execute(&self, cart_id: CartId, command: Command, headers: &HeaderMap) -> Result<Answer, Problem> {
+        let CommandHeaders { command_id, is_keyed, issued_at, expected_version, trace_parent, preference } =
+            CommandHeaders::read(headers, cart_id, self.allow_client_time)?;
+        let command = CartCommand { command_id, cart_id, issued_at, command, expected_version, keyed: Some(is_keyed) };
+        self.commands.execute(&command, trace_parent.as_deref(), preference).await
+    }
+}
