@@ -1,6 +1,5 @@
 //! [`CartClient`]: one method a command, an answer or an [`Error`] for each.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -17,6 +16,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::Error;
 use crate::ids::{CartId, ProductId};
+use crate::settings::ClientSettings;
 use crate::tls;
 use crate::wire::{AdjustBody, Cart, Item, ItemChange, Outcome, PendingBody, Problem, Purchase};
 
@@ -29,33 +29,6 @@ const EXCERPT_LEN_MAX: usize = 200;
 /// How long a connection is kept without a request: shorter than the service keeps it (`--header-timeout-ms`, and
 /// `--lame-duck-ms` at its end), which may not close one that a request is just being sent on.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(4);
-
-/// How connections are made and kept.
-#[derive(Debug, Clone)]
-pub struct ClientSettings {
-    /// For a connection to be there.
-    pub connect_timeout: Duration,
-    /// For a whole answer. Longer than the service's own wait, which ends with a 202.
-    pub answer_timeout: Duration,
-    /// Connections kept while idle: as many as there are commands at a time, or each burst connects anew.
-    pub idle_connections_max: usize,
-    /// Who we are: a bearer token (RFC 6750), for a service that asks for one.
-    pub token: Option<String>,
-    /// For https: whom to trust instead of this machine's roots, a PEM file with one or more certificates.
-    pub ca_cert: Option<PathBuf>,
-}
-
-impl Default for ClientSettings {
-    fn default() -> Self {
-        Self {
-            connect_timeout: Duration::from_secs(2),
-            answer_timeout: Duration::from_secs(15),
-            idle_connections_max: 8,
-            token: None,
-            ca_cert: None,
-        }
-    }
-}
 
 /// What a command may carry besides its content.
 #[derive(Debug, Clone, Copy, Default)]

@@ -15,17 +15,20 @@
 //! Invariants: nothing here knows Kafka or a database; a command that may have been executed is never sent again under
 //! another key; a member's next command is sent only once the previous one is settled.
 
+mod bits;
 pub mod cart_cli;
 mod cart_client;
 mod error;
 pub mod ids;
 pub mod replay;
 mod retry;
+mod settings;
 mod text;
 mod tls;
 mod wire;
 
-pub use cart_client::{CartClient, ClientSettings, CommandOptions};
+pub use cart_client::{CartClient, CommandOptions};
 pub use error::{CertificateError, Error, Execution};
+pub use settings::ClientSettings;
 pub use text::LineError;
 pub use wire::{Cart, Item, ItemChange, Outcome, Problem, Purchase};

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use crate::bits::mix_bits;
 use crate::error;
-use crate::replay::mix_bits;
 use crate::{Error, Execution, Outcome, Problem};
 
 /// A service that comes back should not wait longer than this for its callers.

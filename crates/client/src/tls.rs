@@ -10,8 +10,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::ClientSettings;
 use crate::error::{CertificateError, Error};
+use crate::settings::ClientSettings;
 
 /// Makes connections. This machine's roots are read only where they are needed.
 pub(crate) fn connector(is_tls: bool, settings: &ClientSettings) -> Result<HttpsConnector<HttpConnector>, Error> {

@@ -27,8 +27,8 @@ mod statistics;
 pub mod table;
 
 pub use args::Args;
-pub(crate) use assortment::mix_bits;
 pub use driver::run;
 pub use program::start;
-pub use report::{Count, Deviation, Latency, ReasonCount, Report, RetryCounts, Unfinished};
+pub use report::{Count, ReasonCount, Report, RetryCounts, Unfinished};
 pub use shop_args::{Fault as ShopFault, Mix, MixError, ShopArgs};
+pub use statistics::{Deviation, Latency};

@@ -4,15 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use chrono::SecondsFormat;
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::args::Args;
 use super::attempt::Retries;
 use super::command::ActionKind;
-use super::lanes::Planned;
-use super::statistics::Statistics;
+use super::statistics::{Deviation, Latency, Statistics};
 
 /// The result of a run; its fields are those of `--json`.
 #[derive(Debug, Clone, Serialize)]
@@ -109,74 +106,6 @@ pub struct ReasonCount {
     pub outcome: String,
     /// How often.
     pub count: u64,
-}
-
-/// A latency distribution in microseconds (HdrHistogram, three digits).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Latency {
-    /// How many answers.
-    pub count: u64,
-    /// The shortest.
-    pub min: u64,
-    /// Half are below.
-    pub p50: u64,
-    /// 95 % are below.
-    pub p95: u64,
-    /// 99 % are below.
-    pub p99: u64,
-    /// 99.9 % are below.
-    pub p999: u64,
-    /// The longest.
-    pub max: u64,
-}
-
-/// A command whose outcome is worth showing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Deviation {
-    /// Its place in the source, from 1.
-    pub sequence: u64,
-    /// The file's line that has it; null of the made-up shop.
-    pub line: Option<u64>,
-    /// Its own time.
-    pub time: String,
-    /// Whose cart.
-    pub member: String,
-    /// What was asked for.
-    pub action: String,
-    /// What came of it.
-    pub outcome: String,
-    /// The service's reason, or what went wrong.
-    pub reason: String,
-}
-
-impl Latency {
-    pub(crate) fn of(histogram: &Histogram<u64>) -> Option<Self> {
-        let at = |quantile| histogram.value_at_quantile(quantile);
-        (!histogram.is_empty()).then(|| Self {
-            count: histogram.len(),
-            min: histogram.min(),
-            p50: at(0.5),
-            p95: at(0.95),
-            p99: at(0.99),
-            p999: at(0.999),
-            max: histogram.max(),
-        })
-    }
-}
-
-impl Deviation {
-    pub(crate) fn of(planned: &Planned, outcome: &str, reason: &str) -> Self {
-        let command = &planned.command;
-        Self {
-            sequence: planned.sequence,
-            line: planned.line,
-            time: command.at.to_rfc3339_opts(SecondsFormat::AutoSi, true),
-            member: command.member.to_string(),
-            action: format!("{:?}", command.action),
-            outcome: outcome.to_owned(),
-            reason: reason.to_owned(),
-        }
-    }
 }
 
 impl Report {

@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
 
-use super::report::{Deviation, Latency, Report, Unfinished};
+use super::report::{Report, Unfinished};
+use super::statistics::{Deviation, Latency};
 
 /// Writes the tables and the commands that deserve a look.
 ///
