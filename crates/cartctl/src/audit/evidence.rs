@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use cart::{CartCommand, CartEvent, LogEpoch, Position, PurchasedItem};
 use rust_decimal::Decimal;
-use serde::Serialize;
 use uuid::Uuid;
 
 use super::client_view::SentCommand;
-use super::report::UpToCut;
+use super::cut::{Cut, UpToCut};
 use super::rules::Kept;
 use crate::journal::JournalRow;
 use crate::totals::{DayKey, MonthKey};
@@ -79,27 +78,6 @@ impl Evidence {
     pub(crate) fn is_of_earlier_epoch(&self, position: Position) -> bool {
         let epoch = LogEpoch::new(self.commands_epoch).unwrap_or(LogEpoch::FIRST);
         position < Position::new(epoch, 0)
-    }
-}
-
-/// Offsets by partition that were noted before anything was read. What stands before them must have reached everything
-/// downstream by the time that that was read; what stands behind them may have, or may not. Without an entry: all of it must.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Cut {
-    /// On `cart-commands`.
-    pub commands: Vec<i64>,
-    /// On `cart-events`.
-    pub events: Vec<i64>,
-    /// On `item-purchased`.
-    pub purchases: Vec<i64>,
-}
-
-impl Cut {
-    /// Whether an offset is before the cut.
-    pub(crate) fn is_before(cut: &[i64], partition: i32, offset: i64) -> bool {
-        let end = usize::try_from(partition).ok().and_then(|partition| cut.get(partition));
-        end.is_none_or(|end| offset < *end)
     }
 }
 

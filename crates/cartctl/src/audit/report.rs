@@ -8,7 +8,7 @@ use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
-use super::evidence::Cut;
+use super::cut::UpToCut;
 
 /// What is wrong. The names are those of the JSON report and of the metric's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ValueEnum)]
@@ -193,23 +193,6 @@ pub struct Counts {
     pub purchases: u64,
     /// Rows of the three read tables.
     pub rows: u64,
-}
-
-/// Of what was read: what is before the cut. The services work while the topics are read one after the other, so that each
-/// shows more than the one before; up to the cut all of them must show the same.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct UpToCut {
-    /// Records on `cart-commands` that are commands.
-    pub commands: u64,
-    /// Events on `cart-events` of commands before the cut.
-    pub events: u64,
-    /// Events in the journal of commands before the cut.
-    pub journal_events: u64,
-    /// Records on `item-purchased`.
-    pub purchases: u64,
-    /// Where it is.
-    pub cut: Cut,
 }
 
 /// What clients were told, of the files of records.

@@ -16,7 +16,7 @@ use kafka::{Admin, GroupProgress, KafkaArgs};
 use sqlx::PgPool;
 use tokio::time::{Instant, sleep};
 
-use super::evidence::Cut;
+use super::cut::Cut;
 use crate::reconcile::stored_offsets;
 
 /// Between two looks: short beside what is waited for, long beside what a look costs.

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use cart::{CartEvent, Event, Item};
 use uuid::Uuid;
 
-use super::events::ByCart;
 use super::log::{Log, Taken};
+use super::published::ByCart;
 use crate::audit::client_view::{Attempt, SentCommand, ToldItem};
 use crate::audit::evidence::Evidence;
 use crate::audit::report::{ClientView, Findings, Kind};

@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use cart::Position;
 use uuid::Uuid;
 
-use super::Shown;
-use super::events::{ByCart, Published};
 use super::log::{Expected, Log};
+use super::published::{ByCart, Published, Shown};
 use crate::audit::evidence::Evidence;
 use crate::audit::report::{Counts, Findings, Kind};
 use crate::audit::rules::Kept;

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use cart::{CartEvent, CartId, LogEpoch, Position};
 use uuid::Uuid;
 
-use super::events::ByCart;
-use crate::audit::evidence::{Content, Cut, DeadLetter, Evidence, LogRecord};
+use super::published::ByCart;
+use crate::audit::cut::Cut;
+use crate::audit::evidence::{Content, DeadLetter, Evidence, LogRecord};
 use crate::audit::report::{Counts, Findings, Kind};
 use crate::audit::rules::{Cart, Kept, Verdict};
 

@@ -6,9 +6,9 @@ use cart::{CartEvent, EventId, PurchasedItem};
 use chrono::Datelike as _;
 use rust_decimal::Decimal;
 
-use super::Shown;
-use super::events::ByCart;
-use crate::audit::evidence::{Cut, Evidence, Record};
+use super::published::{ByCart, Shown};
+use crate::audit::cut::Cut;
+use crate::audit::evidence::{Evidence, Record};
 use crate::audit::report::{Counts, Findings, Kind};
 use crate::totals::{DayKey, MonthKey};
 

@@ -6,7 +6,8 @@
 use std::fmt::Display;
 
 use super::purchases::{Sold, Step};
-use crate::audit::evidence::{Cut, Evidence};
+use crate::audit::cut::Cut;
+use crate::audit::evidence::Evidence;
 use crate::audit::report::{Counts, Findings, Kind};
 use crate::totals::{DayKey, MonthKey};
 
