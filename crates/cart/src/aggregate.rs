@@ -20,9 +20,9 @@ pub const REMEMBERED_MAX: usize = 1_000;
 /// greatest `issued_at` that is journalled.
 pub const REMEMBERED_FOR: TimeDelta = TimeDelta::hours(24);
 
-/// Up to this many lines and requests a cart allocates exactly what it needs: most carts are small and many are kept in
-/// memory, and the spare capacity of a growing list would be most of their size.
-pub(crate) const SMALL: usize = 8;
+/// Up to this many lines and requests a cart has no spare capacity: most carts are small and many are kept in memory, and
+/// the spare capacity of a growing list would be most of their size.
+const SMALL: usize = 8;
 
 /// All that deciding a cart's next command needs. Its serde form is the snapshot (`schemas/cart-snapshot-value.avsc`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -220,6 +220,9 @@ impl Aggregate {
         for event in &decided.events {
             self.cart.evolve(&event.event);
             self.sequence_number = event.sequence_number;
+        }
+        if self.cart.items().len() <= SMALL {
+            self.cart.shrink();
         }
         self.position = decided.position;
         self.newest_issued_at = self.newest_issued_at.max(decided.issued_at);

@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::aggregate::SMALL;
 use crate::{Command, Event, InvalidItem, Item, ProductId, Quantity, SequenceNumber};
 
 /// Why a cart refuses a command. An outcome like any other, not a program error.
@@ -136,12 +135,7 @@ impl Cart {
     pub fn evolve(&mut self, event: &Event) {
         let product_id = event.item().product_id;
         match event {
-            Event::ItemAdded { item } => {
-                if self.items.len() < SMALL {
-                    self.items.reserve_exact(1);
-                }
-                self.items.push(item.clone());
-            }
+            Event::ItemAdded { item } => self.items.push(item.clone()),
             Event::ItemRemoved { .. } => self.items.retain(|item| item.product_id != product_id),
             Event::ItemQuantityIncreased { item: now, .. } | Event::ItemQuantityDecreased { item: now, .. } => {
                 if let Some(item) = self.items.iter_mut().find(|item| item.product_id == product_id) {
@@ -156,6 +150,11 @@ impl Cart {
                 }
             }
         }
+    }
+
+    /// Frees the spare capacity of a growing list.
+    pub(crate) fn shrink(&mut self) {
+        self.items.shrink_to_fit();
     }
 
     fn item(&self, product_id: ProductId) -> Option<&Item> {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::characters::is_invisible;
 use crate::number::Number;
-use crate::{ProductId, VendorId, wire};
+use crate::{ProductId, VendorId};
 
 /// Why a name, a price or a quantity is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -212,18 +212,6 @@ impl FromStr for Price {
 impl fmt::Display for Price {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
-    }
-}
-
-impl Serialize for Price {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        wire::decimal::serialize(&self.0, serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Price {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        wire::decimal::deserialize(deserializer)?.try_into().map_err(serde::de::Error::custom)
     }
 }
 
