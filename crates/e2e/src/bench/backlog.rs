@@ -11,9 +11,9 @@ use chrono::Utc;
 use kafka::{Admin, Codec, GroupProgress, KafkaArgs, Registry};
 
 use super::args::RunArgs;
-use super::bed::{Bed, metered};
+use super::environment::{BenchEnvironment, metered};
 use super::floor;
-use super::keep;
+use super::progress::keep;
 use super::measurement::{Measurement, Subject, Values, add_usage};
 use super::produce::produce;
 use super::shop::Shopper;
@@ -38,35 +38,35 @@ const STALL_MAX: Duration = Duration::from_secs(60);
 const SHOWN: [&str; 3] = ["commands/s", "CPU-ms/command", "CPU-ms/command cart-processor"];
 
 pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> {
-    let bed = Bed::make(BENCH, args).await?;
+    let environment = BenchEnvironment::make(BENCH, args).await?;
     let mut measurements = Vec::new();
     let mut numbers = 0;
     for carts in CARTS_AT_A_TIME {
         let mut shoppers: Vec<_> = (carts..carts * 2).map(|number| Shopper::new(number, CARTS_EACH)).collect();
         for repetition in 0..args.repetitions() {
             let (sides, commands) = ([Subject::Floor, Subject::System], args.commands());
-            fill(&bed, &sides, &mut shoppers, commands, &mut numbers).await?;
+            fill(&environment, &sides, &mut shoppers, commands, &mut numbers).await?;
             for subject in sides {
-                let values = drain(&bed, subject, args.processors, commands).await?;
+                let values = drain(&environment, subject, args.processors, commands).await?;
                 let case = format!("{carts} carts at a time");
                 let one = Measurement { bench: BENCH.to_owned(), case, subject, repetition, values };
                 keep(&mut measurements, one, &SHOWN);
             }
         }
     }
-    bed.remove().await?;
+    environment.remove().await?;
     Ok(measurements)
 }
 
 /// Puts the same commands into the topics of these.
 pub(super) async fn fill(
-    bed: &Bed,
+    environment: &BenchEnvironment,
     subjects: &[Subject],
     shoppers: &mut [Shopper],
     commands: u64,
     numbers: &mut u64,
 ) -> anyhow::Result<()> {
-    let kafka = bed.installation.kafka();
+    let kafka = environment.installation.kafka();
     let codec = Codec::<CartCommand>::register(&Registry::new(kafka)?, CartCommand::TOPIC, CartCommand::SCHEMA).await?;
     let first = *numbers;
     *numbers += commands;
@@ -90,15 +90,15 @@ pub(super) async fn fill(
 }
 
 /// Starts the workers and waits until all is done.
-pub(super) async fn drain(bed: &Bed, subject: Subject, processors: u16, commands: u64) -> anyhow::Result<Values> {
-    let kafka = bed.installation.kafka().clone();
+pub(super) async fn drain(environment: &BenchEnvironment, subject: Subject, processors: u16, commands: u64) -> anyhow::Result<Values> {
+    let kafka = environment.installation.kafka().clone();
     let progress = Progress::of(subject, &kafka)?;
     let before = tokio::task::block_in_place(|| progress.done())?;
     let mut workers = Vec::new();
     for number in 0..processors {
-        workers.push(bed.start_worker(subject, &number.to_string(), true).await?);
+        workers.push(environment.start_worker(subject, &number.to_string(), true).await?);
     }
-    let meter = bed.meter(&workers);
+    let meter = environment.meter(&workers);
     let work = async { tokio::task::block_in_place(|| rate(&progress, before, commands)) };
     let (rate, used) = metered(&meter, work).await?;
     let mut values = Values::from([("commands/s".to_owned(), rate)]);

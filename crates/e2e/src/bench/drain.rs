@@ -12,9 +12,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::args::RunArgs;
-use super::bed::{Bed, metered};
+use super::environment::{BenchEnvironment, metered};
 use super::http::is_at_end;
-use super::keep;
+use super::progress::keep;
 use super::measurement::{Measurement, Subject, Values, add_usage};
 use super::meter::{LOAD, Meter};
 use super::produce::produce;
@@ -41,28 +41,28 @@ pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> 
     let mut measurements = Vec::new();
     for repetition in 0..args.repetitions() {
         // Each time everything is still to do.
-        let bed = Bed::make(BENCH, args).await?;
-        fill(&bed, args.commands()).await?;
+        let environment = BenchEnvironment::make(BENCH, args).await?;
+        fill(&environment, args.commands()).await?;
         // The first of them fills the topic of the others.
         for projector in Service::PROJECTORS {
             for subject in [Subject::Floor, Subject::System] {
                 let values = match subject {
-                    Subject::Floor => read_alone(&bed, projector, args.commands()).await?,
-                    Subject::System => drain(&bed, projector, args.commands()).await?,
+                    Subject::Floor => read_alone(&environment, projector, args.commands()).await?,
+                    Subject::System => drain(&environment, projector, args.commands()).await?,
                 };
                 let case = projector.name().to_owned();
                 let one = Measurement { bench: BENCH.to_owned(), case, subject, repetition, values };
                 keep(&mut measurements, one, &SHOWN);
             }
         }
-        bed.remove().await?;
+        environment.remove().await?;
     }
     Ok(measurements)
 }
 
 /// Puts purchases onto `cart-events`, as the cart-processor would.
-async fn fill(bed: &Bed, count: u64) -> anyhow::Result<()> {
-    let kafka = bed.installation.kafka();
+async fn fill(environment: &BenchEnvironment, count: u64) -> anyhow::Result<()> {
+    let kafka = environment.installation.kafka();
     let codec = Codec::<CartEvent>::register(&Registry::new(kafka)?, CartEvent::TOPIC, CartEvent::SCHEMA).await?;
     let first_day = Utc.with_ymd_and_hms(2026, 1, 1, 0, 0, 0).single().context("a day")?;
     let records = (0..count).map(|index| {
@@ -80,9 +80,9 @@ fn reads_cart_events(projector: Service) -> bool {
 }
 
 /// Reads and decodes what the projector reads.
-async fn read_alone(bed: &Bed, projector: Service, count: u64) -> anyhow::Result<Values> {
-    let kafka = bed.installation.kafka();
-    let (rate, used) = metered(&bed.meter([]), async {
+async fn read_alone(environment: &BenchEnvironment, projector: Service, count: u64) -> anyhow::Result<Values> {
+    let kafka = environment.installation.kafka();
+    let (rate, used) = metered(&environment.meter([]), async {
         if reads_cart_events(projector) {
             read_all::<CartEvent>(kafka).await
         } else {
@@ -117,14 +117,14 @@ async fn read_all<T: Contract + Serialize + DeserializeOwned>(kafka: &KafkaArgs)
 }
 
 /// Starts the projector and waits until all is done.
-async fn drain(bed: &Bed, projector: Service, count: u64) -> anyhow::Result<Values> {
-    let kafka = bed.installation.kafka();
+async fn drain(environment: &BenchEnvironment, projector: Service, count: u64) -> anyhow::Result<Values> {
+    let kafka = environment.installation.kafka();
     let topic = if reads_cart_events(projector) { CartEvent::TOPIC } else { PurchasedItem::TOPIC };
     let progress = GroupProgress::new(kafka, &kafka.prefixed(projector.name()), &kafka.prefixed(topic))?;
     let started_at = Instant::now();
-    let mut process = bed.start_projector(projector, "0").await?;
-    let meter: Meter = bed.meter([&process]);
-    let partitions = bed.installation.partitions().into();
+    let mut process = environment.start_projector(projector, "0").await?;
+    let meter: Meter = environment.meter([&process]);
+    let partitions = environment.installation.partitions().into();
     let work = async { tokio::task::block_in_place(|| rate(&progress, started_at, partitions, count)) };
     let (rate, used) = metered(&meter, work).await?;
     let mut values = Values::from([("events/s".to_owned(), rate)]);

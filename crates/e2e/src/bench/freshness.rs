@@ -16,8 +16,8 @@ use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
 use super::args::RunArgs;
-use super::bed::{Bed, Running};
-use super::keep;
+use super::environment::{BenchEnvironment, Running};
+use super::progress::keep;
 use super::load::{Load, Pace, Until};
 use super::measurement::{Measurement, Subject, Values};
 use super::wire::Connection;
@@ -46,11 +46,11 @@ const OPEN_CLIENTS: u32 = 1_024;
 const SHOWN: [&str; 3] = ["p50 ms", "p99 ms", "max ms"];
 
 pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> {
-    let bed = Bed::make(BENCH, args).await?;
-    let mut system = bed.start(Subject::System).await?;
-    let projectors = bed.start_projectors(1).await?;
+    let environment = BenchEnvironment::make(BENCH, args).await?;
+    let mut system = environment.start(Subject::System).await?;
+    let projectors = environment.start_projectors(1).await?;
     system.warm_up(args.warm_up()).await?;
-    let tables = Tables::open(&bed).await?;
+    let tables = Tables::open(&environment).await?;
     let probes = probes(args);
     let mut measurements = Vec::new();
     for repetition in 0..args.repetitions() {
@@ -63,7 +63,7 @@ pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> 
         keep_all(&mut measurements, "half load", repetition, &found);
     }
     drop((system, projectors));
-    bed.remove().await?;
+    environment.remove().await?;
     Ok(measurements)
 }
 
@@ -212,14 +212,14 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    pub(super) async fn open(bed: &Bed) -> anyhow::Result<Self> {
-        let session = cassandra::connect(bed.installation.cassandra()).await?;
+    pub(super) async fn open(environment: &BenchEnvironment) -> anyhow::Result<Self> {
+        let session = cassandra::connect(environment.installation.cassandra()).await?;
         let quantity =
             "SELECT quantity FROM item_quantity_by_day WHERE vendorid = ? AND productid = ? AND year = ? AND month = ?";
         let quantity = session.prepare(quantity).await?;
         let balance = "SELECT balance FROM balance_by_vendor WHERE vendorid = ? AND year = ? AND month = ?";
         let balance = session.prepare(balance).await?;
-        let database = PgPool::connect(bed.installation.database_url()).await?;
+        let database = PgPool::connect(environment.installation.database_url()).await?;
         Ok(Self { session, quantity, balance, database })
     }
 

@@ -13,11 +13,11 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::args::RunArgs;
-use super::bed::{Bed, Running, metered};
+use super::environment::{BenchEnvironment, Running, metered};
 use super::load::{Pace, Until};
 use super::measurement::{Figure, Measurement, Subject, Values, add_outcome, add_usage};
 use super::meter::Meter;
-use super::{keep, say};
+use super::progress::{keep, say};
 use crate::hostile::{h2, http1, over_a_line};
 
 const BENCH: &str = "hostile";
@@ -55,10 +55,10 @@ const ATTACKS: [(&str, Attack); 11] = [
 ];
 
 pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> {
-    let bed = Bed::make(BENCH, args).await?;
-    let mut system = bed.start(Subject::System).await?;
+    let environment = BenchEnvironment::make(BENCH, args).await?;
+    let mut system = environment.start(Subject::System).await?;
     system.warm_up(args.warm_up()).await?;
-    let meter = bed.meter(&system.processes);
+    let meter = environment.meter(&system.processes);
     let length = Duration::from_secs(args.seconds());
     let mut measurements = Vec::new();
     for (name, attack) in ATTACKS {
@@ -80,7 +80,7 @@ pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> 
         }
     }
     drop(system);
-    bed.remove().await?;
+    environment.remove().await?;
     Ok(measurements)
 }
 

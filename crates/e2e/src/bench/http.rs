@@ -9,11 +9,11 @@ use kafka::{GroupProgress, KafkaArgs};
 use tokio::time::Instant;
 
 use super::args::RunArgs;
-use super::bed::{Bed, Running, metered};
+use super::environment::{BenchEnvironment, Running, metered};
 use super::load::{Pace, Until};
 use super::measurement::{Measurement, Spread, Subject, Values, add_outcome, add_usage};
 use super::meter::Meter;
-use super::{keep, say};
+use super::progress::{keep, say};
 use crate::harness::wait_until;
 
 const BENCH: &str = "http";
@@ -38,32 +38,32 @@ const READERS: [(&str, &str); 4] = [
 ];
 
 pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> {
-    let bed = Bed::make(BENCH, args).await?;
-    let mut sides = [bed.start(Subject::Floor).await?, bed.start(Subject::System).await?];
+    let environment = BenchEnvironment::make(BENCH, args).await?;
+    let mut sides = [environment.start(Subject::Floor).await?, environment.start(Subject::System).await?];
     for side in &mut sides {
         side.warm_up(args.warm_up()).await?;
     }
     let mut measurements = Vec::new();
     let all = sides.iter().flat_map(|side| &side.processes);
-    let meter = bed.meter(all);
-    Series { args, bed: &bed, meter, projectors: false }.measure(&mut sides, &mut measurements).await?;
+    let meter = environment.meter(all);
+    Series { args, environment: &environment, meter, projectors: false }.measure(&mut sides, &mut measurements).await?;
     if !args.without_projectors {
         say("starting the four projectors");
-        let projectors = bed.start_projectors(1).await?;
-        catch_up(bed.installation.kafka()).await?;
-        let meter = bed.meter(sides.iter().flat_map(|side| &side.processes).chain(&projectors));
-        Series { args, bed: &bed, meter, projectors: true }.measure(&mut sides, &mut measurements).await?;
+        let projectors = environment.start_projectors(1).await?;
+        catch_up(environment.installation.kafka()).await?;
+        let meter = environment.meter(sides.iter().flat_map(|side| &side.processes).chain(&projectors));
+        Series { args, environment: &environment, meter, projectors: true }.measure(&mut sides, &mut measurements).await?;
         drop(projectors);
     }
     drop(sides);
-    bed.remove().await?;
+    environment.remove().await?;
     Ok(measurements)
 }
 
 /// All loads, without or with the projectors.
 struct Series<'a> {
     args: &'a RunArgs,
-    bed: &'a Bed,
+    environment: &'a BenchEnvironment,
     meter: Meter,
     projectors: bool,
 }
@@ -118,7 +118,7 @@ impl Series<'_> {
         add_usage(&mut values, &used, outcome.answered, "command");
         if self.projectors && side.subject == Subject::System {
             // What was left to do tells whether they have kept up.
-            let behind = catch_up(self.bed.installation.kafka()).await?;
+            let behind = catch_up(self.environment.installation.kafka()).await?;
             values.insert("catch-up s".to_owned(), behind.as_secs_f64());
         }
         Ok(Measurement { bench: BENCH.to_owned(), case, subject: side.subject, repetition, values })

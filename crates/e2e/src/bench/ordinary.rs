@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::args::RunArgs;
-use super::bed::{Bed, Named, Running, metered};
+use super::environment::{BenchEnvironment, Named, Running, metered};
 use super::freshness::{self, Tables};
 use super::http::catch_up;
 use super::load::{Pace, Until};
@@ -13,7 +13,7 @@ use super::meter::{Meter, Reading};
 use super::server_requests::{Counts, ServerRequests, since};
 use super::service_metrics::ServiceMetrics;
 use super::shop::Mix;
-use super::{keep, say};
+use super::progress::{keep, say};
 
 const BENCH: &str = "ordinary";
 
@@ -31,14 +31,14 @@ const SHOWN: [&str; 7] =
 
 pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> {
     let args = RunArgs { processors: args.instances, ..args.clone() };
-    let bed = Bed::make(BENCH, &args).await?.with_mix(Mix::Sessions);
-    let system = bed.start(Subject::System).await?;
-    let projectors = bed.start_projectors(args.instances).await?;
+    let environment = BenchEnvironment::make(BENCH, &args).await?.with_mix(Mix::Sessions);
+    let system = environment.start(Subject::System).await?;
+    let projectors = environment.start_projectors(args.instances).await?;
     let mut series = Series {
-        usage: UsageReader::new(&bed, system.processes.iter().chain(&projectors)),
+        usage: UsageReader::new(&environment, system.processes.iter().chain(&projectors)),
         args: &args,
-        bed: &bed,
-        tables: Tables::open(&bed).await?,
+        environment: &environment,
+        tables: Tables::open(&environment).await?,
         // A closed loop leaves few clients before a checkout, as the GET before it is fast: others are needed.
         open: system.others(),
         closed: system,
@@ -50,14 +50,14 @@ pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> 
     }
     let Series { measurements, closed, .. } = series;
     drop((closed, projectors));
-    bed.remove().await?;
+    environment.remove().await?;
     Ok(measurements)
 }
 
 /// All cases.
 struct Series<'a> {
     args: &'a RunArgs,
-    bed: &'a Bed,
+    environment: &'a BenchEnvironment,
     tables: Tables,
     usage: UsageReader,
     closed: Running,
@@ -71,7 +71,7 @@ impl Series<'_> {
         self.closed.warm_up_with(clients, self.args.warm_up()).await?;
         let (pace, until) = SETTLE;
         self.open.load(OPEN_CLIENTS, pace, until).await?;
-        catch_up(self.bed.installation.kafka()).await?;
+        catch_up(self.environment.installation.kafka()).await?;
         Ok(())
     }
 
@@ -110,7 +110,7 @@ impl Series<'_> {
         let mut values = Values::new();
         add_outcome(&mut values, &outcome, "request");
         used.add_to(&mut values, outcome.answered, "request");
-        let behind = catch_up(self.bed.installation.kafka()).await?;
+        let behind = catch_up(self.environment.installation.kafka()).await?;
         values.insert(String::from("catch-up s"), behind.as_secs_f64());
         self.keep(case, repetition, values);
         Ok(())
@@ -149,10 +149,10 @@ struct UsageReader {
 }
 
 impl UsageReader {
-    fn new<'a>(bed: &Bed, processes: impl Iterator<Item = &'a Named> + Clone) -> Self {
-        let servers = tokio::task::block_in_place(|| ServerRequests::attach(&bed.servers()));
+    fn new<'a>(environment: &BenchEnvironment, processes: impl Iterator<Item = &'a Named> + Clone) -> Self {
+        let servers = tokio::task::block_in_place(|| ServerRequests::attach(&environment.servers()));
         let servers = servers.inspect_err(say_why_left_out).ok();
-        Self { meter: bed.meter(processes.clone()), services: ServiceMetrics::of(processes), servers }
+        Self { meter: environment.meter(processes.clone()), services: ServiceMetrics::of(processes), servers }
     }
 
     /// Does something, and reads what was used for it. What the counters' reading costs is not part of it.

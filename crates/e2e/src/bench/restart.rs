@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use super::args::RunArgs;
-use super::bed::{Bed, Named, Running};
-use super::keep;
+use super::environment::{BenchEnvironment, Named, Running};
+use super::progress::keep;
 use super::load::{Pace, Until};
 use super::measurement::{Measurement, Subject, Values, add_outcome};
 use crate::harness::Service;
@@ -63,8 +63,8 @@ impl Happening {
 }
 
 pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> {
-    let bed = Bed::make(BENCH, args).await?;
-    let mut system = bed.start(Subject::System).await?;
+    let environment = BenchEnvironment::make(BENCH, args).await?;
+    let mut system = environment.start(Subject::System).await?;
     system.warm_up(args.warm_up()).await?;
     let mut measurements = Vec::new();
     let mut second = None;
@@ -76,17 +76,17 @@ pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> 
         };
         for projector in Service::PROJECTORS {
             let started_at = Instant::now();
-            let (name, mut process) = bed.start_projector(projector, "0").await?;
+            let (name, mut process) = environment.start_projector(projector, "0").await?;
             add(&format!("start of {name}"), Values::from([ready(started_at)]));
             process.terminate(END_DEADLINE).await?;
         }
         for happening in Happening::ALL {
-            let values = under_load(&bed, &mut system, &mut second, happening, args.quick).await?;
+            let values = under_load(&environment, &mut system, &mut second, happening, args.quick).await?;
             add(happening.name(), values);
         }
     }
     drop(system);
-    bed.remove().await?;
+    environment.remove().await?;
     Ok(measurements)
 }
 
@@ -95,7 +95,7 @@ fn ready(started_at: Instant) -> (String, f64) {
 }
 
 async fn under_load(
-    bed: &Bed,
+    environment: &BenchEnvironment,
     system: &mut Running,
     second: &mut Option<Named>,
     happening: Happening,
@@ -114,15 +114,15 @@ async fn under_load(
             Happening::Nothing => return Ok(None),
             Happening::ProcessorKilled => {
                 processor.kill9()?;
-                *processor = bed.start_worker(Subject::System, "0", false).await?.1;
+                *processor = environment.start_worker(Subject::System, "0", false).await?.1;
             }
             Happening::ProcessorRestarted => {
                 processor.terminate(END_DEADLINE).await?;
                 started_at = Instant::now();
-                *processor = bed.start_worker(Subject::System, "0", false).await?.1;
+                *processor = environment.start_worker(Subject::System, "0", false).await?.1;
             }
             Happening::SecondProcessorJoins => {
-                *second = Some(bed.start_worker(Subject::System, "1", false).await?);
+                *second = Some(environment.start_worker(Subject::System, "1", false).await?);
             }
             Happening::SecondProcessorLeaves => {
                 if let Some((_, mut process)) = second.take() {
@@ -132,7 +132,7 @@ async fn under_load(
             }
             Happening::IngestKilled => {
                 ingest.kill9()?;
-                *ingest = bed.start_ingest_at(Some(address)).await?.1;
+                *ingest = environment.start_ingest_at(Some(address)).await?.1;
             }
         }
         Ok(Some(ready(started_at)))

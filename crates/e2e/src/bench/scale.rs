@@ -3,10 +3,10 @@
 
 use super::args::RunArgs;
 use super::backlog::{drain, fill};
-use super::bed::Bed;
+use super::environment::BenchEnvironment;
 use super::measurement::{Measurement, Subject, Values};
 use super::shop::{LINES, Shopper};
-use super::{keep, say};
+use super::progress::{keep, say};
 
 const BENCH: &str = "scale";
 
@@ -62,12 +62,12 @@ pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> 
 
 async fn one(case: &Case, args: &RunArgs) -> anyhow::Result<Values> {
     let commands = if args.quick { COMMANDS_QUICK } else { COMMANDS }.max(2 * u64::from(case.carts));
-    let bed = Bed::make_with(BENCH, case.partitions, args).await?;
-    let bed = bed.with_processors(case.workers, case.processor_args);
+    let environment = BenchEnvironment::make_with(BENCH, case.partitions, args).await?;
+    let environment = environment.with_processors(case.workers, case.processor_args);
     let mut shoppers: Vec<_> = (0..case.carts).map(|number| Shopper::new(number, 1).with_lines(case.lines)).collect();
-    fill(&bed, &[Subject::System], &mut shoppers, commands, &mut 0).await?;
-    let values = drain(&bed, Subject::System, args.processors, commands).await?;
-    bed.remove().await?;
+    fill(&environment, &[Subject::System], &mut shoppers, commands, &mut 0).await?;
+    let values = drain(&environment, Subject::System, args.processors, commands).await?;
+    environment.remove().await?;
     Ok(values)
 }
 

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use anyhow::Context as _;
 use serde::Deserialize;
 
-use super::say;
+use super::progress::say;
 use super::servers;
 use crate::harness::root;
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::Context as _;
 
-use super::bed::Named;
+use super::environment::Named;
 use super::server_requests::Counts;
 
 /// The counters that are read, and what they count.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
-use super::field::Field;
+use super::environment::FaultEnvironment;
 use super::plan::{Fault, Plan};
 use super::proxy::Link;
 use crate::harness::{Server, wait_until};
@@ -34,44 +34,44 @@ const ASKED: [Server; 3] = [Server::Kafka, Server::Cassandra, Server::Postgres];
 const COMMITTING: [Server; 2] = [Server::Kafka, Server::Postgres];
 
 /// One link is bad for a while; which.
-pub(super) async fn bad(field: &Field, fault: Fault, plan: &mut Plan, link: Link) -> anyhow::Result<String> {
+pub(super) async fn bad(environment: &FaultEnvironment, fault: Fault, plan: &mut Plan, link: Link) -> anyhow::Result<String> {
     let server = plan.any(&ASKED);
     tracing::info!(%server, ?link, "a link goes bad");
-    field.link(server)?.set(link);
+    environment.link(server)?.set(link);
     tokio::time::sleep(BAD).await;
-    field.link(server)?.set(Link::Open);
+    environment.link(server)?.set(Link::Open);
     Ok(format!("{fault} {server}"))
 }
 
 /// One link is cut again and again.
-pub(super) async fn flaps(field: &Field, fault: Fault, plan: &mut Plan) -> anyhow::Result<String> {
+pub(super) async fn flaps(environment: &FaultEnvironment, fault: Fault, plan: &mut Plan) -> anyhow::Result<String> {
     let server = plan.any(&ASKED);
     for _ in 0..FLAPS.0 {
-        field.link(server)?.set(Link::Cut);
+        environment.link(server)?.set(Link::Cut);
         tokio::time::sleep(FLAPS.1).await;
-        field.link(server)?.set(Link::Open);
+        environment.link(server)?.set(Link::Open);
         tokio::time::sleep(FLAPS.1).await;
     }
     Ok(format!("{fault} {server}"))
 }
 
 /// Answers to commits are lost.
-pub(super) async fn no_commit_answers(field: &Field, fault: Fault, plan: &mut Plan) -> anyhow::Result<String> {
+pub(super) async fn no_commit_answers(environment: &FaultEnvironment, fault: Fault, plan: &mut Plan) -> anyhow::Result<String> {
     let server = plan.any(&COMMITTING);
-    commits(field, server, Link::NoCommitAnswers, BAD).await?;
+    commits(environment, server, Link::NoCommitAnswers, BAD).await?;
     Ok(format!("{fault} {server}"))
 }
 
 /// Answers to commits come too late.
-pub(super) async fn late_commit_answers(field: &Field, fault: Fault, plan: &mut Plan) -> anyhow::Result<String> {
+pub(super) async fn late_commit_answers(environment: &FaultEnvironment, fault: Fault, plan: &mut Plan) -> anyhow::Result<String> {
     let server = plan.any(&COMMITTING);
-    commits(field, server, Link::LateCommitAnswers(TOO_LATE), TOO_LATE).await?;
+    commits(environment, server, Link::LateCommitAnswers(TOO_LATE), TOO_LATE).await?;
     Ok(format!("{fault} {server}"))
 }
 
 /// Until an answer was met, and for a while.
-async fn commits(field: &Field, server: Server, link: Link, time: Duration) -> anyhow::Result<()> {
-    let proxy = field.link(server)?;
+async fn commits(environment: &FaultEnvironment, server: Server, link: Link, time: Duration) -> anyhow::Result<()> {
+    let proxy = environment.link(server)?;
     let before = proxy.commit_answers();
     proxy.set(link);
     let met = wait_until("an answer to a commit", COMMIT_DEADLINE, async || match proxy.commit_answers() {

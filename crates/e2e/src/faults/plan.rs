@@ -8,6 +8,18 @@ use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use serde::Serialize;
 
+/// How long and how hard a run is.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// Commands a second: before, during and after each fault.
+    pub rate: u32,
+    /// How long they still come when everything is ready again.
+    pub rest: Duration,
+}
+
+/// How long a store is paused.
+pub(super) const LONG_PAUSE: Duration = Duration::from_secs(60);
+
 /// Something that goes wrong. Each heals again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]

@@ -17,7 +17,7 @@ const LATE: Duration = Duration::from_secs(1);
 /// What was seen of a process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Vital {
+pub(super) struct Observed {
     /// How often it was looked at.
     pub(super) samples: u64,
     /// Its resident memory when it was last seen, in KiB.
@@ -35,19 +35,19 @@ struct Watched {
     pid: u32,
     address: Option<SocketAddr>,
     ready_at: Instant,
-    vital: Vital,
+    observed: Observed,
 }
 
 type Shared = Arc<Mutex<BTreeMap<String, Watched>>>;
 
 /// Looks at processes again and again. Dropped, it stops.
 #[derive(Debug)]
-pub(super) struct Vitals {
+pub(super) struct ProcessMonitor {
     processes: Shared,
     task: JoinHandle<()>,
 }
 
-impl Vitals {
+impl ProcessMonitor {
     /// Starts looking, so often.
     #[must_use]
     pub(super) fn start(interval: Duration) -> Self {
@@ -64,7 +64,7 @@ impl Vitals {
             pid,
             address,
             ready_at: Instant::now(),
-            vital: Vital::default(),
+            observed: Observed::default(),
         });
         (watched.pid, watched.address) = (pid, address);
     }
@@ -76,21 +76,21 @@ impl Vitals {
 
     /// What was seen, by name.
     #[must_use]
-    pub(super) fn report(&self) -> BTreeMap<String, Vital> {
+    pub(super) fn report(&self) -> BTreeMap<String, Observed> {
         let processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
-        processes.iter().map(|(name, watched)| (name.clone(), watched.vital.clone())).collect()
+        processes.iter().map(|(name, watched)| (name.clone(), watched.observed.clone())).collect()
     }
 
     /// Those that were not ready when they were last asked.
     #[must_use]
     pub(super) fn unready(&self) -> Vec<String> {
         let processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
-        let unready = processes.iter().filter(|(_, watched)| watched.address.is_some() && !watched.vital.is_ready);
+        let unready = processes.iter().filter(|(_, watched)| watched.address.is_some() && !watched.observed.is_ready);
         unready.map(|(name, _)| name.clone()).collect()
     }
 }
 
-impl Drop for Vitals {
+impl Drop for ProcessMonitor {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -127,19 +127,19 @@ async fn look_all(processes: Shared, interval: Duration) {
 }
 
 fn note(watched: &mut Watched, rss_kib: Option<u64>, is_ready: bool) {
-    let vital = &mut watched.vital;
-    vital.samples += 1;
+    let observed = &mut watched.observed;
+    observed.samples += 1;
     if let Some(rss_kib) = rss_kib {
-        vital.rss_kib = rss_kib;
-        vital.rss_max_kib = vital.rss_max_kib.max(rss_kib);
+        observed.rss_kib = rss_kib;
+        observed.rss_max_kib = observed.rss_max_kib.max(rss_kib);
     }
-    vital.is_ready = is_ready;
+    observed.is_ready = is_ready;
     let now = Instant::now();
     let not_ready = u64::try_from((now - watched.ready_at).as_millis()).unwrap_or(u64::MAX);
     if is_ready {
         watched.ready_at = now;
     } else {
-        vital.not_ready_longest_ms = vital.not_ready_longest_ms.max(not_ready);
+        observed.not_ready_longest_ms = observed.not_ready_longest_ms.max(not_ready);
     }
 }
 

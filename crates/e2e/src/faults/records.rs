@@ -7,7 +7,7 @@ use cart::{CartCommand, CartEvent, CartId, Command, PurchasedItem};
 use kafka::{Admin, Codec, KafkaArgs, Producer, Record, Registry, TransactionalProducer, partition_of};
 use uuid::Uuid;
 
-use super::field::Field;
+use super::environment::FaultEnvironment;
 
 /// Carts that only these producers know.
 const STRANGERS: u8 = 20;
@@ -25,17 +25,17 @@ const TRANSACTIONS: u8 = 40;
 const TOUCHED: i32 = 2;
 
 /// A transaction with garbage on the topics that we write ourselves, left open: the broker aborts it when its time is over.
-pub(super) async fn open_transaction(field: &Field) -> anyhow::Result<()> {
-    transactions(field, 1).await
+pub(super) async fn open_transaction(environment: &FaultEnvironment) -> anyhow::Result<()> {
+    transactions(environment, 1).await
 }
 
 /// Garbage on all topics, aborted; in turn with garbage on `cart-commands`, committed. The last is left open, as above.
-pub(super) async fn half_aborted(field: &Field) -> anyhow::Result<()> {
-    transactions(field, TRANSACTIONS).await
+pub(super) async fn half_aborted(environment: &FaultEnvironment) -> anyhow::Result<()> {
+    transactions(environment, TRANSACTIONS).await
 }
 
-async fn transactions(field: &Field, times: u8) -> anyhow::Result<()> {
-    let kafka = field.installation().kafka().clone();
+async fn transactions(environment: &FaultEnvironment, times: u8) -> anyhow::Result<()> {
+    let kafka = environment.installation().kafka().clone();
     let work = move || -> Result<(), kafka::Error> {
         for left in (0..times).rev() {
             // A successor under the same id aborts what its predecessor has left open.
@@ -61,8 +61,8 @@ async fn transactions(field: &Field, times: u8) -> anyhow::Result<()> {
 }
 
 /// All of it, between the commands of the load.
-pub(super) async fn garbage(field: &Field) -> anyhow::Result<()> {
-    let kafka = field.installation().kafka();
+pub(super) async fn garbage(environment: &FaultEnvironment) -> anyhow::Result<()> {
+    let kafka = environment.installation().kafka();
     let producer = Producer::durable(kafka, &kafka.prefixed(CartCommand::TOPIC))?;
     for n in 0_u8..100 {
         let value = match n % 4 {

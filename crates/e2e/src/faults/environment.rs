@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
-use super::Load;
 use super::balancer::Balancer;
-use super::process_monitor::{Vital, Vitals};
+use super::client_outcomes::ClientOutcomes;
+use super::plan::Load;
+use super::process_monitor::{Observed, ProcessMonitor};
 use super::proxy::{Protocol, Proxy};
-use super::told::Told;
-use super::visitors::Visitors;
+use super::readers::Readers;
 use crate::harness::{Installation, OwnServers, Process, Server, Service, wait_until};
 
 /// Short, so that a member that stands still is soon missed.
@@ -61,10 +61,10 @@ pub(super) type Place = (Service, &'static str);
 
 /// The installation, its servers and its processes.
 #[derive(Debug)]
-pub struct Field {
+pub struct FaultEnvironment {
     installation: Installation,
     processes: BTreeMap<String, Process>,
-    vitals: Vitals,
+    monitor: ProcessMonitor,
     proxies: Vec<(Server, Proxy)>,
     _balancer: Balancer,
     // Dropped last.
@@ -77,6 +77,11 @@ pub(super) fn services() -> impl Iterator<Item = Service> {
 
 pub(super) fn places() -> impl Iterator<Item = Place> {
     services().flat_map(|service| INSTANCES.map(|instance| (service, instance)))
+}
+
+/// The instances of a service.
+pub(super) fn instances_of(service: &str) -> Vec<Place> {
+    places().filter(|(known, _)| known.name() == service).collect()
 }
 
 fn name((service, instance): Place) -> String {
@@ -110,11 +115,11 @@ async fn proxies() -> anyhow::Result<Vec<(Server, Proxy)>> {
 fn args(service: Service, is_cluster: bool) -> &'static [&'static str] {
     match (service, is_cluster) {
         (Service::Ingest, false) => &["--allow-client-time"],
-        // Much longer than a cluster takes to go on without one of its brokers, also on a busy machine: how long clients
-        // have waited is told.
+        // Much longer than a cluster takes to elect new leaders, also on a busy machine. The summary reports how long clients
+        // waited.
         (Service::Ingest, true) => &["--allow-client-time", "--reply-timeout-ms=60000"],
         (Service::CartProcessor | Service::Projector(_), false) => &SESSION,
-        // Nobody dies but servers: the usual session outlives the change of a group's coordinator.
+        // Only servers die: the default session timeout is longer than the change of a group's coordinator.
         (Service::CartProcessor | Service::Projector(_), true) => &[],
     }
 }
@@ -126,10 +131,10 @@ pub(super) struct Replay {
     pub(super) record: PathBuf,
     result: PathBuf,
     /// Where all are to be answered.
-    visitors: Option<Visitors>,
+    readers: Option<Readers>,
 }
 
-impl Field {
+impl FaultEnvironment {
     pub(super) async fn open(name: &str, servers: OwnServers) -> anyhow::Result<Self> {
         let mut installation = Installation::on(name, &servers)?;
         let mut proxies = Vec::new();
@@ -138,15 +143,15 @@ impl Field {
             installation = installation.through(OwnServers::proxied_addresses())?;
         }
         installation.setup().await?;
-        let vitals = Vitals::start(LOOK_INTERVAL);
+        let monitor = ProcessMonitor::start(LOOK_INTERVAL);
         let balancer = Balancer::start(OwnServers::port_beside(BALANCER_PORT), ingests().collect()).await?;
-        let mut field =
-            Self { installation, processes: BTreeMap::new(), vitals, proxies, _balancer: balancer, servers };
+        let mut environment =
+            Self { installation, processes: BTreeMap::new(), monitor, proxies, _balancer: balancer, servers };
         for place in places() {
-            field.start(place)?;
+            environment.start(place)?;
         }
-        field.all_ready().await?;
-        Ok(field)
+        environment.all_ready().await?;
+        Ok(environment)
     }
 
     /// What it is an installation of.
@@ -180,7 +185,7 @@ impl Field {
 
     /// Ends one well that is not to be started again.
     pub(super) async fn dismiss(&mut self, place: Place) -> anyhow::Result<()> {
-        self.vitals.remove(&name(place));
+        self.monitor.remove(&name(place));
         let process = self.processes.remove(&name(place));
         process.with_context(|| format!("{} does not run", name(place)))?.terminate(END_DEADLINE).await
     }
@@ -193,9 +198,9 @@ impl Field {
 
     /// Waits until an instance of the service says that it is not ready.
     pub(super) async fn unready(&self, service: &str) -> anyhow::Result<()> {
-        let vitals = &self.vitals;
+        let monitor = &self.monitor;
         wait_until(&format!("{service} to say that it is not ready"), UNREADY_DEADLINE, async || {
-            let unready = vitals.unready();
+            let unready = monitor.unready();
             let is_one = |name: &String| name.rsplit_once('-').is_some_and(|(known, _)| known == service);
             if unready.iter().any(is_one) { Ok(()) } else { Err(format!("not ready: {}", unready.join(", "))) }
         })
@@ -203,7 +208,7 @@ impl Field {
     }
 
     fn keep(&mut self, place: Place, process: Process) {
-        self.vitals.add(&name(place), process.id(), process.address());
+        self.monitor.add(&name(place), process.id(), process.address());
         self.processes.insert(name(place), process);
     }
 
@@ -222,15 +227,15 @@ impl Field {
             process.ready(READY_DEADLINE).await?;
         }
         // At the same time, as the next look will say.
-        let vitals = &self.vitals;
-        wait_until("all services to be ready", READY_DEADLINE, async || match vitals.unready() {
+        let monitor = &self.monitor;
+        wait_until("all services to be ready", READY_DEADLINE, async || match monitor.unready() {
             unready if unready.is_empty() => Ok(()),
             unready => Err(format!("not ready: {}", unready.join(", "))),
         })
         .await
     }
 
-    /// Starts to send commands, until [`Field::end_replay`]: a shop of its own for each round, on the same carts.
+    /// Starts to send commands, until [`FaultEnvironment::end_replay`]: a shop of its own for each round, on the same carts.
     pub(super) fn replay(&self, round: usize, load: &Load) -> anyhow::Result<Replay> {
         let url = format!("http://{}", OwnServers::port_beside(BALANCER_PORT));
         let record = self.installation.folder().join(format!("record-{round}.jsonl.gz"));
@@ -257,26 +262,26 @@ impl Field {
         let args = args.into_iter().flat_map(|(name, value)| [name, value]);
         let process = self.installation.spawn(&format!("replay-{round}"), "replay", args)?;
         let each = || ingests().map(|at| format!("http://{at}")).collect();
-        let visitors = self.servers.is_cluster().then(|| Visitors::start(each())).transpose()?;
-        Ok(Replay { process, record, result, visitors })
+        let readers = self.servers.is_cluster().then(|| Readers::start(each())).transpose()?;
+        Ok(Replay { process, record, result, readers })
     }
 
     /// Ends the sending when everything that was sent has its answer; what was met before.
     ///
     /// # Errors
     /// When something has none, or the sending had ended before: then a fault met no load.
-    pub(super) async fn end_replay(&self, replay: Replay) -> anyhow::Result<Told> {
-        let Replay { mut process, record, result, visitors } = replay;
+    pub(super) async fn end_replay(&self, replay: Replay) -> anyhow::Result<ClientOutcomes> {
+        let Replay { mut process, record, result, readers } = replay;
         process.interrupt().context("the replay has ended too early")?;
         let status = process.ended(REPLAY_END_DEADLINE).await?;
         ensure!(status.code() == Some(INTERRUPTED), "the replay ended with {status}: {}", process.log());
-        let mut told = Told::read(&record, &result)?;
-        told.add(visitors.map(Visitors::stop).unwrap_or_default());
-        Ok(told)
+        let mut outcomes = ClientOutcomes::read(&record, &result)?;
+        outcomes.add(readers.map(Readers::stop).unwrap_or_default());
+        Ok(outcomes)
     }
 
-    pub(super) fn vitals(&self) -> BTreeMap<String, Vital> {
-        self.vitals.report()
+    pub(super) fn observed(&self) -> BTreeMap<String, Observed> {
+        self.monitor.report()
     }
 
     /// Ends everything; each must end well.

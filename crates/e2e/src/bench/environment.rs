@@ -26,7 +26,7 @@ const SHOPPERS_MAX: u32 = 10_000;
 
 /// An installation of its own.
 #[derive(Debug)]
-pub(crate) struct Bed {
+pub(crate) struct BenchEnvironment {
     pub(crate) installation: Installation,
     processors: u16,
     workers: u16,
@@ -49,7 +49,7 @@ pub(crate) struct Running {
     shoppers: Vec<Shopper>,
 }
 
-impl Bed {
+impl BenchEnvironment {
     /// Makes topics, tables and schemas of system and floor.
     pub(crate) async fn make(name: &str, args: &RunArgs) -> anyhow::Result<Self> {
         Self::make_with(name, args.partitions, args).await
