@@ -7,13 +7,13 @@
 //!
 //! ```text
 //! CSV file ──┐
-//!            ├─▶ lanes (order per member) ─▶ attempts (retries, one key) ─▶ CartClient ─▶ ingest
-//! shop(seed)─┘        ▲                             │
-//!                     └────── settled ◀─────────────┴──▶ statistics, sent file
+//!            ├─▶ queues (order per member) ─▶ attempts (retries, one key) ─▶ CartClient ─▶ ingest
+//! shop(seed)─┘        ▲                              │
+//!                     └────── complete ◀─────────────┴──▶ statistics, sent file
 //! ```
 //!
 //! Invariants: nothing here knows Kafka or a database; a command that may have been executed is never sent again under
-//! another key; a member's next command is sent only once the previous one is settled.
+//! another key; a member's next command is sent only once the previous one is complete.
 
 mod bits;
 pub mod cart_cli;

@@ -61,7 +61,7 @@ pub struct Purchase {
     pub purchased_at: DateTime<Utc>,
 }
 
-/// A cart as it is now; one that nobody used yet is empty, at version 0.
+/// A cart as it is now; an unused cart is empty, at version 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Cart {
@@ -80,7 +80,7 @@ pub struct Cart {
 /// Problem details (RFC 9457): why a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// The problem type, `urn:cart:problem:<slug>`.
+    /// The problem type, `urn:cart:problem:<code>`.
     #[serde(rename = "type")]
     pub kind: String,
     /// The problem type in words.
@@ -100,7 +100,7 @@ impl Problem {
 
     /// The last part of the type: `item-already-in-cart`.
     #[must_use]
-    pub fn slug(&self) -> &str {
+    pub fn code(&self) -> &str {
         self.kind.strip_prefix(Self::PREFIX).unwrap_or(&self.kind)
     }
 }
@@ -175,11 +175,11 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_has_a_slug_and_perhaps_a_command_id() {
+    fn reads_a_problem_without_a_command_id() {
         let problem: Problem = serde_json::from_str(
             r#"{"type":"urn:cart:problem:item-not-in-cart","title":"t","status":404,"detail":"d","instance":"x"}"#,
         )
         .expect("a problem without a command id");
-        assert_eq!((problem.slug(), problem.command_id), ("item-not-in-cart", None));
+        assert_eq!((problem.code(), problem.command_id), ("item-not-in-cart", None));
     }
 }

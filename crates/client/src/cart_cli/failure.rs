@@ -13,7 +13,7 @@ use crate::{Error, Problem};
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// By the service, or because of a name that is not in the cart.
-    #[error("rejected ({}): {}", .0.slug(), printable(&.0.detail))]
+    #[error("rejected ({}): {}", .0.code(), printable(&.0.detail))]
     Refused(Problem),
     /// What was asked for can't be understood.
     #[error("{0}")]
@@ -80,7 +80,7 @@ impl Failure {
     /// One or two words for the session's history.
     pub(crate) fn outcome(&self) -> &str {
         match self {
-            Self::Refused(problem) => problem.slug(),
+            Self::Refused(problem) => problem.code(),
             Self::Usage(_) | Self::Client(_) => "usage",
             Self::Output(_) => "no output",
             Self::NotTaken { .. } => "not done",
@@ -131,23 +131,23 @@ struct Unknown<'a> {
 }
 
 /// In the service's words, where it could not say them.
-pub(crate) fn problem(slug: &str, title: &str, status: u16, detail: &str) -> Problem {
-    let kind = format!("urn:cart:problem:{slug}");
+pub(crate) fn problem(code: &str, title: &str, status: u16, detail: &str) -> Problem {
+    let kind = format!("urn:cart:problem:{code}");
     Problem { kind, title: title.to_owned(), status, detail: detail.to_owned(), command_id: None }
 }
 
 /// Not a rule's refusal: no cart would take it.
 fn is_about_input(problem: &Problem) -> bool {
-    let slug = problem.slug();
-    slug.starts_with("invalid-") || ["malformed-body", "payload-too-large"].contains(&slug)
+    let code = problem.code();
+    code.starts_with("invalid-") || ["malformed-body", "payload-too-large"].contains(&code)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn refused(slug: &str, status: u16) -> Failure {
-        Failure::Refused(problem(slug, "In words", status, "why"))
+    fn refused(code: &str, status: u16) -> Failure {
+        Failure::Refused(problem(code, "In words", status, "why"))
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::args::{Add, Command, Key, Settings};
 use super::failure::{Failure, problem};
 use super::names::{self, Member, Unresolved};
 use crate::ids::{CartId, ProductId};
-use crate::retry::{Retry, Settled, Trouble};
+use crate::retry::{AttemptFailure, Completed, Retry};
 use crate::{Cart, CartClient, ClientSettings, CommandOptions, Error, Execution, Item, ItemChange, Outcome, Purchase};
 
 /// Of the commands before, a session shows so many.
@@ -125,7 +125,7 @@ impl Session {
             Command::Checkout { key } => {
                 let cart = self.required_member()?.cart();
                 let send = async |options: CommandOptions<'_>| self.client.checkout(cart, options).await;
-                self.settle(cart, key, patience, send).await.map(Done::Bought)
+                self.run_command(cart, key, patience, send).await.map(Done::Bought)
             }
             Command::History => Ok(Done::Remembered(self.history.iter().cloned().collect())),
             Command::Exit => Ok(Done::Exit),
@@ -142,21 +142,21 @@ impl Session {
             quantity: add.quantity,
         };
         let send = async |options: CommandOptions<'_>| self.client.add(cart, &item, options).await;
-        self.settle(cart, &add.key, patience, send).await.map(|change| Done::Changed(Change::Added, change))
+        self.run_command(cart, &add.key, patience, send).await.map(|change| Done::Changed(Change::Added, change))
     }
 
     async fn remove(&self, item: &str, key: &Key, mut patience: Patience<'_>) -> Result<Done, Failure> {
         let cart = self.required_member()?.cart();
         let product = self.product(item, &mut patience).await?;
         let send = async |options: CommandOptions<'_>| self.client.remove(cart, product, options).await;
-        self.settle(cart, key, patience, send).await.map(|change| Done::Changed(Change::Removed, change))
+        self.run_command(cart, key, patience, send).await.map(|change| Done::Changed(Change::Removed, change))
     }
 
     async fn adjust(&self, item: &str, by: i64, key: &Key, mut patience: Patience<'_>) -> Result<Done, Failure> {
         let cart = self.required_member()?.cart();
         let product = self.product(item, &mut patience).await?;
         let send = async |options: CommandOptions<'_>| self.client.adjust(cart, product, by, options).await;
-        self.settle(cart, key, patience, send).await.map(|change| Done::Changed(Change::Adjusted, change))
+        self.run_command(cart, key, patience, send).await.map(|change| Done::Changed(Change::Adjusted, change))
     }
 
     fn required_member(&self) -> Result<&Member, Failure> {
@@ -183,22 +183,22 @@ impl Session {
     async fn cart(&self, patience: Patience<'_>) -> Result<Cart, Failure> {
         let cart = self.required_member()?.cart();
         let send = async |_| read(self.client.cart(cart).await);
-        let settled = tokio::select! {
-            settled = self.retry.settle(seed(), send, noting(patience.note)) => settled,
+        let completed = tokio::select! {
+            completed = self.retry.run(seed(), send, noting(patience.note)) => completed,
             () = interrupted(patience.is_interruptible) => {
                 return Err(Failure::NotTaken { reason: "interrupted by Ctrl-C".to_owned() });
             }
         };
-        match settled {
-            Ok(Settled::Accepted(cart)) => Ok(cart),
-            Ok(Settled::Rejected(problem)) => Err(Failure::Refused(problem)),
+        match completed {
+            Ok(Completed::Accepted(cart)) => Ok(cart),
+            Ok(Completed::Rejected(problem)) => Err(Failure::Refused(problem)),
             // Whether a question was read by the service makes no difference.
-            Err(unsettled) => Err(Failure::away(&unsettled.reason)),
+            Err(gave_up) => Err(Failure::away(&gave_up.reason)),
         }
     }
 
-    /// Sends a command with its key until it is settled.
-    async fn settle<T>(
+    /// Sends a command with its key until it is completed.
+    async fn run_command<T>(
         &self,
         cart: CartId,
         key: &Key,
@@ -207,19 +207,19 @@ impl Session {
     ) -> Result<T, Failure> {
         let key = key.idempotency_key.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
         let options = CommandOptions { idempotency_key: Some(&key), command_time: None };
-        let settled = tokio::select! {
-            settled = self.retry.settle(seed(), async |_| send(options).await, noting(patience.note)) => settled,
+        let completed = tokio::select! {
+            completed = self.retry.run(seed(), async |_| send(options).await, noting(patience.note)) => completed,
             () = interrupted(patience.is_interruptible) => {
                 return Err(Failure::Unknown { reason: "interrupted by Ctrl-C".to_owned(), key });
             }
         };
-        match settled {
-            Ok(Settled::Accepted(accepted)) => Ok(accepted),
-            Ok(Settled::Rejected(problem)) => Err(Failure::Refused(problem)),
-            Err(unsettled) => Err(match (unsettled.pending, unsettled.execution) {
+        match completed {
+            Ok(Completed::Accepted(accepted)) => Ok(accepted),
+            Ok(Completed::Rejected(problem)) => Err(Failure::Refused(problem)),
+            Err(gave_up) => Err(match (gave_up.pending, gave_up.execution) {
                 (Some(command_id), _) => Failure::Pending { cart, command_id, key },
-                (None, Execution::Unknown) => Failure::Unknown { reason: unsettled.reason, key },
-                (None, Execution::NotExecuted) => Failure::away(&unsettled.reason),
+                (None, Execution::Unknown) => Failure::Unknown { reason: gave_up.reason, key },
+                (None, Execution::NotExecuted) => Failure::away(&gave_up.reason),
             }),
         }
     }
@@ -237,8 +237,8 @@ fn read(result: Result<Cart, Error>) -> Result<Outcome<Cart>, Error> {
     }
 }
 
-fn noting(note: &mut dyn FnMut(&str)) -> impl FnMut(&Trouble) {
-    |trouble| note(&trouble.reason)
+fn noting(note: &mut dyn FnMut(&str)) -> impl FnMut(&AttemptFailure) {
+    |failure| note(&failure.reason)
 }
 
 /// Any: there is only one command at a time.

@@ -72,7 +72,7 @@ pub enum Intended {
     Anything,
     /// It keeps the rules.
     Accepted,
-    /// It breaks a rule on purpose: the problem type's slug.
+    /// It breaks a rule on purpose: the problem type's code.
     Refused(&'static str),
 }
 

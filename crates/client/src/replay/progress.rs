@@ -14,7 +14,7 @@ use super::table::millis;
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     shown_at: Instant,
-    settled: u64,
+    finished: u64,
     retries: u64,
 }
 
@@ -25,7 +25,7 @@ impl Progress {
 
     pub(crate) fn start(commands_expected: Option<u64>) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| bar(commands_expected));
-        Self { bar, shown_at: Instant::now(), settled: 0, retries: 0 }
+        Self { bar, shown_at: Instant::now(), finished: 0, retries: 0 }
     }
 
     pub(crate) fn interval(&self) -> Duration {
@@ -36,7 +36,7 @@ impl Progress {
     pub(crate) fn show(&mut self, statistics: &mut Statistics, retries: &Retries, in_flight: usize) {
         let now = Instant::now();
         let elapsed_ms = u64::try_from(now.duration_since(self.shown_at).as_millis()).unwrap_or(u64::MAX).max(1);
-        let rate = (statistics.settled - self.settled) * 1_000 / elapsed_ms;
+        let rate = (statistics.finished - self.finished) * 1_000 / elapsed_ms;
         let mut line = format!("{rate}/s");
         if let Some((p50, p99)) = statistics.take_recent() {
             line += &format!(", p50 {} ms, p99 {} ms", millis(p50), millis(p99));
@@ -46,13 +46,13 @@ impl Progress {
         if retried > self.retries {
             line += &format!(", {} retries ({})", retried - self.retries, retries.last_reason());
         }
-        (self.shown_at, self.settled, self.retries) = (now, statistics.settled, retried);
+        (self.shown_at, self.finished, self.retries) = (now, statistics.finished, retried);
         match &self.bar {
             Some(bar) => {
-                bar.set_position(statistics.settled);
+                bar.set_position(statistics.finished);
                 bar.set_message(line);
             }
-            None => note(&format!("{} commands: {line}", statistics.settled)),
+            None => note(&format!("{} commands: {line}", statistics.finished)),
         }
     }
 

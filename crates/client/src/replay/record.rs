@@ -1,5 +1,5 @@
 //! The `--record` file: every command that was sent, with each attempt and what it met, for `audit` to check against the
-//! log. JSON, one object a line; a line is written when its command is settled or given up.
+//! log. JSON, one object a line; a line is written when its command has an answer or is given up.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -86,7 +86,7 @@ impl Attempt {
             },
             Ok(Outcome::Rejected(problem)) => Self::Rejected {
                 status: problem.status,
-                problem: problem.slug().to_owned(),
+                problem: problem.code().to_owned(),
                 command_id: problem.command_id,
             },
             Ok(Outcome::Pending { .. }) => Self::Pending { status: 202 },

@@ -1,4 +1,4 @@
-//! What a run gave: as data (JSON), as a table, and whether it is what was expected.
+//! The result of a run as data (JSON), and whether it meets the expectations.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -14,39 +14,39 @@ use super::statistics::{Deviation, Latency, Statistics};
 /// The result of a run; its fields are those of `--json`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// What every idempotency key began with.
+    /// The prefix of every idempotency key.
     pub run_id: String,
     /// `closed` or `open`.
     pub load: &'static str,
-    /// Commands in flight at most.
+    /// The maximum number of commands in flight.
     pub in_flight_max: usize,
-    /// Commands a second that were scheduled; null in a closed loop.
+    /// Scheduled commands per second; null in a closed loop.
     pub rate: Option<u32>,
     /// From the first command to the last answer.
     pub elapsed_seconds: f64,
-    /// Settled commands: accepted, refused and unanswered.
+    /// Finished commands: accepted, rejected and unanswered.
     pub commands: u64,
-    /// Settled commands by elapsed time.
+    /// Finished commands per second.
     pub commands_per_second: f64,
     /// Commands that were executed.
     pub accepted: u64,
-    /// Commands that a rule or a check refused.
+    /// Commands that a rule or a check rejected.
     pub refused: u64,
-    /// Commands without an answer in the end: executed or not, nobody knows.
+    /// Commands without an answer in the end; they may have been executed.
     pub unanswered: u64,
-    /// Answers other than the made-up shop intended.
+    /// Outcomes other than the made-up shop intended.
     pub unintended: u64,
     /// How often commands were sent again, by cause.
     pub retries: RetryCounts,
-    /// Settled commands by action and outcome.
+    /// Finished commands by action and outcome.
     pub counts: Vec<Count>,
-    /// Settled raw rows by the reason that they have and outcome.
+    /// Finished raw rows by reason and outcome.
     pub counts_by_reason: Vec<ReasonCount>,
-    /// Latencies in microseconds, retries included: from the first sending (closed) or the schedule (open) to the answer.
+    /// Latencies in microseconds, retries included: from the first attempt (closed loop) or the scheduled time (open loop) to the answer.
     pub latency_us: Option<Latency>,
     /// The same by action.
     pub latency_by_action_us: BTreeMap<&'static str, Latency>,
-    /// The first 20 refused commands.
+    /// The first 20 rejected commands.
     pub first_refused: Vec<Deviation>,
     /// The first 20 commands whose outcome was not intended.
     pub first_unintended: Vec<Deviation>,
@@ -54,22 +54,22 @@ pub struct Report {
     pub first_unanswered: Vec<Deviation>,
     /// Whether the run was ended early by a signal.
     pub interrupted: bool,
-    /// What of a file was not carried out, and how to continue; null if all was.
+    /// The part of a file that was not sent, and how to continue; null if all was sent.
     pub unfinished: Option<Unfinished>,
-    /// Why the run is no success; empty if it is.
+    /// Why the run failed; empty if it did not.
     pub failures: Vec<String>,
 }
 
 /// The rest of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Unfinished {
-    /// The first line that has no answer. All lines before it have one.
+    /// The first line without an answer.
     pub line: u64,
-    /// Why the line is no command, if that ended the run.
+    /// Why the line is invalid, if that ended the run.
     pub fault: Option<String>,
-    /// Commands on later lines that were answered all the same. They are sent again, with the same idempotency keys.
+    /// Commands on later lines that were answered. They are sent again, with the same idempotency keys.
     pub answered_after: u64,
-    /// What to add to the same options, or to replace there, to send the rest.
+    /// The options to add to those of this run, or to replace, to send the rest.
     pub options: String,
 }
 
@@ -82,7 +82,7 @@ pub struct RetryCounts {
     pub unavailable: u64,
     /// After a connection that could not be made.
     pub not_executed: u64,
-    /// After a time-out, a lost connection or another server error.
+    /// After a timeout, a lost connection or another server error.
     pub unknown: u64,
 }
 
@@ -100,7 +100,7 @@ pub struct Count {
 /// How often raw rows of a reason had an outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReasonCount {
-    /// Why the row is no clean command, as its file says.
+    /// The reason in the row's file.
     pub reason: String,
     /// `accepted`, `unanswered` or the problem type's last part.
     pub outcome: String,
@@ -124,8 +124,8 @@ impl Report {
             in_flight_max: args.in_flight_max(),
             rate: args.rate.map(Into::into),
             elapsed_seconds: elapsed.as_secs_f64(),
-            commands: statistics.settled,
-            commands_per_second: per_second(statistics.settled, elapsed),
+            commands: statistics.finished,
+            commands_per_second: per_second(statistics.finished, elapsed),
             accepted: statistics.accepted,
             refused: statistics.refused,
             unanswered: statistics.unanswered,
@@ -156,7 +156,7 @@ impl Report {
         }
     }
 
-    /// Adds what went against the expectations.
+    /// Adds a failure for each expectation that is not met.
     pub(crate) fn judge(&mut self, args: &Args) {
         if self.unanswered > 0 {
             self.failures.push(format!("{} commands were not answered", self.unanswered));
@@ -169,7 +169,7 @@ impl Report {
         }
     }
 
-    /// 0: as expected; 1: a failure; 130: interrupted, as a shell says it.
+    /// 0: success; 1: failure; 130: interrupted, as a shell has it.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match (self.failures.is_empty(), self.interrupted) {

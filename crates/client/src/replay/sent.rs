@@ -1,6 +1,6 @@
 //! The `--sent` file: every command that was sent, with what came of it.
 //!
-//! A row is written when its command is settled. A member has one command in flight at a time, so its rows are in the order
+//! A row is written when its command has an answer or is given up. A member has one command in flight at a time, so its rows are in the order
 //! in which they were executed; rows of different members are in no order.
 
 use std::fs::File;
@@ -72,7 +72,7 @@ impl SentFile {
         let time = command.at.to_rfc3339_opts(SecondsFormat::AutoSi, true);
         let outcome = match answer {
             Answer::Accepted => "accepted",
-            Answer::Refused { slug, .. } => slug,
+            Answer::Refused { code, .. } => code,
             Answer::Unanswered { .. } => "unanswered",
         };
         let mut id_buffer = Uuid::encode_buffer();

@@ -145,7 +145,7 @@ impl Shop {
 
     fn refused(&mut self, cart: Vec<Line>) -> (Action, Intended, Vec<Line>) {
         let offence = self.offence(&cart);
-        let (action, slug) = match offence {
+        let (action, code) = match offence {
             Offence::DuplicateAdd => {
                 let product = self.any_line(&cart).product;
                 (self.assortment.add(product, 1), "item-already-in-cart")
@@ -169,7 +169,7 @@ impl Shop {
                 (Action::Adjust { product: Assortment::product(line.product), by }, "negative-quantity")
             }
         };
-        (action, Intended::Refused(slug), cart)
+        (action, Intended::Refused(code), cart)
     }
 
     /// One of those that this cart makes possible: there are always at least two.

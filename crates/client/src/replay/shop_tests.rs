@@ -72,7 +72,7 @@ fn what_is_refused_is_what_was_intended_in_every_way() {
     for command in shop("--refused-share 0.3 --members 40 --products 3 --commands 20000") {
         let refused = decide(&mut carts, &command);
         let intended = match command.intended {
-            Intended::Refused(slug) => Some(slug),
+            Intended::Refused(code) => Some(code),
             Intended::Accepted | Intended::Anything => None,
         };
         assert_eq!(refused, intended, "{command:?}");

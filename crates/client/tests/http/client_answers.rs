@@ -79,7 +79,7 @@ async fn a_rejection_is_a_value() {
     let service = Service::start(|_| Behaviour::Answer).await;
     match client(&service).checkout(cart(), CommandOptions::default()).await {
         Ok(Outcome::Rejected(problem)) => {
-            assert_eq!((problem.slug(), problem.status), ("empty-cart-checkout", 409));
+            assert_eq!((problem.code(), problem.status), ("empty-cart-checkout", 409));
             assert!(problem.command_id.is_some());
         }
         other => panic!("not rejected: {other:?}"),

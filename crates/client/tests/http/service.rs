@@ -244,9 +244,9 @@ impl State {
                 let ids = [("cartId", json!(call.cart)), ("sessionId", json!(Uuid::nil()))];
                 (200, with(with(changed, &ids), &[("version", json!(cart.version))]))
             }
-            Err((status, slug)) => {
-                let kind = format!("urn:cart:problem:{slug}");
-                (status, json!({"type": kind, "title": slug, "status": status, "detail": "by the rules"}))
+            Err((status, code)) => {
+                let kind = format!("urn:cart:problem:{code}");
+                (status, json!({"type": kind, "title": code, "status": status, "detail": "by the rules"}))
             }
         }
     }
