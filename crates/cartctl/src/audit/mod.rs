@@ -14,6 +14,7 @@
 //! All of it is in memory while it is compared: about 3 KB for each command that was ever sent, 1 KB more with clients' records.
 
 mod args;
+mod catch_up;
 mod check;
 mod client_view;
 mod cut;
@@ -21,7 +22,6 @@ mod evidence;
 mod read;
 mod report;
 mod rules;
-mod settle;
 mod stores;
 mod watch;
 mod watcher;
@@ -33,6 +33,7 @@ use anyhow::Context as _;
 use sqlx::PgPool;
 
 pub use args::{Args, Target};
+pub use catch_up::NotCaughtUp;
 pub use check::{check, check_sightings};
 pub use client_view::{Attempt, SentCommand, ToldItem, read as read_sent_commands};
 pub use cut::{Cut, UpToCut};
@@ -40,7 +41,6 @@ pub use evidence::{Content, DeadLetter, Evidence, LogRecord, Record, Row, Tables
 pub use read::collect;
 pub use report::{ClientView, Counts, FINDINGS_KEPT, Finding, Findings, Kind, Report};
 pub use rules::{Cart, Decided, Kept, Verdict};
-pub use settle::NotSettled;
 pub use watch::watch;
 pub use watcher::{Fall, Seen, Sightings, Watcher};
 
@@ -49,7 +49,7 @@ pub use watcher::{Fall, Seen, Sightings, Watcher};
 /// standard error what it waits for.
 ///
 /// # Errors
-/// When that takes longer than `deadline` ([`NotSettled`]), or something can't be read: then nothing is known.
+/// When that takes longer than `deadline` ([`NotCaughtUp`]), or something can't be read: then nothing is known.
 pub async fn audit(target: &Target, records: &[PathBuf], deadline: Duration) -> anyhow::Result<Report> {
     audit_with(target, records, deadline, None).await
 }

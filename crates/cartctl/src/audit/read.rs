@@ -15,9 +15,9 @@ use sqlx::PgPool;
 use tokio::runtime::Handle;
 
 use super::Target;
+use super::catch_up::catch_up;
 use super::client_view::SentCommand;
 use super::evidence::{Content, DeadLetter, Evidence, LogRecord, Record};
-use super::settle::settle;
 use super::stores;
 use crate::topic::{RawRecord, SILENCE_MAX, for_each};
 
@@ -32,7 +32,7 @@ pub async fn collect(
     deadline: Duration,
 ) -> anyhow::Result<Evidence> {
     let kafka = &target.kafka;
-    let cut = settle(kafka, database, deadline).await?;
+    let cut = catch_up(kafka, database, deadline).await?;
     let session = cassandra::connect(&target.cassandra).await.context("reading Cassandra's tables")?;
     let commands_epoch = epoch(kafka, &session, CartCommand::TOPIC).await?;
     let purchases_epoch = epoch(kafka, &session, PurchasedItem::TOPIC).await?;

@@ -1,14 +1,13 @@
 //! The audit's model against the rules of `crates/cart`: the only place where the two meet.
 
-use cart::{
-    Aggregate, CartCommand, CartId, Command, CommandResult, Decided, Decision, LogEpoch, Position, Rejection,
-    RequestOutcome,
-};
-use cartctl::audit::{Cart, Kept, Verdict};
+use cart::{Aggregate, CartCommand, CartId, Command, Decision, LogEpoch, Position, RequestOutcome};
+use cartctl::audit::{Cart, Verdict};
 use chrono::{DateTime, TimeDelta};
 use proptest::prelude::*;
 use rust_decimal::Decimal;
 use uuid::Uuid;
+
+use crate::outcomes::{kept, outcome_text, rejection_code};
 
 fn product(number: u8) -> cart::ProductId {
     Uuid::from_u128(number.into()).into()
@@ -46,37 +45,6 @@ fn any_command() -> impl Strategy<Value = Command> {
     ]
 }
 
-fn slug(rejection: &Rejection) -> &'static str {
-    match rejection {
-        Rejection::ItemAlreadyInCart => "item-already-in-cart",
-        Rejection::ItemNotInCart => "item-not-in-cart",
-        Rejection::NegativeQuantity { .. } => "negative-quantity",
-        Rejection::QuantityTooLarge { .. } => "quantity-too-large",
-        Rejection::EmptyCartCheckout => "empty-cart-checkout",
-        Rejection::CartFull { .. } => "cart-full",
-        Rejection::IdempotencyKeyReused => "idempotency-key-reused",
-        Rejection::VersionMismatch { .. } => "version-mismatch",
-    }
-}
-
-/// An outcome in the words of the audit.
-fn in_words(outcome: &RequestOutcome) -> String {
-    match outcome {
-        RequestOutcome::Rejected { rejection, index: None } => format!("rejected {}", slug(rejection)),
-        RequestOutcome::Rejected { rejection, index: Some(index) } => {
-            format!("rejected {} at {index}", slug(rejection))
-        }
-        RequestOutcome::Each(results) => {
-            let result = |result: &CommandResult| match result {
-                CommandResult::Made { events } => format!("made {events}"),
-                CommandResult::Rejected { rejection } => format!("rejected {}", slug(rejection)),
-                CommandResult::Earlier { sequence_number } => format!("earlier {sequence_number}"),
-            };
-            format!("each {}", results.iter().map(result).collect::<Vec<_>>().join(", "))
-        }
-    }
-}
-
 /// Both readings of the rules, one beside the other.
 struct Both {
     aggregate: Aggregate,
@@ -99,10 +67,10 @@ impl Both {
                 if decided.is_journalled() {
                     self.aggregate.apply(&decided);
                 }
-                prop_assert_eq!(&found.outcome, &decided.outcome.as_ref().map(in_words));
-                prop_assert_eq!(found.kept, decided.is_journalled().then(|| self.kept(&decided)));
+                prop_assert_eq!(&found.outcome, &decided.outcome.as_ref().map(outcome_text));
+                prop_assert_eq!(found.kept, decided.is_journalled().then(|| kept(&decided, &self.aggregate)));
                 let rule = match &decided.outcome {
-                    Some(RequestOutcome::Rejected { rejection, .. }) => Some(slug(rejection)),
+                    Some(RequestOutcome::Rejected { rejection, .. }) => Some(rejection_code(rejection)),
                     Some(RequestOutcome::Each(_)) | None => None,
                 };
                 prop_assert_eq!(found.rule, rule);
@@ -114,16 +82,6 @@ impl Both {
         }
         prop_assert_eq!(self.model.sequence_number(), self.aggregate.sequence_number().get());
         Ok(())
-    }
-
-    fn kept(&self, decided: &Decided) -> Kept {
-        Kept {
-            command_id: decided.command_id.as_uuid(),
-            keyed: decided.keyed,
-            outcome: decided.outcome.as_ref().map(in_words),
-            sequence_number: self.aggregate.sequence_number().get(),
-            unchanged: decided.events.is_empty().then_some((decided.digest, decided.issued_at)),
-        }
     }
 }
 

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use cart::{
-    Aggregate, CartCommand, CartEvent, CartId, Command, CommandId, CommandResult, Decided, Decision, Item, LogEpoch,
-    Position, PurchasedItem, Rejection, RequestOutcome,
+    Aggregate, CartCommand, CartEvent, CartId, Command, CommandId, Decision, Item, LogEpoch, Position, PurchasedItem,
+    Rejection, RequestOutcome,
 };
 use cartctl::audit::{
-    Attempt, Content, Cut, DeadLetter, Evidence, Kept, LogRecord, Record, Row, SentCommand, Tables, ToldItem,
+    Attempt, Content, Cut, DeadLetter, Evidence, LogRecord, Record, Row, SentCommand, Tables, ToldItem,
 };
 use cartctl::journal::JournalRow;
 use cartctl::totals::{DayKey, MonthKey};
@@ -16,6 +16,8 @@ use cartctl::{cart_id, product_id, vendor_id};
 use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
 use rust_decimal::Decimal;
 use uuid::Uuid;
+
+use crate::outcomes::kept;
 
 pub(crate) const PARTITIONS: i32 = 3;
 const CARTS: u64 = 5;
@@ -138,7 +140,7 @@ impl Run {
                 self.publish(partition, event, evidence);
             }
         }
-        tell(&command, &decision, evidence);
+        answer(&command, &decision, evidence);
         evidence.commands.push(LogRecord { partition, offset, content: Content::Command(Box::new(command)) });
     }
 
@@ -169,68 +171,30 @@ impl Run {
     }
 }
 
-/// What the journal says of a request beside its events.
-fn kept(decided: &Decided, cart: &Aggregate) -> Kept {
-    let outcome = decided.outcome.as_ref().map(|outcome| match outcome {
-        RequestOutcome::Rejected { rejection, index } => {
-            let index = index.map(|index| format!(" at {index}")).unwrap_or_default();
-            format!("rejected {}{index}", rule(rejection))
-        }
-        RequestOutcome::Each(results) => {
-            let results = results.iter().map(|result| match result {
-                CommandResult::Made { events } => format!("made {events}"),
-                CommandResult::Rejected { rejection } => format!("rejected {}", rule(rejection)),
-                CommandResult::Earlier { sequence_number } => format!("earlier {sequence_number}"),
-            });
-            format!("each {}", results.collect::<Vec<_>>().join(", "))
-        }
-    });
-    Kept {
-        command_id: decided.command_id.as_uuid(),
-        keyed: decided.keyed,
-        outcome,
-        sequence_number: cart.sequence_number().get(),
-        unchanged: decided.events.is_empty().then_some((decided.digest, decided.issued_at)),
-    }
-}
-
-fn rule(rejection: &Rejection) -> &'static str {
-    match rejection {
-        Rejection::ItemAlreadyInCart => "item-already-in-cart",
-        Rejection::ItemNotInCart => "item-not-in-cart",
-        Rejection::NegativeQuantity { .. } => "negative-quantity",
-        Rejection::QuantityTooLarge { .. } => "quantity-too-large",
-        Rejection::EmptyCartCheckout => "empty-cart-checkout",
-        Rejection::CartFull { .. } => "cart-full",
-        Rejection::IdempotencyKeyReused => "idempotency-key-reused",
-        Rejection::VersionMismatch { .. } => "version-mismatch",
-    }
-}
-
-/// What its client is told; an attempt before it got no answer.
-fn tell(command: &CartCommand, decision: &Decision, evidence: &mut Evidence) {
+/// Records the answer that the client got, after an attempt without one.
+fn answer(command: &CartCommand, decision: &Decision, evidence: &mut Evidence) {
     let (cart_id, command_id) = (command.cart_id.as_uuid(), command.command_id.as_uuid());
     let Decision::Decided(decided) = decision else { return };
-    let told = match (&decided.outcome, decided.events.as_slice()) {
+    let answer = match (&decided.outcome, decided.events.as_slice()) {
         // A batch has an answer of its own form, and a repeat its first one's.
         (None, [first, ..]) if !matches!(command.command, Command::Batch { .. }) => Attempt::Accepted {
             command_id,
             session_id: first.session_id.as_uuid(),
             version: decided.sequence_number().get(),
-            items: decided.events.iter().map(|event| told(event.event.item())).collect(),
+            items: decided.events.iter().map(|event| answered_item(event.event.item())).collect(),
         },
         (Some(RequestOutcome::Rejected { rejection: Rejection::ItemNotInCart, .. }), _) => {
             Attempt::Rejected { problem: "item-not-in-cart".to_owned(), command_id: Some(command_id) }
         }
         _ => return,
     };
-    let attempts = vec![Attempt::Unknown { reason: "time-out".to_owned() }, told];
+    let attempts = vec![Attempt::Unknown { reason: "timeout".to_owned() }, answer];
     // A refused command may be accepted when it is sent again; this run's clients know of the last time only.
     evidence.sent.retain(|sent| (sent.cart_id, sent.command_id) != (cart_id, command_id));
     evidence.sent.push(SentCommand { cart_id, command_id, attempts });
 }
 
-fn told(item: &Item) -> ToldItem {
+fn answered_item(item: &Item) -> ToldItem {
     ToldItem {
         product_id: item.product_id.as_uuid(),
         vendor_id: item.vendor_id.as_uuid(),
