@@ -1,9 +1,9 @@
-//! [`Cut`]: up to where each topic must have been followed by everything downstream.
+//! [`Cut`]: the offsets that all consumers have reached.
 
 use serde::Serialize;
 
-/// Offsets by partition that were noted before anything was read. What stands before them must have reached everything
-/// downstream by the time that that was read; what stands behind them may have, or may not. Without an entry: all of it must.
+/// Offsets by partition, noted before anything was read. The effects of records before them must be in everything that was
+/// read; the effects of later records may be. Without an entry, all records count as before the cut.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Cut {
@@ -23,8 +23,8 @@ impl Cut {
     }
 }
 
-/// Of what was read: what is before the cut. The services work while the topics are read one after the other, so that each
-/// shows more than the one before; up to the cut all of them must show the same.
+/// Counts of what is before the cut. The services work while the topics are read one after the other, so each topic has later
+/// records than the one before. Up to the cut all must agree.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UpToCut {
@@ -36,6 +36,6 @@ pub struct UpToCut {
     pub journal_events: u64,
     /// Records on `item-purchased`.
     pub purchases: u64,
-    /// Where it is.
+    /// The cut.
     pub cut: Cut,
 }

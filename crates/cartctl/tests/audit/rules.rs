@@ -1,4 +1,4 @@
-//! The audit's model against the rules of `crates/cart`: the only place where the two meet.
+//! Compares the audit's model with the rules of `crates/cart`. No other code uses both.
 
 use cart::{Aggregate, CartCommand, CartId, Command, Decision, LogEpoch, Position, RequestOutcome};
 use cartctl::audit::{Cart, Verdict};
@@ -45,7 +45,7 @@ fn any_command() -> impl Strategy<Value = Command> {
     ]
 }
 
-/// Both readings of the rules, one beside the other.
+/// Both implementations of the rules.
 struct Both {
     aggregate: Aggregate,
     model: Cart,
@@ -57,7 +57,7 @@ impl Both {
         Self { aggregate: Aggregate::new(cart_id()), model: Cart::default(), offset: 0 }
     }
 
-    /// Takes the next command of the log; whether both make the same of it.
+    /// Applies the next command of the log to both, and compares the results.
     fn take(&mut self, command: &CartCommand) -> Result<(), TestCaseError> {
         self.offset += 1;
         let decision = self.aggregate.decide(command, Position::new(LogEpoch::FIRST, self.offset));
@@ -90,7 +90,7 @@ fn cart_id() -> CartId {
 }
 
 #[test]
-fn both_know_a_full_cart() -> Result<(), TestCaseError> {
+fn both_reject_a_line_in_a_full_cart() -> Result<(), TestCaseError> {
     let mut both = Both::new();
     for number in 0..=1_000_u128 {
         let id = Uuid::from_u128(number);
@@ -119,7 +119,7 @@ fn any_keyed() -> impl Strategy<Value = Option<bool>> {
     prop_oneof![5 => Just(Some(true)), 1 => Just(Some(false)), 2 => Just(None)]
 }
 
-/// An id; some are those of parts of a batch of another.
+/// An id. Some are ids of commands in another one's batch.
 fn any_id() -> impl Strategy<Value = cart::CommandId> {
     let id = |id: u128| cart::CommandId::from(Uuid::from_u128(id));
     prop_oneof![9 => (0..180_u128).prop_map(id), 1 => (0..180_u128, 0..6_usize).prop_map(move |(n, index)| id(n).in_batch(index))]
@@ -128,7 +128,7 @@ fn any_id() -> impl Strategy<Value = cart::CommandId> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// Few ids, so that keys are repeated and reused, also when they are long forgotten: an hour passes with each command.
+    /// There are few ids, so that keys are repeated and reused, also after they were forgotten: 15 minutes pass with each command.
     #[test]
     fn two_independent_readings_of_the_rules_agree(
         commands in prop::collection::vec(

@@ -1,5 +1,5 @@
-//! A small correct run, in memory: commands through the rules of `crates/cart`, and all that follows from them. The audit's
-//! own rules are others, so that they are compared here too.
+//! A small correct run in memory: commands are decided by the rules of `crates/cart`, and everything else follows. So the tests
+//! also compare these rules with those of the audit.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use cart::{
     Rejection, RequestOutcome,
 };
 use cartctl::audit::{
-    Attempt, Content, Cut, DeadLetter, Evidence, LogRecord, Record, Row, SentCommand, Tables, ToldItem,
+    Attempt, Content, Cut, DeadLetter, Evidence, LogRecord, Record, Row, SentCommand, Tables, AnsweredItem,
 };
 use cartctl::journal::JournalRow;
 use cartctl::totals::{DayKey, MonthKey};
@@ -25,7 +25,7 @@ const COMMANDS: u64 = 400;
 const PRODUCTS: u64 = 6;
 const VENDORS: u64 = 3;
 
-/// Random enough, and the same every time: a linear congruential generator with Knuth's constants.
+/// Reproducible random numbers: a linear congruential generator with Knuth's constants.
 struct Dice(u64);
 
 impl Dice {
@@ -35,7 +35,7 @@ impl Dice {
     }
 }
 
-/// All of a run, correct.
+/// The evidence of a correct run.
 pub(crate) fn correct() -> Evidence {
     let mut evidence = Evidence {
         partitions: PARTITIONS,
@@ -48,7 +48,7 @@ pub(crate) fn correct() -> Evidence {
     let mut dice = Dice(7);
     let mut sent: Vec<CartCommand> = Vec::new();
     for number in 0..COMMANDS {
-        // Under the same id: a repeat, or another content. Never of one that says that it is unique.
+        // With an earlier id: a repeat, or another command. Never the id of a command that is declared unique.
         let roll = dice.roll(12);
         let earlier = sent.len().saturating_sub(1 + usize::try_from(dice.roll(8)).unwrap_or(0));
         let earlier = sent.get(earlier).filter(|command| roll < 2 && command.keyed != Some(false)).cloned();
@@ -104,7 +104,7 @@ fn command(number: u64, dice: &mut Dice) -> CartCommand {
 }
 
 fn start() -> DateTime<Utc> {
-    // 28 December 2025, 20:00 UTC: before the end of a month and a year.
+    // 28 December 2025, 20:00 UTC: shortly before the end of a month and a year.
     DateTime::from_timestamp(1_766_952_000, 0).unwrap_or_default()
 }
 
@@ -176,7 +176,7 @@ fn answer(command: &CartCommand, decision: &Decision, evidence: &mut Evidence) {
     let (cart_id, command_id) = (command.cart_id.as_uuid(), command.command_id.as_uuid());
     let Decision::Decided(decided) = decision else { return };
     let answer = match (&decided.outcome, decided.events.as_slice()) {
-        // A batch has an answer of its own form, and a repeat its first one's.
+        // Batches, whose answers have another form, and repeats are left out.
         (None, [first, ..]) if !matches!(command.command, Command::Batch { .. }) => Attempt::Accepted {
             command_id,
             session_id: first.session_id.as_uuid(),
@@ -189,13 +189,13 @@ fn answer(command: &CartCommand, decision: &Decision, evidence: &mut Evidence) {
         _ => return,
     };
     let attempts = vec![Attempt::Unknown { reason: "timeout".to_owned() }, answer];
-    // A refused command may be accepted when it is sent again; this run's clients know of the last time only.
+    // A rejected command may be accepted when it is sent again; only the last answer is kept.
     evidence.sent.retain(|sent| (sent.cart_id, sent.command_id) != (cart_id, command_id));
     evidence.sent.push(SentCommand { cart_id, command_id, attempts });
 }
 
-fn answered_item(item: &Item) -> ToldItem {
-    ToldItem {
+fn answered_item(item: &Item) -> AnsweredItem {
+    AnsweredItem {
         product_id: item.product_id.as_uuid(),
         vendor_id: item.vendor_id.as_uuid(),
         name: item.name.as_str().to_owned(),
@@ -204,7 +204,7 @@ fn answered_item(item: &Item) -> ToldItem {
     }
 }
 
-/// The purchases on their topic, and the tables.
+/// Adds the purchases on their topic, and the tables.
 fn buy(evidence: &mut Evidence) {
     let mut next = [0; 3];
     for record in &evidence.events {

@@ -1,4 +1,4 @@
-//! `cart-events` against what the log leads to, cart by cart, in order.
+//! Compares `cart-events` with the events that follow from the log, cart by cart, in order.
 
 use std::collections::HashMap;
 
@@ -26,7 +26,7 @@ fn check_cart(
     found: &[Published<'_>],
     findings: &mut Findings,
 ) {
-    // Most carts are right, and that is soon seen.
+    // The fast path: most carts are right.
     let as_far = expected.events.iter().zip(found).all(|(expected, found)| {
         expected == found.event && found.record.partition == expected_partition(evidence, cart_id)
     });

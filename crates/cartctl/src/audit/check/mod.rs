@@ -1,4 +1,4 @@
-//! The comparison, without any I/O: evidence in, report out.
+//! The comparison, without I/O: evidence in, report out.
 
 mod client;
 mod events;
@@ -14,7 +14,7 @@ pub use sightings::check as check_sightings;
 use super::evidence::Evidence;
 use super::report::{ClientView, Counts, Findings, Report};
 
-/// Compares everything with everything; `findings` may have some already.
+/// Makes all comparisons, and adds to `findings`.
 #[must_use]
 pub fn check(evidence: &Evidence, mut findings: Findings) -> Report {
     let mut counts = Counts::default();

@@ -1,4 +1,4 @@
-//! The events of `cart-events` by cart, as they were read.
+//! The records of `cart-events`, by cart.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,7 +8,7 @@ use cart::{CartEvent, CartId, Event};
 use crate::audit::evidence::{Evidence, Record};
 use crate::audit::report::{Counts, Findings, Kind};
 
-/// An event as it was read.
+/// An event with its record.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Published<'a> {
     pub(super) record: &'a Record<CartEvent>,
@@ -46,7 +46,7 @@ pub(super) fn by_cart<'a>(evidence: &'a Evidence, findings: &mut Findings, count
     carts
 }
 
-/// An event in a line.
+/// Prints an event on one line.
 pub(super) struct Shown<'a>(pub(super) &'a CartEvent);
 
 impl fmt::Display for Shown<'_> {
