@@ -1,7 +1,7 @@
-//! What talks to the cart service from outside, over HTTP only.
+//! Clients of the cart service, over HTTP only.
 //!
-//! - [`CartClient`]: one typed method a command, connections kept alive;
-//! - [`ids`]: the ids that members, products and vendors have on the wire;
+//! - [`CartClient`]: one typed method per command, connections kept alive;
+//! - [`ids`]: the ids of carts, products and vendors;
 //! - [`cart_cli`]: a cart from the command line, the binary `cart`;
 //! - [`replay`]: sends many commands, in order per member, and measures the answers.
 //!
@@ -12,8 +12,8 @@
 //!                     └────── complete ◀─────────────┴──▶ statistics, sent file
 //! ```
 //!
-//! Invariants: nothing here knows Kafka or a database; a command that may have been executed is never sent again under
-//! another key; a member's next command is sent only once the previous one is complete.
+//! Invariants: this crate uses no Kafka and no database; a command that may have been executed is never sent again with another
+//! key; a member's next command is sent only once the previous one is complete.
 
 mod bits;
 pub mod cart_cli;

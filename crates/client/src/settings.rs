@@ -3,18 +3,18 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How connections are made and kept.
+/// The settings of a client.
 #[derive(Debug, Clone)]
 pub struct ClientSettings {
-    /// For a connection to be there.
+    /// The timeout of a connection attempt.
     pub connect_timeout: Duration,
-    /// For a whole answer. Longer than the service's own wait, which ends with a 202.
+    /// The timeout of a whole answer. Must be longer than the service's own wait, which ends with a 202.
     pub answer_timeout: Duration,
-    /// Connections kept while idle: as many as there are commands at a time, or each burst connects anew.
+    /// How many idle connections are kept. With fewer than concurrent commands, each burst makes new connections.
     pub idle_connections_max: usize,
-    /// Who we are: a bearer token (RFC 6750), for a service that asks for one.
+    /// The bearer token (RFC 6750), for a service that requires one.
     pub token: Option<String>,
-    /// For https: whom to trust instead of this machine's roots, a PEM file with one or more certificates.
+    /// A PEM file with one or more certificates to trust for https, instead of the system's root certificates.
     pub ca_cert: Option<PathBuf>,
 }
 

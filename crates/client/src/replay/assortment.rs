@@ -1,4 +1,4 @@
-//! What the made-up shop sells: every product's name, price and vendor follow from its number and the seed.
+//! The products of the made-up shop: each name, price and vendor follow from the product's number and the seed.
 
 use rust_decimal::Decimal;
 
@@ -39,7 +39,7 @@ impl Assortment {
     }
 }
 
-/// Mostly 0.01 to 100.00; one price in sixteen has four places, so that rounding anywhere shows.
+/// A price from 0.01 to 100.00. One in sixteen has four decimal places, so that any rounding shows.
 fn price(bits: u64) -> Decimal {
     let amount = i64::try_from(1 + (bits >> 4) % 10_000).unwrap_or(1);
     let places = if bits & 15 == 0 { 4 } else { 2 };

@@ -15,7 +15,7 @@ use crate::ids::{CartId, ProductId, VendorId};
 use crate::retry::{AttemptFailure, Completed, FailureKind, Retry};
 use crate::{CartClient, ClientSettings, CommandOptions, Error, Item, Outcome};
 
-/// How a command ended.
+/// The answer to a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
     Accepted,
@@ -23,7 +23,7 @@ pub(crate) enum Answer {
     Unanswered { reason: String },
 }
 
-/// A command that ended.
+/// A command with its answer.
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) planned: Arc<Planned>,
@@ -31,7 +31,7 @@ pub(crate) struct Finished {
     pub(crate) command_id: Option<Uuid>,
     /// The command and its attempts, with `--record`.
     pub(crate) recorded: Option<Recorded>,
-    /// From when it was due (open loop) or first sent (closed loop) to its answer.
+    /// The time from when it was due (open loop) or first sent (closed loop) to its answer.
     pub(crate) latency: Duration,
 }
 
@@ -61,7 +61,7 @@ impl Retries {
         counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
-    /// Why the last one was needed.
+    /// The reason of the last one.
     pub(crate) fn last_reason(&self) -> String {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -151,7 +151,7 @@ impl Sender {
         format!("{}-{}", self.run_id, planned.sequence)
     }
 
-    /// Round robin; a retry goes to the next service, so that a dead one only costs time.
+    /// Selects a service in turn. A retry goes to the next one, so that an unavailable service only costs time.
     fn client(&self, sequence: u64, attempt: u32) -> &CartClient {
         let turn = sequence.wrapping_add(u64::from(attempt));
         let place = usize::try_from(turn % self.clients.len() as u64).unwrap_or_default();

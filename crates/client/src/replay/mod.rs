@@ -1,6 +1,6 @@
-//! Replaying carts: many commands through HTTP, in order per member, with the answers measured.
+//! Sends many cart commands over HTTP, in order per member, and measures the answers.
 //!
-//! [`run`] is the whole of it; [`start`], the program, listens for signals and prints the [`Report`].
+//! [`run`] does all of it; [`start`], the program, also handles signals and prints the [`Report`].
 
 mod args;
 mod assortment;

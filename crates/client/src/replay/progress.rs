@@ -1,4 +1,4 @@
-//! How far the run is: a bar on a terminal, a line now and then elsewhere. On standard error.
+//! The progress of a run on standard error: a bar on a terminal, otherwise a line every few seconds.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use super::attempt::Retries;
 use super::statistics::Statistics;
 use super::table::millis;
 
-/// What is shown.
+/// The progress bar, and the counts at the last update.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
@@ -19,7 +19,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Often enough to look alive, seldom enough to be readable.
+    /// The pause between two updates: short enough to show activity, long enough to read.
     const BAR_INTERVAL: Duration = Duration::from_millis(500);
     const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -62,7 +62,7 @@ impl Progress {
         }
     }
 
-    /// A line that stays.
+    /// Prints a line that is not overwritten.
     pub(crate) fn say(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| note(text)),
@@ -76,11 +76,11 @@ fn bar(commands_expected: Option<u64>) -> ProgressBar {
         Some(commands) => (ProgressBar::new(commands), "{elapsed_precise} {bar:30} {human_pos}/{human_len} {msg}"),
         None => (ProgressBar::no_length(), "{elapsed_precise} {human_pos} commands {msg}"),
     };
-    // A template that does not parse would only cost looks.
+    // If the template is invalid, the default one is used.
     bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// Nobody may be reading standard error; the run goes on all the same.
+/// Ignores errors: standard error may be closed, and the run continues.
 fn note(text: &str) {
     writeln!(std::io::stderr().lock(), "{text}").unwrap_or_default();
 }

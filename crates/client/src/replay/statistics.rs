@@ -21,28 +21,28 @@ const SHOWN_MAX: usize = 20;
 /// A latency distribution in microseconds (HdrHistogram, three digits).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Latency {
-    /// How many answers.
+    /// The number of answers.
     pub count: u64,
     /// The shortest.
     pub min: u64,
-    /// Half are below.
+    /// The median.
     pub p50: u64,
-    /// 95 % are below.
+    /// The 95th percentile.
     pub p95: u64,
-    /// 99 % are below.
+    /// The 99th percentile.
     pub p99: u64,
-    /// 99.9 % are below.
+    /// The 99.9th percentile.
     pub p999: u64,
     /// The longest.
     pub max: u64,
 }
 
-/// A command whose outcome is worth showing.
+/// A command with an outcome that the report shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Deviation {
     /// Its place in the source, from 1.
     pub sequence: u64,
-    /// The file's line that has it; null of the made-up shop.
+    /// Its line in the file; null for the made-up shop.
     pub line: Option<u64>,
     /// Its own time.
     pub time: String,
@@ -63,7 +63,7 @@ pub(crate) struct Statistics {
     pub(crate) accepted: u64,
     pub(crate) refused: u64,
     pub(crate) unanswered: u64,
-    /// Outcomes that the made-up shop did not intend.
+    /// The number of outcomes that the made-up shop did not intend.
     pub(crate) unintended: u64,
     pub(crate) first_refused: Vec<Deviation>,
     pub(crate) first_unintended: Vec<Deviation>,
