@@ -1,4 +1,4 @@
-//! Commands over HTTP: closed loop at some numbers of clients, then open loop at shares of the most that was reached.
+//! Commands over HTTP: a closed loop with several numbers of clients, then an open loop at shares of the maximum throughput.
 
 use std::time::Duration;
 
@@ -18,18 +18,18 @@ use crate::harness::wait_until;
 
 const BENCH: &str = "http";
 
-/// Percent of the most that was reached.
+/// The rates of the open loop, in percent of the maximum throughput.
 const SHARES: [u32; 4] = [25, 50, 75, 90];
 
-/// So many connections can wait for answers at a time in the open loop.
+/// The maximum number of connections in the open loop.
 const OPEN_CLIENTS: u32 = 1_024;
 
-/// How long projectors may need for what a measurement has left them.
+/// How long projectors may take to catch up after a measurement.
 const CATCH_UP_DEADLINE: Duration = Duration::from_secs(300);
 
 const SHOWN: [&str; 6] = ["commands/s", "p50 ms", "p99 ms", "failed", "CPU-ms/command", "CPU-ms/command load"];
 
-/// The groups of the read side, from the front to the end, and what they read.
+/// The groups of the read side with their topics, from the front to the end.
 const READERS: [(&str, &str); 4] = [
     ("item-purchased-events", CartEvent::TOPIC),
     ("popular-items", PurchasedItem::TOPIC),
@@ -117,7 +117,7 @@ impl Series<'_> {
         add_outcome(&mut values, &outcome, "command");
         add_usage(&mut values, &used, outcome.answered, "command");
         if self.projectors && side.subject == Subject::System {
-            // What was left to do tells whether they have kept up.
+            // The time to catch up shows whether they have kept up.
             let behind = catch_up(self.environment.installation.kafka()).await?;
             values.insert("catch-up s".to_owned(), behind.as_secs_f64());
         }
@@ -125,7 +125,7 @@ impl Series<'_> {
     }
 }
 
-/// Waits until the projectors have done everything, and tells how long that took.
+/// Waits until the projectors have caught up, and returns the time.
 pub(super) async fn catch_up(kafka: &KafkaArgs) -> anyhow::Result<Duration> {
     let start = Instant::now();
     for (group, topic) in READERS {
@@ -143,7 +143,7 @@ pub(super) async fn catch_up(kafka: &KafkaArgs) -> anyhow::Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// Whether a group has done all that is committed in its topic.
+/// Whether a group has processed all committed records of its topic.
 pub(super) fn is_at_end(progress: &GroupProgress, partitions: i32) -> anyhow::Result<bool> {
     let mut next = progress.committed(0..partitions)?;
     for partition in 0..partitions {

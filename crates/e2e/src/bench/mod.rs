@@ -1,12 +1,12 @@
-//! How fast the whole is on this machine, each figure beside a floor that is measured in the same run, in turn with it.
+//! Measures the whole system on this machine, and, in turn with it, a floor for comparison.
 //!
 //! ```text
 //! environment (system and floor on one installation) ─▶ http, backlog, ... ─▶ measurements ─▶ figures ─▶ table, JSON, SVG
 //!      load (one thread, raw HTTP) ─┘   meter (/proc) ─┘
 //! ```
 //!
-//! A figure alone says little on a machine that others use as well; its ratio to the floor beside it says what the rules,
-//! Avro and the guarantees cost. `scripts/bench` starts it.
+//! A figure alone means little on a shared machine; its ratio to the floor is the cost of the rules, Avro and the guarantees.
+//! `scripts/bench` starts it.
 
 #![expect(clippy::float_arithmetic, reason = "these are measurements, not money")]
 
@@ -48,13 +48,13 @@ pub use args::Cli;
 /// The program.
 ///
 /// # Errors
-/// What ended it early; what was measured by then is lost.
+/// A measurement fails; the earlier ones are lost.
 pub async fn main(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         None => {
             let mut shutdown = service::shutdown_signal().context("listening for signals")?;
             shutdown.started();
-            // Whatever was started ends when its owner is dropped.
+            // All processes end when their owners are dropped.
             tokio::select! {
                 result = run(&cli.run) => result,
                 () = shutdown.requested() => anyhow::bail!("interrupted"),

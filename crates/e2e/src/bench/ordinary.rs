@@ -1,5 +1,5 @@
-//! What ordinary load costs, and why: short sessions on new carts, while all services run as the demo starts them. There is
-//! no floor. The requests that Kafka and Cassandra answer for it tell where the CPU time goes.
+//! The cost of ordinary load: short sessions on new carts, while all services run as the demo starts them. There is no floor. The
+//! requests that Kafka and Cassandra answer show where the CPU time goes.
 
 use std::time::{Duration, Instant};
 
@@ -17,13 +17,13 @@ use super::progress::{keep, say};
 
 const BENCH: &str = "ordinary";
 
-/// Requests a second of the open loop.
+/// Requests per second of the open loop.
 const RATES: [f64; 2] = [100.0, 300.0];
 
-/// So many clients take turns in the open loop.
+/// The number of clients of the open loop.
 const OPEN_CLIENTS: u32 = 128;
 
-/// After it they are at different steps of their sessions, as many at each.
+/// The requests to warm up; after them the clients are evenly distributed over the steps of their sessions.
 const SETTLE: (Pace, Until) = (Pace::Open(300.0), Until::After(Duration::from_secs(5)));
 
 const SHOWN: [&str; 7] =
@@ -39,7 +39,7 @@ pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> 
         args: &args,
         environment: &environment,
         tables: Tables::open(&environment).await?,
-        // A closed loop leaves few clients before a checkout, as the GET before it is fast: others are needed.
+        // After a closed loop few clients are at the checkout, because the GET before it is fast. So others are used.
         open: system.others(),
         closed: system,
         measurements: Vec::new(),
@@ -116,7 +116,7 @@ impl Series<'_> {
         Ok(())
     }
 
-    /// At rest without a rate.
+    /// Idle without a rate.
     async fn freshness(&mut self, repetition: u32, rate: Option<f64>) -> anyhow::Result<()> {
         let (address, probes) = (self.open.address, freshness::probes(self.args));
         let probing = async {
@@ -141,7 +141,7 @@ impl Series<'_> {
     }
 }
 
-/// Reads what processes use, and what servers and services count.
+/// Reads the usage of processes, and the counters of servers and services.
 struct UsageReader {
     meter: Meter,
     services: ServiceMetrics,
@@ -155,7 +155,7 @@ impl UsageReader {
         Self { meter: environment.meter(processes.clone()), services: ServiceMetrics::of(processes), servers }
     }
 
-    /// Does something, and reads what was used for it. What the counters' reading costs is not part of it.
+    /// Does some work, and measures its usage, without the cost of reading the counters.
     async fn of<T>(&mut self, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<(T, Used)> {
         let services = self.services.read().await?;
         let requests = self.requests();
@@ -181,7 +181,7 @@ fn say_why_left_out(error: &anyhow::Error) {
     say(&format!("requests to the servers by kind are left out: {error:#}"));
 }
 
-/// What was used for something.
+/// The usage of some work.
 struct Used {
     processes: Reading,
     elapsed: Duration,
@@ -190,13 +190,13 @@ struct Used {
 }
 
 impl Used {
-    /// By request or second (`unit`), of which there were so many; what the services counted by second.
+    /// The values per request or second (`unit`); those of the services' counters per second.
     fn add_to(&self, values: &mut Values, count: u64, unit: &str) {
         add_usage(values, &self.processes, count, unit);
         for ((kind, server), requests) in self.requests.iter().filter(|(_, requests)| **requests > 0.0) {
             let each = requests / count.max(1) as f64;
             values.insert(format!("{kind}/{unit} {server}"), each);
-            // The commit log takes no requests.
+            // The commit log has no requests.
             if !kind.starts_with("CommitLog") {
                 *values.entry(format!("requests/{unit} {server}")).or_default() += each;
             }

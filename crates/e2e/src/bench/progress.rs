@@ -1,16 +1,16 @@
-//! What a run says while it measures.
+//! Prints the progress of a run on standard error.
 
 use std::io::Write as _;
 
 use super::measurement::Measurement;
 
-/// Tells how far it is.
+/// Prints a line.
 pub(super) fn say(text: &str) {
-    // Nobody may be there to read it.
+    // Standard error may be closed.
     writeln!(std::io::stderr().lock(), "{text}").unwrap_or_default();
 }
 
-/// Tells what was just measured, and keeps it.
+/// Prints a measurement, and keeps it.
 pub(super) fn keep(measurements: &mut Vec<Measurement>, measurement: Measurement, shown: &[&str]) {
     let values = shown.iter().filter_map(|name| Some(format!("{name} {:.2}", measurement.values.get(*name)?)));
     let values = values.collect::<Vec<_>>().join(", ");

@@ -1,5 +1,5 @@
-//! How long a service takes to be ready, and how long clients wait for an answer when a service dies and is started again, or
-//! another cart-processor joins or leaves.
+//! The time until a service is ready, and the longest wait of clients when a service crashes and is restarted, or another
+//! cart-processor joins or leaves.
 
 use std::time::{Duration, Instant};
 
@@ -12,24 +12,24 @@ use crate::harness::Service;
 
 const BENCH: &str = "restart";
 
-/// Commands a second: well below what any machine can do, so that a wait is the fault's doing alone.
+/// Commands per second, low enough that only the fault causes waits.
 const RATE: f64 = 200.0;
 
-/// Enough that none has to wait for another's answer.
+/// Enough clients that no command waits for a client.
 const CLIENTS: u32 = 1_024;
 
-/// The load before something happens, and how long it goes on: a dead member of a group is missed after its session (10 s).
+/// The times of load before and after the fault. A crashed member of a group is removed after its session timeout (10 s).
 const BEFORE: Duration = Duration::from_secs(2);
 const LENGTH: Duration = Duration::from_secs(30);
 const LENGTH_QUICK: Duration = Duration::from_secs(15);
 
-/// To end by itself.
+/// The timeout of an orderly end.
 const END_DEADLINE: Duration = Duration::from_secs(60);
 
 const READY_MS: &str = "ready ms";
 const SHOWN: [&str; 5] = [READY_MS, "p50 ms", "p99 ms", "max ms", "failed"];
 
-/// What happens under load.
+/// The faults under load.
 #[derive(Debug, Clone, Copy)]
 enum Happening {
     Nothing,

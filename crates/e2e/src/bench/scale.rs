@@ -1,5 +1,5 @@
-//! What a command costs as things grow: carts, lines of a cart, partitions, workers. A backlog for each; without a floor, since
-//! the cases are there to be compared with each other.
+//! The cost of a command with more carts, lines of a cart, partitions and workers. Each case is a backlog. There is no floor,
+//! since the cases are compared with each other.
 
 use super::args::RunArgs;
 use super::backlog::{drain, fill};
@@ -10,27 +10,27 @@ use super::progress::{keep, say};
 
 const BENCH: &str = "scale";
 
-/// Commands of a case, where its carts take no more.
+/// The commands of a case, unless its carts need more.
 const COMMANDS: u64 = 200_000;
 const COMMANDS_QUICK: u64 = 20_000;
 
-/// Carts that take turns. Each comes at least twice: unknown, then known.
+/// The numbers of alternating carts. Each cart comes at least twice: first not in memory, then in memory.
 const CARTS: [u32; 3] = [10_000, 100_000, 1_000_000];
 const CARTS_QUICK: [u32; 2] = [1_000, 10_000];
 
-/// The most carts are more than the default keeps: a case with that, and one that keeps them all.
+/// The highest number of carts exceeds the default cache: there is a case with the default, and one that keeps all carts.
 const ALL_IN_MEMORY: &[&str] = &["--cart-cache-mib", "4096"];
 
-/// Lines of a cart that is bought.
+/// The lines of a cart at its checkout.
 const LINES_OF_A_CART: [u32; 4] = [1, 10, 100, 1_000];
 
-/// Few, so that large carts are bought too before the commands end.
+/// Few, so that large carts are also bought before the end.
 const CARTS_WITH_LINES: u32 = 100;
 
 const PARTITIONS: [u16; 4] = [1, 6, 12, 48];
 const WORKERS: [u16; 3] = [1, 2, 4];
 
-/// Carts that take turns where that is not the question.
+/// The number of alternating carts in the other cases.
 const CARTS_USUAL: u32 = 4_096;
 
 const SHOWN: [&str; 4] =
@@ -72,7 +72,7 @@ async fn one(case: &Case, args: &RunArgs) -> anyhow::Result<Values> {
 }
 
 impl Case {
-    /// One where nothing is in question.
+    /// The base case.
     fn usual(args: &RunArgs, name: String) -> Self {
         Self {
             name,
@@ -89,7 +89,7 @@ fn cases(args: &RunArgs) -> Vec<Case> {
     let usual = |name: String| Case::usual(args, name);
     let mut cases = Vec::new();
     let all_carts = if args.quick { CARTS_QUICK.as_slice() } else { &CARTS };
-    // Hardly anybody buys: a row a command, whether there are few carts or many.
+    // There are few checkouts, so that each command is one row, with few carts and with many.
     let lines = 1_000;
     cases.extend(all_carts.iter().map(|&carts| Case { carts, lines, ..usual(format!("{carts} carts")) }));
     if let Some(&carts) = all_carts.last() {

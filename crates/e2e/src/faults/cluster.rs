@@ -1,4 +1,4 @@
-//! A cluster with any one broker or node away, or with other leaders: clients may wait, and must not notice more.
+//! Faults of a cluster: one broker or node is away, or other brokers lead. Clients may wait, and must not get errors.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use super::environment::FaultEnvironment;
 use super::plan::{Fault, LONG_PAUSE, Plan};
 use crate::harness::{CLUSTER_NODES, Node, Server, wait_until};
 
-/// How long one is away when the others have gone on without it.
+/// How long a broker or node is away after the others have taken over.
 const AWAY: Duration = Duration::from_secs(10);
 
-/// How long the others may take to go on, on a busy machine: the broker's session, and an election of the controller.
+/// How long the others may take to take over, on a busy machine: the broker's session, and an election of the controller.
 const FAILOVER_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How long one that comes back may take to have what it missed.
+/// How long a restarted broker or node may take to catch up.
 const WHOLE_DEADLINE: Duration = Duration::from_secs(120);
 
-/// Whose partitions' leaders are the coordinators of groups, and of transactions.
+/// The topics whose partition leaders are the coordinators of groups, and of transactions.
 const OFFSETS_TOPIC: &str = "__consumer_offsets";
 const TRANSACTIONS_TOPIC: &str = "__transaction_state";
 
@@ -68,13 +68,13 @@ pub(super) async fn pause_node(environment: &FaultEnvironment, fault: Fault, pla
     Ok(format!("{fault} {node}"))
 }
 
-/// Until nothing is led by it, for a while, and until it has caught up and leads again.
+/// Kills a broker, waits until others lead its partitions, restarts it, and waits until it has caught up and leads again.
 async fn kill_broker(environment: &FaultEnvironment, broker: Node) -> anyhow::Result<()> {
     let admin = Admin::new(environment.installation().kafka())?;
     let id = i32::from(broker.number);
     let led = copies(&admin)?.iter().filter(|copies| copies.leader == id).count();
     tracing::info!(%broker, led, "a broker is killed");
-    ensure!(led > 0, "{broker} leads nothing, so nobody would miss it");
+    ensure!(led > 0, "{broker} leads no partition, so killing it would show nothing");
     environment.servers.kill9(broker)?;
     wait_until(&format!("the others to go on without {broker}"), FAILOVER_DEADLINE, async || {
         let copies = copies(&admin).map_err(|error| format!("{error:#}"))?;
@@ -85,17 +85,17 @@ async fn kill_broker(environment: &FaultEnvironment, broker: Node) -> anyhow::Re
     tokio::time::sleep(AWAY).await;
     tokio::task::block_in_place(|| environment.servers.up())?;
     whole(environment).await?;
-    // Without this the others would lead for minutes, and the next to be killed might lead nothing.
+    // Without this the others would lead for minutes, and the next killed broker might lead nothing.
     elect(environment, &admin, |copies| copies.replicas.first() == Some(&copies.leader)).await
 }
 
-/// In every partition the copy behind the leader's leads from now on.
+/// Makes the replica after the leader the new leader, in every partition.
 pub(super) async fn move_leaders(environment: &FaultEnvironment) -> anyhow::Result<()> {
     let admin = Admin::new(environment.installation().kafka())?;
     let (mut partitions, mut leaders) = (Vec::new(), HashMap::new());
     for Copies { topic, partition, leader, mut replicas, .. } in copies(&admin)? {
         let place = replicas.iter().position(|replica| *replica == leader);
-        replicas.rotate_left(place.with_context(|| format!("nobody leads {topic}/{partition}"))? + 1);
+        replicas.rotate_left(place.with_context(|| format!("{topic}/{partition} has no leader"))? + 1);
         partitions.push(serde_json::json!({ "topic": topic, "partition": partition, "replicas": replicas }));
         leaders.insert((topic, partition), replicas[0]);
     }
@@ -110,12 +110,12 @@ pub(super) async fn move_leaders(environment: &FaultEnvironment) -> anyhow::Resu
     whole(environment).await
 }
 
-/// Lets the first of its replicas lead each partition, until it is as it is to be.
+/// Elects the first replica of each partition, until `is_led` holds for all.
 async fn elect(environment: &FaultEnvironment, admin: &Admin, is_led: impl Fn(&Copies) -> bool) -> anyhow::Result<()> {
     let args = ["--election-type", "PREFERRED", "--all-topic-partitions"];
     let tool = "org.apache.kafka.tools.LeaderElectionCommand";
     wait_until("the wanted leaders to lead", WHOLE_DEADLINE, async || {
-        // It fails when one was not ready to lead, and for the others it has done its work.
+        // It fails if one replica was not ready to lead, but the others were elected.
         let asked = tokio::task::block_in_place(|| environment.servers.kafka_tool(tool, &args));
         let copies = copies(admin).map_err(|error| format!("{error:#}"))?;
         match copies.iter().filter(|copies| !is_led(copies)).count() {
@@ -134,7 +134,7 @@ fn coordinator(environment: &FaultEnvironment, topic: &str, name: &str) -> anyho
     let partition = coordinating_partition(name, all.len()).with_context(|| format!("{topic} has no partitions"))?;
     let leader = all.iter().find(|copies| copies.partition == partition).map(|copies| copies.leader);
     let number = leader.and_then(|leader| u8::try_from(leader).ok());
-    let number = number.with_context(|| format!("nobody leads {topic}/{partition}, which {name} needs"))?;
+    let number = number.with_context(|| format!("{topic}/{partition}, which {name} needs, has no leader"))?;
     Ok(Node { server: Server::Kafka, number })
 }
 
@@ -149,7 +149,7 @@ fn copies(admin: &Admin) -> anyhow::Result<Vec<Copies>> {
     Ok(tokio::task::block_in_place(|| admin.copies())?)
 }
 
-/// Waits until every copy is complete, and every Cassandra node knows that the others are there: the next may go then.
+/// Waits until every replica is in sync, and every Cassandra node sees the others. Then the next one may be killed.
 async fn whole(environment: &FaultEnvironment) -> anyhow::Result<()> {
     let admin = Admin::new(environment.installation().kafka())?;
     wait_until("every copy to be complete", WHOLE_DEADLINE, async || {
@@ -167,7 +167,7 @@ async fn whole(environment: &FaultEnvironment) -> anyhow::Result<()> {
     .await
 }
 
-/// Each is asked for something that all of them have to agree on.
+/// Sends each node a query that needs all of them.
 async fn nodes_see_each_other(environment: &FaultEnvironment) -> anyhow::Result<()> {
     let session = cassandra::connect(environment.installation().cassandra()).await?;
     let nodes = session.get_cluster_state().get_nodes_info().to_vec();
@@ -187,7 +187,7 @@ mod tests {
     use super::coordinating_partition;
 
     #[test]
-    fn a_name_has_the_partition_that_kafka_gives_it() {
+    fn computes_the_partition_of_a_coordinator() {
         // "hello".hashCode() is 99162322, "polygenelubricants".hashCode() the smallest number there is.
         assert_eq!(coordinating_partition("hello", 50), Some(22));
         assert_eq!(coordinating_partition("polygenelubricants", 12), Some(0));

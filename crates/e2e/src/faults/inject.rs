@@ -1,4 +1,4 @@
-//! Doing harm, and undoing it.
+//! Injects faults and heals them.
 
 use std::time::Duration;
 
@@ -14,32 +14,32 @@ use super::{points, records, stores};
 use crate::bench::meter::Meter;
 use crate::harness::{Process, Server, Service, wait_until};
 
-/// A process must say within this time what it waits for, or lacks.
+/// How long a process may take to log what it waits for.
 const SAYS_SO_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long a server is away, or stands still.
+/// How long a server is away or paused.
 const AWAY: Duration = Duration::from_secs(5);
 
-/// How long the broker stands still, and how much CPU time an ingest may use meanwhile: clients ask again.
+/// How long the broker is paused, and how much CPU time an ingest may use meanwhile, while clients retry.
 const KAFKA_PAUSE: Duration = AWAY;
 const WAITING_CPU_MS_MAX: f64 = 2_500.0;
 
-/// How many processors come and go in a storm, one a second.
+/// How many processors are killed and restarted in a storm, one per second.
 const STORM_LEN: usize = 60;
 
-/// The cart-processors that are only there for a while, beside the two of always.
+/// The additional cart-processors, beside the two permanent ones.
 const MORE_PROCESSORS: [&str; 4] = ["2", "3", "4", "5"];
 
-/// How long two of one name run.
+/// How long two processes of one name run.
 const TWINS_TIME: Duration = Duration::from_secs(10);
 
-/// Too few for hundreds of clients.
+/// A limit of open files that is too low for hundreds of clients.
 const FEW_FILES: u64 = 64;
 
-/// More than that.
+/// How many connections are opened, more than that limit.
 const STRANGERS: usize = 300;
 
-/// Does it, and undoes it; what exactly was done.
+/// Injects a fault and heals it. Returns what exactly was done.
 pub(super) async fn inject(environment: &mut FaultEnvironment, fault: Fault, plan: &mut Plan) -> anyhow::Result<String> {
     let processors = || instances_of("cart-processor");
     let projectors = || places().filter(|(service, _)| matches!(service, Service::Projector(_))).collect::<Vec<_>>();
@@ -124,10 +124,10 @@ async fn pause(environment: &mut FaultEnvironment, place: Place) -> anyhow::Resu
     Ok(environment.process(place)?.resume()?)
 }
 
-/// Away until one that needs it has said so.
-async fn kill_server(environment: &mut FaultEnvironment, server: Server, who_needs_it: &str) -> anyhow::Result<()> {
+/// Kills a server, and restarts it once a service that needs it is not ready.
+async fn kill_server(environment: &mut FaultEnvironment, server: Server, dependent: &str) -> anyhow::Result<()> {
     environment.servers.kill9(server)?;
-    environment.unready(who_needs_it).await?;
+    environment.unready(dependent).await?;
     tokio::task::block_in_place(|| environment.servers.up())
 }
 
@@ -137,7 +137,7 @@ async fn pause_server(environment: &mut FaultEnvironment, server: Server, time: 
     environment.servers.resume(server)
 }
 
-/// The ingests, whose commands can't get into the log, wait: they do not spin.
+/// Pauses the broker, and checks that the ingests wait for it without using much CPU time.
 async fn pause_kafka(environment: &mut FaultEnvironment) -> anyhow::Result<()> {
     let mut meter = Meter::default();
     for place in instances_of(Service::Ingest.name()) {
@@ -164,7 +164,7 @@ async fn pause_registry(environment: &mut FaultEnvironment, plan: &mut Plan) -> 
     said
 }
 
-/// Waits until a process says something, behind what its log had before.
+/// Waits until a process logs some words, after the first `before_len` bytes of its log.
 async fn says(process: &Process, before_len: usize, words: &str) -> anyhow::Result<()> {
     wait_until(&format!("a process to say '{words}'"), SAYS_SO_DEADLINE, async || {
         let log = process.log();
@@ -174,15 +174,15 @@ async fn says(process: &Process, before_len: usize, words: &str) -> anyhow::Resu
     .await
 }
 
-/// They fence each other; one gives up, or neither does.
+/// Two processes of one name fence each other; one of them may end.
 async fn twins(environment: &mut FaultEnvironment, place: Place) -> anyhow::Result<()> {
     let before_len = environment.process(place)?.log().len();
     let mut twin = environment.start_twin(place)?;
-    // Both write to one log. Kafka's client says so: "Fenced", or "fenced by a newer instance".
+    // Both write to one log. Kafka's client logs "Fenced", or "fenced by a newer instance".
     says(environment.process(place)?, before_len, "enced").await?;
     tokio::time::sleep(TWINS_TIME).await;
     twin.kill9()?;
-    // If it was the other one that gave up, or not.
+    // Whether it has ended or not.
     environment.process(place)?.kill9()?;
     environment.start(place)
 }
@@ -212,7 +212,7 @@ async fn few_descriptors(environment: &mut FaultEnvironment, place: Place) -> an
     let before = process.limit_files(FEW_FILES)?;
     let mut strangers = Vec::new();
     for _ in 0..STRANGERS {
-        // One that is not accepted waits in the kernel, or is refused.
+        // A connection that is not accepted waits in the kernel, or is refused.
         strangers.extend(tokio::time::timeout(AWAY / 100, TcpStream::connect(address)).await.into_iter().flatten());
     }
     let process = environment.process(place)?;

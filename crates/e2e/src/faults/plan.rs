@@ -1,4 +1,4 @@
-//! Which faults come in which order: from a seed, so that a run can be made again.
+//! The order of faults, which follows from a seed, so that a run can be repeated.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,19 +8,19 @@ use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use serde::Serialize;
 
-/// How long and how hard a run is.
+/// The load of a run.
 #[derive(Debug, Clone)]
 pub struct Load {
-    /// Commands a second: before, during and after each fault.
+    /// Commands per second before, during and after each fault.
     pub rate: u32,
-    /// How long they still come when everything is ready again.
+    /// How long the load continues after everything is ready again.
     pub rest: Duration,
 }
 
 /// How long a store is paused.
 pub(super) const LONG_PAUSE: Duration = Duration::from_secs(60);
 
-/// Something that goes wrong. Each heals again.
+/// A fault. Each is healed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
@@ -115,7 +115,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Whether it needs a cluster, in which no client may meet an error then. The others need a single one of each server.
+    /// Whether it needs a cluster, in which clients must not get errors. The other faults need one of each server.
     #[must_use]
     pub fn is_for_cluster(self) -> bool {
         matches!(
@@ -139,20 +139,20 @@ impl std::fmt::Display for Fault {
 }
 
 impl Fault {
-    /// Whether it takes a disk of its own, which not everybody may mount.
+    /// Whether it needs a separate disk, which not every user may mount.
     #[must_use]
     pub fn needs_disks(self) -> bool {
         matches!(self, Self::FullDiskKafka | Self::FullDiskCassandra | Self::FullDiskPostgres)
     }
 }
 
-/// The faults to come.
+/// The planned faults.
 #[derive(Debug)]
 pub struct Plan {
     seed: u64,
     random: StdRng,
     left: Left,
-    /// What has not been dealt yet, by what it is dealt for.
+    /// The remaining values of each shuffled deck, by its name.
     decks: BTreeMap<&'static str, Vec<usize>>,
 }
 
@@ -160,7 +160,7 @@ pub struct Plan {
 enum Left {
     /// These, in this order.
     List(std::vec::IntoIter<Fault>),
-    /// Any of these, until then.
+    /// These at random, until this time.
     Until(Vec<Fault>, Instant),
 }
 
@@ -171,7 +171,7 @@ impl Plan {
         Self::new(seed, Left::List(faults.into_iter()))
     }
 
-    /// These at random, for so long, none again before each has come; about a quarter of the time nothing.
+    /// These at random for this time. None comes again before each has come; about a quarter of the time there is no fault.
     #[must_use]
     pub fn mix(faults: Vec<Fault>, seed: u64, time: Duration) -> Self {
         Self::new(seed, Left::Until(faults, Instant::now() + time))
@@ -181,7 +181,7 @@ impl Plan {
         Self { seed, random: StdRng::seed_from_u64(seed), left, decks: BTreeMap::new() }
     }
 
-    /// Whether one of the faults takes a disk of its own.
+    /// Whether one of the faults needs a separate disk.
     #[must_use]
     pub fn needs_disks(&self) -> bool {
         let faults = match &self.left {
@@ -191,7 +191,7 @@ impl Plan {
         faults.iter().any(|fault| fault.needs_disks())
     }
 
-    /// What it follows from.
+    /// The seed.
     #[must_use]
     pub fn seed(&self) -> u64 {
         self.seed
@@ -217,29 +217,29 @@ impl Plan {
         }
     }
 
-    /// One of several things, none again before each has come. `what` tells them from others.
+    /// One of several values; none comes again before each has come. `what` names the deck.
     ///
     /// # Panics
-    /// When there are none.
+    /// `of` is empty.
     pub fn next_of<T: Copy>(&mut self, what: &'static str, of: &[T]) -> T {
         let dealt = deal(&mut self.random, self.decks.entry(what).or_default(), of);
         dealt.expect("there is something to choose from")
     }
 
-    /// A while before something happens.
+    /// A random pause before a fault.
     pub fn pause(&mut self) -> Duration {
         Duration::from_millis(self.random.random_range(1_000..4_000))
     }
 
-    /// One of several things.
+    /// A random one of several values.
     ///
     /// # Panics
-    /// When there are none.
+    /// `of` is empty.
     pub fn any<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.random.random_range(0..of.len())]
     }
 
-    /// A number below that.
+    /// A random number below `max`.
     pub fn below(&mut self, max: u32) -> u32 {
         self.random.random_range(0..max)
     }

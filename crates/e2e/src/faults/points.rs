@@ -1,4 +1,4 @@
-//! Processes that stop themselves at a named place, or whose clocks are wrong.
+//! Faults of processes at named places (fail points), and of their clocks.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::plan::Plan;
 use super::proxy::Link;
 use crate::harness::{Server, Service, wait_until};
 
-/// Where processes can be made to end, on both sides of their writes and commits.
+/// The fail points of each service, on both sides of its writes and commits.
 const CRASH_POINTS: [(&str, &[&str]); 6] = [
     ("ingest", &["ingest-before-log", "ingest-after-log", "ingest-before-answer"]),
     (
@@ -39,22 +39,22 @@ const CRASH_POINTS: [(&str, &[&str]); 6] = [
     ("vendor-billing-jdbc", &["jdbc-before-transaction", "jdbc-in-transaction", "jdbc-after-commit"]),
 ];
 
-/// How long a process may take to come to its fail point; there is work for it all the time.
+/// How long a process under load may take to reach its fail point.
 const CRASH_DEADLINE: Duration = Duration::from_secs(45);
 
 /// How a process ends at a fail point: `abort`.
 const SIGABRT: i32 = 6;
 
-/// Clocks that are a day ahead, and a day behind, in seconds.
+/// The offsets of clocks that are a day ahead, and a day behind, in seconds.
 const DAY_OFF: [&str; 2] = ["86400", "-86400"];
 
-/// How long a link stands still at most, and goes on again, until whoever is to stop has a write on it. Well within a session.
+/// How long a link is held at most, and then released, in each attempt to catch a write on it. Well below the session timeout.
 const HOLD: Duration = Duration::from_millis(250);
 
-/// How often that is tried: for a minute at most. There is work for everybody all the time, but not for each at every moment.
+/// How many attempts there are: for a minute at most. A process under load does not have a write in flight at every moment.
 const HOLDS: usize = 120;
 
-/// Who writes or commits where.
+/// The services that write to or commit in each server.
 const WRITERS: [(Server, &str); 7] = [
     (Server::Cassandra, "cart-processor"),
     (Server::Cassandra, "popular-items"),
@@ -65,15 +65,15 @@ const WRITERS: [(Server, &str); 7] = [
     (Server::Kafka, "popular-items"),
 ];
 
-/// How long a process runs with such a clock.
+/// How long a process runs with a wrong clock.
 const OFF_TIME: Duration = Duration::from_secs(10);
 
-/// Each service with each of its places.
+/// Each service with each of its fail points.
 fn all_points() -> Vec<(&'static str, &'static str)> {
     CRASH_POINTS.iter().flat_map(|(service, points)| points.iter().map(|point| (*service, *point))).collect()
 }
 
-/// Where it crashed.
+/// A service crashes at a fail point. Returns the fail point.
 pub(super) async fn crash(environment: &mut FaultEnvironment, plan: &mut Plan) -> anyhow::Result<&'static str> {
     let (service, point) = plan.next_of("crash point", &all_points());
     let place = plan.any(&instances_of(service));
@@ -86,7 +86,7 @@ pub(super) async fn crash(environment: &mut FaultEnvironment, plan: &mut Plan) -
     Ok(point)
 }
 
-/// A service that is a member of a group stops with a write or a commit in its hands, another takes over, it goes on. Where.
+/// A member of a group stops before or after a write or a commit, another one takes over, and it continues. Returns the fail point.
 pub(super) async fn stop(environment: &mut FaultEnvironment, plan: &mut Plan) -> anyhow::Result<&'static str> {
     let members: Vec<_> = all_points().into_iter().filter(|(service, _)| *service != "ingest").collect();
     let (service, point) = plan.next_of("stop point", &members);
@@ -105,8 +105,8 @@ pub(super) async fn stop(environment: &mut FaultEnvironment, plan: &mut Plan) ->
     Ok(point)
 }
 
-/// A service that is a member of a group stops while a request of its own, and all else that is sent to that server, stands
-/// still on the way, and then arrives; another takes over, it goes on. Where.
+/// A member of a group stops while the requests to a server, one of its own among them, are held; then they arrive, another member
+/// takes over, and it continues. Returns the service and the server.
 pub(super) async fn stop_in_flight(environment: &mut FaultEnvironment, plan: &mut Plan) -> anyhow::Result<String> {
     let (server, service) = plan.next_of("in flight", &WRITERS);
     let place = plan.any(&instances_of(service));
@@ -120,7 +120,7 @@ pub(super) async fn stop_in_flight(environment: &mut FaultEnvironment, plan: &mu
     Ok(format!("{service} to {server}"))
 }
 
-/// Lets the link to a server stand still when a write of this process is on it.
+/// Holds the link to a server while a write of this process is on it.
 async fn hold(environment: &mut FaultEnvironment, server: Server, place: Place) -> anyhow::Result<()> {
     for missed in 0..HOLDS {
         let addresses = environment.process(place)?.local_addresses()?;
@@ -140,7 +140,7 @@ async fn hold(environment: &mut FaultEnvironment, server: Server, place: Place) 
     bail!("{}-{} had no write on the way to {server}", place.0.name(), place.1)
 }
 
-/// An ingest or a cart-processor runs with a wrong clock for a while. Which, and how wrong.
+/// An ingest or a cart-processor runs with a wrong clock for a while. Returns the service and the offset.
 pub(super) async fn clock_off(environment: &mut FaultEnvironment, plan: &mut Plan) -> anyhow::Result<String> {
     let services: Vec<Place> =
         instances_of(Service::Ingest.name()).into_iter().chain(instances_of(Service::CartProcessor.name())).collect();

@@ -1,4 +1,4 @@
-//! What a run has shown.
+//! The result of a run.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use super::process_monitor::Observed;
 use super::client_outcomes::ClientOutcomes;
 use cartctl::audit::Report;
 
-/// A fault, as often as it came.
+/// The results of all rounds with a fault.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Injected {
-    /// How often.
+    /// The number of rounds.
     pub times: u64,
-    /// The longest time from its end until every service said that it is ready.
+    /// The longest time from its end until every service was ready.
     pub recovery_max_ms: u64,
     /// What clients got meanwhile.
     #[serde(rename = "told")]
@@ -29,17 +29,17 @@ pub struct Injected {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Summary {
-    /// Gives the same faults again.
+    /// The seed, which gives the same faults again.
     pub seed: u64,
-    /// Whether any one broker and node may be away: then no client may meet an error.
+    /// Whether it ran on a cluster, in which clients must not get errors.
     pub is_cluster: bool,
-    /// What was done, and where, as far as that was drawn.
+    /// The results by fault; a name includes its random target.
     pub faults: BTreeMap<String, Injected>,
-    /// From the last command's answer until everything was at its end and checked.
+    /// The time from the last command's answer until all consumers had caught up and the audit was done.
     pub settled_ms: u64,
-    /// What the audit says.
+    /// The report of the audit.
     pub report: Option<Report>,
-    /// The most memory of each process, in KiB.
+    /// The maximum memory of each process, in KiB.
     pub rss_max_kib: BTreeMap<String, u64>,
 }
 
@@ -82,7 +82,7 @@ impl Summary {
         if self.is_cluster { self.outcomes() } else { restarts.unwrap_or_default() }
     }
 
-    /// Whether everything was checked and nothing is wrong. Without a command there was nothing to check.
+    /// Whether the audit was done and nothing is wrong. False without an acknowledged command, since then nothing was checked.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.avoidable().errors == 0
