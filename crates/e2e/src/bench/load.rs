@@ -78,7 +78,7 @@ pub(crate) struct Load {
     pub(crate) address: SocketAddr,
     pub(crate) pace: Pace,
     pub(crate) until: Until,
-    /// Completes to end the load early.
+    /// Ends the load early once it is set.
     pub(crate) stop: Arc<AtomicBool>,
 }
 

@@ -18,7 +18,8 @@ const RATE: f64 = 200.0;
 /// Enough clients that no command waits for a client.
 const CLIENTS: u32 = 1_024;
 
-/// The times of load before and after the fault. A crashed member of a group is removed after its session timeout (10 s).
+/// The time of load before the fault, and the time of the whole load. A crashed member of a group is removed after its session
+/// timeout (10 s).
 const BEFORE: Duration = Duration::from_secs(2);
 const LENGTH: Duration = Duration::from_secs(30);
 const LENGTH_QUICK: Duration = Duration::from_secs(15);

@@ -21,7 +21,7 @@ const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 
-/// The error codes of a closed connection.
+/// The error code of a connection that is closed because of excessive load.
 const ENHANCE_YOUR_CALM: u32 = 0xb;
 
 /// Flags of HEADERS.
