@@ -1,4 +1,4 @@
-//! How decimals, times and compact ids look to serde: as Avro's logical types, and readably in JSON.
+//! The serde forms of decimals, times and compact ids: Avro's logical types, and readable text in JSON.
 
 /// A price: Avro `bytes` with logical type `decimal`, scale 4; text in JSON. Four places are [`crate::Price::SCALE_MAX`].
 mod decimal {
@@ -34,7 +34,7 @@ mod decimal {
         if scaled.scale() != SCALE {
             return Err(S::Error::custom(format!("{value} does not fit {SCALE} decimal places")));
         }
-        // The shortest two's complement, as Avro wants it: drop leading bytes that only repeat the sign.
+        // Avro needs the shortest two's complement: drop leading bytes that only repeat the sign.
         let bytes = scaled.mantissa().to_be_bytes();
         let redundant = bytes
             .windows(2)
@@ -103,7 +103,7 @@ pub(crate) mod timestamp {
     }
 }
 
-/// Avro `fixed` of 16 bytes: for the snapshot, which nobody else reads, where text would double its size.
+/// Avro `fixed` of 16 bytes, for the snapshot: only the processor reads it, and text would double its size.
 pub(crate) mod compact_id {
     use std::fmt;
 
