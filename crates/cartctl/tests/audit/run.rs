@@ -8,7 +8,7 @@ use cart::{
     Rejection, RequestOutcome,
 };
 use cartctl::audit::{
-    Attempt, Content, Cut, DeadLetter, Evidence, LogRecord, Record, Row, SentCommand, Tables, AnsweredItem,
+    AnsweredItem, Attempt, Content, Cut, DeadLetter, Evidence, LogRecord, Record, Row, SentCommand, Tables,
 };
 use cartctl::journal::JournalRow;
 use cartctl::totals::{DayKey, MonthKey};

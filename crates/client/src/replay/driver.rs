@@ -11,10 +11,10 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use uuid::Uuid;
 
 use super::args::Args;
-use super::attempt::{Answer, Sender, Finished};
-use super::queues::{MemberQueues, Planned};
+use super::attempt::{Answer, Finished, Sender};
 use super::pacer::{Pacer, Schedule};
 use super::progress::Progress;
+use super::queues::{MemberQueues, Planned};
 use super::record::{Line, RecordFile};
 use super::report::{Report, Unfinished};
 use super::sent::SentFile;

@@ -13,9 +13,9 @@ use kafka::{Admin, Codec, GroupProgress, KafkaArgs, Registry};
 use super::args::RunArgs;
 use super::environment::{BenchEnvironment, metered};
 use super::floor;
-use super::progress::keep;
 use super::measurement::{Measurement, Subject, Values, add_usage};
 use super::produce::produce;
+use super::progress::keep;
 use super::shop::Shopper;
 
 const BENCH: &str = "backlog";
@@ -90,7 +90,12 @@ pub(super) async fn fill(
 }
 
 /// Starts the workers and waits until all commands are processed.
-pub(super) async fn drain(environment: &BenchEnvironment, subject: Subject, processors: u16, commands: u64) -> anyhow::Result<Values> {
+pub(super) async fn drain(
+    environment: &BenchEnvironment,
+    subject: Subject,
+    processors: u16,
+    commands: u64,
+) -> anyhow::Result<Values> {
     let kafka = environment.installation.kafka().clone();
     let progress = Progress::of(subject, &kafka)?;
     let before = tokio::task::block_in_place(|| progress.done())?;

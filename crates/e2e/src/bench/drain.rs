@@ -14,10 +14,10 @@ use serde::de::DeserializeOwned;
 use super::args::RunArgs;
 use super::environment::{BenchEnvironment, metered};
 use super::http::is_at_end;
-use super::progress::keep;
 use super::measurement::{Measurement, Subject, Values, add_usage};
 use super::meter::{LOAD, Meter};
 use super::produce::produce;
+use super::progress::keep;
 use super::shop::purchase;
 use crate::harness::Service;
 

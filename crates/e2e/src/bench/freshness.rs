@@ -17,9 +17,9 @@ use uuid::Uuid;
 
 use super::args::RunArgs;
 use super::environment::{BenchEnvironment, Running};
-use super::progress::keep;
 use super::load::{Load, Pace, Until};
 use super::measurement::{Measurement, Subject, Values};
+use super::progress::keep;
 use super::wire::Connection;
 
 const BENCH: &str = "freshness";

@@ -52,7 +52,9 @@ pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> 
         let projectors = environment.start_projectors(1).await?;
         catch_up(environment.installation.kafka()).await?;
         let meter = environment.meter(sides.iter().flat_map(|side| &side.processes).chain(&projectors));
-        Series { args, environment: &environment, meter, projectors: true }.measure(&mut sides, &mut measurements).await?;
+        Series { args, environment: &environment, meter, projectors: true }
+            .measure(&mut sides, &mut measurements)
+            .await?;
         drop(projectors);
     }
     drop(sides);

@@ -10,10 +10,10 @@ use super::http::catch_up;
 use super::load::{Pace, Until};
 use super::measurement::{Measurement, Subject, Values, add_outcome, add_usage};
 use super::meter::{Meter, Reading};
+use super::progress::{keep, say};
 use super::server_requests::{Counts, ServerRequests, since};
 use super::service_metrics::ServiceMetrics;
 use super::shop::Mix;
-use super::progress::{keep, say};
 
 const BENCH: &str = "ordinary";
 

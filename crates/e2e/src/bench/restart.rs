@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::args::RunArgs;
 use super::environment::{BenchEnvironment, Named, Running};
-use super::progress::keep;
 use super::load::{Pace, Until};
 use super::measurement::{Measurement, Subject, Values, add_outcome};
+use super::progress::keep;
 use crate::harness::Service;
 
 const BENCH: &str = "restart";

@@ -5,8 +5,8 @@ use super::args::RunArgs;
 use super::backlog::{drain, fill};
 use super::environment::BenchEnvironment;
 use super::measurement::{Measurement, Subject, Values};
-use super::shop::{LINES, Shopper};
 use super::progress::{keep, say};
+use super::shop::{LINES, Shopper};
 
 const BENCH: &str = "scale";
 

@@ -25,7 +25,11 @@ const WHOLE_DEADLINE: Duration = Duration::from_secs(120);
 const OFFSETS_TOPIC: &str = "__consumer_offsets";
 const TRANSACTIONS_TOPIC: &str = "__transaction_state";
 
-pub(super) async fn kill_any_broker(environment: &FaultEnvironment, fault: Fault, plan: &mut Plan) -> anyhow::Result<String> {
+pub(super) async fn kill_any_broker(
+    environment: &FaultEnvironment,
+    fault: Fault,
+    plan: &mut Plan,
+) -> anyhow::Result<String> {
     let broker = plan.any(&Node::all(Server::Kafka));
     kill_broker(environment, broker).await?;
     Ok(format!("{fault} {broker}"))
@@ -59,7 +63,11 @@ pub(super) async fn kill_node(environment: &FaultEnvironment, fault: Fault, plan
     Ok(format!("{fault} {node}"))
 }
 
-pub(super) async fn pause_node(environment: &FaultEnvironment, fault: Fault, plan: &mut Plan) -> anyhow::Result<String> {
+pub(super) async fn pause_node(
+    environment: &FaultEnvironment,
+    fault: Fault,
+    plan: &mut Plan,
+) -> anyhow::Result<String> {
     let node = plan.any(&Node::all(Server::Cassandra));
     environment.servers.pause(node)?;
     tokio::time::sleep(LONG_PAUSE).await;

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use super::cluster;
 use super::environment::{FaultEnvironment, Place, SESSION_TIMEOUT, instances_of, places};
 use super::network::{self, FEW_BYTES, LATE};
-use super::plan::{Fault, Plan};
+use super::plan::{Fault, LONG_PAUSE, Plan};
 use super::proxy::Link;
 use super::{points, records, stores};
 use crate::bench::meter::Meter;
@@ -40,7 +40,11 @@ const FEW_FILES: u64 = 64;
 const STRANGERS: usize = 300;
 
 /// Injects a fault and heals it. Returns what exactly was done.
-pub(super) async fn inject(environment: &mut FaultEnvironment, fault: Fault, plan: &mut Plan) -> anyhow::Result<String> {
+pub(super) async fn inject(
+    environment: &mut FaultEnvironment,
+    fault: Fault,
+    plan: &mut Plan,
+) -> anyhow::Result<String> {
     let processors = || instances_of("cart-processor");
     let projectors = || places().filter(|(service, _)| matches!(service, Service::Projector(_))).collect::<Vec<_>>();
     match fault {
@@ -53,7 +57,9 @@ pub(super) async fn inject(environment: &mut FaultEnvironment, fault: Fault, pla
         Fault::StopInFlight => return Ok(format!("{fault} {}", points::stop_in_flight(environment, plan).await?)),
         Fault::ClockOff => return Ok(format!("{fault} {}", points::clock_off(environment, plan).await?)),
         Fault::FullDiskKafka => return stores::full_disk(environment, fault, Server::Kafka, "cart-processor").await,
-        Fault::FullDiskCassandra => return stores::full_disk(environment, fault, Server::Cassandra, "cart-processor").await,
+        Fault::FullDiskCassandra => {
+            return stores::full_disk(environment, fault, Server::Cassandra, "cart-processor").await;
+        }
         Fault::FullDiskPostgres => {
             return stores::full_disk(environment, fault, Server::Postgres, "vendor-billing-jdbc").await;
         }
@@ -104,7 +110,9 @@ pub(super) async fn inject(environment: &mut FaultEnvironment, fault: Fault, pla
         Fault::LateCommitAnswers => return network::late_commit_answers(environment, fault, plan).await,
         Fault::KillBroker => return cluster::kill_any_broker(environment, fault, plan).await,
         Fault::KillGroupCoordinator => return cluster::kill_group_coordinator(environment, fault).await,
-        Fault::KillTransactionCoordinator => return cluster::kill_transaction_coordinator(environment, fault, plan).await,
+        Fault::KillTransactionCoordinator => {
+            return cluster::kill_transaction_coordinator(environment, fault, plan).await;
+        }
         Fault::MoveLeaders => cluster::move_leaders(environment).await?,
         Fault::KillNode => return cluster::kill_node(environment, fault, plan).await,
         Fault::PauseNode => return cluster::pause_node(environment, fault, plan).await,

@@ -89,7 +89,8 @@ pub async fn run(name: &str, plan: &mut Plan, load: &Load) -> anyhow::Result<Sum
         environment.all_ready().await.with_context(|| format!("after {done} in round {round}"))?;
         let recovery = healed_at.elapsed();
         tokio::time::sleep(load.rest).await;
-        let outcomes = environment.end_replay(replay).await.with_context(|| format!("after {done} in round {round}"))?;
+        let outcomes =
+            environment.end_replay(replay).await.with_context(|| format!("after {done} in round {round}"))?;
         // Shown because stalled disks of the machine excuse slow outcomes.
         let disks = waited_for_disks().saturating_sub(disks);
         tracing::info!(round, done, ?recovery, ?disks, ?outcomes, "a round ends");

@@ -34,7 +34,12 @@ const ASKED: [Server; 3] = [Server::Kafka, Server::Cassandra, Server::Postgres];
 const COMMITTING: [Server; 2] = [Server::Kafka, Server::Postgres];
 
 /// Disturbs one link for a while, and returns which.
-pub(super) async fn bad(environment: &FaultEnvironment, fault: Fault, plan: &mut Plan, link: Link) -> anyhow::Result<String> {
+pub(super) async fn bad(
+    environment: &FaultEnvironment,
+    fault: Fault,
+    plan: &mut Plan,
+    link: Link,
+) -> anyhow::Result<String> {
     let server = plan.any(&ASKED);
     tracing::info!(%server, ?link, "a link goes bad");
     environment.link(server)?.set(link);
@@ -56,14 +61,22 @@ pub(super) async fn flaps(environment: &FaultEnvironment, fault: Fault, plan: &m
 }
 
 /// Loses answers to commits.
-pub(super) async fn no_commit_answers(environment: &FaultEnvironment, fault: Fault, plan: &mut Plan) -> anyhow::Result<String> {
+pub(super) async fn no_commit_answers(
+    environment: &FaultEnvironment,
+    fault: Fault,
+    plan: &mut Plan,
+) -> anyhow::Result<String> {
     let server = plan.any(&COMMITTING);
     commits(environment, server, Link::NoCommitAnswers, BAD).await?;
     Ok(format!("{fault} {server}"))
 }
 
 /// Delays answers to commits beyond their timeout.
-pub(super) async fn late_commit_answers(environment: &FaultEnvironment, fault: Fault, plan: &mut Plan) -> anyhow::Result<String> {
+pub(super) async fn late_commit_answers(
+    environment: &FaultEnvironment,
+    fault: Fault,
+    plan: &mut Plan,
+) -> anyhow::Result<String> {
     let server = plan.any(&COMMITTING);
     commits(environment, server, Link::LateCommitAnswers(TOO_LATE), TOO_LATE).await?;
     Ok(format!("{fault} {server}"))

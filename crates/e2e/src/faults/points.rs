@@ -80,7 +80,8 @@ pub(super) async fn crash(environment: &mut FaultEnvironment, plan: &mut Plan) -
     tracing::info!(service, point, "to crash");
     environment.terminate(place).await?;
     environment.start_with(place, &format!("{point}={}*off->return", plan.below(10)))?;
-    let status = environment.process(place)?.ended(CRASH_DEADLINE).await.with_context(|| format!("to crash at {point}"))?;
+    let status =
+        environment.process(place)?.ended(CRASH_DEADLINE).await.with_context(|| format!("to crash at {point}"))?;
     ensure!(status.signal() == Some(SIGABRT), "{service} did not end at {point}: {status}");
     environment.start(place)?;
     Ok(point)

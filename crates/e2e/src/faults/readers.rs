@@ -31,7 +31,9 @@ impl Readers {
         let outcomes = Arc::<Mutex<ClientOutcomes>>::default();
         let task = {
             let outcomes = outcomes.clone();
-            tokio::spawn(async move { drop(join_all(urls.iter().map(|url| read_repeatedly(&client, url, &outcomes))).await) })
+            tokio::spawn(async move {
+                drop(join_all(urls.iter().map(|url| read_repeatedly(&client, url, &outcomes))).await)
+            })
         };
         Ok(Self { outcomes, task })
     }

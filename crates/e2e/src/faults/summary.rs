@@ -7,9 +7,9 @@ use comfy_table::Table;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use serde::Serialize;
 
+use super::client_outcomes::ClientOutcomes;
 use super::plan::Fault;
 use super::process_monitor::Observed;
-use super::client_outcomes::ClientOutcomes;
 use cartctl::audit::Report;
 
 /// The results of all rounds with a fault.
@@ -110,7 +110,11 @@ impl std::fmt::Display for Summary {
         writeln!(f, "{faults}")?;
         let outcomes = self.outcomes();
         if self.is_cluster {
-            writeln!(f, "clients met {} errors and {} answers 202; {} reads", outcomes.errors, outcomes.pending, outcomes.reads)?;
+            writeln!(
+                f,
+                "clients met {} errors and {} answers 202; {} reads",
+                outcomes.errors, outcomes.pending, outcomes.reads
+            )?;
         }
         let ClientOutcomes { errors, first_error, .. } = self.avoidable();
         if let Some(error) = first_error {

@@ -107,7 +107,10 @@ pub async fn silence(address: SocketAddr) -> anyhow::Result<()> {
     let preface = |_| b"PRI * HTTP/2.0\r\n\r\nSM\r".iter().map(|byte| vec![*byte]);
     let slow = (0..100).map(async |number| send(connect(address, 3).await?, preface(number), 5 * DRIBBLE).await);
     let (silent, slow) = tokio::try_join!(try_join_all(silent), try_join_all(slow))?;
-    ensure!(silent.iter().chain(&slow).all(|end| end.answer.is_empty()), "a connection without a request gets no answer");
+    ensure!(
+        silent.iter().chain(&slow).all(|end| end.answer.is_empty()),
+        "a connection without a request gets no answer"
+    );
     Ok(())
 }
 

@@ -147,7 +147,9 @@ impl Graph {
             for glob in of_file().filter(|import| import.name.as_deref() == Some("*")) {
                 let Some(target) = self.target(&module, glob, seen) else { continue };
                 let found = self.find(target.clone(), names, seen);
-                if let Some(found) = found.filter(|found| *found != target || self.files[&target].defined.contains(name)) {
+                if let Some(found) =
+                    found.filter(|found| *found != target || self.files[&target].defined.contains(name))
+                {
                     return Some(found);
                 }
             }

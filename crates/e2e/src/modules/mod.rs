@@ -28,7 +28,9 @@ use graph::{Graph, shown};
 /// Exit code 0: no circle. 1: a circle. 2: a file cannot be read.
 #[derive(Debug, Parser)]
 #[command(name = "modules", version, max_term_width = 110)]
-#[command(after_help = "Examples:\n  scripts/modules\n  scripts/modules client cartctl\n  scripts/modules --arrows ingest")]
+#[command(
+    after_help = "Examples:\n  scripts/modules\n  scripts/modules client cartctl\n  scripts/modules --arrows ingest"
+)]
 pub struct Cli {
     /// The crates, by the names of their folders; by default all of the workspace
     crates: Vec<String>,

@@ -194,7 +194,8 @@ fn end_of_item(tokens: &[TokenTree], mut at: usize) -> usize {
             TokenTree::Ident(ident) => {
                 let ident = ident.to_string();
                 is_use |= ident == "use" && !is_item;
-                is_item |= ITEMS.contains(&ident.as_str()) || ["use", "mod", "impl", "macro_rules"].contains(&ident.as_str());
+                is_item |=
+                    ITEMS.contains(&ident.as_str()) || ["use", "mod", "impl", "macro_rules"].contains(&ident.as_str());
             }
             TokenTree::Punct(punct) if punct.as_char() == ';' => break,
             TokenTree::Punct(punct) if punct.as_char() == ',' && !is_item => break,
