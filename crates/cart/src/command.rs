@@ -25,8 +25,8 @@ pub struct CartCommand {
     #[serde(default)]
     pub expected_version: Option<SequenceNumber>,
     /// Whether it may be repeated with the same `command_id`, like a request with an idempotency key. `Some(true)`: the cart
-    /// remembers it and its outcome, also if it is rejected. `Some(false)`: its id is unique, and it is not remembered. `None`, from
-    /// producers before version 0.2: it is remembered if it is accepted, by its content alone.
+    /// remembers it and its outcome, also if it is rejected. `Some(false)`: its id is unique, and it is not remembered.
+    /// `None`, from producers before version 0.2: it is remembered if it is accepted, by its content alone.
     #[serde(default)]
     pub keyed: Option<bool>,
 }

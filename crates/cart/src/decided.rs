@@ -64,8 +64,8 @@ pub enum CommandResult {
 }
 
 impl Decided {
-    /// Whether it is journalled: it made events, or it may be repeated and must then have the same outcome. Otherwise deciding it
-    /// again gives the same result.
+    /// Whether it is journalled: it made events, or it may be repeated and must then have the same outcome. Otherwise
+    /// deciding it again gives the same result.
     #[must_use]
     pub fn is_journalled(&self) -> bool {
         !self.events.is_empty() || self.keyed == Some(true)
@@ -89,8 +89,8 @@ impl Decided {
         })
     }
 
-    /// The outcome for the client. `earlier` returns the outcome of the command whose last event has this number. `None` only if
-    /// events are missing.
+    /// The outcome for the client. `earlier` returns the outcome of the command whose last event has this number. `None` only
+    /// if events are missing.
     pub fn outcome_with(&self, mut earlier: impl FnMut(SequenceNumber) -> Option<Outcome>) -> Option<Outcome> {
         let results = match &self.outcome {
             None => return Outcome::of(&self.events),

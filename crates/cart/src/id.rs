@@ -104,8 +104,8 @@ impl CommandId {
     /// The id of a command with an idempotency key: the same for the same key and cart.
     #[must_use]
     pub fn of_idempotency_key(cart_id: CartId, key: &str) -> Self {
-        // Events and sessions have names in the same namespace. Other keys are used unchanged, as in all versions, so that a retry
-        // after an upgrade has the id of the first attempt.
+        // Events and sessions have names in the same namespace. Other keys are used unchanged, as in all versions, so that a
+        // retry after an upgrade has the id of the first attempt.
         if ["event:", "session:", "key:"].iter().any(|prefix| key.starts_with(prefix)) {
             return Self(Uuid::new_v5(&cart_id.0, format!("key:{key}").as_bytes()));
         }

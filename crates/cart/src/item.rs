@@ -88,8 +88,8 @@ impl Item {
 pub struct ItemName(Box<str>);
 
 impl ItemName {
-    /// The maximum number of characters (Unicode scalar values). With [`crate::Cart::LINES_MAX`] it bounds a cart in memory and on
-    /// disk.
+    /// The maximum number of characters (Unicode scalar values). With [`crate::Cart::LINES_MAX`] it bounds a cart in memory
+    /// and on disk.
     pub const CHARS_MAX: usize = 200;
 
     /// A name for a new command.
@@ -185,8 +185,8 @@ impl TryFrom<Decimal> for Price {
 impl FromStr for Price {
     type Err = InvalidItem;
 
-    /// Reads an optional minus, digits, optionally a point and digits, and optionally an exponent, as JSON numbers may have one.
-    /// Exact, never rounded.
+    /// Reads an optional minus, digits, optionally a point and digits, and optionally an exponent, as JSON numbers may have
+    /// one. Exact, never rounded.
     ///
     /// The only parser for prices: HTTP bodies, command lines and CSV files use it.
     fn from_str(text: &str) -> Result<Self, InvalidItem> {

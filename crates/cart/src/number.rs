@@ -28,8 +28,8 @@ pub(crate) struct Number {
 }
 
 impl Number {
-    /// Parses the only grammar of numbers: that of JSON, with leading zeros. An optional minus, digits, optionally a point and digits,
-    /// optionally an exponent.
+    /// Parses the only grammar of numbers: that of JSON, with leading zeros. An optional minus, digits, optionally a point
+    /// and digits, optionally an exponent.
     pub(crate) fn read(text: &str) -> Option<Self> {
         let (unsigned, is_negative) = text.strip_prefix('-').map_or((text, false), |rest| (rest, true));
         let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 /// The number of bits of the offset in a [`Position`].
 const OFFSET_BITS: u32 = 48;
 
-/// The epoch of a topic's log, from 1. It grows when the topic is recreated, repartitioned or failed over, so that all positions
-/// of a new log are after those of the old one.
+/// The epoch of a topic's log, from 1. It grows when the topic is recreated, repartitioned or failed over, so that all
+/// positions of a new log are after those of the old one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogEpoch(i16);
 
@@ -31,8 +31,8 @@ impl LogEpoch {
 
 /// The position of a record in its topic's partition: `log_epoch << 48 | offset`.
 ///
-/// It is also the write timestamp of everything that is stored because of that record. As microseconds all positions are decades
-/// in the past, so never write to such a table without a position: that write would win for ever.
+/// It is also the write timestamp of everything that is stored because of that record. As microseconds all positions are
+/// decades in the past, so never write to such a table without a position: that write would win for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Position(i64);

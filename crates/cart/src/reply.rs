@@ -77,8 +77,8 @@ impl Outcome {
         Self::Rejected { rejection: Rejection::IdempotencyKeyReused, index: None }
     }
 
-    /// The outcome of the accepted command that made `events`, which is the same for events of a new decision and of the journal.
-    /// `None` only without events.
+    /// The outcome of the accepted command that made `events`, which is the same for events of a new decision and of the
+    /// journal. `None` only without events.
     #[must_use]
     pub fn of(events: &[CartEvent]) -> Option<Self> {
         // A checkout makes all purchases of its session, any other command one event; more events are of a batch.

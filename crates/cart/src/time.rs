@@ -10,8 +10,8 @@ const YEARS: RangeInclusive<i32> = 1..=9_999;
 /// The decimal places of a second in Avro.
 const SUBSECOND_DIGITS: u16 = 6;
 
-/// The days that ended with a leap second, as year, month and day (IERS, `Leap_Second.dat`). No further one is planned; a new one
-/// has to be added here.
+/// The days that ended with a leap second, as year, month and day (IERS, `Leap_Second.dat`). No further one is planned; a new
+/// one has to be added here.
 const LEAP_SECOND_DAYS: [(i32, u32, u32); 27] = [
     (1972, 6, 30),
     (1972, 12, 31),

@@ -417,8 +417,8 @@ fn any_keyed() -> impl Strategy<Value = Option<bool>> {
 }
 
 proptest! {
-    /// For any commands: numbers have no gap, quantities stay in range, and a cart that is rebuilt from the journal, from any snapshot
-    /// on, is the same cart.
+    /// For any commands: numbers have no gap, quantities stay in range, and a cart that is rebuilt from the journal, from any
+    /// snapshot on, is the same cart.
     #[test]
     fn a_cart_can_be_rebuilt_from_the_journal(
         commands in prop::collection::vec((any_command(), 0_u16..40, any_keyed()), 1..120)
@@ -449,8 +449,8 @@ proptest! {
         }
     }
 
-    /// Compares requests that are sent once with the same requests and their retries: after the first delivery of each, in any order,
-    /// any number of times. Each retry has the outcome of the first delivery, and the cart is the same.
+    /// Compares requests that are sent once with the same requests and their retries: after the first delivery of each, in
+    /// any order, any number of times. Each retry has the outcome of the first delivery, and the cart is the same.
     #[test]
     fn repeats_change_nothing(
         requests in prop::collection::vec(any_command(), 1..60),

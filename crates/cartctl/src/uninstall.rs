@@ -103,8 +103,8 @@ pub async fn uninstall(args: &Args, out: &mut impl Write) -> anyhow::Result<()> 
     }
     let admin = Admin::new(&args.kafka)?;
     wait_until_idle(&admin, &names.groups).await?;
-    // The groups come first: the brokers reject the deletion of a group that has members, even one that has just joined. The topics
-    // come last: if this is interrupted, everything else can be rebuilt from the commands.
+    // The groups come first: the brokers reject the deletion of a group that has members, even one that has just joined. The
+    // topics come last: if this is interrupted, everything else can be rebuilt from the commands.
     admin.remove_groups(&refs(&names.groups)).await?;
     let session = cassandra::open(&args.cassandra.patient()).await?;
     let drop_keyspace = format!("DROP KEYSPACE IF EXISTS {}", names.keyspace);

@@ -54,8 +54,8 @@ impl CartClient {
     /// A client of the service at `base_url`, `http://127.0.0.1:9001` for example. Nothing is sent yet.
     ///
     /// # Errors
-    /// [`Error::BaseUrl`] if `base_url` is not an `http://` or `https://` URL, [`Error::Token`] if the token is not a header value,
-    /// [`Error::CaCert`] or [`Error::Tls`] if the certificates to trust can't be read.
+    /// [`Error::BaseUrl`] if `base_url` is not an `http://` or `https://` URL, [`Error::Token`] if the token is not a header
+    /// value, [`Error::CaCert`] or [`Error::Tls`] if the certificates to trust can't be read.
     pub fn new(base_url: &str, settings: &ClientSettings) -> Result<Self, Error> {
         let bad = || Error::BaseUrl { url: base_url.to_owned() };
         let uri: Uri = base_url.parse().map_err(|_| bad())?;

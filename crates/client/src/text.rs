@@ -1,14 +1,15 @@
 //! Text from other systems: line ends, and Unicode normalisation.
 //!
-//! [`Lines`] reads sessions, scripts and CSV files. [`nfc`] converts names to Unicode NFC before they are hashed to ids, compared
-//! or sent, so that a letter with an accent is the same however a system composes it.
+//! [`Lines`] reads sessions, scripts and CSV files. [`nfc`] converts names to Unicode NFC before they are hashed to ids,
+//! compared or sent, so that a letter with an accent is the same however a system composes it.
 
 use std::borrow::Cow;
 use std::io::{self, BufRead, ErrorKind};
 
 use unicode_normalization::{UnicodeNormalization as _, is_nfc};
 
-/// The maximum length of a line: longer than a command with the longest names. It bounds the memory for a file without line ends.
+/// The maximum length of a line: longer than a command with the longest names. It bounds the memory for a file without line
+/// ends.
 pub(crate) const LINE_LEN_MAX: usize = 64 << 10;
 
 /// The byte order mark. Editors on Windows write it at the start of a file; in joined files it is at the start of a later line.
@@ -55,7 +56,8 @@ impl<R: BufRead> Lines<R> {
         Self { reader, bytes: Vec::new(), number: 0, is_after_cr: false }
     }
 
-    /// Reads the next line and returns its number. After [`LineError::TooLong`] and [`LineError::NotUtf8`] the next line can be read.
+    /// Reads the next line and returns its number. After [`LineError::TooLong`] and [`LineError::NotUtf8`] the next line can
+    /// be read.
     pub(crate) fn next(&mut self) -> Option<(u64, Result<&str, LineError>)> {
         let read = self.read();
         if matches!(read, Ok(false)) {

@@ -16,8 +16,8 @@ pub struct AdminArgs {
     pub admin_listen: SocketAddr,
 }
 
-/// The three routes. Live: 200, or 503 with the loops that are stuck, one per line. Ready: 200, or 503 with the conditions that do
-/// not hold, one per line. Metrics.
+/// The three routes. Live: 200, or 503 with the loops that are stuck, one per line. Ready: 200, or 503 with the conditions
+/// that do not hold, one per line. Metrics.
 pub fn health_and_metrics(
     readiness: Readiness,
     metrics: Metrics,

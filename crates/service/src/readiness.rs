@@ -41,8 +41,8 @@ impl Readiness {
         self.set(condition, Some(format!("{reason:#}")), Instant::now());
     }
 
-    /// Requires a heartbeat for the condition from now on: the loop has to set or clear it in each round, and without that it does not
-    /// hold.
+    /// Requires a heartbeat for the condition from now on: the loop has to set or clear it in each round, and without that it
+    /// does not hold.
     pub fn expect(&self, condition: &str) {
         let mut conditions = self.conditions.write().unwrap_or_else(PoisonError::into_inner);
         conditions.entry(condition.to_owned()).or_default().heard_at = Some(Instant::now());

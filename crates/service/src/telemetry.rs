@@ -79,8 +79,8 @@ impl std::fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Starts collecting. Can be called once per process, within a tokio runtime. The counters exist at 0 from the start, because a
-    /// query for the growth of a counter does not see the step from absent to 1.
+    /// Starts collecting. Can be called once per process, within a tokio runtime. The counters exist at 0 from the start,
+    /// because a query for the growth of a counter does not see the step from absent to 1.
     ///
     /// # Errors
     /// Metrics are collected already.

@@ -6,10 +6,10 @@
 //! ```
 //!
 //! It shares only the wire types with processor and projectors. It works on a running system. First it notes the ends of the
-//! topics from front to back, each after the group before it has reached the end noted before (`catch_up`). Then it reads from
-//! back to front, so that the cause of each record or row is read after it (`read`). The effects of records before the noted
-//! ends must be in all stores; the effects of later records may be, and must be right. The comparison itself is a pure function,
-//! [`check()`].
+//! topics from front to back, each after the group before it has reached the end noted before (`catch_up`). Then it reads
+//! from back to front, so that the cause of each record or row is read after it (`read`). The effects of records before the
+//! noted ends must be in all stores; the effects of later records may be, and must be right. The comparison itself is a pure
+//! function, [`check()`].
 //!
 //! Everything is in memory for the comparison: about 3 KB per command in the log, and 1 KB more with clients' records.
 

@@ -37,8 +37,8 @@ pub enum Verdict {
 pub struct Decided {
     /// Its events.
     pub events: Vec<CartEvent>,
-    /// The outcome that does not follow from the events, as text: `rejected RULE`, `rejected RULE at INDEX`, or the results of an
-    /// independent batch. `None`: all of it is executed.
+    /// The outcome that does not follow from the events, as text: `rejected RULE`, `rejected RULE at INDEX`, or the results
+    /// of an independent batch. `None`: all of it is executed.
     pub outcome: Option<String>,
     /// The rule that rejects all of it (the last part of the problem's type).
     pub rule: Option<&'static str>,

@@ -22,8 +22,8 @@ use uuid::Uuid;
 use super::{Target, stores};
 use crate::totals::{DayKey, MonthKey};
 
-/// The minimum pause between two polls. After a longer poll, the pause is as long as the poll took, so that it polls at most half of
-/// the time.
+/// The minimum pause between two polls. After a longer poll, the pause is as long as the poll took, so that it polls at most
+/// half of the time.
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// How many falls are kept. One is a finding.

@@ -28,8 +28,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// The projector that keeps its offsets in PostgreSQL, with its totals.
 const JDBC: &str = "vendor-billing-jdbc";
 
-/// Each consumer and its topic, from the front of the pipeline to its end. Once a consumer is idle, and no commands are sent, the
-/// topic of the next one gets no more records.
+/// Each consumer and its topic, from the front of the pipeline to its end. Once a consumer is idle, and no commands are sent,
+/// the topic of the next one gets no more records.
 pub(crate) const STAGES: [(&str, &str); 5] = [
     ("cart-processor", CartCommand::TOPIC),
     ("item-purchased-events", CartEvent::TOPIC),
@@ -122,8 +122,8 @@ pub async fn wait(kafka: &KafkaArgs, database: &PgPool, timeout: Duration) -> Re
     }
 }
 
-/// Reads all lags once, from the front to the end. Never reports too small a lag: offsets are read before the ends that they are
-/// compared with, and a consumer is idle only if all before it are.
+/// Reads all lags once, from the front to the end. Never reports too small a lag: offsets are read before the ends that they
+/// are compared with, and a consumer is idle only if all before it are.
 async fn look(kafka: &KafkaArgs, database: &PgPool) -> Vec<ConsumerLag> {
     let stored = stored_offsets(database, kafka).await.map_err(|error| format!("{error:#}"));
     let args = kafka.clone();
@@ -145,8 +145,8 @@ struct Look {
     args: KafkaArgs,
     /// The offsets in PostgreSQL, or why they can't be read.
     stored: Result<HashMap<i32, i64>, String>,
-    /// Whether a transaction is open on a topic. Read once for each topic: once all consumers before it are idle, no new transaction
-    /// begins.
+    /// Whether a transaction is open on a topic. Read once for each topic: once all consumers before it are idle, no new
+    /// transaction begins.
     is_open: HashMap<&'static str, bool>,
 }
 

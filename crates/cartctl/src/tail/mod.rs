@@ -211,7 +211,8 @@ impl Record {
         out.flush()
     }
 
-    /// Writes offset, time, cart, version and content. A record without a value has its key in place of the cart, and the reason.
+    /// Writes offset, time, cart, version and content. A record without a value has its key in place of the cart, and the
+    /// reason.
     fn in_words(&self) -> String {
         let at = self.line.as_ref().and_then(|line| line.at);
         let at = at.map(|at| at.to_rfc3339_opts(SecondsFormat::AutoSi, true)).or_else(|| self.time.clone());

@@ -128,7 +128,8 @@ fn any_id() -> impl Strategy<Value = cart::CommandId> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// There are few ids, so that keys are repeated and reused, also after they were forgotten: 15 minutes pass with each command.
+    /// There are few ids, so that keys are repeated and reused, also after they were forgotten: 15 minutes pass with each
+    /// command.
     #[test]
     fn two_independent_readings_of_the_rules_agree(
         commands in prop::collection::vec(

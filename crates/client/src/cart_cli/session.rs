@@ -17,8 +17,8 @@ use crate::{Cart, CartClient, ClientSettings, CommandOptions, Error, Execution, 
 /// How many earlier commands a session keeps.
 pub(crate) const HISTORY_LEN_MAX: usize = 1_000;
 
-/// How long a command is retried that was certainly not executed: long enough for a restart of the service behind a balancer, and
-/// short enough to report an unavailable service soon.
+/// How long a command is retried that was certainly not executed: long enough for a restart of the service behind a balancer,
+/// and short enough to report an unavailable service soon.
 const NOT_EXECUTED_FOR: Duration = Duration::from_secs(2);
 
 /// The first pause before a retry.
@@ -73,8 +73,8 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn new(settings: &Settings) -> Result<Self, Failure> {
-        // The last retry begins before two thirds of the time are over, and takes a third at most. With the default timeout, a third
-        // is longer than the service waits for an outcome.
+        // The last retry begins before two thirds of the time are over, and takes a third at most. With the default timeout,
+        // a third is longer than the service waits for an outcome.
         let third = settings.timeout() / 3;
         let client = ClientSettings {
             connect_timeout: third.min(ClientSettings::default().connect_timeout),

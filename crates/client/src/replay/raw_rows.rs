@@ -2,8 +2,8 @@
 //! outcomes are counted by the row's reason.
 //!
 //! The columns are those of UCI's "Online Retail", found by the header's names: `StockCode`, `Description`, `Quantity`,
-//! `InvoiceDate` (RFC 3339), `UnitPrice`, `CustomerID`, and optionally `reason`. The vendor is the first three characters of the
-//! stock code.
+//! `InvoiceDate` (RFC 3339), `UnitPrice`, `CustomerID`, and optionally `reason`. The vendor is the first three characters of
+//! the stock code.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -42,7 +42,8 @@ pub struct Report {
     pub counts: Vec<Count>,
     /// Finished raw rows by reason and outcome.
     pub counts_by_reason: Vec<ReasonCount>,
-    /// Latencies in microseconds, retries included: from the first attempt (closed loop) or the scheduled time (open loop) to the answer.
+    /// Latencies in microseconds, retries included: from the first attempt (closed loop) or the scheduled time (open loop) to
+    /// the answer.
     pub latency_us: Option<Latency>,
     /// The same by action.
     pub latency_by_action_us: BTreeMap<&'static str, Latency>,

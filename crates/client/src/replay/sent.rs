@@ -1,7 +1,7 @@
 //! The `--sent` file: every command that was sent, with its outcome.
 //!
-//! A row is written when its command has an answer or is given up. A member has one command in flight at a time, so its rows are
-//! in the order in which they were executed. Rows of different members are in no order.
+//! A row is written when its command has an answer or is given up. A member has one command in flight at a time, so its rows
+//! are in the order in which they were executed. Rows of different members are in no order.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};

@@ -1,7 +1,7 @@
 //! A made-up shop: random commands that follow from a seed and the settings.
 //!
-//! The shop keeps the carts that result from its commands, so it knows which commands the rules accept, and breaks the rules only
-//! on purpose. Its memory grows with the members (at most `cart_lines_max` lines each), not with the commands.
+//! The shop keeps the carts that result from its commands, so it knows which commands the rules accept, and breaks the rules
+//! only on purpose. Its memory grows with the members (at most `cart_lines_max` lines each), not with the commands.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -13,7 +13,8 @@ const RATES: [f64; 2] = [1e5, 1e6];
 /// Copies of every record and row.
 const REPLICATION: f64 = 3.0;
 
-/// The cost of a follower's copy for a broker, as a share of the leader's: a follower fetches and appends, and serves no clients.
+/// The cost of a follower's copy for a broker, as a share of the leader's: a follower fetches and appends, and serves no
+/// clients.
 const FOLLOWER_COST: f64 = 0.5;
 
 /// The maximum utilisation of a processor, with room for the loss of a node and an hour's peak.

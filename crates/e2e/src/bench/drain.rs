@@ -1,5 +1,5 @@
-//! Throughput of each projector with a backlog of purchases, as after a loss of a read table. The floor reads and decodes the same
-//! records, and does nothing else.
+//! Throughput of each projector with a backlog of purchases, as after a loss of a read table. The floor reads and decodes the
+//! same records, and does nothing else.
 
 use std::time::{Duration, Instant};
 
@@ -135,8 +135,8 @@ async fn drain(environment: &BenchEnvironment, projector: Service, count: u64) -
     Ok(values)
 }
 
-/// Events per second from the first progress to the end, without the start. If the first check already sees too much progress, the
-/// time of the start is included, and the result is a lower bound.
+/// Events per second from the first progress to the end, without the start. If the first check already sees too much
+/// progress, the time of the start is included, and the result is a lower bound.
 fn rate(progress: &GroupProgress, started_at: Instant, partitions: i32, count: u64) -> anyhow::Result<f64> {
     let mut first = None;
     loop {

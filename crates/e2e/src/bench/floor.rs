@@ -7,9 +7,9 @@
 //!           └────── floor-replies ◀────┘
 //! ```
 //!
-//! It has two processes, as the system has at least, and the same partitions, acks and client settings. It batches as the system
-//! does: commands are produced by [`Lanes`], and the waiting commands of a cart are one single-partition batch (with one command
-//! at a time, one insert). A bare floor does not batch: each command is one `send` and one insert.
+//! It has two processes, as the system has at least, and the same partitions, acks and client settings. It batches as the
+//! system does: commands are produced by [`Lanes`], and the waiting commands of a cart are one single-partition batch (with
+//! one command at a time, one insert). A bare floor does not batch: each command is one `send` and one insert.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;

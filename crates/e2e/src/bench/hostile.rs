@@ -1,7 +1,7 @@
 //! The latency of a well-behaved client while others attack, compared with that of the same client without attacks, in turn.
 //!
-//! The attackers are one thread of the lowest priority, since real attackers do not use the service's processors. Their line has
-//! 100 Mbit/s, since the service does not limit bandwidth. The service has its default limits.
+//! The attackers are one thread of the lowest priority, since real attackers do not use the service's processors. Their line
+//! has 100 Mbit/s, since the service does not limit bandwidth. The service has its default limits.
 
 use std::net::SocketAddr;
 use std::thread::JoinHandle;

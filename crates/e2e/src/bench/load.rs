@@ -1,8 +1,8 @@
 //! The load: shoppers with keep-alive connections, all on one thread.
 //!
-//! Closed loop: each shopper sends its next command when the last one is answered. Open loop: commands are due at a rate, whether
-//! earlier ones are answered or not, and latency is measured from the due time. So a stall of the service counts for all commands
-//! that were due meanwhile.
+//! Closed loop: each shopper sends its next command when the last one is answered. Open loop: commands are due at a rate,
+//! whether earlier ones are answered or not, and latency is measured from the due time. So a stall of the service counts for
+//! all commands that were due meanwhile.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -247,8 +247,8 @@ impl Shared {
     }
 }
 
-/// Releases commands when they are due. It is a thread because the runtime's timers have a resolution of 1 ms, which is as long as
-/// an answer takes.
+/// Releases commands when they are due. It is a thread because the runtime's timers have a resolution of 1 ms, which is as
+/// long as an answer takes.
 fn pace(rate: f64, started_at: Instant, deadline: Instant, stop: &AtomicBool, due: &Semaphore) {
     let mut released = 0_u64;
     let due_at = |number: u64| started_at + Duration::from_secs_f64(number as f64 / rate);

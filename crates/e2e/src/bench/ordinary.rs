@@ -1,5 +1,5 @@
-//! The cost of ordinary load: short sessions on new carts, while all services run as the demo starts them. There is no floor. The
-//! requests that Kafka and Cassandra answer show where the CPU time goes.
+//! The cost of ordinary load: short sessions on new carts, while all services run as the demo starts them. There is no floor.
+//! The requests that Kafka and Cassandra answer show where the CPU time goes.
 
 use std::time::{Duration, Instant};
 

@@ -134,7 +134,8 @@ impl Shopper {
         cart_id(self.number, self.visit % self.carts + (self.spoilt << 32))
     }
 
-    /// The first carts are bought after fewer lines (in sessions after more), so that shoppers do not all check out at the same time.
+    /// The first carts are bought after fewer lines (in sessions after more), so that shoppers do not all check out at the
+    /// same time.
     fn lines(&self) -> u32 {
         match (self.visit, self.mix) {
             (0, Mix::RealShop) => 1 + self.number % self.lines,

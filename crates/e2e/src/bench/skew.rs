@@ -81,8 +81,9 @@ impl Skew {
         })
     }
 
-    /// The load of the fullest partition divided by the mean, at this rate and number of partitions. Assumes that the shop grows by
-    /// members of the same behaviour. Members are hashed to partitions, so a partition's load is normally distributed.
+    /// The load of the fullest partition divided by the mean, at this rate and number of partitions. Assumes that the shop
+    /// grows by members of the same behaviour. Members are hashed to partitions, so a partition's load is normally
+    /// distributed.
     pub(crate) fn imbalance(&self, rate: f64, partitions: f64) -> f64 {
         let members = self.hour_members as f64 * rate * 3_600.0 / self.hour_commands as f64;
         let deviation = ((1.0 + self.variation * self.variation) * partitions / members.max(1.0)).sqrt();

@@ -1,5 +1,5 @@
-//! A minimal HTTP/1.1 client: keep-alive connections, requests, and answers with a length. Its CPU time is taken from the machine
-//! that is measured, so it does nothing more.
+//! A minimal HTTP/1.1 client: keep-alive connections, requests, and answers with a length. Its CPU time is taken from the
+//! machine that is measured, so it does nothing more.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;

@@ -88,8 +88,8 @@ async fn accept(listener: TcpListener, mut ingests: Vec<SocketAddr>, unready: Ad
     }
 }
 
-/// Passes a connection on. If the ingest can't be connected, although it was ready, the client gets an error, and no other ingest
-/// is tried.
+/// Passes a connection on. If the ingest can't be connected, although it was ready, the client gets an error, and no other
+/// ingest is tried.
 async fn pass(mut client: TcpStream, ingest: SocketAddr) -> io::Result<()> {
     let mut server = TcpStream::connect(ingest).await?;
     client.set_nodelay(true)?;

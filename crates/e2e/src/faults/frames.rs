@@ -9,7 +9,8 @@ const ANSWER_HEAD_LEN: usize = 8;
 /// The key of `EndTxn`.
 const END_TXN: [u8; 2] = [0, 26];
 
-/// The keys of writing requests: `Produce`, `OffsetCommit`, `AddPartitionsToTxn`, `AddOffsetsToTxn`, `EndTxn`, `TxnOffsetCommit`.
+/// The keys of writing requests: `Produce`, `OffsetCommit`, `AddPartitionsToTxn`, `AddOffsetsToTxn`, `EndTxn`,
+/// `TxnOffsetCommit`.
 const WRITES: [[u8; 2]; 6] = [[0, 0], [0, 8], [0, 24], [0, 25], END_TXN, [0, 28]];
 
 /// The parts of a frame that are needed.

@@ -6,10 +6,11 @@
 //! at the end: audit ─▶ the log, the journal, the topics, the tables, and what each client got
 //! ```
 //!
-//! It has its own servers ([`crate::harness::OwnServers`]), each behind a [`Proxy`], two instances of each service, a load balancer
-//! in front of the ingests, and a plan that follows from a seed. The run fails if a fault met no load, or did not happen as
-//! planned. The faults of a cluster ([`Fault::is_for_cluster`]) are for three brokers and three Cassandra nodes, without proxies.
-//! In those, and in a rolling restart, an error that a client gets also fails the run, although the replay retries its command.
+//! It has its own servers ([`crate::harness::OwnServers`]), each behind a [`Proxy`], two instances of each service, a load
+//! balancer in front of the ingests, and a plan that follows from a seed. The run fails if a fault met no load, or did not
+//! happen as planned. The faults of a cluster ([`Fault::is_for_cluster`]) are for three brokers and three Cassandra nodes,
+//! without proxies. In those, and in a rolling restart, an error that a client gets also fails the run, although the replay
+//! retries its command.
 
 mod balancer;
 mod client_outcomes;
@@ -42,7 +43,8 @@ pub use plan::{Fault, Load, Plan};
 pub use proxy::{Link, Protocol, Proxy};
 pub use summary::{Injected, Summary};
 
-/// How long all consumers may take to catch up after the last fault: transaction timeout (15 s), session timeout (3 s), and 30 s.
+/// How long all consumers may take to catch up after the last fault: transaction timeout (15 s), session timeout (3 s), and
+/// 30 s.
 const CATCH_UP_DEADLINE: Duration = Duration::from_secs(48);
 
 /// How long all processes with work have waited for disks since the machine started; zero if the kernel does not count it.

@@ -34,9 +34,11 @@ pub enum Fault {
     KillProjector,
     /// A service crashes at a named place, before or after a write or commit
     CrashPoint,
-    /// A cart-processor or a projector stops at a named place, before or after a write or commit; another takes over; it continues
+    /// A cart-processor or a projector stops at a named place, before or after a write or commit; another takes over; it
+    /// continues
     StopPoint,
-    /// A cart-processor or a projector stops while its requests to one server are held back, and then arrive; another takes over; it continues
+    /// A cart-processor or a projector stops while its requests to one server are held back, and then arrive; another takes
+    /// over; it continues
     StopInFlight,
     /// An ingest's or a cart-processor's clock is a day ahead or behind
     ClockOff,
@@ -74,7 +76,8 @@ pub enum Fault {
     ForeignTransaction,
     /// Garbage and misplaced commands are appended to cart-commands
     Garbage,
-    /// Another producer's transactions write garbage: half are aborted, on cart-commands, cart-events and item-purchased; half are committed, on cart-commands
+    /// Another producer's transactions write garbage: half are aborted, on cart-commands, cart-events and item-purchased;
+    /// half are committed, on cart-commands
     AbortedTransactions,
     /// Two cart-processors have the same name, and so the same transactional ids
     Twins,

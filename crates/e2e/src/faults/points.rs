@@ -87,7 +87,8 @@ pub(super) async fn crash(environment: &mut FaultEnvironment, plan: &mut Plan) -
     Ok(point)
 }
 
-/// A member of a group stops before or after a write or a commit, another one takes over, and it continues. Returns the fail point.
+/// A member of a group stops before or after a write or a commit, another one takes over, and it continues. Returns the fail
+/// point.
 pub(super) async fn stop(environment: &mut FaultEnvironment, plan: &mut Plan) -> anyhow::Result<&'static str> {
     let members: Vec<_> = all_points().into_iter().filter(|(service, _)| *service != "ingest").collect();
     let (service, point) = plan.next_of("stop point", &members);
@@ -106,8 +107,8 @@ pub(super) async fn stop(environment: &mut FaultEnvironment, plan: &mut Plan) ->
     Ok(point)
 }
 
-/// A member of a group stops while the requests to a server, one of its own among them, are held; then they arrive, another member
-/// takes over, and it continues. Returns the service and the server.
+/// A member of a group stops while the requests to a server, one of its own among them, are held; then they arrive, another
+/// member takes over, and it continues. Returns the service and the server.
 pub(super) async fn stop_in_flight(environment: &mut FaultEnvironment, plan: &mut Plan) -> anyhow::Result<String> {
     let (server, service) = plan.next_of("in flight", &WRITERS);
     let place = plan.any(&instances_of(service));

@@ -56,8 +56,8 @@ impl ProcessMonitor {
         Self { processes, task }
     }
 
-    /// Adds a process. It replaces one of the same name, and keeps its observations. With an `address`, its readiness is checked
-    /// there.
+    /// Adds a process. It replaces one of the same name, and keeps its observations. With an `address`, its readiness is
+    /// checked there.
     pub(super) fn add(&self, name: &str, pid: u32, address: Option<SocketAddr>) {
         let mut processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
         let watched = processes.entry(name.to_owned()).or_insert_with(|| Watched {

@@ -28,8 +28,8 @@ pub(super) async fn open_transaction(environment: &FaultEnvironment) -> anyhow::
     transactions(environment, 1).await
 }
 
-/// Writes garbage in transactions: in turn to all topics, aborted, and to `cart-commands`, committed. Leaves the last one open, as
-/// above.
+/// Writes garbage in transactions: in turn to all topics, aborted, and to `cart-commands`, committed. Leaves the last one
+/// open, as above.
 pub(super) async fn half_aborted(environment: &FaultEnvironment) -> anyhow::Result<()> {
     transactions(environment, TRANSACTIONS).await
 }

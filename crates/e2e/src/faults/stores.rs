@@ -25,8 +25,8 @@ const REGISTRY_LATE: Duration = Duration::from_secs(1);
 /// How long a start with a slow registry may take, with a dozen requests to it.
 const SLOW_START_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Fills a server's disk until a service that needs it is not ready, then frees it. Restarts a server that has ended or hangs, as a
-/// supervisor would. Returns how it came back.
+/// Fills a server's disk until a service that needs it is not ready, then frees it. Restarts a server that has ended or
+/// hangs, as a supervisor would. Returns how it came back.
 pub(super) async fn full_disk(
     environment: &mut FaultEnvironment,
     fault: Fault,

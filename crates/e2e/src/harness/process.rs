@@ -61,8 +61,8 @@ pub(super) fn log_folder(installation: &str) -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-/// An address that is free, and stays free until a process listens there: its port is outside of the range from which the kernel
-/// assigns ports to connections (`net.ipv4.ip_local_port_range`). A port that the kernel chose would be inside.
+/// An address that is free, and stays free until a process listens there: its port is outside of the range from which the
+/// kernel assigns ports to connections (`net.ipv4.ip_local_port_range`). A port that the kernel chose would be inside.
 ///
 /// # Errors
 /// There is no free port.

@@ -183,7 +183,8 @@ impl OwnServers {
         Self::start_with(name, CLUSTER_NODES, false)
     }
 
-    /// Starts one of each, with a separate disk in memory for each store ([`OwnServers::fill_disk`]). Needs [`super::may_mount`].
+    /// Starts one of each, with a separate disk in memory for each store ([`OwnServers::fill_disk`]). Needs
+    /// [`super::may_mount`].
     ///
     /// # Errors
     /// As [`OwnServers::start`].

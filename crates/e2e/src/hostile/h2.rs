@@ -66,8 +66,8 @@ fn frames(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
     frames
 }
 
-/// Several connections that send the same. The frames are made while they are sent, so that the attacker spends nothing on what the
-/// service no longer reads.
+/// Several connections that send the same. The frames are made while they are sent, so that the attacker spends nothing on
+/// what the service no longer reads.
 async fn attack<I>(address: SocketAddr, from: u8, parts: impl Fn() -> I) -> anyhow::Result<Vec<End>>
 where
     I: Iterator<Item = Vec<u8>>,
@@ -106,8 +106,8 @@ pub async fn too_many_streams(address: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Requests that are reset at once (CVE-2023-44487): 50,000 from connections that never read, and a thousand from connections that
-/// then wait for the answer.
+/// Requests that are reset at once (CVE-2023-44487): 50,000 from connections that never read, and a thousand from connections
+/// that then wait for the answer.
 ///
 /// # Errors
 /// A connection is not closed, or does not get the reason that it waits for.

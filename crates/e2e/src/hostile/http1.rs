@@ -27,8 +27,8 @@ pub async fn slowloris(address: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Endless heads on as many connections as one address may have (`max`), on a service with a long timeout for them. These stay open,
-/// further ones are closed at once, other addresses are accepted, and each one that ends makes room for another.
+/// Endless heads on as many connections as one address may have (`max`), on a service with a long timeout for them. These
+/// stay open, further ones are closed at once, other addresses are accepted, and each one that ends makes room for another.
 ///
 /// # Errors
 /// The service behaves otherwise.
@@ -114,8 +114,8 @@ pub async fn silence(address: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Bodies of 100 MiB, with and without a length: from connections that send on, and from connections that wait for the answer after
-/// a while.
+/// Bodies of 100 MiB, with and without a length: from connections that send on, and from connections that wait for the answer
+/// after a while.
 ///
 /// # Errors
 /// A connection is not closed, its request is accepted, or it does not get the reason that it waits for.

@@ -1,5 +1,5 @@
-//! Hostile clients, for the test and the bench of that name. Each attack has its own addresses (127.0.0.x), so that the limits per
-//! address also apply, and ends when the service has closed all of its connections.
+//! Hostile clients, for the test and the bench of that name. Each attack has its own addresses (127.0.0.x), so that the
+//! limits per address also apply, and ends when the service has closed all of its connections.
 //!
 //! * [`http1`]: attacks over HTTP/1, byte by byte.
 //! * [`h2`]: attacks over HTTP/2, frame by frame.
@@ -17,8 +17,8 @@ use tokio::time::{sleep, sleep_until, timeout};
 pub mod h2;
 pub mod http1;
 
-/// How long a hostile connection may live. The service closes it after seconds by its limits, but the machine may be busy, so this
-/// only shows that it is closed at all.
+/// How long a hostile connection may live. The service closes it after seconds by its limits, but the machine may be busy, so
+/// this only shows that it is closed at all.
 const LIFE_MAX: Duration = Duration::from_secs(120);
 
 /// The pause between two bytes of a slow client.

@@ -1,5 +1,5 @@
-//! The binaries `cart` and `replay` against a real ingest and a real processor: single commands, scripts, an import that ends at
-//! an invalid line, and unavailable services.
+//! The binaries `cart` and `replay` against a real ingest and a real processor: single commands, scripts, an import that ends
+//! at an invalid line, and unavailable services.
 
 use std::io::Write as _;
 use std::path::Path;

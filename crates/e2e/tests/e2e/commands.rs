@@ -200,8 +200,8 @@ pub(crate) async fn the_status_of_a_command_survives_restarts() -> anyhow::Resul
     let mut cart = Cart::new(&processes[0]);
     assert_eq!(cart.add(1, &[]).await.status(), StatusCode::OK);
 
-    // Without a processor commands are in the log and pending. The status is available although the crashed processor has left a
-    // transaction open, with new offsets in it.
+    // Without a processor commands are in the log and pending. The status is available although the crashed processor has
+    // left a transaction open, with new offsets in it.
     assert!(!dying.ended(DEADLINE).await?.success());
     let asynchronous = cart.add(2, &[("prefer", "respond-async"), ("idempotency-key", "two")]).await;
     assert_eq!(asynchronous.status(), StatusCode::ACCEPTED);

@@ -1,5 +1,5 @@
-//! Downstream consumers: one in another language, `scripts/python/consumer.py`, gets every purchase once, and its decimals add up
-//! to the vendors' table; `cartctl tail` prints the same.
+//! Downstream consumers: one in another language, `scripts/python/consumer.py`, gets every purchase once, and its decimals
+//! add up to the vendors' table; `cartctl tail` prints the same.
 //!
 //! Needs python3 with venv: `scripts/python-env` installs the client into the target folder.
 

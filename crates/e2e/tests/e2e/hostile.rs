@@ -1,5 +1,5 @@
-//! During attacks of hostile clients a well-behaved client gets every answer, and the service's memory stays bounded. The latency
-//! is measured by `scripts/bench --only hostile`, not here, since the attackers use the same cores.
+//! During attacks of hostile clients a well-behaved client gets every answer, and the service's memory stays bounded. The
+//! latency is measured by `scripts/bench --only hostile`, not here, since the attackers use the same cores.
 
 use std::fs;
 use std::net::SocketAddr;

@@ -1,8 +1,8 @@
 //! The end-to-end tests: the real services against the real servers. Each test has its own topics, groups, keyspace and
 //! database.
 //!
-//! They are one binary with its own harness: the tests share one pool of threads and start in the order of the list below. A test
-//! that is not in the list is an unused function, which the compiler reports.
+//! They are one binary with its own harness: the tests share one pool of threads and start in the order of the list below. A
+//! test that is not in the list is an unused function, which the compiler reports.
 //!
 //! `CART_TEST_TIMES=1` prints the time of each test, the longest first.
 

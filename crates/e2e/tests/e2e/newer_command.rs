@@ -1,5 +1,5 @@
-//! A command of a kind that this version does not know is not garbage: a newer version has accepted it. Its partition stops, and
-//! readiness says what to do; the other partitions continue. After an upgrade (none here) nothing is lost.
+//! A command of a kind that this version does not know is not garbage: a newer version has accepted it. Its partition stops,
+//! and readiness says what to do; the other partitions continue. After an upgrade (none here) nothing is lost.
 
 use std::time::Duration;
 

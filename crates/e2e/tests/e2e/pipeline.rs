@@ -1,5 +1,5 @@
-//! The whole pipeline, with the services of the demo: every table has what was sent, to the cent, and the journal and the events
-//! topic are equal.
+//! The whole pipeline, with the services of the demo: every table has what was sent, to the cent, and the journal and the
+//! events topic are equal.
 
 use std::time::Duration;
 

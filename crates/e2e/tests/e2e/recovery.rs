@@ -1,6 +1,6 @@
-//! Lost data is rebuilt: read tables from `item-purchased`, `cart-events` from the journal, the journal from `cart-events` and
-//! `cart-commands`, and all of Kafka from the journal. The commands and their order are those of docs/operations.md; they reject
-//! harmful uses. Afterwards the shop continues, and every row is right.
+//! Lost data is rebuilt: read tables from `item-purchased`, `cart-events` from the journal, the journal from `cart-events`
+//! and `cart-commands`, and all of Kafka from the journal. The commands and their order are those of docs/operations.md; they
+//! reject harmful uses. Afterwards the shop continues, and every row is right.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -73,7 +73,8 @@ impl Shop {
     async fn fill_until_crash(&mut self) -> anyhow::Result<()> {
         const CARTS: [&str; 4] = ["--member-prefix", "crashed", "--mix", "add=1"];
         let mut ingest = self.installation.start_all(&[(Service::Ingest, "0", &["--allow-client-time"])]).await?;
-        // At once: otherwise the markers that end the open transaction would be in the recreated topic, which would not be empty.
+        // At once: otherwise the markers that end the open transaction would be in the recreated topic, which would not be
+        // empty.
         let action = "processor-after-journal=return";
         let mut processor = self.installation.start_to_crash(Service::CartProcessor, "0", &SESSION, action)?;
         processor.ready(DEADLINE).await?;
@@ -93,8 +94,8 @@ impl Shop {
         .await
     }
 
-    /// Continues the shop, then checks that every table has everything that was ever sent, and that journal and topic are equal byte for
-    /// byte.
+    /// Continues the shop, then checks that every table has everything that was ever sent, and that journal and topic are
+    /// equal byte for byte.
     async fn sell_and_check(&self, limit: u32) -> anyhow::Result<()> {
         let sent = self.sell(limit).await?;
         let args = [

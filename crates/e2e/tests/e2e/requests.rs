@@ -1,5 +1,5 @@
-//! An idempotency key stands for a whole request: its kind, its commands in order and its condition. A repeat gets the first outcome
-//! and changes nothing, also after other commands, and if the processor has dropped its carts.
+//! An idempotency key stands for a whole request: its kind, its commands in order and its condition. A repeat gets the first
+//! outcome and changes nothing, also after other commands, and if the processor has dropped its carts.
 
 use anyhow::ensure;
 use cart::contract::Contract as _;
@@ -253,8 +253,8 @@ const FORMER_TABLE: &str = "CREATE TABLE cart_journal (cart_id uuid, sequence_nu
     command_id uuid, events frozen<list<blob>>, snapshot blob STATIC, PRIMARY KEY (cart_id, sequence_number)) \
     WITH CLUSTERING ORDER BY (sequence_number DESC)";
 
-/// Records of a version before 0.2 keep their outcomes, also for a retry after the upgrade. Schema, records and table are those of
-/// that version.
+/// Records of a version before 0.2 keep their outcomes, also for a retry after the upgrade. Schema, records and table are
+/// those of that version.
 pub(crate) async fn a_log_from_before_version_0_2_goes_on() -> anyhow::Result<()> {
     let installation = Installation::new("before02")?;
     let registry = Registry::new(installation.kafka())?;
@@ -319,7 +319,8 @@ pub(crate) async fn a_log_from_before_version_0_2_goes_on() -> anyhow::Result<()
     installation.remove().await
 }
 
-/// The processor crashes after it has written a cart's rows to one table, and after both. Its successor completes them in each case.
+/// The processor crashes after it has written a cart's rows to one table, and after both. Its successor completes them in
+/// each case.
 pub(crate) async fn a_crash_between_the_tables_of_the_journal_loses_no_request() -> anyhow::Result<()> {
     const CRASHES: u32 = 3;
     let installation = Installation::new("rounds")?;

@@ -1,5 +1,5 @@
-//! `.env.sample` has every option of every service, with its default, group and description from `-h`; `setup` reports different
-//! settings of existing topics; topics with many partitions can be created.
+//! `.env.sample` has every option of every service, with its default, group and description from `-h`; `setup` reports
+//! different settings of existing topics; topics with many partitions can be created.
 
 use std::collections::BTreeMap;
 use std::path::Path;

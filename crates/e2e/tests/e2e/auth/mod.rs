@@ -1,5 +1,6 @@
-//! Authorization, with real tokens of each algorithm against the running service. A request without the right is rejected before
-//! anything is appended, and its answer does not depend on what exists. The keys beside this file are only for this test.
+//! Authorization, with real tokens of each algorithm against the running service. A request without the right is rejected
+//! before anything is appended, and its answer does not depend on what exists. The keys beside this file are only for this
+//! test.
 
 pub(crate) mod url;
 

@@ -88,7 +88,8 @@ pub(crate) async fn keys_are_loaded_and_refreshed_from_the_issuer() -> anyhow::R
     })
     .await?;
 
-    // Tokens with unknown keys cause at most one request in five seconds, and the keys stay valid when the issuer is unavailable.
+    // Tokens with unknown keys cause at most one request in five seconds, and the keys stay valid when the issuer is
+    // unavailable.
     with(&issuer, |issuer| issuer.keys = None);
     let asked = with(&issuer, |issuer| issuer.asked);
     let mut statuses = HashSet::new();

@@ -1,5 +1,5 @@
-//! The examples of README.md and docs/api.md are run as a reader would run them, in the order of the page, and their answers are
-//! compared with those on the page.
+//! The examples of README.md and docs/api.md are run as a reader would run them, in the order of the page, and their answers
+//! are compared with those on the page.
 //!
 //! * [`page`]: which lines are commands, which are answers.
 //! * [`shell`]: bash and curl.

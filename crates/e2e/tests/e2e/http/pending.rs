@@ -84,7 +84,8 @@ pub(crate) async fn each_request_under_a_key_is_answered_with_its_own_outcome() 
     let cart = Api::new(&ingest[0]).cart();
     let (path, adjust) = (product_path(1), Some(json!({"adjustBy": 3}).to_string()));
 
-    // In the log: an adjustment of an item that is not in the cart yet, its addition, and another adjustment with the first key.
+    // In the log: an adjustment of an item that is not in the cart yet, its addition, and another adjustment with the first
+    // key.
     let gives_up: Headers<'_> = &[("idempotency-key", "adjust"), ("prefer", "wait=1")];
     until_with(&cart, 202, &Method::PATCH, &path, adjust.clone(), gives_up).await;
     let leaves: Headers<'_> = &[("idempotency-key", "add"), ("prefer", "respond-async")];

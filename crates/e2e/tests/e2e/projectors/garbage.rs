@@ -1,5 +1,5 @@
-//! An unreadable record on a topic of the system stops its partition, and no other. The instance reports the offset and what to do,
-//! and with `--skip` it continues after the record.
+//! An unreadable record on a topic of the system stops its partition, and no other. The instance reports the offset and what
+//! to do, and with `--skip` it continues after the record.
 
 use std::collections::BTreeMap;
 

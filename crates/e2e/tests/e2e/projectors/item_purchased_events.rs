@@ -1,5 +1,5 @@
-//! `item-purchased-events`: each purchase of the carts' events is on its topic once, committed, and keyed by vendor. Other events
-//! and aborted ones are not there.
+//! `item-purchased-events`: each purchase of the carts' events is on its topic once, committed, and keyed by vendor. Other
+//! events and aborted ones are not there.
 
 use std::ops::Range;
 
@@ -48,8 +48,8 @@ pub(crate) async fn each_purchase_is_published_once_by_two_instances() -> anyhow
     read_side.finish(load).await?;
     read_side.rest(&[EVENTS]).await?;
 
-    // Offsets alone are only committed periodically. A rebalance before that must not lose them, since the group would seem to lag
-    // until the next event.
+    // Offsets alone are only committed periodically. A rebalance before that must not lose them, since the group would seem
+    // to lag until the next event.
     let others: Vec<_> = OTHERS.map(Line::of).collect();
     let kafka = read_side.installation.kafka();
     tokio::task::block_in_place(|| {

@@ -12,8 +12,8 @@ const CARTS: u64 = 40;
 const PRODUCTS: u64 = 7;
 const NAMES: u64 = 3;
 
-/// The number and the distance of the times: five days around the end of a year, evenly distributed over the lines, so that rows
-/// are changed repeatedly.
+/// The number and the distance of the times: five days around the end of a year, evenly distributed over the lines, so that
+/// rows are changed repeatedly.
 const TIMES: i64 = 1_000;
 const INTERVAL_S: i64 = 400;
 
@@ -35,7 +35,8 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// Line `number` of the shop: prices with four decimal places, products with changing names, vendors with many and few sales.
+    /// Line `number` of the shop: prices with four decimal places, products with changing names, vendors with many and few
+    /// sales.
     pub(crate) fn of(number: u64) -> Self {
         let small = i32::try_from(number % 1_000_000).unwrap_or_default();
         Self {

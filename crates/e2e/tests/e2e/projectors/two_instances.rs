@@ -89,8 +89,8 @@ pub(crate) async fn an_instance_that_was_paused_does_no_harm() -> anyhow::Result
         if *projector == JDBC { pause_in_transaction(&read_side, process).await? } else { process.pause()? }
     }
     let mut others = read_side.start(&TABLES, "b").await?;
-    // After the paused instances' sessions have timed out, the others have all partitions, and their writes are newer than those of
-    // the paused ones.
+    // After the paused instances' sessions have timed out, the others have all partitions, and their writes are newer than
+    // those of the paused ones.
     read_side.progress_everywhere(&TABLES).await?;
     read_side.finish(load).await?;
     read_side.rest(&TABLES).await?;

@@ -1,8 +1,8 @@
-//! A shop's raw rows, sent without corrections: each is rejected with its reason or accepted by rule, and counted. Afterwards the
-//! audit finds nothing.
+//! A shop's raw rows, sent without corrections: each is rejected with its reason or accepted by rule, and counted. Afterwards
+//! the audit finds nothing.
 //!
-//! The rows are made up, in the shape of UCI's "Online Retail" (D. Chen, S. L. Sain, K. Guo, 2012; CC BY 4.0, CC0 as packaged in
-//! `allanvc/onlineretail`). `scripts/replay --rows` sends the real ones.
+//! The rows are made up, in the shape of UCI's "Online Retail" (D. Chen, S. L. Sain, K. Guo, 2012; CC BY 4.0, CC0 as packaged
+//! in `allanvc/onlineretail`). `scripts/replay --rows` sends the real ones.
 
 use std::time::Duration;
 

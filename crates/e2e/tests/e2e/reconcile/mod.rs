@@ -1,5 +1,5 @@
-//! Tests of `cartctl reconcile` against real servers: the end state of a small pipeline is made by hand, first correct, then with
-//! one defect after the other.
+//! Tests of `cartctl reconcile` against real servers: the end state of a small pipeline is made by hand, first correct, then
+//! with one defect after the other.
 
 pub(crate) mod end_state;
 
@@ -7,7 +7,8 @@ use cartctl::reconcile::{Args, Error, Lag, NotAtRest, Report, Verdict, run};
 use e2e::harness::Installation;
 use end_state::{EndState, Sale};
 
-/// The commands of a member who buys twice a day, once with a new product name, at prices with one more decimal place than cents.
+/// The commands of a member who buys twice a day, once with a new product name, at prices with one more decimal place than
+/// cents.
 const SALES: [Sale; 3] = [
     Sale { member: "m1", vendor: "V1", product: "P1", name: "ONE", price: "0.001", quantity: 4 },
     Sale { member: "m1", vendor: "V2", product: "P2", name: "TWO", price: "12.5", quantity: 2 },
