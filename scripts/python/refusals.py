@@ -13,18 +13,18 @@ STATE = {
 def refused_for_its_state(_, response, case):
     if response.status_code not in {400, 404, 409, 412, 422} or case.meta is None:
         return
-    # An empty header is none that the document has, whatever it was generated as.
+    # An empty header is invalid, although the generator may take it for valid.
     if not case.meta.generation.mode.is_positive or "" in (case.headers or {}).values():
         return
     kind = response.json()["type"].removeprefix("urn:cart:problem:")
     made_up = (
         # A Read-After-Token can't be made up, nor can a command's time be guessed where its id does not tell it.
         kind == "invalid-header" and "Read-After" in case.headers
-        # Nor can a calendar's times and leap seconds be told by a pattern.
+        # A pattern can't express the calendar and its leap seconds.
         or kind == "invalid-header" and "Command-Time" in case.headers
         # Two conditions may contradict each other.
         or kind == "invalid-header" and {"If-Match", "If-None-Match"} <= set(case.headers)
-        # How many decimal places a number has is nothing that a schema can say.
+        # A schema can't limit the decimal places of a number.
         or kind == "invalid-field" and "price: " in response.json()["detail"]
         or kind == "invalid-parameter" and case.operation.path.endswith("/{commandId}") and "since" not in case.query
     )

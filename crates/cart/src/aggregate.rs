@@ -1,4 +1,4 @@
-//! A cart with its history's bookkeeping: numbers its events, knows its newest request, remembers the recent ones.
+//! A cart with its position in the log: numbers its events, and remembers its recent requests.
 
 use std::collections::VecDeque;
 
@@ -10,21 +10,22 @@ use crate::{
     Refusal, Rejection, RequestOutcome, SequenceNumber, SessionId, wire,
 };
 
-/// A cart always remembers this many of its newest requests.
+/// How many of its newest requests a cart always remembers.
 pub const REMEMBERED_MIN: usize = 100;
 
-/// A cart never remembers more requests than this: they are in memory and in every snapshot, about 50 bytes each.
+/// How many requests a cart remembers at most: they are in memory and in every snapshot, about 50 bytes each.
 pub const REMEMBERED_MAX: usize = 1_000;
 
 /// Requests above [`REMEMBERED_MIN`] are remembered for this long after they were issued, by the cart's own time: the
 /// greatest `issued_at` that is journalled.
 pub const REMEMBERED_FOR: TimeDelta = TimeDelta::hours(24);
 
-/// Up to this many lines and requests a cart allocates exactly what it needs: most carts are small and many are kept in
-/// memory, and the spare capacity of a growing list would be most of their size.
-pub(crate) const SMALL: usize = 8;
+/// Up to this many lines and requests a cart has no spare capacity: most carts are small and many are kept in memory, and
+/// the spare capacity of a growing list would be most of their size.
+const SMALL: usize = 8;
 
-/// All that deciding a cart's next command needs. Its serde form is the snapshot (`schemas/cart-snapshot-value.avsc`).
+/// Everything that is needed to decide a cart's next command. Its serde form is the snapshot
+/// (`schemas/cart-snapshot-value.avsc`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename = "CartSnapshot", rename_all = "camelCase")]
 pub struct Aggregate {
@@ -32,7 +33,7 @@ pub struct Aggregate {
     sequence_number: SequenceNumber,
     position: Position,
     cart: Cart,
-    /// `None` only in a snapshot from before version 0.2.
+    /// `None` only in a snapshot of a version before 0.2.
     #[serde(default)]
     requests: Option<VecDeque<RememberedRequest>>,
     #[serde(default, skip_serializing)]
@@ -43,7 +44,7 @@ pub struct Aggregate {
     unchanged_count: i64,
 }
 
-/// What snapshots from before version 0.2 have instead of the requests. It is read, since apache-avro can't pass over a list of
+/// The field of snapshots of versions before 0.2 that had the requests. It is read, since apache-avro can't skip a list of
 /// records, and dropped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(from = "Vec<FormerRequest>")]
@@ -68,7 +69,7 @@ impl From<Vec<FormerRequest>> for FormerMemory {
     }
 }
 
-/// A request that may come again, and where its outcome is.
+/// A request that may be repeated, and where its outcome is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RememberedRequest {
@@ -77,7 +78,7 @@ pub struct RememberedRequest {
     pub command_id: CommandId,
     /// Its [`CartCommand::digest`].
     pub digest: i64,
-    /// Where it stands on `cart-commands`.
+    /// Its position on `cart-commands`.
     pub position: Position,
     /// Its time.
     #[serde(with = "wire::timestamp")]
@@ -86,19 +87,19 @@ pub struct RememberedRequest {
     pub sequence_number: SequenceNumber,
 }
 
-/// What becomes of a command.
+/// The decision on a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// It was decided now. [`Decided::is_journalled`] says whether that is kept.
+    /// It was decided now. [`Decided::is_journalled`] says whether the result is journalled.
     Decided(Decided),
-    /// It was decided before: the outcome of the earlier request is its outcome again, and nothing changes.
+    /// It was decided before: its outcome is that of the earlier request, and nothing changes.
     Repeated(RememberedRequest),
-    /// Its id stands for another request. Nothing changes, and this is not remembered.
+    /// Its id is that of another request. Nothing changes, and this is not remembered.
     KeyReused,
 }
 
 impl Aggregate {
-    /// The cart to which nothing has happened yet.
+    /// A cart without events.
     #[must_use]
     pub fn new(cart_id: CartId) -> Self {
         Self {
@@ -113,7 +114,7 @@ impl Aggregate {
         }
     }
 
-    /// Decides the command that stands at `position`.
+    /// Decides the command at `position`.
     #[must_use]
     pub fn decide(&self, command: &CartCommand, position: Position) -> Decision {
         let digest = command.digest();
@@ -153,18 +154,18 @@ impl Aggregate {
         let looked_at = match command.keyed {
             Some(true) => REMEMBERED_MAX,
             Some(false) => 0,
-            // As it was decided before version 0.2, which the logs of then still say.
+            // As in versions before 0.2, whose commands are still in logs.
             None => REMEMBERED_MIN,
         };
         // Newest first: a repeat usually follows soon.
         self.requests().rev().take(looked_at).find(|earlier| earlier.command_id == command.command_id)
     }
 
-    /// Decides the commands of an independent batch, each on what the ones before it left.
+    /// Decides the commands of an independent batch, each after the ones before it.
     fn decide_each(&self, commands: &[Command], command_id: CommandId) -> (Vec<Event>, Vec<CommandResult>) {
         let (mut cart, mut events) = (self.cart.clone(), Vec::new());
         let mut decide_one = |(index, command): (usize, &Command)| {
-            // Before version 0.2 each was a command of its own, under this id.
+            // Before version 0.2 each was a separate command with this id.
             let earlier = command_id.in_batch(index);
             if let Some(earlier) = self.requests().rev().find(|request| request.command_id == earlier) {
                 if earlier.digest != command.digest() {
@@ -186,7 +187,7 @@ impl Aggregate {
         (events, results)
     }
 
-    /// The events of a request as they follow the cart's newest one.
+    /// Numbers the events of a request, after the cart's newest event.
     fn numbered(&self, events: Vec<Event>, request: &Decided) -> Vec<CartEvent> {
         let (mut session_number, mut session_id) = (self.cart.session_number(), self.session_id());
         let mut sequence_number = self.sequence_number;
@@ -195,7 +196,7 @@ impl Aggregate {
             sequence_number = sequence_number.next();
             let buys = matches!(event, Event::ItemPurchased { .. });
             if bought && !buys {
-                // In a batch more may follow a checkout, which has left the cart empty: it belongs to the next session.
+                // In a batch a checkout, which leaves the cart empty, may be followed by events of the next session.
                 session_number += 1;
                 session_id = SessionId::of(self.cart_id, session_number);
             }
@@ -215,11 +216,14 @@ impl Aggregate {
         events.into_iter().map(number).collect()
     }
 
-    /// The cart after the next of its journalled requests.
+    /// Applies the next of the cart's journalled requests.
     pub fn apply(&mut self, decided: &Decided) {
         for event in &decided.events {
             self.cart.evolve(&event.event);
             self.sequence_number = event.sequence_number;
+        }
+        if self.cart.items().len() <= SMALL {
+            self.cart.shrink();
         }
         self.position = decided.position;
         self.newest_issued_at = self.newest_issued_at.max(decided.issued_at);
@@ -249,7 +253,7 @@ impl Aggregate {
         }
     }
 
-    /// Whose cart.
+    /// The cart's id.
     #[must_use]
     pub const fn cart_id(&self) -> CartId {
         self.cart_id
@@ -261,13 +265,13 @@ impl Aggregate {
         self.sequence_number
     }
 
-    /// The position of the newest journalled request. What is at or before it was decided before.
+    /// The position of the newest journalled request. Commands at or before it are decided.
     #[must_use]
     pub const fn position(&self) -> Position {
         self.position
     }
 
-    /// How many journalled requests there are that made no event.
+    /// The number of journalled requests without events.
     #[must_use]
     pub const fn unchanged_count(&self) -> i64 {
         self.unchanged_count
@@ -290,13 +294,13 @@ impl Aggregate {
         self.requests.iter().flatten()
     }
 
-    /// Whether this is a snapshot from before version 0.2, which lacks the requests: the journal has them.
+    /// Whether this is a snapshot of a version before 0.2, without the requests: the journal has them.
     #[must_use]
     pub const fn lacks_requests(&self) -> bool {
         self.requests.is_none()
     }
 
-    /// The bytes that it takes in memory, roughly.
+    /// Its approximate size in memory, in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         let items = self.cart.items();

@@ -1,47 +1,46 @@
-//! The rules: what a cart accepts, what it refuses, and what then becomes of it.
+//! The rules: which commands a cart accepts or rejects, and the cart after each event.
 
 use serde::{Deserialize, Serialize};
 
-use crate::aggregate::SMALL;
 use crate::{Command, Event, InvalidItem, Item, ProductId, Quantity, SequenceNumber};
 
-/// Why a cart refuses a command. An outcome like any other, not a program error.
+/// Why a cart rejects a command. An outcome like any other, not a program error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all_fields = "camelCase")]
 pub enum Rejection {
-    /// An item can be added once; adjust it instead.
+    /// The item is in the cart; its quantity can be adjusted.
     ItemAlreadyInCart,
-    /// Only what is in the cart can be removed or adjusted.
+    /// The item is not in the cart, and so can't be removed or adjusted.
     ItemNotInCart,
-    /// A quantity stays above zero.
+    /// The quantity would be below 1.
     NegativeQuantity {
-        /// What it would have been.
+        /// The quantity that it would be.
         quantity: i64,
     },
-    /// A quantity stays at or below [`Quantity::MAX`].
+    /// The quantity would be above [`Quantity::MAX`].
     QuantityTooLarge {
-        /// What it would have been.
+        /// The quantity that it would be.
         quantity: i64,
-        /// The most that is allowed.
+        /// The maximum.
         max: i32,
     },
-    /// There is nothing to buy.
+    /// The cart is empty.
     EmptyCartCheckout,
-    /// The cart has as many lines as it may.
+    /// The cart has the maximum number of lines.
     CartFull {
-        /// The most that is allowed.
+        /// The maximum.
         max: i32,
     },
-    /// The idempotency key stands for another command already.
+    /// The idempotency key was used for another command.
     IdempotencyKeyReused,
-    /// The cart has moved on from the version that the command was meant for.
+    /// The cart is not at the expected version.
     VersionMismatch {
-        /// Where it is.
+        /// The cart's version.
         version: SequenceNumber,
     },
 }
 
-/// Which rule refused a command, and which command that was if it came in a batch.
+/// A rejection, and the rejected command's place in its batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// The rule.
@@ -56,7 +55,7 @@ impl From<Rejection> for Refusal {
     }
 }
 
-/// What is in a cart, in the order in which it was added, and how many checkouts it has had.
+/// The items of a cart, in the order of their addition, and the number of its checkouts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Cart {
@@ -65,26 +64,26 @@ pub struct Cart {
 }
 
 impl Cart {
-    /// The most lines (different products) in a cart. With the bounds on an item it bounds a cart in memory, its snapshot and
-    /// its reply. A rule like the others: all processors must have the same, so it is no setting.
+    /// The maximum number of lines (different products) in a cart. With the bounds on an item it bounds a cart in memory, its
+    /// snapshot and its reply. All processors must have the same, so it is a rule and not a setting.
     pub const LINES_MAX: usize = 1_000;
 
-    /// What is in the cart.
+    /// The items in the cart.
     #[must_use]
     pub fn items(&self) -> &[Item] {
         &self.items
     }
 
-    /// Counts the cart's sessions, from 0.
+    /// The number of the current session, from 0.
     #[must_use]
     pub const fn session_number(&self) -> i64 {
         self.session_number
     }
 
-    /// What a command would make happen. At least one event, or the reason why not.
+    /// Decides a command: at least one event, or a rejection.
     ///
     /// # Errors
-    /// The rule that the command breaks; of a batch, that its first command breaks for which there is one.
+    /// The rule that the command breaks; for a batch, the rule that its first rejected command breaks.
     pub fn decide(&self, command: &Command) -> Result<Vec<Event>, Refusal> {
         match command {
             Command::AddItem { product_id, vendor_id, name, price, quantity } => {
@@ -118,7 +117,7 @@ impl Cart {
             Command::Checkout {} => {
                 Ok(self.items.iter().map(|item| Event::ItemPurchased { item: item.clone() }).collect())
             }
-            // On its own each would have an outcome of its own: `Aggregate::decide` carries those out one by one.
+            // An independent batch has an outcome for each command: `Aggregate::decide` decides those one by one.
             Command::Batch { commands } | Command::IndependentBatch { commands } => {
                 let (mut cart, mut events) = (self.clone(), Vec::new());
                 for (index, command) in (0..).zip(commands) {
@@ -132,16 +131,11 @@ impl Cart {
         }
     }
 
-    /// The cart after an event. Can't fail: what is journalled has happened.
+    /// Applies an event. Can't fail, since journalled events have happened.
     pub fn evolve(&mut self, event: &Event) {
         let product_id = event.item().product_id;
         match event {
-            Event::ItemAdded { item } => {
-                if self.items.len() < SMALL {
-                    self.items.reserve_exact(1);
-                }
-                self.items.push(item.clone());
-            }
+            Event::ItemAdded { item } => self.items.push(item.clone()),
             Event::ItemRemoved { .. } => self.items.retain(|item| item.product_id != product_id),
             Event::ItemQuantityIncreased { item: now, .. } | Event::ItemQuantityDecreased { item: now, .. } => {
                 if let Some(item) = self.items.iter_mut().find(|item| item.product_id == product_id) {
@@ -156,6 +150,11 @@ impl Cart {
                 }
             }
         }
+    }
+
+    /// Frees the spare capacity of the list of items.
+    pub(crate) fn shrink(&mut self) {
+        self.items.shrink_to_fit();
     }
 
     fn item(&self, product_id: ProductId) -> Option<&Item> {

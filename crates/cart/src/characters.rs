@@ -1,8 +1,8 @@
-//! Which characters can be seen.
+//! Invisible characters.
 
 use std::ops::RangeInclusive;
 
-/// Characters that show nothing by themselves, in order. A name of these alone cannot be told from no name, or from another.
+/// Characters that are invisible by themselves, in order. A name of only these characters looks like no name, or like another.
 ///
 /// Of Unicode 16.0: the properties `White_Space` and `Default_Ignorable_Code_Point`, the format characters that are shown as
 /// nothing, and characters with a blank glyph. The list is fixed here and not taken from a library, since these properties
@@ -46,7 +46,7 @@ const INVISIBLE: [RangeInclusive<char>; 36] = [
     '\u{e01f0}'..='\u{e0fff}', // unassigned, ignorable by default
 ];
 
-/// Whether a character shows nothing by itself.
+/// Whether a character is invisible by itself.
 pub(crate) fn is_invisible(character: char) -> bool {
     let place = INVISIBLE.partition_point(|range| *range.end() < character);
     INVISIBLE.get(place).is_some_and(|range| range.contains(&character))

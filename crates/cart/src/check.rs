@@ -1,8 +1,8 @@
-//! What a command must be, beyond what its form says, before it is decided.
+//! Checks of a decoded command before it is decided.
 
 use crate::{CartCommand, Command, InvalidItem, is_representable};
 
-/// Why a command that can be decoded is not decided.
+/// Why a decoded command is not decided.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Undecidable {
     /// Readers of events and purchases could not represent the time.
@@ -11,19 +11,19 @@ pub enum Undecidable {
     /// It would make no event.
     #[error("the batch has no commands")]
     EmptyBatch,
-    /// Readers could not represent the name, or nobody could see it.
+    /// Readers could not represent the name, or it is invisible.
     #[error(transparent)]
     Name(InvalidItem),
 }
 
 impl CartCommand {
-    /// Whether the command may be decided: every reader downstream can represent what it makes.
+    /// Whether the command may be decided: every downstream reader can represent its events.
     ///
-    /// Decoding checks less on purpose, since it must accept what was accepted before these checks existed. Events, snapshots,
-    /// replies and purchases are never checked, so that old carts stay loadable.
+    /// Decoding checks less on purpose, since it must accept commands that were accepted before these checks existed. Events,
+    /// snapshots, replies and purchases are never checked, so that old carts stay loadable.
     ///
     /// # Errors
-    /// The first reason against it.
+    /// The first failed check.
     pub fn check(&self) -> Result<(), Undecidable> {
         if !is_representable(self.issued_at) {
             return Err(Undecidable::IssuedAt);
@@ -55,7 +55,7 @@ mod tests {
 
     fn add(name: &str) -> Command {
         let id = Uuid::from_u128(1);
-        // As it is decoded.
+        // As a decoder makes it.
         let (name, price) = (name.to_owned().try_into().unwrap(), "3.50".parse().unwrap());
         Command::AddItem { product_id: id.into(), vendor_id: id.into(), name, price, quantity: 1 }
     }

@@ -1,4 +1,4 @@
-//! What somebody wants of a cart.
+//! Commands.
 
 use std::num::NonZeroI32;
 
@@ -8,32 +8,32 @@ use sha2::{Digest, Sha256};
 
 use crate::{CartId, CommandId, ItemName, Price, ProductId, SequenceNumber, VendorId, wire};
 
-/// A command as it stands on the `cart-commands` topic (`schemas/cart-commands-value.avsc`).
+/// A record of the topic `cart-commands` (`schemas/cart-commands-value.avsc`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CartCommand {
-    /// Names the command and its reply.
+    /// The id of the command and its reply.
     pub command_id: CommandId,
-    /// Whose cart.
+    /// The cart's id.
     pub cart_id: CartId,
-    /// The time that its events will have.
+    /// The time of its events.
     #[serde(with = "wire::timestamp")]
     pub issued_at: DateTime<Utc>,
-    /// What is wanted.
+    /// The content.
     pub command: Command,
-    /// Refused unless the cart's version is this when the command's turn comes.
+    /// If set, the command is rejected unless the cart is at this version when it is decided.
     #[serde(default)]
     pub expected_version: Option<SequenceNumber>,
-    /// Whether it may come again under the same `command_id`, as a request with an idempotency key may. `Some(true)`: the
-    /// cart remembers it and its outcome, also when it is rejected. `Some(false)`: its id is unique, and it is not remembered.
-    /// `None`, as producers before version 0.2 write it: it is remembered if it is accepted, by its content alone.
+    /// Whether it may be repeated with the same `command_id`, like a request with an idempotency key. `Some(true)`: the cart
+    /// remembers it and its outcome, also if it is rejected. `Some(false)`: its id is unique, and it is not remembered.
+    /// `None`, from producers before version 0.2: it is remembered if it is accepted, by its content alone.
     #[serde(default)]
     pub keyed: Option<bool>,
 }
 
 impl CartCommand {
-    /// The first 8 bytes of a SHA-256 of the request: its kind, its commands in order, its condition. Equal for a true
-    /// repeat; another request under the same key differs. Never changes with a schema: it is stored.
+    /// The first 8 bytes of a SHA-256 of the request: its kind, its commands in order, its condition. Equal for a repeat, and
+    /// different for another request with the same key. It is stored, so it must not change with a schema.
     #[must_use]
     pub fn digest(&self) -> i64 {
         let content = self.command.digest();
@@ -50,45 +50,45 @@ impl CartCommand {
     }
 }
 
-/// What can be wanted of a cart. New alternatives are only ever appended, here and in the schema.
+/// The content of a command. New variants are only appended, here and in the schema.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all_fields = "camelCase")]
 pub enum Command {
-    /// Put a product in that is not there yet.
+    /// Add a product that is not in the cart.
     AddItem {
-        /// What it is.
+        /// The product's id.
         product_id: ProductId,
-        /// Who sells it.
+        /// The vendor's id.
         vendor_id: VendorId,
-        /// What it is called.
+        /// The product's name.
         name: ItemName,
-        /// What one piece costs.
+        /// The price of one piece.
         price: Price,
-        /// How many pieces: as sent, so that the rules can refuse it.
+        /// The number of pieces as sent, so that the rules can reject it.
         quantity: i32,
     },
-    /// Take a product out.
+    /// Remove a product.
     RemoveItem {
-        /// Which one.
+        /// The product's id.
         product_id: ProductId,
     },
-    /// Want more or fewer pieces of a product that is there.
+    /// Change the quantity of a product in the cart.
     AdjustQuantity {
-        /// Which one.
+        /// The product's id.
         product_id: ProductId,
-        /// How many more, or fewer when negative.
+        /// The change; negative for fewer pieces.
         adjust_by: NonZeroI32,
     },
-    /// Buy all that is in the cart.
+    /// Buy everything in the cart.
     Checkout {},
-    /// Several at once, an atomic batch: all in order, or none.
+    /// An atomic batch: all commands in order, or none.
     Batch {
-        /// At least one, and none a batch.
+        /// At least one command, and no batch.
         commands: Vec<Command>,
     },
-    /// Several in order, each on its own: one that is rejected leaves the others.
+    /// An independent batch: the commands in order, whether others are rejected or not.
     IndependentBatch {
-        /// At least one, and none a batch.
+        /// At least one command, and no batch.
         commands: Vec<Command>,
     },
 }

@@ -1,14 +1,15 @@
-//! The topics and their schemas: what other programs, in any language, may rely on.
+//! The topics and their schemas: the contract with other programs, in any language.
 
 use crate::{Aggregate, CartCommand, CartEvent, CartReply, PurchasedItem};
 
-/// A producer whose clock is ahead is heard nevertheless: a record's time decides nothing here. Kafka's own limit is an hour.
+/// Accepts records of producers whose clocks are ahead, since a record's time has no meaning here. Kafka's default limit is an
+/// hour.
 const ANY_TIME: (&str, &str) = ("message.timestamp.after.max.ms", "9223372036854775807");
 
-/// Kept for ever: what happened can be computed again from these.
+/// Kept for ever, since everything else can be rebuilt from these topics.
 const UNLIMITED: &[(&str, &str)] = &[("retention.ms", "-1"), ("retention.bytes", "-1"), ANY_TIME];
 
-/// A reply is wanted for seconds. One to a checkout tells every line: 1,000 of 900 bytes and room to spare.
+/// Replies are needed for seconds. The reply to a checkout has every line: 1,000 lines of 900 bytes fit.
 const REPLY_SETTINGS: &[(&str, &str)] =
     &[("retention.ms", "600000"), ("segment.ms", "600000"), ("max.message.bytes", "8388608"), ANY_TIME];
 
@@ -45,12 +46,12 @@ pub mod header {
 
 /// A type that has an Avro schema in `schemas/`.
 pub trait Contract {
-    /// Names the topic (with the prefix of the installation in front) and, with `-value` behind it, the subject
-    /// in the registry (TopicNameStrategy).
+    /// The name of the topic, without the installation's prefix. With `-value` behind it, it is the subject in the registry
+    /// (TopicNameStrategy).
     const TOPIC: &'static str;
     /// The schema's text.
     const SCHEMA: &'static str;
-    /// The topic's settings that differ from the broker's, for whoever makes it.
+    /// The topic's settings that differ from the broker's defaults.
     const SETTINGS: &'static [(&'static str, &'static str)];
 }
 
@@ -78,12 +79,12 @@ impl Contract for PurchasedItem {
     const SETTINGS: &'static [(&'static str, &'static str)] = UNLIMITED;
 }
 
-/// A snapshot stands on no topic, but its schema is registered as the others are, so that it may change as they do.
+/// Snapshots are on no topic, but their schema is registered like the others, so that it can change like them.
 impl Contract for Aggregate {
     const TOPIC: &'static str = "cart-snapshot";
     const SCHEMA: &'static str = include_str!("../../../schemas/cart-snapshot-value.avsc");
     const SETTINGS: &'static [(&'static str, &'static str)] = &[];
 }
 
-/// Where commands go that nobody can decide: the original bytes, with the reason and the origin as headers.
+/// The topic of records that can't be decided: the original bytes, with the reason and the origin as headers.
 pub const DEAD_LETTER_TOPIC: &str = "cart-commands-dead-letter";

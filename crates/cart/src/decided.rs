@@ -1,18 +1,18 @@
-//! A decided request: what the journal keeps of it, and what a client hears of it.
+//! A decided request, as it is journalled, and the outcome for its client.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{CartEvent, CartId, CommandId, Outcome, Position, Rejection, SequenceNumber};
 
-/// A request that was decided when its turn came.
+/// A decided request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decided {
-    /// Whose cart.
+    /// The cart's id.
     pub cart_id: CartId,
-    /// The command.
+    /// The command's id.
     pub command_id: CommandId,
-    /// Where it stands on `cart-commands`.
+    /// Its position on `cart-commands`.
     pub position: Position,
     /// Its [`crate::CartCommand::keyed`].
     pub keyed: Option<bool>,
@@ -20,26 +20,25 @@ pub struct Decided {
     pub digest: i64,
     /// Its time.
     pub issued_at: DateTime<Utc>,
-    /// What the events do not say. `None`: all of it was carried out.
+    /// The outcome, if it does not follow from the events. `None`: all of it was executed.
     pub outcome: Option<RequestOutcome>,
-    /// What it made, oldest first.
+    /// Its events, oldest first.
     pub events: Vec<CartEvent>,
 }
 
-/// The outcome of a request that is not plain from its events. Its serde form in JSON is stored: alternatives are only ever
-/// appended.
+/// The outcome of a request that does not follow from its events. Its JSON form is stored, so variants are only appended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum RequestOutcome {
     /// All of it was rejected.
     Rejected {
-        /// By which rule.
+        /// The rule.
         rejection: Rejection,
-        /// Which command of an atomic batch broke it, from 0.
+        /// The index of the rejected command in an atomic batch, from 0.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         index: Option<i32>,
     },
-    /// Of an independent batch: the result of each command, in order.
+    /// The result of each command of an independent batch, in order.
     Each(Vec<CommandResult>),
 }
 
@@ -49,15 +48,15 @@ pub enum RequestOutcome {
 pub enum CommandResult {
     /// It made the next events of the request.
     Made {
-        /// How many.
+        /// Their number.
         events: i32,
     },
     /// It was rejected.
     Rejected {
-        /// By which rule.
+        /// The rule.
         rejection: Rejection,
     },
-    /// It was carried out before version 0.2, when it was a command of its own.
+    /// It was executed before version 0.2, when it was a separate command.
     Earlier {
         /// The number of its last event.
         sequence_number: SequenceNumber,
@@ -65,8 +64,8 @@ pub enum CommandResult {
 }
 
 impl Decided {
-    /// Whether the journal keeps it: it made events, or it may come again and must then have the same outcome. Otherwise it
-    /// leaves no trace, and deciding it again gives the same.
+    /// Whether it is journalled: it made events, or it may be repeated and must then have the same outcome. Otherwise
+    /// deciding it again gives the same result.
     #[must_use]
     pub fn is_journalled(&self) -> bool {
         !self.events.is_empty() || self.keyed == Some(true)
@@ -78,8 +77,7 @@ impl Decided {
         self.events.last().map_or(SequenceNumber::ZERO, |event| event.sequence_number)
     }
 
-    /// The last events of the commands that were carried out before version 0.2: [`Decided::outcome_with`] asks for their
-    /// events.
+    /// The last events of the commands that were executed before version 0.2, whose outcomes [`Decided::outcome_with`] needs.
     pub fn earlier(&self) -> impl Iterator<Item = SequenceNumber> {
         let results = match &self.outcome {
             Some(RequestOutcome::Each(results)) => results.as_slice(),
@@ -91,8 +89,8 @@ impl Decided {
         })
     }
 
-    /// What a client hears. `earlier` gives the outcome of the command whose last event has this number. `None` only where
-    /// events are missing.
+    /// The outcome for the client. `earlier` returns the outcome of the command whose last event has this number. `None` only
+    /// if events are missing.
     pub fn outcome_with(&self, mut earlier: impl FnMut(SequenceNumber) -> Option<Outcome>) -> Option<Outcome> {
         let results = match &self.outcome {
             None => return Outcome::of(&self.events),

@@ -1,32 +1,32 @@
-//! What happened to a cart.
+//! Events.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{CartId, CommandId, EventId, Item, Position, SequenceNumber, SessionId, wire};
 
-/// An event as it stands in the journal and on the `cart-events` topic (`schemas/cart-events-value.avsc`).
+/// An event in the journal and on the topic `cart-events` (`schemas/cart-events-value.avsc`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CartEvent {
-    /// Names the event: the same however often it is computed.
+    /// The event's id. It follows from the cart and the sequence number.
     pub event_id: EventId,
-    /// Whose cart.
+    /// The cart's id.
     pub cart_id: CartId,
-    /// In which session.
+    /// The session's id.
     pub session_id: SessionId,
     /// Its number among the cart's events.
     pub sequence_number: SequenceNumber,
-    /// Where its command stands on `cart-commands`.
+    /// Its command's position on `cart-commands`.
     pub position: Position,
-    /// Which command caused it.
+    /// Its command's id.
     pub command_id: CommandId,
-    /// That command's [`crate::Command::digest`].
+    /// Its command's [`crate::Command::digest`].
     pub command_digest: i64,
-    /// When, by the command's time.
+    /// Its command's time.
     #[serde(with = "wire::timestamp")]
     pub occurred_at: DateTime<Utc>,
-    /// What happened.
+    /// The content.
     pub event: Event,
 }
 
@@ -38,38 +38,38 @@ impl CartEvent {
     }
 }
 
-/// What can happen to a cart. Each names the whole item, so that no reader needs the cart's past.
-/// New alternatives are only ever appended, here and in the schema.
+/// The content of an event. Each has the whole item, so that readers do not need earlier events. New variants are only
+/// appended, here and in the schema.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all_fields = "camelCase")]
 pub enum Event {
-    /// A product was put in.
+    /// A product was added.
     ItemAdded {
-        /// As it is now.
+        /// The item after the event.
         item: Item,
     },
-    /// A product was taken out.
+    /// A product was removed.
     ItemRemoved {
-        /// As it was.
+        /// The removed item.
         item: Item,
     },
-    /// More pieces of a product.
+    /// The quantity of a product was increased.
     ItemQuantityIncreased {
-        /// As it is now.
+        /// The item after the event.
         item: Item,
-        /// How many more.
+        /// The difference.
         increased_by: i32,
     },
-    /// Fewer pieces of a product.
+    /// The quantity of a product was decreased.
     ItemQuantityDecreased {
-        /// As it is now.
+        /// The item after the event.
         item: Item,
-        /// How many fewer.
+        /// The difference.
         decreased_by: i32,
     },
     /// One line of a checkout; the checkout's last line ends the session.
     ItemPurchased {
-        /// As it was bought.
+        /// The purchased item.
         item: Item,
     },
 }

@@ -1,4 +1,4 @@
-//! Ids: a UUID each, with a type for what it names. As text they are lower-case and hyphenated, everywhere.
+//! Ids: UUIDs with a type for each kind. As text they are always lower-case and hyphenated.
 
 use std::fmt;
 use std::str::FromStr;
@@ -80,15 +80,15 @@ id! {
     CartId
 }
 id! {
-    /// One life of a cart, from empty to checkout.
+    /// A session of a cart, from empty to checkout.
     SessionId
 }
 id! {
-    /// Names a command, its events and its reply.
+    /// A command; also in its events and its reply.
     CommandId
 }
 id! {
-    /// Names an event, on `cart-events` and on `item-purchased` alike.
+    /// An event, on `cart-events` and on `item-purchased`.
     EventId
 }
 id! {
@@ -96,24 +96,23 @@ id! {
     ProductId
 }
 id! {
-    /// Who sells a product.
+    /// A vendor of products.
     VendorId
 }
 
 impl CommandId {
-    /// The id of a command sent under an idempotency key: the same key on the same cart is the same command.
+    /// The id of a command with an idempotency key: the same for the same key and cart.
     #[must_use]
     pub fn of_idempotency_key(cart_id: CartId, key: &str) -> Self {
-        // Events and sessions have names in the same space. Other keys stand as they are, as they always did: a retry after
-        // an upgrade must have the id of the first attempt.
+        // Events and sessions have names in the same namespace. Other keys are used unchanged, as in all versions, so that a
+        // retry after an upgrade has the id of the first attempt.
         if ["event:", "session:", "key:"].iter().any(|prefix| key.starts_with(prefix)) {
             return Self(Uuid::new_v5(&cart_id.0, format!("key:{key}").as_bytes()));
         }
         Self(Uuid::new_v5(&cart_id.0, key.as_bytes()))
     }
 
-    /// The id that the command at `index` of an independent batch had before version 0.2, when each was a command of its
-    /// own.
+    /// The id of the command at `index` of an independent batch before version 0.2, when each was a separate command.
     #[must_use]
     pub fn in_batch(self, index: usize) -> Self {
         Self(Uuid::new_v5(&self.0, format!("batch:{index}").as_bytes()))

@@ -1,4 +1,4 @@
-//! What lies in a cart: an item with its name, price and quantity, each valid by construction.
+//! An item of a cart with its name, price and quantity, each valid by construction.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,48 +8,48 @@ use serde::{Deserialize, Serialize};
 
 use crate::characters::is_invisible;
 use crate::number::Number;
-use crate::{ProductId, VendorId, wire};
+use crate::{ProductId, VendorId};
 
-/// Why a name, a price or a quantity is none.
+/// Why a name, a price or a quantity is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidItem {
-    /// Empty, or only white space.
+    /// The name is empty, or only white space.
     #[error("the name is empty")]
     NameEmpty,
-    /// Longer than [`ItemName::CHARS_MAX`].
+    /// The name is longer than [`ItemName::CHARS_MAX`].
     #[error("the name has {chars} characters, at most {} are allowed", ItemName::CHARS_MAX)]
     NameTooLong {
-        /// How many characters it has.
+        /// The number of its characters.
         chars: usize,
     },
-    /// It has a control character, such as NUL, which PostgreSQL cannot store.
+    /// The name has a control character, such as NUL, which PostgreSQL cannot store.
     #[error("the name has the control character U+{:04X}", u32::from(*character))]
     NameControl {
         /// The first one.
         character: char,
     },
-    /// Nobody could see it.
+    /// The name has only invisible characters.
     #[error("the name has only invisible characters")]
     NameInvisible,
-    /// No plain decimal number.
+    /// The price is not a decimal number.
     #[error("'{text}' is not a decimal number such as 12.50")]
     PriceNotDecimal {
-        /// What was given, shortened.
+        /// The text, shortened.
         text: String,
     },
-    /// Below 0.
+    /// The price is below 0.
     #[error("the price is negative")]
     PriceNegative,
-    /// More than [`Price::SCALE_MAX`] decimal places: refused, never rounded.
+    /// The price has more than [`Price::SCALE_MAX`] decimal places. It is rejected, never rounded.
     #[error("the price has more than {} decimal places", Price::SCALE_MAX)]
     PriceTooPrecise,
-    /// Above [`Price::MAX`].
+    /// The price is above [`Price::MAX`].
     #[error("the price is above {}", Price::MAX)]
     PriceTooLarge,
-    /// Not from 1 to [`Quantity::MAX`].
+    /// The quantity is not from 1 to [`Quantity::MAX`].
     #[error("the quantity {quantity} is not from 1 to {}", Quantity::MAX)]
     Quantity {
-        /// What was given.
+        /// The quantity.
         quantity: i64,
     },
 }
@@ -58,15 +58,15 @@ pub enum InvalidItem {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Item {
-    /// What it is.
+    /// The product's id.
     pub product_id: ProductId,
-    /// Who sells it.
+    /// The vendor's id.
     pub vendor_id: VendorId,
-    /// What it is called.
+    /// The product's name.
     pub name: ItemName,
-    /// What one piece costs.
+    /// The price of one piece.
     pub price: Price,
-    /// How many pieces.
+    /// The number of pieces.
     pub quantity: Quantity,
 }
 
@@ -74,21 +74,22 @@ impl Item {
     /// Price times quantity, exactly.
     #[must_use]
     pub fn amount(&self) -> Decimal {
-        // At most 10^9 * 10^6 at four places: 19 digits of the 28 that a Decimal has.
+        // At most 10^9 * 10^6 with four decimal places: 19 of the 28 digits of a Decimal.
         (self.price.get() * Decimal::from(self.quantity.get())).normalize()
     }
 }
 
 /// An item's name: 1 to 200 characters, not all of them white space.
 ///
-/// A new name, from [`ItemName::new`], has no control character and at least one character that can be seen. A decoded one need
-/// not be so: it may have been accepted before that was a condition.
+/// A new name, from [`ItemName::new`], has no control character and at least one visible character. A decoded name may not: it
+/// may have been accepted before these checks existed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ItemName(Box<str>);
 
 impl ItemName {
-    /// The most characters (Unicode scalar values). With [`crate::Cart::LINES_MAX`] it bounds a cart in memory and on disk.
+    /// The maximum number of characters (Unicode scalar values). With [`crate::Cart::LINES_MAX`] it bounds a cart in memory
+    /// and on disk.
     pub const CHARS_MAX: usize = 200;
 
     /// A name for a new command.
@@ -120,12 +121,12 @@ impl ItemName {
     }
 }
 
-/// As a name is decoded.
+/// The checks of a decoded name.
 impl TryFrom<String> for ItemName {
     type Error = InvalidItem;
 
     fn try_from(name: String) -> Result<Self, InvalidItem> {
-        // Bytes bound characters from above: most names need no count.
+        // The number of bytes is an upper bound, so most names need not be counted.
         let chars = if name.len() > Self::CHARS_MAX { name.chars().count() } else { 0 };
         if chars > Self::CHARS_MAX {
             return Err(InvalidItem::NameTooLong { chars });
@@ -143,14 +144,14 @@ impl From<ItemName> for String {
     }
 }
 
-/// What one piece costs: exact, from 0 up, at most four decimal places.
+/// The price of one piece: exact, not negative, with at most four decimal places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Price(Decimal);
 
 impl Price {
-    /// The most decimal places, and the scale on the wire.
+    /// The maximum number of decimal places, and the scale in Avro.
     pub const SCALE_MAX: u32 = 4;
-    /// The highest price, 13 digits on the wire: 10^18 purchases of it still add up exactly in a 28 digit sum.
+    /// The highest price, with 13 digits. 10^18 purchases of it add up exactly in a sum of 28 digits.
     pub const MAX: Decimal = Decimal::from_parts(1_316_134_911, 2_328, 0, false, Self::SCALE_MAX);
 
     /// The digits of [`Price::MAX`].
@@ -184,10 +185,10 @@ impl TryFrom<Decimal> for Price {
 impl FromStr for Price {
     type Err = InvalidItem;
 
-    /// Reads an optional minus, digits, optionally a point and digits, and optionally an exponent, as JSON numbers may have one.
-    /// Exact, never rounded.
+    /// Reads an optional minus, digits, optionally a point and digits, and optionally an exponent, as JSON numbers may have
+    /// one. Exact, never rounded.
     ///
-    /// The one parser for prices: HTTP bodies, command lines and CSV files use it.
+    /// The only parser for prices: HTTP bodies, command lines and CSV files use it.
     fn from_str(text: &str) -> Result<Self, InvalidItem> {
         let not_decimal = || InvalidItem::PriceNotDecimal { text: text.chars().take(40).collect() };
         let Number { is_negative, digits, power } = Number::read(text).ok_or_else(not_decimal)?;
@@ -197,7 +198,7 @@ impl FromStr for Price {
         if is_negative {
             return Err(InvalidItem::PriceNegative);
         }
-        // How many zeros follow the digits where the last place is that of the highest scale.
+        // How many zeros to append to the digits for a number of the maximum scale.
         let Ok(zeros) = usize::try_from(power.saturating_add(i64::from(Self::SCALE_MAX))) else {
             return Err(InvalidItem::PriceTooPrecise);
         };
@@ -215,25 +216,13 @@ impl fmt::Display for Price {
     }
 }
 
-impl Serialize for Price {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        wire::decimal::serialize(&self.0, serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Price {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        wire::decimal::deserialize(deserializer)?.try_into().map_err(serde::de::Error::custom)
-    }
-}
-
-/// How many pieces of an item: 1 to 1,000,000.
+/// The number of pieces of an item: 1 to 1,000,000.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "i32", into = "i32")]
 pub struct Quantity(i32);
 
 impl Quantity {
-    /// The most pieces of one item in one cart.
+    /// The maximum number of pieces of one item in one cart.
     pub const MAX: i32 = 1_000_000;
 
     /// The quantity as a number.
@@ -277,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_price_is_read_exactly() {
+    fn parses_a_price_exactly() {
         for (text, price) in [
             ("0", "0"),
             ("-0", "0"),
@@ -299,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_text_is_refused_for_its_reason() {
+    fn rejects_other_texts_with_their_reasons() {
         for text in [
             "",
             "-",
@@ -369,7 +358,7 @@ mod tests {
     proptest! {
         /// Against whole numbers that are large enough: the value times 10^12.
         #[test]
-        fn a_price_is_what_is_written(
+        fn parses_any_number_exactly(
             is_negative: bool,
             whole in "[0-9]{1,10}",
             fraction in prop::option::of("[0-9]{1,6}"),
@@ -403,7 +392,7 @@ mod tests {
 
         /// The grammar is that of JSON, with leading zeros.
         #[test]
-        fn what_is_no_json_number_is_no_price(text in "[-+0-9.eE_ ]{0,12}") {
+        fn accepts_exactly_the_json_numbers(text in "[-+0-9.eE_ ]{0,12}") {
             let (sign, digits) = text.strip_prefix('-').map_or(("", text.as_str()), |digits| ("-", digits));
             let zeros = digits.bytes().zip(digits.bytes().skip(1)).take_while(|(digit, next)| *digit == b'0' && next.is_ascii_digit());
             let json = format!("{sign}{}", &digits[zeros.count()..]);

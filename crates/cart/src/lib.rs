@@ -1,4 +1,4 @@
-//! The shopping cart: its words and its rules, and nothing else.
+//! The domain: the shopping cart's types and rules.
 //!
 //! ```text
 //! CartCommand ─▶ Aggregate::decide ─▶ Decided ─▶ Aggregate::apply
@@ -6,12 +6,12 @@
 //!                 Cart::decide (rules)  └─▶ Outcome, the client's answer
 //! ```
 //!
-//! Deciding is a pure function of the cart's earlier events and the command: no clock, no randomness, no I/O
-//! (this crate has no dependency that could do any). Whoever computes an outcome again gets the same events
-//! with the same ids, which is what makes redelivery harmless.
+//! Deciding is a pure function of the cart's earlier events and the command: no clock, no randomness, no I/O (this crate has no
+//! dependency that could do any). Deciding a command again gives the same events with the same ids, which makes redelivery
+//! harmless.
 //!
-//! The serde form of these types *is* the wire form: [`contract`] embeds the Avro schemas in `schemas/`, and
-//! a test holds the two together.
+//! The serde form of these types *is* the wire form: [`contract`] embeds the Avro schemas in `schemas/`, and a test checks that
+//! the two agree.
 
 mod aggregate;
 mod cart;

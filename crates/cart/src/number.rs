@@ -1,9 +1,9 @@
-//! Numbers as clients write them.
+//! Parses numbers of clients.
 
-/// A whole number, read exactly: an optional minus, digits, and the fraction and exponent that JSON allows, as long as the
-/// value is whole and fits. `2`, `2.0` and `2e0` are two; `0.99999999999999999`, `+1`, `1_000` and `1.` are no whole numbers.
+/// Parses a whole number exactly: an optional minus, digits, and the fraction and exponent that JSON allows, if the value is
+/// whole and fits. `2`, `2.0` and `2e0` are two; `0.99999999999999999`, `+1`, `1_000` and `1.` are rejected.
 ///
-/// The one parser for quantities: HTTP bodies, command lines and CSV files use it.
+/// The only parser for quantities: HTTP bodies, command lines and CSV files use it.
 #[must_use]
 pub fn whole_number(text: &str) -> Option<i64> {
     let Number { is_negative, digits, power } = Number::read(text)?;
@@ -15,10 +15,10 @@ pub fn whole_number(text: &str) -> Option<i64> {
     format!("{sign}{digits}{}", "0".repeat(zeros)).parse().ok()
 }
 
-/// As many digits as the largest whole number has: more zeros make none that fits.
+/// The number of digits of the largest whole number; a number with more zeros does not fit.
 const DIGITS_MAX: usize = 19;
 
-/// A number as it was written, exactly: its digits times ten to a power.
+/// A number, exactly: its digits times a power of ten.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Number {
     pub(crate) is_negative: bool,
@@ -28,8 +28,8 @@ pub(crate) struct Number {
 }
 
 impl Number {
-    /// The one grammar of numbers: that of JSON, with leading zeros. An optional minus, digits, optionally a point and digits,
-    /// optionally an exponent.
+    /// Parses the only grammar of numbers: that of JSON, with leading zeros. An optional minus, digits, optionally a point
+    /// and digits, optionally an exponent.
     pub(crate) fn read(text: &str) -> Option<Self> {
         let (unsigned, is_negative) = text.strip_prefix('-').map_or((text, false), |rest| (rest, true));
         let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
@@ -47,7 +47,7 @@ impl Number {
         let all = format!("{whole}{fraction}");
         let digits = all.trim_start_matches('0').trim_end_matches('0').to_owned();
         let trailing = all.len() - all.trim_end_matches('0').len();
-        // An exponent that does not fit stays beyond every bound.
+        // An exponent that does not fit is replaced by one beyond every bound.
         let power =
             exponent.saturating_add(i64::try_from(trailing).ok()?).saturating_sub(i64::try_from(fraction.len()).ok()?);
         Some(Self { is_negative, digits, power })
@@ -63,7 +63,7 @@ fn exponent(text: &str) -> Option<i64> {
     if !is_digits(digits) {
         return None;
     }
-    // A larger one than any text of digits can make up for.
+    // Larger than the number of digits of any text.
     let exponent = digits.parse::<i64>().unwrap_or(i64::MAX);
     Some(if is_negative { -exponent } else { exponent })
 }
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_whole_number_is_read_exactly() {
+    fn parses_a_whole_number_exactly() {
         for (text, number) in [
             ("0", 0),
             ("-0", 0),
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn rejects_anything_else() {
         for text in [
             "",
             "-",
@@ -134,14 +134,14 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn what_is_written_is_read(number: i64, zeros in 0_usize..5) {
+        fn parses_any_whole_number(number: i64, zeros in 0_usize..5) {
             proptest::prop_assert_eq!(whole_number(&number.to_string()), Some(number));
             let fraction = format!("{number}.{}", "0".repeat(zeros + 1));
             proptest::prop_assert_eq!(whole_number(&fraction), Some(number));
         }
 
         #[test]
-        fn no_text_is_a_panic(text in "[-+0-9.eE_]{0,40}") {
+        fn does_not_panic(text in "[-+0-9.eE_]{0,40}") {
             if let Some(number) = whole_number(&text) {
                 proptest::prop_assert_eq!(whole_number(&number.to_string()), Some(number));
             }

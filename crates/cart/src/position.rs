@@ -1,22 +1,22 @@
-//! Where things stand: positions in a log, sequence numbers in a cart.
+//! Positions in a log, and sequence numbers in a cart.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// How many bits of a [`Position`] are the offset.
+/// The number of bits of the offset in a [`Position`].
 const OFFSET_BITS: u32 = 48;
 
-/// Counts the lives of a topic, from 1: it grows when the topic is recreated, repartitioned or failed over, so
-/// that everything in a new log is after everything in the old one.
+/// The epoch of a topic's log, from 1. It grows when the topic is recreated, repartitioned or failed over, so that all
+/// positions of a new log are after those of the old one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogEpoch(i16);
 
 impl LogEpoch {
-    /// The epoch of a topic's first life.
+    /// The first epoch.
     pub const FIRST: Self = Self(1);
 
-    /// `None` below 1 or above 32,767, the most that a position has room for.
+    /// `None` below 1 or above 32,767, the maximum in a position.
     #[must_use]
     pub fn new(epoch: i32) -> Option<Self> {
         i16::try_from(epoch).ok().filter(|epoch| *epoch >= 1).map(Self)
@@ -29,16 +29,16 @@ impl LogEpoch {
     }
 }
 
-/// Where a record stands in its topic's partition: `log_epoch << 48 | offset`.
+/// The position of a record in its topic's partition: `log_epoch << 48 | offset`.
 ///
-/// Also the write timestamp of everything that is stored because of that record. As microseconds these are all
-/// decades in the past, so never write such a table without naming a position: it would win for ever.
+/// It is also the write timestamp of everything that is stored because of that record. As microseconds all positions are
+/// decades in the past, so never write to such a table without a position: that write would win for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Position(i64);
 
 impl Position {
-    /// Before every record: what a cart has that was never written.
+    /// Before every record: the position of a cart without requests.
     pub const NONE: Self = Self(0);
 
     /// After every record.
@@ -56,7 +56,7 @@ impl Position {
         self.0
     }
 
-    /// Which life of the topic it is of; `None` for [`Position::NONE`].
+    /// The epoch of its log; `None` for [`Position::NONE`].
     #[must_use]
     pub fn epoch(self) -> Option<LogEpoch> {
         i32::try_from(self.0 >> OFFSET_BITS).ok().and_then(LogEpoch::new)
@@ -81,7 +81,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// Numbers a cart's events: 1, 2, 3, ... without a gap. 0 is the cart to which nothing has happened.
+/// The number of an event in its cart: 1, 2, 3, ... without gaps. 0 is a cart without events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SequenceNumber(i64);

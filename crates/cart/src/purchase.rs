@@ -1,37 +1,37 @@
-//! A purchase, as the world sees it.
+//! Purchases.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{CartEvent, CartId, Event, EventId, Item, SessionId, wire};
 
-/// One line of one checkout, as it stands on the `item-purchased` topic (`schemas/item-purchased-value.avsc`).
+/// One line of a checkout: a record of the topic `item-purchased` (`schemas/item-purchased-value.avsc`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PurchasedItem {
     /// The id of its `ItemPurchased` event.
     pub event_id: EventId,
-    /// Whose cart.
+    /// The cart's id.
     pub cart_id: CartId,
-    /// In which session.
+    /// The session's id.
     pub session_id: SessionId,
-    /// Who sold it.
+    /// The vendor's id.
     pub vendor_id: crate::VendorId,
-    /// What was bought.
+    /// The product's id.
     pub product_id: crate::ProductId,
-    /// What it is called.
+    /// The product's name.
     pub name: crate::ItemName,
-    /// What one piece cost.
+    /// The price of one piece.
     pub price: crate::Price,
-    /// How many pieces.
+    /// The number of pieces.
     pub quantity: crate::Quantity,
-    /// When, by the command's time.
+    /// The command's time.
     #[serde(with = "wire::timestamp")]
     pub purchased_at: DateTime<Utc>,
 }
 
 impl PurchasedItem {
-    /// The purchase that an event tells, if it tells one.
+    /// The purchase of an event; `None` if the event is not a purchase.
     #[must_use]
     pub fn of(event: CartEvent) -> Option<Self> {
         let Event::ItemPurchased { item } = event.event else { return None };

@@ -1,65 +1,65 @@
-//! The answer to a command.
+//! Replies to commands.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{CartEvent, CartId, CommandId, Event, Item, Position, Refusal, Rejection, SequenceNumber, SessionId, wire};
 
-/// A reply as it stands on the `cart-replies` topic (`schemas/cart-replies-value.avsc`).
+/// A record of the topic `cart-replies` (`schemas/cart-replies-value.avsc`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CartReply {
-    /// Which command is answered.
+    /// The command's id.
     pub command_id: CommandId,
-    /// Whose cart.
+    /// The cart's id.
     pub cart_id: CartId,
-    /// Where the deciding command stands on `cart-commands`.
+    /// The position on `cart-commands` of the command that decided the outcome.
     pub position: Position,
-    /// What became of it.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
-/// What became of a command.
+/// The outcome of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all_fields = "camelCase")]
 pub enum Outcome {
     /// An item was added, removed or adjusted.
     ItemChanged {
-        /// In which session.
+        /// The session's id.
         session_id: SessionId,
         /// The cart's sequence number after it.
         version: SequenceNumber,
-        /// The item after the change; what was removed, for a removal.
+        /// The item after the change; after a removal, the removed item.
         item: Item,
     },
-    /// The cart was bought.
+    /// The cart was checked out.
     CheckedOut {
-        /// The session that was bought.
+        /// The id of the session that ended.
         session_id: SessionId,
         /// The cart's sequence number after it.
         version: SequenceNumber,
-        /// What was bought.
+        /// The purchased items.
         items: Vec<Item>,
-        /// When.
+        /// The time of the purchase.
         #[serde(with = "wire::timestamp")]
         purchased_at: DateTime<Utc>,
     },
-    /// A rule refused it.
+    /// A rule rejected it.
     Rejected {
-        /// Which rule.
+        /// The rule.
         rejection: Rejection,
-        /// The refused command's place in its batch, from 0.
+        /// The rejected command's index in its batch, from 0.
         #[serde(default)]
         index: Option<i32>,
     },
-    /// An atomic batch was carried out.
+    /// An atomic batch was executed.
     Batch {
-        /// What became of each of its commands, in order.
+        /// The outcome of each of its commands, in order.
         outcomes: Vec<Outcome>,
     },
     /// An independent batch was decided.
     IndependentBatch {
-        /// What became of each of its commands, in order.
+        /// The outcome of each of its commands, in order.
         outcomes: Vec<Outcome>,
     },
 }
@@ -71,17 +71,17 @@ impl From<Refusal> for Outcome {
 }
 
 impl Outcome {
-    /// The outcome of a request whose key stands for another one.
+    /// The outcome of a request whose key was used for another one.
     #[must_use]
     pub const fn key_reused() -> Self {
         Self::Rejected { rejection: Rejection::IdempotencyKeyReused, index: None }
     }
 
-    /// The outcome of the accepted command that made `events`: a fresh decision and one that is read back from
-    /// the journal tell the same. `None` only without events.
+    /// The outcome of the accepted command that made `events`, which is the same for events of a new decision and of the
+    /// journal. `None` only without events.
     #[must_use]
     pub fn of(events: &[CartEvent]) -> Option<Self> {
-        // A checkout made all purchases of its session, any other command one event; more than that was a batch.
+        // A checkout makes all purchases of its session, any other command one event; more events are of a batch.
         let of_one_checkout = |one: &CartEvent, next: &CartEvent| {
             one.is_purchase() && next.is_purchase() && one.session_id == next.session_id
         };

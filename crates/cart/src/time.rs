@@ -1,17 +1,17 @@
-//! Times as clients write them, and which times every reader downstream can represent.
+//! Parses times of clients, and checks that every downstream reader can represent them.
 
 use std::ops::RangeInclusive;
 
 use chrono::{DateTime, Datelike, NaiveDate, SubsecRound, Timelike, Utc};
 
-/// The years that all of our readers have: Avro's libraries, Python's `datetime`, Cassandra and PostgreSQL.
+/// The years that all readers can represent: Avro's libraries, Python's `datetime`, Cassandra and PostgreSQL.
 const YEARS: RangeInclusive<i32> = 1..=9_999;
 
-/// The decimal places of a second that the wire has.
+/// The decimal places of a second in Avro.
 const SUBSECOND_DIGITS: u16 = 6;
 
-/// The days that ended with a leap second, as year, month and day (IERS, `Leap_Second.dat`). None is planned after them. A new
-/// one is added here.
+/// The days that ended with a leap second, as year, month and day (IERS, `Leap_Second.dat`). No further one is planned; a new
+/// one has to be added here.
 const LEAP_SECOND_DAYS: [(i32, u32, u32); 27] = [
     (1972, 6, 30),
     (1972, 12, 31),
@@ -42,23 +42,23 @@ const LEAP_SECOND_DAYS: [(i32, u32, u32); 27] = [
     (2016, 12, 31),
 ];
 
-/// Why a text is no time of a command.
+/// Why a text is not a time of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTime {
-    /// Not as RFC 3339 has it, or not in the calendar.
+    /// It is not RFC 3339, or not in the calendar.
     #[error("it is not a time such as 2010-12-01T08:25:53Z (RFC 3339)")]
     Malformed,
-    /// Not in the years that [`is_representable`] accepts.
+    /// Its year is not one that [`is_representable`] accepts.
     #[error("it is not in the years {} to {} in UTC", YEARS.start(), YEARS.end())]
     OutOfRange,
-    /// A second 60 that was not inserted.
+    /// It is a leap second that did not exist.
     #[error("there was no leap second at that time")]
     NoLeapSecond,
 }
 
-/// Reads an RFC 3339 time. What is finer than a microsecond is cut off, since events have none.
+/// Parses an RFC 3339 time, truncated to microseconds, which events have.
 ///
-/// A leap second becomes the last microsecond before the next day. So it counts for its own day and month.
+/// A leap second becomes the last microsecond before the next day, so that it counts for its own day and month.
 ///
 /// # Errors
 /// The text is not RFC 3339, is outside the years 1 to 9999 in UTC, or names a leap second that did not exist.
@@ -67,7 +67,7 @@ pub fn parse_time(text: &str) -> Result<DateTime<Utc>, InvalidTime> {
     if !is_representable(at) {
         return Err(InvalidTime::OutOfRange);
     }
-    // chrono has the second 60 as the second 59 with more than a second's nanoseconds.
+    // chrono represents the second 60 as the second 59 with more than 10^9 nanoseconds.
     if at.nanosecond() < NANOS_PER_SECOND {
         return Ok(at.trunc_subsecs(SUBSECOND_DIGITS));
     }
@@ -77,7 +77,7 @@ pub fn parse_time(text: &str) -> Result<DateTime<Utc>, InvalidTime> {
     at.with_nanosecond(NANOS_PER_SECOND - NANOS_PER_MICROSECOND).ok_or(InvalidTime::Malformed)
 }
 
-/// Whether every reader downstream can represent a time: it is in the years 1 to 9999 in UTC.
+/// Whether every downstream reader can represent a time: it is in the years 1 to 9999 in UTC.
 #[must_use]
 pub fn is_representable(at: DateTime<Utc>) -> bool {
     YEARS.contains(&at.year())
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_read_in_utc() {
+    fn parses_a_time_in_utc() {
         for (text, at) in [
             ("2010-12-01T08:25:53Z", "2010-12-01T08:25:53Z"),
             ("2010-12-01T08:25:53.123456+01:00", "2010-12-01T07:25:53.123456Z"),
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn another_leap_second_is_refused() {
+    fn rejects_a_leap_second_that_did_not_exist() {
         for text in [
             "2017-12-31T23:59:60Z",
             "2016-12-30T23:59:60Z",
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_text_is_refused() {
+    fn rejects_other_texts() {
         for text in [
             "",
             "2010-12-01",
@@ -186,7 +186,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn what_is_read_comes_back_from_the_wire(text in r"[0-9]{4}-(0[1-9]|1[0-2])-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]{1,9})?(Z|[+-][0-2][0-9]:[0-5][0-9])") {
+        fn a_parsed_time_survives_avro(text in r"[0-9]{4}-(0[1-9]|1[0-2])-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]{1,9})?(Z|[+-][0-2][0-9]:[0-5][0-9])") {
             if let Ok(at) = parse_time(&text) {
                 proptest::prop_assert!(is_representable(at));
                 proptest::prop_assert_eq!(DateTime::from_timestamp_micros(at.timestamp_micros()), Some(at));

@@ -1,15 +1,31 @@
-//! How decimals, times and compact ids look to serde: as Avro's logical types, and readably in JSON.
+//! The serde forms of decimals, times and compact ids: Avro's logical types, and readable text in JSON.
 
 /// A price: Avro `bytes` with logical type `decimal`, scale 4; text in JSON. Four places are [`crate::Price::SCALE_MAX`].
-pub(crate) mod decimal {
-    use rust_decimal::Decimal;
-    use serde::de::Visitor;
-    use serde::{Deserializer, Serializer, ser::Error as _};
+mod decimal {
     use std::fmt;
 
-    const SCALE: u32 = crate::Price::SCALE_MAX;
+    use rust_decimal::Decimal;
+    use serde::de::{Error as _, Visitor};
+    use serde::ser::Error as _;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    pub(crate) fn serialize<S: Serializer>(value: &Decimal, serializer: S) -> Result<S::Ok, S::Error> {
+    use crate::Price;
+
+    const SCALE: u32 = Price::SCALE_MAX;
+
+    impl Serialize for Price {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serialize(&self.get(), serializer)
+        }
+    }
+
+    impl<'de> Deserialize<'de> for Price {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserialize(deserializer)?.try_into().map_err(D::Error::custom)
+        }
+    }
+
+    fn serialize<S: Serializer>(value: &Decimal, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {
             return serializer.collect_str(&value.normalize());
         }
@@ -18,7 +34,7 @@ pub(crate) mod decimal {
         if scaled.scale() != SCALE {
             return Err(S::Error::custom(format!("{value} does not fit {SCALE} decimal places")));
         }
-        // The shortest two's complement, as Avro wants it: drop leading bytes that only repeat the sign.
+        // Avro needs the shortest two's complement: drop leading bytes that only repeat the sign.
         let bytes = scaled.mantissa().to_be_bytes();
         let redundant = bytes
             .windows(2)
@@ -27,7 +43,7 @@ pub(crate) mod decimal {
         serializer.serialize_bytes(&bytes[redundant..])
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decimal, D::Error> {
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decimal, D::Error> {
         if deserializer.is_human_readable() {
             deserializer.deserialize_str(DecimalVisitor)
         } else {
@@ -45,7 +61,7 @@ pub(crate) mod decimal {
         }
 
         fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Decimal, E> {
-            text.parse().map(crate::Price::get).map_err(E::custom)
+            text.parse().map(Price::get).map_err(E::custom)
         }
 
         fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Decimal, E> {
@@ -87,7 +103,7 @@ pub(crate) mod timestamp {
     }
 }
 
-/// Avro `fixed` of 16 bytes: for the snapshot, which nobody else reads, where text would double its size.
+/// Avro `fixed` of 16 bytes, for the snapshot: only the processor reads it, and text would double its size.
 pub(crate) mod compact_id {
     use std::fmt;
 

@@ -1,5 +1,4 @@
-//! Bytes from outside that are nearly a record: they are a value that can be worked with, or no value; never a panic, and
-//! never a length that makes the reader ask for all memory.
+//! Damaged records: decoding gives a usable value or an error, never a panic, and never an allocation of all memory.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -15,7 +14,7 @@ use proptest::sample::Index;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// What a topic's records may at most make a reader ask for, as in the codec.
+/// The maximum allocation for a record, as in the codec.
 const ALLOCATION_MAX: usize = 8 << 20;
 
 /// The golden records of a topic.
@@ -28,14 +27,14 @@ fn records(topic: &str) -> Vec<Vec<u8>> {
     };
     let bytes = |path| {
         let text = fs::read_to_string(path).unwrap();
-        // What follows is the same bytes as text, see golden.rs.
+        // The rest of the line is the same bytes as text, see golden.rs.
         let pairs = text.lines().flat_map(|line| line[..47].split_whitespace());
         pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
     };
     files.filter(is_record).map(bytes).collect()
 }
 
-/// A byte is another one, comes in between, or goes; or all ends there.
+/// A byte is changed, inserted or removed, or the rest is cut off.
 #[derive(Debug, Clone)]
 enum Damage {
     Set(Index, u8),
@@ -70,7 +69,7 @@ fn damaged(mut bytes: Vec<u8>, all: Vec<Damage>) -> Vec<u8> {
     bytes
 }
 
-/// What bytes are, if anything. A value is written and read again as the same.
+/// Decodes bytes. Checks that a value is encoded and decoded to itself.
 fn read<T: Contract + Serialize + DeserializeOwned + PartialEq>(mut bytes: &[u8]) -> Option<T> {
     apache_avro::util::max_allocation_bytes(ALLOCATION_MAX);
     let schema = Schema::parse_str(T::SCHEMA).unwrap();
@@ -82,7 +81,7 @@ fn read<T: Contract + Serialize + DeserializeOwned + PartialEq>(mut bytes: &[u8]
     Some(value)
 }
 
-/// Otherwise the damaged ones would not be nearly records.
+/// Checks that the records are valid before they are damaged.
 #[test]
 fn an_undamaged_record_is_a_value() {
     assert!(records(CartCommand::TOPIC).iter().all(|bytes| read::<CartCommand>(bytes).is_some()));
@@ -105,7 +104,7 @@ proptest! {
         read::<PurchasedItem>(&one(PurchasedItem::TOPIC));
         if let Some(command) = read::<CartCommand>(&one(CartCommand::TOPIC)) {
             let cart = Aggregate::new(CartId::from(uuid::Uuid::nil()));
-            // Whatever it is, it can be decided.
+            // Any decoded command can be decided.
             drop(cart.decide(&command, Position::new(LogEpoch::FIRST, 1)));
         }
     }

@@ -1,4 +1,4 @@
-//! Golden files: what was once written goes on being read, and today's code still writes it byte for byte.
+//! Golden files: every record that was ever written can be decoded, and today's code encodes the newest ones byte for byte.
 //!
 //! `golden/<generation>/` holds a record a file, `<topic>.<what>.hex` (the Avro datum, without the registry's frame), and
 //! the schemas that wrote them. Every generation is read, each with its own schemas, as records on a topic are. The newest
@@ -23,16 +23,16 @@ use cart::contract::Contract;
 use cart::*;
 use serde::{Serialize, de::DeserializeOwned};
 
-/// Whether bytes of this schema are some value, to today's code; else what they are.
+/// Checks that today's code decodes bytes of this schema to some value. Otherwise returns what it decodes.
 type Read = Box<dyn Fn(&Schema, &[u8]) -> Result<(), String>>;
 
-/// A value, and how it is compared with a file. Without its type, so that all can be in one list.
+/// A value, and its comparison with a file, without its type, so that all are in one list.
 struct Golden {
     topic: &'static str,
     schema: &'static str,
     /// The file's name, without its ending.
     name: String,
-    /// As today's code writes it.
+    /// The bytes that today's code encodes.
     bytes: Vec<u8>,
     read: Read,
 }
@@ -91,7 +91,7 @@ fn commands() -> Vec<(&'static str, Command)> {
     vec![
         ("AddItem", add(mug(3))),
         ("AddItem-jade", add(jade())),
-        // 0 and negative numbers are what a rule refuses, not what can't be written.
+        // 0 and negative numbers can be encoded; a rule rejects them.
         (
             "AddItem-free",
             Command::AddItem {
@@ -122,14 +122,14 @@ fn command(command: Command, expected_version: Option<i64>) -> CartCommand {
     }
 }
 
-/// An event as the request that made it.
+/// The request that made an event.
 fn decided(event: &CartEvent) -> Decided {
     let CartEvent { cart_id, command_id, position, command_digest: digest, occurred_at: issued_at, .. } = *event;
     let events = vec![event.clone()];
     Decided { cart_id, command_id, position, keyed: None, digest, issued_at, outcome: None, events }
 }
 
-/// A snapshot as it was before version 0.2.
+/// A snapshot of a version before 0.2.
 fn without_requests(cart: &Aggregate) -> Aggregate {
     let mut json = serde_json::to_value(cart).unwrap();
     let fields = json.as_object_mut().unwrap();
@@ -141,7 +141,7 @@ fn without_requests(cart: &Aggregate) -> Aggregate {
     old
 }
 
-/// Ids and digests are computed as the code does it: they are stored, so they are golden as well.
+/// Ids and digests are computed by the code. They are stored, so they are golden too.
 fn events() -> Vec<(&'static str, CartEvent)> {
     let digest = |name: &str| commands().into_iter().find(|(other, _)| *other == name).unwrap().1.digest();
     let all = [
@@ -238,7 +238,7 @@ fn all() -> Vec<Golden> {
     all
 }
 
-/// 16 bytes a line, and what of them is text.
+/// 16 bytes per line, with the printable ones as text.
 fn hex(bytes: &[u8]) -> String {
     let mut text = String::new();
     for line in bytes.chunks(16) {
@@ -263,7 +263,7 @@ fn generations() -> Vec<PathBuf> {
         .collect();
     numbers.sort_unstable();
     let generations: Vec<_> = numbers.iter().map(|number| folder.join(number.to_string())).collect();
-    // Before any test looks; two run at a time.
+    // Written before any test reads them; two tests run at the same time.
     static WRITE: Once = Once::new();
     if std::env::var_os("CART_GOLDEN_WRITE").is_some() {
         WRITE.call_once(|| write_missing(generations.last().unwrap()));

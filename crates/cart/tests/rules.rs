@@ -1,4 +1,4 @@
-//! The rules, a line each: given these commands, when this one comes, then that.
+//! The rules, one line each: given these commands, when this command comes, then this is the result.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use cart::{
@@ -33,8 +33,8 @@ fn adjust(product: u16, by: i32) -> Command {
 
 const CHECKOUT: Command = Command::Checkout {};
 
-/// What happens, as text: the event's name, the product and the quantity.
-fn told(events: &[Event]) -> String {
+/// Events as text: the name, the product and the quantity.
+fn event_text(events: &[Event]) -> String {
     let one = |event: &Event| {
         let name = format!("{event:?}").split(' ').next().unwrap().to_owned();
         format!("{name} {}x{}", event.item().quantity.get(), event.item().product_id.as_uuid().as_u128())
@@ -53,7 +53,7 @@ fn check_batch(given: &[Command], when: Command, then: Result<&str, Refusal>) {
             cart.evolve(&event);
         }
     }
-    assert_eq!(cart.decide(&when).map(|events| told(&events)), then.map(str::to_owned), "{given:?} {when:?}");
+    assert_eq!(cart.decide(&when).map(|events| event_text(&events)), then.map(str::to_owned), "{given:?} {when:?}");
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn unkeyed(number: u16, one: Command) -> CartCommand {
     CartCommand { keyed: Some(false), ..command(number, one) }
 }
 
-/// As producers wrote it before version 0.2.
+/// A command of a producer before version 0.2.
 fn old(number: u16, one: Command) -> CartCommand {
     CartCommand { keyed: None, ..command(number, one) }
 }
@@ -149,7 +149,7 @@ fn position(offset: i64) -> Position {
     Position::new(LogEpoch::FIRST, offset)
 }
 
-/// A cart and the log that it has read.
+/// A cart and its next position in the log.
 struct Shop {
     cart: Aggregate,
     offset: i64,
@@ -165,7 +165,7 @@ impl Shop {
         self.cart.decide(command, position(self.offset))
     }
 
-    /// Decides a command, and keeps what the journal would keep.
+    /// Decides a command, and applies what would be journalled.
     fn send(&mut self, command: &CartCommand) -> Decided {
         let Decision::Decided(decided) = self.decide(command) else { panic!("{command:?} was decided before") };
         if decided.is_journalled() {
@@ -174,14 +174,14 @@ impl Shop {
         decided
     }
 
-    /// Decides a command that is a repeat. Gives the number of the last event of the first.
+    /// Decides a repeat. Returns the number of the last event of the first request.
     fn repeat(&mut self, command: &CartCommand) -> i64 {
         let decision = self.decide(command);
         let Decision::Repeated(earlier) = decision else { panic!("{command:?} is {decision:?}") };
         earlier.sequence_number.get()
     }
 
-    /// Fills the memory with other requests of this time.
+    /// Adds other requests with this time to the remembered ones.
     fn send_others(&mut self, numbers: std::ops::Range<u16>, issued_at: DateTime<chrono::Utc>) {
         for number in numbers {
             let by = if number % 2 == 0 { 1 } else { -1 };
@@ -194,7 +194,7 @@ fn outcome(decided: &Decided) -> Outcome {
     decided.outcome_with(|_| panic!("nothing was done earlier")).unwrap()
 }
 
-/// An outcome as text: the version and how many items, or the rejection.
+/// An outcome as text: the version and the number of items, or the rejection.
 fn text(outcome: &Outcome) -> String {
     match outcome {
         Outcome::ItemChanged { version, .. } => format!("{version}"),
@@ -227,12 +227,12 @@ fn an_independent_batch_is_decided_command_by_command() {
     let decided = shop.send(&one);
     assert_eq!(text(&outcome(&decided)), "ItemNotInCart, 1, ItemAlreadyInCart, 2, 3 bought 1, EmptyCartCheckout");
     assert_eq!(shop.cart.sequence_number().get(), 3);
-    // The repeat has the same outcome, and takes nothing out.
+    // The repeat has the same outcome, and removes nothing.
     assert_eq!(shop.repeat(&one), 3);
     let nothing = shop.send(&command(2, each(&[remove(1), CHECKOUT])));
     assert_eq!(text(&outcome(&nothing)), "ItemNotInCart, EmptyCartCheckout");
     assert!(nothing.events.is_empty() && nothing.is_journalled());
-    // A condition is one of the whole request.
+    // The condition is part of the request.
     let late = CartCommand { expected_version: Some(2.into()), ..command(3, each(&[add(1, 1)])) };
     assert_eq!(text(&outcome(&shop.send(&late))), "VersionMismatch { version: SequenceNumber(3) }");
 }
@@ -270,7 +270,7 @@ fn a_rejected_request_stays_rejected_under_its_key() {
     assert_eq!(text(&outcome(&shop.send(&checkout))), "EmptyCartCheckout");
     shop.send(&command(2, add(1, 1)));
     assert_eq!(shop.repeat(&checkout), 0);
-    // Without a key it is a new one each time, and leaves nothing.
+    // Without a key each is a new request, and nothing is remembered.
     let mut shop = Shop::new();
     let before = shop.cart.clone();
     assert!(!shop.send(&unkeyed(1, CHECKOUT)).is_journalled());
@@ -300,11 +300,11 @@ fn the_newest_hundred_requests_are_remembered_and_older_ones_for_a_day() {
     // Within a day, many more than a hundred.
     shop.send_others(100..500, day(24));
     assert_eq!(shop.repeat(&first), 1);
-    // A day and an hour later, all but a hundred are forgotten with the next.
+    // A day and an hour later, the next request makes the cart forget all but a hundred.
     shop.send_others(500..501, day(49));
     assert!(matches!(shop.decide(&first), Decision::Decided(_)));
     assert_eq!(shop.cart.requests().count(), 100);
-    // A hundred are remembered for ever.
+    // The newest hundred are never forgotten.
     let mut shop = Shop::new();
     shop.send(&first);
     shop.send_others(100..199, day(10_000));
@@ -323,26 +323,26 @@ fn the_newest_hundred_requests_are_remembered_and_older_ones_for_a_day() {
 #[test]
 fn commands_from_before_version_0_2_are_decided_as_they_were_then() {
     let mut shop = Shop::new();
-    // What was rejected was not remembered.
+    // Rejected requests were not remembered.
     assert!(!shop.send(&old(1, CHECKOUT)).is_journalled());
     shop.send(&old(2, add(1, 2)));
     assert_eq!(text(&outcome(&shop.send(&old(1, CHECKOUT)))), "2 bought 1");
-    // A condition was no part of the request, and others under its id were refused.
+    // The condition was not part of the request, and other requests with its id were rejected.
     assert_eq!(shop.repeat(&CartCommand { expected_version: Some(7.into()), ..old(2, add(1, 2)) }), 1);
     assert_eq!(shop.decide(&old(2, add(1, 3))), Decision::KeyReused);
-    // The newest hundred, whatever their time.
+    // The newest hundred, of any time.
     let mut shop = Shop::new();
     shop.send(&old(1, add(1, 2)));
     shop.send_others(100..199, DateTime::UNIX_EPOCH);
     assert_eq!(shop.repeat(&old(1, add(1, 2))), 1);
     shop.send_others(199..200, DateTime::UNIX_EPOCH);
     assert!(matches!(shop.decide(&old(1, add(1, 2))), Decision::Decided(_)));
-    // To a retry after the upgrade it is done.
+    // A retry after the upgrade is a repeat.
     assert_eq!(shop.repeat(&command(1, add(1, 2))), 1);
 }
 
 #[test]
-fn parts_of_a_batch_from_before_version_0_2_are_done() {
+fn commands_of_a_batch_from_before_version_0_2_are_repeats() {
     let both = CommandId::from(Uuid::from_u128(1));
     let part = |index, one| CartCommand { command_id: both.in_batch(index), ..old(0, one) };
     let mut shop = Shop::new();
@@ -351,8 +351,8 @@ fn parts_of_a_batch_from_before_version_0_2_are_done() {
     let retry = shop.send(&command(1, each(&[add(1, 2), add(2, 3), add(3, 2)])));
     let known = Outcome::Rejected { rejection: Rejection::EmptyCartCheckout, index: None };
     assert_eq!(retry.earlier().map(cart::SequenceNumber::get).collect::<Vec<_>>(), [1]);
-    let told = retry.outcome_with(|number| (number.get() == 1).then(|| known.clone())).unwrap();
-    assert_eq!(text(&told), "EmptyCartCheckout, IdempotencyKeyReused, 3");
+    let outcome = retry.outcome_with(|number| (number.get() == 1).then(|| known.clone())).unwrap();
+    assert_eq!(text(&outcome), "EmptyCartCheckout, IdempotencyKeyReused, 3");
 }
 
 #[test]
@@ -365,7 +365,7 @@ fn a_condition_on_the_version_holds_where_the_command_stands_in_the_log() {
     let late = conditional(2, 0, add(2, 1));
     assert_eq!(text(&outcome(&shop.send(&late))), "VersionMismatch { version: SequenceNumber(1) }");
     assert_eq!(text(&outcome(&shop.send(&conditional(3, 1, add(2, 1))))), "2");
-    // A repeat gets its first outcome, although the cart has moved on by that very command.
+    // A repeat gets its first outcome, although the command itself has changed the version.
     assert_eq!(shop.repeat(&first), 1);
     assert_eq!(shop.repeat(&late), 0);
 }
@@ -388,7 +388,7 @@ fn no_key_is_the_name_of_an_event_or_a_session() {
     assert_ne!(key("event:1"), event);
     assert_ne!(key("session:0"), SessionId::of(id(9), 0).as_uuid());
     assert_ne!(key("key:event:1"), key("event:1"));
-    // Others are as they always were.
+    // Other keys are used unchanged.
     let cart_id: cart::CartId = id(9);
     for plain in ["a", "events:1", "Event:1", "batch:0", " key:1"] {
         assert_eq!(key(plain), Uuid::new_v5(&cart_id.as_uuid(), plain.as_bytes()), "{plain}");
@@ -417,10 +417,10 @@ fn any_keyed() -> impl Strategy<Value = Option<bool>> {
 }
 
 proptest! {
-    /// Whatever comes: numbers have no gap, no quantity leaves its range, and a cart that is made again from what is
-    /// journalled, from any snapshot on, is the same cart.
+    /// For any commands: numbers have no gap, quantities stay in range, and a cart that is rebuilt from the journal, from any
+    /// snapshot on, is the same cart.
     #[test]
-    fn a_cart_is_what_the_journal_makes_of_it(
+    fn a_cart_can_be_rebuilt_from_the_journal(
         commands in prop::collection::vec((any_command(), 0_u16..40, any_keyed()), 1..120)
     ) {
         let mut shop = Shop::new();
@@ -449,9 +449,8 @@ proptest! {
         }
     }
 
-    /// Requests that are sent once, against the same requests repeated and reordered as clients' retries are: behind the first
-    /// delivery of each, in any order, any number of times. Each has the outcome of its first delivery, and the cart is what the
-    /// first deliveries made of it.
+    /// Compares requests that are sent once with the same requests and their retries: after the first delivery of each, in
+    /// any order, any number of times. Each retry has the outcome of the first delivery, and the cart is the same.
     #[test]
     fn repeats_change_nothing(
         requests in prop::collection::vec(any_command(), 1..60),
@@ -460,7 +459,7 @@ proptest! {
         let requests: Vec<_> = (1..).zip(requests).map(|(number, one)| command(number, one)).collect();
         let mut once = Shop::new();
         let first: Vec<Decided> = requests.iter().map(|request| once.send(request)).collect();
-        // Behind each request, which are sent once more.
+        // The requests that are repeated after each request.
         let mut again: Vec<Vec<usize>> = vec![Vec::new(); requests.len()];
         for (which, behind) in repeats {
             let behind = behind.index(requests.len());

@@ -1,4 +1,4 @@
-//! The types and the schemas in `schemas/` agree: what is written with a schema is read back as it was.
+//! The types and the schemas in `schemas/` agree: a value that is encoded with a schema is decoded to itself.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use apache_avro::Schema;
@@ -15,7 +15,7 @@ fn round_trip<T: Contract + Serialize + DeserializeOwned + PartialEq + std::fmt:
     let reader = GenericDatumReader::builder(&schema).human_readable(false).build().unwrap();
     let read: T = reader.read_deser(&mut bytes.as_slice()).unwrap();
     assert_eq!(&read, value);
-    // As any other Avro implementation would see it: by the schema alone.
+    // Decoded by the schema alone, as by any other Avro implementation.
     reader.read_value(&mut bytes.as_slice()).unwrap();
     bytes
 }

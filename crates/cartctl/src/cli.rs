@@ -12,9 +12,9 @@ use service::LogArgs;
 use crate::audit::{Report, audit, watch};
 use crate::{audit, reconcile, tail, uninstall};
 
-/// `audit` and `tail`: it could not be checked or read. `reconcile`: the pipeline did not come to rest.
+/// `audit` and `tail` failed. `reconcile`: the pipeline did not become idle in time.
 const NOT_FOUND_OUT: u8 = 2;
-/// `reconcile` could not check: a server is away, a file can't be read.
+/// `reconcile` failed: a server is unavailable, or a file can't be read.
 const RECONCILE_FAILED: u8 = 4;
 
 /// Checks, shows, recovers or deletes an installation of the shopping cart
@@ -42,7 +42,7 @@ enum Command {
     Uninstall(uninstall::Args),
 }
 
-/// Runs a subcommand. What went wrong is on standard error.
+/// Runs a subcommand. Errors are printed on standard error.
 // The runtime is started here and not in `main`, which would compile every future of this crate once more.
 #[tokio::main]
 pub async fn start(cli: Cli) -> ExitCode {

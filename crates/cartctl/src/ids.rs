@@ -1,4 +1,5 @@
-//! Ids from labels, as the data's description defines them: UUID version 5 in the URL namespace.
+//! Ids from labels, as the description of the data defines them: UUID version 5 in the URL namespace. Not shared with
+//! `crates/client`, whose ids are checked with it.
 
 use uuid::Uuid;
 
@@ -30,7 +31,7 @@ mod tests {
 
     /// The expected values are those of Python's `uuid.uuid5(uuid.NAMESPACE_URL, "urn:cart:member:17850")` and so on.
     #[test]
-    fn ids_are_those_that_others_compute() {
+    fn computes_the_ids_that_python_computes() {
         for (id, expected) in [
             (cart_id("17850"), "5e3367bf-a5c9-5408-8034-479d558dad7c"),
             (product_id("85123A"), "8c126bcf-f775-5898-bc4f-457befa0c02d"),

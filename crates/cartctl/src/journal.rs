@@ -1,4 +1,4 @@
-//! Whether the journal and the events topic tell the same, byte for byte.
+//! Compares the journal with the events topic, byte for byte.
 
 use std::collections::BTreeMap;
 
@@ -17,15 +17,15 @@ use uuid::Uuid;
 use crate::audit::Kept;
 use crate::topic::{RawRecord, read_all};
 
-/// Rows a page: a page is one request, which must be answered within the request's time-out.
+/// Rows per page. A page is one request, and must be answered within the request timeout.
 const PAGE_ROWS: i32 = 2_000;
 
-/// An event of the journal, with what its row says.
+/// An event of the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalRow {
-    /// Its number in its cart.
+    /// Its number in the cart.
     pub sequence_number: i64,
-    /// Where its command stands.
+    /// Its command's position.
     pub position: i64,
     /// Its command.
     pub command_id: Uuid,
@@ -36,18 +36,18 @@ pub struct JournalRow {
 /// Each cart's events, oldest first.
 pub type Events = BTreeMap<Uuid, Vec<JournalRow>>;
 
-/// What is said of each cart's requests beside their events, by position.
+/// Each cart's requests without their events, by position.
 pub type Requests = BTreeMap<Uuid, BTreeMap<Position, Kept>>;
 
-/// The events of the whole journal. A row has all of a request's, under the number of the last.
+/// Reads the events of the whole journal. A row has all events of a request, under the number of the last one.
 ///
 /// # Errors
-/// When Cassandra is away, or a row lacks something.
+/// Cassandra is unavailable, or a row is incomplete.
 pub async fn read(session: &Session) -> anyhow::Result<Events> {
     Ok(read_tables(session).await?.0)
 }
 
-/// The whole journal, of both tables.
+/// Reads both tables of the journal.
 ///
 /// # Errors
 /// As [`read`].
@@ -65,7 +65,7 @@ async fn events(session: &Session, requests: &mut Requests) -> anyhow::Result<Ev
     let mut rows = pager.rows_stream::<Row>()?;
     let mut carts = Events::new();
     while let Some((cart_id, last, position, command_id, events, keyed, outcome)) = rows.try_next().await? {
-        // A cart that has a snapshot and no events has a row of nothing.
+        // A cart with a snapshot and no events has a row without clustering columns.
         if last.is_none() {
             continue;
         }
@@ -77,7 +77,7 @@ async fn events(session: &Session, requests: &mut Requests) -> anyhow::Result<Ev
         carts.entry(cart_id).or_default().extend(rows);
         let outcome = outcome.as_deref().map(in_words).transpose()?;
         let kept = Kept { command_id, keyed, outcome, sequence_number: last, unchanged: None };
-        // A row of the other table at the same position is wrong, and must be seen.
+        // If both tables have a row at the same position, one of them is wrong and must be reported.
         requests.entry(cart_id).or_default().entry(position.into()).or_insert(kept);
     }
     for rows in carts.values_mut() {
@@ -109,7 +109,7 @@ async fn unchanged(session: &Session) -> anyhow::Result<Requests> {
     Ok(requests)
 }
 
-/// An outcome in the words of the audit's rules. The audit reads the JSON by itself.
+/// An outcome as text, as the audit's rules have it. It parses the JSON without the types of `crates/cart`.
 fn in_words(outcome: &str) -> anyhow::Result<String> {
     let json: Value = serde_json::from_str(outcome).with_context(|| format!("the outcome {outcome} is not JSON"))?;
     let words = || -> Option<String> {
@@ -134,7 +134,7 @@ fn in_words(outcome: &str) -> anyhow::Result<String> {
     words().with_context(|| format!("the outcome {outcome} is of an unknown form"))
 }
 
-/// The rule's name as problems have it: the name of the rejection with hyphens.
+/// The code of the problem: the name of the rejection with hyphens.
 fn rule(rejected: &Value) -> Option<String> {
     let name = match rejected.get("rejection")? {
         Value::String(name) => name,
@@ -151,10 +151,10 @@ fn rule(rejected: &Value) -> Option<String> {
     Some(rule)
 }
 
-/// Compares the whole journal with the whole events topic, and tells each difference; none is as it must be.
+/// Compares the whole journal with the whole events topic. Returns each difference.
 ///
 /// # Errors
-/// When something can't be read.
+/// Something can't be read.
 pub async fn journal_equals_topic(kafka: &KafkaArgs, cassandra: &CassandraArgs) -> anyhow::Result<Vec<String>> {
     let session = cassandra::connect(cassandra).await?;
     let carts = read(&session).await.context("reading table cart_journal")?;
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_difference_is_told() {
+    fn reports_each_kind_of_difference() {
         let (one, two) = (row(1, b"one"), row(2, b"two"));
         assert_eq!(check(vec![one.clone(), two.clone()], &[record(0, b"one"), record(0, b"two")]), [""; 0]);
         assert_eq!(

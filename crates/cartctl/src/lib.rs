@@ -1,4 +1,4 @@
-//! `cartctl`, the operators' tool: works on an installation from outside, beside its running services.
+//! `cartctl`, the operators' tool. It works on an installation while its services run.
 //!
 //! ```text
 //! expected totals (CSV) ─┐                      ┌─ item-purchased (Kafka, committed records only)
@@ -7,16 +7,16 @@
 //!                               └─▶ 0 differences, or every one of them
 //! ```
 //!
-//! * [`reconcile`]: waits until the pipeline is at rest, then compares every row.
-//! * [`audit`]: whether events, journal, purchases and tables are what the commands in the log lead to, also while the system
-//!   runs.
-//! * [`mod@tail`]: a topic's records, as they come.
+//! * [`reconcile`]: waits until the pipeline is idle, then compares every row.
+//! * [`audit`]: compares events, journal, purchases and tables with what follows from the commands in the log, also while the
+//!   system works.
+//! * [`mod@tail`]: prints a topic's records as they come.
 //! * [`mod@uninstall`]: deletes an installation.
-//! * [`model`]: what the sent commands must have led to, by the rules as they are written down.
-//! * [`journal`]: whether the journal and the events topic tell the same, byte for byte.
+//! * [`model`]: the expected results of the sent commands, from the rules in docs/api.md.
+//! * [`journal`]: compares the journal with the events topic, byte for byte.
 //!
-//! These share no code with the cart-processor and the projectors beyond the wire types, so that a mistake of theirs is not
-//! repeated here. The recovery commands are the exception: they do what the services do, with the services' code
+//! These share no code with the cart-processor and the projectors beyond the wire types, so that they do not repeat their
+//! mistakes. The recovery commands are the exception: they do what the services do, with the services' code
 //! (`cart_processor::recovery`, `projectors::recovery`).
 
 pub mod audit;

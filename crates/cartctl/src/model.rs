@@ -1,6 +1,6 @@
-//! What the sent commands must have led to: the rules as they are written down, once more and as plainly as possible.
+//! The expected results of the sent commands: a second, plain implementation of the documented rules.
 //!
-//! Every command was answered. The model knows which answers are right, and the sums that follow from them.
+//! The model checks the answers, and adds up the purchases that follow from them.
 
 use std::collections::HashMap;
 
@@ -15,63 +15,63 @@ const NAME_CHARS_MAX: usize = 200;
 const PRICE_PLACES_MAX: u32 = 4;
 const LINES_MAX: usize = 1_000;
 
-/// A command that was sent, and how it was answered.
+/// A command that was sent, with its answer.
 #[derive(Debug, Clone)]
 pub struct SentCommand {
-    /// The line of the file, for people.
+    /// Its line in the file.
     pub line: u64,
-    /// When.
+    /// Its time.
     pub at: DateTime<Utc>,
-    /// Whose cart.
+    /// The label of the cart's member.
     pub member: String,
-    /// What was wanted.
+    /// The command.
     pub action: Action,
-    /// `accepted`, `unanswered`, or why not.
+    /// `accepted`, `unanswered`, or the problem's code.
     pub outcome: String,
 }
 
-/// What was wanted. Labels, not ids.
+/// A command, with labels in place of ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// A product into the cart.
+    /// Add a product to the cart.
     Add {
-        /// Which one.
+        /// The product's label.
         product: String,
-        /// Whose.
+        /// The vendor's label.
         vendor: String,
         /// Its name.
         name: String,
-        /// What one piece costs.
+        /// The price of one piece.
         price: Decimal,
         /// How many pieces.
         quantity: i64,
     },
-    /// More pieces, or fewer.
+    /// Change the quantity.
     Adjust {
-        /// Which product.
+        /// The product's label.
         product: String,
-        /// How many more.
+        /// The change; negative for fewer pieces.
         by: i64,
     },
-    /// A product out of the cart.
+    /// Remove a product from the cart.
     Remove {
-        /// Which one.
+        /// The product's label.
         product: String,
     },
-    /// Buy it all.
+    /// Buy everything in the cart.
     Checkout,
 }
 
-/// An answer that the rules do not give.
+/// An answer that differs from the rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrongOutcome {
-    /// The line of the file.
+    /// Its line in the file.
     pub line: u64,
-    /// Whose cart.
+    /// The label of the cart's member.
     pub member: String,
-    /// What the rules say: `accepted`, or the rules that were broken.
+    /// The expected answer: `accepted`, or the broken rules.
     pub expected: String,
-    /// What was answered.
+    /// The answer.
     pub found: String,
 }
 
@@ -94,25 +94,24 @@ pub struct Model {
     commands: u64,
 }
 
-/// What a model has come to.
+/// The result of a model.
 #[derive(Debug)]
 pub struct Outcome {
     /// The sums.
     pub totals: Totals,
-    /// What the ids stand for.
+    /// The labels of the ids.
     pub labels: Labels,
-    /// Answers that the rules do not give.
+    /// Answers that differ from the rules.
     pub wrong: Vec<WrongOutcome>,
-    /// Lines of commands that were not answered: nobody knows whether they happened.
+    /// Lines of commands without an answer. They may have been executed.
     pub unanswered: Vec<u64>,
-    /// How many commands there were.
+    /// The number of commands.
     pub commands: u64,
-    /// How many lines are in carts that were not bought.
+    /// The number of lines in carts that were not bought.
     pub lines_left: usize,
 }
 
 impl Default for Model {
-    /// Before the first command.
     fn default() -> Self {
         Self {
             carts: HashMap::new(),
@@ -126,7 +125,7 @@ impl Default for Model {
 }
 
 impl Model {
-    /// Takes the next command of its member.
+    /// Applies the next command of its member.
     pub fn send(&mut self, command: SentCommand) {
         self.commands += 1;
         if command.outcome == "unanswered" {
@@ -136,7 +135,7 @@ impl Model {
         let broken = self.broken_rules(&command);
         let is_right = match broken.as_slice() {
             [] => command.outcome == "accepted",
-            // Which of several broken rules is named is not for us to say.
+            // If a command breaks several rules, the answer may name any of them.
             broken => broken.contains(&command.outcome.as_str()),
         };
         if !is_right {
@@ -152,7 +151,7 @@ impl Model {
         }
     }
 
-    /// The sums, once all is sent.
+    /// The result, after the last command.
     #[must_use]
     pub fn finish(self) -> Outcome {
         let Self { carts, totals, labels, wrong, unanswered, commands, .. } = self;
@@ -165,9 +164,9 @@ impl Model {
         let line = |product| cart.and_then(|cart| cart.get(product));
         let lines = cart.map_or(0, HashMap::len);
         let mut broken = Vec::new();
-        let mut rule = |is_broken, slug| {
+        let mut rule = |is_broken, code| {
             if is_broken {
-                broken.push(slug);
+                broken.push(code);
             }
         };
         match &command.action {
@@ -176,10 +175,10 @@ impl Model {
                 rule(lines >= LINES_MAX && line(product).is_none(), "cart-full");
                 rule(*quantity < 1, "negative-quantity");
                 rule(*quantity > QUANTITY_MAX, "quantity-too-large");
-                // Beyond 32 bits it is no quantity at all, and need not reach the rules.
+                // A quantity beyond 32 bits is rejected before the rules are applied.
                 rule(i32::try_from(*quantity).is_err(), "invalid-field");
                 rule(name.chars().count() > NAME_CHARS_MAX, "invalid-field");
-                // Which characters can be seen is a list, and no rule to write down once more.
+                // The list of invisible characters is not duplicated.
                 rule(cart::ItemName::new(name.clone()).is_err(), "invalid-field");
                 rule(price.is_sign_negative() && !price.is_zero(), "invalid-field");
                 rule(price.normalize().scale() > PRICE_PLACES_MAX, "invalid-field");
@@ -245,7 +244,7 @@ mod tests {
         Action::Remove { product: product.to_owned() }
     }
 
-    /// Sends `given`, each accepted, then `when` with `outcome`; gives what the model calls wrong.
+    /// Sends `given`, each accepted, then `when` with `outcome`. Returns the answers that differ from the rules.
     fn check(given: &[Action], when: Action, outcome: &str) -> Vec<(String, String)> {
         let mut model = Model::default();
         let answered = given.iter().cloned().map(|action| (action, "accepted")).chain([(when, outcome)]);
@@ -257,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn each_rule_is_known() {
+    fn knows_each_rule() {
         let a = || vec![add("A", 3)];
         let long = Action::Add {
             product: "B".into(),
@@ -292,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_answer_is_told() {
+    fn reports_a_wrong_answer() {
         let wrong = |given: &[Action], when, outcome| check(given, when, outcome);
         let pair = |expected: &str, found: &str| vec![(expected.to_owned(), found.to_owned())];
         assert_eq!(wrong(&[], Action::Checkout, "accepted"), pair("empty-cart-checkout", "accepted"));
@@ -308,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sums_are_of_what_was_in_the_cart() {
+    fn adds_up_what_was_in_the_cart() {
         let mut model = Model::default();
         let actions = [add("A", 3), add("B", 1), adjust("A", -1), remove("B"), Action::Checkout, add("C", 1)];
         for (line, action) in (2..).zip(actions) {
@@ -321,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_knows_about_the_unanswered() {
+    fn counts_unanswered_commands_apart() {
         let mut model = Model::default();
         let (at, member, outcome) = (DateTime::UNIX_EPOCH, "M".to_owned(), "unanswered".to_owned());
         model.send(SentCommand { line: 7, at, member, action: Action::Checkout, outcome });

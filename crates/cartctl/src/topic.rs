@@ -1,18 +1,18 @@
-//! Reading topics whole.
+//! Reads whole topics.
 
 use std::time::Duration;
 
 use kafka::{Admin, Error, KafkaArgs, Message as _, TopicReader};
 
-/// How long a broker may be silent while it is read from.
+/// How long a read may go without a record.
 pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(20);
 
-/// A record as it stands on a topic.
+/// A record of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawRecord {
-    /// In which partition.
+    /// Its partition.
     pub partition: i32,
-    /// Where in it.
+    /// Its offset.
     pub offset: i64,
     /// Its key.
     pub key: Option<Vec<u8>>,
@@ -20,10 +20,10 @@ pub struct RawRecord {
     pub value: Option<Vec<u8>>,
 }
 
-/// Gives each committed record that `topic` (full name) has now to `take`, in order within a partition. Blocks.
+/// Passes each committed record that `topic` (full name) has now to `take`, in order within a partition. Blocks.
 ///
 /// # Errors
-/// When the brokers are away, there is no such topic, or `take` fails.
+/// The brokers are unavailable, the topic does not exist, or `take` fails.
 pub fn for_each<E: From<Error>>(
     args: &KafkaArgs,
     topic: &str,
@@ -42,10 +42,10 @@ pub fn for_each<E: From<Error>>(
     Ok(())
 }
 
-/// All committed records that `topic` (full name) has now, in order within a partition.
+/// Reads all committed records that `topic` (full name) has now, in order within a partition.
 ///
 /// # Errors
-/// When the brokers are away, or there is no such topic.
+/// The brokers are unavailable, or the topic does not exist.
 pub async fn read_all(args: &KafkaArgs, topic: &str) -> anyhow::Result<Vec<RawRecord>> {
     let (args, topic) = (args.clone(), topic.to_owned());
     tokio::task::spawn_blocking(move || {

@@ -1,4 +1,4 @@
-//! What was bought, added up in the two ways that the read tables have: by vendor and month, by product and day.
+//! The purchases added up as in the read tables: by vendor and month, and by product and day.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -6,10 +6,10 @@ use chrono::{DateTime, Datelike as _, Utc};
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
-/// A row of a vendor's bill.
+/// The key of a row of a vendor's bill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MonthKey {
-    /// Who sold.
+    /// The vendor's id.
     pub vendor: Uuid,
     /// The year (UTC).
     pub year: i32,
@@ -17,12 +17,12 @@ pub struct MonthKey {
     pub month: i32,
 }
 
-/// A row of the popular items.
+/// The key of a row of the popular items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DayKey {
-    /// Who sold.
+    /// The vendor's id.
     pub vendor: Uuid,
-    /// What.
+    /// The product's id.
     pub product: Uuid,
     /// The year (UTC).
     pub year: i32,
@@ -32,45 +32,45 @@ pub struct DayKey {
     pub day: i32,
 }
 
-/// How many pieces of a product were bought on a day, and under which names.
+/// The quantity of a product that was bought on a day, and the product's names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sold {
-    /// Pieces.
+    /// The quantity.
     pub quantity: i64,
-    /// A table has room for one of them: any is right.
+    /// The names. A table has one of them, and any is right.
     pub names: BTreeSet<String>,
 }
 
 /// One line of a checkout.
 #[derive(Debug, Clone, Copy)]
 pub struct Purchase<'a> {
-    /// Who sold it.
+    /// The vendor's id.
     pub vendor: Uuid,
-    /// What was bought.
+    /// The product's id.
     pub product: Uuid,
-    /// Under which name.
+    /// The product's name.
     pub name: &'a str,
-    /// What one piece cost.
+    /// The price of one piece.
     pub price: Decimal,
-    /// How many pieces.
+    /// The quantity.
     pub quantity: i64,
-    /// When.
+    /// The time of the purchase.
     pub at: DateTime<Utc>,
 }
 
-/// Rows by key; what a store does not have is empty.
+/// Rows by key; empty where a store has none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Totals {
     /// The balance of each vendor in each month.
     pub months: HashMap<MonthKey, Decimal>,
     /// The pieces of each product on each day.
     pub days: HashMap<DayKey, Sold>,
-    /// How many lines were bought, where that is known.
+    /// The number of purchased lines, if known.
     pub purchases: Option<u64>,
 }
 
 impl Totals {
-    /// Adds a purchase to all of them.
+    /// Adds a purchase.
     pub fn add(&mut self, purchase: &Purchase<'_>) {
         let Purchase { vendor, product, name, price, quantity, at } = *purchase;
         let (year, month, day) = (at.year(), number(at.month()), number(at.day()));
@@ -83,13 +83,13 @@ impl Totals {
         *self.purchases.get_or_insert_default() += 1;
     }
 
-    /// All balances together, exactly.
+    /// The sum of all balances, exactly.
     #[must_use]
     pub fn balance(&self) -> Decimal {
         self.months.values().sum::<Decimal>().normalize()
     }
 
-    /// All pieces together.
+    /// The sum of all quantities.
     #[must_use]
     pub fn quantity(&self) -> i64 {
         self.days.values().map(|sold| sold.quantity).sum()
@@ -101,7 +101,7 @@ fn number(of_calendar: u32) -> i32 {
     i32::try_from(of_calendar).unwrap_or_default()
 }
 
-/// What an id stands for, where that is known: people read labels.
+/// The labels of ids, where they are known.
 #[derive(Debug, Clone, Default)]
 pub struct Labels(HashMap<Uuid, String>);
 
@@ -117,7 +117,7 @@ impl Labels {
         self.0.get(&id).map_or_else(|| id.to_string(), |label| format!("{label} ({id})"))
     }
 
-    /// Takes over what others know.
+    /// Adds the labels of `other`.
     pub fn extend(&mut self, others: Self) {
         self.0.extend(others.0);
     }
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn purchases_add_up_by_utc_day_and_month() {
+    fn adds_up_by_utc_day_and_month() {
         let mut totals = Totals::default();
         let (vendor, product) = (crate::vendor_id("V"), crate::product_id("P"));
         let purchases = [

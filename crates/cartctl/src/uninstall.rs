@@ -1,5 +1,5 @@
-//! Removing an installation: its topics, consumer groups and schemas, its keyspace and its database. Other installations on
-//! the same servers keep theirs.
+//! `cartctl uninstall`: deletes an installation's topics, consumer groups, schemas, keyspace and database. Other installations
+//! on the same servers keep theirs.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -50,11 +50,11 @@ pub struct Args {
     yes: bool,
 }
 
-/// How long the members of a group may take to leave it: one whose process has just ended without leaving stays until its
-/// session times out, after 10 s by default.
+/// How long the members of a group may take to leave it. A member whose process ended without leaving stays until its session
+/// times out, after 10 s by default.
 const LEAVE_MAX: Duration = Duration::from_secs(15);
 
-/// Between two looks at the groups.
+/// The pause between two checks of the groups.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// The names of everything that an installation has.
@@ -92,7 +92,7 @@ impl Names {
 /// Deletes the installation, or lists it on `out`.
 ///
 /// # Errors
-/// When a consumer group has members, or a server does not answer or refuses.
+/// A consumer group has members, or a server does not answer or rejects a request.
 pub async fn uninstall(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
     let database: PgConnectOptions = args.database_url.parse().context("reading --database-url")?;
     let names = Names::of(args, &database);
@@ -103,8 +103,8 @@ pub async fn uninstall(args: &Args, out: &mut impl Write) -> anyhow::Result<()> 
     }
     let admin = Admin::new(&args.kafka)?;
     wait_until_idle(&admin, &names.groups).await?;
-    // The groups first: the brokers refuse that while one has members, also one that has joined since. The topics last: with
-    // their commands the rest could be made again, should this be interrupted.
+    // The groups come first: the brokers reject the deletion of a group that has members, even one that has just joined. The
+    // topics come last: if this is interrupted, everything else can be rebuilt from the commands.
     admin.remove_groups(&refs(&names.groups)).await?;
     let session = cassandra::open(&args.cassandra.patient()).await?;
     let drop_keyspace = format!("DROP KEYSPACE IF EXISTS {}", names.keyspace);

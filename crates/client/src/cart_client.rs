@@ -1,6 +1,5 @@
-//! [`CartClient`]: one method a command, an answer or an [`Error`] for each.
+//! [`CartClient`]: one method per command.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -17,52 +16,26 @@ use serde::de::DeserializeOwned;
 
 use crate::error::Error;
 use crate::ids::{CartId, ProductId};
+use crate::settings::ClientSettings;
 use crate::tls;
 use crate::wire::{AdjustBody, Cart, Item, ItemChange, Outcome, PendingBody, Problem, Purchase};
 
-/// A full cart (1,000 lines with long names) is below 1 MiB; four times that is surely not an answer.
+/// The maximum length of an answer: four times that of a full cart (1,000 lines with long names), which is below 1 MiB.
 const ANSWER_LEN_MAX: usize = 4 << 20;
 
-/// How much of an answer that nobody understands is shown.
+/// How much of an unexpected answer an error shows.
 const EXCERPT_LEN_MAX: usize = 200;
 
-/// How long a connection is kept without a request: shorter than the service keeps it (`--header-timeout-ms`, and
-/// `--lame-duck-ms` at its end), which may not close one that a request is just being sent on.
+/// How long an idle connection is kept. Shorter than the service keeps it (`--header-timeout-ms`, and `--lame-duck-ms` at its
+/// end), so that the service does not close it while a request is being sent.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(4);
 
-/// How connections are made and kept.
-#[derive(Debug, Clone)]
-pub struct ClientSettings {
-    /// For a connection to be there.
-    pub connect_timeout: Duration,
-    /// For a whole answer. Longer than the service's own wait, which ends with a 202.
-    pub answer_timeout: Duration,
-    /// Connections kept while idle: as many as there are commands at a time, or each burst connects anew.
-    pub idle_connections_max: usize,
-    /// Who we are: a bearer token (RFC 6750), for a service that asks for one.
-    pub token: Option<String>,
-    /// For https: whom to trust instead of this machine's roots, a PEM file with one or more certificates.
-    pub ca_cert: Option<PathBuf>,
-}
-
-impl Default for ClientSettings {
-    fn default() -> Self {
-        Self {
-            connect_timeout: Duration::from_secs(2),
-            answer_timeout: Duration::from_secs(15),
-            idle_connections_max: 8,
-            token: None,
-            ca_cert: None,
-        }
-    }
-}
-
-/// What a command may carry besides its content.
+/// Optional headers of a command.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CommandOptions<'a> {
     /// Makes a retry safe: 1 to 200 characters.
     pub idempotency_key: Option<&'a str>,
-    /// The command's own time, for imports; refused unless the service was started with `--allow-client-time`.
+    /// The command's own time, for imports; rejected unless the service was started with `--allow-client-time`.
     pub command_time: Option<DateTime<Utc>>,
 }
 
@@ -81,8 +54,8 @@ impl CartClient {
     /// A client of the service at `base_url`, `http://127.0.0.1:9001` for example. Nothing is sent yet.
     ///
     /// # Errors
-    /// [`Error::BaseUrl`] if that is no `http://` or `https://` URL, [`Error::Token`] if the token is none, [`Error::Tls`] if
-    /// the certificates to trust can't be read.
+    /// [`Error::BaseUrl`] if `base_url` is not an `http://` or `https://` URL, [`Error::Token`] if the token is not a header
+    /// value, [`Error::CaCert`] or [`Error::Tls`] if the certificates to trust can't be read.
     pub fn new(base_url: &str, settings: &ClientSettings) -> Result<Self, Error> {
         let bad = || Error::BaseUrl { url: base_url.to_owned() };
         let uri: Uri = base_url.parse().map_err(|_| bad())?;
@@ -95,7 +68,7 @@ impl CartClient {
             Ok(value)
         });
         let connector = tls::connector(scheme == "https", settings)?;
-        // Only what a closed connection never took is sent again: retries are the caller's. No proxy, no redirect is followed.
+        // hyper resends a request only if a closed connection did not accept it; the caller retries. No proxies or redirects.
         let http = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIME_MAX)
@@ -124,7 +97,7 @@ impl CartClient {
         self.command(self.request(Method::POST, format_args!("{cart}")), body, options).await
     }
 
-    /// The same where what is in the cart's place in the path may be none.
+    /// Sends an add with any text in place of the cart's id.
     pub(crate) async fn add_to(
         &self,
         cart: &str,
@@ -135,7 +108,7 @@ impl CartClient {
         self.command(self.request(Method::POST, format_args!("{cart}")), body, options).await
     }
 
-    /// Takes an item out of the cart.
+    /// Removes an item from the cart.
     ///
     /// # Errors
     /// See [`Error::execution`] for whether the command can have been executed.
@@ -164,7 +137,7 @@ impl CartClient {
         self.command(request, Body::json(&AdjustBody { adjust_by })?, options).await
     }
 
-    /// Buys what is in the cart, all or nothing.
+    /// Buys everything in the cart, or nothing.
     ///
     /// # Errors
     /// See [`Error::execution`] for whether the command can have been executed.
@@ -189,7 +162,7 @@ impl CartClient {
         Request::builder().method(method).uri(format!("{}{path}", self.carts_url))
     }
 
-    /// Sends a command and says what the answer means.
+    /// Sends a command and interprets the answer.
     async fn command<T: DeserializeOwned>(
         &self,
         mut request: http::request::Builder,
@@ -220,7 +193,7 @@ impl CartClient {
         }
     }
 
-    /// A whole answer, within its time.
+    /// Sends a request and reads the whole answer, within the timeout.
     async fn send(&self, mut request: http::request::Builder, body: Body) -> Result<Answer, Error> {
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
@@ -258,7 +231,7 @@ impl CartClient {
     }
 }
 
-/// What a request says.
+/// The body of a request.
 enum Body {
     None,
     Json(Vec<u8>),
@@ -298,7 +271,7 @@ impl Answer {
     }
 }
 
-/// Only seconds: the service never sends the date form.
+/// Parses Retry-After in seconds; the service never sends a date.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
     Some(Duration::from_secs(seconds))

@@ -1,4 +1,4 @@
-//! Why there is no [`Outcome`](crate::Outcome), and whether the command can have been executed all the same.
+//! Why there is no [`Outcome`](crate::Outcome), and whether the command may have been executed.
 
 use std::path::PathBuf;
 
@@ -14,22 +14,22 @@ pub enum Error {
     /// The address is not an HTTP URL.
     #[error("{url:?} is not the http:// or https:// URL of an ingest service")]
     BaseUrl {
-        /// What was given.
+        /// The given text.
         url: String,
     },
-    /// TLS could not be set up; this machine's roots are missing, for example.
+    /// TLS could not be set up; for example, the system has no root certificates.
     #[error("setting up TLS failed")]
     Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The certificates to trust can't be used.
     #[error("reading the certificates in {} failed", file.display())]
     CaCert {
-        /// Where they should be.
+        /// The file.
         file: PathBuf,
         /// The cause.
         #[source]
         source: CertificateError,
     },
-    /// The token can't be sent.
+    /// The token is not a valid header value.
     #[error("the token has characters that no header may have")]
     Token,
     /// A header value (the idempotency key) has characters that no header may have, or the request is malformed.
@@ -47,7 +47,7 @@ pub enum Error {
         #[source]
         source: legacy::Error,
     },
-    /// The connection was lost, or time ran out, before the whole answer was there.
+    /// The connection was lost, or the request timed out, before the whole answer had arrived.
     #[error("{url} did not respond")]
     NoAnswer {
         /// The service's address.
@@ -56,7 +56,7 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// An answer that the contract does not know.
+    /// An answer with a status that the contract does not have.
     #[error("unexpected answer {status}: {excerpt}")]
     UnexpectedAnswer {
         /// The HTTP status.
@@ -64,7 +64,7 @@ pub enum Error {
         /// The problem's detail, or the beginning of another body.
         excerpt: String,
     },
-    /// A body that is not what the contract says for this status.
+    /// A body that does not match the contract.
     #[error("unreadable answer: {excerpt}")]
     UnreadableAnswer {
         /// The beginning of the body.
@@ -76,10 +76,10 @@ pub enum Error {
     /// A body longer than any answer can be.
     #[error("the answer has more than {limit} bytes")]
     AnswerTooLong {
-        /// How many bytes are read at most.
+        /// The maximum length in bytes.
         limit: usize,
     },
-    /// A question (not a command) was refused.
+    /// A read (not a command) was rejected.
     #[error("rejected: {}", .0.title)]
     Refused(Problem),
 }
@@ -87,28 +87,28 @@ pub enum Error {
 /// Why certificates can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    /// The file can't be read, or is no PEM file.
+    /// The file can't be read, or is not a PEM file.
     #[error(transparent)]
     Pem(#[from] pem::Error),
-    /// One of them is no certificate.
+    /// One of them is invalid.
     #[error(transparent)]
     Certificate(#[from] rustls::Error),
-    /// There is none in it.
+    /// The file has no certificate.
     #[error("it has no certificate")]
     None,
 }
 
-/// Whether a command that got no outcome was executed.
+/// Whether a command without an outcome was executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Execution {
-    /// Certainly not.
+    /// It was certainly not executed.
     NotExecuted,
-    /// Perhaps: only a retry with the same idempotency key is safe.
+    /// It may have been executed; only a retry with the same idempotency key is safe.
     Unknown,
 }
 
 impl Error {
-    /// Whether the command can have been executed.
+    /// Whether the command may have been executed.
     #[must_use]
     pub fn execution(&self) -> Execution {
         match self {
@@ -127,7 +127,7 @@ impl Error {
         }
     }
 
-    /// Whether the same request can do better later.
+    /// Whether a retry may succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {

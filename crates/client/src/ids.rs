@@ -1,5 +1,5 @@
-//! Ids as anyone can compute them: UUID version 5 in the URL namespace of `urn:cart:<kind>:<label>`, for carts (one per
-//! member), products and vendors. The label is in Unicode NFC: `café` has one id however its letters are composed.
+//! Ids of carts (one per member), products and vendors: UUID version 5 of `urn:cart:<kind>:<label>` in the URL namespace. The
+//! label is in Unicode NFC: `café` has one id however its letters are composed.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ macro_rules! id {
 }
 
 id! {
-    /// The cart in the URL: one per member, for ever.
+    /// A cart, as in the URL. Each member has one, for ever.
     CartId
 }
 id! {
@@ -32,7 +32,7 @@ id! {
     ProductId
 }
 id! {
-    /// The seller of a product: the one who bills it.
+    /// The seller of a product.
     VendorId
 }
 
@@ -71,7 +71,7 @@ mod tests {
 
     // Expected values: Python's `uuid.uuid5(uuid.NAMESPACE_URL, "urn:cart:member:17850")` and so on.
     #[test]
-    fn ids_are_those_that_python_computes() {
+    fn computes_the_ids_that_python_computes() {
         let cases = [
             (CartId::of_member("17850").0, "5e3367bf-a5c9-5408-8034-479d558dad7c"),
             (CartId::of_member("1").0, "36ab11fe-0803-55b8-a7de-f8614ea4eeb2"),

@@ -1,61 +1,61 @@
-//! Sending a command again, with the same key, until it is settled or its time is over.
+//! Retries of a command, with the same key, until it has an outcome or its time is over.
 
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use crate::bits::mix_bits;
 use crate::error;
-use crate::replay::mix_bits;
 use crate::{Error, Execution, Outcome, Problem};
 
-/// A service that comes back should not wait longer than this for its callers.
+/// The longest pause, so that callers are back soon after the service is.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// A Retry-After above this is not believed: the caller must go on.
+/// The longest Retry-After that is obeyed.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 
-/// How long a command is tried. An attempt that is under way when the time is over is waited for.
+/// How long a command is retried. An attempt that is in flight when the time is over is completed.
 #[derive(Debug, Clone)]
 pub(crate) struct Retry {
-    /// While the command may have been executed.
+    /// If the command may have been executed.
     pub(crate) retry_for: Duration,
-    /// While it certainly was not.
+    /// If it was certainly not executed.
     pub(crate) not_executed_for: Duration,
     /// The first pause; doubled each time, up to 2 s.
     pub(crate) pause: Duration,
 }
 
-/// How a command ended.
+/// The outcome of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Settled<T> {
+pub(crate) enum Completed<T> {
     Accepted(T),
     Rejected(Problem),
 }
 
-/// Why a command did not end in its time.
+/// Why a command has no outcome when its time is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Unsettled {
-    /// What the last attempt met.
+pub(crate) struct GaveUp {
+    /// Why the last attempt failed.
     pub(crate) reason: String,
-    /// Unknown as soon as it was so after any attempt.
+    /// [`Execution::Unknown`] if it was unknown after any attempt.
     pub(crate) execution: Execution,
-    /// The command's id, if the service said once that the log has it.
+    /// The command's id, if any response was a 202: the command is in the log.
     pub(crate) pending: Option<Uuid>,
 }
 
-/// What kept an attempt from settling its command.
+/// The kinds of [`AttemptFailure`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cause {
+pub(crate) enum FailureKind {
     Pending,
     Unavailable,
     NotExecuted,
     Unknown,
 }
 
-/// Why an attempt did not settle its command.
+/// Why an attempt gave no outcome.
 #[derive(Debug, Clone)]
-pub(crate) struct Trouble {
-    pub(crate) cause: Cause,
+pub(crate) struct AttemptFailure {
+    pub(crate) kind: FailureKind,
     pub(crate) reason: String,
     retry_after: Option<Duration>,
     is_transient: bool,
@@ -63,48 +63,48 @@ pub(crate) struct Trouble {
 }
 
 impl Retry {
-    /// Sends a command until it is settled or its time is over; `send` gets the attempt's number from 0, `note` what each
-    /// retry is for. The seed spreads the pauses of callers that would come back together.
-    pub(crate) async fn settle<T>(
+    /// Sends a command until it has an outcome or its time is over. `send` gets the attempt's number, from 0; `note` gets the
+    /// reason of each retry. The seed spreads the pauses of callers that would retry at the same time.
+    pub(crate) async fn run<T>(
         &self,
         seed: u64,
         mut send: impl AsyncFnMut(u32) -> Result<Outcome<T>, Error>,
-        mut note: impl FnMut(&Trouble),
-    ) -> Result<Settled<T>, Unsettled> {
+        mut note: impl FnMut(&AttemptFailure),
+    ) -> Result<Completed<T>, GaveUp> {
         let sent_at = Instant::now();
         let mut execution = Execution::NotExecuted;
         let mut pending = None;
         let mut attempt = 0;
         loop {
-            let trouble = match Trouble::of(send(attempt).await) {
-                Ok(Settled::Rejected(problem)) => {
-                    return Ok(Settled::Rejected(Problem { command_id: problem.command_id.or(pending), ..problem }));
+            let failure = match AttemptFailure::of(send(attempt).await) {
+                Ok(Completed::Rejected(problem)) => {
+                    return Ok(Completed::Rejected(Problem { command_id: problem.command_id.or(pending), ..problem }));
                 }
-                Ok(settled) => return Ok(settled),
-                Err(trouble) => trouble,
+                Ok(completed) => return Ok(completed),
+                Err(failure) => failure,
             };
-            pending = pending.or(trouble.command_id);
-            let limit = match trouble.cause {
-                Cause::Pending | Cause::Unknown => {
+            pending = pending.or(failure.command_id);
+            let limit = match failure.kind {
+                FailureKind::Pending | FailureKind::Unknown => {
                     execution = Execution::Unknown;
                     self.retry_for
                 }
-                Cause::Unavailable | Cause::NotExecuted => match execution {
+                FailureKind::Unavailable | FailureKind::NotExecuted => match execution {
                     Execution::Unknown => self.retry_for,
                     Execution::NotExecuted => self.not_executed_for,
                 },
             };
-            let pause = self.pause(seed, attempt).max(trouble.retry_after.unwrap_or_default());
-            if !trouble.is_transient || sent_at.elapsed() + pause >= limit {
-                return Err(Unsettled { reason: trouble.reason, execution, pending });
+            let pause = self.pause(seed, attempt).max(failure.retry_after.unwrap_or_default());
+            if !failure.is_transient || sent_at.elapsed() + pause >= limit {
+                return Err(GaveUp { reason: failure.reason, execution, pending });
             }
-            note(&trouble);
+            note(&failure);
             tokio::time::sleep(pause).await;
             attempt += 1;
         }
     }
 
-    /// Doubles from the first pause on; between half and all of that, so that callers don't come back together.
+    /// Doubles with each attempt; of that, a share from half to all, so that callers do not retry at the same time.
     fn pause(&self, seed: u64, attempt: u32) -> Duration {
         let full = self.pause.saturating_mul(1 << attempt.min(16)).min(PAUSE_MAX);
         let sixteenths = 8 + mix_bits(seed ^ u64::from(attempt) << 48) % 9;
@@ -112,29 +112,29 @@ impl Retry {
     }
 }
 
-impl Trouble {
-    fn of<T>(result: Result<Outcome<T>, Error>) -> Result<Settled<T>, Self> {
+impl AttemptFailure {
+    fn of<T>(result: Result<Outcome<T>, Error>) -> Result<Completed<T>, Self> {
         Err(match result {
-            Ok(Outcome::Accepted(accepted)) => return Ok(Settled::Accepted(accepted)),
-            Ok(Outcome::Rejected(problem)) => return Ok(Settled::Rejected(problem)),
+            Ok(Outcome::Accepted(accepted)) => return Ok(Completed::Accepted(accepted)),
+            Ok(Outcome::Rejected(problem)) => return Ok(Completed::Rejected(problem)),
             Ok(Outcome::Pending { command_id }) => Self {
-                cause: Cause::Pending,
+                kind: FailureKind::Pending,
                 reason: "202: no outcome in time".to_owned(),
                 retry_after: None,
                 is_transient: true,
                 command_id: Some(command_id),
             },
             Ok(Outcome::Unavailable { detail, retry_after }) => Self {
-                cause: Cause::Unavailable,
+                kind: FailureKind::Unavailable,
                 reason: format!("503: {}", if detail.is_empty() { "unavailable" } else { &detail }),
                 retry_after: retry_after.map(|pause| pause.min(RETRY_AFTER_MAX)),
                 is_transient: true,
                 command_id: None,
             },
             Err(error) => Self {
-                cause: match error.execution() {
-                    Execution::NotExecuted => Cause::NotExecuted,
-                    Execution::Unknown => Cause::Unknown,
+                kind: match error.execution() {
+                    Execution::NotExecuted => FailureKind::NotExecuted,
+                    Execution::Unknown => FailureKind::Unknown,
                 },
                 reason: error::chain(&error),
                 retry_after: None,
@@ -173,47 +173,47 @@ mod tests {
         Ok(Outcome::Pending { command_id: Uuid::max() })
     }
 
-    /// Gives the answers one after the other, then the last for ever.
-    async fn settle(retry: &Retry, answers: Vec<fn() -> Answer>) -> (Result<Settled<u8>, Unsettled>, Vec<Cause>) {
-        let causes = RefCell::new(vec![]);
+    /// Gives the answers one after the other, and then repeats the last.
+    async fn run(retry: &Retry, answers: Vec<fn() -> Answer>) -> (Result<Completed<u8>, GaveUp>, Vec<FailureKind>) {
+        let kinds = RefCell::new(vec![]);
         let last = answers.len() - 1;
         let send = async |attempt: u32| answers[last.min(attempt as usize)]();
-        let settled = retry.settle(7, send, |trouble| causes.borrow_mut().push(trouble.cause)).await;
-        (settled, causes.into_inner())
+        let completed = retry.run(7, send, |failure| kinds.borrow_mut().push(failure.kind)).await;
+        (completed, kinds.into_inner())
     }
 
     #[tokio::test]
-    async fn it_is_sent_until_it_is_settled() {
-        let (settled, causes) = settle(&QUICK, vec![lost, away, pending, || Ok(Outcome::Accepted(1))]).await;
-        assert_eq!(settled, Ok(Settled::Accepted(1)));
-        assert_eq!(causes, [Cause::Unknown, Cause::Unavailable, Cause::Pending]);
-        let (settled, _) = settle(&QUICK, vec![pending, || Ok(Outcome::Rejected(problem(409)))]).await;
-        assert_eq!(settled, Ok(Settled::Rejected(Problem { command_id: Some(Uuid::max()), ..problem(409) })));
+    async fn retries_until_there_is_an_outcome() {
+        let (completed, kinds) = run(&QUICK, vec![lost, away, pending, || Ok(Outcome::Accepted(1))]).await;
+        assert_eq!(completed, Ok(Completed::Accepted(1)));
+        assert_eq!(kinds, [FailureKind::Unknown, FailureKind::Unavailable, FailureKind::Pending]);
+        let (completed, _) = run(&QUICK, vec![pending, || Ok(Outcome::Rejected(problem(409)))]).await;
+        assert_eq!(completed, Ok(Completed::Rejected(Problem { command_id: Some(Uuid::max()), ..problem(409) })));
     }
 
     #[tokio::test]
-    async fn what_was_not_executed_is_given_up_earlier() {
+    async fn gives_up_earlier_if_not_executed() {
         let short = Retry { not_executed_for: Duration::ZERO, ..QUICK };
-        let (settled, causes) = settle(&short, vec![away]).await;
-        let unsettled = settled.expect_err("it is away");
-        assert_eq!((unsettled.execution, unsettled.pending, causes.len()), (Execution::NotExecuted, None, 0));
+        let (completed, kinds) = run(&short, vec![away]).await;
+        let gave_up = completed.expect_err("it is away");
+        assert_eq!((gave_up.execution, gave_up.pending, kinds.len()), (Execution::NotExecuted, None, 0));
 
-        // Once it may have been executed, an attempt that certainly failed says nothing about the one before.
+        // Once it may have been executed, a later attempt that was certainly not executed does not change that.
         let short = Retry { retry_for: Duration::from_millis(30), ..short };
-        let (settled, causes) = settle(&short, vec![lost, away]).await;
-        assert_eq!(settled.expect_err("it is away").execution, Execution::Unknown);
-        assert!(causes.len() > 1, "{causes:?}");
-        let (settled, _) = settle(&short, vec![pending, lost]).await;
-        assert_eq!(settled.expect_err("it is away").pending, Some(Uuid::max()));
+        let (completed, kinds) = run(&short, vec![lost, away]).await;
+        assert_eq!(completed.expect_err("it is away").execution, Execution::Unknown);
+        assert!(kinds.len() > 1, "{kinds:?}");
+        let (completed, _) = run(&short, vec![pending, lost]).await;
+        assert_eq!(completed.expect_err("it is away").pending, Some(Uuid::max()));
     }
 
     #[tokio::test]
-    async fn what_a_retry_can_not_mend_is_sent_once() {
+    async fn does_not_retry_a_permanent_failure() {
         let not_found = || {
             Err(Error::UnexpectedAnswer { status: hyper::StatusCode::NOT_FOUND, excerpt: "another server".to_owned() })
         };
-        let (settled, causes) = settle(&QUICK, vec![not_found]).await;
-        assert!(settled.expect_err("it is another server").reason.contains("another server"));
-        assert_eq!(causes, []);
+        let (completed, kinds) = run(&QUICK, vec![not_found]).await;
+        assert!(completed.expect_err("it is another server").reason.contains("another server"));
+        assert_eq!(kinds, []);
     }
 }

@@ -1,20 +1,21 @@
-//! Text from other systems: its lines, and its one spelling.
+//! Text from other systems: line ends, and Unicode normalisation.
 //!
-//! Sessions, scripts and CSV files are read by [`Lines`]. Names are brought to Unicode NFC by [`nfc`] before they become
-//! ids, are compared or are sent, so that a letter with an accent is the same however a system composes it.
+//! [`Lines`] reads sessions, scripts and CSV files. [`nfc`] converts names to Unicode NFC before they are hashed to ids,
+//! compared or sent, so that a letter with an accent is the same however a system composes it.
 
 use std::borrow::Cow;
 use std::io::{self, BufRead, ErrorKind};
 
 use unicode_normalization::{UnicodeNormalization as _, is_nfc};
 
-/// Longer than a command with the longest names; a file without line ends does not fill the memory.
+/// The maximum length of a line: longer than a command with the longest names. It bounds the memory for a file without line
+/// ends.
 pub(crate) const LINE_LEN_MAX: usize = 64 << 10;
 
-/// Editors on Windows write it at the start of a file. Files that were joined have it at the start of a later line.
+/// The byte order mark. Editors on Windows write it at the start of a file; in joined files it is at the start of a later line.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// The text in Unicode NFC; text that is in it already is not copied.
+/// Converts a text to Unicode NFC; does not copy text that is already in it.
 pub(crate) fn nfc(text: &str) -> Cow<'_, str> {
     if is_nfc(text) { Cow::Borrowed(text) } else { Cow::Owned(text.nfc().collect()) }
 }
@@ -25,15 +26,15 @@ pub enum LineError {
     /// Longer than any command.
     #[error("the line has more than {LINE_LEN_MAX} bytes")]
     TooLong,
-    /// Another encoding, or a damaged file.
+    /// It is in another encoding, or damaged.
     #[error("the line is not UTF-8 (its byte {place} is 0x{byte:02x}); save the file as UTF-8")]
     NotUtf8 {
-        /// The place of the first byte that is wrong, from 1.
+        /// The position of the first invalid byte, from 1.
         place: usize,
         /// That byte.
         byte: u8,
     },
-    /// The reader failed. There is no next line.
+    /// Reading failed. There is no next line.
     #[error("reading failed: {0}")]
     Read(io::Error),
 }
@@ -46,7 +47,7 @@ pub(crate) struct Lines<R> {
     reader: R,
     bytes: Vec<u8>,
     number: u64,
-    /// The last line ended with CR. An LF that follows belongs to it; it is not waited for, since a terminal sends none.
+    /// The last line ended with CR. A following LF belongs to it. It is not waited for, since a terminal does not send it.
     is_after_cr: bool,
 }
 
@@ -55,7 +56,8 @@ impl<R: BufRead> Lines<R> {
         Self { reader, bytes: Vec::new(), number: 0, is_after_cr: false }
     }
 
-    /// Reads the next line and gives its number. After [`LineError::TooLong`] and [`LineError::NotUtf8`] the one behind it can be read.
+    /// Reads the next line and returns its number. After [`LineError::TooLong`] and [`LineError::NotUtf8`] the next line can
+    /// be read.
     pub(crate) fn next(&mut self) -> Option<(u64, Result<&str, LineError>)> {
         let read = self.read();
         if matches!(read, Ok(false)) {
@@ -77,7 +79,7 @@ impl<R: BufRead> Lines<R> {
         Ok(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text))
     }
 
-    /// Reads a line's bytes, one more than allowed at most; false at the end.
+    /// Reads a line's bytes, at most one more than allowed; returns false at the end.
     fn read(&mut self) -> io::Result<bool> {
         self.bytes.clear();
         let mut has_begun = false;
@@ -133,10 +135,10 @@ mod tests {
     }
 
     #[test]
-    fn every_line_end_is_one_and_belongs_to_no_line() {
+    fn recognises_every_kind_of_line_end() {
         for text in ["list\n\nexit", "list\r\n\r\nexit", "list\r\rexit", "list\n\nexit\n", "list\r\n\r\nexit\r\n"] {
             assert_eq!(good(text.as_bytes()), ["list", "", "exit"], "{text:?}");
-            // Whatever of it arrives at a time.
+            // With reads of any size.
             let slow = BufReader::with_capacity(1, text.as_bytes());
             let numbers: Vec<_> = lines(slow).into_iter().map(|(number, line)| (number, line.expect("good"))).collect();
             assert_eq!(numbers, [(1, "list".to_owned()), (2, String::new()), (3, "exit".to_owned())], "{text:?}");
@@ -147,13 +149,13 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_skipped_where_a_line_begins() {
+    fn skips_a_byte_order_mark_at_the_start_of_a_line() {
         assert_eq!(good("\u{feff}list\n\u{feff}exit\nadd a\u{feff}b".as_bytes()), ["list", "exit", "add a\u{feff}b"]);
         assert_eq!(good("\u{feff}".as_bytes()), [""]);
     }
 
     #[test]
-    fn a_line_that_is_no_text_is_named_and_the_next_one_is_read() {
+    fn reads_on_after_a_line_that_is_not_utf8() {
         let not_utf8 = |place, byte| Err(LineError::NotUtf8 { place, byte }.to_string());
         assert_eq!(
             lines(&b"list\ncaf\xe9\nexit"[..]),
@@ -174,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_fails_ends_the_lines_where_it_fails() {
+    fn ends_where_reading_fails() {
         struct Broken;
         impl Read for Broken {
             fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn one_spelling_of_each_letter() {
+    fn nfc_gives_each_letter_one_form() {
         for (text, expected) in [
             ("cafe\u{301}", "caf\u{e9}"),
             ("caf\u{e9}", "caf\u{e9}"),
@@ -196,7 +198,7 @@ mod tests {
             ("\u{1112}\u{1161}\u{11ab}", "\u{d55c}"),
             // Marks in another order.
             ("q\u{307}\u{323}", "q\u{323}\u{307}"),
-            // Not NFKC: what only looks alike stays apart.
+            // Not NFKC: characters that only look alike stay different.
             ("\u{fb01}", "\u{fb01}"),
             ("red mug", "red mug"),
         ] {
@@ -207,7 +209,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn lines_are_those_of_the_text_whatever_arrives_at_a_time(text in "[a\r\n]{0,20}", len in 1_usize..5) {
+        fn lines_do_not_depend_on_the_sizes_of_reads(text in "[a\r\n]{0,20}", len in 1_usize..5) {
             let unified = text.replace("\r\n", "\n").replace('\r', "\n");
             let expected: Vec<_> = unified.lines().map(str::to_owned).collect();
             let read: Vec<_> = lines(BufReader::with_capacity(len, text.as_bytes())).into_iter().map(|(_, line)| line.expect("text")).collect();

@@ -1,4 +1,4 @@
-//! How connections are made: plain, or with TLS and certificates of whom we trust.
+//! Makes connections, plain or with TLS.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::ClientSettings;
 use crate::error::{CertificateError, Error};
+use crate::settings::ClientSettings;
 
-/// Makes connections. This machine's roots are read only where they are needed.
+/// Makes a connector. The system's root certificates are read only if they are needed.
 pub(crate) fn connector(is_tls: bool, settings: &ClientSettings) -> Result<HttpsConnector<HttpConnector>, Error> {
     let mut http = HttpConnector::new();
-    // An answer fits one segment: Nagle would only hold requests back.
+    // Nagle's algorithm would only delay small requests.
     http.set_nodelay(true);
     http.set_connect_timeout(Some(settings.connect_timeout));
     http.enforce_http(false);

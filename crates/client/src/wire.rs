@@ -1,4 +1,4 @@
-//! The JSON of the HTTP contract, and what an answer means.
+//! The JSON of the HTTP contract, and the outcomes of commands.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use crate::ids::{CartId, ProductId, VendorId};
 pub struct Item {
     /// The product; a cart has at most one line of it.
     pub product_id: ProductId,
-    /// Who sells it.
+    /// The vendor.
     pub vendor_id: VendorId,
     /// The product's name as the member saw it.
     pub name: String,
     /// Price of one piece.
     pub price: Decimal,
-    /// How many pieces; the service refuses what is below one.
+    /// The number of pieces; the service rejects a number below one.
     pub quantity: i64,
 }
 
@@ -37,7 +37,7 @@ pub struct ItemChange {
     pub session_id: Uuid,
     /// The cart's sequence number after the change.
     pub version: i64,
-    /// The item after the change; of a remove, the item that was removed.
+    /// The item after the change; after a remove, the removed item.
     pub item: Item,
 }
 
@@ -53,7 +53,7 @@ pub struct Purchase {
     pub session_id: Uuid,
     /// The cart's sequence number after the checkout.
     pub version: i64,
-    /// What was bought.
+    /// The purchased items.
     pub items: Vec<Item>,
     /// Sum of price times quantity.
     pub total: Decimal,
@@ -61,7 +61,7 @@ pub struct Purchase {
     pub purchased_at: DateTime<Utc>,
 }
 
-/// A cart as it is now; one that nobody used yet is empty, at version 0.
+/// A cart as it is now; an unused cart is empty, at version 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Cart {
@@ -77,20 +77,20 @@ pub struct Cart {
     pub total: Decimal,
 }
 
-/// Problem details (RFC 9457): why a request was refused.
+/// Problem details (RFC 9457): why a request was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// The problem type, `urn:cart:problem:<slug>`.
+    /// The problem type, `urn:cart:problem:<code>`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The problem type in words.
+    /// The problem type as text.
     pub title: String,
     /// The HTTP status.
     pub status: u16,
     /// What is wrong with this request.
     #[serde(default)]
     pub detail: String,
-    /// The command's id; only a cart that refused a command gives one.
+    /// The command's id; only a rejection by the cart has one.
     #[serde(rename = "commandId", skip_serializing_if = "Option::is_none")]
     pub command_id: Option<Uuid>,
 }
@@ -100,34 +100,34 @@ impl Problem {
 
     /// The last part of the type: `item-already-in-cart`.
     #[must_use]
-    pub fn slug(&self) -> &str {
+    pub fn code(&self) -> &str {
         self.kind.strip_prefix(Self::PREFIX).unwrap_or(&self.kind)
     }
 }
 
-/// What the service said to a command.
+/// The service's answer to a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome<T> {
-    /// Done.
+    /// The command was executed.
     Accepted(T),
-    /// Refused by the cart's rules or because of bad input. Nothing was changed.
+    /// The command was rejected by the cart's rules or because of invalid input. Nothing has changed.
     Rejected(Problem),
-    /// In the log, but no outcome yet: a retry with the same key gives the outcome.
+    /// The command is in the log, without an outcome yet. A retry with the same key returns the outcome.
     Pending {
         /// The command's id.
         command_id: Uuid,
     },
-    /// Not executed, and it will not be.
+    /// The command was not executed and will not be.
     Unavailable {
         /// The service's reason; empty if it gave none.
         detail: String,
-        /// When the service asks to try again.
+        /// The pause before a retry that the service asks for.
         retry_after: Option<Duration>,
     },
 }
 
 impl<T> Outcome<T> {
-    /// The same with what was accepted as something else.
+    /// Converts the content of [`Outcome::Accepted`].
     #[must_use]
     pub fn map<U>(self, accepted: impl FnOnce(T) -> U) -> Outcome<U> {
         match self {
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_price_is_a_string_with_its_own_places() {
+    fn a_price_is_a_string_that_keeps_its_decimal_places() {
         let item = Item {
             product_id: ProductId::of_product("85123A"),
             vendor_id: VendorId::of_vendor("851"),
@@ -175,11 +175,11 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_has_a_slug_and_perhaps_a_command_id() {
+    fn reads_a_problem_without_a_command_id() {
         let problem: Problem = serde_json::from_str(
             r#"{"type":"urn:cart:problem:item-not-in-cart","title":"t","status":404,"detail":"d","instance":"x"}"#,
         )
         .expect("a problem without a command id");
-        assert_eq!((problem.slug(), problem.command_id), ("item-not-in-cart", None));
+        assert_eq!((problem.code(), problem.command_id), ("item-not-in-cart", None));
     }
 }

@@ -1,5 +1,4 @@
-//! What a command costs where no server is asked: deciding it, and its way through Avro. By the number of lines in the
-//! cart, since that is what may grow.
+//! The cost of a command without servers: deciding it, and its Avro encoding, by the number of lines in the cart.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
@@ -51,7 +50,7 @@ fn carry_out(cart: &mut Aggregate, command: &CartCommand, number: u32) {
     }
 }
 
-/// A cart with so many lines, one place below its limit at most.
+/// A cart with this many lines, at most one below its limit.
 fn cart_with(lines: u32) -> Aggregate {
     let mut cart = Aggregate::new(CartId::from(CART));
     for number in 1..=lines {
@@ -89,7 +88,7 @@ struct Arguments {
     kafka: KafkaArgs,
 }
 
-/// The schemas are compiled in: nobody is asked for their ids.
+/// The schemas are compiled in, so no registry is needed.
 fn codec<T: Contract + serde::Serialize + serde::de::DeserializeOwned>() -> Codec<T> {
     Codec::registered(&Registry::new(&Arguments::parse_from(["bench"]).kafka).unwrap(), T::TOPIC, T::SCHEMA, 1).unwrap()
 }

@@ -1,13 +1,15 @@
-//! Everything that tests the whole system: the harness, the faults, the bench, and the end-to-end tests in `tests/`.
+//! Tests of the whole system: the harness, the faults, the bench, and the end-to-end tests in `tests/`.
 //!
-//! * [`harness`]: an installation of its own for a test, and its processes.
-//! * [`faults`]: everything goes wrong under load, then the audit. The binary of that name.
-//! * [`mod@bench`]: how fast, beside a floor of the same hops. The binary of that name.
-//! * [`hostile`]: clients that mean no good, for a test and the bench.
+//! * [`harness`]: an installation for one test, and its processes.
+//! * [`mod@faults`]: injects faults under load, then runs the audit. The binary of that name.
+//! * [`mod@bench`]: measures the system, and a floor of the same hops for comparison. The binary of that name.
+//! * [`hostile`]: malicious clients, for a test and the bench.
+//! * [`mod@modules`]: which modules import each other in circles. The binary of that name.
 //!
-//! What it compares with, `cartctl audit` and `cartctl reconcile`, is in `crates/cartctl`.
+//! The checks, `cartctl audit` and `cartctl reconcile`, are in `crates/cartctl`.
 
 pub mod bench;
 pub mod faults;
 pub mod harness;
 pub mod hostile;
+pub mod modules;

@@ -8,7 +8,7 @@ use warp::{Filter, Reply};
 
 use crate::{Metrics, Readiness, Shutdown};
 
-/// Where a service without an API of its own tells how it is.
+/// The address of health and metrics, for a service without an API.
 #[derive(Debug, Clone, clap::Args)]
 pub struct AdminArgs {
     /// Address of health and metrics; with port 0 the system chooses a free port, which is logged
@@ -16,13 +16,13 @@ pub struct AdminArgs {
     pub admin_listen: SocketAddr,
 }
 
-/// The three routes: alive (200, or 503 with the loops that won't go on), ready (200, or 503 with what is missing), a line
-/// each; metrics.
+/// The three routes. Live: 200, or 503 with the loops that are stuck, one per line. Ready: 200, or 503 with the conditions
+/// that do not hold, one per line. Metrics.
 pub fn health_and_metrics(
     readiness: Readiness,
     metrics: Metrics,
 ) -> impl Filter<Extract = (warp::reply::Response,), Error = warp::Rejection> + Clone + Send + Sync + 'static {
-    // The path first: at an unknown one every method gets 404.
+    // The path comes first: an unknown path answers every method with 404.
     let alive = readiness.clone();
     let live = warp::path!("health" / "live").and(warp::get()).map(move || answer("alive\n", &alive.stuck()));
     let ready = warp::path!("health" / "ready").and(warp::get()).map(move || answer("ready\n", &readiness.missing()));
@@ -42,7 +42,7 @@ fn answer(well: &'static str, missing: &[String]) -> warp::reply::Response {
 /// Serves the routes until the shutdown.
 ///
 /// # Errors
-/// When the address can't be had.
+/// The address can't be bound.
 pub async fn serve_admin(
     args: &AdminArgs,
     readiness: Readiness,

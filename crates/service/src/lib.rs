@@ -1,4 +1,4 @@
-//! What every service of ours has besides its work: logs, metrics, health, an orderly end.
+//! Logs, metrics, health and shutdown of every service.
 
 mod admin;
 mod backoff;

@@ -1,13 +1,13 @@
-//! Whether a service can do its work now, and if not, why.
+//! Readiness and liveness of a service.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-/// A loop that has said nothing for this long stands: longer than its waits for servers that answer.
+/// A loop without a heartbeat for this long is not ready. Longer than its waits for servers that respond.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// A loop that has stood for this long won't go on. Its group has given its partitions away by now (`max.poll.interval.ms`).
+/// A loop without a heartbeat for this long is stuck. Its group has reassigned its partitions by then (`max.poll.interval.ms`).
 const STUCK_AFTER: Duration = Duration::from_secs(300);
 
 /// Named conditions; the service is ready when all hold. Clones share them.
@@ -18,9 +18,9 @@ pub struct Readiness {
 
 #[derive(Debug, Default)]
 struct Condition {
-    /// Why it does not hold.
+    /// Why the condition does not hold.
     reason: Option<String>,
-    /// When a loop said so last.
+    /// The last heartbeat, for the condition of a loop.
     heard_at: Option<Instant>,
 }
 
@@ -31,17 +31,18 @@ impl Condition {
 }
 
 impl Readiness {
-    /// Says that a condition holds.
+    /// Sets a condition.
     pub fn up(&self, condition: &str) {
         self.set(condition, None, Instant::now());
     }
 
-    /// Says that a condition does not hold, and why.
+    /// Clears a condition, with the reason.
     pub fn down(&self, condition: &str, reason: impl std::fmt::Display) {
         self.set(condition, Some(format!("{reason:#}")), Instant::now());
     }
 
-    /// From now on the condition is a loop's, which says each time round whether it holds: silence is no consent.
+    /// Requires a heartbeat for the condition from now on: the loop has to set or clear it in each round, and without that it
+    /// does not hold.
     pub fn expect(&self, condition: &str) {
         let mut conditions = self.conditions.write().unwrap_or_else(PoisonError::into_inner);
         conditions.entry(condition.to_owned()).or_default().heard_at = Some(Instant::now());
@@ -50,7 +51,7 @@ impl Readiness {
     fn set(&self, name: &str, reason: Option<String>, now: Instant) {
         let mut conditions = self.conditions.write().unwrap_or_else(PoisonError::into_inner);
         let known = conditions.get_mut(name);
-        // Changes only: a loop may say the same a hundred times a second.
+        // Logs only changes: a loop may report the same a hundred times per second.
         if known.as_ref().is_none_or(|known| known.reason != reason) {
             match &reason {
                 Some(reason) => tracing::warn!(condition = name, reason, "not ready"),
@@ -66,7 +67,7 @@ impl Readiness {
         }
     }
 
-    /// What does not hold, a line each; empty when the service is ready.
+    /// The conditions that do not hold, one per line; empty when the service is ready.
     #[must_use]
     pub fn missing(&self) -> Vec<String> {
         self.missing_at(Instant::now())
@@ -85,7 +86,7 @@ impl Readiness {
         missing.collect()
     }
 
-    /// The loops that won't go on, a line each: whoever looks after the process should start it again.
+    /// The loops that are stuck, one per line. If there are any, the process should be restarted.
     #[must_use]
     pub fn stuck(&self) -> Vec<String> {
         self.stuck_at(Instant::now())
@@ -104,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_condition_that_is_said_once_holds_until_the_contrary_is_said() {
+    fn condition_without_heartbeat_never_expires() {
         let readiness = Readiness::default();
         readiness.up("Kafka");
         let much_later = Instant::now() + 10 * STUCK_AFTER;
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_that_says_nothing_is_not_ready_and_in_the_end_not_alive() {
+    fn a_loop_without_heartbeats_is_not_ready_and_later_not_alive() {
         let readiness = Readiness::default();
         readiness.expect("worker 0");
         readiness.up("worker 0");
@@ -126,7 +127,7 @@ mod tests {
         assert_eq!(readiness.missing_at(now + SILENCE_MAX), ["worker 0: no progress for 30 s"]);
         assert_eq!(readiness.stuck_at(now + SILENCE_MAX), [""; 0]);
         assert_eq!(readiness.stuck_at(now + STUCK_AFTER), ["worker 0: no progress for 300 s"]);
-        // That a server is away is a reason to wait for it, not to start again.
+        // An unavailable server is a reason to wait, not to restart.
         readiness.set("worker 0", Some(String::from("Kafka is away")), now + STUCK_AFTER);
         assert_eq!(readiness.missing_at(now + STUCK_AFTER), ["worker 0: Kafka is away"]);
         assert_eq!(readiness.stuck_at(now + STUCK_AFTER), [""; 0]);

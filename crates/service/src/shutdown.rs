@@ -1,11 +1,11 @@
-//! An orderly end: one signal that everything of a process watches.
+//! Shutdown: one signal for all parts of a process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
-/// Tells when to stop. Clones tell the same.
+/// The request to stop. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Shutdown {
     stop: watch::Receiver<bool>,
@@ -13,36 +13,36 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// A signal, and what sets it off (also when it is dropped).
+    /// Makes a shutdown, and the sender that requests it, also by being dropped.
     #[must_use]
     pub fn channel() -> (watch::Sender<bool>, Self) {
         let (sender, receiver) = watch::channel(false);
         (sender, Self { stop: receiver, has_started: Arc::default() })
     }
 
-    /// From now on there may be something under way: until then a signal ends the process at once.
+    /// Declares that there may be work in progress. Until then a signal ends the process at once.
     pub fn started(&self) {
         self.has_started.store(true, Ordering::Relaxed);
     }
 
-    /// Whether to stop now.
+    /// Whether the stop is requested.
     #[must_use]
     pub fn is_requested(&self) -> bool {
         *self.stop.borrow() || self.stop.has_changed().is_err()
     }
 
-    /// Completes when it is time to stop.
+    /// Completes when the stop is requested.
     pub async fn requested(&mut self) {
-        // An error means that the sender is gone, which is a request as well.
+        // An error means that the sender was dropped, which is also a request.
         drop(self.stop.wait_for(|stop| *stop).await);
     }
 }
 
-/// A signal that SIGTERM or SIGINT sets off. The second one ends the process at once, and so does one that comes before
+/// Makes a shutdown that SIGTERM or SIGINT requests. A second signal ends the process at once, and so does one before
 /// [`Shutdown::started`].
 ///
 /// # Errors
-/// When the process may not handle signals.
+/// The signals can't be handled.
 pub fn shutdown_signal() -> std::io::Result<Shutdown> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -1,4 +1,4 @@
-//! Waiting, at the start, for what others have to provide; noticing, later, that it has gone.
+//! Waits for servers and `setup` at the start, and checks servers later.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use tokio::time::{Instant, sleep};
 
 use crate::{Readiness, Shutdown};
 
-/// Between two attempts. Short enough not to delay a start that others wait for.
+/// The pause between two attempts. Short enough not to delay a start noticeably.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Between two looks at a server. An idle service has no other way to notice that one has gone.
+/// The pause between two checks of a server. An idle service can't notice in another way that a server is unavailable.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A look that failed this often in a row counts: one may have met a busy moment.
+/// How many checks in a row must fail. A single one may fail because the server is busy.
 const PROBE_FAILURES: u32 = 2;
 
-/// How patient a service is at its start.
+/// How long a service waits at its start.
 #[derive(Debug, Clone, clap::Args)]
 pub struct StartupArgs {
     /// Maximum wait at the start for servers that do not respond and for `setup`
@@ -32,7 +32,7 @@ impl StartupArgs {
     }
 }
 
-/// Looks at a server every few seconds until the shutdown, and makes `condition` tell whether it answers.
+/// Checks a server every few seconds until the shutdown, and sets `condition` by the result.
 pub fn probe<T, C, F, E>(condition: &'static str, readiness: &Readiness, shutdown: &Shutdown, server: T, check: C)
 where
     T: Clone + Send + Sync + 'static,
@@ -61,7 +61,7 @@ where
     });
 }
 
-/// Repeats `attempt` until it succeeds, and logs what it waits for.
+/// Repeats `attempt` until it succeeds. Logs what it waits for.
 ///
 /// # Errors
 /// The last error, when `timeout` has passed.

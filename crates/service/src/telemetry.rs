@@ -8,13 +8,13 @@ use anyhow::Context as _;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
-/// How often histograms are folded; without it they grow until somebody scrapes.
+/// How often histograms are folded; otherwise they grow until the next scrape.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Bounds of every `*_seconds` histogram: from a fast reply to a client that has given up.
+/// Bounds of every `*_seconds` histogram: from a fast reply to the timeout of a client.
 const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// What to log, and how.
+/// The settings of the log.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LogArgs {
     /// Log levels in the syntax of tracing's EnvFilter, such as info,kafka=debug
@@ -27,7 +27,7 @@ pub struct LogArgs {
     pub log_format: LogFormat,
 }
 
-/// How a log line looks.
+/// The format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
     /// Text, for reading
@@ -37,10 +37,10 @@ pub enum LogFormat {
 }
 
 impl LogArgs {
-    /// Starts logging. Once a process.
+    /// Starts logging. Can be called once per process.
     ///
     /// # Errors
-    /// When the levels can't be read.
+    /// The levels are invalid.
     pub fn init(&self) -> anyhow::Result<()> {
         let filter = EnvFilter::try_new(&self.log).with_context(|| format!("reading the log levels '{}'", self.log))?;
         let is_coloured = is_coloured(std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR").as_deref());
@@ -54,15 +54,15 @@ impl LogArgs {
     }
 }
 
-/// Colours are for terminals whose user has not refused them (<https://no-color.org>): in a file or a collector their codes
-/// are noise that searches trip over.
+/// Whether to use colours: only on a terminal, and not with NO_COLOR (<https://no-color.org>). In a file or a collector their
+/// escape codes would break searches.
 fn is_coloured(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
     is_terminal && no_color.is_none_or(OsStr::is_empty)
 }
 
 fn builder(histograms: &[(&str, &[f64])]) -> Result<PrometheusBuilder, BuildError> {
     let all = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix(String::from("_seconds")), SECONDS);
-    // A full name goes before a suffix.
+    // A full name takes precedence over a suffix.
     histograms
         .iter()
         .fold(all, |builder, (name, bounds)| builder?.set_buckets_for_metric(Matcher::Full((*name).to_owned()), bounds))
@@ -79,16 +79,16 @@ impl std::fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Starts collecting. Once a process, within a tokio runtime. The counters are there at 0 from the start: a query for the
-    /// growth of a counter misses the step from absent to 1.
+    /// Starts collecting. Can be called once per process, within a tokio runtime. The counters exist at 0 from the start,
+    /// because a query for the growth of a counter does not see the step from absent to 1.
     ///
     /// # Errors
-    /// When something collects already.
+    /// Metrics are collected already.
     pub fn install(counters: &[&'static str]) -> anyhow::Result<Self> {
         Self::install_with(counters, &[])
     }
 
-    /// The same, with bounds of their own for histograms that have other times.
+    /// Does the same, with other bounds for some histograms.
     ///
     /// # Errors
     /// As [`Metrics::install`].
@@ -109,7 +109,7 @@ impl Metrics {
         Ok(Self(handle))
     }
 
-    /// All metrics as Prometheus reads them.
+    /// All metrics in Prometheus' text format.
     #[must_use]
     pub fn render(&self) -> String {
         self.0.render()

@@ -1,4 +1,4 @@
-//! What clients sent and were told: the files that `replay --record` writes, one JSON object a line.
+//! The clients' requests and answers: the files that `replay --record` writes, one JSON object per line.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read};
@@ -9,23 +9,23 @@ use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
 use uuid::Uuid;
 
-/// A command that was sent, with each attempt.
+/// A command with all attempts to send it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SentCommand {
-    /// Whose cart.
+    /// The cart's id.
     pub cart_id: Uuid,
     /// The command's id, which follows from its idempotency key.
     pub command_id: Uuid,
-    /// What was sent, and what came of it, in order. Without any it was never sent.
+    /// The attempts in order; empty if the command was never sent.
     pub attempts: Vec<Attempt>,
 }
 
-/// What one sending met.
+/// The result of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "result")]
 pub enum Attempt {
-    /// 200.
+    /// 200: executed.
     Accepted {
         /// The id in the answer.
         command_id: Uuid,
@@ -34,25 +34,25 @@ pub enum Attempt {
         /// The version in the answer.
         version: i64,
         /// The item or items in the answer.
-        items: Vec<ToldItem>,
+        items: Vec<AnsweredItem>,
     },
-    /// A rule or a check refuses it.
+    /// A rule or a check rejected it.
     Rejected {
         /// The last part of the problem's type.
         problem: String,
-        /// The id in the answer, which only a refusal by a cart has.
+        /// The command id in the answer; only a rejection by the cart has one.
         command_id: Option<Uuid>,
     },
     /// 202: in the log, no outcome yet.
     Pending {},
     /// 503, or no connection: not executed.
     NotExecuted {
-        /// What was met.
+        /// Why.
         reason: String,
     },
-    /// A time-out, a reset connection, an answer that says nothing: executed or not.
+    /// A timeout, a reset connection or an unexpected answer: the command may have been executed.
     Unknown {
-        /// What was met.
+        /// Why.
         reason: String,
     },
 }
@@ -60,23 +60,19 @@ pub enum Attempt {
 /// An item in an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ToldItem {
-    /// What it is.
+#[expect(missing_docs, reason = "the fields of the answer")]
+pub struct AnsweredItem {
     pub product_id: Uuid,
-    /// Who sells it.
     pub vendor_id: Uuid,
-    /// What it is called.
     pub name: String,
-    /// What one piece costs.
     pub price: rust_decimal::Decimal,
-    /// How many pieces.
     pub quantity: i64,
 }
 
 /// Reads a file, plain or gzipped.
 ///
 /// # Errors
-/// When it can't be read, or a line is none of `replay --record`.
+/// The file can't be read, or a line was not written by `replay --record`.
 pub fn read(path: &Path) -> anyhow::Result<Vec<SentCommand>> {
     let failed = || format!("reading {}", path.display());
     let file = File::open(path).with_context(failed)?;

@@ -1,29 +1,28 @@
-//! All that an audit looks at, as plain values: what [`super::check()`] takes, and what a test can put defects into.
+//! The input of an audit as plain values: [`super::check()`] takes it, and a test can put defects into it.
 
 use std::collections::{BTreeMap, HashMap};
 
 use cart::{CartCommand, CartEvent, LogEpoch, Position, PurchasedItem};
 use rust_decimal::Decimal;
-use serde::Serialize;
 use uuid::Uuid;
 
 use super::client_view::SentCommand;
-use super::report::UpToCut;
+use super::cut::{Cut, UpToCut};
 use super::rules::Kept;
 use crate::journal::JournalRow;
 use crate::totals::{DayKey, MonthKey};
 
-/// Everything at once.
+/// The contents of all topics and stores.
 #[derive(Debug, Clone, Default)]
 pub struct Evidence {
     /// Partitions of `cart-commands` and `cart-events`.
     pub partitions: i32,
     /// Partitions of `item-purchased`.
     pub purchase_partitions: i32,
-    /// The epoch of `cart-commands`, which is in its positions. Events of earlier ones are taken as they are: their commands
-    /// are gone.
+    /// The epoch of `cart-commands`, which its positions contain. Events of earlier epochs are not checked: their commands no
+    /// longer exist.
     pub commands_epoch: i32,
-    /// Up to where everything downstream must have followed.
+    /// The offsets that all consumers have reached.
     pub cut: Cut,
     /// `cart-commands`, each partition in its order.
     pub commands: Vec<LogRecord>,
@@ -33,23 +32,23 @@ pub struct Evidence {
     pub events: Vec<Record<CartEvent>>,
     /// The events of `cart_journal`.
     pub journal: BTreeMap<Uuid, Vec<JournalRow>>,
-    /// What `cart_journal` and `cart_unchanged` say of each request beside its events, by position.
+    /// The requests in `cart_journal` and `cart_unchanged`, without their events, by position.
     pub requests: BTreeMap<Uuid, BTreeMap<Position, Kept>>,
     /// `item-purchased`, committed records, each partition in its order.
     pub purchases: Vec<Record<PurchasedItem>>,
     /// The read tables.
     pub tables: Tables,
-    /// What clients sent and were told.
+    /// The clients' requests and answers.
     pub sent: Vec<SentCommand>,
 }
 
 impl Evidence {
-    /// Whether everything that the command at a position made must be everywhere.
+    /// Whether all effects of the command at a position must be in all stores.
     pub(crate) fn is_due(&self, partition: i32, position: Position) -> bool {
         self.is_of_earlier_epoch(position) || Cut::is_before(&self.cut.commands, partition, position.offset())
     }
 
-    /// How much of it is before the cut.
+    /// Counts what is before the cut.
     pub(crate) fn up_to_cut(&self) -> UpToCut {
         let count = |records: &mut dyn Iterator<Item = bool>| records.filter(|is_before| *is_before).count() as u64;
         let mut commands = self.commands.iter().map(|record| {
@@ -75,51 +74,28 @@ impl Evidence {
         }
     }
 
-    /// Whether a position is of a log that is gone.
+    /// Whether a position is of an earlier log, which no longer exists.
     pub(crate) fn is_of_earlier_epoch(&self, position: Position) -> bool {
         let epoch = LogEpoch::new(self.commands_epoch).unwrap_or(LogEpoch::FIRST);
         position < Position::new(epoch, 0)
     }
 }
 
-/// Offsets by partition that were noted before anything was read. What stands before them must have reached everything
-/// downstream by the time that that was read; what stands behind them may have, or may not. Without an entry: all of it must.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Cut {
-    /// On `cart-commands`.
-    pub commands: Vec<i64>,
-    /// On `cart-events`.
-    pub events: Vec<i64>,
-    /// On `item-purchased`.
-    pub purchases: Vec<i64>,
-}
-
-impl Cut {
-    /// Whether an offset is before the cut.
-    pub(crate) fn is_before(cut: &[i64], partition: i32, offset: i64) -> bool {
-        let end = usize::try_from(partition).ok().and_then(|partition| cut.get(partition));
-        end.is_none_or(|end| offset < *end)
-    }
-}
-
 /// A record of `cart-commands`.
 #[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "Kafka's terms")]
 pub struct LogRecord {
-    /// In which partition.
     pub partition: i32,
-    /// Where in it.
     pub offset: i64,
-    /// What it is.
     pub content: Content,
 }
 
-/// What a record of `cart-commands` is.
+/// The content of a record of `cart-commands`.
 #[derive(Debug, Clone)]
 pub enum Content {
-    /// A command that belongs there.
+    /// A command in its cart's partition.
     Command(Box<CartCommand>),
-    /// Garbage, or a command that is not where its cart's commands are.
+    /// Garbage, or a command in another cart's partition.
     Undecidable {
         /// Why.
         reason: String,
@@ -132,31 +108,27 @@ pub enum Content {
 
 /// A record of `cart-commands-dead-letter`.
 #[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "Kafka's terms")]
 pub struct DeadLetter {
-    /// In which partition.
     pub partition: i32,
-    /// Where in it.
     pub offset: i64,
-    /// Partition and offset on `cart-commands`, by its headers.
+    /// Partition and offset on `cart-commands`, from its headers.
     pub origin: Option<(i32, i64)>,
-    /// Its key.
     pub key: Option<Vec<u8>>,
-    /// Its value.
     pub value: Option<Vec<u8>>,
 }
 
-/// A record of a topic that we write ourselves.
+/// A record of a topic that only our services write.
 #[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "Kafka's terms")]
 pub struct Record<T> {
-    /// In which partition.
     pub partition: i32,
-    /// Where in it.
     pub offset: i64,
-    /// Its key as text; empty if it has none.
+    /// The key as text; empty if it has none.
     pub key: String,
-    /// Its bytes. Only kept where they are compared.
+    /// The value's bytes; empty if they are not compared.
     pub bytes: Vec<u8>,
-    /// What it says, or why it can't be read.
+    /// The decoded value, or why it can't be decoded.
     pub value: Result<T, String>,
 }
 
@@ -165,7 +137,7 @@ pub struct Record<T> {
 pub struct Row<T> {
     /// The total.
     pub total: T,
-    /// The offset; before all of them for a record of an earlier log epoch.
+    /// The offset; -1 for a record of an earlier log epoch.
     pub offset: i64,
 }
 
@@ -174,10 +146,10 @@ pub struct Row<T> {
 pub struct Tables {
     /// Cassandra's `balance_by_vendor`.
     pub cassandra_months: HashMap<MonthKey, Row<Decimal>>,
-    /// Cassandra's `item_quantity_by_day`: pieces and name.
+    /// Cassandra's `item_quantity_by_day`: quantity and name.
     pub cassandra_days: HashMap<DayKey, Row<(i64, String)>>,
     /// PostgreSQL's `vendor_billing`.
     pub postgres_months: HashMap<MonthKey, Decimal>,
-    /// How far PostgreSQL's table is, by partition of `item-purchased`: of the same snapshot as the table.
+    /// PostgreSQL's next offsets by partition of `item-purchased`, read in the same snapshot as the table.
     pub postgres_next: HashMap<i32, i64>,
 }

@@ -1,5 +1,5 @@
-//! Reading everything: tables first, then what they come from, and the commands last. So whatever is met has its cause in
-//! what is read after it.
+//! Reads everything: the tables first, then the topics that they are made from, and the commands last. So the cause of each
+//! row or record is read after it.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use sqlx::PgPool;
 use tokio::runtime::Handle;
 
 use super::Target;
+use super::catch_up::catch_up;
 use super::client_view::SentCommand;
 use super::evidence::{Content, DeadLetter, Evidence, LogRecord, Record};
-use super::settle::settle;
 use super::stores;
 use crate::topic::{RawRecord, SILENCE_MAX, for_each};
 
-/// Waits until everything downstream has come to the ends that the topics have now, then reads everything.
+/// Waits until all consumers have reached the current ends of the topics, then reads everything.
 ///
 /// # Errors
-/// When that takes too long, or something can't be read.
+/// Consumers have not caught up within `deadline`, or something can't be read.
 pub async fn collect(
     target: &Target,
     database: &PgPool,
@@ -32,7 +32,7 @@ pub async fn collect(
     deadline: Duration,
 ) -> anyhow::Result<Evidence> {
     let kafka = &target.kafka;
-    let cut = settle(kafka, database, deadline).await?;
+    let cut = catch_up(kafka, database, deadline).await?;
     let session = cassandra::connect(&target.cassandra).await.context("reading Cassandra's tables")?;
     let commands_epoch = epoch(kafka, &session, CartCommand::TOPIC).await?;
     let purchases_epoch = epoch(kafka, &session, PurchasedItem::TOPIC).await?;
@@ -70,7 +70,7 @@ pub async fn collect(
     .await?
 }
 
-/// The topic's log epoch, if it is the recorded log at all.
+/// The topic's log epoch. Fails if the topic is not the recorded log.
 async fn epoch(kafka: &KafkaArgs, session: &Session, topic: &str) -> anyhow::Result<LogEpoch> {
     let full = kafka.prefixed(topic);
     let (args, name) = (kafka.clone(), full.clone());
@@ -78,8 +78,8 @@ async fn epoch(kafka: &KafkaArgs, session: &Session, topic: &str) -> anyhow::Res
     Ok(cassandra::log_epoch(session, &full, &identity).await?)
 }
 
-/// The outer error: the registry is away, or this program is older than the record, so that nobody here can judge it. The
-/// inner one: these bytes are nothing.
+/// Decodes a value. The outer error: the registry is unavailable, or the record is newer than this program. The inner error:
+/// the bytes are invalid.
 fn decode<T: Serialize + DeserializeOwned>(
     codec: &Codec<T>,
     bytes: &[u8],
@@ -139,7 +139,7 @@ fn commands(
     Ok(commands)
 }
 
-/// A cart's commands are in the partition of its key: elsewhere they have no order among the others.
+/// Fails for a command outside the partition of its cart: it has no order among the cart's other commands.
 fn belongs(command: CartCommand, key: Option<&[u8]>, partition: i32, partitions: i32) -> Result<CartCommand, String> {
     let cart_id = command.cart_id.to_string();
     if key != Some(cart_id.as_bytes()) {
@@ -151,8 +151,8 @@ fn belongs(command: CartCommand, key: Option<&[u8]>, partition: i32, partitions:
     }
 }
 
-/// There is something to decide, of which every reader can represent the outcome. Before version 0.2 that was not checked, so a
-/// command of then that is no dead letter was decided.
+/// Fails for a command whose outcome a reader could not represent. Before version 0.2 that was not checked, so a command of an
+/// earlier version that is not a dead letter was decided.
 fn check(command: CartCommand, is_letter: bool) -> Result<CartCommand, String> {
     match command.check() {
         Err(reason) if is_letter || command.keyed.is_some() => Err(reason.to_string()),
@@ -168,7 +168,7 @@ fn dead_letters(kafka: &KafkaArgs) -> anyhow::Result<Vec<DeadLetter>> {
     while let Some(message) = reader.next(SILENCE_MAX)? {
         let header = |name: &str| -> Option<i64> {
             let headers = message.headers()?;
-            // A dead letter that was sent again and failed again has both origins: the last is this topic's.
+            // A dead letter that was resent and failed again has both origins; the last one is of this topic.
             let value = headers.iter().filter(|header| header.key == name).last()?.value?;
             std::str::from_utf8(value).ok()?.parse().ok()
         };

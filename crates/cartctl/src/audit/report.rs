@@ -1,4 +1,4 @@
-//! What the audit found: numbers, and every finding counted by kind.
+//! The report of an audit: counts, and the findings by kind.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,9 +8,9 @@ use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
-use super::evidence::Cut;
+use super::cut::UpToCut;
 
-/// What is wrong. The names are those of the JSON report and of the metric's label.
+/// The kind of a finding. The names are those of the JSON report and of the metric's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ValueEnum)]
 #[serde(rename_all = "camelCase")]
 pub enum Kind {
@@ -18,7 +18,7 @@ pub enum Kind {
     EventLost,
     /// An event is on `cart-events` more than once.
     EventDoubled,
-    /// An event that no command gives.
+    /// An event that follows from no command.
     EventUnexpected,
     /// The right event with another content.
     EventDiffers,
@@ -28,7 +28,7 @@ pub enum Kind {
     SequenceGap,
     /// A record in another partition than its key's, or under another key than its content's.
     Misplaced,
-    /// A record on a topic of ours that nobody can read.
+    /// A record that can't be decoded, on a topic that only our services write.
     Unreadable,
     /// In the journal, not on the topic.
     JournalOnly,
@@ -36,15 +36,15 @@ pub enum Kind {
     TopicOnly,
     /// The journal's bytes, position or command id are not those of the topic's event.
     JournalDiffers,
-    /// More journal rows for a position or a command than the command makes.
+    /// More journal rows for a position or a command than follow from the command.
     JournalRowDoubled,
-    /// A request that may come again is not in the journal.
+    /// A request that may be repeated is not in the journal.
     RequestLost,
-    /// The journal has a request that no command gives.
+    /// The journal has a request that follows from no command.
     RequestUnexpected,
-    /// The journal has another outcome of a request than the rules give.
+    /// The outcome of a request in the journal differs from the rules.
     RequestDiffers,
-    /// A record that nobody can decide has no dead letter, and its partition went on.
+    /// A record that can't be decided has no dead letter, and later records of its partition were decided.
     DeadLetterLost,
     /// More than one dead letter for a record, or one for a record that is not there.
     DeadLetterUnexpected,
@@ -52,17 +52,17 @@ pub enum Kind {
     DeadLetterDiffers,
     /// A command that could be decided is a dead letter.
     DeadLetterWrong,
-    /// A client was told 200, and the log has no such result.
+    /// A client got 200, and the log has no such result.
     AckWithoutEvent,
-    /// A client was told another version, session or item than the log has.
+    /// A client got another version, session or item than the log has.
     AckDiffers,
-    /// A client was told that its command was refused, and the command has events.
+    /// A client got a rejection, and the command has events.
     RefusalHadEffect,
-    /// A client was told another reason than the rules give.
+    /// A client got a rejection with another reason than the rules give.
     RefusalDiffers,
-    /// A client was told that its command is not executed and will not be, and it was.
+    /// A client got 503 or no connection on every attempt, and the command is in the log.
     NotTakenWasTaken,
-    /// A command was carried out more than once under one idempotency key.
+    /// A command was executed more than once under one idempotency key.
     KeyTwice,
     /// A purchase of `cart-events` is not on `item-purchased`.
     PurchaseLost,
@@ -72,15 +72,15 @@ pub enum Kind {
     PurchaseUnexpected,
     /// The right purchase with another content.
     PurchaseDiffers,
-    /// A row of a read table that lacks purchases which it should include by now.
+    /// A row of a read table lacks purchases that it should include.
     TotalStale,
-    /// A row of a read table with a total that no part of the purchases gives.
+    /// The total of a row of a read table is not the sum of its first purchases, however many.
     TotalWrong,
-    /// A row of a read table that is not there.
+    /// A row of a read table is missing.
     RowMissing,
-    /// A row of a read table that should not be there.
+    /// A read table has a row without purchases.
     RowTooMany,
-    /// Something that only grows was seen to fall.
+    /// A value that only grows has fallen.
     Fell,
 }
 
@@ -88,22 +88,22 @@ impl Kind {
     /// The kind's name in JSON and metrics.
     #[must_use]
     pub fn name(self) -> String {
-        // A unit variant of an enum is a string in JSON; there is no way for it to fail.
+        // Can't fail: a unit variant is a string in JSON.
         serde_json::to_value(self).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
     }
 }
 
-/// One thing that is not as it must be.
+/// One difference between what is expected and what is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Finding {
-    /// What is wrong.
+    /// Its kind.
     pub kind: Kind,
-    /// Where: a topic, a table, a file, and what in it.
+    /// The topic, table or file, and the record, row or line.
     pub place: String,
-    /// What must be there; none when nothing must be.
+    /// The expected value; `None` if nothing is expected.
     pub expected: Option<String>,
-    /// What is there; none when nothing is.
+    /// The value that is there; `None` if nothing is.
     pub found: Option<String>,
 }
 
@@ -115,7 +115,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// All findings are counted by kind, the first ones are kept.
+/// Counts all findings by kind, and keeps the first ones.
 #[derive(Debug, Clone)]
 pub struct Findings {
     kept: Vec<Finding>,
@@ -123,7 +123,7 @@ pub struct Findings {
     counts: BTreeMap<Kind, u64>,
 }
 
-/// How many findings are kept unless more are asked for: enough to see a pattern, few enough to be read.
+/// How many findings are kept by default: enough to see a pattern, few enough to read.
 pub const FINDINGS_KEPT: usize = 100;
 
 impl Default for Findings {
@@ -133,13 +133,13 @@ impl Default for Findings {
 }
 
 impl Findings {
-    /// None yet. Keeps at most `kept_max`.
+    /// Keeps at most `kept_max`.
     #[must_use]
     pub fn new(kept_max: usize) -> Self {
         Self { kept: Vec::new(), kept_max, counts: BTreeMap::new() }
     }
 
-    /// One more. What was expected and what is there are only put into words when it is kept.
+    /// Adds a finding. The values are formatted only if it is kept.
     pub(crate) fn add(
         &mut self,
         kind: Kind,
@@ -148,7 +148,7 @@ impl Findings {
         found: Option<&dyn fmt::Display>,
     ) {
         *self.counts.entry(kind).or_default() += 1;
-        // The first of each kind is kept whatever came before it.
+        // The first of each kind is always kept.
         if self.kept.len() < self.kept_max || self.counts[&kind] == 1 {
             let text = |value: Option<&dyn fmt::Display>| value.map(ToString::to_string);
             let finding = Finding { kind, place: place.to_string(), expected: text(expected), found: text(found) };
@@ -156,32 +156,32 @@ impl Findings {
         }
     }
 
-    /// The first ones, and at least one of each kind.
+    /// The first findings, and at least one of each kind.
     #[must_use]
     pub fn kept(&self) -> &[Finding] {
         &self.kept
     }
 
-    /// How many there are of each kind.
+    /// The number of findings of each kind.
     #[must_use]
     pub fn counts(&self) -> &BTreeMap<Kind, u64> {
         &self.counts
     }
 }
 
-/// What was read.
+/// The numbers of records and rows that were read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Counts {
     /// Records on `cart-commands` that are commands.
     pub commands: u64,
-    /// Of them: made events.
+    /// Commands that made events.
     pub accepted: u64,
-    /// Of them: refused by a rule.
+    /// Commands that a rule rejected.
     pub refused: u64,
-    /// Of them: repeats of an accepted one.
+    /// Repeats of an earlier command.
     pub repeats: u64,
-    /// Records on `cart-commands` that nobody can decide.
+    /// Records on `cart-commands` that can't be decided.
     pub dead_letters: u64,
     /// Carts with events.
     pub carts: u64,
@@ -195,36 +195,19 @@ pub struct Counts {
     pub rows: u64,
 }
 
-/// Of what was read: what is before the cut. The services work while the topics are read one after the other, so that each
-/// shows more than the one before; up to the cut all of them must show the same.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct UpToCut {
-    /// Records on `cart-commands` that are commands.
-    pub commands: u64,
-    /// Events on `cart-events` of commands before the cut.
-    pub events: u64,
-    /// Events in the journal of commands before the cut.
-    pub journal_events: u64,
-    /// Records on `item-purchased`.
-    pub purchases: u64,
-    /// Where it is.
-    pub cut: Cut,
-}
-
-/// What clients were told, of the files of records.
+/// The clients' answers, from the files of `replay --record`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientView {
     /// Commands that were sent.
     pub commands: u64,
-    /// Told 200.
+    /// Commands answered with 200.
     pub acknowledged: u64,
-    /// Told that a rule or a check refuses it.
+    /// Commands rejected by a rule or a check.
     pub refused: u64,
-    /// Not answered in the end: it happened.
+    /// Commands without an answer in the end that were executed.
     pub unknown_happened: u64,
-    /// Not answered in the end: it did not happen.
+    /// Commands without an answer in the end that were not executed.
     pub unknown_not: u64,
     /// Commands that were sent more than once.
     pub retried: u64,
@@ -234,13 +217,13 @@ pub struct ClientView {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// What was read.
+    /// The numbers of records and rows that were read.
     pub counts: Counts,
-    /// Of that: what everything downstream must have.
+    /// The part of it that all consumers have reached.
     pub up_to_cut: UpToCut,
-    /// What clients were told.
+    /// The clients' answers.
     pub client: ClientView,
-    /// How many findings there are of each kind.
+    /// The number of findings of each kind.
     pub findings_by_kind: BTreeMap<Kind, u64>,
     /// The first findings, and at least one of each kind.
     pub findings: Vec<Finding>,
@@ -251,13 +234,13 @@ impl Report {
         Self { counts, up_to_cut, client, findings_by_kind: findings.counts, findings: findings.kept }
     }
 
-    /// Whether nothing is wrong.
+    /// Whether there are no findings.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.findings_by_kind.is_empty()
     }
 
-    /// How many findings there are, kept or not.
+    /// The number of findings, including those that are not kept.
     #[must_use]
     pub fn findings_count(&self) -> u64 {
         self.findings_by_kind.values().sum()
@@ -297,7 +280,7 @@ impl fmt::Display for Report {
             ("· up to the cut", due.purchases),
             ("rows of read tables", counts.rows),
         ];
-        let told = [
+        let answers = [
             ("commands sent by clients", client.commands),
             ("· acknowledged", client.acknowledged),
             ("· rejected", client.refused),
@@ -305,8 +288,8 @@ impl fmt::Display for Report {
             ("· unanswered, not executed", client.unknown_not),
             ("· sent more than once", client.retried),
         ];
-        let told = if client.commands > 0 { &told[..] } else { &[] };
-        for (what, number) in rows.iter().chain(told) {
+        let answers = if client.commands > 0 { &answers[..] } else { &[] };
+        for (what, number) in rows.iter().chain(answers) {
             table.add_row([(*what).to_owned(), number.to_string()]);
         }
         if let Some(column) = table.column_mut(1) {

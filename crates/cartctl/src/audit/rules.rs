@@ -1,6 +1,6 @@
-//! A plain model of a cart, written from the rules in docs/api.md: which events a cart's commands make, in log order.
+//! A plain model of a cart, written from the rules in docs/api.md: the events that follow from a cart's commands, in log order.
 //!
-//! It shares the wire types with the services, and nothing else: ids and digests are computed here once more.
+//! It shares only the wire types with the services; it has its own code for ids and digests.
 
 use std::collections::VecDeque;
 
@@ -12,16 +12,16 @@ use uuid::Uuid;
 /// A cart has at most this many lines.
 const LINES_MAX: usize = 1_000;
 
-/// This many of the newest requests are always remembered.
+/// How many of the newest requests are always remembered.
 const REMEMBERED_MIN: usize = 100;
 
-/// No more than this are remembered.
+/// How many requests are remembered at most.
 const REMEMBERED_MAX: usize = 1_000;
 
-/// Older ones are remembered for so long, by the newest time of the cart.
+/// How long older requests are remembered, measured back from the newest time in the cart.
 const REMEMBERED_FOR: TimeDelta = TimeDelta::hours(24);
 
-/// What becomes of a command.
+/// The result of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// It is decided now.
@@ -35,29 +35,29 @@ pub enum Verdict {
 /// A request that is decided now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decided {
-    /// What it makes.
+    /// Its events.
     pub events: Vec<CartEvent>,
-    /// What the events do not say, in words: `rejected RULE`, `rejected RULE at INDEX`, or the results of an independent batch.
-    /// `None`: all of it is carried out.
+    /// The outcome that does not follow from the events, as text: `rejected RULE`, `rejected RULE at INDEX`, or the results
+    /// of an independent batch. `None`: all of it is executed.
     pub outcome: Option<String>,
     /// The rule that rejects all of it (the last part of the problem's type).
     pub rule: Option<&'static str>,
-    /// What the journal must say of it, if it must be there.
+    /// The expected entry in the journal, if there is one.
     pub kept: Option<Kept>,
 }
 
-/// What the journal says of a request beside its events.
+/// The journal's entry of a request, without its events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
     /// Its command.
     pub command_id: Uuid,
-    /// Whether it may come again; `None` for a command from before version 0.2.
+    /// Whether it may be repeated; `None` for a command of a version before 0.2.
     pub keyed: Option<bool>,
     /// As in [`Decided::outcome`].
     pub outcome: Option<String>,
     /// The cart's sequence number after it.
     pub sequence_number: i64,
-    /// Of a request without events: its digest and time.
+    /// The digest and time of a request without events.
     pub unchanged: Option<(i64, DateTime<Utc>)>,
 }
 
@@ -87,7 +87,7 @@ impl Cart {
         self.sequence_number
     }
 
-    /// Takes the events of a request as they are, whatever made them.
+    /// Applies the events of a request without checking them.
     pub fn follow(&mut self, events: &[CartEvent], keyed: Option<bool>) {
         events.iter().for_each(|event| self.evolve(event));
         if let Some(last) = events.last() {
@@ -102,7 +102,7 @@ impl Cart {
         }
     }
 
-    /// Takes a request without events as the journal has it.
+    /// Applies the journal's entry of a request without events.
     pub fn follow_unchanged(&mut self, kept: &Kept, position: Position) {
         if let Some((digest, issued_at)) = kept.unchanged {
             let command_id = kept.command_id;
@@ -149,11 +149,11 @@ impl Cart {
         }
     }
 
-    /// Carries out the command that stands at `offset`, if it is accepted.
+    /// Decides the command at `offset`, and applies its events.
     pub fn take(&mut self, command: &CartCommand, epoch: LogEpoch, offset: i64) -> Verdict {
         let position = Position::new(epoch, offset);
         let (command_id, digest) = (command.command_id.as_uuid(), digest(command));
-        // A command that does not say whether it is keyed has the memory that there was before version 0.2.
+        // For a command of a version before 0.2, which does not say whether it has a key, the limit of that version holds.
         let memory = match command.keyed {
             Some(true) => 0,
             Some(false) => self.remembered.len(),
@@ -213,7 +213,7 @@ impl Cart {
         Verdict::Decided(Decided { events, outcome, rule, kept })
     }
 
-    /// Each on its own: the events, and a result for each in words.
+    /// Decides each command of an independent batch: returns the events, and each result as text.
     fn carry_out_each(
         &self,
         command_id: Uuid,
@@ -247,10 +247,10 @@ impl Cart {
     }
 }
 
-/// A rule that a command breaks (the last part of the problem's type), and which command of an atomic batch that is.
+/// A broken rule (the last part of the problem's type), and the index of the command in an atomic batch.
 type Broken = (&'static str, Option<usize>);
 
-/// The events with their sessions, or the rule that is broken; then `lines` and `session` are good for nothing.
+/// Returns the events with their sessions, or the broken rule; after that `lines` and `session` are invalid.
 fn carry_out(command: &Command, lines: &mut Vec<Item>, session: &mut i64) -> Result<Vec<(i64, Event)>, Broken> {
     let place = |lines: &[Item], product| lines.iter().position(|line| line.product_id == product);
     let now = *session;
@@ -316,8 +316,8 @@ fn named(cart: Uuid, kind: &str, number: i64) -> Uuid {
     Uuid::new_v5(&cart, format!("{kind}:{number}").as_bytes())
 }
 
-/// What tells two requests under one key apart: the first 8 bytes of a SHA-256, big-endian. Before version 0.2 a condition was
-/// no part of it.
+/// Distinguishes two requests under one key: the first 8 bytes of a SHA-256, big-endian. Before version 0.2 it did not include
+/// the condition.
 fn digest(command: &CartCommand) -> i64 {
     let content = content_digest(&command.command);
     match (command.keyed, command.expected_version) {

@@ -1,4 +1,4 @@
-//! Reading the read tables with how far each row goes.
+//! Reads the read tables, with the newest purchase in each row.
 
 use std::collections::HashMap;
 
@@ -16,10 +16,10 @@ use super::evidence::{Row, Tables};
 use crate::reconcile::decimal;
 use crate::totals::{DayKey, MonthKey};
 
-/// Rows a page: a page is one request, which must be answered within the request's time-out.
+/// Rows per page. A page is one request, and must be answered within the request timeout.
 const PAGE_ROWS: i32 = 2_000;
 
-/// All rows of the three tables. `topic` is the full name of the one that PostgreSQL's offsets are of.
+/// Reads all rows of the three tables. `topic` is the full name of the topic of PostgreSQL's offsets.
 pub(super) async fn read(session: &Session, database: &PgPool, topic: &str, epoch: LogEpoch) -> anyhow::Result<Tables> {
     let cassandra_months = cassandra_months(session, epoch).await.context("reading table balance_by_vendor")?;
     let cassandra_days = cassandra_days(session, epoch).await.context("reading table item_quantity_by_day")?;
@@ -27,7 +27,7 @@ pub(super) async fn read(session: &Session, database: &PgPool, topic: &str, epoc
     Ok(Tables { cassandra_months, cassandra_days, postgres_months, postgres_next })
 }
 
-/// The offset in the log of that epoch; before it for a row of an earlier one.
+/// The offset in the log of that epoch; -1 for a row of an earlier epoch.
 fn offset(position: i64, epoch: LogEpoch) -> i64 {
     let position = Position::from(position);
     if position < Position::new(epoch, 0) { -1 } else { position.offset() }
@@ -69,7 +69,7 @@ pub(super) async fn cassandra_days(
     Ok(days)
 }
 
-/// The balances and, of the same snapshot, the next offsets by partition.
+/// Reads the balances and the next offsets by partition, in one snapshot.
 pub(super) async fn postgres(
     database: &PgPool,
     topic: &str,

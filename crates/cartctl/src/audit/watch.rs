@@ -1,8 +1,8 @@
-//! `audit --watch`: looks at a system again and again, and tells what it found as metrics.
+//! `audit --watch`: repeats the audit, and exports its findings as metrics.
 //!
-//! Each look reads everything from the beginning, so that a fault of long ago is found too, and what a look needs of memory
-//! grows with the log: about 3 KB a command. Between looks nothing is kept. For a log that has outgrown the machine, run it
-//! where there is memory enough, with a longer pause.
+//! Each audit reads everything from the beginning, so that it also finds old defects. Its memory grows with the log: about 3 KB
+//! per command. Nothing is kept between audits. If the log is too large for the machine, run it on one with more memory, with a
+//! longer pause.
 
 use std::time::Instant;
 
@@ -12,24 +12,23 @@ use service::{Metrics, Readiness, serve_admin, shutdown_signal};
 use super::report::{Kind, Report};
 use super::{Args, audit};
 
-/// What readiness names: whether the last look could be made. Findings are for the metrics: a service that finds something
-/// does its work.
+/// The condition of readiness: whether the last audit could be made. Findings do not matter for it; they are in the metrics.
 const CONDITION: &str = "audit";
 
 const COUNTERS: [&str; 2] = ["audit_failures_total", "audit_looks_total"];
 
-/// Bounds of the histogram of a look's time: from an empty log to one of hours.
+/// Bounds of the histogram of an audit's time: from an empty log to hours.
 const LOOK_SECONDS: &[f64] =
     &[0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_200.0, 1_800.0, 3_600.0, 7_200.0, 14_400.0];
 
 /// Runs until a signal.
 ///
 /// # Errors
-/// When it can't start.
+/// It can't start.
 pub async fn watch(args: &Args) -> anyhow::Result<()> {
     args.log.init()?;
     let metrics = Metrics::install_with(&COUNTERS, &[("audit_seconds", LOOK_SECONDS)])?;
-    tell_counts(None);
+    export_counts(None);
     let mut shutdown = shutdown_signal()?;
     shutdown.started();
     let readiness = Readiness::default();
@@ -45,7 +44,7 @@ pub async fn watch(args: &Args) -> anyhow::Result<()> {
         match looked {
             Ok(report) => {
                 readiness.up(CONDITION);
-                tell(&report);
+                export(&report);
             }
             Err(error) => {
                 metrics::counter!("audit_failures_total").increment(1);
@@ -56,8 +55,8 @@ pub async fn watch(args: &Args) -> anyhow::Result<()> {
     }
 }
 
-fn tell(report: &Report) {
-    tell_counts(Some(report));
+fn export(report: &Report) {
+    export_counts(Some(report));
     metrics::gauge!("audit_commands").set(number(report.counts.commands));
     metrics::counter!("audit_looks_total").increment(1);
     for finding in &report.findings {
@@ -68,8 +67,8 @@ fn tell(report: &Report) {
     tracing::info!(commands, events, rows, findings, "audited");
 }
 
-/// Each kind of finding has its line from the beginning, at 0: what is not there gives no alert when it comes.
-fn tell_counts(report: Option<&Report>) {
+/// Exports every kind of finding from the start, at 0: a time series that begins with its first finding raises no alert.
+fn export_counts(report: Option<&Report>) {
     for kind in Kind::value_variants() {
         let count = report.and_then(|report| report.findings_by_kind.get(kind)).copied().unwrap_or_default();
         metrics::gauge!("audit_findings", "kind" => kind.name()).set(number(count));
@@ -77,7 +76,7 @@ fn tell_counts(report: Option<&Report>) {
     metrics::gauge!("audit_findings_all").set(number(report.map_or(0, Report::findings_count)));
 }
 
-/// For a gauge: what is beyond 2^32 needs no exact number.
+/// Converts a count for a gauge; above 2^32 it need not be exact.
 fn number(count: u64) -> f64 {
     f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }

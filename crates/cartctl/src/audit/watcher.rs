@@ -1,4 +1,4 @@
-//! A reader that polls while a system runs: what only grows must not be seen to fall.
+//! Polls the stores while the system runs: values that only grow must never fall.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -22,13 +22,14 @@ use uuid::Uuid;
 use super::{Target, stores};
 use crate::totals::{DayKey, MonthKey};
 
-/// Least time between two looks. A look that takes longer is followed by as long a pause: half of the time at most.
+/// The minimum pause between two polls. After a longer poll, the pause is as long as the poll took, so that it polls at most
+/// half of the time.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// How many falls are kept: one is enough to be wrong.
+/// How many falls are kept. One is a finding.
 const FALLS_MAX: usize = 100;
 
-/// Rows a page: a page is one request, which must be answered within the request's time-out.
+/// Rows per page. A page is one request, and must be answered within the request timeout.
 const PAGE_ROWS: i32 = 2_000;
 
 const GROUPS: [(&str, &str); 4] = [
@@ -38,33 +39,33 @@ const GROUPS: [(&str, &str); 4] = [
     ("vendor-billing", PurchasedItem::TOPIC),
 ];
 
-/// Something that was lower than before.
+/// A value that was lower than before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fall {
-    /// What.
+    /// The table and row, or the group and partition.
     pub place: String,
-    /// What was seen before.
+    /// The value before.
     pub before: String,
-    /// What was seen then.
+    /// The lower value.
     pub after: String,
 }
 
-/// What was seen last of each thing.
+/// The values seen last.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
     /// Balances in Cassandra.
     pub cassandra_months: HashMap<MonthKey, Decimal>,
-    /// Pieces in Cassandra.
+    /// Quantities in Cassandra.
     pub cassandra_days: HashMap<DayKey, i64>,
     /// Balances in PostgreSQL.
     pub postgres_months: HashMap<MonthKey, Decimal>,
     /// Each cart's newest sequence number.
     pub carts: HashMap<Uuid, i64>,
-    /// Committed offsets by group and partition; PostgreSQL's too.
+    /// Committed offsets by group and partition, including those in PostgreSQL.
     pub offsets: HashMap<(&'static str, i32), i64>,
 }
 
-/// What a watcher has to tell.
+/// The result of a watcher.
 #[derive(Debug, Clone, Default)]
 pub struct Sightings {
     falls: Vec<Fall>,
@@ -74,25 +75,25 @@ pub struct Sightings {
 }
 
 impl Sightings {
-    /// What fell.
+    /// The values that fell.
     #[must_use]
     pub fn falls(&self) -> &[Fall] {
         &self.falls
     }
 
-    /// What was seen last.
+    /// The values seen last.
     #[must_use]
     pub fn last(&self) -> &Seen {
         &self.last
     }
 
-    /// How many looks saw something, and how many failed because a server was away.
+    /// How many polls read a store, and how many failed because a server was unavailable.
     #[must_use]
     pub fn looks(&self) -> (u64, u64) {
         (self.looks, self.failed)
     }
 
-    /// Takes what is there now for what was seen; what is lower than before is a fall.
+    /// Replaces the values seen last, and records falls.
     pub fn note(&mut self, now: Seen) {
         let falls = &mut self.falls;
         merge("balance_by_vendor", &mut self.last.cassandra_months, now.cassandra_months, falls);
@@ -104,14 +105,14 @@ impl Sightings {
     }
 }
 
-/// What is not there now although it was there before has fallen as well.
+/// Merges the current values into `last`. A value that has disappeared has fallen.
 fn merge<K, V>(what: &str, last: &mut HashMap<K, V>, now: HashMap<K, V>, falls: &mut Vec<Fall>)
 where
     K: Eq + Hash + std::fmt::Debug,
     V: PartialOrd + Copy + std::fmt::Display,
 {
     let nothing = String::from("nothing");
-    // A table that could not be read this time says nothing.
+    // A table that could not be read is passed over.
     if now.is_empty() {
         return;
     }
@@ -125,7 +126,7 @@ where
     last.extend(now);
 }
 
-/// A task that looks again and again.
+/// A task that polls.
 #[derive(Debug)]
 pub struct Watcher {
     stop: watch::Sender<bool>,
@@ -133,7 +134,7 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Starts looking. Servers that are away are passed over.
+    /// Starts to poll. Unavailable servers are passed over.
     #[must_use]
     pub fn start(target: &Target) -> Self {
         let (stop, stopped) = watch::channel(false);
@@ -141,10 +142,10 @@ impl Watcher {
         Self { stop, task }
     }
 
-    /// Ends it: what it has seen.
+    /// Ends the task, and returns what it has seen.
     ///
     /// # Errors
-    /// When it panicked.
+    /// The task has panicked.
     pub async fn stop(self) -> anyhow::Result<Sightings> {
         self.stop.send_replace(true);
         self.task.await.context("watching the tables")
@@ -171,7 +172,7 @@ async fn watch_all(target: Target, mut stopped: watch::Receiver<bool>) -> Sighti
             }
         }
         let pause = INTERVAL.max(started_at.elapsed());
-        // The sender's end is an end as well.
+        // An error means that the sender was dropped, which also ends the task.
         tokio::select! { () = tokio::time::sleep(pause) => {}, _ = stopped.changed() => {} }
         if stopped.has_changed().is_err() {
             break;
@@ -207,7 +208,7 @@ impl Eyes {
     }
 
     async fn look(&self) -> anyhow::Result<Seen> {
-        // How far each row goes is not looked at here.
+        // The offsets of the rows are not needed here.
         let months = stores::cassandra_months(&self.session, LogEpoch::FIRST).await?;
         let days = stores::cassandra_days(&self.session, LogEpoch::FIRST).await?;
         let (postgres_months, next) = stores::postgres(&self.database, &self.topic).await?;
@@ -228,7 +229,7 @@ impl Eyes {
     }
 }
 
-/// Each cart's newest sequence number: one row a cart.
+/// Reads each cart's newest sequence number: one row per cart.
 async fn carts(session: &Session) -> anyhow::Result<HashMap<Uuid, i64>> {
     const SELECT: &str = "SELECT cart_id, sequence_number FROM cart_journal PER PARTITION LIMIT 1";
     let pager = session.query_iter(Statement::new(SELECT).with_page_size(PAGE_ROWS), ()).await?;
@@ -245,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_falls_or_goes_away_is_told() {
+    fn records_values_that_fall_or_disappear() {
         let cart = |newest| Seen { carts: HashMap::from([(Uuid::nil(), newest)]), ..Seen::default() };
         let mut sightings = Sightings::default();
         for newest in [1, 4, 4] {

@@ -1,4 +1,4 @@
-//! Finding every difference between what is expected and what a store has.
+//! Finds every difference between the expected values and those of a store.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,16 +9,16 @@ use serde::Serialize;
 
 use crate::totals::{DayKey, Labels, MonthKey, Sold, Totals};
 
-/// One thing that is not as expected.
+/// One value that is not as expected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// In which store, or file.
+    /// The store or file.
     pub store: String,
-    /// Of what: a row, a sum, a record.
+    /// The row, sum or record.
     pub what: String,
-    /// As it should be; none when it should not be there.
+    /// The expected value; `None` if there should be none.
     pub expected: Option<String>,
-    /// As it is; none when it is not there.
+    /// The value that is there; `None` if there is none.
     pub found: Option<String>,
 }
 
@@ -34,7 +34,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// All differences are counted, the first ones are kept.
+/// Counts all differences, and keeps the first ones.
 #[derive(Debug)]
 pub struct Differences {
     kept: Vec<Difference>,
@@ -43,13 +43,13 @@ pub struct Differences {
 }
 
 impl Differences {
-    /// None yet. Keeps at most `kept_max`.
+    /// Keeps at most `kept_max`.
     #[must_use]
     pub fn new(kept_max: usize) -> Self {
         Self { kept: Vec::new(), kept_max, count: 0 }
     }
 
-    /// One more.
+    /// Adds a difference.
     pub fn add(&mut self, store: &str, what: impl fmt::Display, expected: Option<String>, found: Option<String>) {
         self.count += 1;
         if self.kept.len() < self.kept_max {
@@ -57,32 +57,32 @@ impl Differences {
         }
     }
 
-    /// One more if the two are not equal.
+    /// Adds a difference if the two are not equal.
     pub fn check<V: PartialEq + fmt::Display>(&mut self, store: &str, what: &str, expected: V, found: V) {
         if expected != found {
             self.add(store, what, Some(expected.to_string()), Some(found.to_string()));
         }
     }
 
-    /// How many there are.
+    /// The number of differences.
     #[must_use]
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// The first ones.
+    /// The first differences.
     #[must_use]
     pub fn kept(&self) -> &[Difference] {
         &self.kept
     }
 }
 
-/// Compares what a store has with what is expected, row by row.
+/// Compares a store with the expected totals, row by row.
 #[derive(Debug, Clone, Copy)]
 pub struct Comparison<'a> {
-    /// What the rows must be.
+    /// The expected totals.
     pub expected: &'a Totals,
-    /// What the ids stand for.
+    /// The labels of the ids.
     pub labels: &'a Labels,
     /// Whether there may be rows that are not expected.
     pub more_rows_allowed: bool,
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_difference_is_found() {
+    fn finds_each_kind_of_difference() {
         let expected = totals(&[(1, 2, "A"), (1, 1, "B"), (2, 1, "C")]);
         assert_eq!(differences(&expected, &expected, false), [""; 0]);
         assert_eq!(
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn all_are_counted_and_the_first_kept() {
+    fn counts_all_and_keeps_the_first() {
         let mut differences = Differences::new(2);
         for row in 0..5 {
             differences.add("store", row, None, None);

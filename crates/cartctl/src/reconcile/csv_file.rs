@@ -1,4 +1,4 @@
-//! Opening CSV files, plain or gzipped.
+//! Reads CSV files, plain or gzipped.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read};
@@ -15,18 +15,18 @@ pub enum Error {
     /// The folder can't be read.
     #[error("reading the folder {} failed", .path.display())]
     Folder {
-        /// Which one.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// Not exactly one file of a kind.
+    /// The folder does not have exactly one file of a kind.
     #[error("{} has {count} files named *.{kind}.csv or *.{kind}.csv.gz, not one", .path.display())]
     NotOneFile {
         /// The folder.
         path: PathBuf,
-        /// What the name must end in.
+        /// The required end of the name.
         kind: &'static str,
         /// How many there are.
         count: usize,
@@ -34,29 +34,29 @@ pub enum Error {
     /// A file can't be opened.
     #[error("opening {} failed", .path.display())]
     Open {
-        /// Which one.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// A file is no CSV of the right columns.
+    /// A file is not CSV with the required columns.
     #[error("reading {} failed", .path.display())]
     Csv {
-        /// Which one.
+        /// Its path.
         path: PathBuf,
-        /// Where, and why.
+        /// The place and the reason.
         #[source]
         source: csv::Error,
     },
-    /// A row is not what it must be.
+    /// A row is invalid.
     #[error("{}, line {line}: {reason}", .path.display())]
     Row {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Which line.
+        /// The line.
         line: u64,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
     /// The files of one folder contradict each other.
@@ -64,12 +64,12 @@ pub enum Error {
     Contradiction {
         /// The folder.
         path: PathBuf,
-        /// How.
+        /// The contradiction.
         reason: String,
     },
 }
 
-/// Gives each row of a file with its line to `take`.
+/// Passes each row of a file, with its line number, to `take`.
 pub(super) fn for_each_row<T: serde::de::DeserializeOwned>(
     path: &Path,
     mut take: impl FnMut(u64, T) -> Result<(), String>,
@@ -90,7 +90,7 @@ pub(super) fn for_each_row<T: serde::de::DeserializeOwned>(
     Ok(())
 }
 
-/// A number of a CSV file, exactly.
+/// Parses a decimal number exactly.
 pub(super) fn decimal(text: &str) -> Result<rust_decimal::Decimal, String> {
     rust_decimal::Decimal::from_str_exact(text).map_err(|_| format!("'{text}' is not a decimal number"))
 }

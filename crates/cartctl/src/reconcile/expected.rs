@@ -1,4 +1,4 @@
-//! Expected totals from CSV files: three to a folder, whatever stands before the first dot of their names.
+//! Expected totals from three CSV files in a folder. The part of their names before the first dot does not matter.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ struct TotalRow {
 /// Reads the three files of a folder, and checks that they agree with each other.
 ///
 /// # Errors
-/// When one is missing, can't be read, or contradicts the others.
+/// A file is missing, can't be read, or contradicts the others.
 pub fn read(folder: &Path) -> Result<(Totals, Labels), Error> {
     let mut totals = Totals::default();
     let mut labels = Labels::default();
@@ -94,7 +94,7 @@ fn file(folder: &Path, kind: &'static str) -> Result<PathBuf, Error> {
     for entry in folder.read_dir().map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        // `X.kind.csv`, where X is anything, also nothing.
+        // `X.kind.csv`, where X is any text, or empty.
         let is_kind = [".csv", ".csv.gz"].iter().any(|ending| {
             let stem = name.strip_suffix(ending);
             stem.is_some_and(|stem| stem == kind || stem.strip_suffix(kind).is_some_and(|prefix| prefix.ends_with('.')))
@@ -125,7 +125,7 @@ mod tests {
     const TOTALS: &str = "what,value\nevent:ItemPurchased,3\ntotal:balance,10.503\ntotal:quantity,6\n\
                           rows:balance_by_vendor_month,2\nrows:item_quantity_by_vendor_day,2\n";
 
-    /// A folder of its own for a test, with these files.
+    /// Makes a folder for one test, with these files.
     fn folder(test: &str, files: &[(&str, &str)]) -> PathBuf {
         let folder = std::env::temp_dir().join(format!("e2e-expected-{test}-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a temporary folder");
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn three_files_make_the_totals() {
+    fn reads_the_totals_from_three_files() {
         let files = [
             ("x.balance_by_vendor_month.csv", MONTHS),
             ("x.item_quantity_by_vendor_day.csv.gz", DAYS_QUOTED),
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_files_are_named() {
+    fn names_invalid_files() {
         let good = [
             ("x.balance_by_vendor_month.csv", MONTHS),
             ("x.item_quantity_by_vendor_day.csv", DAYS_QUOTED),

@@ -1,4 +1,4 @@
-//! Whether everything that was sent has reached every read table, to the cent.
+//! `cartctl reconcile`: checks that everything that was sent has reached every read table, to the cent.
 
 mod args;
 mod compare;
@@ -29,7 +29,7 @@ pub use stores::{cassandra as read_cassandra, postgres as read_postgres};
 
 use crate::totals::{Labels, Totals};
 
-/// What differences in the file of sent commands are listed under.
+/// The store's name for differences in the file of sent commands.
 const SENT: &str = "sent commands";
 const CASSANDRA_MONTHS: &str = "Cassandra balance_by_vendor";
 const CASSANDRA_DAYS: &str = "Cassandra item_quantity_by_day";
@@ -38,31 +38,31 @@ const POSTGRES_MONTHS: &str = "PostgreSQL vendor_billing";
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is still work under way.
+    /// The pipeline is not idle.
     #[error(transparent)]
     NotAtRest(#[from] NotAtRest),
-    /// A file can't be read, a server is away, a table is not there.
+    /// A file can't be read, a server is unavailable, or a table does not exist.
     #[error(transparent)]
     Failed(#[from] anyhow::Error),
 }
 
-/// What must be, as far as files tell it.
+/// The expected totals, as far as there are files.
 struct Expectations {
-    /// What it was compared with, for people.
+    /// A description of the files.
     sources: Vec<String>,
     totals: Option<Totals>,
     labels: Labels,
     unanswered: Unanswered,
 }
 
-/// Waits, reads everything, compares everything.
+/// Waits until the pipeline is idle, then reads and compares everything.
 ///
 /// # Errors
-/// When the pipeline does not come to rest, or something can't be read.
+/// The pipeline does not become idle in time, or something can't be read.
 pub async fn run(args: &Args) -> Result<Report, Error> {
     let mut differences = Differences::new(args.differences_max);
     let Expectations { mut sources, totals: expected, labels, unanswered } = expectations(args, &mut differences)?;
-    // Lazily: a database that is still starting is waited for, as the rest is.
+    // Lazily, so that it waits for a database that is still starting.
     let database = PgPool::connect_lazy(&args.database_url).context("reading --database-url")?;
     wait_for_rest(&args.kafka, &database, Duration::from_secs(args.timeout_s)).await?;
 
@@ -85,7 +85,7 @@ pub async fn run(args: &Args) -> Result<Report, Error> {
     comparison.months(CASSANDRA_MONTHS, &cassandra.months, &mut differences);
     comparison.days(CASSANDRA_DAYS, &cassandra.days, &mut differences);
     comparison.months(POSTGRES_MONTHS, &postgres.months, &mut differences);
-    // Between the stores, whatever is expected.
+    // The stores are also compared with each other, with or without expected totals.
     let (balance, quantity) = (topic.balance(), topic.quantity());
     differences.check(CASSANDRA_MONTHS, "total balance, as on the topic", balance, cassandra.balance());
     differences.check(POSTGRES_MONTHS, "total balance, as on the topic", balance, postgres.balance());
@@ -100,7 +100,7 @@ pub async fn run(args: &Args) -> Result<Report, Error> {
     ))
 }
 
-/// Reads the files, and compares them with each other if there are both.
+/// Reads the files. If there are both kinds, compares them with each other.
 fn expectations(args: &Args, differences: &mut Differences) -> anyhow::Result<Expectations> {
     let mut all =
         Expectations { sources: vec![], totals: None, labels: Labels::default(), unanswered: Unanswered::default() };

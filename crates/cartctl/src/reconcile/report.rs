@@ -1,4 +1,4 @@
-//! What came of it: for people and as JSON.
+//! The result as text and as JSON.
 
 use std::io::{self, Write};
 
@@ -9,31 +9,31 @@ use serde::Serialize;
 use super::compare::{Difference, Differences};
 use crate::totals::Totals;
 
-/// In a word.
+/// The verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Verdict {
-    /// Everything is as it must be.
+    /// There are no differences.
     Equal,
-    /// Something is not.
+    /// There are differences.
     Different,
-    /// Nobody knows what must be, since some commands were not answered.
+    /// The expected totals are unknown, since some commands have no answer.
     Unknown,
 }
 
-/// Sums of a store, as far as it has them.
+/// The sums of a store, as far as it has them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sums {
-    /// All balances, exactly.
+    /// The sum of all balances, exactly.
     pub balance: String,
-    /// Rows by vendor and month.
+    /// The number of rows by vendor and month.
     pub month_rows: usize,
-    /// All pieces.
+    /// The sum of all quantities.
     pub quantity: Option<i64>,
-    /// Rows by vendor, product and day.
+    /// The number of rows by vendor, product and day.
     pub day_rows: Option<usize>,
-    /// Lines that were bought.
+    /// The number of purchased lines.
     pub purchases: Option<u64>,
 }
 
@@ -50,19 +50,19 @@ impl Sums {
         }
     }
 
-    /// Of a store that has no rows by day.
+    /// The sums of a store that has no rows by day.
     pub(super) fn without_days(self) -> Self {
         Self { quantity: None, day_rows: None, ..self }
     }
 }
 
-/// Commands that were not answered.
+/// Commands without an answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Unanswered {
-    /// How many.
+    /// Their number.
     pub count: usize,
-    /// The lines of the first ones in the file of sent commands.
+    /// The lines of the first ones, in the file of sent commands.
     pub first_lines: Vec<u64>,
 }
 
@@ -76,11 +76,11 @@ impl Unanswered {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// In a word.
+    /// The verdict.
     pub verdict: Verdict,
-    /// What the stores were compared with.
+    /// A description of the expected totals.
     pub compared_with: Vec<String>,
-    /// What must be, if files told it.
+    /// The expected totals, if there are files.
     pub expected: Option<Sums>,
     /// The item-purchased topic.
     pub topic: Sums,
@@ -88,11 +88,11 @@ pub struct Report {
     pub cassandra: Sums,
     /// PostgreSQL.
     pub postgres: Sums,
-    /// How many differences there are.
+    /// The number of differences.
     pub difference_count: usize,
-    /// The first ones.
+    /// The first differences.
     pub differences: Vec<Difference>,
-    /// Commands that were not answered.
+    /// Commands without an answer.
     pub unanswered: Unanswered,
 }
 
@@ -122,7 +122,7 @@ impl Report {
         }
     }
 
-    /// What the process ends with.
+    /// The exit code of the process.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self.verdict {
@@ -132,10 +132,10 @@ impl Report {
         }
     }
 
-    /// Writes it for people.
+    /// Writes it as text.
     ///
     /// # Errors
-    /// Of the writer.
+    /// Writing fails.
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
         for difference in &self.differences {
             writeln!(out, "{difference}")?;
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_says_it_all() {
+    fn the_last_lines_give_the_verdict() {
         let good = report(0, &[]);
         assert_eq!(good.exit_code(), 0);
         assert!(text(&good).contains("0 differences"), "{}", text(&good));

@@ -1,8 +1,8 @@
-//! Waiting until the pipeline is at rest: nothing is on any topic that its consumers have not done with.
+//! Waits until the pipeline is idle: every consumer has processed all records of its topic.
 //!
-//! The topics are written by transactions, whose markers take offsets too. So a group is not behind because its offset is
-//! below the topic's end, but because there is a committed record in between. And while a transaction is open on a topic
-//! nobody knows yet what is at its end.
+//! The topics are written by transactions, whose markers take offsets too. So a group whose offset is below the topic's end is
+//! only behind if there is a committed record in between. While a transaction is open on a topic, its last records may still be
+//! committed or aborted.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,17 +19,17 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::topic::SILENCE_MAX;
 
-/// Between two looks.
+/// The pause between two checks.
 const INTERVAL: Duration = Duration::from_millis(200);
 
-/// Between two lines of progress.
+/// The pause between two lines of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The projector that keeps its offsets in PostgreSQL, with its totals.
 const JDBC: &str = "vendor-billing-jdbc";
 
-/// Each consumer and what it consumes, from the front of the pipeline to its end: once one is at rest, and nobody sends
-/// commands, the topic of the next gets no more records.
+/// Each consumer and its topic, from the front of the pipeline to its end. Once a consumer is idle, and no commands are sent,
+/// the topic of the next one gets no more records.
 pub(crate) const STAGES: [(&str, &str); 5] = [
     ("cart-processor", CartCommand::TOPIC),
     ("item-purchased-events", CartEvent::TOPIC),
@@ -38,17 +38,17 @@ pub(crate) const STAGES: [(&str, &str); 5] = [
     (JDBC, PurchasedItem::TOPIC),
 ];
 
-/// How far a consumer is.
+/// The lag of a consumer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Lag {
-    /// It has done everything.
+    /// It has processed all records.
     AtRest,
-    /// So many offsets are left, records and transactions' markers.
+    /// The number of remaining offsets, including transactions' markers.
     Behind(i64),
     /// A transaction is open on its topic.
     OpenTransaction,
-    /// It could not be found out.
+    /// The lag could not be read.
     Unknown(String),
 }
 
@@ -68,11 +68,11 @@ impl fmt::Display for Lag {
 pub struct ConsumerLag {
     /// Its name, without the installation's prefix.
     pub consumer: &'static str,
-    /// How far it is.
+    /// Its lag.
     pub lag: Lag,
 }
 
-/// All consumers, in a line.
+/// All consumers on one line.
 #[derive(Debug)]
 struct Lags<'a>(&'a [ConsumerLag]);
 
@@ -85,20 +85,20 @@ impl fmt::Display for Lags<'_> {
     }
 }
 
-/// It did not come to rest in time.
+/// The pipeline did not become idle in time.
 #[derive(Debug, thiserror::Error)]
 #[error("the pipeline did not become idle within {} s; last seen: {}", .waited.as_secs(), Lags(.last_seen))]
 pub struct NotAtRest {
-    /// How long was waited.
+    /// The time waited.
     pub waited: Duration,
-    /// How far each consumer was then.
+    /// The last lag of each consumer.
     pub last_seen: Vec<ConsumerLag>,
 }
 
-/// Waits until every consumer has done everything. Tells on standard error how far they are, when that changes.
+/// Waits until every consumer has processed all records. Prints their lags on standard error when they change.
 ///
 /// # Errors
-/// When that takes longer than `timeout`.
+/// The pipeline does not become idle within `timeout`.
 pub async fn wait(kafka: &KafkaArgs, database: &PgPool, timeout: Duration) -> Result<(), NotAtRest> {
     let start = Instant::now();
     let mut ticks = interval(INTERVAL);
@@ -122,8 +122,8 @@ pub async fn wait(kafka: &KafkaArgs, database: &PgPool, timeout: Duration) -> Re
     }
 }
 
-/// One look, from the front to the end. Never optimistic: offsets are asked for before the ends that they are
-/// compared with, and a consumer only counts when all before it are at rest.
+/// Reads all lags once, from the front to the end. Never reports too small a lag: offsets are read before the ends that they
+/// are compared with, and a consumer is idle only if all before it are.
 async fn look(kafka: &KafkaArgs, database: &PgPool) -> Vec<ConsumerLag> {
     let stored = stored_offsets(database, kafka).await.map_err(|error| format!("{error:#}"));
     let args = kafka.clone();
@@ -135,7 +135,7 @@ async fn look(kafka: &KafkaArgs, database: &PgPool) -> Vec<ConsumerLag> {
         });
         lags.collect()
     });
-    // The look itself has no way to fail but a panic, which is this program's own fault.
+    // Fails only if the task has panicked.
     looked
         .await
         .unwrap_or_else(|error| vec![ConsumerLag { consumer: "reconcile", lag: Lag::Unknown(error.to_string()) }])
@@ -143,9 +143,10 @@ async fn look(kafka: &KafkaArgs, database: &PgPool) -> Vec<ConsumerLag> {
 
 struct Look {
     args: KafkaArgs,
-    /// The offsets in PostgreSQL, or why they are not known.
+    /// The offsets in PostgreSQL, or why they can't be read.
     stored: Result<HashMap<i32, i64>, String>,
-    /// Whether a transaction is open on a topic. Found out once a topic: when all before it are at rest, it stays so.
+    /// Whether a transaction is open on a topic. Read once for each topic: once all consumers before it are idle, no new
+    /// transaction begins.
     is_open: HashMap<&'static str, bool>,
 }
 
@@ -177,14 +178,14 @@ impl Look {
                 unread.push((partition, next));
             }
         }
-        // What is left may be transactions' markers, and what aborted ones wrote.
+        // The rest may be transactions' markers and aborted records.
         let is_behind =
             !unread.is_empty() && TopicReader::open(&self.args, &full_topic, unread)?.next(SILENCE_MAX)?.is_some();
         Ok(if is_behind { Lag::Behind(behind) } else { Lag::AtRest })
     }
 }
 
-/// The next offset of each partition, as the projector's own transactions keep it: that of the newest log epoch.
+/// The next offset of each partition for the newest log epoch, which the projector keeps in its database transactions.
 pub(crate) async fn stored_offsets(database: &PgPool, kafka: &KafkaArgs) -> anyhow::Result<HashMap<i32, i64>> {
     let rows: Vec<(i32, i64)> = sqlx::query_as(
         "SELECT DISTINCT ON (partition) partition::int4, next_offset::int8 FROM projection_offset \

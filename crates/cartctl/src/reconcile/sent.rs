@@ -1,4 +1,4 @@
-//! The file of sent commands that `replay --sent` writes: each member's rows are in the order in which they were sent.
+//! The file of sent commands, which `replay --sent` writes. Each member's rows are in the order of sending.
 
 use std::path::Path;
 
@@ -18,14 +18,14 @@ struct Row {
     name: String,
     price: String,
     quantity: String,
-    /// A file without it tells what is to be accepted, as the data set's own files do.
+    /// Without this column every command must have been accepted, as in the files of the data set.
     outcome: Option<String>,
 }
 
-/// Lets the model take each command of a file.
+/// Applies each command of a file to a model.
 ///
 /// # Errors
-/// When the file can't be read, or a row is no command.
+/// The file can't be read, or a row is not a command.
 pub fn read(path: &Path) -> Result<Outcome, Error> {
     let mut model = Model::default();
     for_each_row(path, |line, row: Row| {
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn sent_commands_are_read_with_their_outcomes() {
+    fn reads_sent_commands_with_their_outcomes() {
         let text = "time,member,action,product,vendor,name,price,quantity,outcome,command_id\n\
                     2026-01-31T23:59:59.999Z,m1,add,P,V,\"A, B\",0.001,3,accepted,x\n\
                     2026-01-31T23:59:59.999Z,m1,add,P,V,\"A, B\",0.001,3,item-already-in-cart,x\n\
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_rows_are_named() {
+    fn names_invalid_rows() {
         let header = "time,member,action,product,vendor,name,price,quantity,outcome,command_id\n";
         for (row, reason) in [
             ("2026-01-01T00:00:00Z,m,buy,,,,,,accepted,x\n", "line 2: 'buy' is not one of"),

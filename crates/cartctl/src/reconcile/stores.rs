@@ -1,4 +1,4 @@
-//! Reading the stores whole: the read tables by page, the purchases by record.
+//! Reads whole stores: the read tables page by page, the purchases record by record.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -19,10 +19,10 @@ use super::compare::Differences;
 use crate::topic;
 use crate::totals::{DayKey, MonthKey, Purchase, Sold, Totals};
 
-/// Rows a page: a page is one request, which must be answered within the request's time-out.
+/// Rows per page. A page is one request, and must be answered within the request timeout.
 const PAGE_ROWS: i32 = 2_000;
 
-/// The purchases on their topic, and what is wrong with single ones of them.
+/// Reads the purchases on their topic, and adds the invalid ones to the differences.
 pub(super) async fn purchases(kafka: &KafkaArgs, differences: &mut Differences) -> anyhow::Result<Totals> {
     let codec =
         Codec::<PurchasedItem>::register(&Registry::new(kafka)?, PurchasedItem::TOPIC, PurchasedItem::SCHEMA).await?;
@@ -62,10 +62,10 @@ pub(super) async fn purchases(kafka: &KafkaArgs, differences: &mut Differences) 
     Ok(totals)
 }
 
-/// Cassandra's two tables. Its purchases are not counted there.
+/// Reads Cassandra's two tables. They do not have the number of purchases.
 ///
 /// # Errors
-/// When Cassandra is away, or a row lacks something.
+/// Cassandra is unavailable, or a row is incomplete.
 pub async fn cassandra(session: &Session) -> anyhow::Result<Totals> {
     let months = cassandra_months(session).await.context("reading table balance_by_vendor")?;
     let days = cassandra_days(session).await.context("reading table item_quantity_by_day")?;
@@ -102,10 +102,10 @@ async fn cassandra_days(session: &Session) -> anyhow::Result<HashMap<DayKey, Sol
     Ok(days)
 }
 
-/// PostgreSQL's table.
+/// Reads PostgreSQL's table.
 ///
 /// # Errors
-/// When PostgreSQL is away.
+/// PostgreSQL is unavailable.
 pub async fn postgres(database: &PgPool) -> anyhow::Result<Totals> {
     let months = sqlx::query_as("SELECT vendor_id, year, month, balance FROM vendor_billing")
         .fetch(database)
@@ -116,7 +116,7 @@ pub async fn postgres(database: &PgPool) -> anyhow::Result<Totals> {
     Ok(Totals { months, ..Totals::default() })
 }
 
-/// Exactly: what does not fit is an error.
+/// Converts exactly; a value that does not fit is an error.
 pub(crate) fn decimal(value: &CqlDecimal) -> anyhow::Result<Decimal> {
     let (bytes, scale) = value.as_signed_be_bytes_slice_and_exponent();
     let sign = if bytes.first().is_some_and(|byte| *byte >= 0x80) { 0xff } else { 0 };
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn decimals_of_cassandra_are_read_exactly() {
+    fn reads_cassandras_decimals_exactly() {
         for (bytes, scale, expected) in [
             (vec![0x01], 3, "0.001"),
             (vec![0xff], 0, "-1"),

@@ -1,13 +1,13 @@
-//! A record in words: when, whose cart, which version, what, and for how much.
+//! A record as text: its time, cart, version, content and amount.
 
 use cart::{CartCommand, CartEvent, CartId, CartReply, Command, Event, Item, Outcome, PurchasedItem, SequenceNumber};
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 
-/// What a record says.
+/// The text of a record's value.
 #[derive(Debug)]
 pub(super) struct Line {
-    /// The time that counts, which may be another than the record's. A reply has none.
+    /// The time in the value, which may differ from the record's. A reply has none.
     pub(super) at: Option<DateTime<Utc>>,
     pub(super) cart_id: CartId,
     /// The cart's version after it. A command has none yet.
@@ -15,9 +15,9 @@ pub(super) struct Line {
     pub(super) what: String,
 }
 
-/// The values of our topics.
+/// The values of the topics.
 pub(super) trait InWords {
-    /// What it says.
+    /// Its text.
     fn line(&self) -> Line;
 }
 
@@ -90,7 +90,7 @@ fn outcome(of: &Outcome) -> String {
     }
 }
 
-/// The newest one that an outcome names.
+/// The newest version in an outcome.
 fn version(of: &Outcome) -> Option<SequenceNumber> {
     match of {
         Outcome::ItemChanged { version, .. } | Outcome::CheckedOut { version, .. } => Some(*version),
@@ -105,7 +105,7 @@ fn item_of(of: &Item) -> String {
     item(of.quantity.get(), of.name.as_str(), of.price.get(), of.amount())
 }
 
-/// The name is quoted, and what would break the line is escaped.
+/// Quotes the name, and escapes what would break the line.
 fn item(quantity: i32, name: &str, price: Decimal, amount: Decimal) -> String {
     format!("{quantity} × {name:?} at {price} = {amount}")
 }
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_is_what_is_wanted() {
+    fn prints_a_command() {
         let product = id(1);
         let batch = vec![add("mug"), Command::Checkout {}];
         for (wanted, what) in [
@@ -147,7 +147,7 @@ mod tests {
             (Command::Checkout {}, "Checkout".to_owned()),
             (Command::Batch { commands: batch }, "Batch (AddItem 2 × \"mug\" at 3.5 = 7; Checkout)".to_owned()),
             (Command::IndependentBatch { commands: vec![] }, "IndependentBatch ()".to_owned()),
-            // A name from before such names were refused.
+            // A name of a version that did not yet reject such names.
             (add("red\nmug"), "AddItem 2 × \"red\\nmug\" at 3.5 = 7".to_owned()),
         ] {
             let line = asked(wanted).line();
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_and_its_purchase_are_what_happened() {
+    fn prints_an_event_and_its_purchase() {
         let mut cart = Aggregate::new(id(9).into());
         let commands = [add("mug"), adjust(3), adjust(-1), Command::Checkout {}];
         let mut lines = Vec::new();
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_is_its_outcome() {
+    fn prints_a_reply() {
         let rejected = |index| Outcome::Rejected { rejection: cart::Rejection::EmptyCartCheckout, index };
         let purchased_at = DateTime::UNIX_EPOCH;
         let empty = Outcome::CheckedOut { session_id: id(3).into(), version: 8.into(), items: vec![], purchased_at };

@@ -1,4 +1,4 @@
-//! Watching a topic: its committed records, decoded, one a line.
+//! `cartctl tail`: prints the committed records of a topic, decoded, one per line.
 
 mod line;
 
@@ -57,7 +57,7 @@ pub struct Args {
     kafka: KafkaArgs,
 }
 
-/// Our topics.
+/// The topics.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 #[value(rename_all = "kebab-case")]
 enum Topic {
@@ -73,7 +73,7 @@ enum Topic {
     CartCommandsDeadLetter,
 }
 
-/// Where to start.
+/// The start of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum From {
     /// At the oldest record
@@ -82,17 +82,17 @@ enum From {
     End,
 }
 
-/// Writes records to `out` until there are none any more, or for ever. Ends when nobody reads `out` any more.
+/// Writes records to `out` until the end of the topic, or without end. Ends when `out` is closed by its reader.
 ///
 /// # Errors
-/// When Kafka or the registry is away, or `out` fails.
+/// Kafka or the registry is unavailable, or writing fails.
 pub async fn tail(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
     match args.topic {
         Topic::CartCommands => tail_of::<CartCommand>(args, CartCommand::TOPIC, out).await,
         Topic::CartEvents => tail_of::<CartEvent>(args, CartEvent::TOPIC, out).await,
         Topic::CartReplies => tail_of::<CartReply>(args, CartReply::TOPIC, out).await,
         Topic::ItemPurchased => tail_of::<PurchasedItem>(args, PurchasedItem::TOPIC, out).await,
-        // They should have been commands.
+        // Dead letters have the values of commands.
         Topic::CartCommandsDeadLetter => tail_of::<CartCommand>(args, DEAD_LETTER_TOPIC, out).await,
     }
 }
@@ -137,7 +137,7 @@ where
     }
 }
 
-/// A record as it is shown.
+/// A record as it is printed.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Record {
@@ -148,18 +148,18 @@ struct Record {
     key: Option<String>,
     headers: Map<String, Value>,
     value: Value,
-    /// Why there is no value.
+    /// Why the value can't be decoded.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
-    /// On the topic of dead letters. One that was sent again has their headers elsewhere too.
+    /// The origin, on the topic of dead letters. A dead letter that was resent has these headers on other topics too.
     #[serde(skip)]
     is_dead_letter: bool,
-    /// The value in words, if there is one.
+    /// The value as text, if there is one.
     #[serde(skip)]
     line: Option<Line>,
 }
 
-/// A record without its value, and the value's bytes.
+/// Takes a record apart: all but the value, and the value's bytes.
 fn record(message: &kafka::BorrowedMessage<'_>) -> (Record, Vec<u8>) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let time = message.timestamp().to_millis().and_then(DateTime::<Utc>::from_timestamp_millis);
@@ -197,7 +197,8 @@ impl Record {
         out.flush()
     }
 
-    /// Place, time, cart, version, and what it is. Of a record without a value: its key in the cart's place, and why.
+    /// Writes offset, time, cart, version and content. A record without a value has its key in place of the cart, and the
+    /// reason.
     fn in_words(&self) -> String {
         let at = self.line.as_ref().and_then(|line| line.at);
         let at = at.map(|at| at.to_rfc3339_opts(SecondsFormat::AutoSi, true)).or_else(|| self.time.clone());
@@ -206,7 +207,7 @@ impl Record {
         let dead = self.dead_letter();
         let what = match (&self.line, &self.error) {
             (Some(line), _) => Some(line.what.clone()),
-            // A dead letter's reason says it already.
+            // The dead letter's reason has it already.
             (None, error) if dead.is_none() => error.clone(),
             (None, _) => None,
         };
@@ -220,11 +221,11 @@ impl Record {
             or_none(version),
             [dead, what].into_iter().flatten().collect::<Vec<_>>().join(": ")
         );
-        // Keys and reasons may have anything in them.
+        // Keys and reasons may contain control characters.
         line.replace(char::is_control, " ")
     }
 
-    /// Where a dead letter comes from, and why it is there.
+    /// The origin of a dead letter, and its reason.
     fn dead_letter(&self) -> Option<String> {
         let header = |name: &str| self.headers.get(name).and_then(Value::as_str);
         let reason = header("dead-letter-reason").filter(|_| self.is_dead_letter)?;
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_one_line() {
+    fn prints_a_record_on_one_line() {
         let cart_id = CartId::from(uuid::Uuid::from_u128(9));
         let line = |version: Option<i64>| Line {
             at: version.map(|_| DateTime::UNIX_EPOCH),
@@ -294,7 +295,7 @@ mod tests {
                 record(Some(""), &[], None, Some("two\nlines\0")),
                 "3/17 2026-01-31T12:00:00.000Z - - two lines ".to_owned(),
             ),
-            // The reason is shown whether the record decodes or not.
+            // The reason is printed whether the record can be decoded or not.
             (
                 record(Some("7"), &dead, Some(line(None)), None),
                 format!(
@@ -310,13 +311,13 @@ mod tests {
         ] {
             assert_eq!(record.in_words(), words);
         }
-        // Sent again to another topic.
+        // Resent to another topic.
         let again = Record { is_dead_letter: false, ..record(None, &dead, Some(line(None)), None) };
         assert_eq!(again.in_words(), format!("3/17 2026-01-31T12:00:00.000Z {cart_id} - Checkout"));
     }
 
     #[test]
-    fn a_field_is_found_at_any_depth() {
+    fn finds_a_field_at_any_depth() {
         let value = json!({"cartId": "a", "commands": [{"AddItem": {"item": {"vendorId": "v", "name": "w"}}}]});
         assert!(has(&value, "cartId", "a") && has(&value, "vendorId", "v"));
         assert!(!has(&value, "vendorId", "w") && !has(&value, "cartId", "v"));

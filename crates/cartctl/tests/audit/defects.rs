@@ -1,4 +1,4 @@
-//! One defect at a time in a correct run.
+//! One defect at a time, in a correct run.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ fn audit(evidence: &Evidence) -> Report {
     check(evidence, Findings::default())
 }
 
-/// What is found in a run with one defect: exactly these kinds.
+/// Checks that exactly these kinds are found in a run with one defect.
 fn found(kinds: &[Kind], defect: impl FnOnce(&mut Evidence)) {
     let mut evidence = correct();
     defect(&mut evidence);
@@ -54,8 +54,8 @@ fn a_correct_run_has_no_findings() {
 }
 
 #[test]
-fn events_that_are_lost_or_doubled() {
-    // The last of its cart: no gap tells it.
+fn finds_lost_and_doubled_events() {
+    // The last event of its cart, which leaves no gap.
     found(&[Kind::EventLost, Kind::AckWithoutEvent, Kind::JournalOnly], |evidence| {
         let last = acknowledged_last(evidence);
         evidence.events.remove(last);
@@ -77,7 +77,7 @@ fn events_that_are_lost_or_doubled() {
     });
 }
 
-/// The newest event of a cart, if its command was acknowledged and made only that, and it is no purchase.
+/// The index of an event that is the newest of its cart, no purchase, and the only one of an acknowledged command.
 fn acknowledged_last(evidence: &Evidence) -> usize {
     let is_last = |place: &usize| {
         let one = event(&evidence.events[*place]);
@@ -92,14 +92,14 @@ fn acknowledged_last(evidence: &Evidence) -> usize {
 }
 
 #[test]
-fn events_in_another_order_or_of_another_content() {
+fn finds_reordered_and_changed_events() {
     found(&[Kind::EventsReordered, Kind::SequenceGap], |evidence| {
         let cart = event(&evidence.events[0]).cart_id;
         let pair: Vec<_> =
             (0..evidence.events.len()).filter(|place| event(&evidence.events[*place]).cart_id == cart).collect();
         evidence.events.swap(pair[2], pair[3]);
     });
-    // Both stores say so: only the model knows better.
+    // Both stores have it, so only the model differs.
     found(&[Kind::EventDiffers], |evidence| {
         let record = &mut evidence.events[3];
         let mut other = event(record).clone();
@@ -113,7 +113,7 @@ fn events_in_another_order_or_of_another_content() {
         let mut other = event(record).clone();
         other.sequence_number = other.sequence_number.next();
         record.value = Ok(other);
-        // The journal has the gap too.
+        // The journal has the same gap.
         let cart = event(record).cart_id.as_uuid();
         let row = evidence.journal.get_mut(&cart).and_then(|rows| rows.last_mut()).expect("a row");
         row.sequence_number += 2;
@@ -123,7 +123,7 @@ fn events_in_another_order_or_of_another_content() {
 }
 
 #[test]
-fn a_journal_that_is_another_than_the_topic() {
+fn finds_a_journal_that_differs_from_the_topic() {
     let rows = |evidence: &mut Evidence| evidence.journal.values_mut().next().expect("a cart").clone();
     let put = |evidence: &mut Evidence, rows| *evidence.journal.values_mut().next().expect("a cart") = rows;
     found(&[Kind::JournalDiffers], |evidence| {
@@ -156,7 +156,7 @@ fn a_journal_that_is_another_than_the_topic() {
 }
 
 #[test]
-fn requests_that_are_lost_others_or_too_many() {
+fn finds_lost_changed_and_unexpected_requests() {
     let unchanged = |evidence: &Evidence| {
         let all = evidence.requests.iter().flat_map(|(cart_id, requests)| {
             requests.iter().filter(|(_, kept)| kept.unchanged.is_some()).map(|(position, _)| (*cart_id, *position))
@@ -189,7 +189,7 @@ fn requests_that_are_lost_others_or_too_many() {
 }
 
 #[test]
-fn dead_letters() {
+fn finds_wrong_dead_letters() {
     found(&[Kind::DeadLetterLost], |evidence| drop(evidence.dead_letters.pop()));
     found(&[Kind::DeadLetterUnexpected], |evidence| {
         let again = evidence.dead_letters[0].clone();
@@ -197,7 +197,7 @@ fn dead_letters() {
     });
     found(&[Kind::DeadLetterDiffers], |evidence| evidence.dead_letters[0].value = None);
     found(&[Kind::DeadLetterWrong], |evidence| {
-        // A refused command: the model leaves it out, and nothing else changes.
+        // A rejected command: without it the model changes nothing else.
         let refused = refused(evidence);
         let mut letter = evidence.dead_letters[0].clone();
         letter.origin = Some(refused);
@@ -216,7 +216,7 @@ fn refused(evidence: &Evidence) -> (i32, i64) {
 }
 
 #[test]
-fn what_clients_were_told() {
+fn finds_wrong_answers_to_clients() {
     found(&[Kind::AckWithoutEvent], |evidence| acknowledged(evidence).command_id = Uuid::max());
     for change in [
         |attempt: &mut Attempt| {
@@ -254,7 +254,7 @@ fn what_clients_were_told() {
     found(&[Kind::NotTakenWasTaken], |evidence| {
         acknowledged(evidence).attempts = vec![Attempt::NotExecuted { reason: "503".to_owned() }];
     });
-    // An unknown may have happened or not.
+    // A command without an answer may have been executed or not.
     found(&[], |evidence| acknowledged(evidence).attempts = vec![Attempt::Pending {}]);
     found(&[], |evidence| {
         let sent = acknowledged(evidence);
@@ -263,8 +263,8 @@ fn what_clients_were_told() {
 }
 
 #[test]
-fn a_command_that_is_carried_out_twice() {
-    // As a processor without memory would do it: the second time is on the topic and in the journal.
+fn finds_a_command_that_is_executed_twice() {
+    // As by a processor that has forgotten the first execution: the second one is on the topic and in the journal.
     let mut evidence = correct();
     let place = acknowledged_last(&evidence);
     let mut again = evidence.events[place].clone();
@@ -279,8 +279,8 @@ fn a_command_that_is_carried_out_twice() {
 }
 
 #[test]
-fn purchases_that_are_lost_doubled_or_others() {
-    // The tables follow the topic.
+fn finds_lost_doubled_and_changed_purchases() {
+    // The tables agree with the topic.
     found(&[Kind::PurchaseLost, Kind::TotalWrong, Kind::RowTooMany], |evidence| {
         let day = |record: &Record<cart::PurchasedItem>| {
             let purchase = record.value.as_ref().expect("a purchase");
@@ -309,7 +309,7 @@ fn purchases_that_are_lost_doubled_or_others() {
 }
 
 #[test]
-fn rows_that_are_wrong_stale_missing_or_too_many() {
+fn finds_wrong_stale_missing_and_unexpected_rows() {
     let cent = Decimal::new(1, 2);
     found(&[Kind::TotalWrong], |evidence| {
         evidence.tables.cassandra_months.values_mut().next().expect("a row").total += cent;
@@ -323,7 +323,7 @@ fn rows_that_are_wrong_stale_missing_or_too_many() {
     found(&[Kind::TotalWrong], |evidence| {
         evidence.tables.cassandra_days.values_mut().next().expect("a row").total.1 = "ANOTHER".to_owned();
     });
-    // A vendor's row as it was before the newest purchase, with and without the newest one's position.
+    // A vendor's row without the newest purchase, with that purchase's position and with the one before.
     for keep_offset in [true, false] {
         found(&[Kind::TotalStale], |evidence| {
             let newest = evidence.purchases.last().and_then(|record| record.value.as_ref().ok().cloned()).expect("one");
@@ -353,7 +353,7 @@ fn rows_that_are_wrong_stale_missing_or_too_many() {
 }
 
 #[test]
-fn what_a_watcher_saw_is_part_of_the_end() {
+fn finds_values_that_fell_during_the_run() {
     let evidence = correct();
     let (tables, journal) = (&evidence.tables, &evidence.journal);
     let end = || Seen {
@@ -380,9 +380,9 @@ fn what_a_watcher_saw_is_part_of_the_end() {
 }
 
 #[test]
-fn what_came_after_the_cut_may_be_on_its_way() {
+fn records_after_the_cut_may_be_unprocessed() {
     let mut evidence = correct();
-    // The newest command of a cart is behind the cut, and its event on no topic yet.
+    // The newest command of a cart is after the cut, and its event is not published yet.
     let last = acknowledged_last(&evidence);
     let record = evidence.events.remove(last);
     let one = event(&record).clone();
@@ -392,14 +392,14 @@ fn what_came_after_the_cut_may_be_on_its_way() {
     evidence.cut.commands[usize::try_from(record.partition).expect("a partition")] = one.position.offset();
     let report = audit(&evidence);
     assert!(report.is_clean(), "{report}");
-    // In all the journal has more; up to the cut it has the same.
+    // The journal has more in total, and the same up to the cut.
     let (counts, due) = (&report.counts, &report.up_to_cut);
     assert_eq!(counts.journal_events, counts.events + 1);
     assert_eq!((due.journal_events, due.cut.commands.len()), (due.events, 3));
     assert!(0 < due.events && due.events < counts.events && due.commands < counts.commands, "{report}");
     assert_eq!(due.purchases, counts.purchases);
 
-    // The same of a purchase, and of a table.
+    // The same for a purchase, and for a table.
     let purchase = evidence.events.iter().rev().find(|record| is_purchase(record)).expect("one").clone();
     evidence.cut.events = vec![0; 3];
     let id = event(&purchase).event_id;
@@ -408,7 +408,7 @@ fn what_came_after_the_cut_may_be_on_its_way() {
     evidence.cut.purchases = vec![0; 3];
     let report = audit(&evidence);
     assert_eq!(report.up_to_cut.purchases, 0);
-    // The tables have it although the topic does not: that is wrong at any time.
+    // The tables have a purchase that the topic does not have, which is always wrong.
     assert!(report.has(Kind::TotalWrong) && !report.has(Kind::PurchaseLost), "{report}");
     evidence.purchases.push(removed);
     evidence.tables.cassandra_days.clear();
@@ -416,9 +416,9 @@ fn what_came_after_the_cut_may_be_on_its_way() {
 }
 
 #[test]
-fn what_an_earlier_log_made_is_taken_as_it_is() {
+fn events_of_an_earlier_log_are_not_checked() {
     let mut evidence = correct();
-    // The log was lost up to some command of each partition, and what is left of it goes on as the second epoch.
+    // The log was lost up to some command of each partition; the rest of it is the second epoch.
     let newest = |evidence: &Evidence| evidence.commands.iter().map(|record| record.offset).max().unwrap_or_default();
     let middle = newest(&evidence) / 2;
     let moved = |position: Position| {
@@ -445,7 +445,7 @@ fn what_an_earlier_log_made_is_taken_as_it_is() {
 }
 
 #[test]
-fn the_first_of_each_kind_is_kept() {
+fn findings_are_capped_per_kind() {
     let mut evidence = correct();
     evidence.events.clear();
     evidence.tables.cassandra_days.clear();

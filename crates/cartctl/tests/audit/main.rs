@@ -1,5 +1,6 @@
-//! The audit audited: a correct run has no findings, and every defect that is put into one is found, as what it is.
+//! Tests of the audit: a correct run has no findings, and each defect that is put into it is reported by its kind.
 
 mod defects;
+mod outcomes;
 mod rules;
 mod run;

@@ -1,14 +1,13 @@
-//! The audit's model against the rules of `crates/cart`: the only place where the two meet.
+//! Compares the audit's model with the rules of `crates/cart`. No other code uses both.
 
-use cart::{
-    Aggregate, CartCommand, CartId, Command, CommandResult, Decided, Decision, LogEpoch, Position, Rejection,
-    RequestOutcome,
-};
-use cartctl::audit::{Cart, Kept, Verdict};
+use cart::{Aggregate, CartCommand, CartId, Command, Decision, LogEpoch, Position, RequestOutcome};
+use cartctl::audit::{Cart, Verdict};
 use chrono::{DateTime, TimeDelta};
 use proptest::prelude::*;
 use rust_decimal::Decimal;
 use uuid::Uuid;
+
+use crate::outcomes::{kept, outcome_text, rejection_code};
 
 fn product(number: u8) -> cart::ProductId {
     Uuid::from_u128(number.into()).into()
@@ -46,38 +45,7 @@ fn any_command() -> impl Strategy<Value = Command> {
     ]
 }
 
-fn slug(rejection: &Rejection) -> &'static str {
-    match rejection {
-        Rejection::ItemAlreadyInCart => "item-already-in-cart",
-        Rejection::ItemNotInCart => "item-not-in-cart",
-        Rejection::NegativeQuantity { .. } => "negative-quantity",
-        Rejection::QuantityTooLarge { .. } => "quantity-too-large",
-        Rejection::EmptyCartCheckout => "empty-cart-checkout",
-        Rejection::CartFull { .. } => "cart-full",
-        Rejection::IdempotencyKeyReused => "idempotency-key-reused",
-        Rejection::VersionMismatch { .. } => "version-mismatch",
-    }
-}
-
-/// An outcome in the words of the audit.
-fn in_words(outcome: &RequestOutcome) -> String {
-    match outcome {
-        RequestOutcome::Rejected { rejection, index: None } => format!("rejected {}", slug(rejection)),
-        RequestOutcome::Rejected { rejection, index: Some(index) } => {
-            format!("rejected {} at {index}", slug(rejection))
-        }
-        RequestOutcome::Each(results) => {
-            let result = |result: &CommandResult| match result {
-                CommandResult::Made { events } => format!("made {events}"),
-                CommandResult::Rejected { rejection } => format!("rejected {}", slug(rejection)),
-                CommandResult::Earlier { sequence_number } => format!("earlier {sequence_number}"),
-            };
-            format!("each {}", results.iter().map(result).collect::<Vec<_>>().join(", "))
-        }
-    }
-}
-
-/// Both readings of the rules, one beside the other.
+/// Both implementations of the rules.
 struct Both {
     aggregate: Aggregate,
     model: Cart,
@@ -89,7 +57,7 @@ impl Both {
         Self { aggregate: Aggregate::new(cart_id()), model: Cart::default(), offset: 0 }
     }
 
-    /// Takes the next command of the log; whether both make the same of it.
+    /// Applies the next command of the log to both, and compares the results.
     fn take(&mut self, command: &CartCommand) -> Result<(), TestCaseError> {
         self.offset += 1;
         let decision = self.aggregate.decide(command, Position::new(LogEpoch::FIRST, self.offset));
@@ -99,10 +67,10 @@ impl Both {
                 if decided.is_journalled() {
                     self.aggregate.apply(&decided);
                 }
-                prop_assert_eq!(&found.outcome, &decided.outcome.as_ref().map(in_words));
-                prop_assert_eq!(found.kept, decided.is_journalled().then(|| self.kept(&decided)));
+                prop_assert_eq!(&found.outcome, &decided.outcome.as_ref().map(outcome_text));
+                prop_assert_eq!(found.kept, decided.is_journalled().then(|| kept(&decided, &self.aggregate)));
                 let rule = match &decided.outcome {
-                    Some(RequestOutcome::Rejected { rejection, .. }) => Some(slug(rejection)),
+                    Some(RequestOutcome::Rejected { rejection, .. }) => Some(rejection_code(rejection)),
                     Some(RequestOutcome::Each(_)) | None => None,
                 };
                 prop_assert_eq!(found.rule, rule);
@@ -115,16 +83,6 @@ impl Both {
         prop_assert_eq!(self.model.sequence_number(), self.aggregate.sequence_number().get());
         Ok(())
     }
-
-    fn kept(&self, decided: &Decided) -> Kept {
-        Kept {
-            command_id: decided.command_id.as_uuid(),
-            keyed: decided.keyed,
-            outcome: decided.outcome.as_ref().map(in_words),
-            sequence_number: self.aggregate.sequence_number().get(),
-            unchanged: decided.events.is_empty().then_some((decided.digest, decided.issued_at)),
-        }
-    }
 }
 
 fn cart_id() -> CartId {
@@ -132,7 +90,7 @@ fn cart_id() -> CartId {
 }
 
 #[test]
-fn both_know_a_full_cart() -> Result<(), TestCaseError> {
+fn both_reject_a_line_in_a_full_cart() -> Result<(), TestCaseError> {
     let mut both = Both::new();
     for number in 0..=1_000_u128 {
         let id = Uuid::from_u128(number);
@@ -161,7 +119,7 @@ fn any_keyed() -> impl Strategy<Value = Option<bool>> {
     prop_oneof![5 => Just(Some(true)), 1 => Just(Some(false)), 2 => Just(None)]
 }
 
-/// An id; some are those of parts of a batch of another.
+/// An id. Some are ids of commands in another one's batch.
 fn any_id() -> impl Strategy<Value = cart::CommandId> {
     let id = |id: u128| cart::CommandId::from(Uuid::from_u128(id));
     prop_oneof![9 => (0..180_u128).prop_map(id), 1 => (0..180_u128, 0..6_usize).prop_map(move |(n, index)| id(n).in_batch(index))]
@@ -170,7 +128,8 @@ fn any_id() -> impl Strategy<Value = cart::CommandId> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// Few ids, so that keys are repeated and reused, also when they are long forgotten: an hour passes with each command.
+    /// There are few ids, so that keys are repeated and reused, also after they were forgotten: 15 minutes pass with each
+    /// command.
     #[test]
     fn two_independent_readings_of_the_rules_agree(
         commands in prop::collection::vec(

@@ -1,14 +1,14 @@
-//! A small correct run, in memory: commands through the rules of `crates/cart`, and all that follows from them. The audit's
-//! own rules are others, so that they are compared here too.
+//! A small correct run in memory: commands are decided by the rules of `crates/cart`, and everything else follows. So the tests
+//! also compare these rules with those of the audit.
 
 use std::collections::BTreeMap;
 
 use cart::{
-    Aggregate, CartCommand, CartEvent, CartId, Command, CommandId, CommandResult, Decided, Decision, Item, LogEpoch,
-    Position, PurchasedItem, Rejection, RequestOutcome,
+    Aggregate, CartCommand, CartEvent, CartId, Command, CommandId, Decision, Item, LogEpoch, Position, PurchasedItem,
+    Rejection, RequestOutcome,
 };
 use cartctl::audit::{
-    Attempt, Content, Cut, DeadLetter, Evidence, Kept, LogRecord, Record, Row, SentCommand, Tables, ToldItem,
+    AnsweredItem, Attempt, Content, Cut, DeadLetter, Evidence, LogRecord, Record, Row, SentCommand, Tables,
 };
 use cartctl::journal::JournalRow;
 use cartctl::totals::{DayKey, MonthKey};
@@ -17,13 +17,15 @@ use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
+use crate::outcomes::kept;
+
 pub(crate) const PARTITIONS: i32 = 3;
 const CARTS: u64 = 5;
 const COMMANDS: u64 = 400;
 const PRODUCTS: u64 = 6;
 const VENDORS: u64 = 3;
 
-/// Random enough, and the same every time: a linear congruential generator with Knuth's constants.
+/// Reproducible random numbers: a linear congruential generator with Knuth's constants.
 struct Dice(u64);
 
 impl Dice {
@@ -33,7 +35,7 @@ impl Dice {
     }
 }
 
-/// All of a run, correct.
+/// The evidence of a correct run.
 pub(crate) fn correct() -> Evidence {
     let mut evidence = Evidence {
         partitions: PARTITIONS,
@@ -46,7 +48,7 @@ pub(crate) fn correct() -> Evidence {
     let mut dice = Dice(7);
     let mut sent: Vec<CartCommand> = Vec::new();
     for number in 0..COMMANDS {
-        // Under the same id: a repeat, or another content. Never of one that says that it is unique.
+        // With an earlier id: a repeat, or another command. Never the id of a command that is declared unique.
         let roll = dice.roll(12);
         let earlier = sent.len().saturating_sub(1 + usize::try_from(dice.roll(8)).unwrap_or(0));
         let earlier = sent.get(earlier).filter(|command| roll < 2 && command.keyed != Some(false)).cloned();
@@ -102,7 +104,7 @@ fn command(number: u64, dice: &mut Dice) -> CartCommand {
 }
 
 fn start() -> DateTime<Utc> {
-    // 28 December 2025, 20:00 UTC: before the end of a month and a year.
+    // 28 December 2025, 20:00 UTC: shortly before the end of a month and a year.
     DateTime::from_timestamp(1_766_952_000, 0).unwrap_or_default()
 }
 
@@ -138,7 +140,7 @@ impl Run {
                 self.publish(partition, event, evidence);
             }
         }
-        tell(&command, &decision, evidence);
+        answer(&command, &decision, evidence);
         evidence.commands.push(LogRecord { partition, offset, content: Content::Command(Box::new(command)) });
     }
 
@@ -169,69 +171,31 @@ impl Run {
     }
 }
 
-/// What the journal says of a request beside its events.
-fn kept(decided: &Decided, cart: &Aggregate) -> Kept {
-    let outcome = decided.outcome.as_ref().map(|outcome| match outcome {
-        RequestOutcome::Rejected { rejection, index } => {
-            let index = index.map(|index| format!(" at {index}")).unwrap_or_default();
-            format!("rejected {}{index}", rule(rejection))
-        }
-        RequestOutcome::Each(results) => {
-            let results = results.iter().map(|result| match result {
-                CommandResult::Made { events } => format!("made {events}"),
-                CommandResult::Rejected { rejection } => format!("rejected {}", rule(rejection)),
-                CommandResult::Earlier { sequence_number } => format!("earlier {sequence_number}"),
-            });
-            format!("each {}", results.collect::<Vec<_>>().join(", "))
-        }
-    });
-    Kept {
-        command_id: decided.command_id.as_uuid(),
-        keyed: decided.keyed,
-        outcome,
-        sequence_number: cart.sequence_number().get(),
-        unchanged: decided.events.is_empty().then_some((decided.digest, decided.issued_at)),
-    }
-}
-
-fn rule(rejection: &Rejection) -> &'static str {
-    match rejection {
-        Rejection::ItemAlreadyInCart => "item-already-in-cart",
-        Rejection::ItemNotInCart => "item-not-in-cart",
-        Rejection::NegativeQuantity { .. } => "negative-quantity",
-        Rejection::QuantityTooLarge { .. } => "quantity-too-large",
-        Rejection::EmptyCartCheckout => "empty-cart-checkout",
-        Rejection::CartFull { .. } => "cart-full",
-        Rejection::IdempotencyKeyReused => "idempotency-key-reused",
-        Rejection::VersionMismatch { .. } => "version-mismatch",
-    }
-}
-
-/// What its client is told; an attempt before it got no answer.
-fn tell(command: &CartCommand, decision: &Decision, evidence: &mut Evidence) {
+/// Records the answer that the client got, after an attempt without one.
+fn answer(command: &CartCommand, decision: &Decision, evidence: &mut Evidence) {
     let (cart_id, command_id) = (command.cart_id.as_uuid(), command.command_id.as_uuid());
     let Decision::Decided(decided) = decision else { return };
-    let told = match (&decided.outcome, decided.events.as_slice()) {
-        // A batch has an answer of its own form, and a repeat its first one's.
+    let answer = match (&decided.outcome, decided.events.as_slice()) {
+        // Batches, whose answers have another form, and repeats are left out.
         (None, [first, ..]) if !matches!(command.command, Command::Batch { .. }) => Attempt::Accepted {
             command_id,
             session_id: first.session_id.as_uuid(),
             version: decided.sequence_number().get(),
-            items: decided.events.iter().map(|event| told(event.event.item())).collect(),
+            items: decided.events.iter().map(|event| answered_item(event.event.item())).collect(),
         },
         (Some(RequestOutcome::Rejected { rejection: Rejection::ItemNotInCart, .. }), _) => {
             Attempt::Rejected { problem: "item-not-in-cart".to_owned(), command_id: Some(command_id) }
         }
         _ => return,
     };
-    let attempts = vec![Attempt::Unknown { reason: "time-out".to_owned() }, told];
-    // A refused command may be accepted when it is sent again; this run's clients know of the last time only.
+    let attempts = vec![Attempt::Unknown { reason: "timeout".to_owned() }, answer];
+    // A rejected command may be accepted when it is sent again; only the last answer is kept.
     evidence.sent.retain(|sent| (sent.cart_id, sent.command_id) != (cart_id, command_id));
     evidence.sent.push(SentCommand { cart_id, command_id, attempts });
 }
 
-fn told(item: &Item) -> ToldItem {
-    ToldItem {
+fn answered_item(item: &Item) -> AnsweredItem {
+    AnsweredItem {
         product_id: item.product_id.as_uuid(),
         vendor_id: item.vendor_id.as_uuid(),
         name: item.name.as_str().to_owned(),
@@ -240,7 +204,7 @@ fn told(item: &Item) -> ToldItem {
     }
 }
 
-/// The purchases on their topic, and the tables.
+/// Adds the purchases on their topic, and the tables.
 fn buy(evidence: &mut Evidence) {
     let mut next = [0; 3];
     for record in &evidence.events {

@@ -7,7 +7,7 @@ use clap::Parser;
 use client::cart_cli::{Args, run};
 use tokio::runtime::Builder;
 
-// Not an async main: the line editor blocks. The one worker sees to connections meanwhile.
+// Not an async main, because the line editor blocks. The worker drives the connections meanwhile.
 fn main() -> ExitCode {
     let args = Args::parse();
     match Builder::new_multi_thread().worker_threads(1).enable_all().build() {

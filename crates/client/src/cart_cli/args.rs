@@ -1,4 +1,4 @@
-//! The words of `cart`: its options, and its commands, which are the same on the command line, in a script and in a session.
+//! The options and commands of `cart`. The commands are the same on the command line, in a script and in a session.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,17 +8,17 @@ use clap::{Arg, ArgAction, Command as ClapCommand, FromArgMatches as _, Parser, 
 
 use super::names::{Member, label};
 
-/// What an add without its price shows: how it is written, and an example.
+/// The error of an `add` without a price: the usage, and an example.
 const ADD_USAGE: &str = "\
 add <NAME> --price <PRICE> [OPTIONS]
        for example: add mug --price 3.50";
 
-/// What `-h` says at its end.
+/// The end of `-h`.
 const EXAMPLE: &str = "\
 Example, with the stack of `scripts/stack up`:
   cart --member alice add mug --price 3.50";
 
-/// What `--help` says at its end.
+/// The end of `--help`.
 const MORE_HELP: &str = "\
 Without a command, cart starts an interactive session if standard input is a terminal. Otherwise it reads a
 script from standard input: one command per line, quoted as in a shell; # starts a comment. The script is
@@ -60,15 +60,15 @@ Example, with the stack of `scripts/stack up`:
 #[derive(Debug, Clone, Parser)]
 #[command(name = "cart", version, max_term_width = 120, after_help = EXAMPLE, after_long_help = MORE_HELP)]
 pub struct Args {
-    /// How the service is reached.
+    /// The settings for all commands.
     #[command(flatten)]
     pub settings: Settings,
-    /// The one command; none for a session or a script.
+    /// The single command; `None` for a session or a script.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// What holds for all commands.
+/// The settings for all commands.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Settings {
     /// URL of the ingest service
@@ -98,14 +98,14 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// How long a command may take.
+    /// The maximum time of a command.
     #[must_use]
     pub fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms)
     }
 }
 
-/// What can be asked for.
+/// The commands.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Switch to another member's cart
@@ -123,7 +123,7 @@ pub enum Command {
         /// Name of the item, its product or the product's id
         #[arg(value_parser = label)]
         item: String,
-        /// Makes it the same as an earlier one.
+        /// The idempotency key.
         #[command(flatten)]
         key: Key,
     },
@@ -141,13 +141,13 @@ pub enum Command {
         /// Difference: more (3, +3) or fewer (-2)
         #[arg(allow_negative_numbers = true, value_parser = difference)]
         by: i64,
-        /// Makes it the same as an earlier one.
+        /// The idempotency key.
         #[command(flatten)]
         key: Key,
     },
     /// Buy all items of the cart
     Checkout {
-        /// Makes it the same as an earlier one.
+        /// The idempotency key.
         #[command(flatten)]
         key: Key,
     },
@@ -158,7 +158,7 @@ pub enum Command {
     Exit,
 }
 
-/// What is put into the cart.
+/// The item to add.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct Add {
     /// Name of the item
@@ -176,12 +176,12 @@ pub struct Add {
     /// Name (for example a stock code) or id of the product, if it is not the item's name
     #[arg(long, value_parser = label)]
     pub product: Option<String>,
-    /// Makes it the same as an earlier one.
+    /// The idempotency key.
     #[command(flatten)]
     pub key: Key,
 }
 
-/// What makes a command the same as an earlier one.
+/// The idempotency key of a command.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
 pub struct Key {
     /// Idempotency key to send instead of a new one; a command with the key of an earlier one gets its outcome
@@ -196,19 +196,19 @@ pub(crate) struct Line {
     pub(crate) json: bool,
 }
 
-/// Why a line is no command.
+/// Why a line is not a command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoLine {
-    /// Shell quoting.
+    /// The quotes are not balanced.
     #[error("a quote is not closed, or the line ends with a backslash")]
     Quoting,
-    /// Also the help that was asked for.
+    /// The arguments are invalid, or the line asks for help.
     #[error(transparent)]
     Words(#[from] Box<clap::Error>),
 }
 
 impl Line {
-    /// The commands as a line's first words.
+    /// The commands as the first words of a line.
     pub(crate) fn clap() -> ClapCommand {
         let json = Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print JSON");
         let clap = ClapCommand::new("cart").multicall(true).subcommand_required(true);
@@ -218,7 +218,7 @@ impl Line {
             .mut_subcommand("add", |add| add.override_usage(ADD_USAGE))
     }
 
-    /// Understands a line; none if there is nothing but a comment.
+    /// Parses a line; `None` if it is empty or a comment.
     pub(crate) fn parse(text: &str) -> Result<Option<Self>, NoLine> {
         let words = shlex::split(text).ok_or(NoLine::Quoting)?;
         if words.is_empty() {
@@ -231,7 +231,7 @@ impl Line {
     }
 }
 
-/// Why a text is no number of pieces.
+/// Why a text is not a quantity.
 #[derive(Debug, thiserror::Error)]
 enum NoNumber {
     #[error("a quantity is a whole number such as 2")]
@@ -240,18 +240,18 @@ enum NoNumber {
     Difference,
 }
 
-/// Exactly: nothing is rounded. How many pieces there may be is for the service to say.
+/// Parses exactly, without rounding. The service checks the limits.
 fn quantity(text: &str) -> Result<i64, NoNumber> {
     whole_number(text).ok_or(NoNumber::Quantity)
 }
 
-/// As [`quantity`], and a plus may say that it is more.
+/// Parses as [`quantity`], with an optional plus sign.
 fn difference(text: &str) -> Result<i64, NoNumber> {
     let more = text.strip_prefix('+').filter(|more| !more.starts_with('-'));
     whole_number(more.unwrap_or(text)).ok_or(NoNumber::Difference)
 }
 
-/// Why a text is no idempotency key.
+/// Why a text is not an idempotency key.
 #[derive(Debug, thiserror::Error)]
 #[error("an idempotency key is 1 to 200 characters without white space around them")]
 struct NoKey;
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_command_is_told_with_what_is_near() {
+    fn an_unknown_command_is_rejected_with_a_suggestion() {
         assert!(refused("lst").contains("'list'"), "{}", refused("lst"));
         assert!(refused("add mug --prize 3").contains("'--price'"), "{}", refused("add mug --prize 3"));
         assert!(refused("checkout --idempotency-key ' '").contains("1 to 200 characters"));
@@ -344,7 +344,7 @@ mod tests {
         }
         for (price, reason) in [
             ("0.00001", "4 decimal places"),
-            // More digits than a decimal has are not rounded.
+            // A number with more digits than a decimal has is rejected, not rounded.
             ("0.00000000000000000000000000001", "4 decimal places"),
             ("1000000000", "above"),
             ("-1", "negative"),
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn help_is_there_for_all_and_for_each() {
+    fn there_is_help_for_all_commands_and_for_each() {
         for (text, word) in [("help", "change-member"), ("help adjust", "Usage: adjust"), ("add --help", "--quantity")]
         {
             match Line::parse(text) {

@@ -1,4 +1,4 @@
-//! What Tab offers: commands, their options, and the products that are in the cart now.
+//! Completion with Tab: commands, their options, and the products in the cart.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -18,7 +18,7 @@ use crate::ids::CartId;
 use crate::text::nfc;
 use crate::{CartClient, Item};
 
-/// Tab must not hang: after that the products are those that were last seen.
+/// The timeout of reading the cart for a completion. After it the products seen last are offered.
 const TAB_PATIENCE: Duration = Duration::from_millis(300);
 
 /// Completes the lines of a session.
@@ -40,7 +40,7 @@ impl<'a> Completion<'a> {
         Self { runtime, client, cart: None, last_seen: RefCell::default() }
     }
 
-    /// From now on the products are those of this cart.
+    /// Sets the cart whose products are offered.
     pub(crate) fn look_into(&mut self, cart: Option<CartId>) {
         if self.cart != cart {
             self.cart = cart;
@@ -73,7 +73,7 @@ impl Hinter for Completion<'_> {
     type Hint = String;
 }
 
-/// Where the last word of what is before the cursor begins, and what it may become.
+/// The start of the last word before the cursor, and the candidates for it.
 fn complete(before: &str, items: impl FnOnce() -> Vec<Item>) -> (usize, Vec<Pair>) {
     let start = last_word_start(before);
     let (Some(words), Some(partial)) = (shlex::split(&before[..start]), unquoted(&before[start..])) else {
@@ -93,7 +93,7 @@ fn complete(before: &str, items: impl FnOnce() -> Vec<Item>) -> (usize, Vec<Pair
     (start, matching)
 }
 
-/// Behind the last white space that is not within quotes.
+/// The start of the last word: after the last white space outside of quotes.
 fn last_word_start(text: &str) -> usize {
     let (mut start, mut quote, mut is_escaped) = (0, None, false);
     for (at, char) in text.char_indices() {
@@ -109,7 +109,7 @@ fn last_word_start(text: &str) -> usize {
     start
 }
 
-/// What a word says whose quotes may still be open.
+/// The text of a word whose quotes may still be open.
 fn unquoted(word: &str) -> Option<String> {
     let closed = ["", "\"", "'"].into_iter().find_map(|end| shlex::split(&format!("{word}{end}")));
     closed.map(|words| words.concat())
@@ -130,7 +130,7 @@ fn options(command: &str) -> Vec<(String, Pair)> {
     options.map(|name| (name.clone(), Pair { display: name.clone(), replacement: name })).collect()
 }
 
-/// By name; where several have the same, by id.
+/// The products by name; those that share a name by id.
 fn products(items: &[Item]) -> Vec<(String, Pair)> {
     let mut named: HashMap<&str, u32> = HashMap::new();
     for item in items {
@@ -148,7 +148,7 @@ fn products(items: &[Item]) -> Vec<(String, Pair)> {
     products.collect()
 }
 
-/// Those that begin so, in any letter case and however their letters are composed.
+/// The candidates with this prefix, in any letter case and Unicode composition.
 fn starting_with(partial: &str, candidates: Vec<(String, Pair)>) -> Vec<Pair> {
     let plain = |text: &str| nfc(text).to_lowercase();
     let partial = plain(partial);
@@ -170,7 +170,7 @@ mod tests {
         Item { product_id, vendor_id, name: name.to_owned(), price: Decimal::ONE, quantity: 1 }
     }
 
-    /// What a line becomes, one for each candidate.
+    /// The completed lines, one for each candidate.
     fn completed(before: &str, items: &[Item]) -> Vec<String> {
         let (start, candidates) = complete(before, || items.to_vec());
         candidates.iter().map(|candidate| format!("{}{}", &before[..start], candidate.replacement)).collect()
@@ -204,7 +204,7 @@ mod tests {
         let accented = [item("5", "caf\u{e9}s")];
         assert_eq!(completed("remove cafe\u{301}", &accented), ["remove 'caf\u{e9}s' "]);
         assert_eq!(completed("remove ", &items).len(), 4);
-        // The difference, and what is new, nobody knows.
+        // A difference or a new item has no candidates.
         assert_eq!(completed("adjust kettle ", &items), [""; 0]);
         assert_eq!(completed("add k", &items), [""; 0]);
     }

@@ -1,4 +1,4 @@
-//! One line or one command: understood, carried out, shown, remembered.
+//! Parses a line, executes its command, prints the outcome and adds both to the history.
 
 use std::io::{self, IsTerminal, Stderr, Stdout, Write};
 
@@ -18,15 +18,15 @@ pub(crate) struct Console<'a> {
     pub(crate) output: Output<AutoStream<Stdout>, AutoStream<Stderr>>,
     pub(crate) url: String,
     pub(crate) is_json: bool,
-    /// Somebody sits there: Ctrl-C stops a command, not the process.
+    /// Ctrl-C stops a command, not the process.
     pub(crate) is_interactive: bool,
 }
 
-/// What came of a line.
+/// The result of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Step {
     pub(crate) exit_code: u8,
-    /// Nothing more is wanted.
+    /// The session ends.
     pub(crate) is_last: bool,
 }
 
@@ -34,7 +34,7 @@ const NOTHING_DONE: Step = Step { exit_code: 0, is_last: false };
 
 impl<'a> Console<'a> {
     /// # Errors
-    /// The exit code, when the reason has been told.
+    /// The exit code, after the reason was printed.
     pub(crate) fn new(settings: &Settings, runtime: &'a Runtime) -> Result<Self, u8> {
         let mut output = Output::of_process();
         match Session::new(settings) {
@@ -49,7 +49,7 @@ impl<'a> Console<'a> {
         }
     }
 
-    /// Does what a line says. `place` is its number, if it is one of a script.
+    /// Executes a line. `place` is its line number in a script.
     pub(crate) fn line(&mut self, text: &str, place: Option<u64>) -> Step {
         let line = match Line::parse(text) {
             Ok(Some(line)) => line,
@@ -70,7 +70,7 @@ impl<'a> Console<'a> {
         self.show(done, is_json, place)
     }
 
-    /// Carries a command out and shows what has become of it.
+    /// Executes a command and prints its outcome.
     pub(crate) fn execute(&mut self, command: &Command, is_json: bool, place: Option<u64>) -> Step {
         let done = self.carry_out(command);
         self.show(done, is_json, place)
@@ -80,7 +80,7 @@ impl<'a> Console<'a> {
         let messages = &mut self.output.messages;
         let mut is_waiting = false;
         let how_to_stop = if self.is_interactive { "; Ctrl-C stops waiting" } else { "" };
-        // Once, and only for people: it is no result.
+        // Printed once, and not with --json.
         let mut note = |reason: &str| {
             if !is_waiting && io::stderr().is_terminal() {
                 writeln!(messages, "{UNSURE}{reason}; retrying{how_to_stop}{UNSURE:#}").unwrap_or_default();
@@ -101,13 +101,13 @@ impl<'a> Console<'a> {
         }
     }
 
-    /// Shows a failure. Where even that fails, the exit code has to do.
+    /// Prints a failure. If that fails too, only the exit code reports it.
     pub(crate) fn failed(&mut self, failure: &Failure, is_json: bool, place: Option<u64>) -> Step {
         self.output.failure(failure, is_json, place).unwrap_or_default();
         Step { exit_code: failure.exit_code(), is_last: matches!(failure, Failure::Output(_)) }
     }
 
-    /// The help that was asked for, or what is wrong with the words; returns the exit code.
+    /// Prints the help, or the error of the arguments; returns the exit code.
     fn words(&mut self, error: &clap::Error, place: Option<u64>) -> u8 {
         let text = error.render();
         let written = if error.use_stderr() {

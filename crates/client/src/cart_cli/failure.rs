@@ -1,4 +1,4 @@
-//! Why a command was not done: for people, for scripts (JSON) and as an exit code.
+//! Why a command failed: as text, as JSON and as an exit code.
 
 use std::io;
 
@@ -9,46 +9,46 @@ use super::names::printable;
 use crate::ids::CartId;
 use crate::{Error, Problem};
 
-/// Why there is no success.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// By the service, or because of a name that is not in the cart.
-    #[error("rejected ({}): {}", .0.slug(), printable(&.0.detail))]
+    /// The service rejected it, or the item is not in the cart.
+    #[error("rejected ({}): {}", .0.code(), printable(&.0.detail))]
     Refused(Problem),
-    /// What was asked for can't be understood.
+    /// The command is invalid.
     #[error("{0}")]
     Usage(String),
-    /// It was not carried out and will not be.
+    /// It was not executed and will not be.
     #[error("not executed: {reason}")]
     NotTaken {
-        /// What the last attempt met, or that nobody waits any longer.
+        /// Why the last attempt failed, or that the user interrupted it.
         reason: String,
     },
-    /// The log has it.
+    /// It is in the log, and has no outcome yet.
     #[error(
         "no outcome yet: the command is in the log; `list` will show its effect; repeat it with --idempotency-key \
          {key} to get its outcome"
     )]
     Pending {
-        /// Whose command it is.
+        /// The cart's id.
         cart: CartId,
         /// The command's id.
         command_id: Uuid,
-        /// What it was sent with.
+        /// Its idempotency key.
         key: String,
     },
-    /// Nobody knows whether it is carried out.
+    /// It may have been executed.
     #[error(
         "outcome unknown: {reason}; `list` may show its effect; repeat it with --idempotency-key {key} to get its \
          outcome"
     )]
     Unknown {
-        /// What the last attempt met.
+        /// Why the last attempt failed.
         reason: String,
-        /// What it was sent with.
+        /// Its idempotency key.
         key: String,
     },
-    /// The client's own settings.
+    /// The settings are invalid.
     #[error("the client cannot be used: {0}")]
     Client(#[source] Error),
     /// Standard output is closed, for example.
@@ -57,7 +57,7 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// What the last attempt met, in the words for people.
+    /// The failure of the last attempt, as text.
     pub(crate) fn away(reason: &str) -> Self {
         Self::NotTaken { reason: format!("the service is unavailable ({reason})") }
     }
@@ -66,7 +66,7 @@ impl Failure {
         Self::Usage(text.into())
     }
 
-    /// 1: refused by a rule; 2: usage; 3: not carried out; 4: nobody knows.
+    /// 1: rejected by a rule; 2: invalid usage; 3: not executed; 4: perhaps executed.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Refused(problem) if is_about_input(problem) => 2,
@@ -80,7 +80,7 @@ impl Failure {
     /// One or two words for the session's history.
     pub(crate) fn outcome(&self) -> &str {
         match self {
-            Self::Refused(problem) => problem.slug(),
+            Self::Refused(problem) => problem.code(),
             Self::Usage(_) | Self::Client(_) => "usage",
             Self::Output(_) => "no output",
             Self::NotTaken { .. } => "not done",
@@ -89,7 +89,7 @@ impl Failure {
         }
     }
 
-    /// The body of the service's answer, or what it would have said in its place; none for what only the caller can mend.
+    /// The body of the service's answer, or a body of the same form; `None` for invalid usage and settings.
     pub(crate) fn json(&self) -> Option<serde_json::Result<String>> {
         match self {
             Self::Refused(problem) => Some(serde_json::to_string(problem)),
@@ -111,7 +111,7 @@ impl Failure {
     }
 }
 
-/// The body of a 202, and how to ask again.
+/// The body of a 202, and how to repeat the command.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Pending<'a> {
@@ -121,7 +121,7 @@ struct Pending<'a> {
     idempotency_key: &'a str,
 }
 
-/// The body of a 504, and how to ask again.
+/// The body of a 504, and how to repeat the command.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Unknown<'a> {
@@ -130,28 +130,28 @@ struct Unknown<'a> {
     idempotency_key: &'a str,
 }
 
-/// In the service's words, where it could not say them.
-pub(crate) fn problem(slug: &str, title: &str, status: u16, detail: &str) -> Problem {
-    let kind = format!("urn:cart:problem:{slug}");
+/// A problem of the service's form, for a failure that the service did not see.
+pub(crate) fn problem(code: &str, title: &str, status: u16, detail: &str) -> Problem {
+    let kind = format!("urn:cart:problem:{code}");
     Problem { kind, title: title.to_owned(), status, detail: detail.to_owned(), command_id: None }
 }
 
-/// Not a rule's refusal: no cart would take it.
+/// Whether the request is invalid, independent of the cart's state.
 fn is_about_input(problem: &Problem) -> bool {
-    let slug = problem.slug();
-    slug.starts_with("invalid-") || ["malformed-body", "payload-too-large"].contains(&slug)
+    let code = problem.code();
+    code.starts_with("invalid-") || ["malformed-body", "payload-too-large"].contains(&code)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn refused(slug: &str, status: u16) -> Failure {
-        Failure::Refused(problem(slug, "In words", status, "why"))
+    fn refused(code: &str, status: u16) -> Failure {
+        Failure::Refused(problem(code, "In words", status, "why"))
     }
 
     #[test]
-    fn exit_codes_say_why() {
+    fn each_failure_has_its_exit_code() {
         let key = "k".to_owned();
         let pending = Failure::Pending { cart: CartId::of_member("alice"), command_id: Uuid::nil(), key: key.clone() };
         let cases = [
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_in_the_words_and_the_order_of_the_service() {
+    fn json_has_the_fields_and_order_of_the_service() {
         let json = |failure: &Failure| failure.json().expect("JSON").expect("it can be written");
         let refused = refused("cart-full", 409);
         assert_eq!(refused.to_string(), "rejected (cart-full): why");

@@ -6,8 +6,8 @@
 //! terminal ────┘                          └─▶ Output (tables or JSON), exit code
 //! ```
 //!
-//! Invariants: a command is sent again only with its own idempotency key; a failure has exactly one exit code; where
-//! standard output is no terminal, nothing is written there but results.
+//! Invariants: a command is retried only with its own idempotency key; a failure has exactly one exit code; if standard output
+//! is not a terminal, only results are written to it.
 
 mod args;
 mod completion;

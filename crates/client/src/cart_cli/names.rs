@@ -1,4 +1,4 @@
-//! From what people call things to ids, and from what is in a cart to what was meant.
+//! Converts names to ids, and finds items of a cart by their names.
 
 use std::str::FromStr;
 
@@ -8,43 +8,43 @@ use crate::Item;
 use crate::ids::{CartId, ProductId, VendorId};
 use crate::text::nfc;
 
-/// As long as the names of items; a terminal's prompt shows it.
+/// The maximum length of a member's name: that of an item's name. The prompt shows it.
 const MEMBER_CHARS_MAX: usize = 200;
 
-/// So many names are suggested.
+/// How many names are suggested at most.
 const NEAR_MAX: usize = 5;
 
-/// Jaro-Winkler similarity from which on a name may have been meant: `mgu` is near `mug`, `red mug` is not near `kettle`.
+/// The minimum Jaro-Winkler similarity of a suggestion: `mgu` is near `mug`, `red mug` is not near `kettle`.
 const NEAR_FROM: f64 = 0.7;
 
-/// Whose cart.
+/// The owner of a cart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     name: String,
     cart: CartId,
 }
 
-/// Why a text names no member.
+/// Why a text is not a member's name.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a member's name has 1 to {MEMBER_CHARS_MAX} visible characters")]
 pub struct NoMember;
 
-/// Why a text names no item, product or vendor.
+/// Why a text is not the name of an item, product or vendor.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a name has one or more visible characters")]
 pub(crate) struct NoLabel;
 
-/// Why an item in the cart is not found.
+/// Why no item in the cart is found.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Unresolved {
-    /// There is none; with what to say about it.
+    /// No item has the name; with the message.
     Absent(String),
-    /// There are several; with their ids.
+    /// Several items have the name; with the message, which lists their ids.
     Ambiguous(String),
 }
 
 impl Member {
-    /// What the member is called.
+    /// The member's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -71,8 +71,8 @@ impl FromStr for Member {
     }
 }
 
-/// A name as it is sent and as it becomes an id: in Unicode NFC. A control character, such as the CR of a file from another
-/// system, would make another id of a name that looks the same.
+/// Converts a name to Unicode NFC, in which it is sent and hashed to an id. Rejects control characters: a CR at the end, for
+/// example, would give another id to a name that looks the same.
 pub(crate) fn label(text: &str) -> Result<String, NoLabel> {
     if text.is_empty() || text.contains(char::is_control) { Err(NoLabel) } else { Ok(nfc(text).into_owned()) }
 }
@@ -87,13 +87,13 @@ pub(crate) fn vendor(text: &str) -> VendorId {
     id(text).map_or_else(|| VendorId::of_vendor(text), VendorId)
 }
 
-/// Only the form with hyphens: 32 hexadecimal digits alone may well be a name.
+/// Parses an id in the form with hyphens. 32 hexadecimal digits without hyphens may be a name.
 pub(crate) fn id(text: &str) -> Option<Uuid> {
     if text.len() == uuid::fmt::Hyphenated::LENGTH { Uuid::try_parse(text).ok() } else { None }
 }
 
-/// The item that is meant: by its name, its product's name or id; if there is none, by its name in other letter case. Names
-/// in the cart may be older than their spelling in NFC.
+/// Finds an item by its name, its product's name or id; if there is none, by its name in another letter case. Names in the cart
+/// may not be in NFC, because older versions did not convert them.
 pub(crate) fn find<'a>(items: &'a [Item], text: &str) -> Result<&'a Item, Unresolved> {
     let text = &*nfc(text);
     let product = product(text);
@@ -134,7 +134,7 @@ fn quoted(names: &[&str]) -> String {
     names.join(", ")
 }
 
-/// The names that may have been meant, the nearest first.
+/// The suggestions, the nearest first.
 fn near<'a>(names: impl Iterator<Item = &'a str>, text: &str) -> Vec<&'a str> {
     let text = text.to_lowercase();
     let scored = names.map(|name| {
@@ -148,13 +148,13 @@ fn near<'a>(names: impl Iterator<Item = &'a str>, text: &str) -> Vec<&'a str> {
     near.into_iter().map(|(_, name)| name).take(NEAR_MAX).collect()
 }
 
-/// A word of a line, quoted if it needs that.
+/// Quotes a word of a line, if necessary.
 pub(crate) fn as_word(text: &str) -> Option<String> {
-    // Only NUL can't be quoted, which nobody can type either.
+    // Only NUL can't be quoted, and it can't be typed either.
     shlex::try_quote(text).ok().map(std::borrow::Cow::into_owned)
 }
 
-/// Text of others for a terminal: nothing in it moves the cursor or changes colours.
+/// Escapes text from the service for a terminal: it can't move the cursor or change colours.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }).collect()
 }
@@ -183,7 +183,7 @@ mod tests {
 
     // Expected values: Python's `uuid.uuid5(uuid.NAMESPACE_URL, "urn:cart:member:alice")` and so on.
     #[test]
-    fn names_are_the_same_ids_on_every_machine_and_ids_are_themselves() {
+    fn a_name_gives_its_id_and_an_id_itself() {
         let cart = |text: &str| text.parse::<Member>().expect("a member").cart().to_string();
         assert_eq!(cart("alice"), "e4fbfd75-c6ab-52e9-b751-9da31e2bc37b");
         assert_eq!(product("red mug").to_string(), "6bee9ef3-0a4c-5494-890e-c4534ac1cfb1");
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_has_a_name_that_can_be_shown() {
+    fn rejects_member_names_that_cannot_be_shown() {
         for bad in ["", "a\nb", "alice\r", "\u{1b}[2J", &"x".repeat(201)] {
             assert_eq!(bad.parse::<Member>(), Err(NoMember), "{bad:?}");
         }
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exact_name_goes_before_other_letter_case() {
+    fn an_exact_name_is_preferred_to_another_letter_case() {
         let items = [item("1", "Mug"), item("2", "mug")];
         assert_eq!(found(&items, "Mug"), Ok(items[0].product_id));
         assert_eq!(found(&items, "mug"), Ok(items[1].product_id));
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_with_one_name_the_ids_are_told() {
+    fn items_that_share_a_name_are_listed_with_their_ids() {
         let items = [item("1", "mug"), item("2", "mug"), item("3", "cup")];
         let Err(Unresolved::Ambiguous(text)) = find(&items, "mug") else { panic!("it is ambiguous") };
         assert!(text.contains(&items[0].product_id.to_string()) && text.contains(&items[1].product_id.to_string()));
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_told_with_what_is_near() {
+    fn a_missing_item_is_reported_with_suggestions() {
         let items = [item("1", "red mug"), item("2", "blue mug"), item("3", "kettle")];
         let text = absent_text(&items, "red mgu");
         assert!(text.contains("near: \"red mug\"") && !text.contains("kettle"), "{text}");
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_is_quoted_so_that_it_is_read_back() {
+    fn a_quoted_word_is_parsed_to_itself() {
         for name in ["mug", "red mug", "it's", "a\"b", "$HOME `x` \\", "Tasse für Tee", "#1"] {
             let word = as_word(name).expect("a word");
             assert_eq!(shlex::split(&word), Some(vec![name.to_owned()]), "{word}");
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn others_text_can_not_steer_a_terminal() {
+    fn text_from_the_service_cannot_control_a_terminal() {
         assert_eq!(printable("a\u{1b}[31mb\r\n"), "a\u{fffd}[31mb\u{fffd}\u{fffd}");
     }
 }

@@ -1,4 +1,4 @@
-//! What people and scripts are shown.
+//! Prints outcomes, as tables or as JSON.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -16,29 +16,29 @@ use super::session::{Change, Done, Entry};
 use crate::ids::CartId;
 use crate::{Item, ItemChange};
 
-/// What went well, totals.
+/// The style of successes and totals.
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
-/// What was refused or is wrong.
+/// The style of rejections and errors.
 pub(crate) const BAD: Style = AnsiColor::Red.on_default();
-/// What is not known yet, or is being tried again.
+/// The style of pending outcomes and retries.
 pub(crate) const UNSURE: Style = AnsiColor::Yellow.on_default();
-/// The prompt.
+/// The style of the prompt.
 pub(crate) const PROMPT: Style = AnsiColor::Cyan.on_default().bold();
 
-/// A narrower table than this is no table.
+/// The minimum width of a table.
 const WIDTH_MIN: u16 = 20;
 
-/// Where results and messages go. Styles reach only terminals.
+/// The writers of results and messages. Styles are written only to terminals.
 #[derive(Debug)]
 pub(crate) struct Output<O, E> {
     pub(crate) results: O,
     pub(crate) messages: E,
-    /// Columns of the terminal that shows the results; none if it is none.
+    /// The columns of the terminal for results; `None` if it is not a terminal.
     pub(crate) width: Option<u16>,
 }
 
 impl Output<AutoStream<io::Stdout>, AutoStream<io::Stderr>> {
-    /// The process's own.
+    /// Standard output and standard error.
     pub(crate) fn of_process() -> Self {
         let (results, messages) = (io::stdout(), io::stderr());
         let width = rustix::termios::tcgetwinsize(&results).ok().map(|size| size.ws_col);
@@ -50,7 +50,7 @@ impl Output<AutoStream<io::Stdout>, AutoStream<io::Stderr>> {
     }
 }
 
-/// Whether there may be colours: standard output is a terminal that has them, and NO_COLOR (no-color.org) is not set.
+/// Whether colours are used: standard output is a terminal that has them, and NO_COLOR (no-color.org) is not set.
 pub(crate) fn is_coloured() -> bool {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
@@ -62,7 +62,7 @@ fn choice(is_coloured: bool) -> ColorChoice {
 }
 
 impl<O: Write, E: Write> Output<O, E> {
-    /// Shows what has become of a command.
+    /// Prints the outcome of a command.
     pub(crate) fn done(&mut self, done: &Done, is_json: bool) -> io::Result<()> {
         match as_json(done) {
             Some(json) if is_json => self.json(&json?),
@@ -71,7 +71,7 @@ impl<O: Write, E: Write> Output<O, E> {
         }
     }
 
-    /// Shows why a command was not done; `place` is the line of a script.
+    /// Prints why a command failed; `place` is the line of a script.
     pub(crate) fn failure(&mut self, failure: &Failure, is_json: bool, place: Option<u64>) -> io::Result<()> {
         match failure.json() {
             Some(json) if is_json => self.json(&json?),
@@ -176,7 +176,7 @@ fn table(header: &[&str], first_number: usize, width: Option<u16>) -> Table {
     table
 }
 
-/// With two decimal places at least, and all that it has.
+/// Formats an amount with all its decimal places, at least two.
 fn money(mut amount: Decimal) -> String {
     amount = amount.normalize();
     if amount.scale() < 2 {
@@ -217,14 +217,14 @@ mod tests {
     }
 
     #[test]
-    fn amounts_have_the_places_that_they_need() {
+    fn amounts_have_at_least_two_decimal_places() {
         for (text, shown) in [("3.5", "3.50"), ("0", "0.00"), ("0.0010", "0.001"), ("1200.00", "1200.00")] {
             assert_eq!(money(text.parse().expect("a number")), shown);
         }
     }
 
     #[test]
-    fn a_cart_is_a_table_with_its_total() {
+    fn prints_a_cart_as_a_table_with_its_total() {
         let text = shown(
             &listed(vec![item("red mug", Decimal::new(35, 1), 2), item("\u{1b}[31m", Decimal::ONE, 1)], false),
             false,
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_one_line_in_the_words_of_the_service() {
+    fn json_is_one_line_with_the_fields_of_the_service() {
         let text = shown(&listed(vec![item("red mug", Decimal::new(350, 2), 2)], false), true, None);
         assert_eq!(text.lines().count(), 1);
         let json: Value = serde_json::from_str(&text).expect("JSON");
@@ -257,12 +257,12 @@ mod tests {
     #[test]
     fn styles_reach_only_terminals() {
         let failure = Failure::usage("no");
-        let told = |choice| {
+        let written = |choice| {
             let mut output = Output { results: vec![], messages: AutoStream::new(vec![], choice), width: None };
             output.failure(&failure, false, Some(3)).expect("memory takes all");
             String::from_utf8(output.messages.into_inner()).expect("text")
         };
-        assert_eq!(told(ColorChoice::Never), "line 3: no\n");
-        assert_eq!(told(ColorChoice::Always), "line 3: \u{1b}[31mno\u{1b}[0m\n");
+        assert_eq!(written(ColorChoice::Never), "line 3: no\n");
+        assert_eq!(written(ColorChoice::Always), "line 3: \u{1b}[31mno\u{1b}[0m\n");
     }
 }

@@ -18,8 +18,8 @@ use super::output::{PROMPT, UNSURE, is_coloured};
 use super::session::HISTORY_LEN_MAX;
 use crate::text::Lines;
 
-/// Reads and does lines until the user leaves. Failures are shown and don't end it: the exit code is 0, unless the terminal
-/// fails.
+/// Reads and executes lines until the user leaves. Failures are printed and do not end the session. The exit code is 0, unless
+/// the terminal fails.
 pub(crate) fn run(console: &mut Console<'_>) -> u8 {
     console.is_interactive = true;
     match session(console) {
@@ -61,10 +61,10 @@ fn session(console: &mut Console<'_>) -> Result<(), ReadlineError> {
                     return Ok(());
                 }
             }
-            // Ctrl-C: another line.
+            // Ctrl-C drops the line.
             Err(ReadlineError::Interrupted) => {}
             Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
-                // The rest of a line is no line.
+                // The rest of a line that is too long is dropped.
                 tcflush(io::stdin(), QueueSelector::IFlush).map_err(io::Error::from)?;
                 let text = "the line is not UTF-8 and was ignored; set the terminal to UTF-8";
                 console.failed(&Failure::usage(text), false, None);
@@ -76,7 +76,7 @@ fn session(console: &mut Console<'_>) -> Result<(), ReadlineError> {
     }
 }
 
-/// Does what was entered; true if the session is to end. Pasted text may have several lines, as a script has them.
+/// Executes the input; returns true if the session ends. Pasted text may have several lines, as in a script.
 fn enter(console: &mut Console<'_>, text: &str) -> bool {
     let mut lines = Lines::new(text.as_bytes());
     while let Some((_, line)) = lines.next() {
@@ -91,7 +91,7 @@ fn enter(console: &mut Console<'_>, text: &str) -> bool {
     false
 }
 
-/// `cart/history` in the user's state directory: the lines of the sessions before, bounded. None if it can't be used.
+/// `cart/history` in the user's state directory: the lines of earlier sessions, bounded. `None` if it can't be used.
 struct HistoryFile(Option<PathBuf>);
 
 impl HistoryFile {
@@ -115,7 +115,7 @@ impl HistoryFile {
         }
     }
 
-    /// At once: a session that is killed is remembered too.
+    /// Appends a line at once, so that the history survives a kill.
     fn append(&mut self, editor: &mut Editor<Completion<'_>, FileHistory>, console: &mut Console<'_>) {
         if let Some(path) = &self.0
             && let Err(error) = editor.append_history(path)
@@ -124,7 +124,7 @@ impl HistoryFile {
         }
     }
 
-    /// Said once; the session does without.
+    /// Prints a warning once; the session continues without a history.
     fn give_up(&mut self, reason: &str, console: &mut Console<'_>) {
         if let Some(path) = self.0.take() {
             let path = path.display();
@@ -144,7 +144,7 @@ mod tests {
     use crate::ids::CartId;
 
     #[test]
-    fn what_is_pasted_is_read_as_a_script() {
+    fn pasted_text_is_read_as_a_script() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let settings = Args::try_parse_from(["cart", "--url", "http://127.0.0.1:1"]).expect("good options").settings;
         let mut console = Console::new(&settings, &runtime).expect("good settings");
@@ -162,7 +162,7 @@ mod tests {
                 assert_eq!(console.session.member().map(crate::cart_cli::Member::cart), Some(jose));
             }
         }
-        // What is no line is no reason to leave.
+        // An unreadable line does not end the session.
         assert!(!enter(&mut console, "frobnicate\r\nchange-member bob"));
         assert_eq!(console.session.member().map(crate::cart_cli::Member::name), Some("bob"));
         assert!(enter(&mut console, "exit\r\nchange-member alice"));

@@ -1,4 +1,4 @@
-//! Whose cart, and what was done with it: carries commands out and knows nothing of terminals.
+//! Executes commands on the cart of the current member, and keeps the history. Knows nothing of terminals.
 
 use std::collections::VecDeque;
 use std::future::pending;
@@ -11,19 +11,20 @@ use super::args::{Add, Command, Key, Settings};
 use super::failure::{Failure, problem};
 use super::names::{self, Member, Unresolved};
 use crate::ids::{CartId, ProductId};
-use crate::retry::{Retry, Settled, Trouble};
+use crate::retry::{AttemptFailure, Completed, Retry};
 use crate::{Cart, CartClient, ClientSettings, CommandOptions, Error, Execution, Item, ItemChange, Outcome, Purchase};
 
-/// Of the commands before, a session shows so many.
+/// How many earlier commands a session keeps.
 pub(crate) const HISTORY_LEN_MAX: usize = 1_000;
 
-/// A service that restarts behind a balancer is back by then; one that is away is told soon.
+/// How long a command is retried that was certainly not executed: long enough for a restart of the service behind a balancer,
+/// and short enough to report an unavailable service soon.
 const NOT_EXECUTED_FOR: Duration = Duration::from_secs(2);
 
 /// The first pause before a retry.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// What has become of a command.
+/// The outcome of a command.
 #[derive(Debug)]
 pub(crate) enum Done {
     Member(Member),
@@ -34,11 +35,11 @@ pub(crate) enum Done {
         ids: bool,
     },
     Remembered(Vec<Entry>),
-    /// The session is to end.
+    /// The session ends.
     Exit,
 }
 
-/// Which change an item saw.
+/// The kind of change to an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     Added,
@@ -46,16 +47,16 @@ pub(crate) enum Change {
     Adjusted,
 }
 
-/// A line of the session and what came of it.
+/// A line of the session, with its outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Entry {
     pub(crate) command: String,
     pub(crate) outcome: String,
 }
 
-/// Who is told that a command is being sent again, and who may stop that.
+/// Reports the retries of a command, and says whether it can be interrupted.
 pub(crate) struct Patience<'a> {
-    /// Ctrl-C gives a command up instead of ending the process.
+    /// Ctrl-C gives up the command instead of ending the process.
     pub(crate) is_interruptible: bool,
     /// Called with the reason of each retry.
     pub(crate) note: &'a mut dyn FnMut(&str),
@@ -72,8 +73,8 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn new(settings: &Settings) -> Result<Self, Failure> {
-        // The last retry begins before two thirds are over, and takes a third at most. A third is longer than the service
-        // waits for an outcome, as long as nobody asks for less.
+        // The last retry begins before two thirds of the time are over, and takes a third at most. With the default timeout,
+        // a third is longer than the service waits for an outcome.
         let third = settings.timeout() / 3;
         let client = ClientSettings {
             connect_timeout: third.min(ClientSettings::default().connect_timeout),
@@ -102,7 +103,7 @@ impl Session {
         self.member.as_ref()
     }
 
-    /// Notes a line and what came of it.
+    /// Adds a line and its outcome to the history.
     pub(crate) fn remember(&mut self, command: &str, outcome: &str) {
         if self.history.len() == HISTORY_LEN_MAX {
             self.history.pop_front();
@@ -110,7 +111,7 @@ impl Session {
         self.history.push_back(Entry { command: command.to_owned(), outcome: outcome.to_owned() });
     }
 
-    /// Carries a command out.
+    /// Executes a command.
     pub(crate) async fn execute(&mut self, command: &Command, patience: Patience<'_>) -> Result<Done, Failure> {
         match command {
             Command::ChangeMember { name } => {
@@ -125,7 +126,7 @@ impl Session {
             Command::Checkout { key } => {
                 let cart = self.required_member()?.cart();
                 let send = async |options: CommandOptions<'_>| self.client.checkout(cart, options).await;
-                self.settle(cart, key, patience, send).await.map(Done::Bought)
+                self.run_command(cart, key, patience, send).await.map(Done::Bought)
             }
             Command::History => Ok(Done::Remembered(self.history.iter().cloned().collect())),
             Command::Exit => Ok(Done::Exit),
@@ -142,21 +143,21 @@ impl Session {
             quantity: add.quantity,
         };
         let send = async |options: CommandOptions<'_>| self.client.add(cart, &item, options).await;
-        self.settle(cart, &add.key, patience, send).await.map(|change| Done::Changed(Change::Added, change))
+        self.run_command(cart, &add.key, patience, send).await.map(|change| Done::Changed(Change::Added, change))
     }
 
     async fn remove(&self, item: &str, key: &Key, mut patience: Patience<'_>) -> Result<Done, Failure> {
         let cart = self.required_member()?.cart();
         let product = self.product(item, &mut patience).await?;
         let send = async |options: CommandOptions<'_>| self.client.remove(cart, product, options).await;
-        self.settle(cart, key, patience, send).await.map(|change| Done::Changed(Change::Removed, change))
+        self.run_command(cart, key, patience, send).await.map(|change| Done::Changed(Change::Removed, change))
     }
 
     async fn adjust(&self, item: &str, by: i64, key: &Key, mut patience: Patience<'_>) -> Result<Done, Failure> {
         let cart = self.required_member()?.cart();
         let product = self.product(item, &mut patience).await?;
         let send = async |options: CommandOptions<'_>| self.client.adjust(cart, product, by, options).await;
-        self.settle(cart, key, patience, send).await.map(|change| Done::Changed(Change::Adjusted, change))
+        self.run_command(cart, key, patience, send).await.map(|change| Done::Changed(Change::Adjusted, change))
     }
 
     fn required_member(&self) -> Result<&Member, Failure> {
@@ -164,7 +165,7 @@ impl Session {
         self.member.as_ref().ok_or_else(|| Failure::usage(missing))
     }
 
-    /// The product that is meant by a name or an id. Names are looked up in the cart.
+    /// Finds the product with a name or an id. Names are looked up in the cart.
     async fn product(&self, text: &str, patience: &mut Patience<'_>) -> Result<ProductId, Failure> {
         if let Some(id) = names::id(text) {
             return Ok(ProductId(id));
@@ -173,7 +174,7 @@ impl Session {
         let cart = self.cart(Patience { is_interruptible: *is_interruptible, note: *note }).await?;
         names::find(&cart.items, text).map(|item| item.product_id).map_err(|unresolved| match unresolved {
             Unresolved::Ambiguous(text) => Failure::Usage(text),
-            // As the service would say it.
+            // The same problem as the service's.
             Unresolved::Absent(detail) => {
                 Failure::Refused(problem("item-not-in-cart", "The item is not in the cart", 404, &detail))
             }
@@ -183,22 +184,22 @@ impl Session {
     async fn cart(&self, patience: Patience<'_>) -> Result<Cart, Failure> {
         let cart = self.required_member()?.cart();
         let send = async |_| read(self.client.cart(cart).await);
-        let settled = tokio::select! {
-            settled = self.retry.settle(seed(), send, noting(patience.note)) => settled,
+        let completed = tokio::select! {
+            completed = self.retry.run(seed(), send, noting(patience.note)) => completed,
             () = interrupted(patience.is_interruptible) => {
                 return Err(Failure::NotTaken { reason: "interrupted by Ctrl-C".to_owned() });
             }
         };
-        match settled {
-            Ok(Settled::Accepted(cart)) => Ok(cart),
-            Ok(Settled::Rejected(problem)) => Err(Failure::Refused(problem)),
-            // Whether a question was read by the service makes no difference.
-            Err(unsettled) => Err(Failure::away(&unsettled.reason)),
+        match completed {
+            Ok(Completed::Accepted(cart)) => Ok(cart),
+            Ok(Completed::Rejected(problem)) => Err(Failure::Refused(problem)),
+            // For a read it does not matter whether the service received it.
+            Err(gave_up) => Err(Failure::away(&gave_up.reason)),
         }
     }
 
-    /// Sends a command with its key until it is settled.
-    async fn settle<T>(
+    /// Sends a command with its key until it has an outcome.
+    async fn run_command<T>(
         &self,
         cart: CartId,
         key: &Key,
@@ -207,25 +208,25 @@ impl Session {
     ) -> Result<T, Failure> {
         let key = key.idempotency_key.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
         let options = CommandOptions { idempotency_key: Some(&key), command_time: None };
-        let settled = tokio::select! {
-            settled = self.retry.settle(seed(), async |_| send(options).await, noting(patience.note)) => settled,
+        let completed = tokio::select! {
+            completed = self.retry.run(seed(), async |_| send(options).await, noting(patience.note)) => completed,
             () = interrupted(patience.is_interruptible) => {
                 return Err(Failure::Unknown { reason: "interrupted by Ctrl-C".to_owned(), key });
             }
         };
-        match settled {
-            Ok(Settled::Accepted(accepted)) => Ok(accepted),
-            Ok(Settled::Rejected(problem)) => Err(Failure::Refused(problem)),
-            Err(unsettled) => Err(match (unsettled.pending, unsettled.execution) {
+        match completed {
+            Ok(Completed::Accepted(accepted)) => Ok(accepted),
+            Ok(Completed::Rejected(problem)) => Err(Failure::Refused(problem)),
+            Err(gave_up) => Err(match (gave_up.pending, gave_up.execution) {
                 (Some(command_id), _) => Failure::Pending { cart, command_id, key },
-                (None, Execution::Unknown) => Failure::Unknown { reason: unsettled.reason, key },
-                (None, Execution::NotExecuted) => Failure::away(&unsettled.reason),
+                (None, Execution::Unknown) => Failure::Unknown { reason: gave_up.reason, key },
+                (None, Execution::NotExecuted) => Failure::away(&gave_up.reason),
             }),
         }
     }
 }
 
-/// The answer to a question in the words for commands.
+/// Converts the answer to a read to the outcome of a command.
 fn read(result: Result<Cart, Error>) -> Result<Outcome<Cart>, Error> {
     match result {
         Ok(cart) => Ok(Outcome::Accepted(cart)),
@@ -237,17 +238,17 @@ fn read(result: Result<Cart, Error>) -> Result<Outcome<Cart>, Error> {
     }
 }
 
-fn noting(note: &mut dyn FnMut(&str)) -> impl FnMut(&Trouble) {
-    |trouble| note(&trouble.reason)
+fn noting(note: &mut dyn FnMut(&str)) -> impl FnMut(&AttemptFailure) {
+    |failure| note(&failure.reason)
 }
 
-/// Any: there is only one command at a time.
+/// Any seed will do, since there is only one command at a time.
 fn seed() -> u64 {
     Uuid::new_v4().as_u64_pair().0
 }
 
 async fn interrupted(is_interruptible: bool) {
-    // Without a listener, Ctrl-C ends the process, as it should where there is nobody to go on.
+    // Without a listener Ctrl-C ends the process, which is right for a script.
     if !is_interruptible || tokio::signal::ctrl_c().await.is_err() {
         pending::<()>().await;
     }
@@ -284,7 +285,7 @@ mod tests {
         assert!(execute(&mut session, &Command::ChangeMember { name: alice.clone() }).await.is_ok());
         let Ok(Done::Member(current)) = execute(&mut session, &Command::CurrentMember).await else { panic!("alice") };
         assert_eq!(current, alice);
-        // Nobody listens there.
+        // No server listens on this port.
         let failure = execute(&mut session, &Command::List { ids: false }).await.expect_err("away");
         assert_eq!(failure.exit_code(), 3, "{failure}");
     }

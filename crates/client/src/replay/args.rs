@@ -9,7 +9,7 @@ use clap::{ArgAction, Parser};
 
 use super::shop_args::ShopArgs;
 
-/// What `--help` says at its end.
+/// The end of `--help`.
 const EXAMPLE: &str = "\
 Example, with the stack of `scripts/stack up`:
   replay --commands 1000 --rate 200 --expect-intended --run-id first --member-prefix first-";
@@ -114,14 +114,14 @@ impl Args {
     const CONCURRENCY: usize = 64;
     const IN_FLIGHT_MAX: usize = 1024;
 
-    /// Commands in flight at most.
+    /// The maximum number of commands in flight.
     #[must_use]
     pub fn in_flight_max(&self) -> usize {
         let default = if self.rate.is_some() { Self::IN_FLIGHT_MAX } else { Self::CONCURRENCY };
         self.concurrency.map_or(default, NonZeroUsize::get)
     }
 
-    /// How many commands the source has, if that is known.
+    /// The number of commands in the source, if known.
     pub(crate) fn commands_expected(&self) -> Option<u64> {
         let source = if self.file.is_some() || self.rows.is_some() { None } else { Some(self.shop.commands) };
         match (source, self.limit) {
@@ -131,7 +131,7 @@ impl Args {
     }
 }
 
-/// Why a text is no duration.
+/// Why a text is not a duration.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a duration is a whole number with ms, s or m: 500ms, 120s, 2m")]
 struct NoDuration;
@@ -148,12 +148,12 @@ fn duration(text: &str) -> Result<Duration, NoDuration> {
     Ok(unit * number)
 }
 
-/// Why a text is no run id.
+/// Why a text is not a run id.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a run id is 1 to 150 visible ASCII characters")]
 struct NoRunId;
 
-/// With the command's number behind it, a key must stay within the 200 characters of the contract.
+/// The maximum length of a run id. With the command's number, a key must not exceed the 200 characters of the contract.
 fn run_id(text: &str) -> Result<String, NoRunId> {
     let good = (1..=150).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
     if good { Ok(text.to_owned()) } else { Err(NoRunId) }
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_loop_sets_what_is_in_flight() {
+    fn open_and_closed_loops_have_different_limits() {
         let in_flight_max = |words: &[&str]| {
             let words = std::iter::once(&"replay").chain(words);
             Args::try_parse_from(words).expect("good options").in_flight_max()

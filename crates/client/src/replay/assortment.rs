@@ -1,8 +1,9 @@
-//! What the made-up shop sells: every product's name, price and vendor follow from its number and the seed.
+//! The products of the made-up shop: each name, price and vendor follow from the product's number and the seed.
 
 use rust_decimal::Decimal;
 
 use super::command::Action;
+use crate::bits::mix_bits;
 
 const COLOURS: [&str; 8] = ["Red", "Blue", "Ivory", "Rosé", "Mint", "Silver", "\"Antique\"", "Pink, spotted"];
 const THINGS: [&str; 8] = ["teapot", "lantern", "cake stand", "doormat", "cushion", "alarm clock", "bunting", "mug"];
@@ -38,19 +39,11 @@ impl Assortment {
     }
 }
 
-/// Mostly 0.01 to 100.00; one price in sixteen has four places, so that rounding anywhere shows.
+/// A price from 0.01 to 100.00. One in sixteen has four decimal places, so that any rounding shows.
 fn price(bits: u64) -> Decimal {
     let amount = i64::try_from(1 + (bits >> 4) % 10_000).unwrap_or(1);
     let places = if bits & 15 == 0 { 4 } else { 2 };
     Decimal::new(amount, places)
-}
-
-/// The finaliser of SplitMix64 (Steele, Lea, Flood 2014): neighbouring numbers give unrelated bits.
-pub(crate) fn mix_bits(value: u64) -> u64 {
-    let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

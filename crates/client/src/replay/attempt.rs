@@ -1,4 +1,4 @@
-//! One command of the source until it is settled.
+//! Sends one command of the source until it has an answer.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,29 +9,29 @@ use uuid::Uuid;
 
 use super::args::Args;
 use super::command::{Action, Command};
-use super::lanes::Planned;
+use super::queues::Planned;
 use super::record::{self, Accepted, Attempt, Sent};
 use crate::ids::{CartId, ProductId, VendorId};
-use crate::retry::{Cause, Retry, Settled as Verdict, Trouble};
+use crate::retry::{AttemptFailure, Completed, FailureKind, Retry};
 use crate::{CartClient, ClientSettings, CommandOptions, Error, Item, Outcome};
 
-/// How a command ended.
+/// The answer to a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
     Accepted,
-    Refused { slug: String, detail: String },
+    Refused { code: String, detail: String },
     Unanswered { reason: String },
 }
 
-/// A command that ended.
+/// A command with its answer.
 #[derive(Debug)]
-pub(crate) struct Settled {
+pub(crate) struct Finished {
     pub(crate) planned: Arc<Planned>,
     pub(crate) answer: Answer,
     pub(crate) command_id: Option<Uuid>,
-    /// What was sent and what each sending met, when that is recorded.
+    /// The command and its attempts, with `--record`.
     pub(crate) recorded: Option<Recorded>,
-    /// From when it was due (open loop) or first sent (closed loop) to its answer.
+    /// The time from when it was due (open loop) or first sent (closed loop) to its answer.
     pub(crate) latency: Duration,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Recorded {
     pub(crate) attempts: Vec<Attempt>,
 }
 
-/// Retries by cause, counted as they happen: while a service is away, nothing is settled but this moves.
+/// Retries by cause, counted as they happen: while a service is unavailable, only these counts change.
 #[derive(Debug, Default)]
 pub(crate) struct Retries {
     pub(crate) pending: AtomicU64,
@@ -61,20 +61,20 @@ impl Retries {
         counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
-    /// Why the last one was needed.
+    /// The reason of the last one.
     pub(crate) fn last_reason(&self) -> String {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn note(&self, trouble: &Trouble) {
-        let count = match trouble.cause {
-            Cause::Pending => &self.pending,
-            Cause::Unavailable => &self.unavailable,
-            Cause::NotExecuted => &self.not_executed,
-            Cause::Unknown => &self.unknown,
+    fn note(&self, failure: &AttemptFailure) {
+        let count = match failure.kind {
+            FailureKind::Pending => &self.pending,
+            FailureKind::Unavailable => &self.unavailable,
+            FailureKind::NotExecuted => &self.not_executed,
+            FailureKind::Unknown => &self.unknown,
         };
         count.fetch_add(1, Ordering::Relaxed);
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&trouble.reason);
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&failure.reason);
     }
 }
 
@@ -113,7 +113,7 @@ impl Sender {
     }
 
     /// Sends a command until it is answered or its time is over.
-    pub(crate) async fn settle(&self, planned: Arc<Planned>) -> Settled {
+    pub(crate) async fn execute(&self, planned: Arc<Planned>) -> Finished {
         let sent_at = Instant::now();
         let counts_from = planned.due.unwrap_or(sent_at);
         let request = Request::of(&planned.command);
@@ -128,20 +128,20 @@ impl Sender {
             }
             result.map(|outcome| outcome.map(|accepted| accepted.command_id()))
         };
-        let settled = self.retry.settle(planned.sequence, send, |trouble| self.retries.note(trouble)).await;
+        let completed = self.retry.run(planned.sequence, send, |failure| self.retries.note(failure)).await;
         let recorded = self.records.then(|| request.recorded(&key, attempts.take()));
-        let (answer, command_id) = match settled {
-            Ok(Verdict::Accepted(command_id)) => (Answer::Accepted, Some(command_id)),
-            Ok(Verdict::Rejected(problem)) => {
-                let refused = Answer::Refused { slug: problem.slug().to_owned(), detail: problem.detail };
+        let (answer, command_id) = match completed {
+            Ok(Completed::Accepted(command_id)) => (Answer::Accepted, Some(command_id)),
+            Ok(Completed::Rejected(problem)) => {
+                let refused = Answer::Refused { code: problem.code().to_owned(), detail: problem.detail };
                 (refused, problem.command_id)
             }
-            Err(unsettled) => (Answer::Unanswered { reason: unsettled.reason }, unsettled.pending),
+            Err(gave_up) => (Answer::Unanswered { reason: gave_up.reason }, gave_up.pending),
         };
-        Settled { planned, answer, command_id, recorded, latency: counts_from.elapsed() }
+        Finished { planned, answer, command_id, recorded, latency: counts_from.elapsed() }
     }
 
-    /// What is in the file of `--record` for a command that was given up: it may have been sent.
+    /// The line of `--record` for a command that was given up: it may have been sent.
     pub(crate) fn given_up(&self, planned: &Planned) -> Option<Recorded> {
         let attempts = vec![Attempt::Unknown { reason: "abandoned because the run was interrupted".to_owned() }];
         self.records.then(|| Request::of(&planned.command).recorded(&self.key(planned), attempts))
@@ -151,7 +151,7 @@ impl Sender {
         format!("{}-{}", self.run_id, planned.sequence)
     }
 
-    /// Round robin; a retry goes to the next service, so that a dead one only costs time.
+    /// Selects a service in turn. A retry goes to the next one, so that an unavailable service only costs time.
     fn client(&self, sequence: u64, attempt: u32) -> &CartClient {
         let turn = sequence.wrapping_add(u64::from(attempt));
         let place = usize::try_from(turn % self.clients.len() as u64).unwrap_or_default();
@@ -162,8 +162,8 @@ impl Sender {
 /// A command with the ids of its labels.
 struct Request {
     cart: CartId,
-    /// Without a member there is no cart, and nothing in the path in its place.
-    is_nobodys: bool,
+    /// Without a member there is no cart, and its place in the path is empty.
+    has_no_member: bool,
     kind: Kind,
 }
 
@@ -188,13 +188,13 @@ impl Request {
             Action::Remove { product } => Kind::Remove(ProductId::of_product(product)),
             Action::Checkout => Kind::Checkout,
         };
-        Self { cart: CartId::of_member(&command.member), is_nobodys: command.member.is_empty(), kind }
+        Self { cart: CartId::of_member(&command.member), has_no_member: command.member.is_empty(), kind }
     }
 
     async fn send(&self, client: &CartClient, options: CommandOptions<'_>) -> Result<Outcome<Accepted>, Error> {
         let changed = |outcome: Outcome<_>| outcome.map(Accepted::Change);
         match &self.kind {
-            Kind::Add(item) if self.is_nobodys => client.add_to("", item, options).await.map(changed),
+            Kind::Add(item) if self.has_no_member => client.add_to("", item, options).await.map(changed),
             Kind::Add(item) => client.add(self.cart, item, options).await.map(changed),
             Kind::Adjust(product, by) => client.adjust(self.cart, *product, *by, options).await.map(changed),
             Kind::Remove(product) => client.remove(self.cart, *product, options).await.map(changed),

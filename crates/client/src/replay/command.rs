@@ -1,4 +1,4 @@
-//! A cart command as the data set writes it: labels instead of ids.
+//! A command of the data set, with labels instead of ids.
 
 use std::sync::Arc;
 
@@ -8,22 +8,22 @@ use rust_decimal::Decimal;
 /// One row of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
-    /// When the member did it.
+    /// The time of the command.
     pub at: DateTime<Utc>,
-    /// Whose cart. Commands of one member are sent in order.
+    /// The label of the cart's member. Commands of one member are sent in order.
     pub member: Arc<str>,
-    /// What to do.
+    /// The action.
     pub action: Action,
-    /// What the source wants to happen.
+    /// The outcome that the source intends.
     pub intended: Intended,
-    /// Why the row is no clean command, where its source says that: outcomes are counted by it.
+    /// Why the row is not a clean command, if its source has a reason. Outcomes are counted by it.
     pub reason: Option<Arc<str>>,
 }
 
-/// What to do with the cart.
+/// An action on the cart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Put an item in.
+    /// Add an item.
     Add {
         /// The product's label.
         product: String,
@@ -43,7 +43,7 @@ pub enum Action {
         /// The difference.
         by: i64,
     },
-    /// Take an item out.
+    /// Remove an item.
     Remove {
         /// The product's label.
         product: String,
@@ -52,32 +52,32 @@ pub enum Action {
     Checkout,
 }
 
-/// The four actions by name.
+/// The kinds of [`Action`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ActionKind {
-    /// Put an item in.
+    /// Add an item.
     Add,
     /// Change an item's quantity.
     Adjust,
-    /// Take an item out.
+    /// Remove an item.
     Remove,
     /// Buy everything.
     Checkout,
 }
 
-/// What a source expects of a command.
+/// The outcome that a source intends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Intended {
-    /// The source does not say.
+    /// The source intends no particular outcome.
     Anything,
-    /// It keeps the rules.
+    /// The command follows the rules.
     Accepted,
-    /// It breaks a rule on purpose: the problem type's slug.
+    /// The command breaks a rule on purpose; with the problem type's code.
     Refused(&'static str),
 }
 
 impl Action {
-    /// Which of the four.
+    /// Its kind.
     #[must_use]
     pub fn kind(&self) -> ActionKind {
         match self {
@@ -90,10 +90,10 @@ impl Action {
 }
 
 impl ActionKind {
-    /// All four, in the order in which they are reported.
+    /// All kinds, in the order of the report.
     pub const ALL: [Self; 4] = [Self::Add, Self::Adjust, Self::Remove, Self::Checkout];
 
-    /// The word of the data set.
+    /// Its name in the data set.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -104,7 +104,7 @@ impl ActionKind {
         }
     }
 
-    /// The action with this word.
+    /// The kind with this name.
     #[must_use]
     pub fn of_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == word)

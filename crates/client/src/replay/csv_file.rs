@@ -11,7 +11,7 @@ use super::command::{Action, ActionKind, Command, Intended};
 use super::rows::{self, Row, Rows};
 pub use super::rows::{Error, Fault};
 
-/// The columns, in the order in which the data set has them.
+/// The columns, in the order of the data set.
 pub const COLUMNS: [&str; 8] = ["time", "member", "action", "product", "vendor", "name", "price", "quantity"];
 
 const TIME: usize = 0;
@@ -23,7 +23,7 @@ const NAME: usize = 5;
 const PRICE: usize = 6;
 const QUANTITY: usize = 7;
 
-/// A file that is read as its commands are taken. After an error it gives nothing more.
+/// An iterator over the commands of a file. It ends after an error.
 #[derive(Debug)]
 pub struct CsvFile {
     rows: Rows,
@@ -32,7 +32,7 @@ pub struct CsvFile {
 }
 
 impl CsvFile {
-    /// Opens a file; it is gzipped if it begins like gzip, whatever its name.
+    /// Opens a file. Gzip is recognised by its first bytes, not by the name.
     ///
     /// # Errors
     /// If it can't be opened or its header lacks a column.
@@ -40,7 +40,7 @@ impl CsvFile {
         Self::new(Rows::open(path)?)
     }
 
-    /// Reads plain CSV from anywhere.
+    /// Reads plain CSV.
     ///
     /// # Errors
     /// If the header can't be read or lacks a column.
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn each_action_is_read_exactly() {
+    fn reads_each_action_exactly() {
         let rows = "2010-12-01T08:25:53Z,17850,add,85123A,851,\"HOLDER, WHITE\",0.001,6\n\
                     2010-12-01T08:26:00Z,17850,adjust,85123A,,,,-2\n\
                     2010-12-01T09:27:00.250+01:00,17850,remove,85123A,,,,\n\
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn each_bad_row_is_named_with_its_line() {
+    fn names_each_invalid_row_with_its_line() {
         let good = "2010-12-01T08:25:53Z,1,checkout,,,,,\n";
         let cases = [
             ("2010-12-01T08:25:53Z,1,buy,,,,,\n", "line 3: action \"buy\" is not one of add, adjust, remove, checkout"),
@@ -230,9 +230,9 @@ mod tests {
         }
     }
 
-    /// The same commands as other systems write them.
+    /// The same commands in files of other systems.
     #[test]
-    fn line_ends_marks_and_spelling_make_no_difference() {
+    fn line_ends_byte_order_marks_and_composition_make_no_difference() {
         let rows = "2010-12-01T08:25:53Z,Jos\u{e9},add,caf\u{e9},\u{c5}hus,\"th\u{e9}, vert\",1,1\n\
                     \n2010-12-01T08:26:00Z,Jos\u{e9},remove,caf\u{e9},,,,\n";
         let text = format!("{HEADER}{rows}");
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_utf8_is_named_with_its_line() {
+    fn names_the_line_that_is_not_utf8() {
         let text = [HEADER.as_bytes(), b"2010-12-01T08:25:53Z,1,remove,caf\xe9,,,,\n"].concat();
         let header = b"name,caf\xe9\n".to_vec();
         for (text, line) in [(text, 2), (header, 1)] {
@@ -274,18 +274,18 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_row_ends_the_reading() {
+    fn ends_after_an_invalid_row() {
         let rows = read("x,1,checkout,,,,,\n2010-12-01T08:25:53Z,1,checkout,,,,,\n");
         assert_eq!(rows.len(), 1);
     }
 
     #[test]
-    fn a_missing_column_is_named() {
+    fn names_a_missing_column() {
         let error = CsvFile::from_reader("time,member,action\n".as_bytes()).expect_err("columns are missing");
         assert_eq!(error.to_string(), "line 1: the header has no column \"product\"");
     }
 
-    /// Gone when it is over.
+    /// Removes its file when it is dropped.
     struct TempFile(std::path::PathBuf);
 
     impl TempFile {
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_found_by_its_content_and_may_be_padded_but_not_cut() {
+    fn recognises_gzip_by_its_content_and_rejects_a_truncated_file() {
         let row = "2010-12-01T08:25:53Z,1,checkout,,,,,\n";
         let bytes = gzip(&format!("{HEADER}{row}"));
         let read = |bytes: &[u8]| -> Result<Vec<Command>, Error> {
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_before_a_line_are_passed_over_and_counted() {
+    fn skips_and_counts_the_rows_before_a_line() {
         let row = "2010-12-01T08:25:53Z,1,checkout,,,,,\n";
         let text = format!("{HEADER}{row}\nnot a row\n{row}{row}");
         for (line, skipped, left) in
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_there_is_named() {
+    fn reports_a_file_that_does_not_exist() {
         assert!(matches!(CsvFile::open(Path::new("/no/such.csv")), Err(Error::Open(_))));
     }
 
@@ -359,8 +359,8 @@ mod tests {
         #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2_000))]
 
         #[test]
-        fn whatever_a_file_has_is_commands_or_an_error(rows in r#"([0-9TZ:.\-]{0,22},m?,(add|adjust|remove|checkout|x)?,[a-z",]{0,9}\n?){0,5}"#, bytes: Vec<u8>) {
-            // The first bad row ends the reading.
+        fn any_file_gives_commands_or_an_error(rows in r#"([0-9TZ:.\-]{0,22},m?,(add|adjust|remove|checkout|x)?,[a-z",]{0,9}\n?){0,5}"#, bytes: Vec<u8>) {
+            // The first invalid row is the last one.
             let read = read(&rows);
             proptest::prop_assert!(read.iter().rev().skip(1).all(Result::is_ok));
             if let Ok(file) = CsvFile::from_reader(std::io::Cursor::new(bytes)) {

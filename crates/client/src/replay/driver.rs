@@ -1,4 +1,4 @@
-//! The loop of a run: reads, sends, settles, until the source is at its end or something stops it.
+//! The loop of a run: reads commands, sends them and takes their answers, until the source is at its end or the run is stopped.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use uuid::Uuid;
 
 use super::args::Args;
-use super::attempt::{Answer, Sender, Settled};
-use super::lanes::{Lanes, Planned};
+use super::attempt::{Answer, Finished, Sender};
 use super::pacer::{Pacer, Schedule};
 use super::progress::Progress;
+use super::queues::{MemberQueues, Planned};
 use super::record::{Line, RecordFile};
 use super::report::{Report, Unfinished};
 use super::sent::SentFile;
@@ -26,7 +26,7 @@ use crate::error::chain;
 #[derive(Debug)]
 enum Stop {
     Interrupted,
-    /// What follows an unanswered command could not be judged.
+    /// The outcomes of commands after an unanswered one could not be judged.
     Unanswered,
     Failed(String),
 }
@@ -34,7 +34,7 @@ enum Stop {
 /// Sends all commands of the source, or as many as it can before `shutdown` is done.
 ///
 /// # Errors
-/// If the run can't begin: bad settings, a file that can't be opened or made. What goes wrong later is in the report.
+/// If the run can't begin: invalid settings, or a file that can't be opened or created. Later failures are in the report.
 pub async fn run(args: &Args, shutdown: impl Future<Output = ()>) -> anyhow::Result<Report> {
     let run_id = args.run_id.clone().unwrap_or_else(|| Uuid::new_v4().simple().to_string());
     let sender = Sender::new(args, run_id.clone())?;
@@ -43,7 +43,7 @@ pub async fn run(args: &Args, shutdown: impl Future<Output = ()>) -> anyhow::Res
     let started_at = Instant::now();
     run.schedule = args.rate.map(|rate| Schedule::new(started_at, rate.get()));
     drive(&mut run, &sender, args, shutdown).await?;
-    let elapsed = run.last_settled_at.unwrap_or(started_at) - started_at;
+    let elapsed = run.last_finished_at.unwrap_or(started_at) - started_at;
     Ok(run.finish(args, run_id, elapsed, &sender))
 }
 
@@ -59,7 +59,7 @@ async fn drive(run: &mut Run, sender: &Sender, args: &Args, shutdown: impl Futur
         while in_flight.len() < args.in_flight_max()
             && let Some(planned) = run.next_to_send()
         {
-            in_flight.push(sender.settle(planned));
+            in_flight.push(sender.execute(planned));
         }
         if in_flight.is_empty() && (run.at_end || run.stop.is_some()) {
             return Ok(());
@@ -68,7 +68,7 @@ async fn drive(run: &mut Run, sender: &Sender, args: &Args, shutdown: impl Futur
         let drained_by = run.stopped_at.map(|at| at + run.drain_for);
         tokio::select! {
             biased;
-            Some(settled) = in_flight.next() => run.settle(&settled),
+            Some(finished) = in_flight.next() => run.complete(&finished),
             () = async { pacer.wait(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => {}
             () = &mut shutdown, if run.stop.is_none() => run.stop_with(Stop::Interrupted),
             _ = ticker.tick() => run.progress.show(&mut run.statistics, &sender.retries, in_flight.len()),
@@ -93,7 +93,7 @@ impl Place {
     }
 }
 
-/// What a run keeps.
+/// The state of a run.
 struct Run {
     source: Source,
     limit: u64,
@@ -101,14 +101,14 @@ struct Run {
     skipped: u64,
     read: u64,
     at_end: bool,
-    /// The line that is no command. What was read before it is still sent.
+    /// The invalid line. The commands before it are still sent.
     bad_line: Option<String>,
-    /// Commands that were accepted, or refused for what they are.
+    /// Commands that were accepted or rejected.
     done: u64,
-    /// The first command that has to be sent again: it has no answer, or the service took none with its header.
+    /// The first command that has to be sent again: it has no answer, or the service rejected the header `Command-Time`.
     not_done: Option<Place>,
     schedule: Option<Schedule>,
-    lanes: Lanes,
+    queues: MemberQueues,
     statistics: Statistics,
     sent: Option<SentFile>,
     recorded: Option<RecordFile>,
@@ -116,7 +116,7 @@ struct Run {
     stop: Option<Stop>,
     drain_for: Duration,
     stopped_at: Option<Instant>,
-    last_settled_at: Option<Instant>,
+    last_finished_at: Option<Instant>,
 }
 
 impl Run {
@@ -144,7 +144,7 @@ impl Run {
             done: 0,
             not_done: None,
             schedule: None,
-            lanes: Lanes::new(args.look_ahead.get()),
+            queues: MemberQueues::new(args.look_ahead.get()),
             statistics: Statistics::new(),
             sent: sent.transpose()?,
             recorded: recorded.transpose()?,
@@ -152,17 +152,17 @@ impl Run {
             stop: None,
             drain_for: args.drain_for,
             stopped_at: None,
-            last_settled_at: None,
+            last_finished_at: None,
         })
     }
 
-    /// The oldest command that may be sent now; reads on while all members that it has are busy.
+    /// The oldest command that may be sent now. Reads ahead while all members that it has read are busy.
     fn next_to_send(&mut self) -> Option<Arc<Planned>> {
         loop {
             if self.stop.is_some() {
                 return None;
             }
-            if let Some(planned) = self.lanes.take() {
+            if let Some(planned) = self.queues.take() {
                 return Some(planned);
             }
             if self.next_due().is_some_and(|due| due > Instant::now()) || !self.read_one() {
@@ -171,15 +171,15 @@ impl Run {
         }
     }
 
-    /// When the next command that is not read yet is due, if it may be read then.
+    /// When the next unread command is due, if it may be read.
     fn next_due(&self) -> Option<Instant> {
         let schedule = self.schedule.as_ref()?;
-        let wanted = !self.at_end && self.stop.is_none() && self.lanes.has_room();
+        let wanted = !self.at_end && self.stop.is_none() && self.queues.has_room();
         wanted.then(|| schedule.due(self.read + 1 - self.skipped))
     }
 
     fn read_one(&mut self) -> bool {
-        if self.at_end || !self.lanes.has_room() {
+        if self.at_end || !self.queues.has_room() {
             return false;
         }
         let command = if self.read < self.limit { self.source.next() } else { None };
@@ -187,7 +187,7 @@ impl Run {
             Some(Ok(command)) => {
                 self.read += 1;
                 let due = self.schedule.map(|schedule| schedule.due(self.read - self.skipped));
-                self.lanes.offer(Planned { sequence: self.read, line: self.source.line(), command, due });
+                self.queues.offer(Planned { sequence: self.read, line: self.source.line(), command, due });
                 true
             }
             Some(Err(error)) => {
@@ -204,14 +204,14 @@ impl Run {
         }
     }
 
-    fn settle(&mut self, settled: &Settled) {
-        self.last_settled_at = Some(Instant::now());
-        self.record(settled);
-        self.lanes.settle(&settled.planned.command.member);
-        match &settled.answer {
+    fn complete(&mut self, finished: &Finished) {
+        self.last_finished_at = Some(Instant::now());
+        self.record(finished);
+        self.queues.complete(&finished.planned.command.member);
+        match &finished.answer {
             Answer::Accepted => self.done += 1,
-            Answer::Refused { slug, detail } if slug == "invalid-header" => {
-                self.note_not_done(&settled.planned);
+            Answer::Refused { code, detail } if code == "invalid-header" => {
+                self.note_not_done(&finished.planned);
                 self.stop_with(Stop::Failed(format!(
                     "the service rejects a header ({detail}): start ingest with --allow-client-time, or use \
                      --no-send-time"
@@ -219,7 +219,7 @@ impl Run {
             }
             Answer::Refused { .. } => self.done += 1,
             Answer::Unanswered { .. } => {
-                self.note_not_done(&settled.planned);
+                self.note_not_done(&finished.planned);
                 self.stop_with(Stop::Unanswered);
             }
         }
@@ -229,7 +229,7 @@ impl Run {
         self.not_done = self.not_done.into_iter().chain(Place::of(planned)).min();
     }
 
-    /// What of a file is left when a run ends before the file's end.
+    /// The unsent rest of a file, if the run ends before the file's end.
     fn unfinished(&mut self, run_id: &str) -> Option<Unfinished> {
         if self.stop.is_none() && self.bad_line.is_none() {
             return None;
@@ -241,7 +241,7 @@ impl Run {
             (None, false) => Some(line + 1),
         };
         let next = next.map(|line| Place { sequence: self.read + 1, line });
-        let open = self.lanes.oldest().and_then(Place::of);
+        let open = self.queues.oldest().and_then(Place::of);
         let first = self.not_done.into_iter().chain(open).chain(next).min()?;
         let done_before = first.sequence - 1 - self.skipped;
         Some(Unfinished {
@@ -252,18 +252,18 @@ impl Run {
         })
     }
 
-    fn record(&mut self, settled: &Settled) {
-        self.statistics.record(settled);
-        self.write_record(settled);
+    fn record(&mut self, finished: &Finished) {
+        self.statistics.record(finished);
+        self.write_record(finished);
         let Some(sent) = &mut self.sent else { return };
-        if let Err(error) = sent.write(&settled.planned.command, &settled.answer, settled.command_id) {
+        if let Err(error) = sent.write(&finished.planned.command, &finished.answer, finished.command_id) {
             self.sent = None;
             self.stop_with(Stop::Failed(chain(&error)));
         }
     }
 
-    fn write_record(&mut self, settled: &Settled) {
-        let (Some(file), Some(recorded)) = (&mut self.recorded, &settled.recorded) else { return };
+    fn write_record(&mut self, finished: &Finished) {
+        let (Some(file), Some(recorded)) = (&mut self.recorded, &finished.recorded) else { return };
         let line = Line {
             cart_id: recorded.cart,
             idempotency_key: &recorded.key,
@@ -277,7 +277,7 @@ impl Run {
         }
     }
 
-    /// The first reason counts.
+    /// Keeps the first reason.
     fn stop_with(&mut self, stop: Stop) {
         if self.stop.is_none() {
             self.progress.say(&format!("stopping: waiting at most {:?} for the commands in flight", self.drain_for));
@@ -286,12 +286,12 @@ impl Run {
         }
     }
 
-    /// What is still in flight stays unanswered.
+    /// Counts the commands that are still in flight as unanswered.
     fn give_up(&mut self, sender: &Sender) {
-        for planned in self.lanes.in_flight() {
+        for planned in self.queues.in_flight() {
             let answer = Answer::Unanswered { reason: "abandoned because the run was interrupted".to_owned() };
             let recorded = sender.given_up(&planned);
-            self.record(&Settled { planned, answer, command_id: None, recorded, latency: Duration::ZERO });
+            self.record(&Finished { planned, answer, command_id: None, recorded, latency: Duration::ZERO });
         }
     }
 

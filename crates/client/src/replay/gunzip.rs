@@ -1,4 +1,4 @@
-//! A gzip file: its members one after the other, as `cat` joins them, with the padding that tapes and block devices add.
+//! Reads a gzip file: several members, as `cat` joins them, with the padding that tapes and block devices add.
 
 use std::io::{self, BufRead, ErrorKind, Read};
 
@@ -7,10 +7,10 @@ use flate2::bufread::GzDecoder;
 /// The first two bytes of every gzip member (RFC 1952, 2.3.1).
 pub(super) const MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// The text of a gzip file. NUL bytes behind a member are padding, as for `gzip` itself; anything else there is an error.
+/// The text of a gzip file. NUL bytes after a member are padding, as for `gzip`; other bytes there are an error.
 #[derive(Debug)]
 pub(super) struct Gunzip<R> {
-    /// None at the end.
+    /// `None` at the end.
     member: Option<GzDecoder<R>>,
 }
 
@@ -37,7 +37,7 @@ impl<R: BufRead> Read for Gunzip<R> {
     }
 }
 
-/// What begins behind the padding, if anything does.
+/// Reads over the padding, to the next member if there is one.
 fn skip_padding<R: BufRead>(mut file: R) -> io::Result<Option<R>> {
     loop {
         let chunk = match file.fill_buf() {
@@ -73,7 +73,7 @@ mod tests {
     fn text(file: &[u8]) -> io::Result<String> {
         let mut whole = String::new();
         Gunzip::new(file).read_to_string(&mut whole)?;
-        // The same, whatever arrives at a time.
+        // The result does not depend on the sizes of the reads.
         let mut slow = String::new();
         Gunzip::new(BufReader::with_capacity(1, file)).read_to_string(&mut slow)?;
         assert_eq!(slow, whole);
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_one_text_with_or_without_padding() {
+    fn joins_members_with_and_without_padding() {
         let (one, two, nothing) = (gzip("one\n"), gzip("two\n"), gzip(""));
         let padding = vec![0; 100_000];
         for (file, expected) in [
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_an_error() {
+    fn rejects_other_bytes_after_a_member() {
         let one = gzip("one\n");
         let mut wrong_sum = one.clone();
         let at = wrong_sum.len() - 8;

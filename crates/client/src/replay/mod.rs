@@ -1,6 +1,6 @@
-//! Replaying carts: many commands through HTTP, in order per member, with the answers measured.
+//! Sends many cart commands over HTTP, in order per member, and measures the answers.
 //!
-//! [`run`] is the whole of it; [`start`], the program, listens for signals and prints the [`Report`].
+//! [`run`] does all of it; [`start`], the program, also handles signals and prints the [`Report`].
 
 mod args;
 mod assortment;
@@ -9,10 +9,10 @@ pub mod command;
 pub mod csv_file;
 mod driver;
 mod gunzip;
-mod lanes;
 mod pacer;
 mod program;
 mod progress;
+mod queues;
 mod raw_rows;
 mod record;
 mod report;
@@ -27,8 +27,8 @@ mod statistics;
 pub mod table;
 
 pub use args::Args;
-pub(crate) use assortment::mix_bits;
 pub use driver::run;
 pub use program::start;
-pub use report::{Count, Deviation, Latency, ReasonCount, Report, RetryCounts, Unfinished};
+pub use report::{Count, ReasonCount, Report, RetryCounts, Unfinished};
 pub use shop_args::{Fault as ShopFault, Mix, MixError, ShopArgs};
+pub use statistics::{Deviation, Latency};

@@ -1,7 +1,7 @@
-//! Open loop: when each command is due, and a bell that rings then.
+//! Open loop: when each command is due, and a wakeup at that time.
 //!
-//! Tokio's timers have milliseconds, which is what an answer takes: commands would leave up to one late, and that would be
-//! measured as the service's latency. A thread that sleeps until the exact time is right to some 50 µs.
+//! Tokio's timers have a resolution of 1 ms, which is as long as an answer takes: commands would be sent up to 1 ms late, and
+//! that would be measured as the service's latency. A thread that sleeps until the exact time is late by some 50 µs.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender};
@@ -29,38 +29,38 @@ impl Schedule {
     }
 }
 
-/// The bell. Its thread ends when it is dropped and the last ring is over.
+/// Wakes the loop of a run at given times. Its thread ends when this is dropped and the last wakeup has come.
 #[derive(Debug)]
 pub(crate) struct Pacer {
     asked: Option<Instant>,
     ask: SyncSender<Instant>,
-    bell: Arc<Notify>,
+    wakeup: Arc<Notify>,
 }
 
 impl Pacer {
     pub(crate) fn start() -> std::io::Result<Self> {
-        // Times asked for only grow, so one in hand and one waiting are enough.
+        // The times only grow, so one for which the thread sleeps and one behind it are enough.
         let (ask, asked) = mpsc::sync_channel(1);
-        let bell = Arc::new(Notify::new());
-        let rung = Arc::clone(&bell);
-        thread::Builder::new().name("pacer".to_owned()).spawn(move || ring(&asked, &rung))?;
-        Ok(Self { asked: None, ask, bell })
+        let wakeup = Arc::new(Notify::new());
+        let shared = Arc::clone(&wakeup);
+        thread::Builder::new().name("pacer".to_owned()).spawn(move || wake(&asked, &shared))?;
+        Ok(Self { asked: None, ask, wakeup })
     }
 
-    /// Returns at that time, or earlier: the caller looks at the clock.
+    /// Returns at that time, or earlier: the caller has to check the clock.
     pub(crate) async fn wait(&mut self, until: Instant) {
-        // When the thread has a time in hand and one waiting, it rings at the latter and this is asked again.
+        // When the channel is full, the thread wakes this at the earlier times, and the caller waits again.
         if self.asked != Some(until) && self.ask.try_send(until).is_ok() {
             self.asked = Some(until);
         }
-        self.bell.notified().await;
+        self.wakeup.notified().await;
     }
 }
 
-fn ring(asked: &Receiver<Instant>, bell: &Notify) {
+fn wake(asked: &Receiver<Instant>, wakeup: &Notify) {
     while let Ok(until) = asked.recv() {
         thread::sleep(until.saturating_duration_since(Instant::now()));
-        bell.notify_one();
+        wakeup.notify_one();
     }
 }
 
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_bell_rings_at_each_time() {
+    async fn wakes_at_each_time() {
         let mut pacer = Pacer::start().expect("a thread");
         for ms in [1, 3, 3, 7] {
             let until = Instant::now() + Duration::from_millis(ms);

@@ -11,7 +11,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Args, Report, run, table};
 
 /// Runs until everything is sent, or until a signal.
-// One thread: the load shares the machine with what it measures, and one core sends far more than that takes.
+// One thread, because the load shares the machine with the services that it measures, and one core sends more than they
+// can process.
 // The runtime is started here and not in `main`, which would compile every future of this module once more.
 #[tokio::main(flavor = "current_thread")]
 pub async fn start(args: Args) -> ExitCode {

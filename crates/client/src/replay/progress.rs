@@ -1,4 +1,4 @@
-//! How far the run is: a bar on a terminal, a line now and then elsewhere. On standard error.
+//! The progress of a run on standard error: a bar on a terminal, otherwise a line every few seconds.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -9,23 +9,23 @@ use super::attempt::Retries;
 use super::statistics::Statistics;
 use super::table::millis;
 
-/// What is shown.
+/// The progress bar, and the counts at the last update.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     shown_at: Instant,
-    settled: u64,
+    finished: u64,
     retries: u64,
 }
 
 impl Progress {
-    /// Often enough to look alive, seldom enough to be readable.
+    /// The pause between two updates: short enough to show activity, long enough to read.
     const BAR_INTERVAL: Duration = Duration::from_millis(500);
     const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
     pub(crate) fn start(commands_expected: Option<u64>) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| bar(commands_expected));
-        Self { bar, shown_at: Instant::now(), settled: 0, retries: 0 }
+        Self { bar, shown_at: Instant::now(), finished: 0, retries: 0 }
     }
 
     pub(crate) fn interval(&self) -> Duration {
@@ -36,7 +36,7 @@ impl Progress {
     pub(crate) fn show(&mut self, statistics: &mut Statistics, retries: &Retries, in_flight: usize) {
         let now = Instant::now();
         let elapsed_ms = u64::try_from(now.duration_since(self.shown_at).as_millis()).unwrap_or(u64::MAX).max(1);
-        let rate = (statistics.settled - self.settled) * 1_000 / elapsed_ms;
+        let rate = (statistics.finished - self.finished) * 1_000 / elapsed_ms;
         let mut line = format!("{rate}/s");
         if let Some((p50, p99)) = statistics.take_recent() {
             line += &format!(", p50 {} ms, p99 {} ms", millis(p50), millis(p99));
@@ -46,13 +46,13 @@ impl Progress {
         if retried > self.retries {
             line += &format!(", {} retries ({})", retried - self.retries, retries.last_reason());
         }
-        (self.shown_at, self.settled, self.retries) = (now, statistics.settled, retried);
+        (self.shown_at, self.finished, self.retries) = (now, statistics.finished, retried);
         match &self.bar {
             Some(bar) => {
-                bar.set_position(statistics.settled);
+                bar.set_position(statistics.finished);
                 bar.set_message(line);
             }
-            None => note(&format!("{} commands: {line}", statistics.settled)),
+            None => note(&format!("{} commands: {line}", statistics.finished)),
         }
     }
 
@@ -62,7 +62,7 @@ impl Progress {
         }
     }
 
-    /// A line that stays.
+    /// Prints a line that is not overwritten.
     pub(crate) fn say(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| note(text)),
@@ -76,11 +76,11 @@ fn bar(commands_expected: Option<u64>) -> ProgressBar {
         Some(commands) => (ProgressBar::new(commands), "{elapsed_precise} {bar:30} {human_pos}/{human_len} {msg}"),
         None => (ProgressBar::no_length(), "{elapsed_precise} {human_pos} commands {msg}"),
     };
-    // A template that does not parse would only cost looks.
+    // If the template is invalid, the default one is used.
     bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// Nobody may be reading standard error; the run goes on all the same.
+/// Ignores errors: standard error may be closed, and the run continues.
 fn note(text: &str) {
     writeln!(std::io::stderr().lock(), "{text}").unwrap_or_default();
 }

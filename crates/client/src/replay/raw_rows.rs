@@ -1,9 +1,9 @@
-//! A shop's raw rows, before anybody has cleaned them: each is sent as it is, as the item that it says was added to the
-//! customer's cart. Most are no good command; what the service makes of each is counted by the reason that the row has.
+//! A shop's raw, uncleaned rows: each is sent as an item that is added to the customer's cart. Many are invalid commands; the
+//! outcomes are counted by the row's reason.
 //!
-//! Columns, as UCI's "Online Retail" has them, found by the header's names: `StockCode`, `Description`, `Quantity`, `InvoiceDate`
-//! (RFC 3339), `UnitPrice`, `CustomerID`; beside them `reason`, which may be absent. The vendor is the stock code's first
-//! three characters.
+//! The columns are those of UCI's "Online Retail", found by the header's names: `StockCode`, `Description`, `Quantity`,
+//! `InvoiceDate` (RFC 3339), `UnitPrice`, `CustomerID`, and optionally `reason`. The vendor is the first three characters of
+//! the stock code.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -19,10 +19,10 @@ const COLUMNS: [&str; 6] = ["StockCode", "Description", "Quantity", "InvoiceDate
 
 const REASON: &str = "reason";
 
-/// What a stock code has of its vendor, in characters.
+/// How many characters of a stock code are the vendor's label.
 const VENDOR_LEN: usize = 3;
 
-/// A file that is read as its rows are taken. After an error it gives nothing more.
+/// An iterator over the rows of a file. It ends after an error.
 #[derive(Debug)]
 pub(super) struct RawRows {
     rows: Rows,
@@ -54,7 +54,7 @@ impl RawRows {
         &mut self.rows
     }
 
-    /// One text for all rows of a reason.
+    /// One shared text per reason.
     fn intern(&mut self, reason: &str) -> Arc<str> {
         match self.reasons.get(reason) {
             Some(known) => known.clone(),
@@ -100,7 +100,7 @@ fn command(row: &Row, places: [usize; COLUMNS.len()]) -> Result<Command, Fault> 
     Ok(Command { at, member, action, intended: Intended::Anything, reason: None })
 }
 
-/// A number that may be no price: below 0, too large or too precise. It is sent as it is, for the service to refuse.
+/// Parses a number that may be an invalid price: negative, too large or too precise. It is sent, for the service to reject.
 fn raw_price(text: &str) -> Result<Decimal, Fault> {
     text.parse::<Price>().map(Price::get).or_else(|reason| {
         let is_number =
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_taken_as_it_is() {
+    fn a_row_is_not_corrected() {
         let rows = read(
             "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country,reason\n\
              C5,35004C,\"BIRDS, FLYING\",-1,2010-12-01T09:49:00Z,4.65,15311,United Kingdom,cancelled\n\
@@ -130,7 +130,7 @@ mod tests {
         let (product, vendor, name) = ("35004C".to_owned(), "350".to_owned(), "BIRDS, FLYING".to_owned());
         let price = Decimal::new(465, 2);
         assert_eq!(rows[0].action, Action::Add { product, vendor, name, price, quantity: -1 });
-        // Nobody's, and without a name.
+        // Without a customer and a name.
         assert_eq!((&*rows[1].member, rows[1].reason.as_deref()), ("", Some("")));
         let (product, price) = ("D".to_owned(), Decimal::new(0, 1));
         assert_eq!(
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_no_price_is_sent_and_no_number_is_named() {
+    fn sends_an_invalid_price_and_rejects_a_text() {
         for (text, price) in [
             ("-11062.06", Decimal::new(-1_106_206, 2)),
             ("1.00001", Decimal::new(100_001, 5)),
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_row_is_named() {
+    fn names_an_invalid_row() {
         let rows =
             read("StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID\nD,,x,2010-12-01T09:49:00Z,1,1\n");
         let error = rows.into_iter().next().expect("a row").expect_err("a bad one");

@@ -1,5 +1,5 @@
-//! The `--record` file: every command that was sent, with each attempt and what it met, for `audit` to check against the
-//! log. JSON, one object a line; a line is written when its command is settled or given up.
+//! The `--record` file: every command that was sent, with the result of each attempt, for `audit` to compare with the log. One
+//! JSON object per line; a line is written when its command has an answer or is given up.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -19,13 +19,13 @@ use crate::{Error, Execution, Item, ItemChange, Outcome, Purchase};
 pub(crate) struct Line<'a> {
     pub(crate) cart_id: CartId,
     pub(crate) idempotency_key: &'a str,
-    /// As the service derives it from the key.
+    /// The id that the service derives from the key.
     pub(crate) command_id: Uuid,
     pub(crate) command: &'a Sent,
     pub(crate) attempts: &'a [Attempt],
 }
 
-/// What was sent.
+/// The command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub(crate) enum Sent {
@@ -35,19 +35,19 @@ pub(crate) enum Sent {
     Checkout {},
 }
 
-/// What one sending met.
+/// The result of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "result")]
 pub(crate) enum Attempt {
     /// 200.
     Accepted { status: u16, command_id: Uuid, session_id: Uuid, version: i64, items: Vec<Item> },
-    /// Refused by the cart, or at the door.
+    /// Rejected by the cart or by a check before it.
     Rejected { status: u16, problem: String, command_id: Option<Uuid> },
     /// 202.
     Pending { status: u16 },
     /// 503, or no connection.
     NotExecuted { reason: String },
-    /// A time-out, a reset, an answer that says nothing.
+    /// A timeout, a reset connection or an unexpected answer.
     Unknown { reason: String },
 }
 
@@ -86,7 +86,7 @@ impl Attempt {
             },
             Ok(Outcome::Rejected(problem)) => Self::Rejected {
                 status: problem.status,
-                problem: problem.slug().to_owned(),
+                problem: problem.code().to_owned(),
                 command_id: problem.command_id,
             },
             Ok(Outcome::Pending { .. }) => Self::Pending { status: 202 },
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_tells_what_was_sent_and_what_came_of_it() {
+    fn a_line_has_the_command_and_its_attempts() {
         let cart_id = CartId::of_member("M1");
         let lost = Attempt::Unknown { reason: "time-out".to_owned() };
         let refused = Outcome::Rejected(crate::Problem {

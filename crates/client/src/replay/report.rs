@@ -1,55 +1,53 @@
-//! What a run gave: as data (JSON), as a table, and whether it is what was expected.
+//! The result of a run as data (JSON), and whether it meets the expectations.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use chrono::SecondsFormat;
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::args::Args;
 use super::attempt::Retries;
 use super::command::ActionKind;
-use super::lanes::Planned;
-use super::statistics::Statistics;
+use super::statistics::{Deviation, Latency, Statistics};
 
 /// The result of a run; its fields are those of `--json`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// What every idempotency key began with.
+    /// The prefix of every idempotency key.
     pub run_id: String,
     /// `closed` or `open`.
     pub load: &'static str,
-    /// Commands in flight at most.
+    /// The maximum number of commands in flight.
     pub in_flight_max: usize,
-    /// Commands a second that were scheduled; null in a closed loop.
+    /// Scheduled commands per second; null in a closed loop.
     pub rate: Option<u32>,
     /// From the first command to the last answer.
     pub elapsed_seconds: f64,
-    /// Settled commands: accepted, refused and unanswered.
+    /// Finished commands: accepted, rejected and unanswered.
     pub commands: u64,
-    /// Settled commands by elapsed time.
+    /// Finished commands per second.
     pub commands_per_second: f64,
     /// Commands that were executed.
     pub accepted: u64,
-    /// Commands that a rule or a check refused.
+    /// Commands that a rule or a check rejected.
     pub refused: u64,
-    /// Commands without an answer in the end: executed or not, nobody knows.
+    /// Commands without an answer in the end; they may have been executed.
     pub unanswered: u64,
-    /// Answers other than the made-up shop intended.
+    /// Outcomes other than the made-up shop intended.
     pub unintended: u64,
     /// How often commands were sent again, by cause.
     pub retries: RetryCounts,
-    /// Settled commands by action and outcome.
+    /// Finished commands by action and outcome.
     pub counts: Vec<Count>,
-    /// Settled raw rows by the reason that they have and outcome.
+    /// Finished raw rows by reason and outcome.
     pub counts_by_reason: Vec<ReasonCount>,
-    /// Latencies in microseconds, retries included: from the first sending (closed) or the schedule (open) to the answer.
+    /// Latencies in microseconds, retries included: from the first attempt (closed loop) or the scheduled time (open loop) to
+    /// the answer.
     pub latency_us: Option<Latency>,
     /// The same by action.
     pub latency_by_action_us: BTreeMap<&'static str, Latency>,
-    /// The first 20 refused commands.
+    /// The first 20 rejected commands.
     pub first_refused: Vec<Deviation>,
     /// The first 20 commands whose outcome was not intended.
     pub first_unintended: Vec<Deviation>,
@@ -57,22 +55,22 @@ pub struct Report {
     pub first_unanswered: Vec<Deviation>,
     /// Whether the run was ended early by a signal.
     pub interrupted: bool,
-    /// What of a file was not carried out, and how to continue; null if all was.
+    /// The part of a file that was not sent, and how to continue; null if all was sent.
     pub unfinished: Option<Unfinished>,
-    /// Why the run is no success; empty if it is.
+    /// Why the run failed; empty if it did not.
     pub failures: Vec<String>,
 }
 
 /// The rest of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Unfinished {
-    /// The first line that has no answer. All lines before it have one.
+    /// The first line without an answer.
     pub line: u64,
-    /// Why the line is no command, if that ended the run.
+    /// Why the line is invalid, if that ended the run.
     pub fault: Option<String>,
-    /// Commands on later lines that were answered all the same. They are sent again, with the same idempotency keys.
+    /// Commands on later lines that were answered. They are sent again, with the same idempotency keys.
     pub answered_after: u64,
-    /// What to add to the same options, or to replace there, to send the rest.
+    /// The options to add to those of this run, or to replace, to send the rest.
     pub options: String,
 }
 
@@ -85,7 +83,7 @@ pub struct RetryCounts {
     pub unavailable: u64,
     /// After a connection that could not be made.
     pub not_executed: u64,
-    /// After a time-out, a lost connection or another server error.
+    /// After a timeout, a lost connection or another server error.
     pub unknown: u64,
 }
 
@@ -103,80 +101,12 @@ pub struct Count {
 /// How often raw rows of a reason had an outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReasonCount {
-    /// Why the row is no clean command, as its file says.
+    /// The reason in the row's file.
     pub reason: String,
     /// `accepted`, `unanswered` or the problem type's last part.
     pub outcome: String,
     /// How often.
     pub count: u64,
-}
-
-/// A latency distribution in microseconds (HdrHistogram, three digits).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Latency {
-    /// How many answers.
-    pub count: u64,
-    /// The shortest.
-    pub min: u64,
-    /// Half are below.
-    pub p50: u64,
-    /// 95 % are below.
-    pub p95: u64,
-    /// 99 % are below.
-    pub p99: u64,
-    /// 99.9 % are below.
-    pub p999: u64,
-    /// The longest.
-    pub max: u64,
-}
-
-/// A command whose outcome is worth showing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Deviation {
-    /// Its place in the source, from 1.
-    pub sequence: u64,
-    /// The file's line that has it; null of the made-up shop.
-    pub line: Option<u64>,
-    /// Its own time.
-    pub time: String,
-    /// Whose cart.
-    pub member: String,
-    /// What was asked for.
-    pub action: String,
-    /// What came of it.
-    pub outcome: String,
-    /// The service's reason, or what went wrong.
-    pub reason: String,
-}
-
-impl Latency {
-    pub(crate) fn of(histogram: &Histogram<u64>) -> Option<Self> {
-        let at = |quantile| histogram.value_at_quantile(quantile);
-        (!histogram.is_empty()).then(|| Self {
-            count: histogram.len(),
-            min: histogram.min(),
-            p50: at(0.5),
-            p95: at(0.95),
-            p99: at(0.99),
-            p999: at(0.999),
-            max: histogram.max(),
-        })
-    }
-}
-
-impl Deviation {
-    pub(crate) fn of(planned: &Planned, outcome: &str, reason: &str) -> Self {
-        let command = &planned.command;
-        Self {
-            sequence: planned.sequence,
-            line: planned.line,
-            time: command.at.to_rfc3339_opts(SecondsFormat::AutoSi, true),
-            member: command.member.to_string(),
-            action: format!("{:?}", command.action),
-            outcome: outcome.to_owned(),
-            reason: reason.to_owned(),
-        }
-    }
 }
 
 impl Report {
@@ -195,8 +125,8 @@ impl Report {
             in_flight_max: args.in_flight_max(),
             rate: args.rate.map(Into::into),
             elapsed_seconds: elapsed.as_secs_f64(),
-            commands: statistics.settled,
-            commands_per_second: per_second(statistics.settled, elapsed),
+            commands: statistics.finished,
+            commands_per_second: per_second(statistics.finished, elapsed),
             accepted: statistics.accepted,
             refused: statistics.refused,
             unanswered: statistics.unanswered,
@@ -227,7 +157,7 @@ impl Report {
         }
     }
 
-    /// Adds what went against the expectations.
+    /// Adds a failure for each expectation that is not met.
     pub(crate) fn judge(&mut self, args: &Args) {
         if self.unanswered > 0 {
             self.failures.push(format!("{} commands were not answered", self.unanswered));
@@ -240,7 +170,7 @@ impl Report {
         }
     }
 
-    /// 0: as expected; 1: a failure; 130: interrupted, as a shell says it.
+    /// 0: success; 1: failure; 130: interrupted, as a shell has it.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match (self.failures.is_empty(), self.interrupted) {

@@ -1,4 +1,4 @@
-//! The rows of a CSV file, plain or gzipped, one at a time: a header, then a row a line.
+//! The rows of a CSV file, plain or gzipped: a header, then one row per line.
 
 use std::fmt;
 use std::fs::File;
@@ -12,10 +12,10 @@ use csv_core::ReadRecordResult;
 use super::gunzip::{self, Gunzip};
 use crate::text::{LINE_LEN_MAX, LineError, Lines, nfc};
 
-/// More columns than any file of commands has.
+/// The maximum number of columns, more than any file of commands has.
 const COLUMNS_MAX: usize = 100;
 
-/// Why a file can't be read on.
+/// Why a file can't be read further.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file can't be opened.
@@ -27,28 +27,28 @@ pub enum Error {
         /// The column that is missing.
         column: &'static str,
     },
-    /// A line is no row, or the row is no command.
+    /// A line is not a row, or the row is not a command.
     #[error("line {line}: {fault}")]
     Line {
         /// The line, counted from 1.
         line: u64,
-        /// What is wrong.
+        /// The reason.
         fault: Fault,
     },
-    /// There is no line to begin with.
+    /// The file has no line to start at.
     #[error("the run cannot start at line {line}: the file has {lines} lines")]
     TooShort {
-        /// The line that was asked for.
+        /// The requested line.
         line: u64,
-        /// How many lines there are.
+        /// The number of lines.
         lines: u64,
     },
 }
 
-/// What is wrong with a line.
+/// Why a line is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    /// It is no text, or can't be read.
+    /// It is not text, or can't be read.
     #[error(transparent)]
     Text(#[from] LineError),
     /// A quote is open at the line's end.
@@ -57,9 +57,9 @@ pub enum Fault {
     /// The row has fewer or more fields than the header.
     #[error("the row has {found} fields, the header has {expected}")]
     Fields {
-        /// Those of the row.
+        /// The row's number of fields.
         found: usize,
-        /// Those of the header.
+        /// The header's number of fields.
         expected: usize,
     },
     /// There are more columns than can be read.
@@ -78,34 +78,34 @@ pub enum Fault {
     Control {
         /// The column.
         column: &'static str,
-        /// What is there.
+        /// The text.
         text: String,
     },
-    /// Not a time.
+    /// An invalid time.
     #[error("time {text:?}: {reason}")]
     Time {
-        /// What is there.
+        /// The text.
         text: String,
-        /// Why it is none.
+        /// The reason.
         reason: InvalidTime,
     },
-    /// Not one of the four.
+    /// An unknown action.
     #[error("action {0:?} is not one of add, adjust, remove, checkout")]
     Action(String),
-    /// Not a price.
+    /// An invalid price.
     #[error("price {text:?}: {reason}")]
     Price {
-        /// What is there.
+        /// The text.
         text: String,
-        /// Why it is none.
+        /// The reason.
         reason: InvalidItem,
     },
-    /// Not a whole number.
+    /// A quantity that is not a whole number.
     #[error("quantity {0:?} is not a whole number")]
     Quantity(String),
 }
 
-/// A file that is read as its rows are taken.
+/// A file that is read row by row.
 pub(super) struct Rows {
     lines: Lines<Box<dyn BufRead>>,
     line: u64,
@@ -120,7 +120,7 @@ impl fmt::Debug for Rows {
 }
 
 impl Rows {
-    /// Opens a file; it is gzipped if it begins like gzip, whatever its name.
+    /// Opens a file. Gzip is recognised by its first bytes, not by the name.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(Error::Open)?);
         let is_gzip = file.fill_buf().map_err(Error::Open)?.starts_with(&gunzip::MAGIC);
@@ -143,12 +143,12 @@ impl Rows {
         Ok(rows)
     }
 
-    /// Where the rows have this column.
+    /// The index of this column.
     pub(super) fn place(&self, column: &'static str) -> Result<usize, Error> {
         self.header.iter().position(|name| name == column).ok_or(Error::Header { column })
     }
 
-    /// The line that was read last, counted from 1.
+    /// The number of the last line that was read, from 1.
     pub(super) fn line(&self) -> u64 {
         self.line
     }
@@ -164,7 +164,7 @@ impl Rows {
         }
     }
 
-    /// Passes the rows before a line over and returns how many those are, whatever is in them.
+    /// Skips the rows before a line, valid or not, and returns their number.
     pub(super) fn skip_to(&mut self, line: u64) -> Result<u64, Error> {
         let mut rows = 0;
         while self.line + 1 < line {
@@ -219,24 +219,24 @@ impl Row {
         self.len = len;
         match result {
             ReadRecordResult::Record => Ok(()),
-            // The line's end is taken for a part of a quoted field.
+            // The parser waits for the end of a quoted field.
             ReadRecordResult::InputEmpty => Err(Fault::Quote),
             ReadRecordResult::OutputEndsFull => Err(Fault::Columns),
-            // There is room for a whole line, and an empty one is not split.
+            // Not reached: the buffers hold a whole line, and an empty line is not split.
             ReadRecordResult::OutputFull | ReadRecordResult::End => Err(LineError::TooLong.into()),
         }
     }
 
-    /// A field as it is, empty if there is none.
+    /// A field; empty if there is none.
     pub(super) fn field(&self, place: usize) -> &str {
         let Some(end) = self.ends[..self.len].get(place) else { return "" };
         let begin = if place == 0 { 0 } else { self.ends[place - 1] };
-        // Always text: a line of text is split at commas and quotes.
+        // Always text, since it is split at commas and quotes.
         std::str::from_utf8(&self.text[begin..*end]).unwrap_or_default()
     }
 }
 
-/// A name as it is sent and as it becomes an id: in Unicode NFC, without control characters.
+/// Converts a name to Unicode NFC, in which it is sent and hashed to an id. Rejects control characters.
 pub(super) fn name(column: &'static str, text: &str) -> Result<String, Fault> {
     if text.contains(char::is_control) {
         return Err(Fault::Control { column, text: text.to_owned() });
@@ -252,7 +252,7 @@ pub(super) fn price(text: &str) -> Result<Price, Fault> {
     text.parse().map_err(|reason| Fault::Price { text: text.to_owned(), reason })
 }
 
-/// How many pieces there may be is for the service to say.
+/// Parses a quantity. The service checks the limits.
 pub(super) fn quantity(text: &str) -> Result<i64, Fault> {
     whole_number(text).ok_or_else(|| Fault::Quantity(text.to_owned()))
 }

@@ -1,7 +1,7 @@
-//! The `--sent` file: every command that was sent, with what came of it.
+//! The `--sent` file: every command that was sent, with its outcome.
 //!
-//! A row is written when its command is settled. A member has one command in flight at a time, so its rows are in the order
-//! in which they were executed; rows of different members are in no order.
+//! A row is written when its command has an answer or is given up. A member has one command in flight at a time, so its rows
+//! are in the order in which they were executed. Rows of different members are in no order.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -16,16 +16,16 @@ use super::attempt::Answer;
 use super::command::{Action, Command};
 use super::csv_file::COLUMNS;
 
-/// Why the file is not complete.
+/// Why the file is incomplete.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// It can't be made.
+    /// It can't be created.
     #[error("creating the file of sent commands failed")]
     Create(#[source] io::Error),
     /// A row could not be written.
     #[error("writing the file of sent commands failed")]
     Write(#[source] csv::Error),
-    /// The end could not be written.
+    /// Its end could not be written.
     #[error("finishing the file of sent commands failed")]
     Finish(#[source] io::Error),
 }
@@ -72,7 +72,7 @@ impl SentFile {
         let time = command.at.to_rfc3339_opts(SecondsFormat::AutoSi, true);
         let outcome = match answer {
             Answer::Accepted => "accepted",
-            Answer::Refused { slug, .. } => slug,
+            Answer::Refused { code, .. } => code,
             Answer::Unanswered { .. } => "unanswered",
         };
         let mut id_buffer = Uuid::encode_buffer();

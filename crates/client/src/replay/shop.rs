@@ -1,7 +1,7 @@
-//! A made-up shop: commands drawn from a seed, one at a time, the same for the same settings.
+//! A made-up shop: random commands that follow from a seed and the settings.
 //!
-//! The shop keeps the carts that its commands make, so it knows which commands the rules accept, and breaks the rules only
-//! on purpose. Memory grows with the members (at most `cart_lines_max` lines each), never with the commands.
+//! The shop keeps the carts that result from its commands, so it knows which commands the rules accept, and breaks the rules
+//! only on purpose. Its memory grows with the members (at most `cart_lines_max` lines each), not with the commands.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use super::assortment::Assortment;
 use super::command::{Action, ActionKind, Command, Intended};
 use super::shop_args::{Fault, ShopArgs};
 
-/// More pieces than this of one product are only ever made fewer: far below the service's limit of a million.
+/// A quantity above this is only decreased. It is far below the service's limit of a million.
 const QUANTITY_MAX: i64 = 1_000;
 
-/// Draws of a product that is not in the cart, before the next free one is taken.
+/// How often a random product is drawn that must not be in the cart; after that, the next product that is not in it is used.
 const FRESH_DRAWS_MAX: usize = 8;
 
-/// An endless customer, stopped by its settings.
+/// An iterator over the commands; its settings limit their number.
 #[derive(Debug)]
 pub struct Shop {
     args: ShopArgs,
@@ -39,7 +39,7 @@ struct Line {
     quantity: i64,
 }
 
-/// A way to be refused.
+/// A way to break a rule.
 #[derive(Debug, Clone, Copy)]
 enum Offence {
     DuplicateAdd,
@@ -51,7 +51,7 @@ enum Offence {
 }
 
 impl Shop {
-    /// A shop before its first command.
+    /// Makes a shop without carts.
     ///
     /// # Errors
     /// If the settings contradict each other.
@@ -86,7 +86,7 @@ impl Shop {
         Command { at: self.args.start + self.since_start(), member, action, intended, reason: None }
     }
 
-    /// The days are filled evenly.
+    /// The time of the next command; the commands are evenly distributed over the days.
     fn since_start(&self) -> TimeDelta {
         let span_ms = u128::from(self.args.days) * 86_400_000;
         let ms = span_ms * u128::from(self.made) / u128::from(self.args.commands.max(1));
@@ -145,7 +145,7 @@ impl Shop {
 
     fn refused(&mut self, cart: Vec<Line>) -> (Action, Intended, Vec<Line>) {
         let offence = self.offence(&cart);
-        let (action, slug) = match offence {
+        let (action, code) = match offence {
             Offence::DuplicateAdd => {
                 let product = self.any_line(&cart).product;
                 (self.assortment.add(product, 1), "item-already-in-cart")
@@ -169,10 +169,10 @@ impl Shop {
                 (Action::Adjust { product: Assortment::product(line.product), by }, "negative-quantity")
             }
         };
-        (action, Intended::Refused(slug), cart)
+        (action, Intended::Refused(code), cart)
     }
 
-    /// One of those that this cart makes possible: there are always at least two.
+    /// One of the offences that are possible with this cart; there are always at least two.
     fn offence(&mut self, cart: &[Line]) -> Offence {
         let everything_inside = cart.len() >= self.args.products as usize;
         let possible: &[Offence] = if cart.is_empty() {
@@ -195,7 +195,7 @@ impl Shop {
         cart[self.random.random_range(0..cart.len())]
     }
 
-    /// A product that is not in the cart, which must lack one.
+    /// A product that is not in the cart. There must be one.
     fn fresh_product(&mut self, cart: &[Line]) -> u32 {
         let inside = |product| cart.iter().any(|line| line.product == product);
         let mut product = 0;
@@ -225,7 +225,7 @@ impl Iterator for Shop {
     }
 }
 
-/// Zipf draws the whole numbers 1 to n, as floats; ours count from 0.
+/// Converts a draw of Zipf, a whole number from 1 to n as a float, to an index from 0.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and n, a u32")]
 fn rank(draw: f64) -> u32 {
     (draw as u32).saturating_sub(1)

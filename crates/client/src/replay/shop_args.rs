@@ -63,16 +63,16 @@ pub struct ShopArgs {
 /// Settings that contradict each other.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    /// A count that can't be 0.
+    /// A count is 0 that must not be.
     #[error("--{0} must be at least 1")]
     Zero(&'static str),
-    /// A share that is none.
+    /// A share is not between 0 and 1.
     #[error("--{0} must be between 0 and 1")]
     Share(&'static str),
-    /// No member is left who is not hot.
+    /// All members are hot.
     #[error("--hot-carts must be below --members")]
     HotCarts,
-    /// A skew that no Zipf distribution has.
+    /// The Zipf exponent is invalid.
     #[error("a skew must be 0 or more")]
     Skew(#[source] rand_distr::ZipfError),
 }
@@ -101,13 +101,13 @@ fn midnight(text: &str) -> Result<DateTime<Utc>, chrono::ParseError> {
     Ok(day.and_time(NaiveTime::MIN).and_utc())
 }
 
-/// How often each action is drawn, relative to the others.
+/// The relative weights of the actions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mix {
     weights: [u32; ActionKind::ALL.len()],
 }
 
-/// Why a text is no mix.
+/// Why a text is not a mix.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MixError {
     /// Not `action=weight`.
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mix_is_read_or_refused() {
+    fn parses_a_mix_or_rejects_it() {
         assert_eq!("checkout=2, add=1".parse(), Ok(Mix { weights: [1, 0, 0, 2] }));
         assert_eq!("add=0".parse::<Mix>(), Err(MixError::Nothing));
         for bad in ["", "add", "buy=1", "add=-1", "add=+1", "add=1_0", "add=1000001"] {

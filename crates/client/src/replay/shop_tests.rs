@@ -1,4 +1,4 @@
-//! The made-up shop against a plain model of the rules, and its shares against its settings.
+//! Compares the made-up shop with a plain model of the rules, and its shares with its settings.
 #![expect(clippy::float_arithmetic, reason = "shares of counts")]
 
 use std::collections::HashMap;
@@ -20,7 +20,7 @@ fn shop(options: &str) -> Shop {
     Shop::new(&line.shop).expect("settings that agree")
 }
 
-/// The rules in the plainest words: what a cart says to a command.
+/// A plain model of the rules.
 fn decide(carts: &mut HashMap<String, HashMap<String, i64>>, command: &Command) -> Option<&'static str> {
     let cart = carts.entry(command.member.to_string()).or_default();
     match &command.action {
@@ -53,7 +53,7 @@ fn share(part: usize, whole: usize) -> f64 {
 }
 
 #[test]
-fn without_a_refused_share_nothing_is_refused() {
+fn without_a_refused_share_nothing_is_rejected() {
     for seed in 1..=5 {
         let mut carts = HashMap::new();
         let options = format!("--seed {seed} --refused-share 0 --members 50 --products 20 --cart-lines-max 30");
@@ -65,14 +65,14 @@ fn without_a_refused_share_nothing_is_refused() {
 }
 
 #[test]
-fn what_is_refused_is_what_was_intended_in_every_way() {
+fn rejections_are_as_intended_and_of_every_kind() {
     let mut carts = HashMap::new();
     let mut seen: HashMap<(ActionKind, &str), usize> = HashMap::new();
-    // Few products, so that carts which hold all of them are met as well.
+    // There are few products, so that some carts have all of them.
     for command in shop("--refused-share 0.3 --members 40 --products 3 --commands 20000") {
         let refused = decide(&mut carts, &command);
         let intended = match command.intended {
-            Intended::Refused(slug) => Some(slug),
+            Intended::Refused(code) => Some(code),
             Intended::Accepted | Intended::Anything => None,
         };
         assert_eq!(refused, intended, "{command:?}");
@@ -92,7 +92,7 @@ fn what_is_refused_is_what_was_intended_in_every_way() {
 }
 
 #[test]
-fn the_seed_decides_everything() {
+fn the_same_seed_gives_the_same_commands() {
     let commands = |options| shop(options).collect::<Vec<_>>();
     let once = commands("--seed 7");
     assert_eq!(once, commands("--seed 7"));
@@ -113,7 +113,7 @@ fn shares_are_near_their_settings() {
     assert!(near(one_hot, 0.1), "{one_hot}");
     assert!(near(refused, 0.1), "{refused}");
 
-    // An empty cart turns any draw into an add, so the mix is met only nearly.
+    // For an empty cart any draw becomes an add, so the shares are only near the mix.
     let accepted: Vec<_> = commands.iter().filter(|c| c.intended == Intended::Accepted).collect();
     for (kind, setting) in ActionKind::ALL.into_iter().zip([0.78, 0.07, 0.03, 0.12]) {
         let share = share(accepted.iter().filter(|c| c.action.kind() == kind).count(), accepted.len());
@@ -160,7 +160,7 @@ fn memory_is_bounded_by_members() {
 }
 
 #[test]
-fn settings_that_contradict_each_other_are_refused() {
+fn rejects_contradicting_settings() {
     let bad = [
         "--members 0",
         "--vendors 0",

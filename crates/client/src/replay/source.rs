@@ -1,4 +1,4 @@
-//! Where the commands come from.
+//! The source of the commands.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -38,12 +38,12 @@ impl Source {
         Ok(Self::Shop(Box::new(Shop::new(&args.shop)?)))
     }
 
-    /// The line that was read last; none of the made-up shop.
+    /// The number of the last line that was read; `None` for the made-up shop.
     pub(crate) fn line(&mut self) -> Option<u64> {
         self.rows().map(|rows| rows.line())
     }
 
-    /// Passes the rows before a line over, and returns how many those are.
+    /// Skips the rows before a line, and returns their number.
     pub(crate) fn skip_to(&mut self, line: u64) -> Result<u64, csv_file::Error> {
         self.rows().map_or(Ok(0), |rows| rows.skip_to(line))
     }

@@ -1,29 +1,69 @@
-//! Counts and latencies, recorded where the commands are settled: one thread, no locks.
+//! Counts and latencies of finished commands. They are recorded on the thread of the loop, without locks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::SecondsFormat;
 use hdrhistogram::Histogram;
+use serde::Serialize;
 
-use super::attempt::{Answer, Settled};
+use super::attempt::{Answer, Finished};
 use super::command::{ActionKind, Intended};
-use super::report::{Deviation, Latency};
+use super::queues::Planned;
 
-/// An hour in microseconds: longer than any retry goes on.
+/// An hour in microseconds: longer than any command is retried.
 const LATENCY_MAX_US: u64 = 3_600_000_000;
 
-/// How many refused commands are kept to be shown.
+/// The maximum number of commands that each list in the report shows.
 const SHOWN_MAX: usize = 20;
 
-/// What was settled so far.
+/// A latency distribution in microseconds (HdrHistogram, three digits).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Latency {
+    /// The number of answers.
+    pub count: u64,
+    /// The shortest.
+    pub min: u64,
+    /// The median.
+    pub p50: u64,
+    /// The 95th percentile.
+    pub p95: u64,
+    /// The 99th percentile.
+    pub p99: u64,
+    /// The 99.9th percentile.
+    pub p999: u64,
+    /// The longest.
+    pub max: u64,
+}
+
+/// A command with an outcome that the report shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Deviation {
+    /// Its place in the source, from 1.
+    pub sequence: u64,
+    /// Its line in the file; null for the made-up shop.
+    pub line: Option<u64>,
+    /// Its own time.
+    pub time: String,
+    /// The label of the cart's member.
+    pub member: String,
+    /// The command.
+    pub action: String,
+    /// `accepted`, `unanswered` or the problem type's last part.
+    pub outcome: String,
+    /// The service's reason, or why there is no answer.
+    pub reason: String,
+}
+
+/// The counts and latencies so far.
 #[derive(Debug)]
 pub(crate) struct Statistics {
-    pub(crate) settled: u64,
+    pub(crate) finished: u64,
     pub(crate) accepted: u64,
     pub(crate) refused: u64,
     pub(crate) unanswered: u64,
-    /// Outcomes that the made-up shop did not intend.
+    /// The number of outcomes that the made-up shop did not intend.
     pub(crate) unintended: u64,
     pub(crate) first_refused: Vec<Deviation>,
     pub(crate) first_unintended: Vec<Deviation>,
@@ -37,7 +77,7 @@ pub(crate) struct Statistics {
 impl Statistics {
     pub(crate) fn new() -> Self {
         Self {
-            settled: 0,
+            finished: 0,
             accepted: 0,
             refused: 0,
             unanswered: 0,
@@ -52,51 +92,51 @@ impl Statistics {
         }
     }
 
-    pub(crate) fn record(&mut self, settled: &Settled) {
-        let kind = settled.planned.command.action.kind().index();
-        let (slug, reason) = match &settled.answer {
+    pub(crate) fn record(&mut self, finished: &Finished) {
+        let kind = finished.planned.command.action.kind().index();
+        let (code, reason) = match &finished.answer {
             Answer::Accepted => ("accepted", ""),
-            Answer::Refused { slug, detail } => (slug.as_str(), detail.as_str()),
+            Answer::Refused { code, detail } => (code.as_str(), detail.as_str()),
             Answer::Unanswered { reason } => ("unanswered", reason.as_str()),
         };
-        match self.counts[kind].get_mut(slug) {
+        match self.counts[kind].get_mut(code) {
             Some(count) => *count += 1,
             None => {
-                self.counts[kind].insert(slug.to_owned(), 1);
+                self.counts[kind].insert(code.to_owned(), 1);
             }
         }
-        if let Some(reason) = &settled.planned.command.reason {
-            *self.reasons.entry((reason.clone(), slug.to_owned())).or_default() += 1;
+        if let Some(reason) = &finished.planned.command.reason {
+            *self.reasons.entry((reason.clone(), code.to_owned())).or_default() += 1;
         }
-        self.settled += 1;
+        self.finished += 1;
         let show = |list: &mut Vec<Deviation>| {
             if list.len() < SHOWN_MAX {
-                list.push(Deviation::of(&settled.planned, slug, reason));
+                list.push(Deviation::of(&finished.planned, code, reason));
             }
         };
-        match settled.answer {
+        match finished.answer {
             Answer::Accepted => self.accepted += 1,
             Answer::Refused { .. } => {
                 self.refused += 1;
                 show(&mut self.first_refused);
             }
             Answer::Unanswered { .. } => {
-                // It has no latency: nobody knows how long the answer would have taken.
+                // Without an answer there is no latency.
                 self.unanswered += 1;
                 show(&mut self.first_unanswered);
                 return;
             }
         }
-        let as_intended = match settled.planned.command.intended {
+        let as_intended = match finished.planned.command.intended {
             Intended::Anything => true,
-            Intended::Accepted => slug == "accepted",
-            Intended::Refused(intended) => slug == intended,
+            Intended::Accepted => code == "accepted",
+            Intended::Refused(intended) => code == intended,
         };
         if !as_intended {
             self.unintended += 1;
             show(&mut self.first_unintended);
         }
-        let latency_us = micros(settled.latency);
+        let latency_us = micros(finished.latency);
         self.latency[kind].saturating_record(latency_us);
         self.recent.saturating_record(latency_us);
     }
@@ -133,6 +173,36 @@ impl Statistics {
             all += histogram;
         }
         Latency::of(&all)
+    }
+}
+
+impl Latency {
+    fn of(histogram: &Histogram<u64>) -> Option<Self> {
+        let at = |quantile| histogram.value_at_quantile(quantile);
+        (!histogram.is_empty()).then(|| Self {
+            count: histogram.len(),
+            min: histogram.min(),
+            p50: at(0.5),
+            p95: at(0.95),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: histogram.max(),
+        })
+    }
+}
+
+impl Deviation {
+    fn of(planned: &Planned, outcome: &str, reason: &str) -> Self {
+        let command = &planned.command;
+        Self {
+            sequence: planned.sequence,
+            line: planned.line,
+            time: command.at.to_rfc3339_opts(SecondsFormat::AutoSi, true),
+            member: command.member.to_string(),
+            action: format!("{:?}", command.action),
+            outcome: outcome.to_owned(),
+            reason: reason.to_owned(),
+        }
     }
 }
 

@@ -1,16 +1,17 @@
-//! The report for people: what happened, how fast, and what was not as expected.
+//! The report as text.
 
 use std::io::{self, Write};
 
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
 
-use super::report::{Deviation, Latency, Report, Unfinished};
+use super::report::{Report, Unfinished};
+use super::statistics::{Deviation, Latency};
 
-/// Writes the tables and the commands that deserve a look.
+/// Writes the tables, and the commands with unexpected outcomes.
 ///
 /// # Errors
-/// Of the writer.
+/// Writing fails.
 pub fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{}\n{}", counts(report), latencies(report))?;
     if !report.counts_by_reason.is_empty() {
@@ -83,7 +84,7 @@ fn table(header: &[&str], first_number: usize) -> Table {
     table
 }
 
-/// What was sent of a file, what was not, and how to continue.
+/// Writes which part of a file was sent, and how to continue.
 fn write_unfinished(out: &mut impl Write, report: &Report, unfinished: &Unfinished) -> io::Result<()> {
     let Unfinished { line, fault, answered_after, options } = unfinished;
     let Report { accepted, refused, .. } = report;

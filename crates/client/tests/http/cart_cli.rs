@@ -1,4 +1,4 @@
-//! The binary `cart` as a shell sees it: what it sends, writes and ends with.
+//! The binary `cart`: its requests, its output and its exit codes.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::service::{Behaviour, Service};
 
-/// What a run of the binary gave.
+/// The result of a run of the binary.
 #[derive(Debug)]
 struct Run {
     exit_code: i32,
@@ -32,7 +32,7 @@ impl Run {
 }
 
 async fn cart(service: &Service, words: &[&str], script: impl AsRef<[u8]>) -> Run {
-    // Time enough for a busy machine, little enough for the tests that use it up.
+    // Long enough for a busy machine, short enough for the tests that wait for it.
     run(&[&["--url", &service.url, "--timeout-ms", "3000", "--member", "alice"], words].concat(), script).await
 }
 
@@ -74,7 +74,7 @@ async fn a_command_whose_answer_is_lost_is_sent_again_with_its_key() {
 }
 
 #[tokio::test]
-async fn exit_codes_say_why_there_is_no_success() {
+async fn each_failure_has_its_exit_code() {
     let unavailable = Service::start(|_| Behaviour::Unavailable).await;
     let pending = Service::start(|_| Behaviour::ExecuteAndSayPending).await;
     let lost = Service::start(|_| Behaviour::ExecuteAndDrop).await;
@@ -103,7 +103,7 @@ async fn exit_codes_say_why_there_is_no_success() {
 }
 
 #[tokio::test]
-async fn what_can_not_be_understood_is_not_sent() {
+async fn an_invalid_command_is_not_sent() {
     let service = Service::start(|_| Behaviour::Answer).await;
     for words in [
         &["frobnicate"][..],
@@ -123,10 +123,10 @@ async fn what_can_not_be_understood_is_not_sent() {
     }
     let free = cart(&service, &["add", "mug"], "").await;
     assert!(free.err.contains("--price <PRICE>") && free.err.contains("cart add mug --price 3.50"), "{free:?}");
-    let nobody = run(&["--url", &service.url, "list"], "").await;
-    assert!(nobody.exit_code == 2 && nobody.err.contains("--member"), "{nobody:?}");
+    let without_member = run(&["--url", &service.url, "list"], "").await;
+    assert!(without_member.exit_code == 2 && without_member.err.contains("--member"), "{without_member:?}");
     assert_eq!(service.state().calls.len(), 0);
-    // What the service alone can judge is sent, and its answer told.
+    // A command that only the service can check is sent, and its answer printed.
     let body = r#"{"type":"urn:cart:problem:invalid-field","title":"t","status":422,"detail":"too many"}"#;
     let strict = Service::start(move |_| Behaviour::Say(422, "application/problem+json", body.to_owned())).await;
     let run = cart(&strict, &["add", "mug", "--price", "1", "--quantity", "2000000"], "").await;
@@ -158,7 +158,7 @@ async fn items_are_found_by_name_product_or_id() {
 }
 
 #[tokio::test]
-async fn a_script_ends_at_its_first_failure_unless_it_is_to_go_on() {
+async fn a_script_ends_at_its_first_failure_without_keep_going() {
     let service = Service::start(|_| Behaviour::Answer).await;
     let script = "# a comment\n\nadd mug -p 0\nadd mug -p 0\nfrobnicate\nlist --json\nexit\nadd lamp -p 0\n";
     let run = cart(&service, &[], script).await;
@@ -179,7 +179,7 @@ async fn a_script_ends_at_its_first_failure_unless_it_is_to_go_on() {
     assert!(!run.out.contains('\u{1b}') && !run.err.contains('\u{1b}'), "no colours for a pipe");
 }
 
-/// The same commands as other systems write them.
+/// The same commands in scripts of other systems.
 #[tokio::test]
 async fn scripts_of_other_systems_are_the_same_commands() {
     let script = "change-member Jos\u{e9}\nadd 'caf\u{e9}' --price 1 --vendor acme\nadjust 'caf\u{e9}' 2\nlist --ids\n";
@@ -203,7 +203,7 @@ async fn scripts_of_other_systems_are_the_same_commands() {
         let carts: HashSet<_> = service.state().calls.iter().map(|call| call.cart.clone()).collect();
         assert_eq!(carts, HashSet::from([client::ids::CartId::of_member("Jos\u{e9}").to_string()]), "{script:?}");
     }
-    // One product, whichever way it is written.
+    // One product, in either composition.
     let twice = "add 'caf\u{e9}' --price 1\nadd 'cafe\u{301}' --price 1\n";
     let run = cart(&Service::start(|_| Behaviour::Answer).await, &[], twice).await;
     assert!(run.exit_code == 1 && run.err.starts_with("line 2: rejected (item-already-in-cart)"), "{run:?}");
@@ -217,10 +217,10 @@ async fn scripts_of_other_systems_are_the_same_commands() {
     assert!(run.exit_code == 2 && run.out.contains("added 1 of mug"), "{run:?}");
 }
 
-/// A busy machine takes seconds.
+/// Long enough for a busy machine.
 const TERMINAL_DEADLINE: Duration = Duration::from_secs(60);
 
-/// A terminal with a program at it.
+/// A terminal with a program.
 struct Terminal {
     keyboard: File,
     screen: Receiver<Vec<u8>>,
@@ -228,7 +228,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    /// Starts the program, which ends when the terminal is gone.
+    /// Starts the program, which ends when the terminal is closed.
     fn start(mut command: Command) -> (Self, Child) {
         let keyboard = rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY);
         let keyboard = keyboard.expect("a terminal");
@@ -257,7 +257,7 @@ impl Terminal {
         self.keyboard.write_all(text.as_ref()).expect("the terminal takes it");
     }
 
-    /// Waits until `text` is shown, behind what the last call waited for.
+    /// Waits until `text` is printed, after the text of the last call.
     fn wait_for(&mut self, text: &str) {
         let deadline = Instant::now() + TERMINAL_DEADLINE;
         loop {
@@ -288,7 +288,7 @@ fn exit_code(mut child: Child) -> Option<i32> {
 }
 
 #[tokio::test]
-async fn a_session_takes_what_is_pasted_from_other_systems() {
+async fn a_session_accepts_text_pasted_from_other_systems() {
     let service = Service::start(|_| Behaviour::Answer).await;
     let url = service.url.clone();
     let home = std::env::temp_dir().join(format!("client-home-{}", uuid::Uuid::new_v4()));
@@ -318,7 +318,7 @@ async fn a_session_takes_what_is_pasted_from_other_systems() {
         exit_code(child)
     };
     let exit_code = tokio::task::spawn_blocking(session).await.expect("no panic");
-    // It may never have been made.
+    // It may not exist.
     std::fs::remove_dir_all(home).unwrap_or_default();
     assert_eq!(exit_code, Some(0));
     let state = service.state();

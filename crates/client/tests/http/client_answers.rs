@@ -1,4 +1,4 @@
-//! Every kind of answer, and what the client makes of it.
+//! Every kind of answer, and its result in the client.
 
 use std::time::Duration;
 
@@ -33,8 +33,8 @@ fn accepted<T: std::fmt::Debug>(result: Result<Outcome<T>, Error>) -> T {
     }
 }
 
-/// A client of a service that always says the same.
-async fn told(status: u16, kind: &'static str, body: &str) -> Result<Outcome<client::Purchase>, Error> {
+/// The result of a checkout at a service that always gives this answer.
+async fn result_of(status: u16, kind: &'static str, body: &str) -> Result<Outcome<client::Purchase>, Error> {
     let body = body.to_owned();
     let service = Service::start(move |_| Behaviour::Say(status, kind, body.clone())).await;
     client(&service).checkout(cart(), CommandOptions::default()).await
@@ -79,7 +79,7 @@ async fn a_rejection_is_a_value() {
     let service = Service::start(|_| Behaviour::Answer).await;
     match client(&service).checkout(cart(), CommandOptions::default()).await {
         Ok(Outcome::Rejected(problem)) => {
-            assert_eq!((problem.slug(), problem.status), ("empty-cart-checkout", 409));
+            assert_eq!((problem.code(), problem.status), ("empty-cart-checkout", 409));
             assert!(problem.command_id.is_some());
         }
         other => panic!("not rejected: {other:?}"),
@@ -103,8 +103,8 @@ async fn pending_and_unavailable_are_values() {
 
 #[tokio::test]
 async fn errors_say_whether_the_command_may_have_been_executed() {
-    let nobody = CartClient::new("http://127.0.0.1:1", &ClientSettings::default()).expect("a good URL");
-    let error = nobody.checkout(cart(), CommandOptions::default()).await.expect_err("nobody listens");
+    let unreachable = CartClient::new("http://127.0.0.1:1", &ClientSettings::default()).expect("a good URL");
+    let error = unreachable.checkout(cart(), CommandOptions::default()).await.expect_err("no server listens");
     assert_eq!((error.execution(), error.is_transient()), (Execution::NotExecuted, true), "{error:?}");
 
     let service = Service::start(|_| Behaviour::ExecuteAndDrop).await;
@@ -125,22 +125,22 @@ async fn errors_say_whether_the_command_may_have_been_executed() {
 
 #[tokio::test]
 async fn answers_out_of_contract_are_errors_with_their_beginning() {
-    let error = told(500, "text/plain", "boom").await.expect_err("a server error");
+    let error = result_of(500, "text/plain", "boom").await.expect_err("a server error");
     assert_eq!(error.to_string(), "unexpected answer 500 Internal Server Error: boom");
     assert_eq!((error.execution(), error.is_transient()), (Execution::Unknown, true));
 
-    let error = told(404, "text/html", "<h1>another server</h1>").await.expect_err("no problem details");
+    let error = result_of(404, "text/html", "<h1>another server</h1>").await.expect_err("no problem details");
     assert!(!error.is_transient(), "{error}");
 
-    let error = told(200, "application/json", "{}").await.expect_err("an empty answer");
+    let error = result_of(200, "application/json", "{}").await.expect_err("an empty answer");
     assert!(matches!(error, Error::UnreadableAnswer { .. }), "{error:?}");
 
-    let error = told(200, "application/json", &" ".repeat(5 << 20)).await.expect_err("too much");
+    let error = result_of(200, "application/json", &" ".repeat(5 << 20)).await.expect_err("too much");
     assert!(matches!(error, Error::AnswerTooLong { .. }), "{error:?}");
 }
 
 #[test]
-fn only_http_urls_are_taken() {
+fn only_http_urls_are_accepted() {
     for url in ["127.0.0.1:9001", "ftp://x", "http://", "/cart", ""] {
         let client = CartClient::new(url, &ClientSettings::default());
         assert!(matches!(client, Err(Error::BaseUrl { .. })), "{url}");

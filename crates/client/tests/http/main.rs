@@ -1,4 +1,4 @@
-//! The client, `cart` and `replay` against a small service that speaks the real protocol on a real port, well or badly.
+//! The client, `cart` and `replay` against a small service in memory, which can also misbehave.
 
 mod cart_cli;
 mod client_answers;

@@ -1,4 +1,4 @@
-//! How a run ends: well, stopped, interrupted, or with something that was not expected.
+//! The ends of a run: complete, stopped, interrupted, or with unexpected outcomes.
 
 use std::future::pending;
 
@@ -12,7 +12,7 @@ fn text(file: &TempFile) -> String {
 }
 
 #[tokio::test]
-async fn the_same_run_id_does_nothing_twice() {
+async fn a_repeat_with_the_same_run_id_changes_nothing() {
     let service = Service::start(|_| Behaviour::Answer).await;
     let options = "--commands 500 --members 20 --refused-share 0 --expect-intended";
     let once = replay(&service, options).await;
@@ -22,7 +22,7 @@ async fn the_same_run_id_does_nothing_twice() {
 }
 
 #[tokio::test]
-async fn a_file_is_replayed_with_its_times_unless_told_otherwise() {
+async fn a_file_is_replayed_with_its_times_by_default() {
     let rows = "2010-12-01T08:25:53Z,1,add,A,V,N,2.50,6\n2010-12-01T08:26:00Z,1,checkout,,,,,\n";
     let (file, sent) = (file(rows), TempFile::new(".csv"));
     let service = Service::start(|_| Behaviour::Answer).await;
@@ -36,13 +36,13 @@ async fn a_file_is_replayed_with_its_times_unless_told_otherwise() {
 
     replay(&service, &format!("--file {} --no-send-time", file.0.display())).await;
     assert_eq!(service.state().calls[2].time, None);
-    // What was sent can be sent again.
+    // The file of sent commands can be replayed.
     let report = replay(&service, &format!("--file {} --limit 1", sent.0.display())).await;
     assert_eq!(report.accepted, 1);
 }
 
 #[tokio::test]
-async fn refusals_fail_where_none_is_expected() {
+async fn a_rejection_fails_the_run_if_none_is_expected() {
     let rows = "2010-12-01T08:26:00Z,1,checkout,,,,,\n".repeat(30);
     let file = file(&rows);
     let service = Service::start(|_| Behaviour::Answer).await;
@@ -62,7 +62,7 @@ async fn refusals_fail_where_none_is_expected() {
 }
 
 #[tokio::test]
-async fn contradicting_settings_are_refused_before_anything_is_sent() {
+async fn contradicting_settings_are_rejected_before_anything_is_sent() {
     let service = Service::start(|_| Behaviour::Answer).await;
     let error = run(&args(&service, "--expect-no-refusals"), pending()).await.expect_err("2 % are refused");
     assert!(error.to_string().contains("--refused-share 0"), "{error}");
@@ -82,7 +82,7 @@ async fn an_unanswered_command_stops_the_run() {
 }
 
 #[tokio::test]
-async fn nobody_listening_is_told_as_not_executed() {
+async fn a_failed_connection_is_reported_as_not_executed() {
     let mut args = {
         let service = Service::start(|_| Behaviour::Answer).await;
         args(&service, "--commands 10 --retry-for 20ms")
@@ -94,7 +94,7 @@ async fn nobody_listening_is_told_as_not_executed() {
 }
 
 #[tokio::test]
-async fn a_service_that_refuses_times_ends_the_run_with_a_hint() {
+async fn a_service_that_rejects_times_ends_the_run_with_a_hint() {
     let problem = r#"{"type":"urn:cart:problem:invalid-header","title":"Invalid header","status":400,"detail":"no"}"#;
     let service = Service::start(|_| Behaviour::Say(400, "application/problem+json", problem.to_owned())).await;
     let report = replay(&service, "--commands 1000 --concurrency 2").await;
@@ -103,7 +103,7 @@ async fn a_service_that_refuses_times_ends_the_run_with_a_hint() {
 }
 
 #[tokio::test]
-async fn an_interrupt_waits_for_what_is_in_flight() {
+async fn an_interrupt_waits_for_the_commands_in_flight() {
     let service = Service::start(|call| if call.number < 20 { Behaviour::Answer } else { Behaviour::Hold }).await;
     let args = args(&service, "--commands 1000 --concurrency 4 --refused-share 0");
     let interrupt = async {

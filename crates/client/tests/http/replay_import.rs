@@ -1,4 +1,4 @@
-//! An import says what it did: what was sent of a file, what was not, and how to continue.
+//! The report of an import: which part of a file was sent, and how to continue.
 
 use std::fmt::Write as _;
 use std::future::pending;
@@ -31,8 +31,8 @@ fn sent(service: &Service) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn a_bad_line_ends_an_import_behind_the_lines_before_it() {
-    // The first member's commands wait for each other while the bad line is read.
+async fn an_invalid_line_ends_an_import_after_the_lines_before_it() {
+    // The first member's commands wait for each other while the invalid line is read.
     let before = [add("1", "A"), add("1", "B"), add("2", "A"), "\n".to_owned(), add("1", "C")].concat();
     let after = [add("2", "B"), add("1", "D")].concat();
     let bad = add("1", "X").replace("2.50", "1_000");
@@ -61,13 +61,13 @@ async fn a_bad_line_ends_an_import_behind_the_lines_before_it() {
     let report = replay(&service, &format!("{options} {}", "--from-line 7")).await;
     assert_eq!((report.accepted, report.exit_code(), report.unfinished.as_ref()), (3, 0, None), "{report:?}");
     assert_eq!(sent(&service), [1, 2, 3, 4, 5, 6, 7]);
-    // All of it again: the service gives each its first outcome.
+    // All of it again: the service returns the first outcome of each.
     let report = replay(&service, &options).await;
     assert_eq!((report.accepted, report.refused, report.exit_code()), (7, 0, 0), "{report:?}");
 }
 
 #[tokio::test]
-async fn a_bad_line_keeps_its_number_when_it_is_passed_over() {
+async fn a_skipped_invalid_line_keeps_its_number() {
     for (bad, line) in [
         ("2010-12-01T08:26:00Z,1,pay,,,,,\n", 3),
         ("2010-12-01T08:26:00Z,1\n", 3),
@@ -85,7 +85,7 @@ async fn a_bad_line_keeps_its_number_when_it_is_passed_over() {
 }
 
 #[tokio::test]
-async fn raw_rows_are_continued_as_well() {
+async fn an_import_of_raw_rows_can_be_continued() {
     let header = "StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID\n";
     let rows = |price: &str| {
         format!(
@@ -105,7 +105,7 @@ async fn raw_rows_are_continued_as_well() {
 }
 
 #[tokio::test]
-async fn the_first_line_without_an_answer_is_named_when_others_after_it_have_one() {
+async fn names_the_first_line_without_an_answer() {
     let member = client::ids::CartId::of_member("1").to_string();
     let service =
         Service::start(move |call| if call.cart == member { Behaviour::Drop } else { Behaviour::Answer }).await;
@@ -125,7 +125,7 @@ async fn the_first_line_without_an_answer_is_named_when_others_after_it_have_one
 }
 
 #[tokio::test]
-async fn an_interrupted_import_is_continued_where_it_was_interrupted() {
+async fn an_interrupted_import_can_be_continued() {
     let rows: String = (0..50).map(|number| add("1", &format!("P{number}"))).collect();
     let import = file(&rows);
     let service = Service::start(|_| Behaviour::Answer).await;
@@ -140,7 +140,7 @@ async fn an_interrupted_import_is_continued_where_it_was_interrupted() {
 }
 
 #[tokio::test]
-async fn a_service_that_refuses_times_has_taken_no_line() {
+async fn no_line_counts_as_sent_if_the_service_rejects_times() {
     let problem = r#"{"type":"urn:cart:problem:invalid-header","title":"Invalid header","status":400,"detail":"no"}"#;
     let service = Service::start(|_| Behaviour::Say(400, "application/problem+json", problem.to_owned())).await;
     let import = file(&[add("1", "A"), add("2", "B"), add("3", "C")].concat());
@@ -150,7 +150,7 @@ async fn a_service_that_refuses_times_has_taken_no_line() {
 }
 
 #[tokio::test]
-async fn the_first_line_must_be_one_of_the_file() {
+async fn the_first_line_must_be_in_the_file() {
     let service = Service::start(|_| Behaviour::Answer).await;
     let import = file(&add("1", "A"));
     let error = run(&args(&service, "--from-line 3"), pending()).await.expect_err("no file");
@@ -165,7 +165,7 @@ async fn the_first_line_must_be_one_of_the_file() {
 }
 
 #[tokio::test]
-async fn lines_that_are_passed_over_take_no_time_of_an_open_loop() {
+async fn skipped_lines_take_no_time_in_an_open_loop() {
     let mut rows = String::new();
     for number in 0..1_000 {
         write!(rows, "{}", add("1", &number.to_string())).expect("memory takes it");
@@ -177,7 +177,7 @@ async fn lines_that_are_passed_over_take_no_time_of_an_open_loop() {
     assert!(report.elapsed_seconds < 10.0, "the first command was due after {} s", report.elapsed_seconds);
 }
 
-/// The same commands as other systems write and pack them.
+/// The same commands in files of other systems, plain and gzipped.
 #[tokio::test]
 async fn files_of_other_systems_are_the_same_commands() {
     let rows = [add("Jos\u{e9}", "caf\u{e9}"), add("Jos\u{e9}", "th\u{e9}")].concat();

@@ -1,4 +1,4 @@
-//! Order, keys and counts while the service behaves badly, and latencies that count from the schedule.
+//! Order, keys and counts while the service misbehaves, and latencies measured from the schedule.
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::pending;
@@ -11,7 +11,7 @@ use client::replay::{Args, Report, run};
 use crate::replay_setup::{TempFile, args, replay};
 use crate::service::{Behaviour, Call, Service};
 
-/// Every third request has some trouble; which one depends on its key and attempt only through its number.
+/// Every third request fails in some way. Which one follows from its number of arrival.
 fn badly(call: &Call) -> Behaviour {
     match call.number * 7 % 30 {
         0..2 => Behaviour::Drop,
@@ -25,7 +25,7 @@ fn badly(call: &Call) -> Behaviour {
 }
 
 #[tokio::test]
-async fn each_member_is_served_in_order_in_spite_of_all_trouble() {
+async fn each_members_commands_stay_in_order_in_spite_of_failures() {
     let service = Service::start(badly).await;
     let sent = TempFile::new(".csv.gz");
     let options = format!(
@@ -111,7 +111,7 @@ async fn one_slow_member_does_not_hold_the_others_back() {
 }
 
 #[tokio::test]
-async fn a_full_look_ahead_stops_the_reading_until_the_member_is_answered() {
+async fn reading_stops_while_the_look_ahead_is_full() {
     let service = Service::start(|call| if call.number == 0 { Behaviour::Hold } else { Behaviour::Answer }).await;
     let options = "--commands 200 --members 1 --concurrency 4 --look-ahead 5 --refused-share 0";
     let args = args(&service, options);

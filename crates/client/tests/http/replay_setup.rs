@@ -1,4 +1,4 @@
-//! What the tests of `replay` have in common: a run against a service, and files that go away.
+//! Helpers of the tests of `replay`: a run against a service, and temporary files.
 
 use std::future::pending;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::service::Service;
 
-/// A file of this test, gone when it is over.
+/// A temporary file.
 pub(crate) struct TempFile(pub(crate) PathBuf);
 
 impl TempFile {
@@ -20,7 +20,7 @@ impl TempFile {
 
 impl Drop for TempFile {
     fn drop(&mut self) {
-        // It may never have been made.
+        // It may not exist.
         std::fs::remove_file(&self.0).unwrap_or_default();
     }
 }

@@ -1,4 +1,4 @@
-//! A cart service in memory: the contract and the rules in their plainest form, with trouble on request.
+//! A cart service in memory: a plain implementation of the contract and the rules, with failures on request.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-/// A request as the service saw it.
+/// A request to the service.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
     /// From 0, in the order of arrival.
@@ -29,7 +29,7 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// The place in the source, from a key of `replay`.
+    /// The number in the source, from a key of `replay`.
     pub(crate) fn sequence(&self) -> u64 {
         let key = self.key.as_deref().expect("an idempotency key");
         let (_, sequence) = key.rsplit_once('-').expect("run id and sequence");
@@ -37,7 +37,7 @@ impl Call {
     }
 }
 
-/// What the service does with a request.
+/// How the service answers a request.
 #[derive(Debug, Clone)]
 pub(crate) enum Behaviour {
     Answer,
@@ -46,9 +46,9 @@ pub(crate) enum Behaviour {
     ExecuteAndDrop,
     ExecuteAndSayPending,
     Unavailable,
-    /// Status, content type and body as they are.
+    /// With this status, content type and body.
     Say(u16, &'static str, String),
-    /// Answers when `Service::release` was called.
+    /// After `Service::release` was called.
     Hold,
 }
 
@@ -96,7 +96,7 @@ impl Service {
                         handle(request, state, behave, seen, released.clone()).await
                     }
                 });
-                // A dropped request ends its connection with an error: that is wanted.
+                // A dropped request closes its connection with an error, as intended.
                 tokio::spawn(async move { http1::Builder::new().serve_connection(TokioIo::new(stream), serve).await });
             }
         });
@@ -107,12 +107,12 @@ impl Service {
         self.state.lock().expect("no panic while it was held")
     }
 
-    /// Waits until so many requests arrived.
+    /// Waits until this many requests have arrived.
     pub(crate) async fn saw(&self, calls: usize) {
         self.seen.clone().wait_for(|seen| *seen >= calls).await.expect("the service runs");
     }
 
-    /// Lets everything go that was held.
+    /// Answers all held requests.
     pub(crate) fn release(&self) {
         self.release.send_replace(true);
     }
@@ -204,7 +204,7 @@ fn command_id(call: &Call) -> Uuid {
 }
 
 impl State {
-    /// The outcome; of a repeated key, the first one.
+    /// The outcome; for a repeated key, the first one.
     fn execute(&mut self, call: &Call) -> (u16, Value) {
         let known = format!("{}/{}", call.cart, call.key.as_deref().unwrap_or_default());
         if let (Some(outcome), true) = (self.outcomes.get(&known), call.key.is_some()) {
@@ -244,9 +244,9 @@ impl State {
                 let ids = [("cartId", json!(call.cart)), ("sessionId", json!(Uuid::nil()))];
                 (200, with(with(changed, &ids), &[("version", json!(cart.version))]))
             }
-            Err((status, slug)) => {
-                let kind = format!("urn:cart:problem:{slug}");
-                (status, json!({"type": kind, "title": slug, "status": status, "detail": "by the rules"}))
+            Err((status, code)) => {
+                let kind = format!("urn:cart:problem:{code}");
+                (status, json!({"type": kind, "title": code, "status": status, "detail": "by the rules"}))
             }
         }
     }

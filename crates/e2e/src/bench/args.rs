@@ -30,7 +30,7 @@ pub(crate) enum Command {
     FloorWorker(WorkerArgs),
 }
 
-/// What is measured.
+/// The parts of the bench.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Bench {
     /// Commands over HTTP, closed and open loop, without and with the projectors
@@ -77,7 +77,7 @@ impl Bench {
     }
 }
 
-/// How to measure.
+/// The settings of a run.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct RunArgs {
     /// Run only these, comma-separated; by default all
@@ -167,7 +167,7 @@ impl RunArgs {
     }
 }
 
-/// What the capacity is computed from.
+/// The input of the capacity.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct CapacityArgs {
     /// results.json of a run
@@ -179,7 +179,7 @@ pub(crate) struct CapacityArgs {
     pub(crate) data: Option<PathBuf>,
 }
 
-/// Whose skew.
+/// The input of the skew.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct SkewArgs {
     /// File of commands (CSV, plain or gzipped)

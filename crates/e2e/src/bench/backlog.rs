@@ -1,6 +1,6 @@
-//! Commands that wait in the topic, as after an outage: how fast they get to journal and events.
+//! Throughput of a backlog of commands, as after an outage, to journal and events.
 //!
-//! How many carts take turns in the log decides how much of it one write can hold, for system and floor alike.
+//! The number of carts that alternate in the log decides how many commands fit into one write, for system and floor alike.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,11 @@ use chrono::Utc;
 use kafka::{Admin, Codec, GroupProgress, KafkaArgs, Registry};
 
 use super::args::RunArgs;
-use super::bed::{Bed, metered};
+use super::environment::{BenchEnvironment, metered};
 use super::floor;
-use super::keep;
 use super::measurement::{Measurement, Subject, Values, add_usage};
 use super::produce::produce;
+use super::progress::keep;
 use super::shop::Shopper;
 
 const BENCH: &str = "backlog";
@@ -23,50 +23,50 @@ const BENCH: &str = "backlog";
 /// The group of the cart-processors.
 const PROCESSOR: &str = "cart-processor";
 
-/// Carts whose commands take turns in the log.
+/// The carts whose commands alternate in the log.
 const CARTS_AT_A_TIME: [u32; 2] = [64, 4_096];
 
-/// A cart comes back after so many others of its shopper.
+/// A shopper returns to a cart after this many others.
 const CARTS_EACH: u64 = 40;
 
-/// Between two looks at how far it is.
+/// The pause between two checks of the progress.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Nothing at all done for so long: it does not work.
+/// Without progress for this long, the measurement fails.
 const STALL_MAX: Duration = Duration::from_secs(60);
 
 const SHOWN: [&str; 3] = ["commands/s", "CPU-ms/command", "CPU-ms/command cart-processor"];
 
 pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> {
-    let bed = Bed::make(BENCH, args).await?;
+    let environment = BenchEnvironment::make(BENCH, args).await?;
     let mut measurements = Vec::new();
     let mut numbers = 0;
     for carts in CARTS_AT_A_TIME {
         let mut shoppers: Vec<_> = (carts..carts * 2).map(|number| Shopper::new(number, CARTS_EACH)).collect();
         for repetition in 0..args.repetitions() {
             let (sides, commands) = ([Subject::Floor, Subject::System], args.commands());
-            fill(&bed, &sides, &mut shoppers, commands, &mut numbers).await?;
+            fill(&environment, &sides, &mut shoppers, commands, &mut numbers).await?;
             for subject in sides {
-                let values = drain(&bed, subject, args.processors, commands).await?;
+                let values = drain(&environment, subject, args.processors, commands).await?;
                 let case = format!("{carts} carts at a time");
                 let one = Measurement { bench: BENCH.to_owned(), case, subject, repetition, values };
                 keep(&mut measurements, one, &SHOWN);
             }
         }
     }
-    bed.remove().await?;
+    environment.remove().await?;
     Ok(measurements)
 }
 
-/// Puts the same commands into the topics of these.
+/// Appends the same commands to the topics of these.
 pub(super) async fn fill(
-    bed: &Bed,
+    environment: &BenchEnvironment,
     subjects: &[Subject],
     shoppers: &mut [Shopper],
     commands: u64,
     numbers: &mut u64,
 ) -> anyhow::Result<()> {
-    let kafka = bed.installation.kafka();
+    let kafka = environment.installation.kafka();
     let codec = Codec::<CartCommand>::register(&Registry::new(kafka)?, CartCommand::TOPIC, CartCommand::SCHEMA).await?;
     let first = *numbers;
     *numbers += commands;
@@ -89,23 +89,28 @@ pub(super) async fn fill(
     Ok(())
 }
 
-/// Starts the workers and waits until all is done.
-pub(super) async fn drain(bed: &Bed, subject: Subject, processors: u16, commands: u64) -> anyhow::Result<Values> {
-    let kafka = bed.installation.kafka().clone();
+/// Starts the workers and waits until all commands are processed.
+pub(super) async fn drain(
+    environment: &BenchEnvironment,
+    subject: Subject,
+    processors: u16,
+    commands: u64,
+) -> anyhow::Result<Values> {
+    let kafka = environment.installation.kafka().clone();
     let progress = Progress::of(subject, &kafka)?;
     let before = tokio::task::block_in_place(|| progress.done())?;
     let mut workers = Vec::new();
     for number in 0..processors {
-        workers.push(bed.start_worker(subject, &number.to_string(), true).await?);
+        workers.push(environment.start_worker(subject, &number.to_string(), true).await?);
     }
-    let meter = bed.meter(&workers);
+    let meter = environment.meter(&workers);
     let work = async { tokio::task::block_in_place(|| rate(&progress, before, commands)) };
     let (rate, used) = metered(&meter, work).await?;
     let mut values = Values::from([("commands/s".to_owned(), rate)]);
     add_usage(&mut values, &used, commands, "command");
     for (_, mut worker) in workers {
         match subject {
-            // What it has not committed would be done again.
+            // Otherwise uncommitted commands would be processed again.
             Subject::System => worker.terminate(STALL_MAX).await?,
             Subject::Floor => {
                 floor::committed(&kafka, STALL_MAX).await?;
@@ -116,7 +121,7 @@ pub(super) async fn drain(bed: &Bed, subject: Subject, processors: u16, commands
     Ok(values)
 }
 
-/// How far a side is.
+/// The progress of a side.
 enum Progress {
     /// Offsets and events are committed together.
     System(GroupProgress, i32),
@@ -145,7 +150,7 @@ impl Progress {
     }
 }
 
-/// Commands a second from the first progress to the end: the start is measured elsewhere.
+/// Commands per second from the first progress to the end, without the start.
 fn rate(progress: &Progress, before: i64, commands: u64) -> anyhow::Result<f64> {
     let commands = i64::try_from(commands)?;
     let mut first = None;
@@ -159,7 +164,7 @@ fn rate(progress: &Progress, before: i64, commands: u64) -> anyhow::Result<f64> 
         }
         if let Some((first_at, first_done)) = first.filter(|_| done >= commands) {
             let rest = (done - first_done) as f64 / (now - first_at).as_secs_f64().max(INTERVAL.as_secs_f64());
-            // Less than a look took: all that can be said.
+            // It took less than one check, which is an upper bound.
             return Ok(if first_done == done { done as f64 / INTERVAL.as_secs_f64() } else { rest });
         }
         if now - last.0 > STALL_MAX {

@@ -1,4 +1,4 @@
-//! How much hardware a rate needs, from a run's results. The formulas are explained in `docs/performance.md`.
+//! The hardware that a rate needs, from a run's results. `docs/performance.md` explains the formulas.
 
 use std::io::Write as _;
 
@@ -13,10 +13,11 @@ const RATES: [f64; 2] = [1e5, 1e6];
 /// Copies of every record and row.
 const REPLICATION: f64 = 3.0;
 
-/// What a follower's copy costs a broker, of what a leader's costs: it fetches and appends, and serves no clients.
+/// The cost of a follower's copy for a broker, as a share of the leader's: a follower fetches and appends, and serves no
+/// clients.
 const FOLLOWER_COST: f64 = 0.5;
 
-/// How busy a processor may be: a node's loss and an hour's peak have to fit.
+/// The maximum utilisation of a processor, with room for the loss of a node and an hour's peak.
 const UTILISATION: f64 = 0.5;
 
 /// Processors of one broker or node.
@@ -25,7 +26,7 @@ const NODE_PROCESSORS: f64 = 16.0;
 /// Processors of one of our processes.
 const PROCESS_PROCESSORS: f64 = 4.0;
 
-/// What the CPU of a command is read from: the busiest closed loop of these that was measured.
+/// The closed loops from which the CPU time of a command is read: the busiest one that was measured.
 const CLIENTS: [u32; 5] = [256, 1_024, 64, 16, 1];
 
 /// Prints the table.
@@ -71,7 +72,7 @@ pub(crate) fn print(args: &CapacityArgs) -> anyhow::Result<()> {
 
 const PROJECTORS: [&str; 4] = ["item-purchased-events", "popular-items", "vendor-billing", "vendor-billing-jdbc"];
 
-/// One worker serves a partition, so a partition is at most a worker fast; the fullest has more than its share.
+/// One worker serves a partition, so a worker's speed limits a partition; the fullest partition has more than its share.
 fn partitions(table: &mut Table, results: &Results, skew: Option<&Skew>) -> anyhow::Result<()> {
     let figure = |name| {
         let of_case = |carts| results.system("backlog", &format!("{carts} carts at a time"), name);
@@ -79,7 +80,7 @@ fn partitions(table: &mut Table, results: &Results, skew: Option<&Skew>) -> anyh
     };
     let Some(cpu) = figure("CPU-ms/command cart-processor") else { return Ok(()) };
     anyhow::ensure!(cpu > 0.0, "the results say that a command costs the cart-processor nothing");
-    // A worker is a thread: a second of CPU a second, of which it may use so much.
+    // A worker is one thread, which can use one second of CPU time per second, up to the maximum utilisation.
     let worker = 1_000.0 / cpu * UTILISATION;
     let mut cells = vec![String::from("partitions of cart-commands"), format!("{worker:.0} commands/s a worker")];
     let mut fullest = vec![String::from("the fullest over its fair share"), String::new()];
@@ -87,7 +88,7 @@ fn partitions(table: &mut Table, results: &Results, skew: Option<&Skew>) -> anyh
     for rate in RATES {
         let mut partitions = (rate / worker).ceil();
         if let Some(skew) = skew {
-            // More partitions are each less even: twice gets close enough.
+            // With more partitions the fullest one has a larger share. Two iterations are close enough.
             for _ in 0..2 {
                 partitions = (rate / worker * skew.imbalance(rate, partitions)).ceil();
             }

@@ -1,5 +1,5 @@
-//! Purchases that wait in a topic, as after a loss of a read table: how fast each projector brings them to where they
-//! belong. Its floor is to read and decode the same records, and do nothing with them.
+//! Throughput of each projector with a backlog of purchases, as after a loss of a read table. The floor reads and decodes the
+//! same records, and does nothing else.
 
 use std::time::{Duration, Instant};
 
@@ -12,27 +12,27 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::args::RunArgs;
-use super::bed::{Bed, metered};
+use super::environment::{BenchEnvironment, metered};
 use super::http::is_at_end;
-use super::keep;
 use super::measurement::{Measurement, Subject, Values, add_usage};
 use super::meter::{LOAD, Meter};
 use super::produce::produce;
+use super::progress::keep;
 use super::shop::purchase;
 use crate::harness::Service;
 
 const BENCH: &str = "projectors";
 
-/// The purchases are spread evenly over so many days, as those of the real shop are.
+/// The purchases are distributed evenly over this many days, as those of the real shop.
 const DAYS: u64 = 240;
 
-/// Between two looks at how far it is.
+/// The pause between two checks of the progress.
 const INTERVAL: Duration = Duration::from_millis(50);
 
-/// All must be done by then.
+/// The timeout of a measurement.
 const DEADLINE: Duration = Duration::from_secs(1_800);
 
-/// A topic that is read to its end is never silent for so long.
+/// The timeout of reading a record before the topic's end.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 const SHOWN: [&str; 3] = ["events/s", "CPU-ms/event", "CPU-ms/event reader"];
@@ -40,29 +40,29 @@ const SHOWN: [&str; 3] = ["events/s", "CPU-ms/event", "CPU-ms/event reader"];
 pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> {
     let mut measurements = Vec::new();
     for repetition in 0..args.repetitions() {
-        // Each time everything is still to do.
-        let bed = Bed::make(BENCH, args).await?;
-        fill(&bed, args.commands()).await?;
-        // The first of them fills the topic of the others.
+        // A new installation, so that all purchases are unprocessed.
+        let environment = BenchEnvironment::make(BENCH, args).await?;
+        fill(&environment, args.commands()).await?;
+        // The first projector writes the topic of the others.
         for projector in Service::PROJECTORS {
             for subject in [Subject::Floor, Subject::System] {
                 let values = match subject {
-                    Subject::Floor => read_alone(&bed, projector, args.commands()).await?,
-                    Subject::System => drain(&bed, projector, args.commands()).await?,
+                    Subject::Floor => read_alone(&environment, projector, args.commands()).await?,
+                    Subject::System => drain(&environment, projector, args.commands()).await?,
                 };
                 let case = projector.name().to_owned();
                 let one = Measurement { bench: BENCH.to_owned(), case, subject, repetition, values };
                 keep(&mut measurements, one, &SHOWN);
             }
         }
-        bed.remove().await?;
+        environment.remove().await?;
     }
     Ok(measurements)
 }
 
-/// Puts purchases onto `cart-events`, as the cart-processor would.
-async fn fill(bed: &Bed, count: u64) -> anyhow::Result<()> {
-    let kafka = bed.installation.kafka();
+/// Appends purchases to `cart-events`, as the cart-processor does.
+async fn fill(environment: &BenchEnvironment, count: u64) -> anyhow::Result<()> {
+    let kafka = environment.installation.kafka();
     let codec = Codec::<CartEvent>::register(&Registry::new(kafka)?, CartEvent::TOPIC, CartEvent::SCHEMA).await?;
     let first_day = Utc.with_ymd_and_hms(2026, 1, 1, 0, 0, 0).single().context("a day")?;
     let records = (0..count).map(|index| {
@@ -79,10 +79,10 @@ fn reads_cart_events(projector: Service) -> bool {
     projector == Service::PROJECTORS[0]
 }
 
-/// Reads and decodes what the projector reads.
-async fn read_alone(bed: &Bed, projector: Service, count: u64) -> anyhow::Result<Values> {
-    let kafka = bed.installation.kafka();
-    let (rate, used) = metered(&bed.meter([]), async {
+/// Reads and decodes the projector's topic.
+async fn read_alone(environment: &BenchEnvironment, projector: Service, count: u64) -> anyhow::Result<Values> {
+    let kafka = environment.installation.kafka();
+    let (rate, used) = metered(&environment.meter([]), async {
         if reads_cart_events(projector) {
             read_all::<CartEvent>(kafka).await
         } else {
@@ -98,7 +98,7 @@ async fn read_alone(bed: &Bed, projector: Service, count: u64) -> anyhow::Result
     Ok(values)
 }
 
-/// The process that reads: the projector, or its floor.
+/// The name of the process that reads: the projector, or its floor.
 const READER: &str = "CPU-ms/event reader";
 
 async fn read_all<T: Contract + Serialize + DeserializeOwned>(kafka: &KafkaArgs) -> anyhow::Result<f64> {
@@ -116,15 +116,15 @@ async fn read_all<T: Contract + Serialize + DeserializeOwned>(kafka: &KafkaArgs)
     })
 }
 
-/// Starts the projector and waits until all is done.
-async fn drain(bed: &Bed, projector: Service, count: u64) -> anyhow::Result<Values> {
-    let kafka = bed.installation.kafka();
+/// Starts the projector and waits until all records are processed.
+async fn drain(environment: &BenchEnvironment, projector: Service, count: u64) -> anyhow::Result<Values> {
+    let kafka = environment.installation.kafka();
     let topic = if reads_cart_events(projector) { CartEvent::TOPIC } else { PurchasedItem::TOPIC };
     let progress = GroupProgress::new(kafka, &kafka.prefixed(projector.name()), &kafka.prefixed(topic))?;
     let started_at = Instant::now();
-    let mut process = bed.start_projector(projector, "0").await?;
-    let meter: Meter = bed.meter([&process]);
-    let partitions = bed.installation.partitions().into();
+    let mut process = environment.start_projector(projector, "0").await?;
+    let meter: Meter = environment.meter([&process]);
+    let partitions = environment.installation.partitions().into();
     let work = async { tokio::task::block_in_place(|| rate(&progress, started_at, partitions, count)) };
     let (rate, used) = metered(&meter, work).await?;
     let mut values = Values::from([("events/s".to_owned(), rate)]);
@@ -135,13 +135,13 @@ async fn drain(bed: &Bed, projector: Service, count: u64) -> anyhow::Result<Valu
     Ok(values)
 }
 
-/// Events a second from the first progress to the end: the start is measured elsewhere. Where too much was done by the first
-/// look, the start counts too, and it was faster than that.
+/// Events per second from the first progress to the end, without the start. If the first check already sees too much
+/// progress, the time of the start is included, and the result is a lower bound.
 fn rate(progress: &GroupProgress, started_at: Instant, partitions: i32, count: u64) -> anyhow::Result<f64> {
     let mut first = None;
     loop {
         let is_over = is_at_end(progress, partitions)?;
-        // Transactions' markers have offsets too, a few in a thousand.
+        // A few offsets in a thousand are transactions' markers.
         let done = progress.committed(0..partitions)?.values().sum::<i64>() as f64;
         let now = Instant::now();
         if is_over {

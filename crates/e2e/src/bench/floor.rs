@@ -7,9 +7,9 @@
 //!           └────── floor-replies ◀────┘
 //! ```
 //!
-//! Two processes, as the system has at least; the same partitions, acks and client settings. It batches as the system does:
-//! commands leave by [`Lanes`], and what waits for one cart at a time is one single-partition batch (with one command at a
-//! time that is one insert). A bare floor does none of that: each command is a `send` and an insert of its own.
+//! It has two processes, as the system has at least, and the same partitions, acks and client settings. It batches as the
+//! system does: commands are produced by [`Lanes`], and the waiting commands of a cart are one single-partition batch (with
+//! one command at a time, one insert). A bare floor does not batch: each command is one `send` and one insert.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -41,16 +41,16 @@ const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// There is one front.
 const REPLY_PARTITION: i32 = 0;
 
-/// As the processor's default.
+/// The processor's default.
 const BATCH_LEN_MAX: usize = 1_024;
 
-/// As often as the processor's transactions under load.
+/// The interval of the processor's transactions under load.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Requests to Cassandra under way: what it answers fastest.
+/// Concurrent requests to Cassandra, at its highest throughput.
 const CASSANDRA_CONCURRENCY: usize = 256;
 
-/// In front of a command and its reply: its number and the partition for the reply.
+/// The length of the head of a command and its reply: its number, and the partition for the reply.
 const HEADER_LEN: usize = 12;
 
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS floor_journal (\
@@ -88,7 +88,7 @@ pub(crate) struct WorkerArgs {
     bare: bool,
 }
 
-/// Makes topics and table.
+/// Makes the topics and the table.
 pub(crate) async fn setup(kafka: &KafkaArgs, cassandra: &CassandraArgs, partitions: u16) -> anyhow::Result<()> {
     let topics = TopicArgs { topic_partitions: partitions.into(), topic_replication: 1 };
     let specs = [COMMANDS, EVENTS, REPLIES].map(|topic| topics.spec(kafka.prefixed(topic), &[]));
@@ -105,7 +105,7 @@ pub(crate) async fn remove(kafka: &KafkaArgs) -> anyhow::Result<()> {
     Ok(Admin::new(kafka)?.remove_topics(&topics.each_ref().map(String::as_str)).await?)
 }
 
-/// Waits until the workers have committed all commands: they do that now and then.
+/// Waits until the workers, which commit periodically, have committed all commands.
 pub(crate) async fn committed(kafka: &KafkaArgs, deadline: Duration) -> anyhow::Result<()> {
     let (group, topic) = (kafka.prefixed(GROUP), kafka.prefixed(COMMANDS));
     let (admin, started_at) = (Admin::new(kafka)?, Instant::now());
@@ -120,7 +120,7 @@ pub(crate) async fn committed(kafka: &KafkaArgs, deadline: Duration) -> anyhow::
     }
 }
 
-/// Who waits for which command.
+/// The waiting requests by command.
 #[derive(Debug, Default)]
 struct Waiters {
     waiting: Mutex<HashMap<u64, oneshot::Sender<Vec<u8>>>>,
@@ -157,7 +157,7 @@ pub(crate) async fn front(args: &FrontArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How commands come into the log.
+/// How commands are produced.
 #[derive(Debug, Clone)]
 enum Log {
     Lanes(Lanes),
@@ -165,7 +165,7 @@ enum Log {
 }
 
 impl Log {
-    /// When it is there; `None` when it can't be sent or delivered.
+    /// Returns when the record is appended; `None` if it can't be sent or delivered.
     async fn append(&self, record: Record) -> Option<()> {
         match self {
             Self::Lanes(lanes) => lanes.send(record).ok()?.await.ok()?,
@@ -181,12 +181,12 @@ async fn answer(waiters: &Waiters, log: &Log, cart: Uuid, body: impl AsRef<[u8]>
     waiters.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(number, sender);
     let value = value(number, REPLY_PARTITION, body.as_ref());
     let key = Some(cart.to_string().into_bytes());
-    // The log has to confirm it, as it has to for a command.
+    // Wait for the delivery, as for a command.
     log.append(Record { partition: None, key, value: Some(value), headers: None }).await?;
     Some(reply.await.ok()?.into_response())
 }
 
-/// A command's number, the partition that its reply goes to (none below 0), its bytes.
+/// A command's number, the partition for its reply (no reply if below 0), and its bytes.
 pub(crate) fn value(number: u64, partition: i32, body: &[u8]) -> Vec<u8> {
     let mut value = Vec::with_capacity(HEADER_LEN + body.len());
     value.extend(number.to_be_bytes());
@@ -212,7 +212,7 @@ fn split(value: &[u8]) -> Option<(u64, i32, &[u8])> {
     Some((u64::from_be_bytes(*number), i32::from_be_bytes(*partition), body))
 }
 
-/// What the threads share.
+/// The state that the threads share.
 #[derive(Clone)]
 struct Parts {
     session: Arc<Session>,
@@ -243,7 +243,7 @@ pub(crate) async fn worker(args: &WorkerArgs) -> anyhow::Result<()> {
         let batch_len_max = if args.bare { 1 } else { BATCH_LEN_MAX };
         let consume = move || loop {
             for (cart, records) in commit_and_poll(&consumer, &mut next, batch_len_max) {
-                // A worker that has much under way reads no more, as the system's.
+                // A worker with many commands in flight does not read more, as in the system.
                 let Ok(permit) = runtime.block_on(parts.under_way.clone().acquire_owned()) else { return };
                 let parts = parts.clone();
                 runtime.spawn(async move {
@@ -257,13 +257,13 @@ pub(crate) async fn worker(args: &WorkerArgs) -> anyhow::Result<()> {
     std::future::pending().await
 }
 
-/// Where each partition goes on.
+/// The next offset of each partition.
 struct Next {
     offsets: BTreeMap<i32, i64>,
     committed_at: Instant,
 }
 
-/// What is there now, by cart, up to the limit. Commits now and then how far it has read: a floor may lose what it works at.
+/// The waiting commands by cart, up to the limit. Commits the offsets that it has read periodically: a floor may lose commands.
 fn commit_and_poll(consumer: &GroupConsumer, next: &mut Next, batch_len_max: usize) -> HashMap<Uuid, Vec<Received>> {
     if next.committed_at.elapsed() > COMMIT_INTERVAL && !next.offsets.is_empty() {
         let offsets = consumer.offsets(std::mem::take(&mut next.offsets));
@@ -321,7 +321,7 @@ impl Parts {
     }
 }
 
-/// Queues a record; where the queue is full, waits for room.
+/// Queues a record; if the queue is full, waits for room.
 async fn send(producer: &Producer, record: &Record) {
     loop {
         match producer.send(record) {
@@ -331,7 +331,7 @@ async fn send(producer: &Producer, record: &Record) {
     }
 }
 
-/// Told in the process's log.
+/// Logs a failure.
 fn note(error: &anyhow::Error) {
     use std::io::Write as _;
     writeln!(std::io::stderr().lock(), "floor: {error:#}").unwrap_or_default();

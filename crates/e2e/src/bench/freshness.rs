@@ -1,5 +1,5 @@
-//! How long after a checkout was answered its purchase is in each read table: at rest, and while half as much is going on as
-//! the machine can do.
+//! The delay from the answer to a checkout to its purchase in each read table, without other load and at half of the maximum
+//! load.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,41 +16,41 @@ use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
 use super::args::RunArgs;
-use super::bed::{Bed, Running};
-use super::keep;
+use super::environment::{BenchEnvironment, Running};
 use super::load::{Load, Pace, Until};
 use super::measurement::{Measurement, Subject, Values};
+use super::progress::keep;
 use super::wire::Connection;
 
 const BENCH: &str = "freshness";
 
-/// Checkouts that are followed, for each case.
+/// The number of checkouts per case.
 const PROBES: u32 = 60;
 const PROBES_QUICK: u32 = 10;
 
-/// Between two looks at a table: what is measured is at most so much too long.
+/// The pause between two reads of a table, and so the maximum error.
 const LOOK_PAUSE: Duration = Duration::from_millis(1);
 
-/// Nothing takes so long that works.
+/// The timeout of a delay.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A minute in microseconds.
 const LATENCY_MAX_US: u64 = 60_000_000;
 
-/// Clients of the closed loop that finds out what the machine can do.
+/// Clients of the closed loop that finds the maximum load.
 const CLIENTS: u32 = 256;
 
-/// Connections that can wait for answers at a time in the open loop.
+/// The maximum number of connections in the open loop.
 const OPEN_CLIENTS: u32 = 1_024;
 
 const SHOWN: [&str; 3] = ["p50 ms", "p99 ms", "max ms"];
 
 pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> {
-    let bed = Bed::make(BENCH, args).await?;
-    let mut system = bed.start(Subject::System).await?;
-    let projectors = bed.start_projectors(1).await?;
+    let environment = BenchEnvironment::make(BENCH, args).await?;
+    let mut system = environment.start(Subject::System).await?;
+    let projectors = environment.start_projectors(1).await?;
     system.warm_up(args.warm_up()).await?;
-    let tables = Tables::open(&bed).await?;
+    let tables = Tables::open(&environment).await?;
     let probes = probes(args);
     let mut measurements = Vec::new();
     for repetition in 0..args.repetitions() {
@@ -63,11 +63,12 @@ pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> 
         keep_all(&mut measurements, "half load", repetition, &found);
     }
     drop((system, projectors));
-    bed.remove().await?;
+    environment.remove().await?;
     Ok(measurements)
 }
 
-/// Before each checkout: longer than the system's own intervals, and of all lengths, so that checkouts come at all times of one.
+/// The pause before each checkout: longer than the system's intervals, and random, so that checkouts come at any time of an
+/// interval.
 fn pause(number: u32) -> Duration {
     Duration::from_millis(400 + u64::from(number) * 37 % 200)
 }
@@ -76,7 +77,7 @@ pub(super) fn probes(args: &RunArgs) -> u32 {
     if args.quick { PROBES_QUICK } else { PROBES }
 }
 
-/// Probes while these clients send so many requests a second.
+/// Probes while these clients send this many requests per second.
 pub(super) async fn under_load<T>(
     system: &mut Running,
     clients: u32,
@@ -95,7 +96,7 @@ pub(super) async fn under_load<T>(
     found
 }
 
-/// The projectors whose tables are looked at.
+/// The projectors whose tables are read.
 pub(super) const TABLES: [&str; 3] = ["popular-items", "vendor-billing", "vendor-billing-jdbc"];
 
 /// Delays in microseconds, of each of [`TABLES`].
@@ -124,7 +125,7 @@ fn delays() -> anyhow::Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, LATENCY_MAX_US, 3)?)
 }
 
-/// Buys something of a vendor of its own, again and again, and looks when it is there.
+/// Repeatedly buys an item of a new vendor, and reads the tables until it is there.
 pub(super) async fn follow(tables: &Tables, address: SocketAddr, probes: u32) -> anyhow::Result<Found> {
     let mut found = [delays()?, delays()?, delays()?];
     let mut connection = Connection::open(address).await.context("connecting to ingest")?;
@@ -145,8 +146,7 @@ pub(super) async fn follow(tables: &Tables, address: SocketAddr, probes: u32) ->
     Ok(found)
 }
 
-/// Buys something of a vendor of its own, again and again, and reads the vendor's billing with the checkout's token: how long
-/// that read takes.
+/// Repeatedly buys an item of a new vendor, and measures a read of the vendor's billing with the checkout's token.
 pub(super) async fn read_after(address: SocketAddr, probes: u32) -> anyhow::Result<Histogram<u64>> {
     let mut delays = delays()?;
     let mut connection = Connection::open(address).await.context("connecting to ingest")?;
@@ -164,7 +164,7 @@ pub(super) async fn read_after(address: SocketAddr, probes: u32) -> anyhow::Resu
     Ok(delays)
 }
 
-/// What a probe has bought, and when.
+/// The purchase of a probe, with its time.
 struct Bought {
     vendor: Uuid,
     product: Uuid,
@@ -203,7 +203,7 @@ async fn seen(since: Instant, is_there: impl AsyncFn() -> anyhow::Result<bool>) 
     }
 }
 
-/// The read tables, as their readers see them.
+/// The read tables.
 pub(super) struct Tables {
     session: Session,
     quantity: PreparedStatement,
@@ -212,14 +212,14 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    pub(super) async fn open(bed: &Bed) -> anyhow::Result<Self> {
-        let session = cassandra::connect(bed.installation.cassandra()).await?;
+    pub(super) async fn open(environment: &BenchEnvironment) -> anyhow::Result<Self> {
+        let session = cassandra::connect(environment.installation.cassandra()).await?;
         let quantity =
             "SELECT quantity FROM item_quantity_by_day WHERE vendorid = ? AND productid = ? AND year = ? AND month = ?";
         let quantity = session.prepare(quantity).await?;
         let balance = "SELECT balance FROM balance_by_vendor WHERE vendorid = ? AND year = ? AND month = ?";
         let balance = session.prepare(balance).await?;
-        let database = PgPool::connect(bed.installation.database_url()).await?;
+        let database = PgPool::connect(environment.installation.database_url()).await?;
         Ok(Self { session, quantity, balance, database })
     }
 

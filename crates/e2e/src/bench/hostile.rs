@@ -1,7 +1,7 @@
-//! Whether a well-behaved client keeps its latency while others attack: beside the same client without them, in turn.
+//! The latency of a well-behaved client while others attack, compared with that of the same client without attacks, in turn.
 //!
-//! The attackers are one thread of the lowest priority, since real ones do not run on the service's processors, and have a
-//! line of 100 Mbit/s, since no limit of ours is one of bandwidth. The service's limits are the defaults.
+//! The attackers are one thread of the lowest priority, since real attackers do not use the service's processors. Their line
+//! has 100 Mbit/s, since the service does not limit bandwidth. The service has its default limits.
 
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
@@ -13,33 +13,33 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::args::RunArgs;
-use super::bed::{Bed, Running, metered};
+use super::environment::{BenchEnvironment, Running, metered};
 use super::load::{Pace, Until};
 use super::measurement::{Figure, Measurement, Subject, Values, add_outcome, add_usage};
 use super::meter::Meter;
-use super::{keep, say};
+use super::progress::{keep, say};
 use crate::hostile::{h2, http1, over_a_line};
 
 const BENCH: &str = "hostile";
 
-/// How many times later an answer may come under attack, at the median and for nineteen of twenty.
+/// The maximum ratio of the latencies with and without an attack, at the median and the 95th percentile.
 const RATIO_MAX: f64 = 2.0;
 const JUDGED: [&str; 2] = ["p50 ms", "p95 ms"];
 
-/// What the attackers together can send: 100 Mbit/s.
+/// The bandwidth of all attackers: 100 Mbit/s.
 const LINE_BYTES_PER_S: u32 = 12_500_000;
 
 /// The lowest priority.
 const NICE: i32 = 19;
 
-/// Until an attack is on its way, and until its connections are forgotten.
+/// The pause after the start and after the end of an attack.
 const PAUSE: Duration = Duration::from_secs(1);
 
 const SHOWN: [&str; 5] = ["commands/s", "p50 ms", "p95 ms", "failed", "CPU-ms/command ingest"];
 
 type Attack = fn(SocketAddr) -> LocalBoxFuture<'static, anyhow::Result<()>>;
 
-/// As they are repeated; each has its own name.
+/// The attacks, with their names.
 const ATTACKS: [(&str, Attack); 11] = [
     ("heads that never end", |address| Box::pin(http1::slowloris(address))),
     ("silence", |address| Box::pin(http1::silence(address))),
@@ -55,10 +55,10 @@ const ATTACKS: [(&str, Attack); 11] = [
 ];
 
 pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> {
-    let bed = Bed::make(BENCH, args).await?;
-    let mut system = bed.start(Subject::System).await?;
+    let environment = BenchEnvironment::make(BENCH, args).await?;
+    let mut system = environment.start(Subject::System).await?;
     system.warm_up(args.warm_up()).await?;
-    let meter = bed.meter(&system.processes);
+    let meter = environment.meter(&system.processes);
     let length = Duration::from_secs(args.seconds());
     let mut measurements = Vec::new();
     for (name, attack) in ATTACKS {
@@ -80,7 +80,7 @@ pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> 
         }
     }
     drop(system);
-    bed.remove().await?;
+    environment.remove().await?;
     Ok(measurements)
 }
 
@@ -93,10 +93,10 @@ async fn shop(system: &mut Running, meter: &Meter, length: Duration) -> anyhow::
     Ok(values)
 }
 
-/// Whether the shopper kept its latency, if that was measured.
+/// Checks the latency of the shopper, if it was measured.
 ///
 /// # Errors
-/// What was too late or not answered.
+/// The latencies that are too high, and missing answers.
 pub(super) fn judge(figures: &[Figure]) -> anyhow::Result<()> {
     let figures: Vec<_> = figures.iter().filter(|figure| figure.bench == BENCH).collect();
     let complaint = |figure: &&Figure| {
@@ -113,7 +113,7 @@ pub(super) fn judge(figures: &[Figure]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An attack that is repeated until it is ended.
+/// An attack that is repeated until it is stopped.
 struct Attackers {
     thread: JoinHandle<anyhow::Result<()>>,
     end: oneshot::Sender<()>,
@@ -123,7 +123,7 @@ impl Attackers {
     fn start(attack: Attack, address: SocketAddr) -> anyhow::Result<Self> {
         let (end, ended) = oneshot::channel();
         let work = move || {
-            // On Linux that is this thread's alone.
+            // On Linux this changes only this thread.
             rustix::process::nice(NICE).context("taking the lowest priority")?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.context("making the attackers' runtime")?.block_on(async {
@@ -139,9 +139,9 @@ impl Attackers {
         Ok(Self { thread, end })
     }
 
-    /// Ends it.
+    /// Stops it.
     async fn end(self) -> anyhow::Result<()> {
-        // One that has failed has ended.
+        // The thread also ends when the attack fails.
         self.end.send(()).unwrap_or_default();
         let ended = tokio::task::spawn_blocking(|| self.thread.join()).await?;
         ended.map_err(|_| anyhow!("the attackers panicked"))?
@@ -161,14 +161,14 @@ mod tests {
     }
 
     #[test]
-    fn late_and_lost_answers_are_told() {
+    fn reports_late_and_lost_answers() {
         let well = [figure("p50 ms", 3.9, 2.0), figure("p99 ms", 90.0, 2.0), figure("failed", 0.0, 0.0)];
         assert!(judge(&well).is_ok());
-        for (ill, told) in
+        for (ill, reason) in
             [(figure("p95 ms", 4.1, 2.0), "a flood: p95 ms (2.05"), (figure("failed", 1.0, 0.0), "failed")]
         {
             let error = judge(&[ill]).expect_err("it is ill").to_string();
-            assert!(error.contains(told), "{error}");
+            assert!(error.contains(reason), "{error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Commands over HTTP: closed loop at some numbers of clients, then open loop at shares of the most that was reached.
+//! Commands over HTTP: a closed loop with several numbers of clients, then an open loop at shares of the maximum throughput.
 
 use std::time::Duration;
 
@@ -9,27 +9,27 @@ use kafka::{GroupProgress, KafkaArgs};
 use tokio::time::Instant;
 
 use super::args::RunArgs;
-use super::bed::{Bed, Running, metered};
+use super::environment::{BenchEnvironment, Running, metered};
 use super::load::{Pace, Until};
 use super::measurement::{Measurement, Spread, Subject, Values, add_outcome, add_usage};
 use super::meter::Meter;
-use super::{keep, say};
+use super::progress::{keep, say};
 use crate::harness::wait_until;
 
 const BENCH: &str = "http";
 
-/// Percent of the most that was reached.
+/// The rates of the open loop, in percent of the maximum throughput.
 const SHARES: [u32; 4] = [25, 50, 75, 90];
 
-/// So many connections can wait for answers at a time in the open loop.
+/// The maximum number of connections in the open loop.
 const OPEN_CLIENTS: u32 = 1_024;
 
-/// How long projectors may need for what a measurement has left them.
+/// How long projectors may take to catch up after a measurement.
 const CATCH_UP_DEADLINE: Duration = Duration::from_secs(300);
 
 const SHOWN: [&str; 6] = ["commands/s", "p50 ms", "p99 ms", "failed", "CPU-ms/command", "CPU-ms/command load"];
 
-/// The groups of the read side, from the front to the end, and what they read.
+/// The groups of the read side with their topics, from the front to the end.
 const READERS: [(&str, &str); 4] = [
     ("item-purchased-events", CartEvent::TOPIC),
     ("popular-items", PurchasedItem::TOPIC),
@@ -38,32 +38,34 @@ const READERS: [(&str, &str); 4] = [
 ];
 
 pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> {
-    let bed = Bed::make(BENCH, args).await?;
-    let mut sides = [bed.start(Subject::Floor).await?, bed.start(Subject::System).await?];
+    let environment = BenchEnvironment::make(BENCH, args).await?;
+    let mut sides = [environment.start(Subject::Floor).await?, environment.start(Subject::System).await?];
     for side in &mut sides {
         side.warm_up(args.warm_up()).await?;
     }
     let mut measurements = Vec::new();
     let all = sides.iter().flat_map(|side| &side.processes);
-    let meter = bed.meter(all);
-    Series { args, bed: &bed, meter, projectors: false }.measure(&mut sides, &mut measurements).await?;
+    let meter = environment.meter(all);
+    Series { args, environment: &environment, meter, projectors: false }.measure(&mut sides, &mut measurements).await?;
     if !args.without_projectors {
         say("starting the four projectors");
-        let projectors = bed.start_projectors(1).await?;
-        catch_up(bed.installation.kafka()).await?;
-        let meter = bed.meter(sides.iter().flat_map(|side| &side.processes).chain(&projectors));
-        Series { args, bed: &bed, meter, projectors: true }.measure(&mut sides, &mut measurements).await?;
+        let projectors = environment.start_projectors(1).await?;
+        catch_up(environment.installation.kafka()).await?;
+        let meter = environment.meter(sides.iter().flat_map(|side| &side.processes).chain(&projectors));
+        Series { args, environment: &environment, meter, projectors: true }
+            .measure(&mut sides, &mut measurements)
+            .await?;
         drop(projectors);
     }
     drop(sides);
-    bed.remove().await?;
+    environment.remove().await?;
     Ok(measurements)
 }
 
 /// All loads, without or with the projectors.
 struct Series<'a> {
     args: &'a RunArgs,
-    bed: &'a Bed,
+    environment: &'a BenchEnvironment,
     meter: Meter,
     projectors: bool,
 }
@@ -117,15 +119,15 @@ impl Series<'_> {
         add_outcome(&mut values, &outcome, "command");
         add_usage(&mut values, &used, outcome.answered, "command");
         if self.projectors && side.subject == Subject::System {
-            // What was left to do tells whether they have kept up.
-            let behind = catch_up(self.bed.installation.kafka()).await?;
+            // The time to catch up shows whether they have kept up.
+            let behind = catch_up(self.environment.installation.kafka()).await?;
             values.insert("catch-up s".to_owned(), behind.as_secs_f64());
         }
         Ok(Measurement { bench: BENCH.to_owned(), case, subject: side.subject, repetition, values })
     }
 }
 
-/// Waits until the projectors have done everything, and tells how long that took.
+/// Waits until the projectors have caught up, and returns the time.
 pub(super) async fn catch_up(kafka: &KafkaArgs) -> anyhow::Result<Duration> {
     let start = Instant::now();
     for (group, topic) in READERS {
@@ -143,7 +145,7 @@ pub(super) async fn catch_up(kafka: &KafkaArgs) -> anyhow::Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// Whether a group has done all that is committed in its topic.
+/// Whether a group has processed all committed records of its topic.
 pub(super) fn is_at_end(progress: &GroupProgress, partitions: i32) -> anyhow::Result<bool> {
     let mut next = progress.committed(0..partitions)?;
     for partition in 0..partitions {

@@ -1,8 +1,8 @@
-//! The load: shoppers on kept connections, all on one thread.
+//! The load: shoppers with keep-alive connections, all on one thread.
 //!
-//! Closed loop: each shopper sends the next command when the last is answered. Open loop: commands are due at a rate,
-//! whether or not earlier ones are answered, and latency counts from when a command was due: a stall of the service is
-//! seen by all that should have been sent meanwhile.
+//! Closed loop: each shopper sends its next command when the last one is answered. Open loop: commands are due at a rate,
+//! whether earlier ones are answered or not, and latency is measured from the due time. So a stall of the service counts for
+//! all commands that were due meanwhile.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -21,48 +21,48 @@ use tokio::time::{sleep, timeout};
 use super::shop::Shopper;
 use super::wire::Connection;
 
-/// A minute in microseconds: longer than any answer is waited for.
+/// A minute in microseconds, longer than the timeout of an answer.
 const LATENCY_MAX_US: u64 = 60_000_000;
 
-/// How long answers are waited for after the end.
+/// The timeout of the last answers.
 const DRAIN: Duration = Duration::from_secs(15);
 
-/// Between two attempts to connect to a service that has gone.
+/// The pause between two attempts to connect.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(5);
 
-/// Commands that are due closer together than this leave together: each wake-up costs what a command costs.
+/// Commands whose due times differ by less than this are sent together, since a wakeup costs as much as a command.
 const PACE_MIN: Duration = Duration::from_micros(200);
 
-/// How commands follow each other.
+/// The pace of a load.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Pace {
-    /// The next when the last is answered.
+    /// Each client sends its next command when the last one is answered.
     Closed,
-    /// So many a second.
+    /// This many commands per second.
     Open(f64),
 }
 
-/// When a load ends.
+/// The end of a load.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Until {
     After(Duration),
     Answered(u64),
 }
 
-/// What came of a load.
+/// The result of a load.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) latency: Histogram<u64>,
     pub(crate) answered: u64,
-    /// Within the time, without what was answered while draining.
+    /// Answers within the time, without those after its end.
     pub(crate) answered_in_time: u64,
     pub(crate) elapsed: Duration,
-    /// By status; 0 is a connection that broke.
+    /// Answers by status; 0 is a broken connection.
     pub(crate) failed: BTreeMap<u16, u64>,
 }
 
 impl Outcome {
-    /// Answers a second.
+    /// Answers per second.
     pub(crate) fn rate(&self) -> f64 {
         self.answered_in_time as f64 / self.elapsed.as_secs_f64().max(f64::EPSILON)
     }
@@ -72,13 +72,13 @@ impl Outcome {
     }
 }
 
-/// A load on one address, by these shoppers, who go on where they were.
+/// A load on one address.
 #[derive(Debug)]
 pub(crate) struct Load {
     pub(crate) address: SocketAddr,
     pub(crate) pace: Pace,
     pub(crate) until: Until,
-    /// Ends it early.
+    /// Ends the load early once it is set.
     pub(crate) stop: Arc<AtomicBool>,
 }
 
@@ -87,7 +87,7 @@ impl Load {
         Self { address, pace, until, stop: Arc::default() }
     }
 
-    /// Runs it on a thread of its own, and returns the shoppers as they are then.
+    /// Runs it on a new thread with these shoppers, and returns them.
     pub(crate) async fn run(self, shoppers: Vec<Shopper>) -> anyhow::Result<(Outcome, Vec<Shopper>)> {
         let (ended, end) = tokio::sync::oneshot::channel();
         let work = move || {
@@ -103,7 +103,7 @@ impl Load {
     }
 }
 
-/// What the connections share.
+/// The state that the connections share.
 struct Shared {
     load: Load,
     started_at: Instant,
@@ -127,7 +127,7 @@ async fn drive(load: Load, shoppers: Vec<Shopper>) -> anyhow::Result<(Outcome, V
     let started_at = Instant::now();
     let length = match load.until {
         Until::After(length) => length,
-        // An upper bound that only a service that answers nothing meets.
+        // An upper bound, reached only if the service answers nothing.
         Until::Answered(_) => Duration::from_secs(600),
     };
     let shared = Rc::new(Shared {
@@ -198,7 +198,7 @@ async fn shop(shared: Rc<Shared>, mut shopper: Shopper, mut connection: Connecti
     shopper
 }
 
-/// When the next command is or was due; `None` at the end.
+/// The due time of the next command; `None` at the end.
 async fn next_due(shared: &Shared) -> Option<Instant> {
     if shared.is_over() {
         return None;
@@ -225,7 +225,7 @@ impl Shared {
             Until::After(_) => false,
             Until::Answered(count) => self.answered.get() >= count,
         };
-        // In the open loop the pacer closes the door, when all that was due is taken.
+        // In the open loop the pacer closes the semaphore once all due commands are taken.
         let late = matches!(self.load.pace, Pace::Closed) && Instant::now() >= self.deadline;
         enough || late || self.load.stop.load(Ordering::Relaxed)
     }
@@ -247,7 +247,8 @@ impl Shared {
     }
 }
 
-/// Lets commands go when they are due. A thread, since the runtime's timers have milliseconds, which is what an answer takes.
+/// Releases commands when they are due. It is a thread because the runtime's timers have a resolution of 1 ms, which is as
+/// long as an answer takes.
 fn pace(rate: f64, started_at: Instant, deadline: Instant, stop: &AtomicBool, due: &Semaphore) {
     let mut released = 0_u64;
     let due_at = |number: u64| started_at + Duration::from_secs_f64(number as f64 / rate);
@@ -264,7 +265,7 @@ fn pace(rate: f64, started_at: Instant, deadline: Instant, stop: &AtomicBool, du
         }
         std::thread::sleep(due_at(released).saturating_duration_since(Instant::now()).max(PACE_MIN));
     }
-    // Those who wait for a command get none; what is due and not taken by then is, as the permits come first.
+    // Waiting shoppers get no command. Due commands are still taken, as their permits come first.
     while due.available_permits() > 0 && Instant::now() < deadline + DRAIN && !stop.load(Ordering::Relaxed) {
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -1,4 +1,4 @@
-//! Figures: measured once each, put together as medians, and as ratios of what was measured side by side.
+//! Measurements, their medians, and the ratios of measurements that were made side by side.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,17 +7,17 @@ use serde::{Deserialize, Serialize};
 use super::load::Outcome;
 use super::meter::{LOAD, Reading};
 
-/// What is measured.
+/// The subject of a measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Subject {
-    /// The same hops with nothing in them.
+    /// The same hops without logic.
     Floor,
-    /// What this project is.
+    /// The services of this project.
     System,
 }
 
-/// Figures by name; the name has the unit.
+/// Values by name; the name includes the unit.
 pub(crate) type Values = BTreeMap<String, f64>;
 
 /// One repetition of one case.
@@ -31,7 +31,7 @@ pub(crate) struct Measurement {
     pub(crate) values: Values,
 }
 
-/// The median of some repetitions, and between what they were.
+/// The median and the range of the repetitions.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -49,7 +49,7 @@ impl Spread {
     }
 }
 
-/// One figure of one case: of the system, of the floor, and the one over the other.
+/// One figure of one case: of the system, of the floor, and their ratio.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Figure {
     pub(crate) bench: String,
@@ -57,7 +57,7 @@ pub(crate) struct Figure {
     pub(crate) name: String,
     pub(crate) system: Option<Spread>,
     pub(crate) floor: Option<Spread>,
-    /// Of each repetition's pair, so that a slow minute of the machine slows both.
+    /// The ratio within each repetition, so that a slow minute of the machine affects both.
     pub(crate) ratio: Option<Spread>,
 }
 
@@ -94,7 +94,7 @@ pub(crate) fn summarise(measurements: &[Measurement]) -> Vec<Figure> {
     figures
 }
 
-/// Adds what the answers to a load of commands (or requests: `unit`) tell.
+/// Adds the values of a load's answers; `unit` is a command or a request.
 pub(crate) fn add_outcome(values: &mut Values, outcome: &Outcome, unit: &str) {
     let mut add = |name: &str, value: f64| values.insert(name.to_owned(), value);
     add(&format!("{unit}s/s"), outcome.rate());
@@ -109,8 +109,7 @@ pub(crate) fn add_outcome(values: &mut Values, outcome: &Outcome, unit: &str) {
     add("max ms", ms(outcome.latency.max()));
 }
 
-/// Adds what the processes used for so many commands (or events: `unit`), by name and for all but the load; and the memory
-/// that each has.
+/// Adds the usage per `unit` (a command or an event), by process and for all but the load, and the memory of each process.
 pub(crate) fn add_usage(values: &mut Values, used: &Reading, count: u64, unit: &str) {
     let each = |amount: f64| amount / (count.max(1) as f64);
     let (mut cpu_ms, mut switches) = (0.0, 0.0);
@@ -137,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_is_of_what_was_measured_side_by_side() {
+    fn ratios_are_of_measurements_side_by_side() {
         // The machine was slow in the second round: the ratio is the same.
         let figures = summarise(&[
             measurement(Subject::Floor, 0, 100.0),

@@ -1,14 +1,14 @@
-//! What processes use, as the kernel counts it in `/proc` (man 5 proc).
+//! The CPU time and memory of processes, from `/proc` (man 5 proc).
 
 use std::collections::BTreeMap;
 
 use procfs::process::Process;
 use procfs::{ProcResult, ticks_per_second};
 
-/// The name of the process that makes the load, which is this one.
+/// The name of this process, which makes the load.
 pub(crate) const LOAD: &str = "load";
 
-/// Processes whose use is read, by name. Several of one name are added up.
+/// Processes whose usage is read, by name. Several of one name are added up.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Meter {
     watched: Vec<Watched>,
@@ -18,20 +18,20 @@ pub(crate) struct Meter {
 struct Watched {
     name: String,
     pid: u32,
-    /// PostgreSQL works in a child for each connection.
+    /// Whether to include the children: PostgreSQL has one for each connection.
     with_children: bool,
 }
 
-/// What a process has used since it began, and has now.
+/// The usage of a process since its start, and its current memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Usage {
     pub(crate) cpu_ms: f64,
     pub(crate) switches: f64,
-    /// Resident.
+    /// Resident memory.
     pub(crate) memory_mib: f64,
 }
 
-/// Use by name.
+/// Usage by name.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reading(pub(crate) BTreeMap<String, Usage>);
 
@@ -47,7 +47,7 @@ impl Meter {
         self.watched.push(Watched { name: name.to_owned(), pid, with_children });
     }
 
-    /// What all have used so far. A process that has gone counts as nothing.
+    /// Reads the usage of all so far. A process that has ended counts as 0.
     pub(crate) fn read(&self) -> Reading {
         let mut reading = Reading::default();
         for Watched { name, pid, with_children } in &self.watched {
@@ -71,11 +71,11 @@ impl Meter {
 }
 
 impl Reading {
-    /// What was used since `earlier`.
+    /// The usage since `earlier`.
     pub(crate) fn since(&self, earlier: &Self) -> Self {
         let difference = |(name, now): (&String, &Usage)| {
             let before = earlier.0.get(name).copied().unwrap_or_default();
-            // A thread or child that has ended takes its count along.
+            // The counts of threads and children that have ended are lost.
             let cpu_ms = (now.cpu_ms - before.cpu_ms).max(0.0);
             let switches = (now.switches - before.switches).max(0.0);
             (name.clone(), Usage { cpu_ms, switches, memory_mib: now.memory_mib })
@@ -91,7 +91,7 @@ fn usage(pid: u32, with_ended_children: bool) -> ProcResult<Usage> {
     let ticks = (stat.utime + stat.stime).saturating_add_signed(ended);
     let mut switches = 0;
     for task in process.tasks()? {
-        // A thread may end while it is looked at.
+        // A thread may end while it is read.
         let Ok(status) = task.and_then(|task| task.status()) else { continue };
         switches += status.voluntary_ctxt_switches.unwrap_or(0) + status.nonvoluntary_ctxt_switches.unwrap_or(0);
     }
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_uses_something() {
+    fn reads_the_usage_of_this_process() {
         let meter = Meter::with_load();
         let before = meter.read();
         let mut spent = 0_u64;

@@ -1,20 +1,20 @@
-//! How fast the whole is on this machine, each figure beside a floor that is measured in the same run, in turn with it.
+//! Measures the whole system on this machine, and, in turn with it, a floor for comparison.
 //!
 //! ```text
-//! bed (system and floor on one installation) ─▶ http, backlog, ... ─▶ measurements ─▶ figures ─▶ table, JSON, SVG
+//! environment (system and floor on one installation) ─▶ http, backlog, ... ─▶ measurements ─▶ figures ─▶ table, JSON, SVG
 //!      load (one thread, raw HTTP) ─┘   meter (/proc) ─┘
 //! ```
 //!
-//! A figure alone says little on a machine that others use as well; its ratio to the floor beside it says what the rules,
-//! Avro and the guarantees cost. `scripts/bench` starts it.
+//! A figure alone means little on a shared machine; its ratio to the floor is the cost of the rules, Avro and the guarantees.
+//! `scripts/bench` starts it.
 
 #![expect(clippy::float_arithmetic, reason = "these are measurements, not money")]
 
 mod args;
 mod backlog;
-mod bed;
 mod capacity;
 mod drain;
+mod environment;
 mod floor;
 mod freshness;
 mod hostile;
@@ -25,6 +25,7 @@ pub(crate) mod meter;
 mod ordinary;
 mod plot;
 mod produce;
+mod progress;
 mod restart;
 mod results;
 mod scale;
@@ -36,12 +37,10 @@ mod skew;
 mod table;
 mod wire;
 
-use std::io::Write as _;
-
 use anyhow::Context as _;
 
 use args::{Bench, Command, RunArgs};
-use measurement::Measurement;
+use progress::say;
 use results::Results;
 
 pub use args::Cli;
@@ -49,13 +48,13 @@ pub use args::Cli;
 /// The program.
 ///
 /// # Errors
-/// What ended it early; what was measured by then is lost.
+/// A measurement fails; the earlier ones are lost.
 pub async fn main(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         None => {
             let mut shutdown = service::shutdown_signal().context("listening for signals")?;
             shutdown.started();
-            // Whatever was started ends when its owner is dropped.
+            // All processes end when their owners are dropped.
             tokio::select! {
                 result = run(&cli.run) => result,
                 () = shutdown.requested() => anyhow::bail!("interrupted"),
@@ -89,18 +88,4 @@ async fn run(args: &RunArgs) -> anyhow::Result<()> {
     table::write(&results, &mut std::io::stdout().lock()).context("writing the table")?;
     say(&format!("results and plots: {}", folder.display()));
     hostile::judge(&results.figures)
-}
-
-/// Tells how far it is.
-fn say(text: &str) {
-    // Nobody may be there to read it.
-    writeln!(std::io::stderr().lock(), "{text}").unwrap_or_default();
-}
-
-/// Tells what was just measured, and keeps it.
-fn keep(measurements: &mut Vec<Measurement>, measurement: Measurement, shown: &[&str]) {
-    let values = shown.iter().filter_map(|name| Some(format!("{name} {:.2}", measurement.values.get(*name)?)));
-    let values = values.collect::<Vec<_>>().join(", ");
-    say(&format!("{} · {:?} · {} · {values}", measurement.case, measurement.subject, measurement.repetition));
-    measurements.push(measurement);
 }

@@ -1,29 +1,29 @@
-//! What ordinary load costs, and why: short sessions on new carts, while all services run as the demo starts them. There is
-//! no floor. The requests that Kafka and Cassandra answer for it tell where the CPU time goes.
+//! The cost of ordinary load: short sessions on new carts, while all services run as the demo starts them. There is no floor.
+//! The requests that Kafka and Cassandra answer show where the CPU time goes.
 
 use std::time::{Duration, Instant};
 
 use super::args::RunArgs;
-use super::bed::{Bed, Named, Running, metered};
+use super::environment::{BenchEnvironment, Named, Running, metered};
 use super::freshness::{self, Tables};
 use super::http::catch_up;
 use super::load::{Pace, Until};
 use super::measurement::{Measurement, Subject, Values, add_outcome, add_usage};
 use super::meter::{Meter, Reading};
+use super::progress::{keep, say};
 use super::server_requests::{Counts, ServerRequests, since};
 use super::service_metrics::ServiceMetrics;
 use super::shop::Mix;
-use super::{keep, say};
 
 const BENCH: &str = "ordinary";
 
-/// Requests a second of the open loop.
+/// Requests per second of the open loop.
 const RATES: [f64; 2] = [100.0, 300.0];
 
-/// So many clients take turns in the open loop.
+/// The number of clients of the open loop.
 const OPEN_CLIENTS: u32 = 128;
 
-/// After it they are at different steps of their sessions, as many at each.
+/// The requests to warm up; after them the clients are evenly distributed over the steps of their sessions.
 const SETTLE: (Pace, Until) = (Pace::Open(300.0), Until::After(Duration::from_secs(5)));
 
 const SHOWN: [&str; 7] =
@@ -31,15 +31,15 @@ const SHOWN: [&str; 7] =
 
 pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> {
     let args = RunArgs { processors: args.instances, ..args.clone() };
-    let bed = Bed::make(BENCH, &args).await?.with_mix(Mix::Sessions);
-    let system = bed.start(Subject::System).await?;
-    let projectors = bed.start_projectors(args.instances).await?;
+    let environment = BenchEnvironment::make(BENCH, &args).await?.with_mix(Mix::Sessions);
+    let system = environment.start(Subject::System).await?;
+    let projectors = environment.start_projectors(args.instances).await?;
     let mut series = Series {
-        usage: UsageReader::new(&bed, system.processes.iter().chain(&projectors)),
+        usage: UsageReader::new(&environment, system.processes.iter().chain(&projectors)),
         args: &args,
-        bed: &bed,
-        tables: Tables::open(&bed).await?,
-        // A closed loop leaves few clients before a checkout, as the GET before it is fast: others are needed.
+        environment: &environment,
+        tables: Tables::open(&environment).await?,
+        // After a closed loop few clients are at the checkout, because the GET before it is fast. So others are used.
         open: system.others(),
         closed: system,
         measurements: Vec::new(),
@@ -50,14 +50,14 @@ pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> 
     }
     let Series { measurements, closed, .. } = series;
     drop((closed, projectors));
-    bed.remove().await?;
+    environment.remove().await?;
     Ok(measurements)
 }
 
 /// All cases.
 struct Series<'a> {
     args: &'a RunArgs,
-    bed: &'a Bed,
+    environment: &'a BenchEnvironment,
     tables: Tables,
     usage: UsageReader,
     closed: Running,
@@ -71,7 +71,7 @@ impl Series<'_> {
         self.closed.warm_up_with(clients, self.args.warm_up()).await?;
         let (pace, until) = SETTLE;
         self.open.load(OPEN_CLIENTS, pace, until).await?;
-        catch_up(self.bed.installation.kafka()).await?;
+        catch_up(self.environment.installation.kafka()).await?;
         Ok(())
     }
 
@@ -110,13 +110,13 @@ impl Series<'_> {
         let mut values = Values::new();
         add_outcome(&mut values, &outcome, "request");
         used.add_to(&mut values, outcome.answered, "request");
-        let behind = catch_up(self.bed.installation.kafka()).await?;
+        let behind = catch_up(self.environment.installation.kafka()).await?;
         values.insert(String::from("catch-up s"), behind.as_secs_f64());
         self.keep(case, repetition, values);
         Ok(())
     }
 
-    /// At rest without a rate.
+    /// Idle without a rate.
     async fn freshness(&mut self, repetition: u32, rate: Option<f64>) -> anyhow::Result<()> {
         let (address, probes) = (self.open.address, freshness::probes(self.args));
         let probing = async {
@@ -141,7 +141,7 @@ impl Series<'_> {
     }
 }
 
-/// Reads what processes use, and what servers and services count.
+/// Reads the usage of processes, and the counters of servers and services.
 struct UsageReader {
     meter: Meter,
     services: ServiceMetrics,
@@ -149,13 +149,13 @@ struct UsageReader {
 }
 
 impl UsageReader {
-    fn new<'a>(bed: &Bed, processes: impl Iterator<Item = &'a Named> + Clone) -> Self {
-        let servers = tokio::task::block_in_place(|| ServerRequests::attach(&bed.servers()));
+    fn new<'a>(environment: &BenchEnvironment, processes: impl Iterator<Item = &'a Named> + Clone) -> Self {
+        let servers = tokio::task::block_in_place(|| ServerRequests::attach(&environment.servers()));
         let servers = servers.inspect_err(say_why_left_out).ok();
-        Self { meter: bed.meter(processes.clone()), services: ServiceMetrics::of(processes), servers }
+        Self { meter: environment.meter(processes.clone()), services: ServiceMetrics::of(processes), servers }
     }
 
-    /// Does something, and reads what was used for it. What the counters' reading costs is not part of it.
+    /// Does some work, and measures its usage, without the cost of reading the counters.
     async fn of<T>(&mut self, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<(T, Used)> {
         let services = self.services.read().await?;
         let requests = self.requests();
@@ -181,7 +181,7 @@ fn say_why_left_out(error: &anyhow::Error) {
     say(&format!("requests to the servers by kind are left out: {error:#}"));
 }
 
-/// What was used for something.
+/// The usage of some work.
 struct Used {
     processes: Reading,
     elapsed: Duration,
@@ -190,13 +190,13 @@ struct Used {
 }
 
 impl Used {
-    /// By request or second (`unit`), of which there were so many; what the services counted by second.
+    /// The values per request or second (`unit`); those of the services' counters per second.
     fn add_to(&self, values: &mut Values, count: u64, unit: &str) {
         add_usage(values, &self.processes, count, unit);
         for ((kind, server), requests) in self.requests.iter().filter(|(_, requests)| **requests > 0.0) {
             let each = requests / count.max(1) as f64;
             values.insert(format!("{kind}/{unit} {server}"), each);
-            // The commit log takes no requests.
+            // The commit log has no requests.
             if !kind.starts_with("CommitLog") {
                 *values.entry(format!("requests/{unit} {server}")).or_default() += each;
             }

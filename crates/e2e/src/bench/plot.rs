@@ -16,7 +16,7 @@ struct Series {
     points: Vec<(f64, f64)>,
 }
 
-/// Writes those whose figures were measured.
+/// Writes the plots whose figures were measured.
 pub(crate) fn write(figures: &[Figure], folder: &Path) -> anyhow::Result<()> {
     let plots = [
         ("http", "http-commands.svg", " clients", "commands/s", "clients"),
@@ -59,7 +59,7 @@ fn series(figures: &[&Figure], unit: &str, name: &str) -> Vec<Series> {
     kinds.into_iter().map(of_kind).collect()
 }
 
-/// Logarithmic both ways: clients double, and a tail is far off.
+/// Both axes are logarithmic: the numbers of clients double, and the tail is far from the median.
 fn draw(path: &Path, title: &str, x_label: &str, series: &[Series]) -> anyhow::Result<()> {
     let points = || series.iter().flat_map(|series| &series.points);
     let bounds = |values: &mut dyn Iterator<Item = f64>| {

@@ -1,13 +1,13 @@
-//! Filling topics ahead of a measurement.
+//! Fills topics before a measurement.
 
 use std::time::Duration;
 
 use kafka::{KafkaArgs, Producer, Record};
 
-/// Everything that is queued has to be in the log before it is measured.
+/// The timeout of the delivery of all queued records.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Sends records with a key each to `topic` (full name); returns when the log has them all. Blocks.
+/// Sends records with keys to `topic` (full name); returns when all are delivered. Blocks.
 pub(crate) fn produce(
     kafka: &KafkaArgs,
     topic: &str,

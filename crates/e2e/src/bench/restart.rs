@@ -1,35 +1,36 @@
-//! How long a service takes to be ready, and how long clients wait for an answer when a service dies and is started again, or
-//! another cart-processor joins or leaves.
+//! The time until a service is ready, and the longest wait of clients when a service crashes and is restarted, or another
+//! cart-processor joins or leaves.
 
 use std::time::{Duration, Instant};
 
 use super::args::RunArgs;
-use super::bed::{Bed, Named, Running};
-use super::keep;
+use super::environment::{BenchEnvironment, Named, Running};
 use super::load::{Pace, Until};
 use super::measurement::{Measurement, Subject, Values, add_outcome};
+use super::progress::keep;
 use crate::harness::Service;
 
 const BENCH: &str = "restart";
 
-/// Commands a second: well below what any machine can do, so that a wait is the fault's doing alone.
+/// Commands per second, low enough that only the fault causes waits.
 const RATE: f64 = 200.0;
 
-/// Enough that none has to wait for another's answer.
+/// Enough clients that no command waits for a client.
 const CLIENTS: u32 = 1_024;
 
-/// The load before something happens, and how long it goes on: a dead member of a group is missed after its session (10 s).
+/// The time of load before the fault, and the time of the whole load. A crashed member of a group is removed after its session
+/// timeout (10 s).
 const BEFORE: Duration = Duration::from_secs(2);
 const LENGTH: Duration = Duration::from_secs(30);
 const LENGTH_QUICK: Duration = Duration::from_secs(15);
 
-/// To end by itself.
+/// The timeout of an orderly end.
 const END_DEADLINE: Duration = Duration::from_secs(60);
 
 const READY_MS: &str = "ready ms";
 const SHOWN: [&str; 5] = [READY_MS, "p50 ms", "p99 ms", "max ms", "failed"];
 
-/// What happens under load.
+/// The faults under load.
 #[derive(Debug, Clone, Copy)]
 enum Happening {
     Nothing,
@@ -63,8 +64,8 @@ impl Happening {
 }
 
 pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> {
-    let bed = Bed::make(BENCH, args).await?;
-    let mut system = bed.start(Subject::System).await?;
+    let environment = BenchEnvironment::make(BENCH, args).await?;
+    let mut system = environment.start(Subject::System).await?;
     system.warm_up(args.warm_up()).await?;
     let mut measurements = Vec::new();
     let mut second = None;
@@ -76,17 +77,17 @@ pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> 
         };
         for projector in Service::PROJECTORS {
             let started_at = Instant::now();
-            let (name, mut process) = bed.start_projector(projector, "0").await?;
+            let (name, mut process) = environment.start_projector(projector, "0").await?;
             add(&format!("start of {name}"), Values::from([ready(started_at)]));
             process.terminate(END_DEADLINE).await?;
         }
         for happening in Happening::ALL {
-            let values = under_load(&bed, &mut system, &mut second, happening, args.quick).await?;
+            let values = under_load(&environment, &mut system, &mut second, happening, args.quick).await?;
             add(happening.name(), values);
         }
     }
     drop(system);
-    bed.remove().await?;
+    environment.remove().await?;
     Ok(measurements)
 }
 
@@ -95,7 +96,7 @@ fn ready(started_at: Instant) -> (String, f64) {
 }
 
 async fn under_load(
-    bed: &Bed,
+    environment: &BenchEnvironment,
     system: &mut Running,
     second: &mut Option<Named>,
     happening: Happening,
@@ -114,15 +115,15 @@ async fn under_load(
             Happening::Nothing => return Ok(None),
             Happening::ProcessorKilled => {
                 processor.kill9()?;
-                *processor = bed.start_worker(Subject::System, "0", false).await?.1;
+                *processor = environment.start_worker(Subject::System, "0", false).await?.1;
             }
             Happening::ProcessorRestarted => {
                 processor.terminate(END_DEADLINE).await?;
                 started_at = Instant::now();
-                *processor = bed.start_worker(Subject::System, "0", false).await?.1;
+                *processor = environment.start_worker(Subject::System, "0", false).await?.1;
             }
             Happening::SecondProcessorJoins => {
-                *second = Some(bed.start_worker(Subject::System, "1", false).await?);
+                *second = Some(environment.start_worker(Subject::System, "1", false).await?);
             }
             Happening::SecondProcessorLeaves => {
                 if let Some((_, mut process)) = second.take() {
@@ -132,7 +133,7 @@ async fn under_load(
             }
             Happening::IngestKilled => {
                 ingest.kill9()?;
-                *ingest = bed.start_ingest_at(Some(address)).await?.1;
+                *ingest = environment.start_ingest_at(Some(address)).await?.1;
             }
         }
         Ok(Some(ready(started_at)))

@@ -1,4 +1,4 @@
-//! A run's results as JSON, and the folder that they are in.
+//! A run's results as JSON, and their folder.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,19 +10,19 @@ use serde::{Deserialize, Serialize};
 use super::measurement::{Figure, Measurement, summarise};
 use super::plot;
 
-/// Everything that a run has found.
+/// The results of a run.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Results {
     pub(crate) measured_at: DateTime<Utc>,
-    /// The command, as it was given.
+    /// The command line.
     pub(crate) command: Vec<String>,
     pub(crate) machine: Machine,
     pub(crate) figures: Vec<Figure>,
     pub(crate) measurements: Vec<Measurement>,
 }
 
-/// Where it was measured: servers, services and load together.
+/// The machine of servers, services and load.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Machine {

@@ -1,36 +1,36 @@
-//! What a command costs as things grow: carts, lines of a cart, partitions, workers. A backlog for each; without a floor, since
-//! the cases are there to be compared with each other.
+//! The cost of a command with more carts, lines of a cart, partitions and workers. Each case is a backlog. There is no floor,
+//! since the cases are compared with each other.
 
 use super::args::RunArgs;
 use super::backlog::{drain, fill};
-use super::bed::Bed;
+use super::environment::BenchEnvironment;
 use super::measurement::{Measurement, Subject, Values};
+use super::progress::{keep, say};
 use super::shop::{LINES, Shopper};
-use super::{keep, say};
 
 const BENCH: &str = "scale";
 
-/// Commands of a case, where its carts take no more.
+/// The commands of a case, unless its carts need more.
 const COMMANDS: u64 = 200_000;
 const COMMANDS_QUICK: u64 = 20_000;
 
-/// Carts that take turns. Each comes at least twice: unknown, then known.
+/// The numbers of alternating carts. Each cart comes at least twice: first not in memory, then in memory.
 const CARTS: [u32; 3] = [10_000, 100_000, 1_000_000];
 const CARTS_QUICK: [u32; 2] = [1_000, 10_000];
 
-/// The most carts are more than the default keeps: a case with that, and one that keeps them all.
+/// The highest number of carts exceeds the default cache: there is a case with the default, and one that keeps all carts.
 const ALL_IN_MEMORY: &[&str] = &["--cart-cache-mib", "4096"];
 
-/// Lines of a cart that is bought.
+/// The lines of a cart at its checkout.
 const LINES_OF_A_CART: [u32; 4] = [1, 10, 100, 1_000];
 
-/// Few, so that large carts are bought too before the commands end.
+/// Few, so that large carts are also bought before the end.
 const CARTS_WITH_LINES: u32 = 100;
 
 const PARTITIONS: [u16; 4] = [1, 6, 12, 48];
 const WORKERS: [u16; 3] = [1, 2, 4];
 
-/// Carts that take turns where that is not the question.
+/// The number of alternating carts in the other cases.
 const CARTS_USUAL: u32 = 4_096;
 
 const SHOWN: [&str; 4] =
@@ -62,17 +62,17 @@ pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> 
 
 async fn one(case: &Case, args: &RunArgs) -> anyhow::Result<Values> {
     let commands = if args.quick { COMMANDS_QUICK } else { COMMANDS }.max(2 * u64::from(case.carts));
-    let bed = Bed::make_with(BENCH, case.partitions, args).await?;
-    let bed = bed.with_processors(case.workers, case.processor_args);
+    let environment = BenchEnvironment::make_with(BENCH, case.partitions, args).await?;
+    let environment = environment.with_processors(case.workers, case.processor_args);
     let mut shoppers: Vec<_> = (0..case.carts).map(|number| Shopper::new(number, 1).with_lines(case.lines)).collect();
-    fill(&bed, &[Subject::System], &mut shoppers, commands, &mut 0).await?;
-    let values = drain(&bed, Subject::System, args.processors, commands).await?;
-    bed.remove().await?;
+    fill(&environment, &[Subject::System], &mut shoppers, commands, &mut 0).await?;
+    let values = drain(&environment, Subject::System, args.processors, commands).await?;
+    environment.remove().await?;
     Ok(values)
 }
 
 impl Case {
-    /// One where nothing is in question.
+    /// The base case.
     fn usual(args: &RunArgs, name: String) -> Self {
         Self {
             name,
@@ -89,7 +89,7 @@ fn cases(args: &RunArgs) -> Vec<Case> {
     let usual = |name: String| Case::usual(args, name);
     let mut cases = Vec::new();
     let all_carts = if args.quick { CARTS_QUICK.as_slice() } else { &CARTS };
-    // Hardly anybody buys: a row a command, whether there are few carts or many.
+    // There are few checkouts, so that each command is one row, with few carts and with many.
     let lines = 1_000;
     cases.extend(all_carts.iter().map(|&carts| Case { carts, lines, ..usual(format!("{carts} carts")) }));
     if let Some(&carts) = all_carts.last() {

@@ -1,5 +1,5 @@
-//! How many requests of each kind Kafka and Cassandra have answered, as they count it themselves. Java's own tools read
-//! that: `scripts/java/ServerRequests.java`.
+//! The requests of each kind that Kafka and Cassandra have answered, from their own counters, which
+//! `scripts/java/ServerRequests.java` reads.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
@@ -8,17 +8,17 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use anyhow::Context as _;
 use serde::Deserialize;
 
-use super::say;
+use super::progress::say;
 use super::servers;
 use crate::harness::root;
 
 /// The servers that are Java programs.
 const JAVA: [&str; 2] = ["kafka", "cassandra"];
 
-/// Little memory, and no compiler that goes on for long: the processors are those that are measured.
+/// Options for little memory and no long compilation, since the program runs on the processors that are measured.
 const OPTIONS: [&str; 3] = ["-Xmx64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
 
-/// What was counted, by kind and by who counted it.
+/// The counts by kind and server.
 pub(crate) type Counts = BTreeMap<(String, String), f64>;
 
 /// The growth of each count.
@@ -27,7 +27,7 @@ pub(crate) fn since(now: &Counts, earlier: &Counts) -> Counts {
     now.iter().map(growth).collect()
 }
 
-/// A program that is attached to the servers. It ends with its input.
+/// The Java program, attached to the servers. It ends when its input is closed.
 #[derive(Debug)]
 pub(crate) struct ServerRequests {
     names: BTreeMap<String, &'static str>,
@@ -44,7 +44,7 @@ struct Line {
 }
 
 impl ServerRequests {
-    /// Attaches to the servers at these addresses, which costs them CPU time once. Says which are left out.
+    /// Attaches to the servers at these addresses, which costs them CPU time once. Prints which are left out.
     pub(crate) fn attach(addresses: &[(&'static str, String)]) -> anyhow::Result<Self> {
         let mut names = BTreeMap::new();
         for (name, address) in addresses.iter().filter(|(name, _)| JAVA.contains(name)) {
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_kind_grows_from_nothing() {
+    fn a_new_kind_counts_from_zero() {
         let count = |kind: &str, count: f64| ((kind.to_owned(), String::from("kafka")), count);
         let (before, after) =
             (Counts::from([count("Produce", 3.0)]), Counts::from([count("Produce", 5.0), count("EndTxn", 1.0)]));

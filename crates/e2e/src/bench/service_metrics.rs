@@ -1,13 +1,13 @@
-//! What the services count themselves (`/metrics`): commands, records, batches, transactions.
+//! The services' own counters (`/metrics`): commands, records, batches, transactions.
 
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
 
-use super::bed::Named;
+use super::environment::Named;
 use super::server_requests::Counts;
 
-/// The counters that are read, and what they count.
+/// The counters that are read, with their units.
 const COUNTERS: [(&str, &str); 5] = [
     ("processor_commands_total", "commands"),
     ("processor_batch_len_count", "batches"),
@@ -16,7 +16,7 @@ const COUNTERS: [(&str, &str); 5] = [
     ("projector_apply_seconds_count", "batches"),
 ];
 
-/// Where the services tell it.
+/// The addresses of the services.
 #[derive(Debug)]
 pub(crate) struct ServiceMetrics {
     services: Vec<(String, SocketAddr)>,
@@ -29,7 +29,7 @@ impl ServiceMetrics {
         Self { services: processes.into_iter().filter_map(address).collect(), client: reqwest::Client::new() }
     }
 
-    /// Several of one name are added up.
+    /// Reads the counters. Several services of one name are added up.
     pub(crate) async fn read(&self) -> anyhow::Result<Counts> {
         let mut counts = Counts::new();
         for (name, address) in &self.services {
@@ -44,7 +44,7 @@ impl ServiceMetrics {
     }
 }
 
-/// The count in a line of Prometheus' text format, if this part of the bench reads that counter.
+/// The count in a line of Prometheus' text format, if the counter is one of these.
 fn counter(line: &str) -> Option<(&'static str, f64)> {
     let (name, value) = line.split_once(' ')?;
     let (_, what) = COUNTERS.iter().find(|(counter, _)| *counter == name)?;
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_our_counters_are_read() {
+    fn reads_only_its_counters() {
         assert_eq!(counter("processor_batch_len_count 12"), Some(("batches", 12.0)));
         assert_eq!(counter("# TYPE processor_commands_total counter"), None);
         assert_eq!(counter("processor_batch_len{quantile=\"0.5\"} 3"), None);

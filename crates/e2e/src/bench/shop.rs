@@ -1,7 +1,6 @@
-//! What is sent: carts that are filled, changed and bought in the proportions of a real shop, one shopper after the
-//! other the same in every run.
+//! The shoppers: carts are filled, changed and bought in the proportions of a real shop, the same in every run.
 //!
-//! The proportions are those of the real commands that the demo replays: 19 lines a checkout, an adjustment in every
+//! The proportions are those of the real commands that the demo replays: 19 lines per checkout, an adjustment in every
 //! second cart, a removal in every seventh.
 
 use std::io::Write as _;
@@ -14,18 +13,18 @@ use cart::{
 use chrono::{DateTime, Utc};
 use uuid::{Builder, Uuid, Variant, Version};
 
-/// Lines of a cart that is bought.
+/// The lines of a cart at its checkout.
 pub(crate) const LINES: u32 = 19;
 
-/// As many as the real shop has.
+/// The number of products in the real shop.
 pub(crate) const PRODUCTS: u32 = 3_337;
 pub(crate) const VENDORS: u32 = 113;
 
-/// Lines that a session adds, and its requests.
+/// The lines and requests of a session.
 const SESSION_LINES: u32 = 3;
 const SESSION_STEPS: u32 = 6;
 
-/// What names the kinds of ids, so that none meets another.
+/// The prefixes of ids by kind, so that ids of different kinds never collide.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Cart = 1,
@@ -35,7 +34,7 @@ enum Kind {
 }
 
 fn id(kind: Kind, high: u32, low: u64) -> Uuid {
-    // Version and variant take bits 76 to 79 and 62 to 63.
+    // Version and variant are in bits 76 to 79 and 62 to 63.
     let number = ((kind as u128) << 120) | (u128::from(high) << 80) | u128::from(low);
     Builder::from_u128(number).with_variant(Variant::RFC4122).with_version(Version::Custom).into_uuid()
 }
@@ -52,7 +51,7 @@ pub(crate) fn name(product: u32) -> String {
     format!("PRODUCT {product} OF THE BENCH")
 }
 
-/// In hundredths.
+/// The price in hundredths.
 pub(crate) fn price_cents(product: u32) -> u32 {
     85 + product % 1_900
 }
@@ -61,7 +60,7 @@ pub(crate) fn cart_id(shopper: u32, cart: u64) -> Uuid {
     id(Kind::Cart, shopper, cart)
 }
 
-/// What a shopper does next.
+/// A shopper's next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     Add(u32),
@@ -72,10 +71,10 @@ pub(crate) enum Step {
     Checkout,
 }
 
-/// What shoppers do with a cart.
+/// The kind of shoppers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Mix {
-    /// Carts in the proportions of a real shop.
+    /// They use carts in the proportions of a real shop.
     #[default]
     RealShop,
     /// Short sessions: three adds, a remove of the first, a GET, a checkout. Each has a new cart.
@@ -102,14 +101,14 @@ impl Mix {
     }
 }
 
-/// Somebody who fills one cart after the other and comes back to the first. One command at a time.
+/// A shopper, who fills one cart after the other and returns to the first. Sends one command at a time.
 #[derive(Debug, Clone)]
 pub(crate) struct Shopper {
     mix: Mix,
     number: u32,
     carts: u64,
     lines: u32,
-    /// Carts that were given up after an answer that left open what is in them.
+    /// The carts that were abandoned after an answer without an outcome.
     spoilt: u64,
     visit: u64,
     step: u32,
@@ -121,12 +120,12 @@ impl Shopper {
         Self { mix, number, carts: carts.max(1), lines: LINES, spoilt: 0, visit: 0, step: 0 }
     }
 
-    /// One who never comes back to a cart ([`Mix::Sessions`]).
+    /// A shopper who never returns to a cart ([`Mix::Sessions`]).
     pub(crate) fn with_sessions(number: u32) -> Self {
         Self { mix: Mix::Sessions, lines: SESSION_LINES, ..Self::new(number, u64::MAX) }
     }
 
-    /// The same with so many lines a cart.
+    /// A shopper with this many lines per cart.
     pub(crate) fn with_lines(self, lines: u32) -> Self {
         Self { lines, ..self }
     }
@@ -135,7 +134,8 @@ impl Shopper {
         cart_id(self.number, self.visit % self.carts + (self.spoilt << 32))
     }
 
-    /// The first carts are bought after fewer lines, or after more in sessions, so that not all shoppers check out at a time.
+    /// The first carts are bought after fewer lines (in sessions after more), so that shoppers do not all check out at the
+    /// same time.
     fn lines(&self) -> u32 {
         match (self.visit, self.mix) {
             (0, Mix::RealShop) => 1 + self.number % self.lines,
@@ -178,7 +178,7 @@ impl Shopper {
         }
     }
 
-    /// It was carried out.
+    /// Applies the step, which was executed.
     pub(crate) fn done(&mut self) {
         if self.next() == Step::Checkout {
             self.visit += 1;
@@ -188,7 +188,7 @@ impl Shopper {
         }
     }
 
-    /// Nobody knows what is in this cart now: another one.
+    /// Abandons the cart, whose contents are unknown.
     pub(crate) fn give_up_cart(&mut self) {
         self.spoilt += 1;
         self.step = 0;
@@ -229,11 +229,11 @@ impl Shopper {
                 format_args!("POST /cart/{cart}/checkout HTTP/1.1\r\nhost: bench\r\ncontent-length: 0\r\n\r\n"),
             ),
         };
-        // Memory takes everything.
+        // Writing to memory can't fail.
         written.unwrap_or_default();
     }
 
-    /// The next command as it stands on the topic.
+    /// The next command as a record of the topic.
     pub(crate) fn command(&self, number: u64, at: DateTime<Utc>) -> anyhow::Result<CartCommand> {
         let product = |number: u32| ProductId::from(product_id(number));
         let command = match self.next() {
@@ -247,7 +247,7 @@ impl Shopper {
     }
 }
 
-/// A command with an id that no other `number` has.
+/// A command with an id that follows from `number`.
 pub(crate) fn command_of(cart_id: CartId, number: u64, issued_at: DateTime<Utc>, command: Command) -> CartCommand {
     let command_id = CommandId::from(id(Kind::Command, 0, number));
     CartCommand { command_id, cart_id, issued_at, command, expected_version: None, keyed: Some(false) }
@@ -263,7 +263,7 @@ pub(crate) fn add_item(number: u32) -> anyhow::Result<Command> {
     })
 }
 
-/// A line of a checkout, as it stands on `cart-events`: each cart buys [`LINES`] products.
+/// A line of a checkout, as an event of `cart-events`: each cart buys [`LINES`] products.
 pub(crate) fn purchase(index: u64, at: DateTime<Utc>) -> anyhow::Result<CartEvent> {
     let (cart, line) = (index / u64::from(LINES), index % u64::from(LINES));
     let product = u32::try_from((cart * 29 + line * 131) % u64::from(PRODUCTS))?;
@@ -314,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_command_can_be_refused() {
+    fn makes_no_command_that_is_rejected() {
         let mut shopper = Shopper::new(7, 3);
         let mut lines = Vec::new();
         let mut visits = 0;
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_keep_their_order_and_never_meet_a_cart_again() {
+    fn sessions_keep_their_order_and_use_each_cart_once() {
         let mut shopper = Shopper::with_sessions(7);
         let mut carts = std::collections::HashSet::new();
         // The first session is longer than the others.
@@ -364,14 +364,14 @@ mod tests {
     }
 
     #[test]
-    fn nobody_shares_a_cart() {
+    fn shoppers_share_no_cart() {
         let carts: std::collections::HashSet<_> =
             (0..1_024).flat_map(|shopper| (0..40).map(move |cart| cart_id(shopper, cart))).collect();
         assert_eq!(carts.len(), 1_024 * 40);
     }
 
     #[test]
-    fn requests_say_how_long_they_are() {
+    fn requests_have_a_content_length() {
         let shopper = Shopper::new(0, 1);
         let mut request = Vec::new();
         shopper.write_request(&mut request);

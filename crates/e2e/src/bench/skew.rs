@@ -1,4 +1,4 @@
-//! How unevenly real carts and vendors are used: what bounds the share that a partition can have.
+//! The skew of a shop's real carts and vendors, which bounds the share of a partition.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,24 +13,24 @@ use super::args::SkewArgs;
 /// The first two bytes of every gzip stream (RFC 1952, 2.3.1).
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// Of a time such as 2010-12-01T08:25:53Z, what names the hour.
+/// The length of the hour in a time such as 2010-12-01T08:25:53Z.
 const HOUR_LEN: usize = 13;
 
-/// How a shop's commands are spread.
+/// The distribution of a shop's commands.
 #[derive(Debug, Default)]
 pub(crate) struct Skew {
     pub(crate) commands: u64,
     pub(crate) members: u64,
-    /// Purchased lines for each command.
+    /// Purchased lines per command.
     pub(crate) lines_a_command: f64,
-    /// Standard deviation over mean of the commands of a member in the busiest hour.
+    /// The standard deviation divided by the mean of a member's commands in the busiest hour.
     pub(crate) variation: f64,
     /// The busiest hour's commands and members.
     pub(crate) hour_commands: u64,
     pub(crate) hour_members: u64,
-    /// The most commands of one member in one hour.
+    /// The maximum number of commands of one member in one hour.
     pub(crate) member_hour_max: u64,
-    /// The share of all purchases that the largest vendor has.
+    /// The share of the largest vendor in all purchases.
     pub(crate) vendor_share: f64,
     pub(crate) vendors: u64,
 }
@@ -59,7 +59,7 @@ impl Skew {
             let hour = field(time).get(..HOUR_LEN).unwrap_or_default();
             count(hours.entry(hour.to_owned()).or_default(), field(member));
             count(&mut members, field(member));
-            // What is put in is bought, as a rule.
+            // Most added lines are bought.
             if field(action) == "add" {
                 count(&mut vendors, field(vendor));
             }
@@ -81,8 +81,9 @@ impl Skew {
         })
     }
 
-    /// How much more than its fair share the fullest of so many partitions gets at that rate, if the shop grows by members
-    /// and they stay as they are: members fall into partitions at random, so the load of one is normal around its mean.
+    /// The load of the fullest partition divided by the mean, at this rate and number of partitions. Assumes that the shop
+    /// grows by members of the same behaviour. Members are hashed to partitions, so a partition's load is normally
+    /// distributed.
     pub(crate) fn imbalance(&self, rate: f64, partitions: f64) -> f64 {
         let members = self.hour_members as f64 * rate * 3_600.0 / self.hour_commands as f64;
         let deviation = ((1.0 + self.variation * self.variation) * partitions / members.max(1.0)).sqrt();
@@ -101,7 +102,7 @@ fn variation<'a>(values: impl Iterator<Item = &'a u64> + Clone) -> f64 {
     variance.sqrt() / mean.max(f64::EPSILON)
 }
 
-/// Prints what a file's skew is.
+/// Prints the skew of a file.
 pub(crate) fn print(args: &SkewArgs) -> anyhow::Result<()> {
     let skew = Skew::read(&args.data)?;
     let mut out = std::io::stdout().lock();
@@ -125,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_members_do_not_vary_and_more_of_them_even_out() {
+    fn more_members_even_out_the_partitions() {
         assert!(variation([4, 4, 4].iter()) < f64::EPSILON);
         let skew = Skew { hour_commands: 3_600, hour_members: 100, variation: 1.0, ..Skew::default() };
         assert!(skew.imbalance(1e6, 48.0) < skew.imbalance(1e3, 48.0));

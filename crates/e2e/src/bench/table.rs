@@ -1,4 +1,4 @@
-//! The figures for people: a table a bench, three lines a case.
+//! The figures as text: one table per bench, three lines per case.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -33,7 +33,7 @@ const COLUMNS: [&str; 21] = [
     "MiB cart-processor",
 ];
 
-/// What is used for one of these is shown by process and kind as well: a line for each, as there are too many for columns.
+/// The usage of these is also printed by process and kind, one per line, since there are too many for columns.
 const DETAILED: [(&str, &str); 2] = [("request", "request"), ("s", "second")];
 
 /// Writes all tables.
@@ -112,7 +112,7 @@ fn details(figures: &[&Figure], unit: &str) -> Option<Table> {
     (!lines.is_empty()).then_some(table)
 }
 
-/// Three digits or so, and how far the repetitions were apart.
+/// About three digits, and the range of the repetitions.
 fn shown(Spread { median, min, max }: Spread) -> String {
     let number = match median {
         big if big >= 100.0 => format!("{big:.0}"),

@@ -1,5 +1,5 @@
-//! HTTP/1.1 as far as a load needs it: a kept connection, a request, an answer with a length. What the client spends is
-//! taken from the machine that is measured, so this does nothing more.
+//! A minimal HTTP/1.1 client: keep-alive connections, requests, and answers with a length. Its CPU time is taken from the
+//! machine that is measured, so it does nothing more.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -7,13 +7,13 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// Surely not an answer of ours: a full cart is below 1 MiB.
+/// The maximum length of an answer: a full cart is below 1 MiB.
 const ANSWER_LEN_MAX: usize = 4 << 20;
 
-/// Between head and body.
+/// The end of a head.
 const END: &[u8] = b"\r\n\r\n";
 
-/// A kept connection.
+/// A keep-alive connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
@@ -33,7 +33,7 @@ impl Connection {
         find(std::str::from_utf8(head).ok()?, name)
     }
 
-    /// Sends a request and returns the answer's status when all of it is there.
+    /// Sends a request and returns the answer's status once all of it has arrived.
     pub(crate) async fn exchange(&mut self, request: &[u8]) -> io::Result<u16> {
         self.stream.write_all(request).await?;
         self.answer.clear();
@@ -54,7 +54,7 @@ impl Connection {
     }
 }
 
-/// The status, and how long head and body are; `None` while the head is not whole.
+/// The status, and the lengths of head and body; `None` until the head is complete.
 fn head(answer: &[u8]) -> io::Result<Option<(u16, usize)>> {
     let Some(end) = head_len(answer) else { return Ok(None) };
     let invalid = || io::Error::from(ErrorKind::InvalidData);
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_ends_where_its_head_says() {
+    fn reads_an_answer_up_to_its_content_length() {
         let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\ndate: now\r\n\r\nhello";
         assert_eq!(head(answer).expect("a good head"), Some((200, answer.len())));
         assert_eq!(head(b"HTTP/1.1 200 OK\r\ncontent-le").expect("a part of one"), None);

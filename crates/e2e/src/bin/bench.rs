@@ -1,4 +1,4 @@
-//! `bench`: how fast it is, beside a floor. See [`e2e::bench`].
+//! `bench`: measures the system, and a floor for comparison. See [`e2e::bench`].
 
 use std::io::{Write as _, stderr};
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use e2e::bench::{Cli, main as bench};
 
-// As the services have it: the floor must not lose by its allocator.
+// The services' allocator, so that the floor has no disadvantage.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     let result =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Into::into).and_then(|runtime| {
             let result = runtime.block_on(bench(cli));
-            // Threads that still ask a server something are not waited for.
+            // Do not wait for threads with open requests.
             runtime.shutdown_background();
             result
         });

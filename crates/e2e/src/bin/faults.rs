@@ -1,4 +1,4 @@
-//! Starts the faults. `scripts/faults` builds what it needs.
+//! `faults`: injects faults under load. `scripts/faults` builds the services and starts it. See [`e2e::faults`].
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! What stands before several ingests: each connection goes to one that says that it is ready, as behind any load balancer.
+//! A load balancer in front of several ingests: each connection goes to one that is ready.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -11,28 +11,28 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// Between two looks at whether an ingest is ready.
+/// The pause between two checks of readiness.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long one look may take.
+/// The timeout of a check.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// After an accept that failed.
+/// The pause after an accept that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 type Addresses = Arc<Mutex<BTreeSet<SocketAddr>>>;
 
-/// A load balancer. Dropped, it ends with all of its connections.
+/// A load balancer. Closes all of its connections when it is dropped.
 #[derive(Debug)]
 pub(super) struct Balancer {
     tasks: [JoinHandle<()>; 2],
 }
 
 impl Balancer {
-    /// Listens at one address and shares connections out among the ingests.
+    /// Listens at one address and distributes connections among the ingests.
     ///
     /// # Errors
-    /// When it can't listen.
+    /// It can't listen.
     pub(super) async fn start(listen: SocketAddr, ingests: Vec<SocketAddr>) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(listen).await.with_context(|| format!("listening at {listen}"))?;
         let client = reqwest::Client::builder().timeout(LOOK_TIMEOUT).no_proxy().build();
@@ -55,7 +55,7 @@ async fn look(client: reqwest::Client, ingests: Vec<SocketAddr>, unready: Addres
             let answer = client.get(format!("http://{ingest}/health/ready")).send().await;
             let is_ready = match answer {
                 Ok(answer) => answer.status().is_success(),
-                // It may be busy: what was known still counts.
+                // It may be busy, so its last state is kept.
                 Err(error) if error.is_timeout() => continue,
                 Err(_) => false,
             };
@@ -80,7 +80,7 @@ async fn accept(listener: TcpListener, mut ingests: Vec<SocketAddr>, unready: Ad
         };
         ingests.rotate_left(1);
         let unready = unready.lock().unwrap_or_else(PoisonError::into_inner);
-        // When none is ready any may do.
+        // If none is ready, use any.
         let ready = ingests.iter().find(|ingest| !unready.contains(ingest)).or(ingests.first());
         if let Some(ingest) = ready {
             connections.spawn(pass(client, *ingest));
@@ -88,7 +88,8 @@ async fn accept(listener: TcpListener, mut ingests: Vec<SocketAddr>, unready: Ad
     }
 }
 
-/// Nobody takes an ingest's place that can't be connected: it has said that it is ready, and the client meets an error.
+/// Passes a connection on. If the ingest can't be connected, although it was ready, the client gets an error, and no other
+/// ingest is tried.
 async fn pass(mut client: TcpStream, ingest: SocketAddr) -> io::Result<()> {
     let mut server = TcpStream::connect(ingest).await?;
     client.set_nodelay(true)?;

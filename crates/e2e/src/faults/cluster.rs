@@ -1,4 +1,4 @@
-//! A cluster with any one broker or node away, or with other leaders: clients may wait, and must not notice more.
+//! Faults of a cluster: one broker or node is away, or other brokers lead. Clients may wait, and must not get errors.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,75 +8,82 @@ use kafka::{Admin, Copies};
 use scylla::policies::load_balancing::{NodeIdentifier, SingleTargetLoadBalancingPolicy};
 use scylla::statement::{Consistency, Statement};
 
-use super::field::Field;
-use super::inject::LONG_PAUSE;
-use super::plan::{Fault, Plan};
+use super::environment::FaultEnvironment;
+use super::plan::{Fault, LONG_PAUSE, Plan};
 use crate::harness::{CLUSTER_NODES, Node, Server, wait_until};
 
-/// How long one is away when the others have gone on without it.
+/// How long a broker or node is away after the others have taken over.
 const AWAY: Duration = Duration::from_secs(10);
 
-/// How long the others may take to go on, on a busy machine: the broker's session, and an election of the controller.
+/// How long the others may take to take over, on a busy machine: the broker's session, and an election of the controller.
 const FAILOVER_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How long one that comes back may take to have what it missed.
+/// How long a restarted broker or node may take to catch up.
 const WHOLE_DEADLINE: Duration = Duration::from_secs(120);
 
-/// Whose partitions' leaders are the coordinators of groups, and of transactions.
+/// The topics whose partition leaders are the coordinators of groups, and of transactions.
 const OFFSETS_TOPIC: &str = "__consumer_offsets";
 const TRANSACTIONS_TOPIC: &str = "__transaction_state";
 
-pub(super) async fn kill_any_broker(field: &Field, fault: Fault, plan: &mut Plan) -> anyhow::Result<String> {
+pub(super) async fn kill_any_broker(
+    environment: &FaultEnvironment,
+    fault: Fault,
+    plan: &mut Plan,
+) -> anyhow::Result<String> {
     let broker = plan.any(&Node::all(Server::Kafka));
-    kill_broker(field, broker).await?;
+    kill_broker(environment, broker).await?;
     Ok(format!("{fault} {broker}"))
 }
 
-pub(super) async fn kill_group_coordinator(field: &Field, fault: Fault) -> anyhow::Result<String> {
-    let group = field.installation().kafka().prefixed("cart-processor");
-    let broker = coordinator(field, OFFSETS_TOPIC, &group)?;
-    kill_broker(field, broker).await?;
+pub(super) async fn kill_group_coordinator(environment: &FaultEnvironment, fault: Fault) -> anyhow::Result<String> {
+    let group = environment.installation().kafka().prefixed("cart-processor");
+    let broker = coordinator(environment, OFFSETS_TOPIC, &group)?;
+    kill_broker(environment, broker).await?;
     Ok(format!("{fault} {broker}"))
 }
 
 pub(super) async fn kill_transaction_coordinator(
-    field: &Field,
+    environment: &FaultEnvironment,
     fault: Fault,
     plan: &mut Plan,
 ) -> anyhow::Result<String> {
     // Instances and workers are 0 and 1.
     let id = format!("cart-processor-{}-{}", plan.below(2), plan.below(2));
-    let broker = coordinator(field, TRANSACTIONS_TOPIC, &field.installation().kafka().prefixed(&id))?;
-    kill_broker(field, broker).await?;
+    let broker = coordinator(environment, TRANSACTIONS_TOPIC, &environment.installation().kafka().prefixed(&id))?;
+    kill_broker(environment, broker).await?;
     Ok(format!("{fault} {broker}"))
 }
 
-pub(super) async fn kill_node(field: &Field, fault: Fault, plan: &mut Plan) -> anyhow::Result<String> {
+pub(super) async fn kill_node(environment: &FaultEnvironment, fault: Fault, plan: &mut Plan) -> anyhow::Result<String> {
     let node = plan.any(&Node::all(Server::Cassandra));
-    field.servers.kill9(node)?;
+    environment.servers.kill9(node)?;
     tokio::time::sleep(AWAY).await;
-    tokio::task::block_in_place(|| field.servers.up())?;
-    whole(field).await?;
+    tokio::task::block_in_place(|| environment.servers.up())?;
+    whole(environment).await?;
     Ok(format!("{fault} {node}"))
 }
 
-pub(super) async fn pause_node(field: &Field, fault: Fault, plan: &mut Plan) -> anyhow::Result<String> {
+pub(super) async fn pause_node(
+    environment: &FaultEnvironment,
+    fault: Fault,
+    plan: &mut Plan,
+) -> anyhow::Result<String> {
     let node = plan.any(&Node::all(Server::Cassandra));
-    field.servers.pause(node)?;
+    environment.servers.pause(node)?;
     tokio::time::sleep(LONG_PAUSE).await;
-    field.servers.resume(node)?;
-    whole(field).await?;
+    environment.servers.resume(node)?;
+    whole(environment).await?;
     Ok(format!("{fault} {node}"))
 }
 
-/// Until nothing is led by it, for a while, and until it has caught up and leads again.
-async fn kill_broker(field: &Field, broker: Node) -> anyhow::Result<()> {
-    let admin = Admin::new(field.installation().kafka())?;
+/// Kills a broker, waits until others lead its partitions, restarts it, and waits until it has caught up and leads again.
+async fn kill_broker(environment: &FaultEnvironment, broker: Node) -> anyhow::Result<()> {
+    let admin = Admin::new(environment.installation().kafka())?;
     let id = i32::from(broker.number);
     let led = copies(&admin)?.iter().filter(|copies| copies.leader == id).count();
     tracing::info!(%broker, led, "a broker is killed");
-    ensure!(led > 0, "{broker} leads nothing, so nobody would miss it");
-    field.servers.kill9(broker)?;
+    ensure!(led > 0, "{broker} leads no partition, so killing it would show nothing");
+    environment.servers.kill9(broker)?;
     wait_until(&format!("the others to go on without {broker}"), FAILOVER_DEADLINE, async || {
         let copies = copies(&admin).map_err(|error| format!("{error:#}"))?;
         let waiting = copies.iter().filter(|copies| copies.leader == id || copies.in_sync.contains(&id)).count();
@@ -84,40 +91,40 @@ async fn kill_broker(field: &Field, broker: Node) -> anyhow::Result<()> {
     })
     .await?;
     tokio::time::sleep(AWAY).await;
-    tokio::task::block_in_place(|| field.servers.up())?;
-    whole(field).await?;
-    // Without this the others would lead for minutes, and the next to be killed might lead nothing.
-    elect(field, &admin, |copies| copies.replicas.first() == Some(&copies.leader)).await
+    tokio::task::block_in_place(|| environment.servers.up())?;
+    whole(environment).await?;
+    // Without this the others would lead for minutes, and the next killed broker might lead nothing.
+    elect(environment, &admin, |copies| copies.replicas.first() == Some(&copies.leader)).await
 }
 
-/// In every partition the copy behind the leader's leads from now on.
-pub(super) async fn move_leaders(field: &Field) -> anyhow::Result<()> {
-    let admin = Admin::new(field.installation().kafka())?;
+/// Makes the replica after the leader the new leader, in every partition.
+pub(super) async fn move_leaders(environment: &FaultEnvironment) -> anyhow::Result<()> {
+    let admin = Admin::new(environment.installation().kafka())?;
     let (mut partitions, mut leaders) = (Vec::new(), HashMap::new());
     for Copies { topic, partition, leader, mut replicas, .. } in copies(&admin)? {
         let place = replicas.iter().position(|replica| *replica == leader);
-        replicas.rotate_left(place.with_context(|| format!("nobody leads {topic}/{partition}"))? + 1);
+        replicas.rotate_left(place.with_context(|| format!("{topic}/{partition} has no leader"))? + 1);
         partitions.push(serde_json::json!({ "topic": topic, "partition": partition, "replicas": replicas }));
         leaders.insert((topic, partition), replicas[0]);
     }
-    let file = field.servers.folder().join("reassignment.json");
+    let file = environment.servers.folder().join("reassignment.json");
     std::fs::write(&file, serde_json::json!({ "version": 1, "partitions": partitions }).to_string())
         .with_context(|| format!("writing {}", file.display()))?;
     let args = ["--reassignment-json-file", &file.display().to_string(), "--execute"];
     let reassign = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand";
-    tokio::task::block_in_place(|| field.servers.kafka_tool(reassign, &args))?;
-    elect(field, &admin, |copies| leaders.get(&(copies.topic.clone(), copies.partition)) == Some(&copies.leader))
+    tokio::task::block_in_place(|| environment.servers.kafka_tool(reassign, &args))?;
+    elect(environment, &admin, |copies| leaders.get(&(copies.topic.clone(), copies.partition)) == Some(&copies.leader))
         .await?;
-    whole(field).await
+    whole(environment).await
 }
 
-/// Lets the first of its replicas lead each partition, until it is as it is to be.
-async fn elect(field: &Field, admin: &Admin, is_led: impl Fn(&Copies) -> bool) -> anyhow::Result<()> {
+/// Elects the first replica of each partition, until `is_led` holds for all.
+async fn elect(environment: &FaultEnvironment, admin: &Admin, is_led: impl Fn(&Copies) -> bool) -> anyhow::Result<()> {
     let args = ["--election-type", "PREFERRED", "--all-topic-partitions"];
     let tool = "org.apache.kafka.tools.LeaderElectionCommand";
     wait_until("the wanted leaders to lead", WHOLE_DEADLINE, async || {
-        // It fails when one was not ready to lead, and for the others it has done its work.
-        let asked = tokio::task::block_in_place(|| field.servers.kafka_tool(tool, &args));
+        // It fails if one replica was not ready to lead, but the others were elected.
+        let asked = tokio::task::block_in_place(|| environment.servers.kafka_tool(tool, &args));
         let copies = copies(admin).map_err(|error| format!("{error:#}"))?;
         match copies.iter().filter(|copies| !is_led(copies)).count() {
             0 => Ok(()),
@@ -128,14 +135,14 @@ async fn elect(field: &Field, admin: &Admin, is_led: impl Fn(&Copies) -> bool) -
 }
 
 /// The broker that leads the partition of a group, or of a transactional id.
-fn coordinator(field: &Field, topic: &str, name: &str) -> anyhow::Result<Node> {
-    let admin = Admin::new(field.installation().kafka())?;
+fn coordinator(environment: &FaultEnvironment, topic: &str, name: &str) -> anyhow::Result<Node> {
+    let admin = Admin::new(environment.installation().kafka())?;
     let mut all = copies(&admin)?;
     all.retain(|copies| copies.topic == topic);
     let partition = coordinating_partition(name, all.len()).with_context(|| format!("{topic} has no partitions"))?;
     let leader = all.iter().find(|copies| copies.partition == partition).map(|copies| copies.leader);
     let number = leader.and_then(|leader| u8::try_from(leader).ok());
-    let number = number.with_context(|| format!("nobody leads {topic}/{partition}, which {name} needs"))?;
+    let number = number.with_context(|| format!("{topic}/{partition}, which {name} needs, has no leader"))?;
     Ok(Node { server: Server::Kafka, number })
 }
 
@@ -150,9 +157,9 @@ fn copies(admin: &Admin) -> anyhow::Result<Vec<Copies>> {
     Ok(tokio::task::block_in_place(|| admin.copies())?)
 }
 
-/// Waits until every copy is complete, and every Cassandra node knows that the others are there: the next may go then.
-async fn whole(field: &Field) -> anyhow::Result<()> {
-    let admin = Admin::new(field.installation().kafka())?;
+/// Waits until every replica is in sync, and every Cassandra node sees the others. Then the next one may be killed.
+async fn whole(environment: &FaultEnvironment) -> anyhow::Result<()> {
+    let admin = Admin::new(environment.installation().kafka())?;
     wait_until("every copy to be complete", WHOLE_DEADLINE, async || {
         let copies = copies(&admin).map_err(|error| format!("{error:#}"))?;
         let is_behind = |copies: &&Copies| copies.leader < 0 || copies.in_sync.len() < copies.replicas.len();
@@ -163,14 +170,14 @@ async fn whole(field: &Field) -> anyhow::Result<()> {
     })
     .await?;
     wait_until("all Cassandra nodes to see each other", WHOLE_DEADLINE, async || {
-        nodes_see_each_other(field).await.map_err(|error| format!("{error:#}"))
+        nodes_see_each_other(environment).await.map_err(|error| format!("{error:#}"))
     })
     .await
 }
 
-/// Each is asked for something that all of them have to agree on.
-async fn nodes_see_each_other(field: &Field) -> anyhow::Result<()> {
-    let session = cassandra::connect(field.installation().cassandra()).await?;
+/// Sends each node a query that needs all of them.
+async fn nodes_see_each_other(environment: &FaultEnvironment) -> anyhow::Result<()> {
+    let session = cassandra::connect(environment.installation().cassandra()).await?;
     let nodes = session.get_cluster_state().get_nodes_info().to_vec();
     ensure!(nodes.len() == usize::from(CLUSTER_NODES), "{} nodes are known", nodes.len());
     for node in nodes {
@@ -188,7 +195,7 @@ mod tests {
     use super::coordinating_partition;
 
     #[test]
-    fn a_name_has_the_partition_that_kafka_gives_it() {
+    fn computes_the_partition_of_a_coordinator() {
         // "hello".hashCode() is 99162322, "polygenelubricants".hashCode() the smallest number there is.
         assert_eq!(coordinating_partition("hello", 50), Some(22));
         assert_eq!(coordinating_partition("polygenelubricants", 12), Some(0));

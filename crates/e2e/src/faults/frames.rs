@@ -1,4 +1,4 @@
-//! Where the frames of Kafka's protocol begin in a stream of bytes. Source of the format: Apache Kafka's protocol guide.
+//! Finds the frames of Kafka's protocol in a stream of bytes. Source of the format: Apache Kafka's protocol guide.
 
 /// Length (4 bytes), key of the request (2), its version (2), its number (4).
 const QUESTION_HEAD_LEN: usize = 12;
@@ -9,18 +9,18 @@ const ANSWER_HEAD_LEN: usize = 8;
 /// The key of `EndTxn`.
 const END_TXN: [u8; 2] = [0, 26];
 
-/// The keys of what changes something: `Produce`, `OffsetCommit`, `AddPartitionsToTxn`, `AddOffsetsToTxn`, `EndTxn`,
+/// The keys of writing requests: `Produce`, `OffsetCommit`, `AddPartitionsToTxn`, `AddOffsetsToTxn`, `EndTxn`,
 /// `TxnOffsetCommit`.
 const WRITES: [[u8; 2]; 6] = [[0, 0], [0, 8], [0, 24], [0, 25], END_TXN, [0, 28]];
 
-/// What is known of a frame.
+/// The parts of a frame that are needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Frame {
-    /// The request's number in its connection; an answer has it again.
+    /// The correlation id, which the response repeats.
     pub(super) number: i32,
-    /// Whether it asks for the end of a transaction.
+    /// Whether it ends a transaction.
     pub(super) is_commit: bool,
-    /// Whether it asks for a record, an offset or a step of a transaction to be written.
+    /// Whether it writes a record, an offset or a step of a transaction.
     pub(super) is_write: bool,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct Frame {
 pub(super) struct Frames {
     head_len: usize,
     head: Vec<u8>,
-    /// Bytes of the current frame behind its head that are still to come.
+    /// The remaining bytes of the current frame.
     left: usize,
 }
 
@@ -39,7 +39,7 @@ impl Frames {
         Self { head_len, head: Vec::with_capacity(head_len), left: 0 }
     }
 
-    /// The frames whose heads are complete with these bytes.
+    /// Returns the frames whose heads these bytes complete.
     pub(super) fn of(&mut self, mut bytes: &[u8]) -> Vec<Frame> {
         let mut frames = Vec::new();
         while !bytes.is_empty() {
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_are_found_wherever_the_pieces_end() {
+    fn finds_frames_in_pieces_of_any_size() {
         let mut stream = Vec::new();
         for (key, number, body_len) in [(0_u8, 7_u8, 300_usize), (26, 8, 0), (3, 9, 1)] {
             let len = u32::try_from(8 + body_len).expect("small");

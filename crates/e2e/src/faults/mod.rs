@@ -1,20 +1,21 @@
-//! Faults under load: whatever dies, pauses or goes away, nothing is lost and nothing counted twice. The binary of that name.
+//! Injects faults under load, and checks that no command is lost or counted twice. The binary of that name.
 //!
 //! ```text
 //! for each fault of the plan:   replay --record ─▶ balancer ─▶ ingest ... read tables
 //!                                      │ meanwhile: inject, hold, heal, wait until all are ready again
-//! at the end: audit ─▶ the log, the journal, the topics, the tables, and what each client was told
+//! at the end: audit ─▶ the log, the journal, the topics, the tables, and what each client got
 //! ```
 //!
-//! It has servers of its own ([`crate::harness::OwnServers`]), each behind a [`Proxy`], two of each of our services, a load balancer
-//! before the ingests, and a plan that follows from a seed. A fault that met no load, or did not happen as planned, is a
-//! failure. The faults of a cluster ([`Fault::is_for_cluster`]) come to three brokers and three Cassandra nodes, without
-//! proxies. An error that a client meets in those, or in a rolling restart, is a failure too, although the replay sends its
-//! command again.
+//! It has its own servers ([`crate::harness::OwnServers`]), each behind a [`Proxy`], two instances of each service, a load
+//! balancer in front of the ingests, and a plan that follows from a seed. The run fails if a fault met no load, or did not
+//! happen as planned. The faults of a cluster ([`Fault::is_for_cluster`]) are for three brokers and three Cassandra nodes,
+//! without proxies. In those, and in a rolling restart, an error that a client gets also fails the run, although the replay
+//! retries its command.
 
 mod balancer;
+mod client_outcomes;
 mod cluster;
-mod field;
+mod environment;
 mod frames;
 mod inject;
 mod network;
@@ -22,11 +23,10 @@ mod plan;
 mod points;
 mod process_monitor;
 mod proxy;
+mod readers;
 mod records;
 mod stores;
 mod summary;
-mod told;
-mod visitors;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -37,34 +37,25 @@ use procfs::Current as _;
 use crate::harness::{HOW_TO_MOUNT, OwnServers, may_mount};
 use cartctl::audit::{Target, Watcher, audit_with};
 
-pub use field::Field;
-pub use plan::{Fault, Plan};
+pub use client_outcomes::ClientOutcomes;
+pub use environment::FaultEnvironment;
+pub use plan::{Fault, Load, Plan};
 pub use proxy::{Link, Protocol, Proxy};
 pub use summary::{Injected, Summary};
-pub use told::Told;
 
-/// After the last fault everything must have come to its end within this time: transaction timeout (15 s), session timeout
-/// (3 s), and 30 s.
-const SETTLE_DEADLINE: Duration = Duration::from_secs(48);
+/// How long all consumers may take to catch up after the last fault: transaction timeout (15 s), session timeout (3 s), and
+/// 30 s.
+const CATCH_UP_DEADLINE: Duration = Duration::from_secs(48);
 
-/// How long and how hard a run is.
-#[derive(Debug, Clone)]
-pub struct Load {
-    /// Commands a second: before, during and after each fault.
-    pub rate: u32,
-    /// How long they still come when everything is ready again.
-    pub rest: Duration,
-}
-
-/// For how long everything that had work waited for disks, since the machine started; zero where the kernel does not tell.
+/// How long all processes with work have waited for disks since the machine started; zero if the kernel does not count it.
 fn waited_for_disks() -> Duration {
     procfs::IoPressure::current().map(|pressure| Duration::from_micros(pressure.full.total)).unwrap_or_default()
 }
 
-/// Carries out a plan, then checks everything.
+/// Executes a plan, then runs the audit.
 ///
 /// # Errors
-/// When something could not be started, or did not come back: that is a failure too. Findings are in the summary.
+/// A server or service did not start or did not recover. Findings are in the summary.
 pub async fn run(name: &str, plan: &mut Plan, load: &Load) -> anyhow::Result<Summary> {
     let folder = format!("{name}-servers");
     let is_cluster = plan.is_for_cluster();
@@ -77,8 +68,8 @@ pub async fn run(name: &str, plan: &mut Plan, load: &Load) -> anyhow::Result<Sum
         OwnServers::start(&folder)
     };
     let servers = servers.context("starting the servers")?;
-    let mut field = Field::open(name, servers).await?;
-    let installation = field.installation();
+    let mut environment = FaultEnvironment::open(name, servers).await?;
+    let installation = environment.installation();
     let target = Target::new(
         installation.kafka().clone(),
         installation.cassandra().clone(),
@@ -91,25 +82,26 @@ pub async fn run(name: &str, plan: &mut Plan, load: &Load) -> anyhow::Result<Sum
         let (round, disks) = (records.len(), waited_for_disks());
         tracing::info!(round, %fault, "a round begins");
         ensure!(fault == Fault::Quiet || fault.is_for_cluster() == is_cluster, "{fault} needs other servers");
-        let replay = field.replay(round, load)?;
+        let replay = environment.replay(round, load)?;
         records.push(replay.record.clone());
         tokio::time::sleep(plan.pause()).await;
         let done =
-            inject::inject(&mut field, fault, plan).await.with_context(|| format!("{fault} in round {round}"))?;
+            inject::inject(&mut environment, fault, plan).await.with_context(|| format!("{fault} in round {round}"))?;
         let healed_at = Instant::now();
-        field.all_ready().await.with_context(|| format!("after {done} in round {round}"))?;
+        environment.all_ready().await.with_context(|| format!("after {done} in round {round}"))?;
         let recovery = healed_at.elapsed();
         tokio::time::sleep(load.rest).await;
-        let told = field.end_replay(replay).await.with_context(|| format!("after {done} in round {round}"))?;
-        // A machine whose disks stood is an excuse, which has to be shown.
+        let outcomes =
+            environment.end_replay(replay).await.with_context(|| format!("after {done} in round {round}"))?;
+        // Shown because stalled disks of the machine excuse slow outcomes.
         let disks = waited_for_disks().saturating_sub(disks);
-        tracing::info!(round, done, ?recovery, ?disks, ?told, "a round ends");
-        summary.injected(&done, recovery, told);
+        tracing::info!(round, done, ?recovery, ?disks, ?outcomes, "a round ends");
+        summary.injected(&done, recovery, outcomes);
     }
     let ended_at = Instant::now();
     let sightings = watcher.stop().await?;
-    let report = audit_with(&target, &records, SETTLE_DEADLINE, Some(&sightings)).await?;
-    summary.checked(report, ended_at.elapsed(), field.vitals());
-    field.close().await?;
+    let report = audit_with(&target, &records, CATCH_UP_DEADLINE, Some(&sightings)).await?;
+    summary.checked(report, ended_at.elapsed(), environment.observed());
+    environment.close().await?;
     Ok(summary)
 }

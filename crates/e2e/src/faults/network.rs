@@ -1,77 +1,90 @@
-//! Links that go bad, and become good again.
+//! Faults of the links to the servers.
 
 use std::time::Duration;
 
 use anyhow::ensure;
 
-use super::field::Field;
+use super::environment::FaultEnvironment;
 use super::plan::{Fault, Plan};
 use super::proxy::Link;
 use crate::harness::{Server, wait_until};
 
-/// How long a link is bad.
+/// How long a link is disturbed.
 const BAD: Duration = Duration::from_secs(10);
 
-/// How much later everything comes.
+/// The delay of a slow link.
 pub(super) const LATE: Duration = Duration::from_millis(200);
 
-/// Bytes a second; a fetch of a few hundred events takes more than a second then.
+/// Bytes per second of a throttled link; a fetch of a few hundred events takes more than a second.
 pub(super) const FEW_BYTES: u32 = 32 * 1_024;
 
-/// How often a link that flaps is cut, and how long each time.
+/// How often a flapping link is cut, and for how long each time.
 const FLAPS: (u32, Duration) = (10, Duration::from_millis(500));
 
-/// Longer than a commit is waited for (20 s), so that the producer is a new one when the answer comes.
+/// Longer than the timeout of a commit (20 s), so that there is a new producer when the answer comes.
 const TOO_LATE: Duration = Duration::from_secs(25);
 
-/// Answers to commits come all the time.
+/// How long it may take until an answer to a commit is disturbed.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(60);
 
-/// The registry is not asked while processes run.
+/// The servers that are used while processes run; the registry is not.
 const ASKED: [Server; 3] = [Server::Kafka, Server::Cassandra, Server::Postgres];
 
-/// Those that have transactions.
+/// The servers that have transactions.
 const COMMITTING: [Server; 2] = [Server::Kafka, Server::Postgres];
 
-/// One link is bad for a while; which.
-pub(super) async fn bad(field: &Field, fault: Fault, plan: &mut Plan, link: Link) -> anyhow::Result<String> {
+/// Disturbs one link for a while, and returns which.
+pub(super) async fn bad(
+    environment: &FaultEnvironment,
+    fault: Fault,
+    plan: &mut Plan,
+    link: Link,
+) -> anyhow::Result<String> {
     let server = plan.any(&ASKED);
     tracing::info!(%server, ?link, "a link goes bad");
-    field.link(server)?.set(link);
+    environment.link(server)?.set(link);
     tokio::time::sleep(BAD).await;
-    field.link(server)?.set(Link::Open);
+    environment.link(server)?.set(Link::Open);
     Ok(format!("{fault} {server}"))
 }
 
-/// One link is cut again and again.
-pub(super) async fn flaps(field: &Field, fault: Fault, plan: &mut Plan) -> anyhow::Result<String> {
+/// Cuts one link repeatedly.
+pub(super) async fn flaps(environment: &FaultEnvironment, fault: Fault, plan: &mut Plan) -> anyhow::Result<String> {
     let server = plan.any(&ASKED);
     for _ in 0..FLAPS.0 {
-        field.link(server)?.set(Link::Cut);
+        environment.link(server)?.set(Link::Cut);
         tokio::time::sleep(FLAPS.1).await;
-        field.link(server)?.set(Link::Open);
+        environment.link(server)?.set(Link::Open);
         tokio::time::sleep(FLAPS.1).await;
     }
     Ok(format!("{fault} {server}"))
 }
 
-/// Answers to commits are lost.
-pub(super) async fn no_commit_answers(field: &Field, fault: Fault, plan: &mut Plan) -> anyhow::Result<String> {
+/// Loses answers to commits.
+pub(super) async fn no_commit_answers(
+    environment: &FaultEnvironment,
+    fault: Fault,
+    plan: &mut Plan,
+) -> anyhow::Result<String> {
     let server = plan.any(&COMMITTING);
-    commits(field, server, Link::NoCommitAnswers, BAD).await?;
+    commits(environment, server, Link::NoCommitAnswers, BAD).await?;
     Ok(format!("{fault} {server}"))
 }
 
-/// Answers to commits come too late.
-pub(super) async fn late_commit_answers(field: &Field, fault: Fault, plan: &mut Plan) -> anyhow::Result<String> {
+/// Delays answers to commits beyond their timeout.
+pub(super) async fn late_commit_answers(
+    environment: &FaultEnvironment,
+    fault: Fault,
+    plan: &mut Plan,
+) -> anyhow::Result<String> {
     let server = plan.any(&COMMITTING);
-    commits(field, server, Link::LateCommitAnswers(TOO_LATE), TOO_LATE).await?;
+    commits(environment, server, Link::LateCommitAnswers(TOO_LATE), TOO_LATE).await?;
     Ok(format!("{fault} {server}"))
 }
 
-/// Until an answer was met, and for a while.
-async fn commits(field: &Field, server: Server, link: Link, time: Duration) -> anyhow::Result<()> {
-    let proxy = field.link(server)?;
+/// Disturbs a link until an answer to a commit was hit, and for a while longer.
+async fn commits(environment: &FaultEnvironment, server: Server, link: Link, time: Duration) -> anyhow::Result<()> {
+    let proxy = environment.link(server)?;
     let before = proxy.commit_answers();
     proxy.set(link);
     let met = wait_until("an answer to a commit", COMMIT_DEADLINE, async || match proxy.commit_answers() {

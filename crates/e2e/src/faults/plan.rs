@@ -1,4 +1,4 @@
-//! Which faults come in which order: from a seed, so that a run can be made again.
+//! The order of faults, which follows from a seed, so that a run can be repeated.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,7 +8,19 @@ use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use serde::Serialize;
 
-/// Something that goes wrong. Each heals again.
+/// The load of a run.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// Commands per second before, during and after each fault.
+    pub rate: u32,
+    /// How long the load continues after everything is ready again.
+    pub rest: Duration,
+}
+
+/// How long a store is paused.
+pub(super) const LONG_PAUSE: Duration = Duration::from_secs(60);
+
+/// A fault. Each is healed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
@@ -22,9 +34,11 @@ pub enum Fault {
     KillProjector,
     /// A service crashes at a named place, before or after a write or commit
     CrashPoint,
-    /// A cart-processor or a projector stops at a named place, before or after a write or commit; another takes over; it continues
+    /// A cart-processor or a projector stops at a named place, before or after a write or commit; another takes over; it
+    /// continues
     StopPoint,
-    /// A cart-processor or a projector stops while its requests to one server are held back, and then arrive; another takes over; it continues
+    /// A cart-processor or a projector stops while its requests to one server are held back, and then arrive; another takes
+    /// over; it continues
     StopInFlight,
     /// An ingest's or a cart-processor's clock is a day ahead or behind
     ClockOff,
@@ -62,7 +76,8 @@ pub enum Fault {
     ForeignTransaction,
     /// Garbage and misplaced commands are appended to cart-commands
     Garbage,
-    /// Another producer's transactions write garbage: half are aborted, on cart-commands, cart-events and item-purchased; half are committed, on cart-commands
+    /// Another producer's transactions write garbage: half are aborted, on cart-commands, cart-events and item-purchased;
+    /// half are committed, on cart-commands
     AbortedTransactions,
     /// Two cart-processors have the same name, and so the same transactional ids
     Twins,
@@ -103,7 +118,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Whether it needs a cluster, in which no client may meet an error then. The others need a single one of each server.
+    /// Whether it needs a cluster, in which clients must not get errors. The other faults need one of each server.
     #[must_use]
     pub fn is_for_cluster(self) -> bool {
         matches!(
@@ -127,20 +142,20 @@ impl std::fmt::Display for Fault {
 }
 
 impl Fault {
-    /// Whether it takes a disk of its own, which not everybody may mount.
+    /// Whether it needs a separate disk, which not every user may mount.
     #[must_use]
     pub fn needs_disks(self) -> bool {
         matches!(self, Self::FullDiskKafka | Self::FullDiskCassandra | Self::FullDiskPostgres)
     }
 }
 
-/// The faults to come.
+/// The planned faults.
 #[derive(Debug)]
 pub struct Plan {
     seed: u64,
     random: StdRng,
     left: Left,
-    /// What has not been dealt yet, by what it is dealt for.
+    /// The remaining values of each shuffled deck, by its name.
     decks: BTreeMap<&'static str, Vec<usize>>,
 }
 
@@ -148,7 +163,7 @@ pub struct Plan {
 enum Left {
     /// These, in this order.
     List(std::vec::IntoIter<Fault>),
-    /// Any of these, until then.
+    /// These at random, until this time.
     Until(Vec<Fault>, Instant),
 }
 
@@ -159,7 +174,7 @@ impl Plan {
         Self::new(seed, Left::List(faults.into_iter()))
     }
 
-    /// These at random, for so long, none again before each has come; about a quarter of the time nothing.
+    /// These at random for this time. None comes again before each has come; about a quarter of the time there is no fault.
     #[must_use]
     pub fn mix(faults: Vec<Fault>, seed: u64, time: Duration) -> Self {
         Self::new(seed, Left::Until(faults, Instant::now() + time))
@@ -169,7 +184,7 @@ impl Plan {
         Self { seed, random: StdRng::seed_from_u64(seed), left, decks: BTreeMap::new() }
     }
 
-    /// Whether one of the faults takes a disk of its own.
+    /// Whether one of the faults needs a separate disk.
     #[must_use]
     pub fn needs_disks(&self) -> bool {
         let faults = match &self.left {
@@ -179,7 +194,7 @@ impl Plan {
         faults.iter().any(|fault| fault.needs_disks())
     }
 
-    /// What it follows from.
+    /// The seed.
     #[must_use]
     pub fn seed(&self) -> u64 {
         self.seed
@@ -205,29 +220,29 @@ impl Plan {
         }
     }
 
-    /// One of several things, none again before each has come. `what` tells them from others.
+    /// One of several values; none comes again before each has come. `what` names the deck.
     ///
     /// # Panics
-    /// When there are none.
+    /// `of` is empty.
     pub fn next_of<T: Copy>(&mut self, what: &'static str, of: &[T]) -> T {
         let dealt = deal(&mut self.random, self.decks.entry(what).or_default(), of);
         dealt.expect("there is something to choose from")
     }
 
-    /// A while before something happens.
+    /// A random pause before a fault.
     pub fn pause(&mut self) -> Duration {
         Duration::from_millis(self.random.random_range(1_000..4_000))
     }
 
-    /// One of several things.
+    /// A random one of several values.
     ///
     /// # Panics
-    /// When there are none.
+    /// `of` is empty.
     pub fn any<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.random.random_range(0..of.len())]
     }
 
-    /// A number below that.
+    /// A random number below `max`.
     pub fn below(&mut self, max: u32) -> u32 {
         self.random.random_range(0..max)
     }

@@ -1,4 +1,4 @@
-//! Memory and readiness of processes while they run: what a fault run needs to say that they came back, and stayed small.
+//! Monitors the memory and the readiness of processes.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,25 +8,25 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio::task::JoinHandle;
 
-/// How long one question about a process's health may take: a paused process does not answer.
+/// The timeout of a health check: a paused process does not answer.
 const HEALTH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A look that is so late says something of the machine: whatever else was slow then may not be to blame.
+/// A check that is this late is logged, because the whole machine was slow.
 const LATE: Duration = Duration::from_secs(1);
 
-/// What was seen of a process.
+/// The observations of a process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Vital {
-    /// How often it was looked at.
+pub(super) struct Observed {
+    /// The number of checks.
     pub(super) samples: u64,
-    /// Its resident memory when it was last seen, in KiB.
+    /// Its resident memory at the last check, in KiB.
     pub(super) rss_kib: u64,
-    /// The most that was seen.
+    /// Its maximum resident memory, in KiB.
     pub(super) rss_max_kib: u64,
-    /// Whether it said that it is ready when it was last asked.
+    /// Whether it was ready at the last check.
     pub(super) is_ready: bool,
-    /// The longest time in which it was not, as far as looks tell.
+    /// The longest time without readiness, with the resolution of the checks.
     pub(super) not_ready_longest_ms: u64,
 }
 
@@ -35,20 +35,20 @@ struct Watched {
     pid: u32,
     address: Option<SocketAddr>,
     ready_at: Instant,
-    vital: Vital,
+    observed: Observed,
 }
 
 type Shared = Arc<Mutex<BTreeMap<String, Watched>>>;
 
-/// Looks at processes again and again. Dropped, it stops.
+/// Checks processes periodically, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Vitals {
+pub(super) struct ProcessMonitor {
     processes: Shared,
     task: JoinHandle<()>,
 }
 
-impl Vitals {
-    /// Starts looking, so often.
+impl ProcessMonitor {
+    /// Starts to check at this interval.
     #[must_use]
     pub(super) fn start(interval: Duration) -> Self {
         let processes = Shared::default();
@@ -56,48 +56,48 @@ impl Vitals {
         Self { processes, task }
     }
 
-    /// A process to look at; one of a known name takes the old one's place, and what was seen of that is kept. With an
-    /// `address` it is asked there whether it is ready.
+    /// Adds a process. It replaces one of the same name, and keeps its observations. With an `address`, its readiness is
+    /// checked there.
     pub(super) fn add(&self, name: &str, pid: u32, address: Option<SocketAddr>) {
         let mut processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
         let watched = processes.entry(name.to_owned()).or_insert_with(|| Watched {
             pid,
             address,
             ready_at: Instant::now(),
-            vital: Vital::default(),
+            observed: Observed::default(),
         });
         (watched.pid, watched.address) = (pid, address);
     }
 
-    /// A process that is not to be looked at any more.
+    /// Removes a process.
     pub(super) fn remove(&self, name: &str) {
         self.processes.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
-    /// What was seen, by name.
+    /// The observations by name.
     #[must_use]
-    pub(super) fn report(&self) -> BTreeMap<String, Vital> {
+    pub(super) fn report(&self) -> BTreeMap<String, Observed> {
         let processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
-        processes.iter().map(|(name, watched)| (name.clone(), watched.vital.clone())).collect()
+        processes.iter().map(|(name, watched)| (name.clone(), watched.observed.clone())).collect()
     }
 
-    /// Those that were not ready when they were last asked.
+    /// The processes that were not ready at the last check.
     #[must_use]
     pub(super) fn unready(&self) -> Vec<String> {
         let processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
-        let unready = processes.iter().filter(|(_, watched)| watched.address.is_some() && !watched.vital.is_ready);
+        let unready = processes.iter().filter(|(_, watched)| watched.address.is_some() && !watched.observed.is_ready);
         unready.map(|(name, _)| name.clone()).collect()
     }
 }
 
-impl Drop for Vitals {
+impl Drop for ProcessMonitor {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
 async fn look_all(processes: Shared, interval: Duration) {
-    // Without a client nothing is ready, which is what is told then.
+    // Without a client, no process counts as ready.
     let client = reqwest::Client::builder().timeout(HEALTH_TIMEOUT).no_proxy().build().ok();
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -119,7 +119,7 @@ async fn look_all(processes: Shared, interval: Duration) {
         let seen = futures::future::join_all(looks).await;
         let mut processes = processes.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, pid, rss_kib, is_ready) in seen {
-            // It may have been replaced meanwhile.
+            // It may have been replaced during the check.
             let Some(watched) = processes.get_mut(&name).filter(|watched| watched.pid == pid) else { continue };
             note(watched, rss_kib, is_ready);
         }
@@ -127,19 +127,19 @@ async fn look_all(processes: Shared, interval: Duration) {
 }
 
 fn note(watched: &mut Watched, rss_kib: Option<u64>, is_ready: bool) {
-    let vital = &mut watched.vital;
-    vital.samples += 1;
+    let observed = &mut watched.observed;
+    observed.samples += 1;
     if let Some(rss_kib) = rss_kib {
-        vital.rss_kib = rss_kib;
-        vital.rss_max_kib = vital.rss_max_kib.max(rss_kib);
+        observed.rss_kib = rss_kib;
+        observed.rss_max_kib = observed.rss_max_kib.max(rss_kib);
     }
-    vital.is_ready = is_ready;
+    observed.is_ready = is_ready;
     let now = Instant::now();
     let not_ready = u64::try_from((now - watched.ready_at).as_millis()).unwrap_or(u64::MAX);
     if is_ready {
         watched.ready_at = now;
     } else {
-        vital.not_ready_longest_ms = vital.not_ready_longest_ms.max(not_ready);
+        observed.not_ready_longest_ms = observed.not_ready_longest_ms.max(not_ready);
     }
 }
 
@@ -149,7 +149,7 @@ async fn is_ready(client: Option<reqwest::Client>, address: Option<SocketAddr>) 
     answer.is_ok_and(|answer| answer.status().is_success())
 }
 
-/// A process's resident memory; none when it has ended.
+/// A process's resident memory; `None` if it has ended.
 fn rss_kib(pid: u32) -> Option<u64> {
     procfs::process::Process::new(pid.cast_signed()).ok()?.status().ok()?.vmrss
 }
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_has_memory_and_one_that_is_not_there_has_none() {
+    fn reads_the_memory_of_a_process_that_exists() {
         assert!(rss_kib(std::process::id()).is_some_and(|kib| kib > 1_000));
         assert_eq!(rss_kib(u32::MAX), None);
     }

@@ -1,4 +1,4 @@
-//! A TCP proxy between our services and a server, whose link can go bad.
+//! A TCP proxy between the services and a server, which can disturb the link.
 
 use std::collections::HashSet;
 use std::io;
@@ -15,45 +15,45 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::frames::Frames;
 
-/// As much as is passed on at a time.
+/// The maximum length of a piece that is forwarded at a time.
 const CHUNK_LEN: usize = 16 * 1_024;
 
-/// After an accept that failed.
+/// The pause after an accept that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How a link is.
+/// The state of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
-    /// Good.
+    /// Everything is forwarded.
     Open,
-    /// Connections are ended, new ones too.
+    /// Connections are closed, including new ones.
     Cut,
-    /// Each piece takes so much longer.
+    /// Each piece is delayed by this time.
     Slow(Duration),
-    /// So many bytes a second, each way of each connection.
+    /// This many bytes per second are forwarded, in each direction of each connection.
     Throttled(u32),
-    /// Nothing passes. When it is over everything goes on.
+    /// Nothing is forwarded. Afterwards everything is.
     Still,
-    /// The server gets everything, and its answers are lost; when it is over such connections are ended.
+    /// The server gets everything, and its answers are lost. Afterwards such connections are closed.
     OneWay,
-    /// The answer to a commit is lost, with its connection: the commit was carried out.
+    /// The answer to an executed commit is lost, and its connection closed.
     NoCommitAnswers,
-    /// The answer to a commit comes so much later.
+    /// The answer to a commit is delayed by this time.
     LateCommitAnswers(Duration),
 }
 
-/// What passes, as far as a commit's answer can be told.
+/// The protocol, by which the answer to a commit is recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// Requests and answers have numbers.
+    /// By correlation ids.
     Kafka,
-    /// An answer names the command.
+    /// By the command in the answer.
     Postgres,
     /// There are no commits.
     Other,
 }
 
-/// A proxy. Dropped, it ends with all of its connections.
+/// A proxy. Closes all of its connections when it is dropped.
 #[derive(Debug)]
 pub struct Proxy {
     link: watch::Sender<Link>,
@@ -64,10 +64,10 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Listens at one address and passes on to another.
+    /// Listens at one address and forwards to another.
     ///
     /// # Errors
-    /// When it can't listen.
+    /// It can't listen.
     pub async fn start(listen: SocketAddr, server: SocketAddr, protocol: Protocol) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let (link, changes) = watch::channel(Link::Open);
@@ -85,26 +85,26 @@ impl Proxy {
         Ok(Self { link, commit_answers, late_pieces, held_writers, task: tokio::spawn(accept(listener, way)) })
     }
 
-    /// From now on the link is so.
+    /// Sets the state of the link.
     pub fn set(&self, link: Link) {
         self.held_writers.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.link.send_replace(link);
     }
 
-    /// How many answers to commits were lost or late so far.
+    /// The number of answers to commits that were lost or delayed so far.
     #[must_use]
     pub fn commit_answers(&self) -> u64 {
         self.commit_answers.load(Ordering::Relaxed)
     }
 
-    /// The clients' ends of the connections on which something stood still on its way to the server, since the link stands
-    /// still: with Kafka, something that is to be written there.
+    /// The client addresses of the connections on which something to the server is held since the link was stopped; with Kafka,
+    /// a writing request.
     #[must_use]
     pub fn held_writers(&self) -> HashSet<SocketAddr> {
         self.held_writers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How many pieces were late because the link was slow.
+    /// The number of pieces that a slow link delayed.
     #[must_use]
     pub fn late_pieces(&self) -> u64 {
         self.late_pieces.load(Ordering::Relaxed)
@@ -144,7 +144,7 @@ async fn accept(listener: TcpListener, way: Way) {
 
 async fn connect(client: TcpStream, client_address: SocketAddr, way: Way) {
     let Ok(server) = TcpStream::connect(way.server).await else { return };
-    // What can't be set is only slower.
+    // Without the option the connection is only slower.
     drop((client.set_nodelay(true), server.set_nodelay(true)));
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     let (questions, answers) = Commits::of(&way);
@@ -155,14 +155,14 @@ async fn connect(client: TcpStream, client_address: SocketAddr, way: Way) {
     }
 }
 
-/// When a connection is to be ended.
+/// The conditions that close a connection.
 async fn end(mut link: watch::Receiver<Link>) {
-    // A proxy that is gone ends everything.
+    // A dropped proxy closes everything.
     let Ok(now) = link.wait_for(|link| matches!(link, Link::Cut | Link::OneWay)).await.map(|link| *link) else {
         return;
     };
     if now == Link::OneWay {
-        // Something of it is lost: it can't go on.
+        // Part of its data is lost, so it must be closed.
         drop(link.wait_for(|link| *link != Link::OneWay).await);
     }
 }
@@ -213,26 +213,26 @@ async fn pass(
     }
 }
 
-/// What is, or begins, in a piece.
+/// What a piece contains.
 struct Noted {
     /// The answer to a commit.
     has_commit_answer: bool,
-    /// Something for the server; with Kafka, something to be written.
+    /// Data for the server; with Kafka, a writing request.
     has_write: bool,
 }
 
-/// Finds the answers to commits in one direction of a connection.
+/// Finds commits and their answers in one direction of a connection.
 struct Commits {
     is_answers: bool,
     protocol: Protocol,
     frames: Frames,
-    /// The numbers of the commits that are not answered yet.
+    /// The correlation ids of the unanswered commits.
     asked: Arc<Mutex<HashSet<i32>>>,
     seen: Arc<AtomicU64>,
 }
 
 impl Commits {
-    /// For the questions, and for the answers.
+    /// The finders for the requests, and for the answers.
     fn of(way: &Way) -> (Self, Self) {
         let asked = Arc::<Mutex<HashSet<i32>>>::default();
         let one = |is_answers| Self {
@@ -249,7 +249,7 @@ impl Commits {
         let mut noted = Noted { has_commit_answer: false, has_write: !self.is_answers };
         match self.protocol {
             Protocol::Other => {}
-            // CommandComplete names the command.
+            // CommandComplete has the name of the command.
             Protocol::Postgres => {
                 noted.has_commit_answer = self.is_answers && chunk.windows(7).any(|bytes| bytes == b"COMMIT\0");
             }
@@ -276,7 +276,7 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_secs(10);
 
-    /// A server that gives back what it gets, and a proxy in front of it.
+    /// An echo server, and a proxy in front of it.
     async fn echo(protocol: Protocol) -> io::Result<(Proxy, SocketAddr)> {
         let server = TcpListener::bind("127.0.0.1:0").await?;
         let server_address = server.local_addr()?;
@@ -302,16 +302,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_link_passes_everything_on_until_it_is_cut() -> io::Result<()> {
+    async fn forwards_everything_until_the_link_is_cut() -> io::Result<()> {
         let (proxy, address) = echo(Protocol::Other).await?;
         let mut client = TcpStream::connect(address).await?;
         assert_eq!(ask(&mut client, b"hello").await?, b"hello");
         proxy.set(Link::Slow(Duration::from_millis(5)));
         assert_eq!(ask(&mut client, b"again").await?, b"again");
         proxy.set(Link::Cut);
-        assert!(ask(&mut client, b"nobody").await.is_err());
+        assert!(ask(&mut client, b"closed").await.is_err());
         let mut refused = TcpStream::connect(address).await?;
-        assert!(ask(&mut refused, b"nobody").await.is_err());
+        assert!(ask(&mut refused, b"closed").await.is_err());
         proxy.set(Link::Open);
         let mut client = TcpStream::connect(address).await?;
         assert_eq!(ask(&mut client, b"hello").await?, b"hello");
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_stood_still_goes_on_and_what_lost_answers_ends() -> io::Result<()> {
+    async fn held_data_is_forwarded_and_a_connection_without_answers_is_closed() -> io::Result<()> {
         let (proxy, address) = echo(Protocol::Other).await?;
         let mut client = TcpStream::connect(address).await?;
         proxy.set(Link::Still);

@@ -1,5 +1,4 @@
-//! Records that other producers put onto our topics: garbage, what is nearly a command, commands more than once, and what
-//! is aborted.
+//! Records of other producers on the system's topics: garbage, damaged commands, duplicates and aborted records.
 
 use anyhow::Context as _;
 use cart::contract::Contract as _;
@@ -7,38 +6,39 @@ use cart::{CartCommand, CartEvent, CartId, Command, PurchasedItem};
 use kafka::{Admin, Codec, KafkaArgs, Producer, Record, Registry, TransactionalProducer, partition_of};
 use uuid::Uuid;
 
-use super::field::Field;
+use super::environment::FaultEnvironment;
 
-/// Carts that only these producers know.
+/// The number of carts that only these producers use.
 const STRANGERS: u8 = 20;
 
-/// How often each of their commands comes.
+/// How often each of their commands is sent.
 const COPIES: usize = 3;
 
-/// No registry has given so large an id.
+/// An id larger than any that a registry has assigned.
 const UNKNOWN_SCHEMA: u32 = u32::MAX - 1;
 
-/// Transactions of others, one after the other; every second one is aborted.
+/// The number of transactions, one after the other; every second one is aborted.
 const TRANSACTIONS: u8 = 40;
 
-/// The partitions of a topic that they write to.
+/// The number of partitions of each topic that they write to.
 const TOUCHED: i32 = 2;
 
-/// A transaction with garbage on the topics that we write ourselves, left open: the broker aborts it when its time is over.
-pub(super) async fn open_transaction(field: &Field) -> anyhow::Result<()> {
-    transactions(field, 1).await
+/// Leaves a transaction with garbage open on all topics. The broker aborts it after its timeout.
+pub(super) async fn open_transaction(environment: &FaultEnvironment) -> anyhow::Result<()> {
+    transactions(environment, 1).await
 }
 
-/// Garbage on all topics, aborted; in turn with garbage on `cart-commands`, committed. The last is left open, as above.
-pub(super) async fn half_aborted(field: &Field) -> anyhow::Result<()> {
-    transactions(field, TRANSACTIONS).await
+/// Writes garbage in transactions: in turn to all topics, aborted, and to `cart-commands`, committed. Leaves the last one
+/// open, as above.
+pub(super) async fn half_aborted(environment: &FaultEnvironment) -> anyhow::Result<()> {
+    transactions(environment, TRANSACTIONS).await
 }
 
-async fn transactions(field: &Field, times: u8) -> anyhow::Result<()> {
-    let kafka = field.installation().kafka().clone();
+async fn transactions(environment: &FaultEnvironment, times: u8) -> anyhow::Result<()> {
+    let kafka = environment.installation().kafka().clone();
     let work = move || -> Result<(), kafka::Error> {
         for left in (0..times).rev() {
-            // A successor under the same id aborts what its predecessor has left open.
+            // A producer with the same id aborts the open transaction of its predecessor.
             let mut producer = TransactionalProducer::connect(&kafka, "somebody-else")?;
             let mut transaction = producer.begin()?;
             let is_to_commit = left % 2 == 1;
@@ -60,16 +60,16 @@ async fn transactions(field: &Field, times: u8) -> anyhow::Result<()> {
     Ok(tokio::task::spawn_blocking(work).await??)
 }
 
-/// All of it, between the commands of the load.
-pub(super) async fn garbage(field: &Field) -> anyhow::Result<()> {
-    let kafka = field.installation().kafka();
+/// Sends all kinds of garbage, among the commands of the load.
+pub(super) async fn garbage(environment: &FaultEnvironment) -> anyhow::Result<()> {
+    let kafka = environment.installation().kafka();
     let producer = Producer::durable(kafka, &kafka.prefixed(CartCommand::TOPIC))?;
     for n in 0_u8..100 {
         let value = match n % 4 {
             0 => Some(vec![n; 300]),
             1 => Some(vec![0, 0, 0, 0, 1, n]),
             2 => None,
-            // As much as a producer may send, with its key.
+            // Nearly the maximum size of a record, with its key.
             _ => Some(vec![n; 990_000]),
         };
         let key = (n % 3 > 0).then(|| Uuid::from_u128(n.into()).to_string().into_bytes());
@@ -81,7 +81,7 @@ pub(super) async fn garbage(field: &Field) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Good commands, each several times, and what damage makes of them.
+/// Valid commands, each several times, and damaged ones.
 async fn strangers(kafka: &KafkaArgs) -> anyhow::Result<Vec<Record>> {
     let codec = Codec::<CartCommand>::register(&Registry::new(kafka)?, CartCommand::TOPIC, CartCommand::SCHEMA).await?;
     let topic = kafka.prefixed(CartCommand::TOPIC);

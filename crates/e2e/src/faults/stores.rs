@@ -1,51 +1,51 @@
-//! Disks that get full, and a registry that is slow.
+//! Full disks, and a slow registry.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use sqlx::{Executor as _, PgConnection};
 
-use super::field::Field;
+use super::environment::FaultEnvironment;
 use super::plan::{Fault, Plan};
 use super::proxy::Link;
 use crate::harness::{Server, Service, State};
 
-/// What a server says of a full disk: the kernel's words, or, where it writes by way of mapped memory, the signal that ended it.
+/// What a server logs on a full disk: the kernel's message, or, if it writes to mapped memory, the signal that ended it.
 const NO_ROOM: [&str; 2] = ["No space left on device", "SIGBUS"];
 
-/// More files of the write-ahead log than PostgreSQL has in reserve where it keeps none on purpose, as `scripts/services` has it.
+/// More files of the write-ahead log than PostgreSQL has in reserve with the settings of `scripts/services`.
 const WAL_FILES_MAX: u32 = 20;
 
-/// How long a server may take to see that there is room again, before it is started again.
+/// How long a server may take to recover once there is room again; after that it is restarted.
 const COME_BACK: Duration = Duration::from_secs(20);
 
-/// A registry so late still answers within the time-out of its clients (5 s), which ask it several times.
+/// The delay of the registry: its answers still come within its clients' timeout (5 s).
 const REGISTRY_LATE: Duration = Duration::from_secs(1);
 
-/// How long a start with such a registry may take: a dozen questions.
+/// How long a start with a slow registry may take, with a dozen requests to it.
 const SLOW_START_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Full until who needs the store has said that it is not ready. Then there is room again; a server that has ended because of
-/// it, or stands, is started again as whoever looks after it would. How it came back.
+/// Fills a server's disk until a service that needs it is not ready, then frees it. Restarts a server that has ended or
+/// hangs, as a supervisor would. Returns how it came back.
 pub(super) async fn full_disk(
-    field: &mut Field,
+    environment: &mut FaultEnvironment,
     fault: Fault,
     server: Server,
-    who_needs_it: &str,
+    dependent: &str,
 ) -> anyhow::Result<String> {
-    // Before, since a new connection may want room too, and fail where the server goes on.
-    let connection = if server == Server::Postgres { Some(field.servers.database().await?) } else { None };
-    let disk = tokio::task::block_in_place(|| field.servers.fill_disk(server))?;
+    // Connect before: a new connection may need room and fail, although the server continues.
+    let connection = if server == Server::Postgres { Some(environment.servers.database().await?) } else { None };
+    let disk = tokio::task::block_in_place(|| environment.servers.fill_disk(server))?;
     if let Some(connection) = connection {
         use_up_wal(connection).await;
     }
-    let noticed = field.unready(who_needs_it).await;
+    let noticed = environment.unready(dependent).await;
     tokio::task::block_in_place(|| disk.free())?;
     noticed?;
-    Ok(format!("{fault}: {server} {}", tokio::task::block_in_place(|| come_back(field, server))?))
+    Ok(format!("{fault}: {server} {}", tokio::task::block_in_place(|| come_back(environment, server))?))
 }
 
-/// PostgreSQL may have a file of its write-ahead log in reserve. More load would use it up too, in more time.
+/// Uses up the files of the write-ahead log that PostgreSQL may have in reserve, which the load alone would do more slowly.
 async fn use_up_wal(mut connection: PgConnection) {
     for used in 0..WAL_FILES_MAX {
         let go_on_in_a_new_one = "SELECT pg_logical_emit_message(false, 'full disk', 'x'), pg_switch_wal()";
@@ -55,38 +55,38 @@ async fn use_up_wal(mut connection: PgConnection) {
     }
 }
 
-fn come_back(field: &Field, server: Server) -> anyhow::Result<&'static str> {
+fn come_back(environment: &FaultEnvironment, server: Server) -> anyhow::Result<&'static str> {
     let start = Instant::now();
     let state = loop {
-        match field.servers.state(server)? {
+        match environment.servers.state(server)? {
             State::Silent if start.elapsed() < COME_BACK => std::thread::sleep(Duration::from_millis(200)),
             state @ (State::Up | State::Silent | State::Down) => break state,
         }
     };
-    let log = field.servers.log(server);
+    let log = environment.servers.log(server);
     ensure!(NO_ROOM.iter().any(|words| log.contains(words)), "{server} did not say that it had no room:\n{log}");
     let how = match state {
         State::Up => return Ok("went on by itself"),
         State::Down => "had ended and was started again",
         State::Silent => {
-            field.servers.kill9(server)?;
+            environment.servers.kill9(server)?;
             "stood and was started again"
         }
     };
-    field.servers.up().map(|()| how)
+    environment.servers.up().map(|()| how)
 }
 
-/// A cart-processor is started while every answer of the registry is late: it gets ready all the same.
-pub(super) async fn slow_registry(field: &mut Field, plan: &mut Plan) -> anyhow::Result<()> {
-    let place = (Service::CartProcessor, plan.any(&super::field::INSTANCES));
-    let before = field.link(Server::Registry)?.late_pieces();
-    field.link(Server::Registry)?.set(Link::Slow(REGISTRY_LATE));
-    field.process(place)?.kill9()?;
-    field.start(place)?;
-    let ready = field.process(place)?.ready(SLOW_START_DEADLINE).await;
-    field.link(Server::Registry)?.set(Link::Open);
+/// Restarts a cart-processor while every answer of the registry is delayed, and checks that it gets ready.
+pub(super) async fn slow_registry(environment: &mut FaultEnvironment, plan: &mut Plan) -> anyhow::Result<()> {
+    let place = (Service::CartProcessor, plan.any(&super::environment::INSTANCES));
+    let before = environment.link(Server::Registry)?.late_pieces();
+    environment.link(Server::Registry)?.set(Link::Slow(REGISTRY_LATE));
+    environment.process(place)?.kill9()?;
+    environment.start(place)?;
+    let ready = environment.process(place)?.ready(SLOW_START_DEADLINE).await;
+    environment.link(Server::Registry)?.set(Link::Open);
     ready.context("starting with a slow registry")?;
-    let late = field.link(Server::Registry)?.late_pieces() - before;
+    let late = environment.link(Server::Registry)?.late_pieces() - before;
     ensure!(late > 0, "the registry was not asked while it was slow");
     Ok(())
 }

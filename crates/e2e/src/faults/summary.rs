@@ -1,4 +1,4 @@
-//! What a run has shown.
+//! The result of a run.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,38 +7,39 @@ use comfy_table::Table;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use serde::Serialize;
 
+use super::client_outcomes::ClientOutcomes;
 use super::plan::Fault;
-use super::process_monitor::Vital;
-use super::told::Told;
+use super::process_monitor::Observed;
 use cartctl::audit::Report;
 
-/// A fault, as often as it came.
+/// The results of all rounds with a fault.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Injected {
-    /// How often.
+    /// The number of rounds.
     pub times: u64,
-    /// The longest time from its end until every service said that it is ready.
+    /// The longest time from its end until every service was ready.
     pub recovery_max_ms: u64,
-    /// What those who sent commands met meanwhile.
-    pub told: Told,
+    /// What clients got meanwhile.
+    #[serde(rename = "told")]
+    pub outcomes: ClientOutcomes,
 }
 
 /// The result of a run; its fields are those of `--json`.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Summary {
-    /// Gives the same faults again.
+    /// The seed, which gives the same faults again.
     pub seed: u64,
-    /// Whether any one broker and node may be away: then no client may meet an error.
+    /// Whether it ran on a cluster, in which clients must not get errors.
     pub is_cluster: bool,
-    /// What was done, and where, as far as that was drawn.
+    /// The results by fault; a name includes its random target.
     pub faults: BTreeMap<String, Injected>,
-    /// From the last command's answer until everything was at its end and checked.
+    /// The time from the last command's answer until all consumers had caught up and the audit was done.
     pub settled_ms: u64,
-    /// What the audit says.
+    /// The report of the audit.
     pub report: Option<Report>,
-    /// The most memory of each process, in KiB.
+    /// The maximum memory of each process, in KiB.
     pub rss_max_kib: BTreeMap<String, u64>,
 }
 
@@ -51,37 +52,37 @@ impl Summary {
         Self { seed, is_cluster, faults: BTreeMap::new(), settled_ms: 0, report: None, rss_max_kib: BTreeMap::new() }
     }
 
-    pub(super) fn injected(&mut self, done: &str, recovery: Duration, told: Told) {
+    pub(super) fn injected(&mut self, done: &str, recovery: Duration, outcomes: ClientOutcomes) {
         let injected = self.faults.entry(done.to_owned()).or_default();
         injected.times += 1;
         injected.recovery_max_ms = injected.recovery_max_ms.max(millis(recovery));
-        injected.told.add(told);
+        injected.outcomes.add(outcomes);
     }
 
-    /// What all who sent commands met, retries and all.
+    /// What all clients got, in all rounds.
     #[must_use]
-    pub fn told(&self) -> Told {
-        let mut all = Told::default();
+    pub fn outcomes(&self) -> ClientOutcomes {
+        let mut all = ClientOutcomes::default();
         for injected in self.faults.values() {
-            all.add(injected.told.clone());
+            all.add(injected.outcomes.clone());
         }
         all
     }
 
-    pub(super) fn checked(&mut self, report: Report, settled: Duration, vitals: BTreeMap<String, Vital>) {
+    pub(super) fn checked(&mut self, report: Report, settled: Duration, observed: BTreeMap<String, Observed>) {
         self.settled_ms = millis(settled);
         self.report = Some(report);
-        self.rss_max_kib = vitals.into_iter().map(|(name, vital)| (name, vital.rss_max_kib)).collect();
+        self.rss_max_kib = observed.into_iter().map(|(name, process)| (name, process.rss_max_kib)).collect();
     }
 
-    /// What clients met that could have been answered: nobody was away but the one that was asked to end, and with a cluster
-    /// any one may be away.
-    fn avoidable(&self) -> Told {
-        let restarts = self.faults.get(&Fault::RollingRestart.to_string()).map(|restarts| restarts.told.clone());
-        if self.is_cluster { self.told() } else { restarts.unwrap_or_default() }
+    /// Errors that clients should not have had: in a rolling restart only one instance is away at a time, and in a cluster any
+    /// one server may be away.
+    fn avoidable(&self) -> ClientOutcomes {
+        let restarts = self.faults.get(&Fault::RollingRestart.to_string()).map(|restarts| restarts.outcomes.clone());
+        if self.is_cluster { self.outcomes() } else { restarts.unwrap_or_default() }
     }
 
-    /// Whether everything was checked and nothing is wrong. Without a command there was nothing to check.
+    /// Whether the audit was done and nothing is wrong. False without an acknowledged command, since then nothing was checked.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.avoidable().errors == 0
@@ -102,16 +103,20 @@ impl std::fmt::Display for Summary {
             "errors",
         ]);
         for (fault, injected) in &self.faults {
-            let Told { pending, errors, slowest_ms, .. } = injected.told;
+            let ClientOutcomes { pending, errors, slowest_ms, .. } = injected.outcomes;
             let numbers = [injected.times, injected.recovery_max_ms, slowest_ms, pending, errors];
             faults.add_row(std::iter::once(fault.clone()).chain(numbers.map(|number| number.to_string())));
         }
         writeln!(f, "{faults}")?;
-        let told = self.told();
+        let outcomes = self.outcomes();
         if self.is_cluster {
-            writeln!(f, "clients met {} errors and {} answers 202; {} reads", told.errors, told.pending, told.reads)?;
+            writeln!(
+                f,
+                "clients met {} errors and {} answers 202; {} reads",
+                outcomes.errors, outcomes.pending, outcomes.reads
+            )?;
         }
-        let Told { errors, first_error, .. } = self.avoidable();
+        let ClientOutcomes { errors, first_error, .. } = self.avoidable();
         if let Some(error) = first_error {
             writeln!(f, "FINDING clients met {errors} errors that need not have been; the first: {error}")?;
         }

@@ -1,4 +1,4 @@
-//! A disk that is full.
+//! Fills a disk.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
@@ -10,16 +10,16 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
-/// Large first, then down to what any disk has as its unit.
+/// The sizes of appends: large ones first, down to the block size of any disk.
 const BLOCK_LENS: [usize; 3] = [1 << 20, 64 << 10, 4 << 10];
 
-/// A server deletes and compacts: what it frees is taken this often.
+/// How often room is taken that a server has freed by deleting or compacting.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The bit of CAP_SYS_ADMIN, which mounting takes. Source: capability.h of Linux.
+/// The bit of CAP_SYS_ADMIN, which mounting needs. Source: capability.h of Linux.
 const CAP_SYS_ADMIN: u32 = 21;
 
-/// How somebody who is not root gets what [`may_mount`] asks for, without leaving a mount behind.
+/// How a user who is not root gets the rights of [`may_mount`], without leaving a mount behind.
 pub const HOW_TO_MOUNT: &str = "faults of full disks mount a disk, which needs root or a namespace of its own: \
     unshare --mount --map-current-user --keep-caps scripts/faults ...";
 
@@ -30,7 +30,7 @@ pub fn may_mount() -> bool {
     status.is_ok_and(|status| status.capeff >> CAP_SYS_ADMIN & 1 == 1)
 }
 
-/// All room of a disk, taken by one file, whatever becomes free meanwhile. Dropped, it gives everything back.
+/// A file that takes all room of a disk, including what becomes free meanwhile. Removed when this is dropped.
 #[derive(Debug)]
 pub struct FullDisk {
     file: PathBuf,
@@ -39,10 +39,10 @@ pub struct FullDisk {
 }
 
 impl FullDisk {
-    /// Fills the disk that a folder is on, which must be one of our own. Returns when it is full.
+    /// Fills the disk of a folder, which must be a separate disk of [`super::OwnServers`]. Returns when it is full.
     ///
     /// # Errors
-    /// When the folder is no disk of its own, or not to be written.
+    /// The folder is not a separate disk, or can't be written to.
     pub(super) fn fill(folder: &Path) -> anyhow::Result<Self> {
         let folder = folder.canonicalize().with_context(|| format!("there is no disk at {}", folder.display()))?;
         let mounts = fs::read_to_string("/proc/mounts").context("reading what is mounted")?;
@@ -55,9 +55,9 @@ impl FullDisk {
         let mut opened = File::create(&file).with_context(|| format!("creating {}", file.display()))?;
         fill(&mut opened).with_context(|| format!("filling {}", folder.display()))?;
         let is_over = Arc::new(AtomicBool::new(false));
-        let told = is_over.clone();
+        let is_stopped = is_over.clone();
         let refill = move || {
-            while !told.load(Ordering::Relaxed) {
+            while !is_stopped.load(Ordering::Relaxed) {
                 fill(&mut opened)?;
                 std::thread::sleep(PAUSE);
             }
@@ -66,10 +66,10 @@ impl FullDisk {
         Ok(Self { file, is_over, filler: Some(std::thread::spawn(refill)) })
     }
 
-    /// Gives the room back.
+    /// Frees the disk.
     ///
     /// # Errors
-    /// When it could not be kept full, or is not given back.
+    /// The disk could not be kept full, or can't be freed.
     pub fn free(mut self) -> anyhow::Result<()> {
         self.end().context("the disk was not kept full")
     }

@@ -1,4 +1,4 @@
-//! Names that nobody else has, and how the processes of one installation are started.
+//! An installation with unique names, and the start of its processes.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -19,19 +19,20 @@ use uuid::Uuid;
 use super::process::{Process, free_address, log_folder};
 use super::servers::OwnServers;
 
-/// Few, so that a test's topics are made quickly; more than one, so that instances share them.
+/// Few partitions, so that a test's topics are made quickly; more than one, so that instances share them.
 const PARTITIONS: u16 = 4;
 
-/// `setup` makes topics, keyspace and tables, on a machine that may do much else meanwhile.
+/// The timeout of a `setup`, which makes topics, keyspace and tables, on a busy machine.
 const SETUP_DEADLINE: Duration = Duration::from_secs(240);
 
-/// A cluster's servers share one machine: as long as its nodes wait for each other (scripts/servers/cassandra-cluster.jvm).
+/// The timeout of a `setup` in a cluster, whose servers share one machine: that of the nodes among each other
+/// (scripts/servers/cassandra-cluster.jvm).
 const CLUSTER_REQUEST_TIMEOUT_MS: u64 = 8_000;
 
-/// Compiled in debug mode, on a busy machine.
+/// The timeout of a start in debug mode, on a busy machine.
 const READY_DEADLINE: Duration = Duration::from_secs(180);
 
-/// Where the servers are: the binaries' own settings, from the environment.
+/// The servers' addresses: the binaries' settings, from the environment.
 #[derive(Debug, Clone, Parser)]
 struct Servers {
     #[command(flatten)]
@@ -70,7 +71,7 @@ impl Service {
         }
     }
 
-    /// The name that its log has, and its use is counted under.
+    /// The name for its log and its usage.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -80,34 +81,34 @@ impl Service {
     }
 }
 
-/// A pipeline of its own: topics, groups, keyspace and database.
+/// The topics, groups, keyspace and database of one pipeline.
 #[derive(Debug)]
 pub struct Installation {
     name: String,
-    /// As its processes know them.
+    /// The settings of its processes.
     servers: Servers,
-    /// A database that is there, to make ours from.
+    /// An existing database, through which the installation's is created.
     server_database_url: String,
     log_folder: PathBuf,
     partitions: u16,
-    /// Copies of everything.
+    /// The number of replicas of everything.
     replication: u8,
-    /// What its processes are told instead of where the servers are.
+    /// The proxies' addresses, which processes get in place of the servers'.
     links: Vec<(&'static str, String)>,
 }
 
 impl Installation {
-    /// Names for a test; `name` is a short word of a-z that tells whose they are. Nothing is made yet.
+    /// Makes the names for a test; `name` is a short word of a-z. Nothing is created yet.
     ///
     /// # Errors
-    /// When the environment's settings can't be read.
+    /// The environment's settings are invalid.
     pub fn new(name: &str) -> anyhow::Result<Self> {
-        // From the environment alone: this is no program with arguments.
+        // From the environment alone, since this is not a program with arguments.
         let servers = Servers::try_parse_from(["e2e"]).context("reading the servers' addresses")?;
         Self::with(name, servers, 1)
     }
 
-    /// The same on servers of its own, which it may harm.
+    /// Does the same on separate servers, which the test may harm.
     ///
     /// # Errors
     /// As [`Installation::new`].
@@ -133,16 +134,16 @@ impl Installation {
         Ok(Self { name, servers, server_database_url, log_folder, partitions, replication, links })
     }
 
-    /// The same with another number of partitions of each topic. To be said before [`Installation::setup`].
+    /// Sets the number of partitions of each topic. Must come before [`Installation::setup`].
     #[must_use]
     pub fn with_partitions(self, partitions: u16) -> Self {
         Self { partitions, ..self }
     }
 
-    /// The same with processes that go through proxies. What looks from outside goes to the servers themselves.
+    /// Lets the processes connect through proxies. The test itself connects to the servers directly.
     ///
     /// # Errors
-    /// When the database's address is none.
+    /// The database's address is invalid.
     pub fn through(self, proxies: [(&'static str, String); 4]) -> anyhow::Result<Self> {
         let own = |(name, value): (&'static str, String)| {
             if name != "DATABASE_URL" {
@@ -161,42 +162,42 @@ impl Installation {
         self.partitions
     }
 
-    /// The name that keyspace, database and topics have in theirs.
+    /// The name, which is part of those of keyspace, database and topics.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its Kafka.
+    /// Its settings of Kafka.
     #[must_use]
     pub fn kafka(&self) -> &KafkaArgs {
         &self.servers.kafka
     }
 
-    /// Its keyspace.
+    /// Its settings of Cassandra.
     #[must_use]
     pub fn cassandra(&self) -> &CassandraArgs {
         &self.servers.cassandra
     }
 
-    /// Its database.
+    /// The URL of its database.
     #[must_use]
     pub fn database_url(&self) -> &str {
         &self.servers.database_url
     }
 
-    /// Where its processes log, and where a test may keep files.
+    /// The folder for the logs of its processes, and for a test's files.
     #[must_use]
     pub fn folder(&self) -> &PathBuf {
         &self.log_folder
     }
 
-    /// What makes a binary work on this installation.
+    /// The environment variables that make a binary use this installation.
     #[must_use]
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
             ("CASSANDRA_REQUEST_TIMEOUT_MS", self.servers.cassandra.cassandra_request_timeout_ms.to_string()),
-            // Two, so that partitions move within a process too.
+            // Two workers, so that partitions also move within a process.
             ("WORKERS", "2".to_owned()),
             ("KAFKA_BOOTSTRAP_SERVERS", self.servers.kafka.kafka_bootstrap_servers.clone()),
             ("SCHEMA_REGISTRY_URL", self.servers.kafka.schema_registry_url.clone()),
@@ -207,15 +208,15 @@ impl Installation {
             ("CASSANDRA_REPLICATION", self.replication.to_string()),
             ("CASSANDRA_KEYSPACE", self.servers.cassandra.cassandra_keyspace.clone()),
             ("DATABASE_URL", self.servers.database_url.clone()),
-            // An error is told in words; collecting its backtrace costs more than the work that failed.
+            // Errors are printed without a backtrace, and collecting it would cost more than the failed work.
             ("RUST_LIB_BACKTRACE", "0".to_owned()),
         ]
     }
 
-    /// Makes the database, then lets each binary make what it needs.
+    /// Creates the database, then runs each binary's `setup`.
     ///
     /// # Errors
-    /// When a server is away, or a `setup` fails: with its last words.
+    /// A server is unavailable, or a `setup` fails; with the end of its log.
     pub async fn setup(&self) -> anyhow::Result<()> {
         self.create_database().await?;
         for binary in ["cart-processor", "ingest", "projectors"] {
@@ -224,23 +225,22 @@ impl Installation {
         Ok(())
     }
 
-    /// Makes the database.
+    /// Creates the database.
     ///
     /// # Errors
-    /// When PostgreSQL is away, or the user may not make databases.
+    /// PostgreSQL is unavailable, or the user may not create databases.
     pub async fn create_database(&self) -> anyhow::Result<()> {
-        // Names are ours: a-z, 0-9 and _.
+        // The names need no quotes: a-z, 0-9 and _.
         let statement = format!("CREATE DATABASE {}", self.name);
         let mut server = self.server_database().await?;
         sqlx::query(AssertSqlSafe(statement)).execute(&mut server).await.context("creating the test's database")?;
         Ok(())
     }
 
-    /// Removes topics, keyspace, database and logs when a test has gone well. What is left after one that has not helps to
-    /// find out why.
+    /// Removes topics, keyspace, database and logs after a test has passed. After a failed test they stay, to find the cause.
     ///
     /// # Errors
-    /// When a server is away.
+    /// A server is unavailable.
     pub async fn remove(self) -> anyhow::Result<()> {
         let topics = [CartCommand::TOPIC, CartEvent::TOPIC, CartReply::TOPIC, PurchasedItem::TOPIC, DEAD_LETTER_TOPIC];
         let topics = topics.map(|topic| self.kafka().prefixed(topic));
@@ -255,7 +255,7 @@ impl Installation {
     }
 
     async fn server_database(&self) -> anyhow::Result<PgConnection> {
-        // Every server has this database; one of an installation may be deleted at any time.
+        // Every server has this database; that of an installation may be deleted at any time.
         let server: PgConnectOptions = self.server_database_url.parse().context("reading DATABASE_URL")?;
         server
             .database("postgres")
@@ -264,19 +264,18 @@ impl Installation {
             .context("connecting to PostgreSQL (DATABASE_URL); `scripts/services up` starts one")
     }
 
-    /// Starts a service; `instance` tells it from the others of its kind. [`Process::ready`] waits for it.
+    /// Starts a service; `instance` distinguishes it from others of its kind. [`Process::ready`] waits for it.
     ///
     /// # Errors
-    /// When the binary is not there.
+    /// The binary does not exist.
     pub fn start(&self, service: Service, instance: &str, args: &[&str]) -> anyhow::Result<Process> {
         self.start_at(service, instance, args, None, None)
     }
 
-    /// Starts a service at an address that it had before, or that others know already, or at a free one. With a fail point
-    /// (see [`Installation::start_to_crash`]) it ends there.
+    /// Starts a service at the given address, or at a free one, with fail points (see [`Installation::start_to_crash`]).
     ///
     /// # Errors
-    /// When the binary is not there.
+    /// The binary does not exist.
     pub fn start_at(
         &self,
         service: Service,
@@ -300,10 +299,10 @@ impl Installation {
         self.spawn_with(&name, service.binary(), all, environment, Some(address))
     }
 
-    /// Starts a service that ends, as a kill would end it, at a fail point: `name=20*off->return` passes it 20 times first.
+    /// Starts a service that crashes at a fail point: `name=20*off->return` passes it 20 times first.
     ///
     /// # Errors
-    /// When the binary is not there.
+    /// The binary does not exist.
     pub fn start_to_crash(
         &self,
         service: Service,
@@ -317,7 +316,7 @@ impl Installation {
     /// Starts services and waits until all are ready.
     ///
     /// # Errors
-    /// When one does not get ready: with its last words.
+    /// A service does not get ready; with the end of its log.
     pub async fn start_all(&self, services: &[(Service, &str, &[&str])]) -> anyhow::Result<Vec<Process>> {
         let started: anyhow::Result<Vec<_>> =
             services.iter().map(|(service, instance, args)| self.start(*service, instance, args)).collect();
@@ -331,7 +330,7 @@ impl Installation {
     /// Starts a binary on this installation.
     ///
     /// # Errors
-    /// When it is not there.
+    /// The binary does not exist.
     pub fn spawn(
         &self,
         name: &str,
@@ -341,10 +340,10 @@ impl Installation {
         self.spawn_with(name, binary, args, [], None)
     }
 
-    /// Starts a binary on this installation that tells at `address` how it is. [`Process::ready`] waits for it.
+    /// Starts a binary on this installation that reports its health at `address`. [`Process::ready`] waits for it.
     ///
     /// # Errors
-    /// When it is not there.
+    /// The binary does not exist.
     pub fn spawn_listening(
         &self,
         name: &str,
@@ -355,10 +354,10 @@ impl Installation {
         self.spawn_with(name, binary, args, [], Some(address))
     }
 
-    /// Runs a binary on this installation to its end, and returns what it wrote.
+    /// Runs a binary on this installation to its end, and returns its output.
     ///
     /// # Errors
-    /// When it does not end well in time.
+    /// It does not end with exit code 0 in time.
     pub async fn run(
         &self,
         name: &str,
@@ -392,7 +391,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_two_installations_share_a_name() {
+    fn installations_have_unique_names() {
         let (one, two) = (Installation::new("names").expect("settings"), Installation::new("names").expect("settings"));
         assert_ne!(one.name(), two.name());
         assert!(one.kafka().prefixed("cart-events").ends_with(".cart-events"));

@@ -1,7 +1,7 @@
-//! An installation of its own for a test: names that nobody else has, processes that end with the test.
+//! An installation for one test: unique names, and processes that end with the test.
 //!
-//! The services are the real binaries against the real servers, whose addresses come from the environment, with the same
-//! defaults as the binaries'. Without servers a test fails and says so.
+//! The services are the real binaries against the real servers, whose addresses come from the environment, with the binaries'
+//! defaults. Without servers a test fails with an instruction.
 
 mod disk;
 mod installation;

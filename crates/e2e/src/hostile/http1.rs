@@ -1,4 +1,4 @@
-//! Attacks over HTTP/1, byte by byte, and what becomes of them.
+//! Attacks over HTTP/1, byte by byte.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use super::{CART, DRIBBLE, End, LIFE_MAX, connect, line, read_to_end, send};
 
 const MIB: usize = 1 << 20;
 
-/// Heads that never end, on 500 connections of one address.
+/// Endless heads, on 500 connections of one address.
 ///
 /// # Errors
-/// When one of them is not ended, or is answered with more than a refusal.
+/// A connection is not closed, or gets another answer than a rejection.
 pub async fn slowloris(address: SocketAddr) -> anyhow::Result<()> {
     let one = async || {
         let head = std::iter::once(format!("POST {CART} HTTP/1.1\r\nhost: x\r\nx-a: ").into_bytes());
@@ -27,11 +27,11 @@ pub async fn slowloris(address: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As many heads that never end as one address may have connections (`max`), on a service that has patience with them: those
-/// are served, more are closed at once, other addresses come in, and each that ends makes room for one.
+/// Endless heads on as many connections as one address may have (`max`), on a service with a long timeout for them. These
+/// stay open, further ones are closed at once, other addresses are accepted, and each one that ends makes room for another.
 ///
 /// # Errors
-/// When it is otherwise.
+/// The service behaves otherwise.
 pub async fn full_address(address: SocketAddr, max: usize) -> anyhow::Result<()> {
     const FULL: u8 = 20;
     const OTHER: u8 = 21;
@@ -52,7 +52,7 @@ pub async fn full_address(address: SocketAddr, max: usize) -> anyhow::Result<()>
     try_join_all((0..100).map(|_| full())).await?;
     came_in(address, OTHER).await.context("another address is kept out")?;
     drop(held.pop());
-    // That it has ended is noticed by and by.
+    // The service notices the end after some time.
     let room = async {
         loop {
             match came_in(address, FULL).await {
@@ -63,7 +63,7 @@ pub async fn full_address(address: SocketAddr, max: usize) -> anyhow::Result<()>
     };
     held.push(timeout(LIFE_MAX, room).await.context("one that ended made no room for another")?);
     full().await?;
-    // Nobody lost a connection for it: the head that was begun is ended, and answered.
+    // No connection was closed for it: an unfinished head is completed, and answered.
     held.pop();
     for stream in &mut held {
         stream.write_all(b"a\r\n\r\n").await?;
@@ -72,7 +72,7 @@ pub async fn full_address(address: SocketAddr, max: usize) -> anyhow::Result<()>
     Ok(())
 }
 
-/// A connection that the service has let in: something is asked for, and answered.
+/// A connection that the service has accepted: a request is answered.
 async fn came_in(address: SocketAddr, from: u8) -> anyhow::Result<TcpStream> {
     let mut stream = connect(address, from).await?;
     stream.write_all(b"HEAD /health/live HTTP/1.1\r\nhost: x\r\n\r\n").await?;
@@ -98,23 +98,27 @@ fn is_refused(end: &End) -> bool {
     end.answer.is_empty() || end.text().starts_with("HTTP/1.1 4")
 }
 
-/// Connections that say nothing, or only what could become HTTP/2.
+/// Connections that send nothing, or only the beginning of HTTP/2's preface.
 ///
 /// # Errors
-/// When one of them is not ended, or is answered.
+/// A connection is not closed, or gets an answer.
 pub async fn silence(address: SocketAddr) -> anyhow::Result<()> {
     let silent = (0..100).map(async |_| send(connect(address, 3).await?, std::iter::empty(), DRIBBLE).await);
     let preface = |_| b"PRI * HTTP/2.0\r\n\r\nSM\r".iter().map(|byte| vec![*byte]);
     let slow = (0..100).map(async |number| send(connect(address, 3).await?, preface(number), 5 * DRIBBLE).await);
     let (silent, slow) = tokio::try_join!(try_join_all(silent), try_join_all(slow))?;
-    ensure!(silent.iter().chain(&slow).all(|end| end.answer.is_empty()), "nobody is answered who asked nothing");
+    ensure!(
+        silent.iter().chain(&slow).all(|end| end.answer.is_empty()),
+        "a connection without a request gets no answer"
+    );
     Ok(())
 }
 
-/// Bodies of 100 MiB, announced and not: of some who send on and on, and of some who wait for the answer after a while.
+/// Bodies of 100 MiB, with and without a length: from connections that send on, and from connections that wait for the answer
+/// after a while.
 ///
 /// # Errors
-/// When one is not ended, is taken, or waits for the reason in vain.
+/// A connection is not closed, its request is accepted, or it does not get the reason that it waits for.
 pub async fn large_bodies(address: SocketAddr) -> anyhow::Result<()> {
     let head = format!("POST {CART} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n");
     let one = async |number: usize, len: usize| {
@@ -132,7 +136,7 @@ pub async fn large_bodies(address: SocketAddr) -> anyhow::Result<()> {
     let (relentless, waiting) = tokio::try_join!(relentless, waiting)?;
     let is_told = |end: &End| end.text().starts_with("HTTP/1.1 413 ");
     ensure!(waiting.iter().all(is_told), "{waiting:?}");
-    // Who goes on sending may miss the answer: closing with unread data is a reset.
+    // A connection that sends on may miss the answer, since closing with unread data is a reset.
     ensure!(relentless.iter().all(|end| end.answer.is_empty() || is_told(end)), "{relentless:?}");
     Ok(())
 }
@@ -140,7 +144,7 @@ pub async fn large_bodies(address: SocketAddr) -> anyhow::Result<()> {
 /// JSON as deep and as long as a body may be.
 ///
 /// # Errors
-/// When one is not refused, or the refusal is long.
+/// A request is not rejected, or the rejection is long.
 pub async fn deep_json(address: SocketAddr) -> anyhow::Result<()> {
     const LEN: usize = 131_000;
     let bodies = [
@@ -173,7 +177,7 @@ pub async fn deep_json(address: SocketAddr) -> anyhow::Result<()> {
 /// Bodies that come a byte at a time.
 ///
 /// # Errors
-/// When one is not told that it took too long.
+/// A connection does not get the answer that it took too long.
 pub async fn dribbled_bodies(address: SocketAddr) -> anyhow::Result<()> {
     let one = async |number: usize| {
         let framing = if number.is_multiple_of(2) { "transfer-encoding: chunked" } else { "content-length: 1000" };
@@ -187,16 +191,16 @@ pub async fn dribbled_bodies(address: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Those who ask and ask, and never read.
+/// Connections that send requests and never read.
 ///
 /// # Errors
-/// When one of them is not ended.
+/// A connection is not closed.
 pub async fn deaf_readers(address: SocketAddr) -> anyhow::Result<()> {
     let one = async || {
         let mut stream = connect(address, 7).await?;
         let requests = "GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(2_000);
         let ended = timeout(LIFE_MAX, async {
-            // Written until nobody takes any more, then until the connection is gone.
+            // Writes until the service reads no more, then until the connection is closed.
             while stream.write_all(requests.as_bytes()).await.is_ok() {
                 line(requests.len()).await;
             }
@@ -206,10 +210,10 @@ pub async fn deaf_readers(address: SocketAddr) -> anyhow::Result<()> {
     try_join_all((0..50).map(|_| one())).await.map(|_| ())
 }
 
-/// Heads that are longer than a head may be.
+/// Heads above the maximum length.
 ///
 /// # Errors
-/// When one is not ended, or is taken.
+/// A connection is not closed, or its request is accepted.
 pub async fn large_heads(address: SocketAddr) -> anyhow::Result<()> {
     let one = async |number: usize| {
         let head = match number % 3 {

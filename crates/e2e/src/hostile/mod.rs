@@ -1,8 +1,8 @@
-//! Hostile clients, for the test and the bench of that name. Each attack comes from addresses of its own (127.0.0.x), so that
-//! what is allowed to one address is seen too, and is over when the service has ended all of its connections.
+//! Hostile clients, for the test and the bench of that name. Each attack has its own addresses (127.0.0.x), so that the
+//! limits per address also apply, and ends when the service has closed all of its connections.
 //!
-//! * [`http1`]: what they do over HTTP/1, byte by byte.
-//! * [`h2`]: what they do over HTTP/2, frame by frame.
+//! * [`http1`]: attacks over HTTP/1, byte by byte.
+//! * [`h2`]: attacks over HTTP/2, frame by frame.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -17,26 +17,26 @@ use tokio::time::{sleep, sleep_until, timeout};
 pub mod h2;
 pub mod http1;
 
-/// How long a hostile connection may live: the service ends it after seconds by its limits, the machine may be busy. Nothing
-/// may be proven by it but that there is an end.
+/// How long a hostile connection may live. The service closes it after seconds by its limits, but the machine may be busy, so
+/// this only shows that it is closed at all.
 const LIFE_MAX: Duration = Duration::from_secs(120);
 
-/// Between two bytes of somebody who pretends to be slow.
+/// The pause between two bytes of a slow client.
 const DRIBBLE: Duration = Duration::from_millis(100);
 
 const CART: &str = "/cart/7b6fc97b-9d5f-4ac9-8a62-7cfd8b4eb0ff";
 
 tokio::task_local! {
-    /// The line of whoever attacks, when it has a limit: how many bytes a second, and when it is free again.
+    /// The attackers' line, if it is limited: the bytes per second, and when it is free again.
     static LINE: (u32, Mutex<Instant>);
 }
 
-/// An attack over a line that takes so many bytes a second, for all of its connections.
+/// Runs an attack over a line with this many bytes per second, for all of its connections.
 pub async fn over_a_line<T>(bytes_per_s: u32, attack: impl Future<Output = T>) -> T {
     LINE.scope((bytes_per_s, Mutex::new(Instant::now())), attack).await
 }
 
-/// Waits until the line has taken what was sent before, and takes so many more bytes.
+/// Waits until the line is free, and takes it for this many bytes.
 async fn line(len: usize) {
     let free_at = LINE.try_with(|(bytes_per_s, free_at)| {
         let mut free_at = free_at.lock().unwrap_or_else(PoisonError::into_inner);
@@ -60,9 +60,9 @@ async fn connect(to: SocketAddr, from: u8) -> io::Result<TcpStream> {
 /// How a connection ended.
 #[derive(Debug, PartialEq, Eq)]
 struct End {
-    /// What was answered.
+    /// The answer.
     answer: Vec<u8>,
-    /// After how long.
+    /// The time until the end.
     after: Duration,
 }
 
@@ -80,7 +80,7 @@ async fn read_to_end(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>>
         match from.read(&mut part).await {
             Ok(0) => return Ok(answer),
             Ok(len) => answer.extend_from_slice(&part[..len]),
-            // With what we sent unread, closing is a reset.
+            // Closing with unread data is a reset.
             Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(answer),
             Err(error) => return Err(error),
         }
@@ -94,7 +94,7 @@ async fn send(stream: TcpStream, parts: impl Iterator<Item = Vec<u8>>, pause: Du
     let sending = async {
         for part in parts {
             line(part.len()).await;
-            // An end that we see here is seen by the reader as well.
+            // The reader also notices the end.
             if to.write_all(&part).await.is_err() {
                 break;
             }

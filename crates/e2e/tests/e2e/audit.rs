@@ -33,7 +33,7 @@ fn found(report: &Report, kinds: &[Kind]) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(crate) async fn a_running_system_its_end_and_its_defects() -> anyhow::Result<()> {
+pub(crate) async fn audits_a_running_system_its_end_and_its_defects() -> anyhow::Result<()> {
     let installation = Installation::new("audit")?;
     installation.setup().await?;
     let mut services: Vec<(Service, &str, &[&str])> = vec![
@@ -48,7 +48,7 @@ pub(crate) async fn a_running_system_its_end_and_its_defects() -> anyhow::Result
 
     let watcher = Watcher::start(&target);
     let mut replay = replay(&installation, &url, &record.display().to_string())?;
-    // In the middle of the work, and with garbage in the log.
+    // While the system works, and with garbage in the log.
     garbage(&installation)?;
     found(&audit(&target, &[], DEADLINE).await?, &[])?;
     replay.succeeded(DEADLINE).await?;
@@ -65,11 +65,11 @@ pub(crate) async fn a_running_system_its_end_and_its_defects() -> anyhow::Result
     ensure!((due.commands, due.events) == (1_200, counts.events) && due.events == due.journal_events, "{report}");
     ensure!(seen.looks().0 > 1 && seen.falls().is_empty(), "{seen:?}");
 
-    the_binary_says_the_same(&installation, &records, 0)?;
+    the_binary_reports_the_same(&installation, &records, 0)?;
     let service = start_watching(&installation)?;
     wait_until("the first look of audit --watch", DEADLINE, async || metric(&service, "audit_commands", 1_200).await)
         .await?;
-    // What has not happened yet is there as 0, so that an alert sees the first time.
+    // A kind without findings is exported as 0, so that an alert sees the first finding.
     metric(&service, "kind=\"purchaseDoubled\"", 0).await.map_err(anyhow::Error::msg)?;
     for (process, name) in [
         (&service, "audit_failures_total "),
@@ -82,11 +82,11 @@ pub(crate) async fn a_running_system_its_end_and_its_defects() -> anyhow::Result
     }
     seed(&installation).await?;
     let report = audit(&target, &records, DEADLINE).await?;
-    // The doubled purchase is in the tables by now as well, which is right for what is on the topic.
+    // The doubled purchase is also in the tables by now, which agrees with the topic.
     for kind in [Kind::JournalOnly, Kind::PurchaseDoubled, Kind::TotalWrong, Kind::RowTooMany] {
         ensure!(report.has(kind), "{kind:?}:\n{report}");
     }
-    the_binary_says_the_same(&installation, &[], 1)?;
+    the_binary_reports_the_same(&installation, &[], 1)?;
     wait_until("audit --watch to find it", DEADLINE, async || metric(&service, "kind=\"purchaseDoubled\"", 1).await)
         .await?;
     drop((processes, service));
@@ -96,7 +96,7 @@ pub(crate) async fn a_running_system_its_end_and_its_defects() -> anyhow::Result
 /// A key or a value.
 type Bytes = Option<Vec<u8>>;
 
-/// What nobody can decide, without a key and with one.
+/// Records that can't be decided, without a key and with one.
 fn garbage(installation: &Installation) -> anyhow::Result<()> {
     let topic = installation.kafka().prefixed(CartCommand::TOPIC);
     produce(installation, &topic, vec![(None, Some(b"garbage".to_vec())), (Some(b"key".to_vec()), None)])
@@ -110,7 +110,7 @@ fn produce(installation: &Installation, topic: &str, records: Vec<(Bytes, Bytes)
     Ok(producer.flush(DEADLINE)?)
 }
 
-/// A doubled purchase, a wrong cent, a row too many and a row of the journal that nobody published.
+/// A doubled purchase, a wrong cent, an unexpected row and a row of the journal that was not published.
 async fn seed(installation: &Installation) -> anyhow::Result<()> {
     let topic = installation.kafka().prefixed(PurchasedItem::TOPIC);
     let partitions = (0..i32::from(installation.partitions())).map(|partition| (partition, 0));
@@ -133,8 +133,8 @@ async fn seed(installation: &Installation) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As an operator would call it.
-fn the_binary_says_the_same(installation: &Installation, records: &[PathBuf], exit_code: i32) -> anyhow::Result<()> {
+/// Runs the binary as an operator would.
+fn the_binary_reports_the_same(installation: &Installation, records: &[PathBuf], exit_code: i32) -> anyhow::Result<()> {
     let mut command = Command::new(binary("cartctl")?);
     command.args(["audit", "--json"]).envs(installation.environment());
     for record in records {

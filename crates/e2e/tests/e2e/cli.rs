@@ -1,5 +1,5 @@
-//! The binaries `cart` and `replay` against a real ingest and a real processor: single commands, scripts, an import that ends at
-//! a bad line, and services that are away.
+//! The binaries `cart` and `replay` against a real ingest and a real processor: single commands, scripts, an import that ends
+//! at an invalid line, and unavailable services.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -20,7 +20,7 @@ struct User {
     timeout_ms: &'static str,
 }
 
-/// What a run of the binary gave.
+/// The result of a run of the binary.
 #[derive(Debug)]
 struct Run {
     exit_code: Option<i32>,
@@ -43,7 +43,7 @@ impl User {
         run(command, script.to_owned()).await
     }
 
-    /// Imports a file under a run id, and gives the report too.
+    /// Imports a file under a run id, and also returns the report.
     async fn import(&self, file: &Path, words: &[&str]) -> anyhow::Result<(Run, Value)> {
         let mut command = Command::new(binary("replay")?);
         command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -93,7 +93,7 @@ pub(crate) async fn a_cart_is_filled_and_bought_from_the_command_line() -> anyho
     scripts_of_other_systems(&alice).await?;
     imports(&alice, installation.folder()).await?;
 
-    // Nobody decides: the command is in the log, and whoever asks again with its key is told what became of it.
+    // Without a processor the command is in the log, and a repeat with its key gets the outcome later.
     processes[0].kill9()?;
     let hasty = User { timeout_ms: "6000", ..alice.clone() };
     let late = ["add", "lamp", "--price", "20", "--idempotency-key", "late"];
@@ -108,7 +108,7 @@ pub(crate) async fn a_cart_is_filled_and_bought_from_the_command_line() -> anyho
     assert_eq!(settled.await?["commandId"], pending["commandId"]);
     assert_eq!(alice.json(&["list"]).await?.1["items"].as_array().map(Vec::len), Some(1));
 
-    // Nobody listens: not done, and it will not be.
+    // Without an ingest the command is not executed.
     processes[1].kill9()?;
     let (exit_code, away) = alice.json(&["checkout"]).await?;
     assert_eq!((exit_code, &away["type"]), (Some(3), &kind("unavailable")), "{away}");
@@ -116,7 +116,7 @@ pub(crate) async fn a_cart_is_filled_and_bought_from_the_command_line() -> anyho
     installation.remove().await
 }
 
-/// The bodies are those of the service, to the letter.
+/// The bodies are exactly the service's.
 async fn single_commands(alice: &User) -> anyhow::Result<()> {
     let ids = alice.json(&["current-member"]).await?.1;
     let http = reqwest::Client::new();
@@ -143,7 +143,7 @@ async fn single_commands(alice: &User) -> anyhow::Result<()> {
     let long_name = "x".repeat(201);
     let (exit_code, refused) = alice.json(&["add", &long_name, "--price", "1"]).await?;
     assert_eq!((exit_code, &refused["type"]), (Some(2), &kind("invalid-field")), "{refused}");
-    // What the service would refuse is not sent.
+    // A command that the service would reject is not sent.
     for words in [&["add", "pin"][..], &["add", "pin", "-p", "0.00001"], &["add", "pin", "-p", "1_000"]] {
         let run = alice.script(words, "").await?;
         assert!(run.exit_code == Some(2) && run.out.is_empty() && run.err.contains("--price"), "{run:?}");
@@ -184,7 +184,7 @@ async fn scripts(alice: &User) -> anyhow::Result<()> {
     assert_eq!((lines.len(), &lines[4]["total"], &lines[6]["total"]), (8, &json!("20.5"), &json!("0.5")), "{run:?}");
     assert!(lines[7].as_array().is_some_and(|all| all.len() == 7 && all.iter().all(|one| one["outcome"] == "done")));
 
-    // The first failure ends it with its exit code; the rest is not done.
+    // The first failure ends the script with its exit code; the rest is not executed.
     let script = "change-member bob\nremove kettle\nadd kettle -p 1\n";
     let run = alice.script(&[], script).await?;
     assert!(run.exit_code == Some(1) && run.err.starts_with("line 2: rejected (item-not-in-cart)"), "{run:?}");
@@ -196,7 +196,7 @@ async fn scripts(alice: &User) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Other line ends, a byte order mark, and letters composed another way make no other names.
+/// Line ends, a byte order mark and the composition of letters do not change names.
 async fn scripts_of_other_systems(alice: &User) -> anyhow::Result<()> {
     let script = "\u{feff}change-member Jose\u{301}\r\nadd 'cafe\u{301}' --price 2 --vendor acme\r\nlist\r\n";
     let run = alice.script(&["--json"], script).await?;
@@ -213,7 +213,7 @@ async fn scripts_of_other_systems(alice: &User) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A bad line ends an import; the lines before it are carried out, and those from it on are when it is corrected.
+/// An invalid line ends an import. The lines before it are executed, and the rest once it is corrected.
 async fn imports(alice: &User, folder: &Path) -> anyhow::Result<()> {
     let file = folder.join("import.csv");
     let text = |price: &str| {
@@ -238,7 +238,7 @@ async fn imports(alice: &User, folder: &Path) -> anyhow::Result<()> {
     let importer = User { member: "importer", ..alice.clone() };
     let list = importer.json(&["list"]).await?;
     assert_eq!((&list.1["version"], &list.1["total"]), (&json!(4), &json!("1003")), "{list:?}");
-    // All of it again does nothing.
+    // A repeat of all of it changes nothing.
     let (run, report) = alice.import(&file, &[]).await?;
     assert_eq!((run.exit_code, &report["accepted"]), (Some(0), &json!(4)), "{run:?}");
     assert_eq!(importer.json(&["list"]).await?, list);

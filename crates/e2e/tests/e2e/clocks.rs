@@ -1,7 +1,7 @@
-//! Clocks that are a day off, ahead and behind: an ingest's, a cart-processor's, a client's. Commands are answered as ever and can be
-//! looked up, nothing is lost or doubled; what was bought has the time that its command came with.
+//! Clocks of an ingest, a cart-processor and a client that are a day ahead or behind. Commands are answered as usual and can be
+//! looked up, nothing is lost or doubled, and a purchase has its command's time.
 //!
-//! Needs binaries with the feature `fail-points` (`scripts/test` builds them): this machine's clock stays as it is.
+//! Needs binaries with the feature `fail-points` (`scripts/test` builds them). The clock of the machine does not change.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,15 +16,15 @@ use uuid::Uuid;
 
 const DEADLINE: Duration = Duration::from_secs(180);
 
-/// In seconds.
+/// The offsets in seconds.
 const DAY_OFF: [&str; 2] = ["86400", "-86400"];
 
-/// So long that no busy machine makes a 202 of it, and shorter than an answer is waited for.
+/// Long enough that a busy machine does not answer with 202, and shorter than the client's timeout.
 const INGEST: [&str; 3] = ["--allow-client-time", "--reply-timeout-ms", "30000"];
 
 const SESSION: [&str; 2] = ["--session-timeout-ms", "3000"];
 
-/// Starts the two that decide time: with these fail points.
+/// Starts ingest and cart-processor, which use the time, with these fail points.
 async fn start(installation: &Installation, name: &str, ingest: &str, processor: &str) -> anyhow::Result<[Process; 2]> {
     let mut ingest = installation.start_to_crash(Service::Ingest, name, &INGEST, ingest)?;
     let mut processor = installation.start_to_crash(Service::CartProcessor, name, &SESSION, processor)?;
@@ -33,7 +33,7 @@ async fn start(installation: &Installation, name: &str, ingest: &str, processor:
     Ok([ingest, processor])
 }
 
-/// Sends a shop's commands; each must be answered with its outcome, the first time.
+/// Sends a shop's commands; the first request of each must be answered with its outcome.
 async fn replay(installation: &Installation, url: &str, name: &str, times: &[&str]) -> anyhow::Result<PathBuf> {
     let (record, report) = (
         installation.folder().join(format!("record-{name}.jsonl")),
@@ -52,7 +52,7 @@ async fn replay(installation: &Installation, url: &str, name: &str, times: &[&st
     Ok(record)
 }
 
-/// A command that nobody waits for can be looked up.
+/// Looks up the status of an asynchronous command.
 async fn looked_up(url: &str) -> anyhow::Result<()> {
     let http = reqwest::Client::new();
     let item =
@@ -77,7 +77,7 @@ async fn audited(installation: &Installation, records: &[PathBuf]) -> anyhow::Re
     Ok(())
 }
 
-/// The days on which something was sold.
+/// The days with purchases.
 async fn days(installation: &Installation) -> anyhow::Result<Vec<NaiveDate>> {
     let session = cassandra::connect(installation.cassandra()).await?;
     let rows =
@@ -92,7 +92,7 @@ async fn days(installation: &Installation) -> anyhow::Result<Vec<NaiveDate>> {
     Ok(days)
 }
 
-pub(crate) async fn a_clock_that_is_a_day_off_costs_nobody_an_answer() -> anyhow::Result<()> {
+pub(crate) async fn a_clock_that_is_a_day_off_delays_no_answer() -> anyhow::Result<()> {
     let installation = Installation::new("clocks")?;
     installation.setup().await?;
     let projectors = Service::PROJECTORS.map(|projector| (projector, "0", &[][..]));
@@ -113,7 +113,7 @@ pub(crate) async fn a_clock_that_is_a_day_off_costs_nobody_an_answer() -> anyhow
         }
     }
     audited(&installation, &records).await?;
-    // Midnight may have come meanwhile.
+    // Midnight may have passed.
     let (today, day) = ([began, Utc::now().date_naive()], Days::new(1));
     let sold = days(&installation).await?;
     let (first, last) = (sold.first().context("nothing was sold")?, sold.last().context("nothing was sold")?);

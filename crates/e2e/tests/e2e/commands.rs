@@ -1,4 +1,4 @@
-//! Commands with conditions, in batches, and those that nobody waits for: over HTTP, with restarts in between.
+//! Commands with conditions, batches and asynchronous commands over HTTP, with restarts in between.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ impl Cart {
         json_of(self.send(Method::GET, "", &[], None).await).await["version"].take()
     }
 
-    /// What a command's link says, when it is no longer pending.
+    /// The status of a command, once it is no longer pending.
     async fn settled(&self, location: &str) -> Value {
         let url = format!("{}{location}", self.base);
         let settled = wait_until("the command to be settled", DEADLINE, async || {
@@ -93,7 +93,7 @@ pub(crate) async fn conditions_and_batches_are_decided_in_the_order_of_the_log()
     let processes = installation.start_all(&[PROCESSOR, INGEST]).await?;
     let cart = Cart::new(&processes[1]);
 
-    // Of ten who saw the same version one gets through; the others are told where the cart is.
+    // Of ten commands for the same version one is accepted; the others get the current version.
     let first = cart.add(1, &[("if-match", "\"0\"")]).await;
     assert_eq!((first.status(), first.headers()["etag"].to_str()?), (StatusCode::OK, "\"1\""));
     let all = futures::future::join_all((10..20).map(|n| cart.add(n, &[("if-match", "\"1\"")]))).await;
@@ -109,14 +109,14 @@ pub(crate) async fn conditions_and_batches_are_decided_in_the_order_of_the_log()
     assert_eq!(cart.version().await, 2);
     conditions(&cart, &Cart::new(&processes[1])).await;
 
-    // All or none: the third of these is refused, so nothing is done.
+    // Atomic: the third command is rejected, so none is executed.
     let refused = json!({"atomic": true, "commands": [{"add": item(2)}, {"checkout": {}}, {"checkout": {}}]});
     let response = cart.batch(refused.clone()).await;
     assert_eq!(response.status(), StatusCode::CONFLICT);
     let problem = json_of(response).await;
     assert_eq!((&problem["type"], &problem["index"]), (&json!("urn:cart:problem:empty-cart-checkout"), &json!(2)));
     assert_eq!(cart.version().await, 2);
-    // The same, each on its own: two are done, the third is refused.
+    // Independent: two are executed, the third is rejected.
     let each = json_of(cart.batch(json!({"commands": refused["commands"]})).await).await;
     let statuses: Vec<_> =
         each["results"].as_array().expect("results").iter().map(|one| one["status"].clone()).collect();
@@ -137,7 +137,7 @@ pub(crate) async fn conditions_and_batches_are_decided_in_the_order_of_the_log()
     assert_ne!(done["results"][4]["outcome"]["sessionId"], done["results"][5]["outcome"]["sessionId"]);
     assert_eq!(cart.version().await, done["version"]);
 
-    // 100 fit, 101 do not; a batch without commands is none.
+    // 100 commands are accepted, 101 and 0 are not.
     let many = |count: u128| json!({"atomic": true, "commands": (0..count).map(|n| json!({"add": item(100 + n)})).collect::<Vec<_>>()});
     assert_eq!(cart.batch(many(100)).await.status(), StatusCode::OK);
     assert_eq!(cart.batch(many(101)).await.status(), StatusCode::UNPROCESSABLE_ENTITY);
@@ -146,7 +146,7 @@ pub(crate) async fn conditions_and_batches_are_decided_in_the_order_of_the_log()
     installation.remove().await
 }
 
-/// Conditions are honoured or rejected: of commands, and of a GET. `cart` is at version 2, `new` is empty.
+/// Checks the conditions of commands and of a GET. `cart` is at version 2, `new` is empty.
 async fn conditions(cart: &Cart, new: &Cart) {
     let get = |name, value| async move {
         let response = cart.send(Method::GET, "", &[(name, value)], None).await;
@@ -179,7 +179,7 @@ async fn conditions(cart: &Cart, new: &Cart) {
     for expected in [StatusCode::OK, StatusCode::PRECONDITION_FAILED] {
         assert_eq!(new.add(1, &[("if-none-match", "*")]).await.status(), expected);
     }
-    // One cart has many spellings.
+    // A cart id has several spellings.
     let url = |id: &str| format!("{}/cart/{id}", new.base);
     let id = new.id.to_string();
     let (first, rest) = id.split_at(1);
@@ -190,7 +190,7 @@ async fn conditions(cart: &Cart, new: &Cart) {
     }
 }
 
-pub(crate) async fn what_has_become_of_a_command_can_be_asked_after_restarts_too() -> anyhow::Result<()> {
+pub(crate) async fn the_status_of_a_command_survives_restarts() -> anyhow::Result<()> {
     let installation = Installation::new("status")?;
     installation.setup().await?;
     let (service, id, args) = PROCESSOR;
@@ -200,14 +200,14 @@ pub(crate) async fn what_has_become_of_a_command_can_be_asked_after_restarts_too
     let mut cart = Cart::new(&processes[0]);
     assert_eq!(cart.add(1, &[]).await.status(), StatusCode::OK);
 
-    // Nobody decides while there is no processor: what is sent is in the log and pending. That can be told although the
-    // one that died has left its transaction open, and new offsets in it.
+    // Without a processor commands are in the log and pending. The status is available although the crashed processor has
+    // left a transaction open, with new offsets in it.
     assert!(!dying.ended(DEADLINE).await?.success());
     let asynchronous = cart.add(2, &[("prefer", "respond-async"), ("idempotency-key", "two")]).await;
     assert_eq!(asynchronous.status(), StatusCode::ACCEPTED);
     let accepted = location(&asynchronous);
     let impatient = cart.add(1, &[("prefer", "wait=0")]).await;
-    // Without patience not even the log's confirmation may have come: the link is there either way.
+    // Without waiting, the record may not even be delivered yet; the link is in the answer all the same.
     assert!([StatusCode::ACCEPTED, StatusCode::GATEWAY_TIMEOUT].contains(&impatient.status()), "{impatient:?}");
     let rejected = location(&impatient);
     let waited = cart.checkout(&[("prefer", "wait=1")]).await;
@@ -215,7 +215,7 @@ pub(crate) async fn what_has_become_of_a_command_can_be_asked_after_restarts_too
     let bought = location(&waited);
     let pending = json_of(cart.client.get(format!("{}{accepted}", cart.base)).send().await?).await;
     assert_eq!(pending["status"], "pending");
-    // A new release begins with `setup`, which needs to know those offsets: it waits until the brokers have decided.
+    // A new release starts with `setup`, which needs these offsets, and waits until the transaction has ended.
     installation.run("cart-processor-setup-again", "cart-processor", ["setup"], DEADLINE).await?;
 
     processes.extend(installation.start_all(&[PROCESSOR]).await?);
@@ -228,18 +228,18 @@ pub(crate) async fn what_has_become_of_a_command_can_be_asked_after_restarts_too
         assert_eq!(status["outcome"]["items"].as_array().map(Vec::len), Some(2), "{status:#}");
     };
     check(&cart).await;
-    // The repeat of the first, long after: its own place in the log tells the first outcome.
+    // A much later repeat of the first command: its own position in the log gives the first outcome.
     let repeat = cart.add(2, &[("prefer", "respond-async"), ("idempotency-key", "two")]).await;
     assert_eq!(cart.settled(&location(&repeat)).await["outcome"]["version"], 2);
 
-    // Every process is another one, the answers are the same.
+    // All processes are new, and the answers are the same.
     processes[0].kill9()?;
     processes[1].kill9()?;
     processes = installation.start_all(&[INGEST, PROCESSOR]).await?;
     cart.base = Cart::new(&processes[0]).base;
     check(&cart).await;
 
-    // A command that never was, and links that are none.
+    // A command that does not exist, and invalid links.
     let never = format!("{}/cart/{}/commands/{}", cart.base, cart.id, Uuid::new_v4());
     for (url, expected) in [
         (format!("{never}?since=1700000000000"), StatusCode::NOT_FOUND),

@@ -1,6 +1,6 @@
-//! The crash windows of the cart-processor: it ends, as a kill would end it, on both sides of the journal write and of
-//! the transaction, and is started again. No client is told anything wrong, committed readers see each event once, and
-//! journal and topic are equal byte for byte.
+//! The crash windows of the cart-processor: it crashes on both sides of the journal write and of the transaction, and is
+//! restarted. Clients get no wrong answer, readers of committed records see each event once, and journal and topic are equal
+//! byte for byte.
 //!
 //! Needs binaries with the feature `fail-points` (`scripts/test` builds them).
 
@@ -11,11 +11,11 @@ use e2e::harness::{Installation, Service};
 
 const DEADLINE: Duration = Duration::from_secs(180);
 
-/// The dead member's partitions are given away after its session, so that is most of the test's time. The load is so short
-/// that it has to have many transactions.
+/// The crashed member's partitions are reassigned after its session timeout, which is most of the test's time. The short commit
+/// interval gives the short load many transactions.
 const SESSION: [&str; 4] = ["--session-timeout-ms", "2000", "--commit-interval-ms", "25"];
 
-/// Passed so often before the crash that the window lies in the middle of the load.
+/// How often the fail point is passed before the crash, so that it is in the middle of the load.
 const PASSED: u32 = 20;
 
 async fn crash_at(fail_point: &str) -> anyhow::Result<()> {
@@ -35,7 +35,7 @@ async fn crash_at(fail_point: &str) -> anyhow::Result<()> {
     let status = processor.ended(DEADLINE).await?;
     assert!(!status.success(), "the processor was to crash at {fail_point}, but ended well");
     let mut successor = installation.start_all(&[(Service::CartProcessor, "0", &SESSION)]).await?;
-    // Each command gets the outcome that it must have, retried under its idempotency key where its answer was lost.
+    // Each command gets the right outcome; if its answer was lost, by a retry with its idempotency key.
     replay.succeeded(DEADLINE).await?;
 
     let projectors: Vec<_> = Service::PROJECTORS.iter().map(|projector| (*projector, "0", &[][..])).collect();

@@ -1,5 +1,5 @@
-//! Whatever stands on `cart-commands` that nobody can decide goes to the dead-letter topic as it was, with the reason and
-//! where it was; its partition goes on, and the commands around it are decided. Also when the processor dies meanwhile.
+//! Records on `cart-commands` that can't be decided are copied to the dead-letter topic, with the reason and the origin. The
+//! commands around them are decided, also if the processor crashes meanwhile.
 //!
 //! Needs binaries with the feature `fail-points` (`scripts/test` builds them).
 
@@ -19,20 +19,20 @@ use uuid::Uuid;
 
 const DEADLINE: Duration = Duration::from_secs(180);
 
-/// A dead member's partitions are given away after this.
+/// A crashed member's partitions are reassigned after this.
 const SESSION: [&str; 2] = ["--session-timeout-ms", "2000"];
 
-/// A person reads it, in a list of letters.
+/// The maximum length of a reason, which people read in a list.
 const REASON_LEN_MAX: usize = 200;
 
-/// What follows the original's own headers.
+/// The headers that follow the original's.
 const ADDED: [&str; 5] =
     ["dead-letter-reason", "dead-letter-topic", "dead-letter-partition", "dead-letter-offset", "dead-letter-timestamp"];
 
-/// Something that is no command for the partition that it is sent to.
+/// A record that is not a valid command in its partition.
 struct Undecidable {
     record: Record,
-    /// What the reason must say.
+    /// A part of the expected reason.
     reason: &'static str,
 }
 
@@ -41,11 +41,11 @@ struct Load {
     cart_id: CartId,
     partition: i32,
     bad: Vec<Undecidable>,
-    /// In the order of the partition, which was empty: a record's place is its offset.
+    /// The records in the order of the partition, which was empty, so that the index is the offset.
     records: Vec<Record>,
 }
 
-/// How the good commands and the bad records lie in the partition: even offsets are good.
+/// The order in the partition: commands have even offsets, undecidable records odd ones.
 fn is_good(offset: usize) -> bool {
     offset.is_multiple_of(2)
 }
@@ -116,7 +116,7 @@ impl Load {
         Ok(())
     }
 
-    /// The good commands, each at its position.
+    /// The commands, each at its position.
     fn good(&self) -> Vec<(Position, CommandId)> {
         let id = |offset: usize| if offset + 1 == self.records.len() { 9_999 } else { 1_000 + (offset / 2) as u128 };
         let position = |offset| Position::new(LogEpoch::FIRST, i64::try_from(offset).expect("a small number"));
@@ -124,7 +124,7 @@ impl Load {
         offsets.map(|offset| (position(offset), Uuid::from_u128(id(offset)).into())).collect()
     }
 
-    /// How what is on the dead-letter topic and in the journal differs from what must be there.
+    /// The differences between the dead-letter topic and the journal, and what is expected there.
     async fn check(&self, installation: &Installation) -> anyhow::Result<()> {
         let letters = letters(installation.kafka()).await?;
         let origins: Vec<_> = letters.iter().map(|letter| letter.offset).collect();
@@ -148,7 +148,7 @@ impl Load {
         let mut carts = journal::read(&session).await?;
         let rows = carts.remove(&self.cart_id.as_uuid()).context("the cart is not in the journal")?;
         let mut decided: Vec<_> = rows.iter().map(|row| (row.position.into(), row.command_id.into())).collect();
-        // The checkout at the end has bought every line.
+        // The last checkout has bought every line.
         decided.dedup();
         ensure!(decided == self.good(), "journalled are {decided:?}");
         ensure!(carts.is_empty(), "carts {:?} got something", carts.keys());
@@ -162,7 +162,7 @@ fn keyed(cart_id: CartId, value: Vec<u8>) -> Record {
     Record { partition: None, key: Some(cart_id.to_string().into_bytes()), value: Some(value), headers: None }
 }
 
-/// One of each kind, as different producers' mistakes would make them.
+/// One record of each kind of a producer's mistake.
 fn undecidable(
     cart_id: CartId,
     misplaced: CartId,
@@ -184,7 +184,7 @@ fn undecidable(
     let in_batch = commands.encode(&command(cart_id, 8, second))?;
     let frame = &good[..5];
     let framed_as = |id: u32| [&[0], id.to_be_bytes().as_slice(), &good[5..]].concat();
-    // Behind the command are expectedVersion's branch, and keyed's branch and value.
+    // After the command follow expectedVersion's branch, and keyed's branch and value.
     let command_ends_with = |bytes: &[u8], byte: u8| {
         let (at, mut bytes) = (bytes.len() - 4, bytes.to_vec());
         bytes[at] = byte;
@@ -218,14 +218,14 @@ fn undecidable(
             reason: "does not use the partitioner of Java's clients",
         },
         value(framed_as(i32::MAX.unsigned_abs()), "no Avro schema 2147483647"),
-        // No Java program can even ask for it.
+        // A length beyond any array in Java.
         value(framed_as(u32::MAX), "no Avro schema 4294967295"),
         value(framed_as(0), "no Avro schema 0"),
         value(event.to_vec(), "CartEvent"),
         value(frame.to_vec(), "cannot be decoded"),
         value(good[..good.len() - 9].to_vec(), "cannot be decoded"),
         value([&good, [0].as_slice()].concat(), "1 bytes follow"),
-        // A text of a terabyte.
+        // A string of a terabyte.
         value([frame, &[0x80, 0x80, 0x80, 0x80, 0x80, 0x40]].concat(), "Unable to allocate"),
         // The union has 6 branches.
         value(command_ends_with(&checkout, 6 << 1), "Union index 6"),
@@ -242,14 +242,14 @@ fn undecidable(
     ])
 }
 
-/// What is on the dead-letter topic for readers of committed records.
+/// The committed records of the dead-letter topic.
 struct Letter {
     key: Option<Vec<u8>>,
     value: Option<Vec<u8>>,
     own_headers: Vec<(String, String)>,
     /// The values of [`ADDED`].
     added: [String; 5],
-    /// Where it was, as it says.
+    /// The origin, from its headers.
     offset: usize,
 }
 
@@ -305,7 +305,7 @@ async fn all_is_consumed(kafka: &KafkaArgs) -> anyhow::Result<()> {
 
 async fn set_up() -> anyhow::Result<Installation> {
     let installation = Installation::new("letters")?;
-    // All that is needed here; there are no projectors.
+    // Only these services run; there are no projectors.
     installation.run("cart-processor-setup", "cart-processor", ["setup"], DEADLINE).await?;
     Ok(installation)
 }
@@ -321,7 +321,7 @@ pub(crate) async fn each_undecidable_record_is_a_dead_letter_and_its_partition_g
     all_is_consumed(kafka).await?;
     load.check(&installation).await?;
 
-    // Somebody who waits for an answer gets it, on that cart and in that partition.
+    // A client gets an answer for that cart in that partition.
     let address = processes[1].address().context("ingest has an address")?;
     let body = serde_json::json!({
         "productId": Uuid::from_u128(7), "vendorId": Uuid::from_u128(8), "name": "blue mug", "price": "1", "quantity": 1
@@ -340,13 +340,13 @@ pub(crate) async fn each_undecidable_record_is_a_dead_letter_and_its_partition_g
     installation.remove().await
 }
 
-pub(crate) async fn each_is_there_once_after_crashes() -> anyhow::Result<()> {
+pub(crate) async fn each_dead_letter_is_written_once_after_crashes() -> anyhow::Result<()> {
     let installation = set_up().await?;
     let kafka = installation.kafka();
     let load = Load::new(kafka).await?;
     load.send(kafka).await?;
     let topic = kafka.prefixed(DEAD_LETTER_TOPIC);
-    // What readers of committed records see of it, and whether a transaction is open in which there is more.
+    // The number of committed records, and whether an open transaction has more.
     for (fail_point, is_visible, is_open) in [
         ("processor-after-journal", false, false),
         ("processor-in-transaction", false, true),

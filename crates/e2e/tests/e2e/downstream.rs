@@ -1,5 +1,5 @@
-//! Reading the topics from outside: a consumer downstream in another language, `scripts/python/consumer.py`, gets every
-//! purchase once, and its decimals add up to what the vendors' table has; `cartctl tail` shows the same.
+//! Downstream consumers: one in another language, `scripts/python/consumer.py`, gets every purchase once, and its decimals
+//! add up to the vendors' table; `cartctl tail` prints the same.
 //!
 //! Needs python3 with venv: `scripts/python-env` installs the client into the target folder.
 
@@ -25,12 +25,12 @@ const DEADLINE: Duration = Duration::from_secs(180);
 
 const SHOP: &str = "--concurrency 16 --commands 600 --members 40 --products 40 --vendors 5 --refused-share 0";
 
-/// Ended when it is dropped.
+/// A child process that is killed when it is dropped.
 struct Consumer(Child);
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        // One that has ended by itself is told by what it printed.
+        // If it has ended by itself, its output says why.
         drop((self.0.kill(), self.0.wait()));
     }
 }
@@ -53,14 +53,14 @@ fn consumer(installation: &Installation, printed: &Path) -> anyhow::Result<Consu
     Ok(Consumer(child))
 }
 
-/// A topic's records until its end, as `cartctl tail` shows them.
+/// A topic's records until its end, from `cartctl tail`.
 async fn shown(installation: &Installation, topic: &str, filter: &[&str]) -> anyhow::Result<Vec<Value>> {
     let args = [&["tail", topic, "--from", "beginning", "--until-end", "--json"], filter].concat();
     let text = installation.run(&format!("tail-{}", args.join("-")), "cartctl", args, DEADLINE).await?;
     text.lines().map(|line| serde_json::from_str(line).with_context(|| text.clone())).collect()
 }
 
-/// `cartctl tail` shows what one cart was asked, what happened to it, what was told, and what it bought.
+/// `cartctl tail` prints the commands, events, replies and purchases of one cart.
 async fn one_cart(installation: &Installation) -> anyhow::Result<()> {
     let purchase = shown(installation, "item-purchased", &[]).await?.pop().context("something was bought")?;
     let cart = purchase["value"]["cartId"].as_str().context("a purchase names its cart")?;
@@ -81,7 +81,7 @@ async fn one_cart(installation: &Installation) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `cartctl tail` shows each vendor's purchases, and all of them add up to the same.
+/// `cartctl tail` prints each vendor's purchases, with the same sum.
 async fn tailed(installation: &Installation, expected: &BTreeMap<String, Decimal>) -> anyhow::Result<()> {
     for (vendor, sum) in expected {
         let args = ["tail", "item-purchased", "--from", "beginning", "--until-end", "--json", "--vendor", vendor];
@@ -95,7 +95,7 @@ async fn tailed(installation: &Installation, expected: &BTreeMap<String, Decimal
         }
         ensure!(total == *sum, "{vendor} sold for {sum}, but {total} are shown");
     }
-    // What is no command is shown with the reason; what comes later is waited for.
+    // A dead letter is printed with its reason; later ones are waited for.
     let mut tail = installation.spawn("follow", "cartctl", ["tail", "cart-commands", "--from", "end"])?;
     let kafka = installation.kafka();
     let producer = Producer::durable(kafka, &kafka.prefixed(CartCommand::TOPIC))?;
@@ -108,7 +108,7 @@ async fn tailed(installation: &Installation, expected: &BTreeMap<String, Decimal
     })
     .await?;
     tail.kill9()?;
-    wait_until("cartctl to show what nobody could decide", DEADLINE, async || {
+    wait_until("cartctl to print the dead letter", DEADLINE, async || {
         let dead = shown(installation, "cart-commands-dead-letter", &[]).await;
         let dead = dead.map_err(|error| format!("{error:#}"))?;
         let is_right =
@@ -116,7 +116,7 @@ async fn tailed(installation: &Installation, expected: &BTreeMap<String, Decimal
         if !dead.is_empty() && dead.iter().all(is_right) { Ok(()) } else { Err(format!("{dead:?}")) }
     })
     .await?;
-    // A command that decodes, under a key that is not its cart's: the reason is shown with it.
+    // A command that can be decoded, with another cart's key: it is printed with the reason.
     let (command_id, cart_id) = (Uuid::from_u128(1).into(), Uuid::from_u128(2).into());
     let command = cart::Command::Checkout {};
     let issued_at = DateTime::UNIX_EPOCH;

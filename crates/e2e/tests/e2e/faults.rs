@@ -1,5 +1,5 @@
-//! The smallest of the fault runs, of less than two minutes: each server is killed and restarted under load. Readiness comes back
-//! by itself, nothing is lost, nothing is doubled. When each service is restarted, one after the other, no client meets an error.
+//! The smallest fault run, of less than two minutes: each server is killed and restarted under load. The services recover by
+//! themselves, and nothing is lost or doubled. In a rolling restart of the services no client gets an error.
 //! Fail points and paused processes have tests of their own (`crash`, `guards`, `projectors`). `scripts/test --all` and
 //! `scripts/faults` run the other kinds.
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use e2e::faults::{Fault, Load, Plan, run};
 
-pub(crate) async fn what_goes_away_and_returns_loses_and_doubles_nothing() -> anyhow::Result<()> {
+pub(crate) async fn killed_servers_and_restarts_lose_and_double_nothing() -> anyhow::Result<()> {
     let faults = vec![Fault::KillKafka, Fault::KillCassandra, Fault::KillPostgres, Fault::RollingRestart];
     let mut plan = Plan::of(faults, 1);
     let load = Load { rate: 100, rest: Duration::from_secs(1) };

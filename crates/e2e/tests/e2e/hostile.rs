@@ -1,5 +1,5 @@
-//! Hostile clients: meanwhile a well-behaved one gets every answer, and the service's memory stays bounded. How much later it
-//! gets them is measured by `scripts/bench --only hostile`, not here: the attackers run on the same cores.
+//! During attacks of hostile clients a well-behaved client gets every answer, and the service's memory stays bounded. The
+//! latency is measured by `scripts/bench --only hostile`, not here, since the attackers use the same cores.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -13,19 +13,19 @@ use client::{CartClient, ClientSettings, CommandOptions, Item, Outcome};
 use e2e::harness::{Installation, Process, Service};
 use e2e::hostile::{h2, http1};
 
-/// For whatever has to come: the machine may do much else meanwhile.
+/// The timeout of every wait, on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(180);
 
-/// An attack goes on until the shopper was answered so often meanwhile.
+/// An attack goes on until the shopper got this many answers.
 const ANSWERS_MIN: usize = 20;
 
-/// Most connections of an address.
+/// The maximum number of connections per address.
 const PER_ADDRESS: usize = 400;
 
-/// How long a connection lives that does nothing.
+/// The timeout of an idle connection.
 const IDLE: Duration = Duration::from_secs(4);
 
-/// What both services have of the limits.
+/// The limits of both services.
 const LIMITS: [&str; 5] = [
     "--connections-per-address-max=400",
     "--h2-resets-max=20",
@@ -34,13 +34,13 @@ const LIMITS: [&str; 5] = [
     "--requests-in-flight-max=1000",
 ];
 
-/// For attacks that a time ends: shorter than by default, so that the test need not wait for it.
+/// The timeouts for attacks that a timeout ends: shorter than the defaults, for a short test.
 const HASTY: [&str; 3] = ["--header-timeout-ms=3000", "--body-timeout-ms=3000", "--idle-timeout-ms=4000"];
 
-/// For attacks that anything else must end, on however slow a machine: longer than anybody waits here.
+/// The timeouts for attacks that must end otherwise: longer than any wait of this test.
 const PATIENT: [&str; 3] = ["--header-timeout-ms=300000", "--body-timeout-ms=300000", "--idle-timeout-ms=3600000"];
 
-/// What an attack may add to the service's memory: far less than what it sends, or would have us hold.
+/// The maximum growth of the service's memory in an attack: far less than the attack sends or tries to make it hold.
 const GROWTH_MAX_KB: u64 = 128 * 1024;
 
 /// A well-behaved client.
@@ -71,13 +71,13 @@ impl Shopper {
         }
     }
 
-    /// One more piece, again and again while `attack` is repeated, and how long it took to be answered at the median.
+    /// Repeatedly adds a piece while `attack` is repeated. Returns the median latency.
     async fn shop_during<A>(&mut self, attack: impl Fn() -> A + Send + 'static) -> anyhow::Result<Duration>
     where
         A: Future<Output = anyhow::Result<()>> + Send,
     {
         let enough = Arc::new(AtomicBool::new(false));
-        // In a task of its own, so that only the service stands between the two.
+        // A separate task, so that the two share only the service.
         let attackers = tokio::spawn({
             let enough = enough.clone();
             async move {
@@ -96,7 +96,7 @@ impl Shopper {
             match answer.await.context("a well-behaved client gets no answer")? {
                 Outcome::Accepted(_) => self.adjusted += 1,
                 other @ (Outcome::Rejected(_) | Outcome::Pending { .. } | Outcome::Unavailable { .. }) => {
-                    bail!("a well-behaved client was told {other:?}")
+                    bail!("a well-behaved client got {other:?}")
                 }
             }
             latencies.push(sent_at.elapsed());
@@ -116,12 +116,12 @@ fn memory_kb(process: &Process, field: &str) -> anyhow::Result<u64> {
     number.with_context(|| format!("/proc has no {field}"))
 }
 
-/// An ingest, and who shops there.
+/// An ingest with its shopper.
 struct Shop {
     process: Process,
     address: SocketAddr,
     shopper: Shopper,
-    /// Its peak memory before anything was done to it.
+    /// Its peak memory before the attacks.
     before_kb: u64,
 }
 
@@ -133,19 +133,19 @@ impl Shop {
         Ok(Self { process, address, shopper, before_kb })
     }
 
-    /// What the shopper and the service's memory notice of an attack, for people.
+    /// Runs an attack. Returns the shopper's latency and the service's memory as text.
     async fn under<A>(&mut self, name: &str, attack: impl Fn() -> A + Send + 'static) -> anyhow::Result<String>
     where
         A: Future<Output = anyhow::Result<()>> + Send,
     {
         let latency = self.shopper.shop_during(attack).await.with_context(|| format!("under {name}"))?;
         let peak = memory_kb(&self.process, "VmHWM")?;
-        let told = format!("{name}: {latency:?}, {} kB, then {peak} kB", self.before_kb);
-        ensure!(peak < self.before_kb + GROWTH_MAX_KB, "too much memory is used: {told}");
-        Ok(told)
+        let result = format!("{name}: {latency:?}, {} kB, then {peak} kB", self.before_kb);
+        ensure!(peak < self.before_kb + GROWTH_MAX_KB, "too much memory is used: {result}");
+        Ok(result)
     }
 
-    /// Everything that the shopper was told is so, and the service is well.
+    /// Checks that the cart agrees with the shopper's answers, and that the service is ready.
     async fn close(mut self) -> anyhow::Result<()> {
         let (cart, adjusted) = (self.shopper.client.cart(self.shopper.cart).await?, self.shopper.adjusted);
         ensure!(cart.items.len() == 1 && cart.items[0].quantity == 1 + adjusted, "{cart:?}, {adjusted}");
@@ -155,7 +155,7 @@ impl Shop {
 }
 
 #[expect(clippy::print_stdout, reason = "with --nocapture the figures are of interest")]
-pub(crate) async fn hostile_clients_keep_nobody_from_an_answer() -> anyhow::Result<()> {
+pub(crate) async fn hostile_clients_block_no_other_client() -> anyhow::Result<()> {
     let installation = Installation::new("hostile")?;
     installation.setup().await?;
     let (hasty, patient) = ([LIMITS.as_slice(), &HASTY].concat(), [LIMITS.as_slice(), &PATIENT].concat());
@@ -167,8 +167,8 @@ pub(crate) async fn hostile_clients_keep_nobody_from_an_answer() -> anyhow::Resu
     macro_rules! under {
         ($shop:ident, $attack:path $(, $more:expr)?) => {{
             let address = $shop.address;
-            let told = $shop.under(stringify!($attack), move || $attack(address $(, $more)?)).await?;
-            println!("{told}");
+            let result = $shop.under(stringify!($attack), move || $attack(address $(, $more)?)).await?;
+            println!("{result}");
         }};
     }
     println!("the shopper's latency at the median, and the service's peak memory");

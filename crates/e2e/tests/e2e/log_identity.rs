@@ -1,6 +1,5 @@
-//! A log that is not the recorded one is refused by all who store positions of it, until somebody says that it goes on where
-//! the old one ended. Then it does: its first commands are new, not 'done before'. And offsets that were lost are not made
-//! up.
+//! All services that store positions reject a log that is not the recorded one, until an operator accepts it. Then its first
+//! commands are new ones, and not taken for repeats. Lost offsets are not guessed.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -19,17 +18,17 @@ use sqlx::PgPool;
 
 const DEADLINE: Duration = Duration::from_secs(180);
 
-/// A member that has gone is missed after this.
+/// A crashed member is removed from its group after this.
 const SESSION: [&str; 2] = ["--session-timeout-ms", "2000"];
 
 const WRITE_SIDE: [(Service, &str, &[&str]); 2] =
     [(Service::CartProcessor, "0", &SESSION), (Service::Ingest, "0", &["--allow-client-time"])];
 
-/// The same shop each time, and the same idempotency keys: what was sent before is sent again, and changes nothing.
+/// The shop and the idempotency keys are the same each time, so that commands of earlier runs are repeats and change nothing.
 const SHOP: &str =
     "--concurrency 16 --commands 600 --members 30 --products 40 --refused-share 0 --run-id again --expect-intended";
 
-/// Sends the shop's first commands; all must get the outcome that the shop intends.
+/// Sends the shop's first commands. All must get their intended outcomes.
 async fn replay(installation: &Installation, write_side: &[Process], limit: &str) -> anyhow::Result<PathBuf> {
     let url = format!("http://{}", write_side[1].address().context("ingest has an address")?);
     let sent = installation.folder().join(format!("sent-{limit}.csv.gz"));
@@ -44,7 +43,7 @@ async fn rest(installation: &Installation) -> anyhow::Result<()> {
     Ok(wait_for_rest(installation.kafka(), &database, DEADLINE).await?)
 }
 
-/// Everything that was sent is in every table, and the journal on its topic, byte for byte.
+/// Checks that every table has everything that was sent, and that journal and topic are equal byte for byte.
 async fn check(installation: &Installation, sent: &Path) -> anyhow::Result<()> {
     let args =
         [OsStr::new("reconcile"), OsStr::new("--sent"), sent.as_os_str(), OsStr::new("--timeout-s"), OsStr::new("60")];
@@ -62,7 +61,7 @@ async fn terminate(processes: &mut [Process]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits for the end of a program that must not do its work, and must say why.
+/// Waits for the end of a program, which must fail with this message.
 async fn refuses(mut process: Process, words: &[&str]) -> anyhow::Result<()> {
     let status = process.ended(DEADLINE).await?;
     let log = process.log();
@@ -85,7 +84,7 @@ async fn remove_topic(kafka: &KafkaArgs, topic: &str) -> anyhow::Result<()> {
     gone.await
 }
 
-/// Which log a position is of, and where in it.
+/// The epoch and the offset of a position.
 fn epoch_of(position: i64) -> Option<LogEpoch> {
     let offset = Position::from(position).offset();
     (1..=3).filter_map(LogEpoch::new).find(|epoch| Position::new(*epoch, offset).get() == position)
@@ -107,11 +106,11 @@ pub(crate) async fn commands_of_an_accepted_log_are_new() -> anyhow::Result<()> 
 
     remove_topic(kafka, &topic).await?;
     let words = [topic.as_str(), "is not the log that this keyspace was built from", "setup --accept-new-log"];
-    // It makes the topic, but takes it for no other than it is.
+    // It creates the topic, but does not accept it as the recorded log.
     refuses(installation.spawn("setup-refusing", "cart-processor", ["setup"])?, &words).await?;
     refuses(installation.start(Service::CartProcessor, "refusing", &SESSION)?, &words).await?;
     refuses(installation.start(Service::Ingest, "refusing", &[])?, &words).await?;
-    // Once more, and it is the recorded one.
+    // Now it is the recorded log.
     for _ in 0..2 {
         installation.run("setup-accepting", "cart-processor", ["setup", "--accept-new-log"], DEADLINE).await?;
     }
@@ -137,7 +136,7 @@ pub(crate) async fn commands_of_an_accepted_log_are_new() -> anyhow::Result<()> 
     installation.remove().await
 }
 
-/// What is in the read tables; of the names that a product was sold under they keep one.
+/// The contents of the read tables, which have one of the names of a product.
 async fn tables(installation: &Installation) -> anyhow::Result<[Totals; 2]> {
     let session = cassandra::connect(installation.cassandra()).await?;
     let database = PgPool::connect(installation.database_url()).await?;
@@ -183,13 +182,13 @@ pub(crate) async fn purchases_of_an_accepted_log_are_added() -> anyhow::Result<(
     installation.remove().await
 }
 
-/// A group that writes to Kafka, whose setup makes its first offsets, and what it reads.
+/// The groups that write to Kafka, whose `setup` commits their first offsets, with their topics.
 const GROUPS: [(&str, &str, &str); 2] = [
     ("cart-processor", "cart-processor", CartCommand::TOPIC),
     ("item-purchased-events", "projectors", CartEvent::TOPIC),
 ];
 
-/// Removes a group, and returns how to put it back to where it was, as an operator would.
+/// Removes a group. Returns a function that restores its offsets, as an operator would.
 async fn lose(kafka: &KafkaArgs, group: &str, topic: &str) -> anyhow::Result<impl FnOnce() -> anyhow::Result<()>> {
     let (kafka, group, topic) = (kafka.clone(), kafka.prefixed(group), kafka.prefixed(topic));
     let admin = Admin::new(&kafka)?;
@@ -209,7 +208,7 @@ async fn lose(kafka: &KafkaArgs, group: &str, topic: &str) -> anyhow::Result<imp
     })
 }
 
-pub(crate) async fn lost_offsets_are_not_made_up() -> anyhow::Result<()> {
+pub(crate) async fn lost_offsets_are_not_guessed() -> anyhow::Result<()> {
     let installation = Installation::new("identity")?;
     let kafka = installation.kafka();
     installation.setup().await?;
@@ -222,7 +221,7 @@ pub(crate) async fn lost_offsets_are_not_made_up() -> anyhow::Result<()> {
         let put_back = lose(kafka, group, topic).await?;
         let (group_name, topic_name) = (kafka.prefixed(group), kafka.prefixed(topic));
         let words = [group_name.as_str(), &topic_name, "--reset-offsets"];
-        // The log is the recorded one, so there is nothing to accept.
+        // The log is the recorded one, so it needs no acceptance.
         for (name, args) in [("setup", &["setup"][..]), ("setup-accepting", &["setup", "--accept-new-log"])] {
             refuses(installation.spawn(&format!("{group}-{name}"), binary, args)?, &words).await?;
         }

@@ -1,5 +1,5 @@
-//! A command of a kind that this version does not know is no garbage: it was accepted. Its partition stops there and
-//! readiness says what to do; the others go on, and after the upgrade (here: none, so it stays) nothing was lost.
+//! A command of a kind that this version does not know is not garbage: a newer version has accepted it. Its partition stops,
+//! and readiness says what to do; the other partitions continue. After an upgrade (none here) nothing is lost.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use uuid::Uuid;
 
 const DEADLINE: Duration = Duration::from_secs(180);
 
-/// Where the union of commands will have its next branch.
+/// The index of the next branch in the union of commands.
 const NEW_BRANCH: u8 = 6;
 
-/// Our schema as the next version may have it: with one kind of command more.
+/// The schema of a possible next version, with one more kind of command.
 fn newer_schema() -> anyhow::Result<String> {
     let mut schema: serde_json::Value = serde_json::from_str(CartCommand::SCHEMA)?;
     let fields = schema["fields"].as_array_mut().into_iter().flatten();
@@ -67,7 +67,7 @@ pub(crate) async fn a_command_that_is_too_new_stops_its_partition_only() -> anyh
     let producer = Producer::durable(kafka, &kafka.prefixed(CartCommand::TOPIC))?;
     let known = as_newer(codec.encode(&checkout(stopped_cart))?);
     let mut unknown = known.clone();
-    // Behind the branch's number stand the absent expected version and `keyed`.
+    // After the branch's number follow the absent expected version and `keyed`.
     let at = unknown.len() - 4;
     unknown[at] = NEW_BRANCH << 1;
     for (cart_id, value) in [
@@ -85,8 +85,8 @@ pub(crate) async fn a_command_that_is_too_new_stops_its_partition_only() -> anyh
     wait_until("readiness to name the partition", DEADLINE, async || {
         let response = reqwest::get(format!("http://{address}/health/ready")).await;
         let text = response.map_err(|error| error.to_string())?.text().await.map_err(|error| error.to_string())?;
-        let told = format!("partition {partition} is stopped at offset 1: upgrade this program");
-        if text.contains(&told) && text.contains("newer than this program") { Ok(()) } else { Err(text) }
+        let reason = format!("partition {partition} is stopped at offset 1: upgrade this program");
+        if text.contains(&reason) && text.contains("newer than this program") { Ok(()) } else { Err(text) }
     })
     .await?;
     let other = usize::try_from(partition_of(other_cart))?;

@@ -1,5 +1,5 @@
-//! The API is what `/openapi.json` says: no path or method more or less, each example fits its schema, and schemathesis,
-//! which makes requests and sequences of them from the document, meets no answer that it does not have.
+//! The API matches `/openapi.json`: the paths and methods are the same, each example fits its schema, and schemathesis, which
+//! generates requests and sequences of them from the document, gets only answers that are in it.
 //!
 //! Needs python3 with venv: `scripts/python-env` installs schemathesis into the target folder.
 
@@ -16,7 +16,7 @@ use serde_json::Value;
 
 const DEADLINE: Duration = Duration::from_secs(180);
 
-/// How long schemathesis may make requests. It ends by itself then.
+/// How long schemathesis generates requests.
 const MAX_TIME_S: &str = "40";
 
 const METHODS: [Method; 5] = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
@@ -34,7 +34,7 @@ fn documented(operations: &Value) -> BTreeSet<String> {
     operations.as_object().into_iter().flat_map(|object| object.keys()).map(|name| name.to_uppercase()).collect()
 }
 
-/// Each path takes the methods that the document has for it, and says so to others.
+/// Checks that each path accepts the methods of the document, and lists them for other methods.
 async fn methods_are_documented(url: &str) -> anyhow::Result<()> {
     let client = Client::new();
     let document: Value = client.get(format!("{url}/openapi.json")).send().await?.json().await?;
@@ -71,7 +71,7 @@ async fn methods_are_documented(url: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A request's id is the client's own, or one that we make, in the header, in a problem's body and in the log.
+/// Checks that a request's id, the client's or a generated one, is in the header, in a problem's body and in the log.
 async fn requests_have_ids(url: &str, ingest: &Process) -> anyhow::Result<()> {
     let client = Client::new();
     let own = client.get(format!("{url}/cart/x")).header("x-request-id", "checkout-7").send().await?;
@@ -87,7 +87,7 @@ async fn requests_have_ids(url: &str, ingest: &Process) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where schemathesis, and what it needs, is installed.
+/// The folder in which schemathesis is installed.
 fn python() -> anyhow::Result<PathBuf> {
     let made = Command::new(root().join("scripts/python-env")).arg("schemathesis").output()?;
     ensure!(made.status.success(), "installing schemathesis failed: {}", text(&made));
@@ -120,7 +120,7 @@ fn schemathesis(url: &str, python: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(crate) async fn the_service_is_what_its_document_says() -> anyhow::Result<()> {
+pub(crate) async fn the_service_matches_its_document() -> anyhow::Result<()> {
     let installation = Installation::new("openapi")?;
     installation.setup().await?;
     let services = [

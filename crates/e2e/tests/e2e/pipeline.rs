@@ -1,17 +1,17 @@
-//! The whole pipeline, each service as often as in the demo: what was sent is in every table, to the cent, and the journal
-//! and the events topic tell the same.
+//! The whole pipeline, with the services of the demo: every table has what was sent, to the cent, and the journal and the
+//! events topic are equal.
 
 use std::time::Duration;
 
 use cartctl::journal::journal_equals_topic;
 use e2e::harness::{Installation, Process, Service};
 
-/// Some minutes' worth of work for a debug build on a machine with two busy cores take far less.
+/// The timeout, far longer than a debug build needs on two busy cores.
 const REPLAY_DEADLINE: Duration = Duration::from_secs(180);
 const RECONCILE_DEADLINE: Duration = Duration::from_secs(180);
 const TERMINATE_DEADLINE: Duration = Duration::from_secs(180);
 
-/// The replay takes the services' answers for what they should be, one by one.
+/// The replay checks each answer.
 async fn replay(installation: &Installation, ingest: &Process, sent: &str) -> anyhow::Result<String> {
     let url = format!("http://{}", ingest.address().expect("ingest has an address"));
     let shop =
@@ -22,10 +22,10 @@ async fn replay(installation: &Installation, ingest: &Process, sent: &str) -> an
     installation.run("replay", "replay", args, REPLAY_DEADLINE).await
 }
 
-pub(crate) async fn what_was_sent_is_in_every_table() -> anyhow::Result<()> {
+pub(crate) async fn every_table_has_what_was_sent() -> anyhow::Result<()> {
     let installation = Installation::new("pipeline")?;
     installation.setup().await?;
-    // Again: it finds everything there.
+    // A second `setup` finds everything in place.
     installation.run("cart-processor-setup", "cart-processor", ["setup"], RECONCILE_DEADLINE).await?;
 
     let mut services: Vec<(Service, &str, &[&str])> = vec![
@@ -46,7 +46,7 @@ pub(crate) async fn what_was_sent_is_in_every_table() -> anyhow::Result<()> {
     let args = ["reconcile", "--sent", &sent, "--timeout-s", &timeout_s, "--json", &json_text];
     let report = installation.run("reconcile", "cartctl", args, 2 * RECONCILE_DEADLINE).await?;
     assert!(report.contains("0 differences"), "{report}");
-    // Something was bought at all: every eighth command is a checkout.
+    // There are purchases: every eighth command is a checkout.
     let result: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json)?)?;
     assert!(result["topic"]["purchases"].as_u64() > Some(1_000), "{result:#}");
     let differences = journal_equals_topic(installation.kafka(), installation.cassandra()).await?;

@@ -1,6 +1,6 @@
-//! What is lost can be made again: read tables from `item-purchased`, `cart-events` from the journal, the journal from
-//! `cart-events` and `cart-commands`, and all of Kafka from the journal. By the commands that docs/operations.md names, in its order; they
-//! refuse what would do harm. Afterwards the shop goes on, and every row is right.
+//! Lost data is rebuilt: read tables from `item-purchased`, `cart-events` from the journal, the journal from `cart-events`
+//! and `cart-commands`, and all of Kafka from the journal. The commands and their order are those of docs/operations.md; they
+//! reject harmful uses. Afterwards the shop continues, and every row is right.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -23,11 +23,11 @@ const DEADLINE: Duration = Duration::from_secs(180);
 const SESSION: [&str; 2] = ["--session-timeout-ms", "2000"];
 const TABLES: [&str; 3] = ["popular-items", "vendor-billing", "vendor-billing-jdbc"];
 
-/// The same shop each time, and the same idempotency keys: what was sent before is sent again, and changes nothing.
+/// The shop and the idempotency keys are the same each time, so that commands of earlier runs are repeats and change nothing.
 const SHOP: &str =
     "--concurrency 16 --commands 900 --members 40 --products 40 --refused-share 0 --run-id again --expect-intended";
 
-/// A shop whose services come and go.
+/// A shop whose services are started and stopped.
 struct Shop {
     installation: Installation,
     processes: Vec<Process>,
@@ -58,7 +58,7 @@ impl Shop {
         Ok(())
     }
 
-    /// Sends the shop's first commands; all must get the outcome that the shop intends.
+    /// Sends the shop's first commands. All must get their intended outcomes.
     async fn sell(&self, limit: u32) -> anyhow::Result<PathBuf> {
         let url = format!("http://{}", self.processes[0].address().context("ingest has an address")?);
         let sent = self.installation.folder().join(format!("sent-{limit}.csv.gz"));
@@ -68,12 +68,13 @@ impl Shop {
         Ok(sent)
     }
 
-    /// Fills carts until the processor ends, as a kill would end it, with events that are in the journal and not on the topic.
-    /// Nobody has these carts otherwise, so that each command makes an event; nothing is bought that only they would know of.
+    /// Fills carts until the processor crashes, with events that are in the journal and not on the topic.
+    /// These carts are not used elsewhere, so that each command makes an event; nothing is bought.
     async fn fill_until_crash(&mut self) -> anyhow::Result<()> {
         const CARTS: [&str; 4] = ["--member-prefix", "crashed", "--mix", "add=1"];
         let mut ingest = self.installation.start_all(&[(Service::Ingest, "0", &["--allow-client-time"])]).await?;
-        // At once: an open transaction would be ended by markers in the topic that is made anew, which is not empty then.
+        // At once: otherwise the markers that end the open transaction would be in the recreated topic, which would not be
+        // empty.
         let action = "processor-after-journal=return";
         let mut processor = self.installation.start_to_crash(Service::CartProcessor, "0", &SESSION, action)?;
         processor.ready(DEADLINE).await?;
@@ -84,7 +85,7 @@ impl Shop {
         ensure!(!status.success(), "the processor was to crash");
         replay.kill9()?;
         ingest[0].terminate(DEADLINE).await?;
-        // The group takes the dead processor for a member until its session ends.
+        // The crashed processor is a member of the group until its session times out.
         let admin = Admin::new(self.installation.kafka())?;
         let group = self.installation.kafka().prefixed("cart-processor");
         wait_until("the dead processor to leave its group", DEADLINE, async || {
@@ -93,7 +94,8 @@ impl Shop {
         .await
     }
 
-    /// Sells on; then everything that was ever sent is in every table, and the journal on its topic, byte for byte.
+    /// Continues the shop, then checks that every table has everything that was ever sent, and that journal and topic are
+    /// equal byte for byte.
     async fn sell_and_check(&self, limit: u32) -> anyhow::Result<()> {
         let sent = self.sell(limit).await?;
         let args = [
@@ -110,7 +112,7 @@ impl Shop {
         Ok(())
     }
 
-    /// Requests that the events alone do not tell: rejected ones with a key, and an independent batch. Nothing is bought.
+    /// Requests that do not follow from the events: rejected ones with a key, and an independent batch. Nothing is bought.
     async fn reject(&self) -> anyhow::Result<()> {
         let cart = Api::new(&self.processes[0]).cart();
         let batch = json!({"commands": [{"checkout": {}}, {"add": item(1, 2)}, {"add": item(1, 2)}]});
@@ -137,7 +139,7 @@ impl Shop {
         self.installation.run(&command.replace(' ', "-"), binary, words, DEADLINE).await
     }
 
-    /// An operator's command that must refuse, and say why.
+    /// An operator's command that must fail with this message.
     async fn refuses(&self, command: &str, word: &str) -> anyhow::Result<()> {
         let mut words = command.split(' ');
         let binary = words.next().context("a command has a binary")?;
@@ -172,7 +174,7 @@ async fn in_cassandra(shop: &Shop, statements: &[String]) -> anyhow::Result<()> 
     Ok(())
 }
 
-pub(crate) async fn read_tables_and_cart_events_are_made_again() -> anyhow::Result<()> {
+pub(crate) async fn read_tables_and_cart_events_are_rebuilt() -> anyhow::Result<()> {
     let mut shop = Shop::open().await?;
     shop.sell_and_check(300).await?;
     shop.refuses("cartctl rebuild popular-items", "stop them first").await?;
@@ -205,7 +207,7 @@ pub(crate) async fn read_tables_and_cart_events_are_made_again() -> anyhow::Resu
     shop.refuses("projectors setup", "resume-purchases").await?;
     let report = shop.does("cartctl resume-purchases").await?;
     ensure!(report.contains("added") && !report.contains("added=0"), "no purchase was missing: {report}");
-    // A second time finds nothing to do.
+    // A second run has nothing to do.
     shop.does("cartctl resume-purchases").await?;
     shop.does("projectors setup").await?;
     shop.start(&Service::PROJECTORS).await?;
@@ -214,21 +216,21 @@ pub(crate) async fn read_tables_and_cart_events_are_made_again() -> anyhow::Resu
     shop.installation.remove().await
 }
 
-pub(crate) async fn the_journal_and_all_of_kafka_are_made_again() -> anyhow::Result<()> {
+pub(crate) async fn the_journal_and_all_of_kafka_are_rebuilt() -> anyhow::Result<()> {
     let mut shop = Shop::open().await?;
     shop.sell_and_check(300).await?;
     shop.reject().await?;
     shop.rest().await?;
     shop.stop().await?;
 
-    // All that is in Cassandra: the journal, the read tables, and which logs they are of.
+    // Everything in Cassandra is lost: the journal, the read tables, and the recorded logs.
     let session = cassandra::connect(shop.installation.cassandra()).await?;
     let before = journal::read_tables(&session).await?;
     let requests = || before.1.values().flat_map(|requests| requests.values());
     ensure!(requests().filter(|kept| kept.unchanged.is_some()).count() == 2, "two requests were rejected");
     ensure!(requests().any(|kept| kept.unchanged.is_none() && kept.outcome.is_some()), "one was an independent batch");
     drop(session);
-    // A table as another version would make it is not taken for ours.
+    // A table of another version is rejected.
     let table = format!("{}.cart_journal", shop.installation.name());
     in_cassandra(&shop, &[format!("ALTER TABLE {table} DROP events")]).await?;
     shop.refuses("cart-processor setup", "restore-journal").await?;
@@ -261,7 +263,7 @@ pub(crate) async fn the_journal_and_all_of_kafka_are_made_again() -> anyhow::Res
     shop.rest().await?;
     shop.stop().await?;
 
-    // All that is in Kafka: topics and offsets.
+    // Everything in Kafka is lost: topics and offsets.
     let kafka = shop.installation.kafka();
     let groups = ["cart-processor", "item-purchased-events"].into_iter().chain(TABLES).map(|name| kafka.prefixed(name));
     Admin::new(kafka)?

@@ -1,5 +1,4 @@
-//! A registry that holds something else than ours under our subjects: `setup` refuses, and so does a service that is started,
-//! both at once and in words.
+//! With foreign schemas under the system's subjects, `setup` and a starting service fail at once, with a message.
 
 use std::time::Duration;
 
@@ -11,14 +10,14 @@ use kafka::{KafkaArgs, Registry};
 
 const DEADLINE: Duration = Duration::from_secs(180);
 
-/// Long: who waited for a schema to fit would be seen.
+/// Long, so that a service that waits for another schema would fail the test.
 const PATIENT: [&str; 2] = ["--startup-timeout-s", "600"];
 
-/// Somebody else's: nothing of ours can be read as this, or this as ours.
+/// A foreign schema, incompatible with the system's.
 const FOREIGN: &str =
     r#"{"type": "record", "name": "Parcel", "namespace": "elsewhere", "fields": [{"name": "weight", "type": "int"}]}"#;
 
-/// Waits for the end of a program that must not do its work, and must say why.
+/// Waits for the end of a program, which must fail with this message.
 async fn refuses(mut process: Process, subject: &str) -> anyhow::Result<()> {
     let status = process.ended(DEADLINE).await?;
     let log = process.log();
@@ -29,7 +28,7 @@ async fn refuses(mut process: Process, subject: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As in a registry that was restored, or made anew by somebody else: nothing is left under the subject but this.
+/// Replaces all schemas of the subject, as in a registry that was restored or recreated.
 async fn replace(registry: &Registry, kafka: &KafkaArgs, topic: &str, schema: &str) -> anyhow::Result<String> {
     let subject = format!("{}-value", kafka.prefixed(topic));
     let url = format!("{}/subjects/{subject}", kafka.schema_registry_url);
@@ -40,7 +39,7 @@ async fn replace(registry: &Registry, kafka: &KafkaArgs, topic: &str, schema: &s
     Ok(subject)
 }
 
-pub(crate) async fn other_schemas_under_our_names_are_refused() -> anyhow::Result<()> {
+pub(crate) async fn foreign_schemas_under_the_systems_subjects_are_rejected() -> anyhow::Result<()> {
     let installation = Installation::new("foreign")?;
     installation.setup().await?;
     let kafka = installation.kafka();
@@ -59,7 +58,7 @@ pub(crate) async fn other_schemas_under_our_names_are_refused() -> anyhow::Resul
         refuses(installation.start(service, topic, &PATIENT)?, &subject).await?;
         replace(&registry, kafka, topic, ours).await?;
     }
-    // Nothing was harmed.
+    // Nothing was changed.
     installation.run("setup-again", "cart-processor", ["setup"], DEADLINE).await?;
     installation.remove().await
 }

@@ -1,5 +1,5 @@
-//! An idempotency key stands for a whole request: its kind, its commands in order and its condition. A repeat has the first
-//! outcome and changes nothing, whatever came between, and however often the processor forgets what it had in memory.
+//! An idempotency key stands for a whole request: its kind, its commands in order and its condition. A repeat gets the first
+//! outcome and changes nothing, also after other commands, and if the processor has dropped its carts.
 
 use anyhow::ensure;
 use cart::contract::Contract as _;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::http::api::{Answer, Api, Cart, DEADLINE, PATIENT, item, product_path};
 
-/// A processor that loads each cart anew for each batch of commands.
+/// The arguments of a processor that loads each cart anew for each batch of commands.
 const FORGETFUL: [&str; 4] = ["--cart-cache-mib", "0", "--session-timeout-ms", "2000"];
 
 /// A request without its cart and key.
@@ -89,13 +89,13 @@ fn statuses(answer: &Answer) -> Vec<u64> {
 async fn same(cart: &Cart, request: &Request, key: &str, first: &Answer) -> anyhow::Result<()> {
     let before = cart.get().await?;
     let repeat = request.send(cart, Some(key)).await?;
-    // All but the id of this request in the log.
-    let told = |answer: &Answer| {
+    // Everything but the id of this HTTP request in the log.
+    let without_id = |answer: &Answer| {
         let mut body = answer.json();
         body.as_object_mut().map(|body| body.remove("requestId"));
         (answer.status, answer.header("etag").map(str::to_owned), body)
     };
-    ensure!(told(&repeat) == told(first), "{request:?}: first {first:?}, then {repeat:?}");
+    ensure!(without_id(&repeat) == without_id(first), "{request:?}: first {first:?}, then {repeat:?}");
     ensure!(cart.get().await? == before, "the repeat of {request:?} changed the cart");
     Ok(())
 }
@@ -124,7 +124,7 @@ pub(crate) async fn a_key_stands_for_one_request_and_its_outcome() -> anyhow::Re
     repeats_change_nothing(&api).await?;
     another_request_is_refused(&api).await?;
     a_batch_is_one_request(&api).await?;
-    what_was_rejected_stays_rejected(&api).await?;
+    a_rejected_request_stays_rejected(&api).await?;
     keys_are_taken_as_they_are(&api).await?;
     let report = audited(&installation).await?;
     ensure!(report.counts.repeats >= 8 && report.counts.refused > 80, "{report}");
@@ -147,7 +147,7 @@ async fn repeats_change_nothing(api: &Api) -> anyhow::Result<()> {
     let headers = [("idempotency-key", "spelled"), ("prefer", "wait=9")];
     let repeat = cart.send(Method::POST, "", &headers, Some(body.to_string())).await?;
     assert_eq!(repeat.text, first.text);
-    // All rejected, and a condition on the whole.
+    // All commands rejected, and a condition on the batch.
     let nothing = Request::batch(json!([remove(8), remove(9)]));
     let first = nothing.send(&cart, Some("nothing")).await?;
     assert_eq!(statuses(&first), [404, 404]);
@@ -192,7 +192,7 @@ async fn a_batch_is_one_request(api: &Api) -> anyhow::Result<()> {
     cart.adjust(1, 1).await?.done();
     same(&cart, &hundred, "hundred", &first).await?;
     assert_eq!(cart.get().await?["items"][0]["quantity"], 102);
-    // It can be asked for as a whole, and its repeat too.
+    // Its status can be read, and that of its repeat.
     let body = json!({"commands": [checkout(), checkout()]}).to_string();
     for _ in 0..2 {
         let headers = [("idempotency-key", "bought"), ("prefer", "respond-async")];
@@ -211,19 +211,19 @@ async fn a_batch_is_one_request(api: &Api) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn what_was_rejected_stays_rejected(api: &Api) -> anyhow::Result<()> {
+async fn a_rejected_request_stays_rejected(api: &Api) -> anyhow::Result<()> {
     let cart = api.cart();
     let first = Request::checkout().send(&cart, Some("k")).await?;
     first.rejected(409, "empty-cart-checkout", "add an item");
     cart.add(1, 1).await?.done();
     same(&cart, &Request::checkout(), "k", &first).await?;
-    // More rejections than stand between two snapshots, none of which leaves an event.
+    // More rejections than requests between two snapshots, none of which makes an event.
     for number in 0..70 {
         let answer = Request::adjust(9, 1).send(&cart, Some(&format!("more-{number}"))).await?;
         assert_eq!(answer.status, 404, "{answer:?}");
     }
     same(&cart, &Request::checkout(), "k", &first).await?;
-    // Without a key each is a request of its own.
+    // Without a key each is a new request.
     let cart = api.cart();
     assert_eq!(cart.checkout().await?.status, 409);
     cart.add(1, 1).await?.done();
@@ -253,8 +253,8 @@ const FORMER_TABLE: &str = "CREATE TABLE cart_journal (cart_id uuid, sequence_nu
     command_id uuid, events frozen<list<blob>>, snapshot blob STATIC, PRIMARY KEY (cart_id, sequence_number)) \
     WITH CLUSTERING ORDER BY (sequence_number DESC)";
 
-/// What stood in the log before version 0.2 has the outcomes that it had, also to a retry after the upgrade. Schema, records and
-/// table are those of then.
+/// Records of a version before 0.2 keep their outcomes, also for a retry after the upgrade. Schema, records and table are
+/// those of that version.
 pub(crate) async fn a_log_from_before_version_0_2_goes_on() -> anyhow::Result<()> {
     let installation = Installation::new("before02")?;
     let registry = Registry::new(installation.kafka())?;
@@ -278,7 +278,7 @@ pub(crate) async fn a_log_from_before_version_0_2_goes_on() -> anyhow::Result<()
     };
     let bought = || Command::Checkout {};
     let log = [
-        // Rejected under a key, then bought under it, as it was then.
+        // Rejected with a key, then bought with it, as in that version.
         (keyed("buy"), bought()),
         (keyed("one"), added(1)?),
         (keyed("buy"), bought()),
@@ -296,20 +296,20 @@ pub(crate) async fn a_log_from_before_version_0_2_goes_on() -> anyhow::Result<()
         let issued_at = "2026-01-31T12:00:00Z".parse()?;
         let command = CartCommand { command_id, cart_id, issued_at, command, expected_version: None, keyed: None };
         let mut value = codec.encode(&command)?;
-        // As the former schema has it: without the last field, which is one byte when it is null.
+        // In the former schema: without the last field, which is one byte if it is null.
         value[1..5].copy_from_slice(&former.to_be_bytes());
         ensure!(value.pop() == Some(0), "the last field is null");
         let key = Some(cart.id.to_string().into_bytes());
         producer.send(&Record { partition: None, key, value: Some(value), headers: None })?.await?;
     }
-    // Behind them in the log: when this is answered, they are decided.
+    // Appended after them: once this is answered, they are decided.
     assert_eq!(cart.add(9, 1).await?.done()["version"], 5);
     for (key, request, version) in [("one", Request::add(1, 1), 1), ("buy", Request::checkout(), 2)] {
         assert_eq!(request.send(&cart, Some(key)).await?.done()["version"], version, "{key}");
     }
     let retry = Request::batch(json!([checkout(), add(2), add(3)]));
     let first = retry.send(&cart, Some("batch")).await?;
-    // What was carried out is done; what was rejected then is decided now, once.
+    // Executed requests are repeats; a request that was rejected then is decided now, once.
     assert_eq!(statuses(&first), [200, 200, 200]);
     let results = first.json()["results"].clone();
     assert_eq!((&results[1]["outcome"]["version"], &results[2]["outcome"]["version"]), (&json!(3), &json!(4)));
@@ -319,8 +319,8 @@ pub(crate) async fn a_log_from_before_version_0_2_goes_on() -> anyhow::Result<()
     installation.remove().await
 }
 
-/// The processor ends after it has written a cart's rows to one table, and after both. Whatever is there then, its successor makes
-/// the rest.
+/// The processor crashes after it has written a cart's rows to one table, and after both. Its successor completes them in
+/// each case.
 pub(crate) async fn a_crash_between_the_tables_of_the_journal_loses_no_request() -> anyhow::Result<()> {
     const CRASHES: u32 = 3;
     let installation = Installation::new("rounds")?;
@@ -336,7 +336,7 @@ pub(crate) async fn a_crash_between_the_tables_of_the_journal_loses_no_request()
         ("bought", Request::checkout()),
         ("again", Request::checkout()),
     ];
-    // Nobody decides yet, so that all of them are one batch of the processor.
+    // There is no processor yet, so that all of them are one batch.
     for (key, request) in &requests {
         let mut headers = vec![("idempotency-key", *key), ("prefer", "respond-async")];
         headers.extend(request.if_match.map(|at| ("if-match", at)));
@@ -358,7 +358,7 @@ pub(crate) async fn a_crash_between_the_tables_of_the_journal_loses_no_request()
             Err(_) => processor.kill9()?,
         }
     }
-    // After the rejected requests, and after the events; then there was nothing left to write.
+    // It crashes after the rejected requests, and after the events; then nothing is left to write.
     ensure!(crashes == 2, "it crashed {crashes} times");
     let mut services: Vec<(Service, &str, &[&str])> =
         vec![(Service::CartProcessor, "0", &["--session-timeout-ms", "2000"])];

@@ -1,5 +1,5 @@
-//! `.env.sample` names every option of every service, with its default, group and sentence, as `-h` has them; `setup` reports
-//! what differs on topics that exist; topics with many partitions can be made.
+//! `.env.sample` has every option of every service, with its default, group and description from `-h`; `setup` reports
+//! different settings of existing topics; topics with many partitions can be created.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +14,7 @@ use kafka::{Admin, TopicSpec};
 
 const DEADLINE: Duration = Duration::from_secs(180);
 
-/// Each command of each service; the projectors that are not here share their options with one that is.
+/// Each command of each service. The projectors that are left out have the options of one of these.
 const COMMANDS: [&[&str]; 9] = [
     &["cartctl", "audit"],
     &["ingest"],
@@ -27,14 +27,14 @@ const COMMANDS: [&[&str]; 9] = [
     &["projectors", "vendor-billing-jdbc"],
 ];
 
-/// The groups of the help texts, in their order everywhere. Without a heading of its own an option is in the first.
+/// The groups of the help texts, in order. An option without a heading is in the first one.
 const GROUPS: [&str; 9] =
     ["Options", "Common", "Servers", "Setup", "Authentication and access", "TLS", "Limits", "Times", "Logs"];
 
-/// One name with two defaults: the sample gives the first service's and says the other's.
+/// A name with two defaults: the sample has the first service's, and mentions the other's.
 const TWO_DEFAULTS: &str = "BATCH_LEN_MAX";
 
-/// What a help text or the sample says of a setting.
+/// A setting in a help text or in the sample.
 #[derive(Debug, PartialEq, Eq)]
 struct Setting {
     group: String,
@@ -53,7 +53,7 @@ fn settings(command: &[&str]) -> anyhow::Result<(BTreeMap<String, Setting>, Vec<
             groups.push(group.to_owned());
         }
         let Some((sentence, after)) = line.split_once(" [env: ") else { continue };
-        // Short options have theirs beside them, not below.
+        // Short options have their text beside them, not below.
         let sentence = sentence.trim().rsplit("  ").next().unwrap_or_default().to_owned();
         let (name, rest) = after.split_once(']').context("[env: has no end")?;
         let default = rest.split_once("[default: ").and_then(|(_, default)| default.split_once(']'));
@@ -119,8 +119,8 @@ pub(crate) async fn the_sample_names_every_option_with_its_default() -> anyhow::
     Ok(())
 }
 
-/// One that a client sets itself had no effect, and its user did not learn that.
-pub(crate) async fn a_kafka_setting_that_guarantees_depend_on_is_refused_at_the_start() -> anyhow::Result<()> {
+/// A setting that the client overrides must be rejected, since it would have no effect.
+pub(crate) async fn a_kafka_setting_that_guarantees_depend_on_is_rejected_at_the_start() -> anyhow::Result<()> {
     for command in COMMANDS {
         for setting in ["group.id=own", "enable.auto.commit=true", "request.required.acks=1"] {
             let properties = format!("fetch.min.bytes=2,{setting}");
@@ -138,7 +138,7 @@ pub(crate) async fn a_kafka_setting_that_guarantees_depend_on_is_refused_at_the_
     Ok(())
 }
 
-pub(crate) async fn a_topic_that_is_there_keeps_its_settings_and_setup_tells_what_differs() -> anyhow::Result<()> {
+pub(crate) async fn an_existing_topic_keeps_its_settings_and_setup_reports_differences() -> anyhow::Result<()> {
     let installation = Installation::new("settings")?;
     let kafka = installation.kafka();
     let (commands, events) = (kafka.prefixed(CartCommand::TOPIC), kafka.prefixed(CartEvent::TOPIC));
@@ -146,22 +146,22 @@ pub(crate) async fn a_topic_that_is_there_keeps_its_settings_and_setup_tells_wha
     let older = TopicSpec { name: commands.clone(), partitions: 2, replication: 1, config };
     Admin::new(kafka)?.ensure_topics(&[older]).await?;
     for run in ["setup", "setup-again"] {
-        let told = installation.run(run, "cart-processor", ["setup"], DEADLINE).await?;
+        let output = installation.run(run, "cart-processor", ["setup"], DEADLINE).await?;
         for setting in ["retention.ms=-1", "message.timestamp.after.max.ms=9223372036854775807"] {
             let command = format!("kafka-configs.sh --alter --topic {commands} --add-config {setting}");
-            ensure!(told.contains(&command), "{run} does not say '{command}': {told}");
+            ensure!(output.contains(&command), "{run} does not print '{command}': {output}");
         }
-        ensure!(told.contains("has retention.ms=86400000"), "{run} does not say what is there: {told}");
+        ensure!(output.contains("has retention.ms=86400000"), "{run} does not print the current setting: {output}");
         for same in [String::from("retention.bytes="), format!("--topic {events} ")] {
-            ensure!(!told.contains(&same), "{run} tells what does not differ ('{same}'): {told}");
+            ensure!(!output.contains(&same), "{run} prints an equal setting ('{same}'): {output}");
         }
     }
     installation.remove().await
 }
 
-/// Brokers take their time until each knows of a new topic and of what it leads, the more so while they make hundreds of
-/// partitions. `setup` was told 'it does not exist' and 'not leader'.
-pub(crate) async fn a_topic_can_be_used_once_it_is_made() -> anyhow::Result<()> {
+/// Brokers need some time until each knows a new topic and its leaders, especially while they create hundreds of partitions.
+/// `setup` has failed with 'it does not exist' and 'not leader'.
+pub(crate) async fn a_topic_is_usable_once_setup_has_made_it() -> anyhow::Result<()> {
     let installation = Installation::new("new_topics")?;
     let kafka = installation.kafka();
     let spec =
@@ -185,6 +185,6 @@ pub(crate) async fn a_topic_can_be_used_once_it_is_made() -> anyhow::Result<()> 
     };
     tokio::try_join!(use_topics(&large), small_ones)?;
     admin.remove_topics(&large.iter().chain(&small).map(|topic| topic.name.as_str()).collect::<Vec<_>>()).await?;
-    // It has nothing but topics.
+    // Only the topics were created.
     Ok(std::fs::remove_dir_all(installation.folder())?)
 }

@@ -1,4 +1,4 @@
-//! TLS in the service: certificates that come and go while it runs, and clients that trust them; `cart` and `replay` too.
+//! TLS of the service: certificates change while it runs; clients, including `cart` and `replay`, trust them.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 
 const DEADLINE: Duration = Duration::from_secs(180);
 
-/// A certificate that is its own root, and its key, in files.
+/// A self-signed certificate and its key, in files.
 pub(crate) struct Pair {
     certificate: PathBuf,
     key: PathBuf,
@@ -36,7 +36,7 @@ impl Pair {
         Ok(Self { certificate, key })
     }
 
-    /// Takes another's place, as an operator's tool would: a whole file each.
+    /// Replaces another one, a whole file at a time, as an operator's tool would.
     fn replace(&self, other: &Self) -> anyhow::Result<()> {
         for (from, to) in [(&self.certificate, &other.certificate), (&self.key, &other.key)] {
             let new = to.with_extension("new");
@@ -46,7 +46,7 @@ impl Pair {
         Ok(())
     }
 
-    /// A cart's version as a client sees it that trusts this certificate alone. Each has a connection of its own.
+    /// A cart's version, read on a new connection by a client that trusts only this certificate.
     pub(crate) async fn version(&self, address: SocketAddr) -> Result<i64, String> {
         let settings = ClientSettings { ca_cert: Some(self.certificate.clone()), ..ClientSettings::default() };
         let client = CartClient::new(&format!("https://{address}"), &settings).map_err(|error| error.to_string())?;
@@ -55,7 +55,7 @@ impl Pair {
     }
 }
 
-/// A connection of somebody who trusts this certificate alone, and would speak these protocols.
+/// A connection of a client that trusts only this certificate, and offers these protocols.
 async fn connected(address: SocketAddr, trusted: &Path, alpn: &[&str]) -> anyhow::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(trusted)?)?;
@@ -67,7 +67,7 @@ async fn connected(address: SocketAddr, trusted: &Path, alpn: &[&str]) -> anyhow
     Ok(TlsConnector::from(Arc::new(config)).connect(ServerName::IpAddress(address.ip().into()), stream).await?)
 }
 
-/// What such a connection is to speak.
+/// The negotiated protocol.
 async fn negotiated(address: SocketAddr, trusted: &Path, alpn: &[&str]) -> anyhow::Result<Option<Vec<u8>>> {
     let stream = connected(address, trusted, alpn).await?;
     Ok(stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec))
@@ -101,7 +101,7 @@ pub(crate) async fn certificates_change_while_the_service_runs() -> anyhow::Resu
     let address = ingest.address().context("ingest has an address")?;
     wait_until("ingest to answer over TLS", DEADLINE, async || first.version(address).await).await?;
 
-    // Both protocols, only for who trusts the certificate, and never in the open.
+    // Both protocols, only for clients that trust the certificate, and never without TLS.
     ensure!(negotiated(address, &first.certificate, &["h2", "http/1.1"]).await? == Some(b"h2".to_vec()), "no h2");
     let http1 = negotiated(address, &first.certificate, &["http/1.1"]).await?;
     ensure!(http1 == Some(b"http/1.1".to_vec()), "no http/1.1: {http1:?}");
@@ -110,11 +110,11 @@ pub(crate) async fn certificates_change_while_the_service_runs() -> anyhow::Resu
     let mut plain = TcpStream::connect(address).await?;
     plain.write_all(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n").await?;
     let mut answer = Vec::new();
-    // A reset is as good an end as any.
+    // A reset is accepted too.
     plain.read_to_end(&mut answer).await.ok();
     ensure!(!answer.starts_with(b"HTTP/"), "answered without TLS");
 
-    // Nobody holds a connection by not shaking hands.
+    // A connection without a handshake is closed.
     let connected_at = Instant::now();
     let mut silent = TcpStream::connect(address).await?;
     tokio::time::timeout(DEADLINE, silent.read_to_end(&mut answer)).await.context("a silent client is kept")?.ok();
@@ -129,13 +129,13 @@ pub(crate) async fn certificates_change_while_the_service_runs() -> anyhow::Resu
     let replay = ["--url", &url, "--ca-cert", &trusted, "--commands", "50", "--expect-intended"];
     installation.run("replay", "replay", replay, DEADLINE).await?;
 
-    // A new certificate is taken, what is none is not.
+    // A new certificate is loaded, an invalid one is not.
     second.replace(&served)?;
     let version = wait_until("the new certificate", DEADLINE, async || second.version(address).await).await?;
     ensure!(version == 1, "version {version}");
     ensure!(first.version(address).await.is_err(), "the old certificate is still shown");
     fs::write(&served.certificate, "-----BEGIN CERTIFICATE-----\nAAAA")?;
-    wait_until("the broken certificate to be told", DEADLINE, async || {
+    wait_until("the invalid certificate to be logged", DEADLINE, async || {
         let log = ingest.log();
         if log.contains("the previous certificate stays in use") { Ok(()) } else { Err(log) }
     })
@@ -144,7 +144,7 @@ pub(crate) async fn certificates_change_while_the_service_runs() -> anyhow::Resu
     first.replace(&served)?;
     wait_until("the mended certificate", DEADLINE, async || first.version(address).await).await?;
 
-    // Whoever keeps a connection when the service is asked to end gets an answer, and is told to go elsewhere.
+    // On SIGTERM a kept connection gets an answer with `Connection: close`.
     let mut kept = connected(address, &first.certificate, &["http/1.1"]).await?;
     ingest.interrupt()?;
     wait_until("ingest to hear of it", DEADLINE, async || {
@@ -162,7 +162,7 @@ pub(crate) async fn certificates_change_while_the_service_runs() -> anyhow::Resu
         process.terminate(DEADLINE).await?;
     }
 
-    // A start with what can't work ends at once, and says why.
+    // A start with an invalid certificate fails at once, with the reason.
     let mixed = Pair { certificate: first.certificate.clone(), key: second.key.clone() };
     let mut refused = start(&installation, &mixed)?;
     ensure!(!refused.ended(DEADLINE).await?.success(), "it started with another certificate's key");

@@ -1,4 +1,4 @@
-//! `cartctl uninstall` deletes one installation, and nothing of another on the same servers.
+//! `cartctl uninstall` deletes one installation, and nothing of another one on the same servers.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ async fn uninstall(installation: &Installation, decision: &str) -> anyhow::Resul
     Ok(process)
 }
 
-/// What is there of an installation: its log, its journal, its database.
+/// Which parts of an installation exist: its log, its journal, its database.
 async fn is_there(installation: &Installation) -> (bool, bool, bool) {
     let commands = installation.kafka().prefixed(CartCommand::TOPIC);
     let topic =
@@ -51,7 +51,7 @@ pub(crate) async fn an_installation_is_removed_and_its_neighbour_stays() -> anyh
     ensure!(is_there(&installation).await == (true, true, true), "nothing may be deleted yet");
 
     processes[0].terminate(DEADLINE).await?;
-    // Twice: what is not there is no error.
+    // A second run succeeds: a missing part is not an error.
     for _ in 0..2 {
         installation.run("uninstall", "cartctl", ["uninstall", "--yes"], DEADLINE).await?;
     }

@@ -1,17 +1,17 @@
-//! What clients were told against what the log has.
+//! Compares the answers that clients got with the log.
 
 use std::collections::HashMap;
 
 use cart::{CartEvent, Event, Item};
 use uuid::Uuid;
 
-use super::events::ByCart;
 use super::log::{Log, Taken};
-use crate::audit::client_view::{Attempt, SentCommand, ToldItem};
+use super::published::ByCart;
+use crate::audit::client_view::{AnsweredItem, Attempt, SentCommand};
 use crate::audit::evidence::Evidence;
 use crate::audit::report::{ClientView, Findings, Kind};
 
-/// A refusal of a key that stands for another request: that one may have events, under the same id.
+/// The rejection of a key that stands for another request. That request may have events, under the same command id.
 const KEY_REUSED: &str = "idempotency-key-reused";
 
 pub(super) fn check(
@@ -24,7 +24,7 @@ pub(super) fn check(
     if evidence.sent.is_empty() {
         return;
     }
-    // The events of each command, in order, each once.
+    // The events of each command, in order, without repeats.
     let mut results: HashMap<(Uuid, Uuid), Vec<&CartEvent>> = HashMap::new();
     for (cart_id, events) in published {
         for event in events {
@@ -55,7 +55,7 @@ fn check_command(
 ) {
     let place = || format!("client's command {} of cart {}", sent.command_id, sent.cart_id);
     let times = 1 + made.windows(2).filter(|pair| pair[0].position != pair[1].position).count();
-    // A key that was forgotten by then is a new one.
+    // The second use of a key that was forgotten is a new command.
     let right = verdicts.iter().filter(|taken| **taken == Taken::Accepted).count().max(1);
     if !made.is_empty() && times > right {
         findings.add(
@@ -69,23 +69,23 @@ fn check_command(
         Some(Attempt::Accepted { command_id, session_id, version, items }) => {
             view.acknowledged += 1;
             let Some(last) = made.last() else {
-                let told = format!("200 with version {version}");
-                findings.add(Kind::AckWithoutEvent, place(), Some(&told), None);
+                let answer = format!("200 with version {version}");
+                findings.add(Kind::AckWithoutEvent, place(), Some(&answer), None);
                 return;
             };
-            // Of a command that was carried out more than once, which is told above, the first result is what was told.
+            // If a command was executed more than once (reported above), the answer is that of the first execution.
             let one = made.iter().take_while(|event| event.position == made[0].position).copied().collect::<Vec<_>>();
             let last = one.last().copied().unwrap_or(last);
             let is_same = *command_id == sent.command_id
                 && *version == last.sequence_number.get()
                 && *session_id == last.session_id.as_uuid()
                 && items.len() == one.len()
-                && items.iter().zip(&one).all(|(told, event)| is_told(told, event.event.item()));
+                && items.iter().zip(&one).all(|(answered, event)| is_same_item(answered, event.event.item()));
             if !is_same {
                 let log =
                     format!("version {}, session {}, {} events", last.sequence_number, last.session_id, one.len());
-                let told = format!("version {version}, session {session_id}, {} items: {items:?}", items.len());
-                findings.add(Kind::AckDiffers, place(), Some(&log), Some(&told));
+                let answer = format!("version {version}, session {session_id}, {} items: {items:?}", items.len());
+                findings.add(Kind::AckDiffers, place(), Some(&log), Some(&answer));
             }
             if items.len() > 1 && !one.iter().all(|event| matches!(event.event, Event::ItemPurchased { .. })) {
                 findings.add(Kind::AckDiffers, place(), Some(&"one item"), Some(&items.len()));
@@ -97,7 +97,7 @@ fn check_command(
                 let found = format!("{} events, from event {} on", made.len(), made[0].sequence_number);
                 findings.add(Kind::RefusalHadEffect, place(), Some(&format!("nothing ({problem})")), Some(&found));
             }
-            // Only a cart's own refusal has the command's id; others are refused before the log.
+            // Only a rejection by the cart has the command's id; other requests are rejected before they are appended.
             let is_known = verdicts.iter().any(|taken| matches!(taken, Taken::Refused(rule) if rule == problem));
             if command_id.is_some() && !is_known {
                 let found = format!("{verdicts:?}");
@@ -117,10 +117,10 @@ fn check_command(
     }
 }
 
-fn is_told(told: &ToldItem, item: &Item) -> bool {
-    told.product_id == item.product_id.as_uuid()
-        && told.vendor_id == item.vendor_id.as_uuid()
-        && told.name == item.name.as_str()
-        && told.price == item.price.get()
-        && told.quantity == i64::from(item.quantity.get())
+fn is_same_item(answered: &AnsweredItem, item: &Item) -> bool {
+    answered.product_id == item.product_id.as_uuid()
+        && answered.vendor_id == item.vendor_id.as_uuid()
+        && answered.name == item.name.as_str()
+        && answered.price == item.price.get()
+        && answered.quantity == i64::from(item.quantity.get())
 }

@@ -1,51 +1,13 @@
-//! `cart-events` against what the log leads to, cart by cart, in order.
+//! Compares `cart-events` with the events that follow from the log, cart by cart, in order.
 
 use std::collections::HashMap;
 
-use cart::{CartEvent, CartId};
+use cart::CartId;
 
-use super::Shown;
 use super::log::{Expected, Log};
-use crate::audit::evidence::{Evidence, Record};
-use crate::audit::report::{Counts, Findings, Kind};
-
-/// An event as it was read.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Published<'a> {
-    pub(super) record: &'a Record<CartEvent>,
-    pub(super) event: &'a CartEvent,
-}
-
-impl Published<'_> {
-    fn place(&self) -> String {
-        format!("cart-events {}/{}, cart {}", self.record.partition, self.record.offset, self.event.cart_id)
-    }
-
-    pub(super) fn sequence_number(&self) -> i64 {
-        self.event.sequence_number.get()
-    }
-}
-
-/// Each cart's events, in the order of their topic.
-pub(super) type ByCart<'a> = HashMap<CartId, Vec<Published<'a>>>;
-
-pub(super) fn by_cart<'a>(evidence: &'a Evidence, findings: &mut Findings, counts: &mut Counts) -> ByCart<'a> {
-    let mut carts: ByCart<'a> = HashMap::new();
-    for record in &evidence.events {
-        counts.events += 1;
-        let place = || format!("cart-events {}/{}", record.partition, record.offset);
-        match &record.value {
-            Err(reason) => findings.add(Kind::Unreadable, place(), Some(&"an event"), Some(reason)),
-            Ok(event) => {
-                if record.key != event.cart_id.to_string() {
-                    findings.add(Kind::Misplaced, place(), Some(&format!("key {}", event.cart_id)), Some(&record.key));
-                }
-                carts.entry(event.cart_id).or_default().push(Published { record, event });
-            }
-        }
-    }
-    carts
-}
+use super::published::{ByCart, Published, Shown};
+use crate::audit::evidence::Evidence;
+use crate::audit::report::{Findings, Kind};
 
 pub(super) fn check(evidence: &Evidence, log: &Log, published: &ByCart<'_>, findings: &mut Findings) {
     let nothing = Vec::new();
@@ -64,7 +26,7 @@ fn check_cart(
     found: &[Published<'_>],
     findings: &mut Findings,
 ) {
-    // Most carts are right, and that is soon seen.
+    // The fast path: most carts are right.
     let as_far = expected.events.iter().zip(found).all(|(expected, found)| {
         expected == found.event && found.record.partition == expected_partition(evidence, cart_id)
     });

@@ -1,13 +1,12 @@
-//! The journal against `cart-events`: the same events, byte for byte. And what it says of each request against the log.
+//! Compares the journal's events with `cart-events`, byte for byte, and its requests with the log.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use cart::Position;
 use uuid::Uuid;
 
-use super::Shown;
-use super::events::{ByCart, Published};
 use super::log::{Expected, Log};
+use super::published::{ByCart, Published, Shown};
 use crate::audit::evidence::Evidence;
 use crate::audit::report::{Counts, Findings, Kind};
 use crate::audit::rules::Kept;
@@ -44,8 +43,8 @@ pub(super) fn check(
     }
 }
 
-/// What the journal says of a cart's requests. One with events is only looked at where it is: whether it is there is a matter of
-/// its events.
+/// Checks the journal's requests of a cart. A request with events is only compared, not missed: its events are missed
+/// elsewhere.
 fn check_requests(
     evidence: &Evidence,
     cart_id: Uuid,
@@ -74,7 +73,7 @@ fn check_requests(
     }
 }
 
-/// The rows by themselves: gap-free, and no command twice, unless it came again when it was forgotten.
+/// Checks the rows alone: no gap, and no command twice unless it was forgotten and decided again.
 fn check_rows(cart_id: Uuid, rows: &[JournalRow], expected: &Expected, findings: &mut Findings) {
     let right: HashSet<(i64, Uuid)> =
         expected.requests.iter().map(|(position, kept)| (position.get(), kept.command_id)).collect();
@@ -91,7 +90,7 @@ fn check_rows(cart_id: Uuid, rows: &[JournalRow], expected: &Expected, findings:
                 Some(&row.sequence_number),
             );
         }
-        // A command's events follow each other, so a position or a command that comes again later comes too often.
+        // A command's events are consecutive, so a position or command that comes again later is a duplicate.
         let of_position = positions.insert(row.position, (row.command_id, row.sequence_number));
         if let Some((command, last)) =
             of_position.filter(|(command, last)| *command != row.command_id || *last != before)
@@ -118,7 +117,7 @@ fn check_cart(
     findings: &mut Findings,
 ) {
     let partition = kafka::partition_of(cart_id.to_string().as_bytes(), evidence.partitions);
-    // What is journalled but not published yet, or the other way round because the journal was read first.
+    // Otherwise the event may not be published yet, or was journalled after the journal was read.
     let must_be = |position: i64| evidence.is_due(partition, position.into());
     let mut on_topic: BTreeMap<i64, &Published<'_>> = BTreeMap::new();
     for event in events {
@@ -133,8 +132,8 @@ fn check_cart(
             }
             continue;
         };
-        let told = (event.event.position.get(), event.event.command_id.as_uuid());
-        if row.event != event.record.bytes || (row.position, row.command_id) != told {
+        let expected = (event.event.position.get(), event.event.command_id.as_uuid());
+        if row.event != event.record.bytes || (row.position, row.command_id) != expected {
             let record =
                 format!("as in cart-events {}/{}: {}", event.record.partition, event.record.offset, Shown(event.event));
             let found =

@@ -1,33 +1,34 @@
-//! The commands in their order through the model; the dead letters beside them.
+//! Runs the commands through the model in the order of the log, and checks the dead letters.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use cart::{CartEvent, CartId, LogEpoch, Position};
 use uuid::Uuid;
 
-use super::events::ByCart;
-use crate::audit::evidence::{Content, Cut, DeadLetter, Evidence, LogRecord};
+use super::published::ByCart;
+use crate::audit::cut::Cut;
+use crate::audit::evidence::{Content, DeadLetter, Evidence, LogRecord};
 use crate::audit::report::{Counts, Findings, Kind};
 use crate::audit::rules::{Cart, Kept, Verdict};
 
-/// What the log leads to.
+/// What follows from the log.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     pub(super) carts: HashMap<CartId, Expected>,
-    /// What became of each record of a command, by cart and command id. Only filled when clients' records are there.
+    /// The result of each record of a command, by cart and command id. Only filled if there are clients' records.
     pub(super) verdicts: HashMap<(Uuid, Uuid), Vec<Taken>>,
 }
 
-/// A cart's events as they must be.
+/// A cart's expected events and requests.
 #[derive(Debug, Default)]
 pub(super) struct Expected {
     pub(super) partition: i32,
     pub(super) events: Vec<CartEvent>,
-    /// What the journal must say of each request, by position; of an earlier log epoch what it says.
+    /// The expected entries of the journal by position; those of earlier log epochs are taken from it.
     pub(super) requests: BTreeMap<Position, Kept>,
 }
 
-/// What became of a record.
+/// The result of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taken {
     Accepted,
@@ -91,8 +92,8 @@ pub(super) fn replay(evidence: &Evidence, published: &ByCart<'_>, findings: &mut
     log
 }
 
-/// What was made of commands of earlier log epochs: each event once, in the order of its topic, and each request without
-/// events as the journal has it.
+/// Takes the results of commands of earlier log epochs: each event once, in the order of its topic, and each request without
+/// events from the journal.
 fn follow_earlier(evidence: &Evidence, published: &ByCart<'_>, log: &mut Log, models: &mut HashMap<CartId, Cart>) {
     let no_requests = BTreeMap::new();
     let unpublished = evidence.requests.keys().map(|cart_id| CartId::from(*cart_id));

@@ -1,4 +1,4 @@
-//! `item-purchased` against the purchases on `cart-events`, each once; and what they add up to, step by step.
+//! Compares `item-purchased` with the purchases on `cart-events`, and adds them up step by step.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,13 +6,13 @@ use cart::{CartEvent, EventId, PurchasedItem};
 use chrono::Datelike as _;
 use rust_decimal::Decimal;
 
-use super::Shown;
-use super::events::ByCart;
-use crate::audit::evidence::{Cut, Evidence, Record};
+use super::published::{ByCart, Shown};
+use crate::audit::cut::Cut;
+use crate::audit::evidence::{Evidence, Record};
 use crate::audit::report::{Counts, Findings, Kind};
 use crate::totals::{DayKey, MonthKey};
 
-/// Each row's total behind each of its purchases, in the order of the topic. A row's purchases are of one vendor, so they
+/// Each row's total after each of its purchases, in the order of the topic. All purchases of a row are of one vendor, so they
 /// are in one partition.
 #[derive(Debug, Default)]
 pub(super) struct Sold<'a> {
@@ -20,7 +20,7 @@ pub(super) struct Sold<'a> {
     pub(super) days: HashMap<DayKey, Vec<Step<(i64, &'a str)>>>,
 }
 
-/// A total, and the purchase that made it so.
+/// A total, and the newest purchase in it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Step<T> {
     pub(super) partition: i32,

@@ -1,11 +1,11 @@
-//! What a watcher saw during the run against the end: what only grows has not fallen.
+//! Compares what a watcher saw during the run with the end: values that only grow must not have fallen.
 
 use super::tables::{day, month};
 use crate::audit::evidence::Evidence;
 use crate::audit::report::{Findings, Kind};
 use crate::audit::watcher::Sightings;
 
-/// Adds what the watcher saw fall, and what it saw that the end does not have.
+/// Adds the falls that the watcher saw, and the values at the end that are lower than seen.
 pub fn check(sightings: &Sightings, evidence: &Evidence, findings: &mut Findings) {
     for fall in sightings.falls() {
         findings.add(Kind::Fell, &fall.place, Some(&format!("at least {}", fall.before)), Some(&fall.after));

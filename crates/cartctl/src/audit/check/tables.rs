@@ -1,12 +1,13 @@
-//! The read tables, row by row, against what the purchases add up to.
+//! Compares the read tables, row by row, with the sums of the purchases.
 //!
-//! Each row says up to which purchase it goes, Cassandra's by its own position, PostgreSQL's by the offset that is changed with
-//! it. So its total is known exactly, also while the projectors work.
+//! The newest purchase in each row is known: from the row's position in Cassandra, and from the offset in the same transaction
+//! in PostgreSQL. So the expected total is exact, also while the projectors work.
 
 use std::fmt::Display;
 
 use super::purchases::{Sold, Step};
-use crate::audit::evidence::{Cut, Evidence};
+use crate::audit::cut::Cut;
+use crate::audit::evidence::Evidence;
 use crate::audit::report::{Counts, Findings, Kind};
 use crate::totals::{DayKey, MonthKey};
 
@@ -48,7 +49,7 @@ pub(super) fn day(DayKey { vendor, product, year, month, day }: &DayKey) -> Stri
     format!("Cassandra item_quantity_by_day, vendor {vendor}, product {product}, {year}-{month:02}-{day:02}")
 }
 
-/// Pieces and what they are called.
+/// A quantity, and the product's name.
 #[derive(Debug, PartialEq, Eq)]
 struct Pieces(i64, String);
 
@@ -64,7 +65,7 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    /// `row`: its total and the offset of the newest purchase that it may include.
+    /// `row` has the total, and the offset of the newest purchase that it may include.
     fn row<S, T: Display + PartialEq>(
         &mut self,
         place: impl Fn() -> String,
@@ -87,7 +88,7 @@ impl Checker<'_> {
         if is_right && !lags {
             return;
         }
-        // A total that was right once is one that somebody has not gone on with, or has gone back to.
+        // A total that was right earlier is stale: the row was not updated, or was set back.
         let was_right = steps.iter().any(|step| shown(&step.total) == found);
         let kind = if was_right { Kind::TotalStale } else { Kind::TotalWrong };
         let expected = if lags { due.map(|due| shown(&due.total)) } else { newest.map(|step| shown(&step.total)) };

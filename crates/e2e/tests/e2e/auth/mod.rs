@@ -1,5 +1,6 @@
-//! Who may: real tokens of each algorithm, against the running service. Whoever may not is told so before anything is
-//! written, and learns nothing of what is there. The keys beside this file are for this test alone.
+//! Authorization, with real tokens of each algorithm against the running service. A request without the right is rejected
+//! before anything is appended, and its answer does not depend on what exists. The keys beside this file are only for this
+//! test.
 
 pub(crate) mod url;
 
@@ -22,7 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(180);
 const AUDIENCE: &str = "carts.example";
 const ISSUER: &str = "https://issuer.example";
 
-/// A key under a name.
+/// A key with its id.
 pub(crate) struct Signer {
     id: &'static str,
     algorithm: Algorithm,
@@ -67,13 +68,13 @@ fn changed(mut claims: Value, name: &str, value: Value) -> Value {
 
 pub(crate) fn write_keys(path: &Path, signers: &[&Signer]) -> anyhow::Result<()> {
     let keys = signers.iter().map(|signer| signer.public()).collect::<Result<_, _>>()?;
-    // In one step: half a file is none.
+    // In one step, so that the service never reads half a file.
     let new = path.with_extension("new");
     fs::write(&new, serde_json::to_string(&JwkSet { keys })?)?;
     Ok(fs::rename(new, path)?)
 }
 
-/// The service as a client with some token sees it.
+/// A client with some token.
 struct Api {
     client: Client,
     url: String,
@@ -123,7 +124,7 @@ async fn commands(installation: &Installation) -> anyhow::Result<i64> {
     Ok(ends.iter().map(|(start, end)| end - start).sum())
 }
 
-pub(crate) async fn each_may_do_what_is_theirs_and_nothing_else() -> anyhow::Result<()> {
+pub(crate) async fn each_token_opens_only_its_own_resources() -> anyhow::Result<()> {
     let installation = Installation::new("auth")?;
     installation.setup().await?;
     let signers = [
@@ -166,7 +167,7 @@ pub(crate) async fn each_may_do_what_is_theirs_and_nothing_else() -> anyhow::Res
     let stranger = cart(ed.sign(&claims(&other, ""))?);
     ensure!(installation.run("cart-of-another", "cart", stranger, DEADLINE).await.is_err(), "a stranger saw the cart");
 
-    // Another's: the same answer whether it is there or not, for every route.
+    // Another member's: the same answer whether it exists or not, for every route.
     let stranger = rsa.sign(&claims(&other, "vendors"))?;
     let mut answers = Vec::new();
     for id in [own.clone(), Uuid::new_v4().to_string()] {
@@ -188,7 +189,7 @@ pub(crate) async fn each_may_do_what_is_theirs_and_nothing_else() -> anyhow::Res
     api.expect(Method::GET, &vendor, Some(&stranger), StatusCode::OK).await?;
     api.expect(Method::GET, &vendor, Some(&rsa.sign(&claims(&own, "carts"))?), StatusCode::FORBIDDEN).await?;
 
-    // No token, or none that is good.
+    // No token, or an invalid one.
     let now = chrono::Utc::now().timestamp();
     let good = claims(&other, "carts");
     let public = serde_json::to_vec(&rsa.public()?)?;
@@ -213,23 +214,23 @@ pub(crate) async fn each_may_do_what_is_theirs_and_nothing_else() -> anyhow::Res
     }
     ensure!(commands(&installation).await? == taken, "a command was taken from somebody who may not");
 
-    // What says how the service is, is for everybody; what has no rule, for nobody.
+    // Health and metrics are public; a path without a rule is denied.
     for path in ["/health/live", "/health/ready", "/metrics", "/openapi.json", "/docs"] {
         api.expect(Method::GET, path, None, StatusCode::OK).await?;
     }
-    // An unbelievable body does not get anybody further: it is not even read.
+    // A huge body is not read.
     for token in [None, Some(&stranger)] {
         let request = api.client.post(format!("{}{own_path}", api.url)).body(vec![b'{'; 8 << 20]);
         let request = token.iter().fold(request, |request, token| request.bearer_auth(token));
         let status = if token.is_some() { StatusCode::FORBIDDEN } else { StatusCode::UNAUTHORIZED };
-        // Who goes on sending may miss the answer.
+        // A client that sends on may miss the answer.
         if let Ok(response) = request.send().await {
             ensure!(response.status() == status, "{}", response.status());
         }
     }
     api.expect(Method::GET, "/carts", Some(&operator), StatusCode::NOT_FOUND).await?;
 
-    // Another key comes, and an old one goes.
+    // A key is added, and an old one removed.
     write_keys(&jwks, &[&rotated])?;
     let new = rotated.sign(&claims("operator", "carts"))?;
     wait_until("the new key to be known", DEADLINE, async || match api.ask(Method::GET, &own_path, Some(&new)).await {
@@ -238,7 +239,7 @@ pub(crate) async fn each_may_do_what_is_theirs_and_nothing_else() -> anyhow::Res
     })
     .await?;
     api.expect(Method::GET, &own_path, Some(&operator), StatusCode::UNAUTHORIZED).await?;
-    // What can't be read changes nothing.
+    // An unreadable file changes nothing.
     fs::write(&jwks, "{")?;
     api.expect(Method::GET, &own_path, Some(&operator), StatusCode::UNAUTHORIZED).await?;
     api.expect(Method::GET, &own_path, Some(&new), StatusCode::OK).await?;
@@ -248,21 +249,21 @@ pub(crate) async fn each_may_do_what_is_theirs_and_nothing_else() -> anyhow::Res
     installation.remove().await
 }
 
-pub(crate) async fn nobody_serves_everybody_by_accident() -> anyhow::Result<()> {
+pub(crate) async fn refuses_to_start_without_auth_unless_allowed() -> anyhow::Result<()> {
     let installation = Installation::new("auth")?;
     for (name, address) in [("open", "0.0.0.0:0"), ("open-6", "[::]:0")] {
         let mut refused = installation.spawn(name, "ingest", ["--listen", address])?;
         let status = refused.ended(DEADLINE).await?;
         ensure!(!status.success() && refused.log().contains("--allow-anonymous"), "{status}: {}", refused.log());
     }
-    // Told otherwise in so many words it goes on, and waits for topics that nobody has made here.
-    let mut told = installation.spawn("told", "ingest", ["--listen", "0.0.0.0:0", "--allow-anonymous"])?;
+    // With --allow-anonymous it starts, and waits for topics that do not exist here.
+    let mut anonymous = installation.spawn("anonymous", "ingest", ["--listen", "0.0.0.0:0", "--allow-anonymous"])?;
     wait_until("ingest to go on", DEADLINE, async || {
-        let log = told.log();
+        let log = anonymous.log();
         if log.contains("waiting for topic") { Ok(()) } else { Err(log) }
     })
     .await?;
-    told.kill9()?;
+    anonymous.kill9()?;
     let mut refused = installation.spawn("keyless", "ingest", ["--auth", "jwt"])?;
     let status = refused.ended(DEADLINE).await?;
     ensure!(!status.success() && refused.log().contains("--jwks"), "{status}: {}", refused.log());

@@ -1,4 +1,4 @@
-//! Keys from a URL: an issuer that is away, comes, takes another key, and goes.
+//! Keys from a URL: the issuer is unavailable, becomes available, changes its keys, and is unavailable again.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -15,10 +15,10 @@ use uuid::Uuid;
 
 use super::{AUDIENCE, Api, DEADLINE, ISSUER, Signer, claims};
 
-/// What the issuer says at the moment, and how often it was asked.
+/// The issuer's current keys, and the number of requests to it.
 #[derive(Debug, Default)]
 struct Issuer {
-    /// 503 without any.
+    /// Without keys the answer is 503.
     keys: Option<String>,
     asked: u64,
 }
@@ -26,7 +26,7 @@ struct Issuer {
 type Shared = Arc<Mutex<Issuer>>;
 
 fn with<T>(issuer: &Shared, f: impl FnOnce(&mut Issuer) -> T) -> T {
-    f(&mut issuer.lock().expect("nobody panics"))
+    f(&mut issuer.lock().expect("no thread panics"))
 }
 
 fn set(signers: &[&Signer]) -> anyhow::Result<Option<String>> {
@@ -39,7 +39,7 @@ async fn serve(issuer: Shared) -> anyhow::Result<SocketAddr> {
     let address = listener.local_addr()?;
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            // The request is in one segment: all of it is there, or none.
+            // The request is in one segment, so it arrives at once.
             let read = stream.read(&mut [0; 4_096]).await;
             let keys = with(&issuer, |issuer| {
                 issuer.asked += 1;
@@ -54,7 +54,7 @@ async fn serve(issuer: Shared) -> anyhow::Result<SocketAddr> {
     Ok(address)
 }
 
-pub(crate) async fn keys_come_from_their_issuer() -> anyhow::Result<()> {
+pub(crate) async fn keys_are_loaded_and_refreshed_from_the_issuer() -> anyhow::Result<()> {
     let installation = Installation::new("jwks")?;
     installation.setup().await?;
     let issuer = Shared::default();
@@ -76,7 +76,7 @@ pub(crate) async fn keys_come_from_their_issuer() -> anyhow::Result<()> {
     let old_token = old.sign(&claims(&id, ""))?;
     api.expect(Method::GET, &path, Some(&old_token), StatusCode::OK).await?;
 
-    // A token of a new key is enough to fetch it; the refresh would come in a minute.
+    // A token with an unknown key causes a refresh; the periodic one would come in a minute.
     let keys = set(&[&old, &new])?;
     with(&issuer, |issuer| issuer.keys = keys);
     let new_token = new.sign(&claims(&id, ""))?;
@@ -88,8 +88,8 @@ pub(crate) async fn keys_come_from_their_issuer() -> anyhow::Result<()> {
     })
     .await?;
 
-    // Who names keys that there are not makes us ask no more than every five seconds, and an issuer that has gone takes
-    // nobody's key away.
+    // Tokens with unknown keys cause at most one request in five seconds, and the keys stay valid when the issuer is
+    // unavailable.
     with(&issuer, |issuer| issuer.keys = None);
     let asked = with(&issuer, |issuer| issuer.asked);
     let mut statuses = HashSet::new();

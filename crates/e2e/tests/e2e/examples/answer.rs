@@ -1,4 +1,4 @@
-//! Whether an answer is the one that a page shows. docs/api.md says what a placeholder stands for.
+//! Compares an answer with the one on a page. docs/api.md explains the placeholders.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -10,27 +10,27 @@ use uuid::Uuid;
 /// Stands for what is left out.
 const DOTS: &str = "...";
 
-/// The same where it is no string, once a shown answer is JSON.
+/// The placeholder for a JSON value that is not a string.
 const REST: &str = "\u{0}...";
 
-/// A time that differs from run to run is that of the run.
+/// The maximum difference of a time from the current time.
 const RECENT: TimeDelta = TimeDelta::hours(1);
 
-/// What a command did.
+/// The result of a command.
 #[derive(Debug, Default)]
 pub(super) struct Run {
     pub(super) succeeded: bool,
     pub(super) output: String,
-    /// The statuses that its requests were answered with.
+    /// The statuses of its requests.
     pub(super) statuses: Vec<u16>,
-    /// What it wrote to its standard error.
+    /// Its standard error.
     pub(super) errors: String,
 }
 
 /// Compares the answers of one installation.
 #[derive(Debug, Default)]
 pub(super) struct Comparison {
-    /// The id that each shown id stands for.
+    /// The real id for each shown id.
     ids: HashMap<String, String>,
 }
 
@@ -42,7 +42,7 @@ struct Head<'a> {
 
 type Compared = Result<(), String>;
 
-/// Head and body of what curl prints.
+/// Splits curl's output into head and body.
 fn split(text: &str) -> (Option<Head<'_>>, &str) {
     if !text.starts_with("HTTP/") {
         return (None, text.trim());
@@ -100,7 +100,7 @@ fn same<T: PartialEq + Display>(path: &str, what: &str, shown: T, real: T) -> Co
     if shown == real { Ok(()) } else { different(path, what, shown, real) }
 }
 
-/// The parts of a text come in its order, the first at its beginning, the last at its end.
+/// Whether a text consists of these parts in order, with anything in between.
 fn fits(shown: &str, real: &str) -> bool {
     let Some((start, others)) = shown.split_once(DOTS) else { return shown == real };
     let Some(mut rest) = real.strip_prefix(start) else { return false };
@@ -124,7 +124,7 @@ fn time(text: &str) -> Option<DateTime<Utc>> {
 }
 
 impl Comparison {
-    /// What is different, in words.
+    /// A difference as text.
     pub(super) fn compare(&mut self, shown: &str, run: &Run) -> Compared {
         if !run.succeeded {
             return Err(format!("the command failed: {}", run.errors.trim()));

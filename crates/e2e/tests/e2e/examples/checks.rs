@@ -1,4 +1,4 @@
-//! The comparison can fail: each kind of error of a page is reported.
+//! Each kind of error of a page is reported.
 
 use anyhow::{bail, ensure};
 
@@ -11,7 +11,7 @@ fn answered(output: &str, status: u16) -> Run {
     Run { succeeded: true, output: output.to_owned(), statuses: vec![status], errors: String::new() }
 }
 
-/// What is found when a page shows this and a command prints that; nothing when they are the same.
+/// The difference between a shown answer and a command's output; empty if they are the same.
 fn found(shown: &str, output: &str, status: u16) -> String {
     Comparison::default().compare(shown, &answered(output, status)).err().unwrap_or_default()
 }
@@ -86,7 +86,7 @@ fn statuses() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What differs from run to run, and nothing else.
+/// Values that differ from run to run are accepted, and no others.
 fn ids_and_times() -> anyhow::Result<()> {
     let (one, other) = ("01a22534-664c-76a5-923b-27370718e243", "01a22534-664c-76a5-923b-27370718e244");
     let by_name = "14281794-dc71-5cb3-97b4-9e8f14493951";
@@ -134,7 +134,7 @@ fn pages() -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(crate) async fn what_is_wrong_on_a_page_is_reported() -> anyhow::Result<()> {
+pub(crate) async fn errors_of_a_page_are_reported() -> anyhow::Result<()> {
     bodies()?;
     statuses()?;
     ids_and_times()?;

@@ -1,10 +1,10 @@
-//! The examples of README.md and docs/api.md: each is run as a reader would run it, in the order of the page, and its answer is
-//! compared with the one that the page shows.
+//! The examples of README.md and docs/api.md are run as a reader would run them, in the order of the page, and their answers
+//! are compared with those on the page.
 //!
 //! * [`page`]: which lines are commands, which are answers.
 //! * [`shell`]: bash and curl.
-//! * [`answer`]: the comparison, and what a placeholder stands for.
-//! * [`checks`]: a page that is wrong is reported.
+//! * [`answer`]: the comparison, and the placeholders.
+//! * [`checks`]: errors of a page are reported.
 
 mod answer;
 pub(crate) mod checks;
@@ -30,7 +30,7 @@ const DEADLINE: Duration = Duration::from_secs(180);
 const README: &str = "README.md";
 const API: &str = "docs/api.md";
 
-/// Where the pages have the service of `scripts/stack`.
+/// The address of the service of `scripts/stack` on the pages.
 const STACK: &str = "127.0.0.1:9001";
 
 const NOT_RUN: &[NotRun] = &[
@@ -97,7 +97,7 @@ async fn run(shell: &Shell, example: &Example) -> anyhow::Result<Run> {
     run.await?
 }
 
-pub(crate) async fn what_the_pages_show_is_what_the_service_answers() -> anyhow::Result<()> {
+pub(crate) async fn the_service_answers_as_the_pages_show() -> anyhow::Result<()> {
     let pages = pages()?;
     let installation = Installation::new("examples")?;
     installation.setup().await?;
@@ -113,7 +113,7 @@ pub(crate) async fn what_the_pages_show_is_what_the_service_answers() -> anyhow:
             ingests.push(Started::new(&installation, &folder, &example.place, &args)?);
         }
     }
-    // The pages show the answers of a machine that is not busy.
+    // The pages show the answers of an idle machine.
     let patient = ["--allow-client-time", "--reply-timeout-ms", "60000", "--read-after-timeout-ms", "60000"];
     let mut services: Vec<(Service, &str, &[&str])> =
         vec![(Service::Ingest, "0", &patient), (Service::CartProcessor, "0", &[])];

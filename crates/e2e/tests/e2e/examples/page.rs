@@ -7,7 +7,7 @@ const FENCE: &str = "```";
 /// The first words of the commands that are run. An assignment (`NAME=...`) is one too.
 const PROGRAMS: [&str; 4] = ["curl", "cart", "cartctl", "ingest"];
 
-/// A block that is not run, by how it begins.
+/// A block that is not run, by its beginning.
 #[derive(Debug)]
 pub(super) struct NotRun {
     pub(super) page: &'static str,
@@ -20,7 +20,7 @@ pub(super) struct Example {
     /// Page and line.
     pub(super) place: String,
     pub(super) command: String,
-    /// Empty where the page shows none.
+    /// The shown answer; empty if there is none.
     pub(super) answer: String,
 }
 
@@ -57,7 +57,7 @@ fn starts_command(line: &str) -> bool {
 /// The examples in their order.
 ///
 /// # Errors
-/// When a block can't be read, or nothing was found.
+/// A block can't be parsed, or there are no examples.
 pub(super) fn examples(page: &str, text: &str, not_run: &[NotRun]) -> anyhow::Result<Vec<Example>> {
     let mut lines = (1..).zip(text.lines());
     let mut examples = Vec::new();

@@ -1,4 +1,4 @@
-//! Runs the commands of a page as a reader's shell does: variables are kept from one to the next.
+//! Runs the commands of a page as a reader's shell does, with the variables of earlier commands.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -8,12 +8,12 @@ use anyhow::Context as _;
 use super::answer::Run;
 use super::page::Example;
 
-/// Says on standard error how each request was answered, and is the same whatever the user's settings are.
+/// The options of curl: it prints each status to standard error, and ignores the user's settings.
 const CURL: &str = r#"curl() { command curl -q -sS --noproxy '*' --max-time 120 -D /dev/stderr "$@"; }"#;
 
 #[derive(Debug)]
 pub(super) struct Shell {
-    /// Where commands run, and the variables are.
+    /// The folder for the commands and the variables.
     pub(super) folder: PathBuf,
     /// The addresses of the pages, each with the real one.
     pub(super) addresses: Vec<(String, String)>,

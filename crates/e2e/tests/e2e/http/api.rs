@@ -1,4 +1,4 @@
-//! A plain HTTP client: what is sent and what comes back stay text, so that nothing is mended on the way.
+//! A plain HTTP client. Requests and answers stay text, so that nothing is corrected on the way.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use serde_json::{Value, json};
 use tokio::task::block_in_place;
 use uuid::Uuid;
 
-/// For whatever has to come: the machine may do much else meanwhile.
+/// The timeout of every wait, on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 
-/// An ingest that waits as long as it takes, so that a busy machine makes no 202.
+/// The arguments of an ingest that does not answer with 202 on a busy machine.
 pub(crate) const PATIENT: [&str; 2] = ["--reply-timeout-ms", "30000"];
 
-/// A processor that is given up soon when it has died.
+/// The arguments of a processor whose partitions are reassigned soon after a crash.
 pub(crate) const PROCESSOR: (Service, &str, &[&str]) = (Service::CartProcessor, "0", &["--session-timeout-ms", "2000"]);
 
 pub(crate) type Headers<'a> = &'a [(&'a str, &'a str)];
@@ -31,7 +31,7 @@ pub(crate) struct Api {
     base: String,
 }
 
-/// What came back.
+/// An answer.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -80,7 +80,7 @@ impl Answer {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// The body of a command that was accepted; the version in it is the ETag.
+    /// The body of an accepted command; checks that its version is the ETag.
     #[track_caller]
     pub(crate) fn done(&self) -> Value {
         assert_eq!(self.status, 200, "{self:?}");
@@ -90,7 +90,7 @@ impl Answer {
         body
     }
 
-    /// What is not as these problem details must be: the status, the type, and a part of the detail that names the reason.
+    /// Compares with the expected problem details: the status, the type, and a part of the detail.
     pub(crate) fn unlike_problem(&self, status: u16, kind: &str, detail: &str) -> Option<String> {
         let body: Value = serde_json::from_str(&self.text).unwrap_or_default();
         let is_text = |field: &str| body[field].as_str().is_some_and(|text| !text.is_empty());
@@ -107,7 +107,7 @@ impl Answer {
         })
     }
 
-    /// Asserts a rule's refusal: as a problem, with the command's id.
+    /// Asserts a rejection by a rule: a problem with the command's id.
     #[track_caller]
     pub(crate) fn rejected(&self, status: u16, kind: &str, detail: &str) {
         if let Some(difference) = self.unlike_problem(status, kind, detail) {
@@ -171,13 +171,13 @@ pub(crate) fn product_path(product: u128) -> String {
     format!("/productId/{}", Uuid::from_u128(product))
 }
 
-/// An item as it is sent, and as it is told: its price has no trailing zeros.
+/// An item, as it is sent and returned: its price has no trailing zeros.
 pub(crate) fn item(product: u128, quantity: i64) -> Value {
     let id = Uuid::from_u128(product);
     json!({"productId": id, "vendorId": id, "name": format!("mug {product}"), "price": "2.5", "quantity": quantity})
 }
 
-/// How many records the log of commands has.
+/// The number of records on `cart-commands`.
 pub(crate) fn logged(installation: &Installation) -> anyhow::Result<i64> {
     let kafka = installation.kafka();
     let watermarks = block_in_place(|| Admin::new(kafka)?.watermarks(&kafka.prefixed(CartCommand::TOPIC)))?;

@@ -1,4 +1,4 @@
-//! Pages in a browser: those of the origins that are named may use the API, others may not.
+//! Cross-origin requests: pages of the configured origins may use the API, others may not.
 
 use anyhow::ensure;
 use e2e::harness::{Installation, Service};
@@ -9,7 +9,7 @@ use super::api::{Answer, Api, Headers, item};
 const SHOP: &str = "https://shop.example";
 const OTHER: &str = "https://shop.example.evil";
 
-/// The words of a header that is a list, in small letters.
+/// The values of a header that is a list, in lower case.
 fn words(answer: &Answer, name: &str) -> Vec<String> {
     let all = answer.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     all.flat_map(|value| value.split(',')).map(|word| word.trim().to_ascii_lowercase()).collect()
@@ -33,7 +33,7 @@ pub(crate) async fn pages_of_named_origins_may_use_the_api() -> anyhow::Result<(
     let cart = api.cart();
     let path = format!("/cart/{}", cart.id);
 
-    // A browser asks before it sends JSON, and is answered though no token is there.
+    // A browser sends a preflight before JSON, which is answered without a token.
     let preflight = |origin| {
         [("origin", origin), ("access-control-request-method", "PATCH"), ("access-control-request-headers", "if-match")]
     };
@@ -50,7 +50,7 @@ pub(crate) async fn pages_of_named_origins_may_use_the_api() -> anyhow::Result<(
         has(&answer, "access-control-allow-headers", &headers)?;
         has(&answer, "vary", &["origin"])?;
     }
-    // A page reads the answer, also that of a refusal.
+    // A page may read the answer, including a rejection.
     let from = |origin| [("origin", origin), ("content-type", "application/json")];
     let add = item(1, 1).to_string();
     for status in [200, 409] {
@@ -63,7 +63,7 @@ pub(crate) async fn pages_of_named_origins_may_use_the_api() -> anyhow::Result<(
         )?;
         has(&answer, "vary", &["origin"])?;
     }
-    // Without an origin nothing is allowed, but a cache must know that an origin would have made a difference.
+    // Without an origin nothing is allowed, but `Vary` must tell caches that the answer depends on the origin.
     let answer = api.send(&Method::GET, &path, &[], None).await?;
     ensure!(answer.status == 200 && answer.header("access-control-allow-origin").is_none(), "{answer:?}");
     has(&answer, "vary", &["origin"])?;
@@ -71,7 +71,7 @@ pub(crate) async fn pages_of_named_origins_may_use_the_api() -> anyhow::Result<(
     let answer = api.send(&Method::OPTIONS, &path, &[("origin", SHOP)], None).await?;
     ensure!(answer.status == 405 && answer.header("allow") == Some("GET, POST"), "{answer:?}");
 
-    // Other origins, and every origin where none is named.
+    // Other origins, and any origin if none is configured.
     for (api, origin) in [(&api, OTHER), (&api, "null"), (&api, "http://shop.example"), (&without, SHOP)] {
         let preflight = api.send(&Method::OPTIONS, &path, &preflight(origin), None).await?;
         let headers: Headers<'_> = &[("origin", origin)];

@@ -1,4 +1,4 @@
-//! SIGTERM: whoever has sent something gets its answer, and whoever keeps a connection is told to leave it before it is closed.
+//! SIGTERM: requests in flight get their answers, and kept connections get `Connection: close` before they are closed.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ impl Kept {
         Ok(Self(BufReader::new(TcpStream::connect(address).await?)))
     }
 
-    /// The head of the answer, in lower case, if one comes; its body, which is `alive` and a line's end, is read.
+    /// Sends a request. Returns the head of the answer, in lower case, after its body (`alive` and a line end) was read.
     async fn ask(&mut self) -> anyhow::Result<String> {
         self.0.write_all(b"GET /health/live HTTP/1.1\r\nhost: cart\r\n\r\n").await?;
         let mut answer = String::new();
@@ -29,14 +29,14 @@ impl Kept {
         Ok(answer.to_lowercase())
     }
 
-    /// Whether it is closed in time without another byte.
+    /// Whether it is closed in time, without another byte.
     async fn is_closed(&mut self) -> anyhow::Result<bool> {
         let mut rest = Vec::new();
         Ok(tokio::time::timeout(DEADLINE, self.0.read_to_end(&mut rest)).await?? == 0)
     }
 }
 
-pub(crate) async fn kept_connections_are_told_to_leave_before_they_are_closed() -> anyhow::Result<()> {
+pub(crate) async fn kept_connections_get_connection_close_before_they_are_closed() -> anyhow::Result<()> {
     let installation = Installation::new("lame_duck")?;
     installation.setup().await?;
     let args = ["--lame-duck-ms", "3000", "--header-timeout-ms", "60000"];
@@ -65,13 +65,13 @@ pub(crate) async fn kept_connections_are_told_to_leave_before_they_are_closed() 
         assert!(kept.is_closed().await?);
     }
     assert_eq!(ask_http2().await?.status(), 200);
-    assert!(idle.is_closed().await?, "one that nobody has used");
+    assert!(idle.is_closed().await?, "an unused connection");
     ingest.succeeded(DEADLINE).await?;
     installation.remove().await
 }
 
-pub(crate) async fn what_is_under_way_gets_its_outcome() -> anyhow::Result<()> {
-    let installation = Installation::new("under_way")?;
+pub(crate) async fn requests_in_flight_get_their_outcomes() -> anyhow::Result<()> {
+    let installation = Installation::new("in_flight_end")?;
     installation.setup().await?;
     let args = ["--reply-timeout-ms", "60000", "--lame-duck-ms", "100", "--drain-timeout-s", "60"];
     let mut ingest = installation.start_all(&[(Service::Ingest, "0", &args)]).await?.remove(0);
@@ -81,7 +81,7 @@ pub(crate) async fn what_is_under_way_gets_its_outcome() -> anyhow::Result<()> {
         let client = client.timeout(DEADLINE).no_proxy().build()?;
         let url = format!("http://{address}/cart/{}", uuid::Uuid::new_v4());
         let request = client.post(url).json(&item(1, 2));
-        // Nobody decides, so it stays under way.
+        // Without a processor the request stays in flight.
         sent.push(tokio::spawn(request.send()));
     }
     wait_until("both to be in the log", DEADLINE, async || match logged(&installation) {
@@ -108,8 +108,8 @@ pub(crate) async fn what_is_under_way_gets_its_outcome() -> anyhow::Result<()> {
     installation.remove().await
 }
 
-pub(crate) async fn a_service_that_still_waits_for_others_ends_at_once() -> anyhow::Result<()> {
-    // Nothing is set up.
+pub(crate) async fn a_service_that_still_waits_for_servers_ends_at_once() -> anyhow::Result<()> {
+    // `setup` has not run.
     let installation = Installation::new("starting")?;
     let services = [Service::Ingest, Service::CartProcessor].into_iter().chain(Service::PROJECTORS);
     for service in services {

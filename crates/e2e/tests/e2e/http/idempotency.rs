@@ -51,7 +51,7 @@ impl Keyed {
     }
 }
 
-/// How many committed events of this cart the topic has.
+/// The number of committed events of this cart.
 async fn published(installation: &Installation, cart_id: Uuid) -> anyhow::Result<usize> {
     let kafka = installation.kafka();
     let records = read_all(kafka, &kafka.prefixed(CartEvent::TOPIC)).await?;
@@ -80,7 +80,7 @@ pub(crate) async fn concurrent_duplicates_through_two_ingests_are_one_command() 
         }
     }
     assert_eq!(cart.get().await?["version"], 3);
-    // When this one is published, all before it have been: a cart's events are in one partition.
+    // Once this event is published, all earlier ones are too, since a cart's events are in one partition.
     cart.add(9, 1).await?.done();
     let count =
         wait_until("the last event on the topic", DEADLINE, async || match published(&installation, cart.id).await {
@@ -92,7 +92,7 @@ pub(crate) async fn concurrent_duplicates_through_two_ingests_are_one_command() 
     installation.remove().await
 }
 
-/// Each repeat gets the first outcome, another command under a key is refused, and the cart stays as it is.
+/// Checks that each repeat gets the first outcome, another command under a key is rejected, and the cart does not change.
 async fn check_repeats(cart: &Cart, first: &[(Keyed, Answer)], when: &str) -> anyhow::Result<()> {
     let before = cart.get().await?;
     for (command, answer) in first {
@@ -117,7 +117,7 @@ async fn has_snapshot(installation: &Installation, cart_id: Uuid) -> anyhow::Res
 }
 
 pub(crate) async fn a_repeat_gets_the_first_outcome_also_after_crashes_and_a_snapshot() -> anyhow::Result<()> {
-    /// More than come between two snapshots.
+    /// More commands than between two snapshots.
     const BETWEEN: i64 = 40;
     let ingest: (Service, &str, &[&str]) = (Service::Ingest, "0", &PATIENT);
     let installation = Installation::new("repeats")?;
@@ -153,7 +153,7 @@ pub(crate) async fn a_repeat_gets_the_first_outcome_also_after_crashes_and_a_sna
     processes[0] = installation.start_all(&[PROCESSOR]).await?.remove(0);
     check_repeats(&cart, &first, "after a crash of cart-processor").await?;
 
-    // A checkout is told from the journal as it was told at first, also when the next session has begun.
+    // A repeated checkout gets its first outcome from the journal, also after the next session has begun.
     let checkout = Keyed::checkout("checkout");
     let answer = checkout.send(&cart).await?;
     assert_eq!(answer.done()["items"], json!([item(1, 2 + 3 + BETWEEN), item(3, 1)]));

@@ -1,4 +1,4 @@
-//! Too much at a time is answered with 503, and what was answered so has not been carried out, and never is.
+//! Requests above the limit are answered with 503, and are never executed.
 
 use e2e::harness::{Installation, Service, wait_until};
 use reqwest::Method;
@@ -12,7 +12,7 @@ fn assert_not_taken(answer: &Answer) {
     assert_eq!(answer.header("retry-after"), Some("1"), "{answer:?}");
 }
 
-pub(crate) async fn what_is_too_much_is_not_taken_and_never_carried_out() -> anyhow::Result<()> {
+pub(crate) async fn requests_above_the_limit_are_rejected_and_never_executed() -> anyhow::Result<()> {
     let installation = Installation::new("in_flight")?;
     installation.setup().await?;
     let services: [(Service, &str, &[&str]); 2] = [
@@ -24,7 +24,7 @@ pub(crate) async fn what_is_too_much_is_not_taken_and_never_carried_out() -> any
         let api = Api::new(process);
         let before = logged(&installation)?;
         let cart = api.cart();
-        // Nobody decides, so the first stays in flight.
+        // Without a processor the first request stays in flight.
         let first = tokio::spawn({
             let cart = cart.clone();
             async move { cart.add(1, 2).await }
@@ -42,13 +42,13 @@ pub(crate) async fn what_is_too_much_is_not_taken_and_never_carried_out() -> any
         let batch = json!({"atomic": true, "commands": [{"add": item(3, 1)}, {"checkout": {}}]});
         assert_not_taken(&cart.send(Method::POST, "/commands", &[], Some(batch.to_string())).await?);
         assert_eq!(logged(&installation)?, before + 1, "what was not taken is in the log");
-        // How the service is can always be asked.
+        // Health is always answered.
         assert_eq!(api.send(&Method::GET, "/health/live", &[], None).await?.status, 200);
 
         let mut processor = installation.start_all(&[PROCESSOR]).await?.remove(0);
         assert_eq!(first.await??.done()["version"], 1);
         assert_eq!(cart.get().await?["items"], json!([item(1, 2)]), "what was not taken was carried out");
-        // The key stands for nothing yet: now it is done, once.
+        // The key is unused, so the command is now executed, once.
         assert_eq!(second().await?.done()["version"], 2);
         processor.terminate(DEADLINE).await?;
     }

@@ -1,4 +1,4 @@
-//! What a client was told to be unknown does not happen after what it did next.
+//! A command without a known outcome is never appended after the client's next command.
 
 use e2e::harness::{Installation, Service};
 use reqwest::Method;
@@ -9,7 +9,7 @@ pub(crate) async fn a_command_that_could_not_be_sent_in_time_is_not_sent_later()
     let installation = Installation::new("late")?;
     installation.setup().await?;
     let mut processes = installation.start_all(&[PROCESSOR, (Service::Ingest, "other", &PATIENT)]).await?;
-    // Its first command stands for longer than anybody waits for it.
+    // Its first command is held for longer than the delivery timeout.
     let args = ["--reply-timeout-ms", "3000"];
     let mut slow =
         installation.start_at(Service::Ingest, "slow", &args, None, Some("lane-before-send=1*sleep(6000)"))?;
@@ -22,10 +22,10 @@ pub(crate) async fn a_command_that_could_not_be_sent_in_time_is_not_sent_later()
     let body = || Some(item(1, 2).to_string());
     let unknown = cart.through(&slow_api).send(Method::POST, "", key, body()).await?;
     assert!(unknown.unlike_problem(504, "outcome-unknown", "retry with the same").is_none(), "{unknown:?}");
-    // Sent again elsewhere it is refused, and the client goes on.
+    // A retry through another ingest is rejected, and the client sends its next command.
     cart.send(Method::POST, "", key, body()).await?.rejected(409, "item-already-in-cart", "");
     cart.remove(1).await?.done();
-    // What comes behind it in the slow one's lane shows that it has had its turn.
+    // A later command of the slow ingest's queue shows that the held one was processed.
     wait_for_turn(&cart.through(&slow_api)).await?;
     assert_eq!(cart.get().await?["items"].as_array().map(Vec::len), Some(1), "{:?}", cart.get().await?);
     assert_eq!(cart.get().await?["items"][0]["productId"], item(2, 1)["productId"]);

@@ -1,15 +1,14 @@
 //! The HTTP interface from outside: the real `ingest` and `cart-processor`, and a plain HTTP client.
 //!
-//! * [`refusals`]: what is no command is refused for its reason, and never comes into the log; the table is in
-//!   [`refused`].
-//! * [`outcomes`]: what the rules say, and what is told of it.
-//! * [`browsers`]: which pages may use the API.
+//! * [`refusals`]: invalid requests are rejected with their reason, and never appended; the table is in [`refused`].
+//! * [`outcomes`]: the outcomes of the rules.
+//! * [`browsers`]: cross-origin requests.
 //! * [`reads`]: a GET after a 200 shows that write.
 //! * [`idempotency`]: a repeat gets the first outcome, also after crashes.
-//! * [`in_flight`]: too much at a time is not taken, and never carried out.
-//! * [`late`]: what a client was told to be unknown does not happen after what it did next.
-//! * [`ending`]: SIGTERM costs nobody an answer.
-//! * [`pending`]: no outcome in time; and whose outcome a retry is told.
+//! * [`in_flight`]: requests above the limit are rejected and never executed.
+//! * [`late`]: a command without a known outcome is never appended after the client's next command.
+//! * [`ending`]: after SIGTERM requests in flight get their answers.
+//! * [`pending`]: commands without an outcome in time, and the outcome that a retry gets.
 
 pub(crate) mod api;
 pub(crate) mod browsers;

@@ -1,4 +1,4 @@
-//! What the rules say over HTTP, and what is told of it.
+//! The outcomes of the rules over HTTP.
 
 use chrono::{DateTime, Utc};
 use e2e::harness::{Installation, Process, Service};
@@ -17,7 +17,7 @@ async fn start(installation: &Installation) -> anyhow::Result<(Vec<Process>, Api
     Ok((processes, api))
 }
 
-pub(crate) async fn every_rule_is_told_and_a_checkout_begins_another_session() -> anyhow::Result<()> {
+pub(crate) async fn every_rule_is_reported_and_a_checkout_begins_another_session() -> anyhow::Result<()> {
     let installation = Installation::new("outcomes")?;
     let (processes, api) = start(&installation).await?;
     a_session_and_the_next(&api.cart()).await?;
@@ -28,7 +28,7 @@ pub(crate) async fn every_rule_is_told_and_a_checkout_begins_another_session() -
     installation.remove().await
 }
 
-/// What each command is answered, from the empty cart to the next session.
+/// The answer to each command, from the empty cart to the next session.
 async fn a_session_and_the_next(cart: &Cart) -> anyhow::Result<()> {
     let empty = cart.get().await?;
     let session = empty["sessionId"].clone();
@@ -52,13 +52,13 @@ async fn a_session_and_the_next(cart: &Cart) -> anyhow::Result<()> {
     let adjusted = cart.adjust(1, 4).await?.done();
     assert_eq!((&adjusted["version"], &adjusted["item"]), (&json!(4), &item(1, 5)));
     let removed = cart.remove(2).await?.done();
-    assert_eq!((&removed["version"], &removed["item"]), (&json!(5), &item(2, 2)), "what was removed is told");
+    assert_eq!((&removed["version"], &removed["item"]), (&json!(5), &item(2, 2)), "the removed item is returned");
     cart.add(2, 1).await?.done();
 
     let sent_at = Utc::now();
     let bought = cart.checkout().await?.done();
     let purchased_at: DateTime<Utc> = bought["purchasedAt"].as_str().unwrap_or_default().parse()?;
-    // The command's time is told to the microsecond, cut off.
+    // The command's time is returned in microseconds, truncated.
     let since = purchased_at.timestamp_micros() - sent_at.timestamp_micros();
     assert!((0..=60_000_000).contains(&since), "{bought:#}, sent at {sent_at}");
     assert!(bought["purchasedAt"].as_str().is_some_and(|time| time.ends_with('Z')), "{bought:#}");
@@ -70,7 +70,7 @@ async fn a_session_and_the_next(cart: &Cart) -> anyhow::Result<()> {
     ids.dedup();
     assert_eq!(ids.len(), 5, "each command has an id of its own: {ids:?}");
 
-    // What was bought can be added again: the next session has begun.
+    // A purchased product can be added again in the next session.
     let next = cart.get().await?;
     assert_ne!(next["sessionId"], session);
     assert_eq!((&next["version"], &next["items"], &next["total"]), (&json!(8), &json!([]), &json!("0")));
@@ -97,7 +97,7 @@ async fn rejections_change_nothing(cart: &Cart) -> anyhow::Result<()> {
     assert_eq!(cart.get().await?["version"], 0);
     cart.add(1, 2).await?.done();
     cart.add(1, 2).await?.rejected(409, "item-already-in-cart", "adjust its quantity instead");
-    // A product is one line, whoever sells it.
+    // A product is one line, for any vendor.
     let mut of_another_vendor = item(1, 2);
     of_another_vendor["vendorId"] = json!(Uuid::from_u128(2));
     let answer = cart.send(Method::POST, "", &[], Some(of_another_vendor.to_string())).await?;
@@ -127,9 +127,9 @@ async fn a_full_cart(cart: &Cart) -> anyhow::Result<()> {
     }
     cart.add(1_000, 1).await?.done();
     cart.add(1_001, 1).await?.rejected(409, "cart-full", "the cart has 1000 lines");
-    // What is there already is refused as that, also when the cart is full.
+    // A product in the cart is rejected as such, also if the cart is full.
     cart.add(3, 1).await?.rejected(409, "item-already-in-cart", "adjust its quantity instead");
-    // One out, one in.
+    // After a removal there is room for another product.
     cart.remove(1).await?.done();
     cart.add(1_001, 1).await?.done();
     let bought = cart.checkout().await?.done();
@@ -157,13 +157,13 @@ async fn quantities(cart: &Cart) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An item's body with parts of it as they are written here.
+/// An item's body with these parts as they are written.
 fn written(name: &str, price: &str) -> String {
     let id = Uuid::from_u128(1);
     format!(r#"{{"productId":"{id}","vendorId":"{id}","name":{name},"price":{price},"quantity":3}}"#)
 }
 
-pub(crate) async fn prices_and_names_are_told_as_they_were_sent() -> anyhow::Result<()> {
+pub(crate) async fn prices_and_names_are_returned_as_they_were_sent() -> anyhow::Result<()> {
     let installation = Installation::new("exact")?;
     let (processes, api) = start(&installation).await?;
     for (price, exact, of_three) in [
@@ -173,7 +173,7 @@ pub(crate) async fn prices_and_names_are_told_as_they_were_sent() -> anyhow::Res
         ("\"3200\"", "3200", "9600"),
         ("12.3400", "12.34", "37.02"),
         ("\"12.3400\"", "12.34", "37.02"),
-        // Zeros are no places.
+        // Trailing zeros are not decimal places.
         ("1.230000", "1.23", "3.69"),
         ("\"0007.50\"", "7.5", "22.5"),
         ("0", "0", "0"),
@@ -182,9 +182,9 @@ pub(crate) async fn prices_and_names_are_told_as_they_were_sent() -> anyhow::Res
         ("\"-0.00\"", "0", "0"),
         ("0.0001", "0.0001", "0.0003"),
         ("999999999.9999", "999999999.9999", "2999999999.9997"),
-        // Beyond what a binary fraction can tell apart.
+        // Beyond the precision of a binary fraction.
         ("900719925.4741", "900719925.4741", "2702159776.4223"),
-        // As JSON numbers may be written.
+        // Other forms of JSON numbers.
         ("1e2", "100", "300"),
         ("1.5E3", "1500", "4500"),
         ("25e-4", "0.0025", "0.0075"),
@@ -204,7 +204,7 @@ pub(crate) async fn prices_and_names_are_told_as_they_were_sent() -> anyhow::Res
         assert_eq!(reply["item"]["name"], name);
         assert_eq!(cart.get().await?["items"][0]["name"], name);
     }
-    // A name that is written in another way is the same name.
+    // An escaped name is the same name.
     for (name, composed) in [("cafe\u{301}", "café"), ("Jose\u{301}", "José"), ("\u{1112}\u{1161}\u{11ab}", "한")] {
         let cart = api.cart();
         let body = Some(written(&json!(name).to_string(), "1"));
@@ -214,7 +214,7 @@ pub(crate) async fn prices_and_names_are_told_as_they_were_sent() -> anyhow::Res
         let body = Some(written(&json!(composed).to_string(), "1"));
         assert_eq!(cart.send(Method::POST, "", key, body).await?.done(), reply);
     }
-    // JSON by another name is JSON.
+    // JSON with another content type is accepted.
     for content_type in ["application/json; charset=utf-8", "Application/JSON", "application/vnd.shop.item+json"] {
         let headers: Headers<'_> = &[("content-type", content_type)];
         api.cart().send(Method::POST, "", headers, Some(written("\"mug\"", "1"))).await?.done();

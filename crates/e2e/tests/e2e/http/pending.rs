@@ -1,4 +1,4 @@
-//! No outcome in time: 202, and the command is carried out all the same as soon as somebody is there to decide it.
+//! Without an outcome in time the answer is 202, and the command is executed once there is a processor.
 
 use e2e::harness::{Installation, Service, wait_until};
 use reqwest::Method;
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::api::{Answer, Api, Cart, DEADLINE, Headers, PATIENT, PROCESSOR, item, logged, product_path};
 
-/// Sends a command under a key, again and again, until the answer has this status.
+/// Repeats a command with a key until the answer has this status.
 async fn until(cart: &Cart, status: u16, method: &Method, path: &str, body: Option<String>, key: &str) -> Answer {
     until_with(cart, status, method, path, body, &[("idempotency-key", key)]).await
 }
@@ -25,7 +25,7 @@ async fn until_with(
         let answer = cart.send(method.clone(), path, headers, body.clone()).await;
         match answer.map_err(|error| format!("{error:#}"))? {
             answer if answer.status == status => Ok(answer),
-            // On a busy machine the log's confirmation may take longer than this ingest waits.
+            // On a busy machine the delivery may take longer than this ingest waits.
             answer if [202, 504].contains(&answer.status) => Err(format!("{answer:?}")),
             answer => panic!("neither {status} nor unknown: {answer:?}"),
         }
@@ -55,7 +55,7 @@ pub(crate) async fn without_an_outcome_in_time_a_command_is_pending_and_a_retry_
         ids.push(id);
     }
     assert_ne!(ids[0], ids[1]);
-    assert_eq!(cart.get().await?["version"], 0, "nobody has decided it");
+    assert_eq!(cart.get().await?["version"], 0, "it is not decided");
 
     let processor = installation.start_all(&[PROCESSOR]).await?;
     let shown = wait_until("the command to take effect", DEADLINE, async || {
@@ -76,8 +76,7 @@ pub(crate) async fn without_an_outcome_in_time_a_command_is_pending_and_a_retry_
     installation.remove().await
 }
 
-/// Two requests under one key have one command id. The second is answered with its own outcome, and not with what has just become
-/// of the first.
+/// Two requests with one key have one command id. The second one gets its own outcome, and not that of the first.
 pub(crate) async fn each_request_under_a_key_is_answered_with_its_own_outcome() -> anyhow::Result<()> {
     let installation = Installation::new("retry")?;
     installation.setup().await?;
@@ -85,7 +84,8 @@ pub(crate) async fn each_request_under_a_key_is_answered_with_its_own_outcome() 
     let cart = Api::new(&ingest[0]).cart();
     let (path, adjust) = (product_path(1), Some(json!({"adjustBy": 3}).to_string()));
 
-    // In the log: an adjustment of what is not there yet, its addition, and another adjustment under the key of the first.
+    // In the log: an adjustment of an item that is not in the cart yet, its addition, and another adjustment with the first
+    // key.
     let gives_up: Headers<'_> = &[("idempotency-key", "adjust"), ("prefer", "wait=1")];
     until_with(&cart, 202, &Method::PATCH, &path, adjust.clone(), gives_up).await;
     let leaves: Headers<'_> = &[("idempotency-key", "add"), ("prefer", "respond-async")];

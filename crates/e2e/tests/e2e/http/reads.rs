@@ -1,4 +1,4 @@
-//! A GET after a 200 shows that write, whichever ingest is asked.
+//! A GET after a 200 shows that write, through any ingest.
 
 use e2e::harness::{Installation, Service};
 use futures::future::try_join_all;
@@ -9,7 +9,7 @@ use super::api::{Api, Cart, PATIENT, PROCESSOR, item};
 const CLIENTS: usize = 16;
 const ROUNDS: u32 = 20;
 
-/// Sends one command and returns what its reply says, with the items that the cart must have then.
+/// Sends one command and returns its reply, with the items that the cart must have then.
 async fn round(cart: &Cart, round: u32, mut items: Vec<(u128, i64)>) -> anyhow::Result<(Value, Vec<(u128, i64)>)> {
     let (kept, passing) = (1, u128::from(100 + round));
     let answer = match round % 5 {
@@ -65,7 +65,7 @@ pub(crate) async fn a_get_after_a_200_shows_that_write() -> anyhow::Result<()> {
         .start_all(&[PROCESSOR, (Service::Ingest, "0", &PATIENT), (Service::Ingest, "1", &PATIENT)])
         .await?;
     let apis = [Api::new(&processes[1]), Api::new(&processes[2])];
-    // Half of them read where they wrote, half from the other instance.
+    // Half of them read through the same instance, half through the other one.
     let members = (0..CLIENTS).map(|number| {
         let cart = apis[number % 2].cart();
         let reads = cart.through(&apis[number / 2 % 2]);

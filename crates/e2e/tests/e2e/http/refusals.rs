@@ -1,4 +1,4 @@
-//! What is no command is refused for its reason, as problem details, and never comes into the log.
+//! Invalid requests are rejected with problem details that name the reason, and never appended.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -22,10 +22,10 @@ async fn refuses_all(api: &Api, refusals: Vec<Refusal>) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(crate) async fn what_is_no_command_is_refused_and_not_logged() -> anyhow::Result<()> {
+pub(crate) async fn invalid_requests_are_rejected_and_not_appended() -> anyhow::Result<()> {
     let installation = Installation::new("refusals")?;
     installation.setup().await?;
-    // Nobody decides here: whatever came into the log would stay in it and be answered with 202.
+    // There is no processor: an appended record would stay in the log and be answered with 202.
     let strict: &[&str] = &["--body-timeout-ms", "500", "--reply-timeout-ms", "10000"];
     let lenient = [strict, &["--allow-client-time", "--body-len-max", "64"]].concat();
     let processes =
@@ -45,9 +45,9 @@ pub(crate) async fn what_is_no_command_is_refused_and_not_logged() -> anyhow::Re
     wrong_methods(&strict).await?;
     heads(&strict).await?;
     raw(processes[0].address().expect("ingest has an address"))?;
-    assert_eq!(logged(&installation)?, 0, "records that nobody should have written");
+    assert_eq!(logged(&installation)?, 0, "no record is appended");
 
-    // One that is right does come into the log, so the count above tells something.
+    // A valid command is appended, so the count above means something.
     let now: [(&str, &str); 2] = [("content-type", "application/json"), ("prefer", "respond-async")];
     let taken = strict.send(&Method::POST, CART, &now, Some(item("", "").as_bytes())).await?;
     assert_eq!((taken.status, logged(&installation)?), (202, 1), "{taken:?}");
@@ -55,7 +55,7 @@ pub(crate) async fn what_is_no_command_is_refused_and_not_logged() -> anyhow::Re
     installation.remove().await
 }
 
-/// A body of one byte too many, and of just as many, which is refused for what it is.
+/// A body one byte above the limit, and one at the limit, which is rejected for its content.
 fn too_large(max: usize) -> Vec<Refusal> {
     let mut all = Vec::new();
     for (len, problem) in [
@@ -84,7 +84,7 @@ fn times(detail: &str) -> Vec<Refusal> {
         "9999-12-31T23:59:59-00:01",
         "0000-01-01T00:00:00+00:01",
         "0000-06-01T00:00:00Z",
-        // There was none at the end of that year.
+        // There was no leap second at the end of that year.
         "2015-12-31T23:59:60Z",
     ];
     let refusal = |time: &str| {
@@ -94,12 +94,12 @@ fn times(detail: &str) -> Vec<Refusal> {
     times.map(refusal).into()
 }
 
-/// Each path says which methods it takes.
+/// Each path lists its methods.
 async fn wrong_methods(api: &Api) -> anyhow::Result<()> {
     let (get, put, post, patch, delete) = (Method::GET, Method::PUT, Method::POST, Method::PATCH, Method::DELETE);
     let command = format!("{CART}/commands/7b6fc97b-9d5f-4ac9-8a62-7cfd8b4eb0ff");
     for (path, allow, wrong) in [
-        // A repeated PUT would have to change nothing, and an add is rejected when it is repeated.
+        // PUT must be idempotent, and a repeated add is rejected.
         (CART, "GET, POST", vec![&put, &patch, &delete, &Method::OPTIONS]),
         (&format!("{CART}{PRODUCT}"), "DELETE, PATCH", vec![&get, &put, &post]),
         (&format!("{CART}/checkout"), "POST", vec![&get, &put, &patch, &delete]),
@@ -119,7 +119,7 @@ async fn wrong_methods(api: &Api) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// HEAD tells what GET would, without the body.
+/// HEAD returns the headers of GET, without the body.
 async fn heads(api: &Api) -> anyhow::Result<()> {
     for path in [CART, "/health/live", "/openapi.json", "/nowhere"] {
         let get = api.send(&Method::GET, path, &[], None).await?;
@@ -134,7 +134,7 @@ async fn heads(api: &Api) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What no HTTP library would send: written byte by byte.
+/// Requests that no HTTP library would send, written byte by byte.
 fn raw(address: SocketAddr) -> anyhow::Result<()> {
     let head = |more: &str| {
         format!("POST {CART} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n{more}\r\n")
@@ -174,7 +174,7 @@ fn raw(address: SocketAddr) -> anyhow::Result<()> {
         ("an empty host", get("HTTP/1.1", "host:\r\n"), 400, "invalid-header"),
         ("a user as host", get("HTTP/1.1", "host: user@x\r\n"), 400, "invalid-header"),
         ("two hosts in one", get("HTTP/1.1", "host: x, y\r\n"), 400, "invalid-header"),
-        ("a port that is none", get("HTTP/1.1", "host: x:65536\r\n"), 400, "invalid-header"),
+        ("an invalid port", get("HTTP/1.1", "host: x:65536\r\n"), 400, "invalid-header"),
         ("HTTP/1.0 without a host", get("HTTP/1.0", ""), 200, ""),
         ("HTTP/1.0 with two hosts", get("HTTP/1.0", "host: x\r\nhost: y\r\n"), 400, "invalid-header"),
         ("a host with a port", get("HTTP/1.1", "host: [::1]:9001\r\n"), 200, ""),
@@ -189,7 +189,7 @@ fn raw(address: SocketAddr) -> anyhow::Result<()> {
         assert_eq!(answer.split(' ').nth(1), Some(status.to_string().as_str()), "{what}: {answer}");
         assert!(kind.is_empty() || answer.contains(&format!("\"urn:cart:problem:{kind}\"")), "{what}: {answer}");
     }
-    // A client that goes in the middle of a body has sent nothing, although what it sent is a whole item.
+    // A client that disconnects before the end of its body has sent nothing, although the first part is a whole item.
     for cut in [head(&long) + &valid, format!("{chunked}{:x}\r\n{valid}\r\n", valid.len())] {
         let answer = exchange(address, cut.as_bytes(), true)?;
         assert!(!answer.starts_with("HTTP/1.1 2"), "{answer}");
@@ -197,12 +197,12 @@ fn raw(address: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sends bytes on a connection of their own and reads what comes until its end.
+/// Sends bytes on a new connection, and reads until its end.
 fn exchange(address: SocketAddr, request: &[u8], then_ends: bool) -> std::io::Result<String> {
     block_in_place(|| {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(DEADLINE))?;
-        // Who is refused early is not heard to the end, and is told why all the same.
+        // A request that is rejected early is not read to its end, and still gets its answer.
         let unless_closed = |result: std::io::Result<()>| match result {
             Err(error) if [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset].contains(&error.kind()) => Ok(()),
             result => result,

@@ -1,4 +1,4 @@
-//! Requests that are no commands, and what each must be refused with.
+//! Invalid requests, each with its expected rejection.
 
 use reqwest::Method;
 
@@ -8,7 +8,7 @@ pub(crate) const CART: &str = "/cart/7b6fc97b-9d5f-4ac9-8a62-7cfd8b4eb0ff";
 pub(crate) const PRODUCT: &str = "/productId/5d9e0f5f-64c2-4c1b-9c63-0a3c0c3c9a01";
 const JSON: (&str, &str) = ("content-type", "application/json");
 
-/// What is sent, and the status, type and part of the detail that it must be refused with.
+/// A request, and the status, type and part of the detail of its rejection.
 pub(crate) struct Refusal {
     method: Method,
     path: String,
@@ -41,7 +41,7 @@ impl Refusal {
         self.headers.iter().any(|(_, of_header)| of_header == value)
     }
 
-    /// Sends it. What is not as it must be is told.
+    /// Sends it. Returns the differences from the expected rejection.
     pub(crate) async fn check(&self, api: &Api) -> anyhow::Result<Option<String>> {
         let Self { method, path, headers, body, problem: (status, kind, detail) } = self;
         let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -56,7 +56,7 @@ impl Refusal {
     }
 }
 
-/// A valid item, but for one field, which is as written here; empty leaves it out.
+/// A valid item except for one field, which has this JSON; empty leaves it out.
 pub(crate) fn item(field: &str, json: &str) -> String {
     let fields = [
         ("productId", "\"5d9e0f5f-64c2-4c1b-9c63-0a3c0c3c9a01\""),
@@ -83,7 +83,7 @@ fn batch(body: &str, problem: Expected) -> Refusal {
     Refusal::new(Method::POST, format!("{CART}/commands"), problem).body(body)
 }
 
-/// What is no JSON.
+/// Bodies that are not JSON.
 pub(crate) fn malformed() -> Vec<Refusal> {
     let malformed = |detail: &str| (400, "malformed-body", detail.to_owned());
     let valid = item("", "");
@@ -99,10 +99,10 @@ pub(crate) fn malformed() -> Vec<Refusal> {
         add(item("price", "1,5"), malformed("key must be a string")),
         add(item("price", ".5"), malformed("expected value")),
         add(item("quantity", "01"), malformed("invalid number")),
-        // What is no command is told as that only if all of it is JSON.
+        // A body is only rejected as an invalid command if all of it is JSON.
         add("{\"colour\":1", malformed("EOF while parsing an object")),
         batch("{\"commands\":[5,{\"checkout\":{}]}", malformed("expected `,` or `}`")),
-        // Control characters stand in JSON as escapes only.
+        // In JSON control characters must be escaped.
         add(item("name", "\"red\nmug\""), malformed("control character")),
         add(b"{\"name\":\"\xff\"}", malformed("JSON is UTF-8")),
         adjust("", malformed("EOF while parsing a value")),
@@ -111,7 +111,7 @@ pub(crate) fn malformed() -> Vec<Refusal> {
     ]
 }
 
-/// JSON that is no command.
+/// JSON that is not a command.
 pub(crate) fn fields() -> Vec<Refusal> {
     let invalid = |detail: &str| (422, "invalid-field", detail.to_owned());
     let not_uuid = |detail: &str| (400, "invalid-id", detail.to_owned());
@@ -250,7 +250,7 @@ pub(crate) fn requests() -> Vec<Refusal> {
         Refusal::new(Method::GET, format!("{CART}0"), not_uuid("cartId '7b6fc97b")),
         Refusal::new(Method::POST, "/cart/mug", not_uuid("cartId 'mug'")).body(valid.clone()),
         Refusal::new(Method::POST, "/cart/%20", not_uuid("cartId '%20'")).body(valid.clone()),
-        // An encoded slash begins no other segment, and what is decoded is not decoded again.
+        // An encoded slash does not separate segments, and nothing is decoded twice.
         Refusal::new(Method::GET, "/cart/7b6fc97b%2Fcheckout", not_uuid("cartId '7b6fc97b%2Fcheckout'")),
         Refusal::new(Method::GET, "/cart/%2537b6fc97b-9d5f-4ac9-8a62-7cfd8b4eb0ff", not_uuid("cartId '%2537b6f")),
         Refusal::new(Method::POST, "/cart/mug/checkout", not_uuid("cartId 'mug'")),

@@ -1,8 +1,8 @@
-//! Projectors are killed in the middle of their work, and go on where they were.
+//! Projectors are killed during their work, and continue where they were.
 
 use super::read_side::{ReadSide, TABLES};
 
-pub(crate) async fn a_killed_projector_goes_on_where_it_was() -> anyhow::Result<()> {
+pub(crate) async fn a_killed_projector_continues_where_it_was() -> anyhow::Result<()> {
     let mut read_side = ReadSide::set_up("killed").await?;
     read_side.send(read_side.purchases(), read_side.lines(500))?;
     let load = read_side.start_load(read_side.purchases());

@@ -1,4 +1,4 @@
-//! Sums are exact, days are UTC's, a row has its newest name.
+//! Sums are exact, days are in UTC, and a row has its newest name.
 
 use std::collections::BTreeMap;
 
@@ -15,20 +15,20 @@ use super::writer::Writer;
 const LINES: [(&str, &str, &str, i64, i32, &str); 14] = [
     ("A", "P", "TEA", 1, 3, "2025-12-31T23:59:59.999Z"),
     ("A", "P", "TEA, NEW", 1, 3, "2026-01-01T00:00:00Z"),
-    // In other time zones these are of another day, month and year.
+    // In other time zones these have another day, month and year.
     ("A", "P", "TEA, GREEN", 2, 1, "2026-01-01T00:59:59+01:00"),
     ("A", "P", "TEA, BLACK", 2, 1, "2025-12-31T19:00:00-05:00"),
     ("A", "Q", "GOLD", 9_999_999_999_999, 1_000_000, "2026-01-31T23:59:59.999999Z"),
     ("A", "Q", "GOLD", 9_999_999_999_999, 1_000_000, "2026-02-01T00:00:00Z"),
     ("A", "Q", "GOLD", 9_999_999_999_999, 1_000_000, "2026-02-01T00:00:00.000001Z"),
     ("A", "R", "SILVER", 1, 1, "2026-02-01T12:00:00Z"),
-    // Binary fractions can't say these.
+    // Binary fractions can't represent these.
     ("B", "P", "TEN CENTS", 1_000, 1, "2024-02-29T12:00:00Z"),
     ("B", "P", "TWENTY CENTS", 2_000, 1, "2024-02-29T13:00:00Z"),
     ("B", "P", "CENTS", 7_000, 1, "2024-03-01T00:00:00Z"),
     ("B", "Q", "CENTS", 3_000, 1, "2024-03-01T00:00:00Z"),
     ("B", "R", "A GIFT", 0, 5, "2024-04-30T12:00:00Z"),
-    // An older purchase that is published later: its name is the newest.
+    // An older purchase that is published later has the newest name.
     ("A", "P", "TEA, OLD", 1, 1, "2026-01-01T00:00:00Z"),
 ];
 
@@ -76,7 +76,7 @@ fn lines() -> anyhow::Result<Vec<Line>> {
 pub(crate) async fn sums_are_exact_and_days_are_utc() -> anyhow::Result<()> {
     let mut read_side = ReadSide::set_up("exact").await?;
     let _processes = read_side.start(&TABLES, "a").await?;
-    // One after the other, so that each is added to what is stored.
+    // One after the other, so that each is added to the stored row.
     tokio::task::block_in_place(|| {
         let mut writer = Writer::connect(read_side.installation.kafka(), "writer", read_side.purchases())?;
         lines()?.iter().try_for_each(|line| writer.commit(std::slice::from_ref(line)))
@@ -85,7 +85,7 @@ pub(crate) async fn sums_are_exact_and_days_are_utc() -> anyhow::Result<()> {
     read_side.rest(&TABLES).await?;
     read_side.check_tables().await?;
 
-    // The oracle is checked by hand as well.
+    // The expected values of the oracle are also written out.
     let rows = read_side.rows().await?;
     let mut expected = BTreeMap::new();
     for (vendor, year, month, balance) in BALANCES {

@@ -1,5 +1,5 @@
-//! A record on a topic of our own that nobody can read stops its partition, and no other: the instance that has it says
-//! where and what to do, and one that is told to skip it goes on behind it.
+//! An unreadable record on a topic of the system stops its partition, and no other. The instance reports the offset and what
+//! to do, and with `--skip` it continues after the record.
 
 use std::collections::BTreeMap;
 
@@ -13,26 +13,26 @@ use kafka::{Admin, Producer, Record, partition_of};
 use super::read_side::{DEADLINE, EVENTS, ReadSide, TABLES, get};
 use super::shop::Line;
 
-/// What each of the partitions gets, and what the reason must say.
+/// The garbage of each partition, and a part of the expected reason.
 const KINDS: [(Option<&[u8]>, &str); 4] = [
     (None, "the value has 0 bytes"),
     (Some(b"{\"eventId\": 1}"), "the value starts with byte 0x7b"),
-    // No registry gives so large an id.
+    // An id larger than any that a registry assigns.
     (Some(&[0, 0x7f, 0xff, 0xff, 0xfe, 2, 4]), "the registry has no Avro schema 2147483646"),
     (Some(&[0, 1]), "the value has 2 bytes"),
 ];
 
-/// A record that nobody can read.
+/// An unreadable record.
 struct Garbage {
     partition: i32,
     offset: i64,
-    /// As `--skip` names it.
+    /// The argument of `--skip`.
     name: String,
     reason: &'static str,
 }
 
 impl Garbage {
-    /// Puts the partition's kind of garbage at its end, while nobody else writes.
+    /// Appends the partition's kind of garbage, while there is no other writer.
     async fn put(read_side: &ReadSide, topic: &str, partition: i32) -> anyhow::Result<Self> {
         let kafka = read_side.installation.kafka();
         let place = usize::try_from(partition)?;
@@ -43,8 +43,8 @@ impl Garbage {
         Ok(Self { partition, offset, name: format!("{topic}/{partition}/{offset}"), reason })
     }
 
-    /// Whether an instance tells of it, in the way that it should.
-    fn is_told(&self, readiness: &str) -> bool {
+    /// Whether an instance's readiness reports it as expected.
+    fn is_reported(&self, readiness: &str) -> bool {
         let start = format!("partition {}: {} cannot be read: {}", self.partition, self.name, self.reason);
         let end = format!("start with --skip {}", self.name);
         readiness.lines().any(|line| line.starts_with(&start) && line.ends_with(&end))
@@ -55,22 +55,22 @@ fn skip(garbage: &[Garbage]) -> String {
     garbage.iter().map(|garbage| garbage.name.as_str()).collect::<Vec<_>>().join(",")
 }
 
-/// Waits until an instance tells of exactly these.
-async fn tells(process: &Process, garbage: &[Garbage]) -> anyhow::Result<()> {
-    tells_some(process, garbage, garbage.len()).await
+/// Waits until an instance reports exactly these.
+async fn reports(process: &Process, garbage: &[Garbage]) -> anyhow::Result<()> {
+    reports_some(process, garbage, garbage.len()).await
 }
 
-/// Waits until an instance tells of so many of these, and of nothing else.
-async fn tells_some(process: &Process, garbage: &[Garbage], count: usize) -> anyhow::Result<()> {
+/// Waits until an instance reports this many of these, and nothing else.
+async fn reports_some(process: &Process, garbage: &[Garbage], count: usize) -> anyhow::Result<()> {
     wait_until(&format!("an instance to tell of {count} of {}", skip(garbage)), DEADLINE, async || {
         let readiness = get(process, "/health/ready").await.map_err(|error| format!("{error:#}"))?;
-        let told = garbage.iter().filter(|garbage| garbage.is_told(&readiness)).count();
-        if told == count && readiness.lines().count() == count { Ok(()) } else { Err(readiness) }
+        let reported = garbage.iter().filter(|garbage| garbage.is_reported(&readiness)).count();
+        if reported == count && readiness.lines().count() == count { Ok(()) } else { Err(readiness) }
     })
     .await
 }
 
-/// Waits until a projector is at the end of every partition, in those with garbage in front of that.
+/// Waits until a projector is at the end of every partition, or at its garbage.
 async fn rest_in_front(read_side: &ReadSide, projector: &str, topic: &str, garbage: &[Garbage]) -> anyhow::Result<()> {
     let mut ends = BTreeMap::new();
     for record in read_all(read_side.installation.kafka(), topic).await? {
@@ -93,7 +93,7 @@ async fn on_cart_events(read_side: &mut ReadSide) -> anyhow::Result<()> {
     read_side.rest(&[EVENTS]).await?;
     let garbage = [Garbage::put(read_side, &topic, 1).await?];
     read_side.send(read_side.events(), read_side.lines(100))?;
-    tells(&processes[0], &garbage).await?;
+    reports(&processes[0], &garbage).await?;
     rest_in_front(read_side, EVENTS, &topic, &garbage).await?;
     processes[0].terminate(DEADLINE).await?;
 
@@ -111,10 +111,10 @@ async fn on_item_purchased(read_side: &mut ReadSide) -> anyhow::Result<()> {
     let mut garbage = vec![Garbage::put(read_side, &topic, 0).await?, Garbage::put(read_side, &topic, 2).await?];
     read_side.send(read_side.purchases(), read_side.lines(200))?;
     for (projector, process) in TABLES.iter().zip(&first) {
-        tells(process, &garbage).await?;
+        reports(process, &garbage).await?;
         rest_in_front(read_side, projector, &topic, &garbage).await?;
     }
-    // Of the stopped partitions what was before the garbage, of the others all.
+    // From the stopped partitions the records before the garbage, from the others all.
     let partitions = i32::try_from(KINDS.len())?;
     let is_stopped = |line: &Line| {
         let partition = partition_of(line.vendor.to_string().as_bytes(), partitions);
@@ -126,17 +126,17 @@ async fn on_item_purchased(read_side: &mut ReadSide) -> anyhow::Result<()> {
     let differences = read_side.expected_of(&reached).await?.differences(&read_side.rows().await?);
     ensure!(differences.is_empty(), "beside stopped partitions:\n{}", differences.join("\n"));
 
-    // In the other partitions too: whichever of them a second instance gets, they are stopped.
+    // Also in the other partitions, so that all partitions of a second instance are stopped.
     garbage.push(Garbage::put(read_side, &topic, 1).await?);
     garbage.push(Garbage::put(read_side, &topic, 3).await?);
     read_side.send(read_side.purchases(), read_side.lines(200))?;
     for process in &first {
-        tells(process, &garbage).await?;
+        reports(process, &garbage).await?;
     }
     let _second = read_side.start_to_skip(&TABLES, "b", &skip(&garbage)).await?;
     for process in &mut first {
-        // Of those that it has.
-        tells_some(process, &garbage, garbage.len() / 2).await?;
+        // Of its own partitions.
+        reports_some(process, &garbage, garbage.len() / 2).await?;
         process.terminate(DEADLINE).await?;
     }
     read_side.rest(&TABLES).await?;

@@ -1,5 +1,5 @@
-//! `item-purchased-events`: each purchase among the carts' events once on its topic, for readers of committed records,
-//! keyed by vendor. Whatever else happened to a cart is not there, nor what a writer's aborted transaction held.
+//! `item-purchased-events`: each purchase of the carts' events is on its topic once, committed, and keyed by vendor. Other
+//! events and aborted ones are not there.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use super::read_side::{EVENTS, ReadSide, work};
 use super::shop::Line;
 use super::writer::Writer;
 
-/// Numbers that no line has that counts.
+/// Numbers that no other line has.
 const ABORTED: Range<u64> = 900_000..900_100;
 const OTHERS: Range<u64> = 910_000..910_100;
 
@@ -16,7 +16,7 @@ pub(crate) async fn each_purchase_is_published_once_whatever_is_killed() -> anyh
     read_side.send(read_side.events(), read_side.lines(500))?;
     let mut processes = read_side.start(&[EVENTS], "a").await?;
     let load = read_side.start_load(read_side.events());
-    // Around them, and in all partitions, what never happened.
+    // Aborted events around them, in all partitions.
     let aborted: Vec<_> = ABORTED.map(Line::of).collect();
     tokio::task::block_in_place(|| {
         Writer::connect(read_side.installation.kafka(), "aborted", read_side.events())?.abort(&aborted)
@@ -24,7 +24,7 @@ pub(crate) async fn each_purchase_is_published_once_whatever_is_killed() -> anyh
     for _ in 0..3 {
         read_side.progress(&[EVENTS], 200).await?;
         processes[0].kill9()?;
-        // Under the same name, as a supervisor would: it settles what its predecessor left open.
+        // Restarted under the same name, as by a supervisor: it aborts the open transaction of its predecessor.
         processes = read_side.start(&[EVENTS], "a").await?;
     }
     read_side.progress(&[EVENTS], 200).await?;
@@ -43,13 +43,13 @@ pub(crate) async fn each_purchase_is_published_once_by_two_instances() -> anyhow
     let second = read_side.start(&[EVENTS], "b").await?;
     work(&second, 50).await?;
     first[0].kill9()?;
-    // Nobody comes back under the first one's name: the transaction that it may have left open has to time out.
+    // No instance has the first one's name, so its open transaction has to time out.
     read_side.progress_everywhere(&[EVENTS]).await?;
     read_side.finish(load).await?;
     read_side.rest(&[EVENTS]).await?;
 
-    // Offsets alone are worth a transaction only now and then. A rebalance before that must not lose them: the group would
-    // look behind until the next event.
+    // Offsets alone are only committed periodically. A rebalance before that must not lose them, since the group would seem
+    // to lag until the next event.
     let others: Vec<_> = OTHERS.map(Line::of).collect();
     let kafka = read_side.installation.kafka();
     tokio::task::block_in_place(|| {

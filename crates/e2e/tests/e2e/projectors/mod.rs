@@ -1,5 +1,5 @@
-//! Each projector by itself: the real binary against the real servers, its topic written by the test, what it made of it
-//! compared with an oracle row by row, no row too few and none too many.
+//! Each projector alone: the real binary against the real servers, with its topic written by the test. Its results are compared
+//! with an oracle, row by row.
 //!
 //! ```text
 //! shop ─▶ writer ─▶ cart-events ─▶ item-purchased-events ─▶ item-purchased ─▶ topic == sent, each event once
@@ -7,9 +7,9 @@
 //!   └─▶ oracle (integers: ten-thousandths) ─────────────────────────────────────────────────── == ──┘
 //! ```
 //!
-//! * [`read_side`]: the projectors' part of an installation, and how far each of them is.
-//! * [`writer`]: transactions as the real writers make them, and a load that goes on while something is done to a projector.
-//! * the others: a test each, or two.
+//! * [`read_side`]: the projectors' part of an installation, and the progress of each projector.
+//! * [`writer`]: transactions as those of the real writers, and a continuous load.
+//! * the others: one or two tests each.
 
 pub(crate) mod crash;
 pub(crate) mod exact_sums;

@@ -1,4 +1,4 @@
-//! `vendor-billing-jdbc`: where to go on is for the database to say, whatever Kafka or an instance's memory have.
+//! `vendor-billing-jdbc`: the database has the next offset, not Kafka or an instance's memory.
 
 use anyhow::ensure;
 use cartctl::vendor_id;
@@ -10,10 +10,10 @@ use super::oracle::Rows;
 use super::read_side::{DEADLINE, JDBC, ReadSide, metric};
 use super::shop::Line;
 
-/// All of one vendor and month: one row.
+/// Lines of one vendor and month, which are one row.
 const SECOND_OWNERS_LINES: usize = 20;
 
-/// The row alone, since the other projectors do not run.
+/// Checks only this row, since the other projectors do not run.
 async fn check(read_side: &ReadSide) -> anyhow::Result<()> {
     let (expected, found) = (read_side.expected().await?, read_side.rows().await?);
     let differences = Rows { billing: expected.billing, ..Rows::default() }.differences(&found);
@@ -21,7 +21,7 @@ async fn check(read_side: &ReadSide) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a restored backup from before the first purchase looks like.
+/// Sets the database to a restored backup from before the first purchase.
 async fn restore(read_side: &ReadSide) -> anyhow::Result<()> {
     let mut transaction = read_side.database.begin().await?;
     sqlx::query("UPDATE projection_offset SET next_offset = 0").execute(&mut *transaction).await?;
@@ -29,7 +29,7 @@ async fn restore(read_side: &ReadSide) -> anyhow::Result<()> {
     Ok(transaction.commit().await?)
 }
 
-/// Another instance has applied the next records, and its transaction is committed while ours is under way.
+/// Acts as another instance that has applied the next records, and commits while the instance under test is in its transaction.
 async fn act_as_second_owner(read_side: &mut ReadSide) -> anyhow::Result<()> {
     let vendor = vendor_id("V0");
     let lines: Vec<_> = read_side.lines(SECOND_OWNERS_LINES);
@@ -71,7 +71,7 @@ async fn act_as_second_owner(read_side: &mut ReadSide) -> anyhow::Result<()> {
     Ok(transaction.commit().await?)
 }
 
-pub(crate) async fn the_database_says_where_to_go_on() -> anyhow::Result<()> {
+pub(crate) async fn the_database_has_the_next_offset() -> anyhow::Result<()> {
     let mut read_side = ReadSide::set_up("guard").await?;
     read_side.send(read_side.purchases(), read_side.lines(500))?;
     let mut processes = read_side.start(&[JDBC], "a").await?;
@@ -86,14 +86,14 @@ pub(crate) async fn the_database_says_where_to_go_on() -> anyhow::Result<()> {
     check(&read_side).await?;
     ensure!(metric(&processes[0], recoveries).await? > before, "it did not notice the other owner");
 
-    // Under a running instance: it finds out with the next record, and does everything again.
+    // While the instance runs: it notices at the next record, and applies everything again.
     restore(&read_side).await?;
     read_side.send(read_side.purchases(), read_side.lines(100))?;
     read_side.rest(&[JDBC]).await?;
     check(&read_side).await?;
     processes[0].terminate(DEADLINE).await?;
 
-    // Under a stopped one: the group's offsets are ahead of the database's, and there are records at both.
+    // While it is stopped: the group's offsets are ahead of the database's, and there are records at both.
     restore(&read_side).await?;
     read_side.send(read_side.purchases(), read_side.lines(100))?;
     let _processes = read_side.start(&[JDBC], "a").await?;
@@ -102,8 +102,8 @@ pub(crate) async fn the_database_says_where_to_go_on() -> anyhow::Result<()> {
     read_side.remove().await
 }
 
-/// Somebody has the offsets locked for longer than a statement is waited for.
-pub(crate) async fn a_database_that_does_not_answer_is_asked_again() -> anyhow::Result<()> {
+/// Another session locks the offsets for longer than the statement timeout.
+pub(crate) async fn a_database_that_does_not_answer_is_retried() -> anyhow::Result<()> {
     let mut read_side = ReadSide::set_up("unanswered").await?;
     read_side.send(read_side.purchases(), read_side.lines(100))?;
     let mut processes = read_side.start(&[JDBC], "a").await?;

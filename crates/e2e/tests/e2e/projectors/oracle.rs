@@ -1,4 +1,4 @@
-//! What the tables must have: sums of integers, and of each row the position that it must include.
+//! The expected tables: sums of integers, and the newest position of each row.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::shop::Line;
 
-/// So many differences of a table are told.
+/// How many differences of a table are reported.
 const TOLD_MAX: usize = 10;
 
 /// Vendor, year, month.
@@ -47,8 +47,7 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    /// What the lines come to. `positions` tells where each line's purchase stands: a row includes its newest one, and has
-    /// that one's name and time.
+    /// Adds up the lines. `positions` are those of the lines' purchases: a row has the name and the time of its newest one.
     pub(crate) fn expected(lines: &[Line], positions: &BTreeMap<EventId, i64>) -> Self {
         let mut sums: BTreeMap<Month, (i128, i64)> = BTreeMap::new();
         let mut days: BTreeMap<Day, Sold> = BTreeMap::new();
@@ -73,7 +72,7 @@ impl Rows {
         Self { months, days, billing }
     }
 
-    /// How `found` differs from these.
+    /// The differences of `found` from these.
     pub(crate) fn differences(&self, found: &Self) -> Vec<String> {
         let months = differences("balance_by_vendor", &self.months, &found.months);
         let days = differences("item_quantity_by_day", &self.days, &found.days);
@@ -82,7 +81,7 @@ impl Rows {
     }
 }
 
-/// Each key whose value is another, or is in one of them only.
+/// Each key whose values differ, or that only one of them has.
 pub(crate) fn differences<K: Ord + Debug, V: PartialEq + Debug>(
     what: &str,
     expected: &BTreeMap<K, V>,

@@ -1,4 +1,4 @@
-//! The projectors' part of an installation: its topics, its tables, and how far each projector is.
+//! The projectors' part of an installation: its topics, its tables, and the progress of each projector.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -25,13 +25,13 @@ pub(crate) const JDBC: &str = "vendor-billing-jdbc";
 /// The projectors that keep tables.
 pub(crate) const TABLES: [&str; 3] = [POPULAR, BILLING, JDBC];
 
-/// Other tests run at the same time, on two cores.
+/// The timeout of every wait, with other tests at the same time on two cores.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 
-/// As [`ARGS`] have it.
+/// The session timeout of [`ARGS`].
 pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A dead member's partitions are given away soon, and batches are small: many are begun and ended while a load goes on.
+/// A crashed member's partitions are soon reassigned, and batches are small, so that a load has many.
 const ARGS: [&str; 4] = ["--session-timeout-ms", "2000", "--batch-len-max", "10"];
 
 /// An installation whose topics only the test writes.
@@ -41,12 +41,12 @@ pub(crate) struct ReadSide {
     session: Session,
     events: Codec<CartEvent>,
     purchases: Codec<PurchasedItem>,
-    /// What was bought so far.
+    /// The purchases so far.
     pub(crate) sent: Vec<Line>,
 }
 
 impl ReadSide {
-    /// Makes what the projectors need. There are no other services.
+    /// Creates the projectors' topics and tables. There are no other services.
     pub(crate) async fn set_up(name: &str) -> anyhow::Result<Self> {
         let installation = Installation::new(name)?;
         set_up(&installation).await?;
@@ -85,12 +85,12 @@ impl ReadSide {
         Target::Events(self.events.clone())
     }
 
-    /// What else happens to carts.
+    /// The writer of the carts' other events.
     pub(crate) fn other_events(&self) -> Target {
         Target::OtherEvents(self.events.clone())
     }
 
-    /// So many lines that were not sent yet.
+    /// This many new lines.
     pub(crate) fn lines(&self, count: usize) -> Vec<Line> {
         let sent = self.sent.len() as u64;
         (sent..sent + count as u64).map(Line::of).collect()
@@ -104,7 +104,7 @@ impl ReadSide {
         Ok(())
     }
 
-    /// Writes lines and goes on doing so.
+    /// Starts a continuous load.
     pub(crate) fn start_load(&self, target: Target) -> Load {
         Load::start(self.installation.kafka(), target, self.sent.len() as u64)
     }
@@ -131,7 +131,7 @@ impl ReadSide {
         self.installation.start_at(Service::Projector(projector), instance, &ARGS, None, Some(fail_points))
     }
 
-    /// Starts an instance of each of these that passes records over.
+    /// Starts an instance of each of these that skips records.
     pub(crate) async fn start_to_skip(
         &self,
         projectors: &[&'static str],
@@ -148,7 +148,7 @@ impl ReadSide {
         self.installation.kafka().prefixed(if projector == EVENTS { CartEvent::TOPIC } else { PurchasedItem::TOPIC })
     }
 
-    /// Where a projector goes on in each partition.
+    /// The next offset of a projector in each partition.
     pub(crate) async fn next_offsets(&self, projector: &str) -> anyhow::Result<Vec<i64>> {
         let kafka = self.installation.kafka();
         if projector == JDBC {
@@ -162,7 +162,7 @@ impl ReadSide {
         Ok(committed.into_iter().map(Option::unwrap_or_default).collect())
     }
 
-    /// Waits until each of these has come on, in all its partitions together, by so many records.
+    /// Waits until each of these has advanced by this many records, in all its partitions together.
     pub(crate) async fn progress(&self, projectors: &[&str], by: i64) -> anyhow::Result<()> {
         let mut starts = Vec::new();
         for projector in projectors {
@@ -181,7 +181,7 @@ impl ReadSide {
         Ok(())
     }
 
-    /// Waits until each of these has come on in every partition: whoever has it, somebody works on it.
+    /// Waits until each of these has advanced in every partition, in any instance.
     pub(crate) async fn progress_everywhere(&self, projectors: &[&str]) -> anyhow::Result<()> {
         let mut starts = Vec::new();
         for projector in projectors {
@@ -200,7 +200,7 @@ impl ReadSide {
         Ok(())
     }
 
-    /// Waits until each of these has done all that is on its topic.
+    /// Waits until each of these has processed its topic.
     pub(crate) async fn rest(&self, projectors: &[&str]) -> anyhow::Result<()> {
         for projector in projectors {
             let mut ends = BTreeMap::new();
@@ -212,7 +212,7 @@ impl ReadSide {
         Ok(())
     }
 
-    /// Waits until a projector has come so far. Behind a partition's last record there may be a transaction's marker.
+    /// Waits until a projector has reached these offsets. After a partition's last record there may be a transaction's marker.
     pub(crate) async fn rest_at(&self, projector: &str, ends: &BTreeMap<i32, i64>) -> anyhow::Result<()> {
         wait_until(&format!("{projector} to be at rest"), DEADLINE, async || {
             let next = self.next_offsets(projector).await.map_err(|error| format!("{error:#}"))?;
@@ -226,7 +226,7 @@ impl ReadSide {
         .await
     }
 
-    /// Makes the test a member of a projector's group, which gets its partitions when it asks for them.
+    /// Makes the test a member of a projector's group; it gets partitions when it polls.
     pub(crate) fn join_group(&self, projector: &str) -> anyhow::Result<GroupConsumer> {
         let (kafka, session_timeout) = (self.installation.kafka(), Duration::from_secs(10));
         let instance = Instance::named("test", kafka.prefixed(projector), session_timeout);
@@ -255,21 +255,21 @@ impl ReadSide {
         })
     }
 
-    /// All rows as they are.
+    /// All rows in the tables.
     pub(crate) async fn rows(&self) -> anyhow::Result<Rows> {
         tables::read(&self.session, &self.database).await
     }
 
-    /// All rows as they must be.
+    /// All expected rows.
     pub(crate) async fn expected(&self) -> anyhow::Result<Rows> {
         self.expected_of(&self.sent).await
     }
 
-    /// All rows as they must be when these are all that a projector could reach.
+    /// The expected rows if a projector could only reach these lines.
     pub(crate) async fn expected_of(&self, lines: &[Line]) -> anyhow::Result<Rows> {
         let mut positions = BTreeMap::new();
         for record in self.purchase_records().await? {
-            // What is no purchase is not for the tables.
+            // Only purchases are in the tables.
             if let Ok(purchase) = self.purchases.decode(record.value.as_deref().unwrap_or_default()) {
                 positions.insert(purchase.event_id, Position::new(LogEpoch::FIRST, record.offset).get());
             }
@@ -319,12 +319,12 @@ impl ReadSide {
     }
 }
 
-/// Makes topics, groups and tables.
+/// Creates topics, groups and tables.
 pub(crate) async fn set_up(installation: &Installation) -> anyhow::Result<()> {
     installation.run("projectors-setup", "projectors", ["setup"], 2 * DEADLINE).await.map(|_| ())
 }
 
-/// What an instance answers there.
+/// An instance's answer at a path.
 pub(crate) async fn get(process: &Process, path: &str) -> anyhow::Result<String> {
     let address = process.address().context("it has no address")?;
     let answer = reqwest::Client::new().get(format!("http://{address}{path}")).timeout(DEADLINE).send().await?;
@@ -338,7 +338,7 @@ pub(crate) async fn metric(process: &Process, name: &str) -> anyhow::Result<u64>
     Ok(value.unwrap_or_default())
 }
 
-/// Waits until each of these instances has applied so many records.
+/// Waits until each of these instances has applied this many records.
 pub(crate) async fn work(processes: &[Process], records: u64) -> anyhow::Result<()> {
     for process in processes {
         wait_until("an instance to have partitions and to work", DEADLINE, async || {

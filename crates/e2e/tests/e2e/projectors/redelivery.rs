@@ -1,8 +1,8 @@
-//! What comes again is in the tables already.
+//! Redelivered records change nothing.
 
 use super::read_side::{BILLING, DEADLINE, JDBC, POPULAR, ReadSide, TABLES};
 
-pub(crate) async fn what_comes_again_changes_nothing() -> anyhow::Result<()> {
+pub(crate) async fn redelivered_records_change_nothing() -> anyhow::Result<()> {
     let mut read_side = ReadSide::set_up("again").await?;
     read_side.send(read_side.purchases(), read_side.lines(1_000))?;
     let mut processes = read_side.start(&TABLES, "a").await?;
@@ -17,11 +17,11 @@ pub(crate) async fn what_comes_again_changes_nothing() -> anyhow::Result<()> {
         read_side.reset_group(projector)?;
     }
     let _processes = read_side.start(&TABLES, "a").await?;
-    // Their offsets are Kafka's, so they come to the end once more.
+    // Their offsets are in Kafka, so they process everything again.
     read_side.rest(&[POPULAR, BILLING]).await?;
     let differences = before.differences(&read_side.rows().await?);
     anyhow::ensure!(differences.is_empty(), "what came again changed the tables:\n{}", differences.join("\n"));
-    // The third goes on where its database says, which shows when there is something new.
+    // The third one continues at the database's offset, which new records show.
     read_side.send(read_side.purchases(), read_side.lines(200))?;
     read_side.rest(&[POPULAR, BILLING, JDBC]).await?;
     read_side.check_tables().await?;

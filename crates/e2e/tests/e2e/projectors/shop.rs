@@ -1,4 +1,4 @@
-//! What is bought: lines of checkouts, each a function of its number.
+//! The purchases: lines of checkouts, each a function of its number.
 
 use cart::{CartEvent, CartId, Event, EventId, Item, LogEpoch, Position, PurchasedItem, SessionId};
 use cartctl::{cart_id, product_id, vendor_id};
@@ -12,30 +12,31 @@ const CARTS: u64 = 40;
 const PRODUCTS: u64 = 7;
 const NAMES: u64 = 3;
 
-/// So many different times, so far apart: five days around the end of a year, one as likely as the other at any time, so
-/// that rows are changed again and again.
+/// The number and the distance of the times: five days around the end of a year, evenly distributed over the lines, so that
+/// rows are changed repeatedly.
 const TIMES: i64 = 1_000;
 const INTERVAL_S: i64 = 400;
 
-/// Each line comes with one event that is no purchase.
+/// Each line has one more event that is not a purchase.
 const EVENTS_A_LINE: u64 = 2;
 
 /// One line of a checkout, as plain values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Line {
-    /// Names it among all lines.
+    /// Its number.
     pub(crate) number: u64,
     pub(crate) vendor: Uuid,
     pub(crate) product: Uuid,
     pub(crate) name: String,
-    /// In ten-thousandths.
+    /// The price in ten-thousandths.
     pub(crate) price: i64,
     pub(crate) quantity: i32,
     pub(crate) at: DateTime<Utc>,
 }
 
 impl Line {
-    /// Line `number` of the shop: prices with four places, products that get new names, vendors with many and few sales.
+    /// Line `number` of the shop: prices with four decimal places, products with changing names, vendors with many and few
+    /// sales.
     pub(crate) fn of(number: u64) -> Self {
         let small = i32::try_from(number % 1_000_000).unwrap_or_default();
         Self {
@@ -80,7 +81,7 @@ impl Line {
         })
     }
 
-    /// As `item-purchased` has it.
+    /// Its record of `item-purchased`.
     pub(crate) fn purchase(&self) -> anyhow::Result<PurchasedItem> {
         let Item { product_id, vendor_id, name, price, quantity } = self.item()?;
         Ok(PurchasedItem {
@@ -96,7 +97,7 @@ impl Line {
         })
     }
 
-    /// As `cart-events` has it: something else that happened to the item, of each kind in turn, then its purchase.
+    /// Its records of `cart-events`: another event of the item, of each kind in turn, then its purchase.
     pub(crate) fn events(&self) -> anyhow::Result<[CartEvent; 2]> {
         let item = self.item()?;
         let before = match self.number % 4 {

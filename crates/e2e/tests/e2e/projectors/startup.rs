@@ -1,4 +1,4 @@
-//! Projectors wait for `setup`, and go on with tables that are there.
+//! Projectors wait for `setup`, and use existing tables.
 
 use std::collections::HashSet;
 
@@ -22,7 +22,7 @@ async fn is_waiting(process: &Process) -> anyhow::Result<()> {
 
 pub(crate) async fn projectors_may_be_started_before_setup() -> anyhow::Result<()> {
     let installation = Installation::new("early")?;
-    // Empty: a database that is there is not one that is set up.
+    // An existing database without tables is not set up.
     installation.create_database().await?;
     let mut impatient = installation.start(Service::Projector(BILLING), "impatient", &["--startup-timeout-s", "1"])?;
     let patient = Service::PROJECTORS.map(|projector| installation.start(projector, "patient", &[]));
@@ -48,7 +48,7 @@ pub(crate) async fn projectors_may_be_started_before_setup() -> anyhow::Result<(
     for process in &mut processes {
         process.terminate(DEADLINE).await?;
     }
-    // Again, on what is there: it changes nothing.
+    // A second `setup` changes nothing.
     let before = read_side.rows().await?;
     read_side::set_up(&read_side.installation).await?;
     ensure!(before == read_side.rows().await?, "a second setup changed the tables");
@@ -62,7 +62,7 @@ pub(crate) async fn projectors_may_be_started_before_setup() -> anyhow::Result<(
     read_side.remove().await
 }
 
-pub(crate) async fn many_may_register_a_schema_at_once() -> anyhow::Result<()> {
+pub(crate) async fn concurrent_registrations_of_a_schema_succeed() -> anyhow::Result<()> {
     let installation = Installation::new("registry")?;
     let registry = Registry::new(installation.kafka())?;
     for topic in ["one", "two", "three", "four"] {

@@ -1,4 +1,4 @@
-//! Reading the tables whole, with what only we know of: positions and write times.
+//! Reads the whole tables, with the internal positions and write times.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +42,7 @@ pub(crate) async fn read(session: &Session, database: &PgPool) -> anyhow::Result
     Ok(rows)
 }
 
-/// Where `vendor-billing-jdbc` is in each partition that it ever had.
+/// The next offsets of `vendor-billing-jdbc` in all its partitions.
 pub(crate) async fn stored_offsets(database: &PgPool) -> anyhow::Result<BTreeMap<i32, i64>> {
     let rows: Vec<(i32, i64)> =
         sqlx::query_as("SELECT partition, next_offset FROM projection_offset").fetch_all(database).await?;

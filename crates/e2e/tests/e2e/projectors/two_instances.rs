@@ -1,5 +1,5 @@
-//! Two instances of each projector that keeps a table: partitions move between them while there is much to do, and one of
-//! them may think that it has partitions which the other one has.
+//! Two instances of each projector that keeps a table: partitions move between them under load, and one of them may still use
+//! partitions that the other one has.
 
 use e2e::harness::{Process, wait_until};
 
@@ -29,12 +29,12 @@ pub(crate) async fn partitions_move_in_the_middle_of_the_work() -> anyhow::Resul
     read_side.remove().await
 }
 
-/// Waits until each of these instances was given partitions so many times.
+/// Waits until each of these instances got partitions this many times.
 async fn assigned(processes: &[Process], times: usize) -> anyhow::Result<()> {
     for process in processes {
         wait_until("an instance to be given partitions", DEADLINE, async || {
             let log = process.log();
-            // A rebalance that gives an instance nothing is told too.
+            // A rebalance without partitions for an instance is logged too.
             let given = |line: &&str| line.contains("partitions assigned") && !line.ends_with("[]");
             if log.lines().filter(given).count() >= times { Ok(()) } else { Err(log) }
         })
@@ -43,12 +43,12 @@ async fn assigned(processes: &[Process], times: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(crate) async fn what_comes_back_is_not_what_it_was() -> anyhow::Result<()> {
+pub(crate) async fn a_reassigned_partition_reloads_its_totals() -> anyhow::Result<()> {
     let mut read_side = ReadSide::set_up("back").await?;
     read_side.send(read_side.purchases(), read_side.lines(500))?;
     let first = read_side.start(&TABLES, "a").await?;
     read_side.rest(&TABLES).await?;
-    // Partitions go and come while nothing is done, so that no failed commit makes the first one forget what it knows.
+    // Partitions move while nothing is processed, so that no failed commit makes the first instance drop its totals.
     let mut second = read_side.start(&TABLES, "b").await?;
     assigned(&second, 1).await?;
     read_side.send(read_side.purchases(), read_side.lines(200))?;
@@ -63,7 +63,7 @@ pub(crate) async fn what_comes_back_is_not_what_it_was() -> anyhow::Result<()> {
     read_side.remove().await
 }
 
-/// Pauses the only instance of `vendor-billing-jdbc` where it is most in the way: it has locked its offsets.
+/// Pauses the only instance of `vendor-billing-jdbc` at the worst place: while it holds the lock on its offsets.
 async fn pause_in_transaction(read_side: &ReadSide, process: &Process) -> anyhow::Result<()> {
     const OPEN: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
         AND state = 'idle in transaction' AND backend_xid IS NOT NULL";
@@ -89,8 +89,8 @@ pub(crate) async fn an_instance_that_was_paused_does_no_harm() -> anyhow::Result
         if *projector == JDBC { pause_in_transaction(&read_side, process).await? } else { process.pause()? }
     }
     let mut others = read_side.start(&TABLES, "b").await?;
-    // When the paused ones' sessions are over, the others have all partitions: what they do is newer than what those have
-    // in hand.
+    // After the paused instances' sessions have timed out, the others have all partitions, and their writes are newer than
+    // those of the paused ones.
     read_side.progress_everywhere(&TABLES).await?;
     read_side.finish(load).await?;
     read_side.rest(&TABLES).await?;
@@ -100,7 +100,7 @@ pub(crate) async fn an_instance_that_was_paused_does_no_harm() -> anyhow::Result
     }
     read_side.send(read_side.purchases(), read_side.lines(200))?;
     read_side.rest(&TABLES).await?;
-    // It can only go on with everything when it has noticed, and forgotten what it had.
+    // The resumed instance can only process all partitions after it has noticed the rebalance and dropped its totals.
     for process in &mut others {
         process.terminate(DEADLINE).await?;
     }
@@ -110,11 +110,11 @@ pub(crate) async fn an_instance_that_was_paused_does_no_harm() -> anyhow::Result
     read_side.remove().await
 }
 
-pub(crate) async fn an_instance_that_does_not_come_back_to_its_group_begins_anew() -> anyhow::Result<()> {
+pub(crate) async fn an_instance_stuck_in_a_rebalance_joins_its_group_again() -> anyhow::Result<()> {
     let mut read_side = ReadSide::set_up("lost").await?;
     let mut instances = Vec::new();
     for projector in TABLES {
-        // When it loses its partitions it does not tell librdkafka that it has heard of that, which waits for it then.
+        // When it loses its partitions it does not acknowledge that to librdkafka, which waits for it.
         instances.push(read_side.start_with(projector, "a", "guard-unassign=1*return")?);
     }
     for instance in &mut instances {

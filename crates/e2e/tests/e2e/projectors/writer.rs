@@ -1,4 +1,4 @@
-//! The topics' writers: transactions, as the cart-processor and `item-purchased-events` make them.
+//! Writers of the topics, with transactions as those of the cart-processor and `item-purchased-events`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,14 +11,14 @@ use tokio::task::JoinHandle;
 
 use super::shop::Line;
 
-/// A load's transaction, and the pause behind it: always something to do, and soon done when the load ends.
+/// The size of a load's transaction, and the pause after it: there is always work, which is soon done after the end.
 const CHUNK_LINES: u64 = 20;
 const CHUNK_PAUSE: Duration = Duration::from_millis(25);
 
-/// Only a name is wanted of this member; it reads nothing.
+/// A member whose name is needed; it reads nothing.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Turns lines into records of one of the two topics.
+/// Makes the records of one of the two topics.
 #[derive(Debug, Clone)]
 pub(crate) enum Target {
     /// `item-purchased`.
@@ -65,12 +65,12 @@ pub(crate) struct Writer {
     target: Target,
     topic: String,
     producer: TransactionalProducer,
-    /// A transaction commits a group's offsets, of which there are none here.
+    /// The group whose offsets a transaction commits; there are none here.
     group: GroupConsumer,
 }
 
 impl Writer {
-    /// `name` is its own among the installation's writers.
+    /// `name` must be unique among the installation's writers.
     pub(crate) fn connect(kafka: &KafkaArgs, name: &str, target: Target) -> anyhow::Result<Self> {
         let transactional_id = kafka.prefixed(&format!("test-{name}"));
         let topic = kafka.prefixed(target.topic());
@@ -80,7 +80,7 @@ impl Writer {
         Ok(Self { kafka: kafka.clone(), transactional_id, target, topic, producer, group })
     }
 
-    /// All lines in one transaction.
+    /// Writes all lines in one transaction.
     pub(crate) fn commit(&mut self, lines: &[Line]) -> anyhow::Result<()> {
         let mut transaction = self.producer.begin()?;
         for line in lines {
@@ -91,7 +91,7 @@ impl Writer {
         Ok(transaction.commit(self.group.offsets([])?, self.group.group_metadata()?)?)
     }
 
-    /// All lines in one transaction, which is aborted when they are in the log.
+    /// Writes all lines in one transaction, and aborts it after their delivery.
     pub(crate) fn abort(&mut self, lines: &[Line]) -> anyhow::Result<()> {
         let mut transaction = self.producer.begin()?;
         for line in lines {
@@ -100,20 +100,20 @@ impl Writer {
             }
         }
         transaction.deliver()?;
-        // A successor under the same id aborts what its predecessor left open.
+        // A producer with the same id aborts the open transaction of its predecessor.
         self.producer = TransactionalProducer::connect(&self.kafka, &self.transactional_id)?;
         Ok(())
     }
 }
 
-/// Writes line after line until it is told to stop.
+/// A continuous load, until it is stopped.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<anyhow::Result<Vec<Line>>>,
 }
 
 impl Load {
-    /// Begins with line `first`.
+    /// Starts with line `first`.
     pub(crate) fn start(kafka: &KafkaArgs, target: Target, first: u64) -> Self {
         let (kafka, stop) = (kafka.clone(), Arc::new(AtomicBool::new(false)));
         let stopped = stop.clone();
@@ -133,7 +133,7 @@ impl Load {
         Self { stop, thread }
     }
 
-    /// Ends it: what was written.
+    /// Stops it. Returns the written lines.
     pub(crate) async fn finish(mut self) -> anyhow::Result<Vec<Line>> {
         self.stop.store(true, Ordering::Relaxed);
         (&mut self.thread).await?

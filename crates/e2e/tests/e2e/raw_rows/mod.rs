@@ -1,8 +1,8 @@
-//! A shop's raw rows, sent as they are: each is refused with its reason or accepted by rule, and counted; afterwards the audit
-//! finds nothing.
+//! A shop's raw rows, sent without corrections: each is rejected with its reason or accepted by rule, and counted. Afterwards
+//! the audit finds nothing.
 //!
-//! The rows are made up, in the shape of UCI's "Online Retail" (D. Chen, S. L. Sain, K. Guo, 2012; CC BY 4.0, CC0 as packaged in
-//! `allanvc/onlineretail`). `scripts/replay --rows` sends the real ones.
+//! The rows are made up, in the shape of UCI's "Online Retail" (D. Chen, S. L. Sain, K. Guo, 2012; CC BY 4.0, CC0 as packaged
+//! in `allanvc/onlineretail`). `scripts/replay --rows` sends the real ones.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn expected() -> Value {
         count("cancel_without_matching_purchase", "negative-quantity", 2),
         count("duplicate_row", "accepted", 1),
         count("duplicate_row", "item-already-in-cart", 2),
-        // The cancellation: that it is none of an addition's quantities is looked at before what is in the cart.
+        // A cancellation: the quantity of an addition is checked before the cart's contents.
         count("duplicate_row", "negative-quantity", 1),
         count("made_up", "invalid-field", 3),
         count("made_up", "negative-quantity", 1),
@@ -34,7 +34,7 @@ fn expected() -> Value {
     ])
 }
 
-pub(crate) async fn each_row_is_refused_with_its_reason_or_accepted_by_rule() -> anyhow::Result<()> {
+pub(crate) async fn each_row_is_rejected_with_its_reason_or_accepted_by_rule() -> anyhow::Result<()> {
     let installation = Installation::new("rows")?;
     installation.setup().await?;
     let mut services: Vec<(Service, &str, &[&str])> =

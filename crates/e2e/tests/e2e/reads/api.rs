@@ -9,10 +9,10 @@ use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// For whatever has to come: the machine may do much else meanwhile.
+/// The timeout of every wait, on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 
-/// An ingest that waits as long as it takes.
+/// The arguments of an ingest with long timeouts.
 pub(crate) const PATIENT: [&str; 4] = ["--reply-timeout-ms", "30000", "--read-after-timeout-ms", "30000"];
 
 /// One running ingest.

@@ -1,4 +1,4 @@
-//! All pages of a journal together are what is on `cart-events`.
+//! All pages of a journal together have the events on `cart-events`.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::api::{Api, DEADLINE, PATIENT, item};
 
-/// An event as the API shows it, made from its readable form.
+/// An event in the API's form, made from its readable form.
 fn shown(event: &CartEvent) -> anyhow::Result<Value> {
     let Value::Object(mut body) = serde_json::to_value(event)? else { anyhow::bail!("an event is an object") };
     for internal in ["cartId", "position", "commandDigest"] {
@@ -27,7 +27,7 @@ fn shown(event: &CartEvent) -> anyhow::Result<Value> {
     Ok(body.into())
 }
 
-/// A cart's events, as they are on the topic.
+/// A cart's events on the topic.
 async fn on_topic(installation: &Installation, cart_id: Uuid) -> anyhow::Result<Vec<Value>> {
     let kafka = installation.kafka();
     let codec = Codec::<CartEvent>::register(&Registry::new(kafka)?, CartEvent::TOPIC, CartEvent::SCHEMA).await?;
@@ -36,7 +36,7 @@ async fn on_topic(installation: &Installation, cart_id: Uuid) -> anyhow::Result<
     events.map(|record| shown(&codec.decode(record.value.as_deref().unwrap_or_default())?)).collect()
 }
 
-/// All pages of a cart's journal, by their links; and how many events each has.
+/// All pages of a cart's journal, by their links, and the number of events on each.
 async fn all_pages(api: &Api, first: &str) -> anyhow::Result<(Vec<Value>, Vec<usize>)> {
     let (mut events, mut sizes) = (Vec::new(), Vec::new());
     let mut path = first.to_owned();
@@ -84,7 +84,7 @@ pub(crate) async fn a_journal_is_shown_page_by_page() -> anyhow::Result<()> {
     assert!(results["results"].as_array().context("results")?.iter().all(|one| one["status"] == 200), "{results}");
     api.post(&format!("{path}/checkout"), None).await?.done();
     api.post(&path, Some(item(7, 7, "0.0001", 1))).await?.done();
-    // Another cart's events are not shown with them.
+    // Another cart's events are not among them.
     api.post(&format!("/cart/{}", Uuid::new_v4()), Some(item(7, 7, "1", 1))).await?.done();
 
     let (events, sizes) = all_pages(&api, &format!("{path}/events")).await?;

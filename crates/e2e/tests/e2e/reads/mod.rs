@@ -1,8 +1,8 @@
-//! The reading side of the API: a cart's journal page by page, and what vendors have sold, also right after a purchase.
+//! The reads of the API: a cart's journal page by page, and the vendors' sales, also right after a purchase.
 //!
-//! * [`journal_pages`]: all pages together are what is on `cart-events`.
-//! * [`vendors`]: a read with `Read-After` always includes that purchase, or says who is behind.
-//! * [`progress`]: when a group has done with all there is, whatever transactions leave behind.
+//! * [`journal_pages`]: all pages together have the events on `cart-events`.
+//! * [`vendors`]: a read with `Read-After` includes that purchase, or names the projector that lags.
+//! * [`progress`]: the progress of a group, with transactions' markers and aborted records.
 
 pub(crate) mod api;
 pub(crate) mod journal_pages;

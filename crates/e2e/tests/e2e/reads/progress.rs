@@ -1,4 +1,4 @@
-//! When a consumer group has done with all there is: transactions leave markers, and what was aborted, that nobody reads.
+//! The progress of a consumer group: markers and aborted records of transactions do not count.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use tokio::task::block_in_place;
 
 use super::api::DEADLINE;
 
-/// What the broker says about the only partition.
+/// The broker's state of the only partition.
 #[derive(Debug, PartialEq, Eq)]
 struct Look {
     end: i64,
     settled_end: i64,
     committed: Option<i64>,
-    /// The first record from the committed offset on.
+    /// The first record at or after the committed offset.
     first: Option<i64>,
 }
 
@@ -45,7 +45,7 @@ fn follow(kafka: &KafkaArgs, topic: &str) -> Result<(), kafka::Error> {
     transaction.send(topic, &record())?;
     transaction.deliver()?;
     let open = Look { end: 1, settled_end: 0, committed: None, first: None };
-    assert_eq!(look(&progress)?, open, "nobody knows yet what becomes of it");
+    assert_eq!(look(&progress)?, open, "it may be committed or aborted");
     transaction.commit(consumer.offsets([])?, consumer.group_metadata()?)?;
     assert_eq!(look(&progress)?, Look { end: 2, settled_end: 2, committed: None, first: Some(0) }, "and a marker");
 
@@ -77,7 +77,7 @@ fn follow(kafka: &KafkaArgs, topic: &str) -> Result<(), kafka::Error> {
     Ok(())
 }
 
-pub(crate) async fn a_group_is_followed_through_what_transactions_leave_behind() -> anyhow::Result<()> {
+pub(crate) async fn progress_passes_over_markers_and_aborted_records() -> anyhow::Result<()> {
     let installation = Installation::new("progress")?;
     let kafka = installation.kafka();
     let topic = kafka.prefixed("topic");

@@ -1,4 +1,4 @@
-//! What vendors have sold includes what was just bought, or the answer says who is behind.
+//! A vendor's sales include the latest purchase, or the answer names the projector that lags.
 
 use anyhow::Context as _;
 use e2e::harness::{Installation, Service, wait_until};
@@ -9,16 +9,16 @@ use uuid::Uuid;
 
 use super::api::{Api, DEADLINE, PATIENT, item};
 
-/// An ingest that waits for a read table no longer than a working pipeline may take.
+/// The arguments of an ingest that waits for a read table as long as a working pipeline may take.
 const IMPATIENT: [&str; 2] = ["--read-after-timeout-ms", "400"];
 
 const VENDORS: u128 = 5;
 const CHECKOUTS: u128 = 6;
 
-/// Every cart buys from this one too.
+/// A vendor from which every cart also buys.
 const COMMON_VENDOR: u128 = 99;
 
-/// What a checkout's answer gives for reading after it.
+/// The token of a checkout's answer for a read after it.
 #[derive(Debug)]
 struct Bought {
     token: String,
@@ -26,7 +26,7 @@ struct Bought {
     date: [i64; 3],
 }
 
-/// A vendor's balance of the only month in which something is sold; zero while nothing is.
+/// A vendor's balance in the only month with sales; zero without sales.
 async fn balance(api: &Api, vendor: u128, year: i64, token: &str) -> anyhow::Result<Decimal> {
     let path = format!("/vendors/{}/billing?year={year}", Uuid::from_u128(vendor));
     let body = api.get(&path, &[("read-after", token)]).await?.done();
@@ -35,7 +35,7 @@ async fn balance(api: &Api, vendor: u128, year: i64, token: &str) -> anyhow::Res
     Ok(balances.first().map_or(Ok(Decimal::ZERO), |one| one["balance"].as_str().unwrap_or_default().parse())?)
 }
 
-/// Buys a product of a vendor's, and one of the common vendor's at 0.01, in a cart of its own.
+/// Buys a product of a vendor, and one of the common vendor at 0.01, in a new cart.
 async fn buy(api: &Api, vendor: u128, price: &str, quantity: u128) -> anyhow::Result<Bought> {
     let path = format!("/cart/{}", Uuid::new_v4());
     let added = api.post(&path, Some(item(1, vendor, price, quantity))).await?;
@@ -52,7 +52,7 @@ async fn buy(api: &Api, vendor: u128, price: &str, quantity: u128) -> anyhow::Re
     Ok(Bought { token, date: date?.try_into().ok().context("a date")? })
 }
 
-/// Buys again and again, and reads right after that: it is always included, to the last decimal.
+/// Repeatedly buys and reads right after that: the purchase is always included, exactly.
 async fn vendor(writes: &Api, reads: &Api, vendor: u128) -> anyhow::Result<(Bought, Decimal)> {
     let (mut total, mut pieces, mut last) = (Decimal::ZERO, 0, None);
     for number in 1..=CHECKOUTS {
@@ -75,7 +75,7 @@ async fn vendor(writes: &Api, reads: &Api, vendor: u128) -> anyhow::Result<(Boug
     Ok((last.context("nothing was bought")?, total))
 }
 
-/// Nothing moves any more, and the last that is on each topic is a transaction's marker: reads do not wait for anything.
+/// The pipeline is idle, and the last record of each topic is a transaction's marker: reads do not wait.
 async fn at_rest(api: &Api, Bought { token, date: [year, month, _] }: &Bought) -> anyhow::Result<()> {
     for vendor in 200..206 {
         let vendor = Uuid::from_u128(vendor);
@@ -92,7 +92,7 @@ async fn at_rest(api: &Api, Bought { token, date: [year, month, _] }: &Bought) -
     Ok(())
 }
 
-/// While no projector was ever set up: commands are taken, and the vendors' tables are not there.
+/// Before the projectors' `setup`: commands are accepted, and the vendors' tables do not exist.
 async fn before_the_tables(api: &Api) -> anyhow::Result<()> {
     let added = api.post(&format!("/cart/{}", Uuid::new_v4()), Some(item(1, 1, "1", 1))).await?;
     let token = added.token().context("a token")?.to_owned();
@@ -104,7 +104,7 @@ async fn before_the_tables(api: &Api) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn what_is_wrong_is_told(api: &Api, token: &str) -> anyhow::Result<()> {
+async fn errors_are_reported(api: &Api, token: &str) -> anyhow::Result<()> {
     let id = Uuid::from_u128(1);
     let billing = |query: &str| format!("/vendors/{id}/billing{query}");
     let quantities = |query: &str| format!("/vendors/{id}/products/{id}/quantities{query}");
@@ -135,14 +135,14 @@ async fn what_is_wrong_is_told(api: &Api, token: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(crate) async fn what_vendors_sold_includes_what_was_just_bought() -> anyhow::Result<()> {
+pub(crate) async fn vendors_reads_include_the_latest_purchase() -> anyhow::Result<()> {
     let installation = Installation::new("sold")?;
     installation.create_database().await?;
     for binary in ["cart-processor", "ingest"] {
         installation.run(&format!("{binary}-setup"), binary, ["setup"], DEADLINE).await?;
     }
     let services: [(Service, &str, &[&str]); 4] = [
-        // Each reply comes so long before its events that no stage can be left out.
+        // Each reply comes long before its events, so that the read has to wait for every stage.
         (Service::CartProcessor, "0", &["--commit-interval-ms", "150"]),
         (Service::Ingest, "a", &PATIENT),
         (Service::Ingest, "b", &PATIENT),
@@ -156,10 +156,10 @@ pub(crate) async fn what_vendors_sold_includes_what_was_just_bought() -> anyhow:
     let services = Service::PROJECTORS.map(|projector| (projector, "0", &["--session-timeout-ms", "2000"][..]));
     let mut projectors = installation.start_all(&services).await?;
 
-    // Each reads where it wrote, or through another ingest.
+    // Each reads through the same ingest, or through another one.
     let vendors = (1..=VENDORS).map(|number| vendor(&api, if number % 2 == 0 { &api } else { &other }, number));
     let bought = try_join_all(vendors).await?;
-    // Whoever reads after all of them reads all.
+    // A read after all purchases includes all.
     let mut common = Decimal::ZERO;
     for (Bought { token, date: [year, ..] }, _) in &bought {
         common = balance(&api, COMMON_VENDOR, *year, token).await?;
@@ -167,7 +167,7 @@ pub(crate) async fn what_vendors_sold_includes_what_was_just_bought() -> anyhow:
     let expected = Decimal::new(i64::try_from(VENDORS * CHECKOUTS)?, 2);
     assert_eq!(common, expected);
     at_rest(&impatient, &bought[0].0).await?;
-    what_is_wrong_is_told(&api, &bought[0].0.token).await?;
+    errors_are_reported(&api, &bought[0].0.token).await?;
 
     projectors[2].terminate(DEADLINE).await?;
     let late = buy(&api, 1, "0.0001", 1).await?;
@@ -175,7 +175,7 @@ pub(crate) async fn what_vendors_sold_includes_what_was_just_bought() -> anyhow:
     let after = [("read-after", late.token.as_str())];
     impatient.get(&billing, &after).await?.problem(504, "read-table-behind", "vendor-billing is at most ");
     impatient.get(&billing, &[]).await?.done();
-    // The other table goes on.
+    // The other table is still up to date.
     let path = format!("/vendors/{}/products/{}/quantities", Uuid::from_u128(1), Uuid::from_u128(1));
     let path = format!("{path}?year={}&month={}", late.date[0], late.date[1]);
     api.get(&path, &after).await?.done();

@@ -37,7 +37,7 @@ const POSTGRES_TABLES: [&str; 2] = [
      PRIMARY KEY (projection, topic, partition, log_epoch))",
 ];
 
-/// The settings of the environment, as the command line reads them.
+/// The settings from the environment.
 #[derive(clap::Parser)]
 struct Cli {
     #[command(flatten)]
@@ -56,7 +56,7 @@ pub(crate) struct Sale {
 }
 
 impl Sale {
-    /// The event number tells the sales of a member apart; here each has another product.
+    /// The event number distinguishes the sales of a member; here each has another product.
     fn purchase(&self) -> anyhow::Result<PurchasedItem> {
         let cart_id = cart_id(self.member).into();
         let number = SequenceNumber::from(i64::from(self.product.as_bytes()[1]));
@@ -84,7 +84,7 @@ pub(crate) struct EndState {
 }
 
 impl EndState {
-    /// Topics and tables, all empty but for a command and an event that nobody decodes.
+    /// Topics and tables, which are empty except for a command and an event that can't be decoded.
     pub(crate) async fn make(installation: Installation) -> anyhow::Result<Self> {
         installation.create_database().await?;
         let database = PgPool::connect(installation.database_url()).await?;
@@ -128,7 +128,7 @@ impl EndState {
         std::fs::write(self.file(name), text).with_context(|| format!("writing {name}"))
     }
 
-    /// What checks this installation; compared with nothing yet. No wait needs long: nobody works.
+    /// The arguments of `reconcile` for this installation, without expected totals. No wait is long, since no service runs.
     pub(crate) fn args(&self) -> Args {
         Args {
             kafka: self.installation.kafka().clone(),
@@ -139,13 +139,13 @@ impl EndState {
         }
     }
 
-    /// Runs the binary: its exit code, and what it wrote this time.
+    /// Runs the binary. Returns its exit code, and its output.
     pub(crate) async fn reconcile(&self, args: &[&str]) -> anyhow::Result<(Option<i32>, String)> {
         let mut process = self.installation.spawn("reconcile", "cartctl", ["reconcile"].iter().chain(args))?;
         let before = process.log().len();
         let status = process.ended(DEADLINE).await?;
         let log = process.log();
-        // It may have been quick.
+        // It may have ended already.
         let output = log.get(before..).filter(|output| !output.is_empty()).unwrap_or(&log);
         Ok((status.code(), output.to_owned()))
     }
@@ -168,7 +168,7 @@ impl EndState {
         Ok(producer.flush(DEADLINE)?)
     }
 
-    /// Returns when the record is in the log.
+    /// Returns when the record is delivered.
     pub(crate) async fn publish_in_open_transaction(&self, sale: &Sale) -> anyhow::Result<TransactionalProducer> {
         let (kafka, topic) = (self.installation.kafka(), self.topic());
         let admin = Arc::new(Admin::new(kafka)?);
@@ -184,7 +184,7 @@ impl EndState {
         Ok(producer)
     }
 
-    /// A successor under the same id aborts what its predecessor left open.
+    /// A producer with the same id aborts the open transaction of its predecessor.
     pub(crate) async fn abort(&self, open: TransactionalProducer) -> anyhow::Result<()> {
         let kafka = self.installation.kafka();
         let successor = TransactionalProducer::connect(kafka, &kafka.prefixed(TRANSACTIONAL_ID))?;
@@ -198,7 +198,7 @@ impl EndState {
         .await
     }
 
-    /// All groups are at the ends of their topics.
+    /// Sets all groups to the ends of their topics.
     pub(crate) fn commit_groups(&self) -> anyhow::Result<()> {
         for (group, topic) in [
             ("cart-processor", CartCommand::TOPIC),
@@ -231,8 +231,7 @@ impl EndState {
         Ok(consumer.commit(&offsets)?)
     }
 
-    /// The projector that keeps its offsets in PostgreSQL is at the end; in an earlier life of the topic
-    /// it had got further.
+    /// Sets the projector with offsets in PostgreSQL to the end. In an earlier epoch of the topic its offset was higher.
     pub(crate) async fn commit_projection(&self) -> anyhow::Result<()> {
         let ends = Admin::new(self.installation.kafka())?.watermarks(&self.topic())?;
         for (partition, (_, end)) in (0_i32..).zip(ends) {
@@ -262,7 +261,7 @@ impl EndState {
         Ok(())
     }
 
-    /// Makes the tables what the first three sales come to, whatever a defect has made of them.
+    /// Resets the tables to the totals of the first three sales.
     pub(crate) async fn write_tables(&self) -> anyhow::Result<()> {
         let (v1, v2, p1) = (vendor_id("V1"), vendor_id("V2"), product_id("P1"));
         for month in [1, 2] {
@@ -276,7 +275,7 @@ impl EndState {
         self.write_row("V2", "P2", "TWO", 2, "25").await
     }
 
-    /// As the projectors would have, after the first three sales; repeated, the sale replaces itself.
+    /// Adds a sale to the tables, as the projectors would after the first three sales. Can be repeated.
     pub(crate) async fn add_to_tables(&self, sale: &Sale) -> anyhow::Result<()> {
         let amount = sale.price.parse::<Decimal>()? * Decimal::from(sale.quantity);
         let balance = Decimal::new(5, 3) + amount;

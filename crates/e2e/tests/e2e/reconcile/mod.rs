@@ -1,4 +1,4 @@
-//! The checker itself is checked, against real servers: a small pipeline's end state is made by hand, first right, then
+//! Tests of `cartctl reconcile` against real servers: the end state of a small pipeline is made by hand, first correct, then
 //! with one defect after the other.
 
 pub(crate) mod end_state;
@@ -7,7 +7,8 @@ use cartctl::reconcile::{Args, Error, Lag, NotAtRest, Report, Verdict, run};
 use e2e::harness::Installation;
 use end_state::{EndState, Sale};
 
-/// One who buys twice a day, once under a new name; one decimal place more than cents.
+/// The commands of a member who buys twice a day, once with a new product name, at prices with one more decimal place than
+/// cents.
 const SALES: [Sale; 3] = [
     Sale { member: "m1", vendor: "V1", product: "P1", name: "ONE", price: "0.001", quantity: 4 },
     Sale { member: "m1", vendor: "V2", product: "P2", name: "TWO", price: "12.5", quantity: 2 },
@@ -31,7 +32,7 @@ const DAYS: &str = "vendor,product,year,month,day,quantity,names\n\
     V1,P1,2026,1,31,5,\"ONE|ONE, NEW\"\nV2,P2,2026,1,31,2,TWO\n";
 const TOTALS: &str = "what,value\nevent:ItemPurchased,3\ntotal:balance,25.005\ntotal:quantity,7\n";
 
-/// Checks with the sent commands as they are in the file now.
+/// Runs the check with the current file of sent commands.
 async fn check(state: &EndState) -> Result<Report, Error> {
     let args = Args { sent: Some(state.file("sent.csv")), ..state.args() };
     run(&args).await
@@ -44,7 +45,7 @@ async fn texts(state: &EndState) -> anyhow::Result<Vec<String>> {
     Ok(texts)
 }
 
-/// Each of `expected` is part of a difference, and there are no others.
+/// Asserts that each of `expected` is part of a difference, and that there are no others.
 async fn assert_differences(state: &EndState, expected: &[&str]) -> anyhow::Result<()> {
     let texts = texts(state).await?;
     let is_told = |part: &str| texts.iter().any(|text| text.contains(part));
@@ -86,7 +87,7 @@ async fn expected_files(state: &EndState) -> anyhow::Result<()> {
         let report = run(&args).await?;
         assert_eq!((report.verdict, report.topic.balance.as_str()), (Verdict::Equal, "25.005"), "{report:#?}");
     }
-    // Both sources, which do not agree.
+    // Both sources, which contradict each other.
     state.write_file("sent.csv", &format!("{COMMANDS}{LATE_COMMANDS}"))?;
     let report = run(&Args { expected, sent, ..state.args() }).await?;
     assert_eq!(report.difference_count, 3, "{report:#?}");
@@ -169,7 +170,7 @@ async fn postgres_defects(state: &EndState) -> anyhow::Result<()> {
     state.write_tables().await
 }
 
-/// What an open transaction wrote is not settled; what an aborted one wrote does not count, and needs no consumer.
+/// With an open transaction the pipeline is not idle; records of an aborted one do not count, and need not be consumed.
 async fn transactions(state: &EndState) -> anyhow::Result<()> {
     let open = state.publish_in_open_transaction(&LATE_SALE).await?;
     let NotAtRest { last_seen, .. } = not_at_rest(state).await?;
@@ -187,7 +188,7 @@ async fn not_at_rest(state: &EndState) -> anyhow::Result<NotAtRest> {
     }
 }
 
-/// Bought and billed, but not on the topic; then on the topic, but not consumed; then there twice.
+/// A sale that is billed but not on the topic; then on the topic but not consumed; then there twice.
 async fn late_purchase(state: &EndState) -> anyhow::Result<()> {
     state.write_file("sent.csv", &format!("{COMMANDS}{LATE_COMMANDS}"))?;
     state.add_to_tables(&LATE_SALE).await?;
@@ -226,7 +227,7 @@ async fn late_purchase(state: &EndState) -> anyhow::Result<()> {
     assert_differences(state, &twice).await
 }
 
-/// The binary, as scripts use it.
+/// The binary, as in scripts.
 async fn exit_codes(state: &EndState) -> anyhow::Result<()> {
     let sent = state.file("sent.csv").display().to_string();
     let expected = state.folder().display().to_string();
@@ -239,7 +240,7 @@ async fn exit_codes(state: &EndState) -> anyhow::Result<()> {
     let json: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json)?)?;
     assert_eq!((&json["verdict"], &json["differenceCount"]), (&"different".into(), &7.into()), "{json}");
 
-    // Its tables are right again when that sale was made twice; then one who was not answered.
+    // The tables are right if that sale was made twice; then a command without an answer.
     state.add_to_tables(&Sale { quantity: 2, ..LATE_SALE }).await?;
     let twice = "2026-01-31T10:00:08Z,m3,add,P3,V1,THREE,100,1,unanswered,\n";
     state.write_file("sent.csv", &format!("{COMMANDS}{LATE_COMMANDS}{twice}"))?;

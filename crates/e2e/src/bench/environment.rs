@@ -1,4 +1,4 @@
-//! What is measured, running: the system and the floor on one installation, started as they would be in use.
+//! The system and the floor on one installation, started as in production.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,18 +15,18 @@ use super::servers;
 use super::shop::{Mix, Shopper};
 use crate::harness::{Installation, Process, Service, free_address};
 
-/// A busy machine, and servers that may just have been started.
+/// The timeout of a start. The machine may be busy, and the servers may have just been started.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Carts of all shoppers together: some are met for the first time while it is measured, as in a real shop.
+/// The carts of all shoppers. Some are used for the first time during a measurement, as in a real shop.
 const CARTS: u64 = 10_000;
 
-/// As many as the command line allows.
+/// The limit of the command line.
 const SHOPPERS_MAX: u32 = 10_000;
 
-/// An installation of its own.
+/// An installation for one measurement.
 #[derive(Debug)]
-pub(crate) struct Bed {
+pub(crate) struct BenchEnvironment {
     pub(crate) installation: Installation,
     processors: u16,
     workers: u16,
@@ -35,7 +35,7 @@ pub(crate) struct Bed {
     mix: Mix,
 }
 
-/// A process with the name under which its use is counted.
+/// A process, with the name for its usage.
 pub(crate) type Named = (String, Process);
 
 /// The system or the floor, ready to be used.
@@ -49,7 +49,7 @@ pub(crate) struct Running {
     shoppers: Vec<Shopper>,
 }
 
-impl Bed {
+impl BenchEnvironment {
     /// Makes topics, tables and schemas of system and floor.
     pub(crate) async fn make(name: &str, args: &RunArgs) -> anyhow::Result<Self> {
         Self::make_with(name, args.partitions, args).await
@@ -63,12 +63,12 @@ impl Bed {
         Ok(Self { installation, processors, workers, bare_floor, processor_args: &[], mix: Mix::default() })
     }
 
-    /// The same with shoppers of another kind.
+    /// Replaces the kind of shoppers.
     pub(crate) fn with_mix(self, mix: Mix) -> Self {
         Self { mix, ..self }
     }
 
-    /// The same with other cart-processors.
+    /// Replaces the settings of the cart-processors.
     pub(crate) fn with_processors(self, workers: u16, processor_args: &'static [&'static str]) -> Self {
         Self { workers, processor_args, ..self }
     }
@@ -78,7 +78,7 @@ impl Bed {
         self.installation.remove().await
     }
 
-    /// One ingest and the cart-processors, or the floor's two sides, when they answer.
+    /// Starts one ingest and the cart-processors, or the floor's two sides. Returns when a command was answered.
     pub(crate) async fn start(&self, subject: Subject) -> anyhow::Result<Running> {
         let mut processes = Vec::new();
         processes.push(match subject {
@@ -98,12 +98,12 @@ impl Bed {
         processes[0].1.ready(READY_DEADLINE).await?;
         let mut running =
             Running { subject, processes, address, mix: self.mix, first_shopper: 0, shoppers: Vec::new() };
-        // Ready means that it takes commands; answered means that all stages work.
+        // When it is ready it accepts commands; once a command is answered, all stages work.
         running.load(1, Pace::Closed, Until::Answered(1)).await.context("waiting for the first answer")?;
         Ok(running)
     }
 
-    /// A cart-processor or a worker of the floor, which publishes as well if it is for a backlog.
+    /// Starts a cart-processor or a worker of the floor. For a backlog, the worker also publishes.
     pub(crate) async fn start_worker(&self, subject: Subject, instance: &str, backlog: bool) -> anyhow::Result<Named> {
         match subject {
             Subject::System => self.start_processor(instance).await,
@@ -127,14 +127,14 @@ impl Bed {
         Ok(("cart-processor".to_owned(), process))
     }
 
-    /// An ingest, at an address that it had before or a free one.
+    /// Starts an ingest, at its former address or a free one.
     pub(crate) async fn start_ingest_at(&self, address: Option<SocketAddr>) -> anyhow::Result<Named> {
         let mut process = self.installation.start_at(Service::Ingest, "0", &[], address, None)?;
         process.ready(READY_DEADLINE).await?;
         Ok(("ingest".to_owned(), process))
     }
 
-    /// So many of each projector.
+    /// Starts this many instances of each projector.
     pub(crate) async fn start_projectors(&self, instances: u16) -> anyhow::Result<Vec<Named>> {
         let each = |instance: u16| Service::PROJECTORS.map(|projector| (projector, instance.to_string()));
         let all = (0..instances).flat_map(each);
@@ -147,7 +147,7 @@ impl Bed {
         Ok((projector.name().to_owned(), process))
     }
 
-    /// Reads the use of this process, these, and the servers that run here.
+    /// A meter of this process, these processes, and the servers on this machine.
     pub(crate) fn meter<'a>(&self, processes: impl IntoIterator<Item = &'a Named>) -> Meter {
         let mut meter = Meter::with_load();
         for (name, process) in processes {
@@ -157,7 +157,7 @@ impl Bed {
         meter
     }
 
-    /// The servers, and where they listen.
+    /// The servers, with their addresses.
     pub(crate) fn servers(&self) -> [(&'static str, String); 3] {
         let first = |list: &str| list.split(',').next().unwrap_or_default().to_owned();
         let database = self.installation.database_url();
@@ -173,14 +173,14 @@ impl Bed {
 }
 
 impl Running {
-    /// Other shoppers, on carts of their own, at the same processes.
+    /// The same processes, with other shoppers and carts.
     pub(crate) fn others(&self) -> Self {
         let Self { subject, address, mix, .. } = *self;
         let first_shopper = self.first_shopper + SHOPPERS_MAX;
         Self { subject, processes: Vec::new(), address, mix, first_shopper, shoppers: Vec::new() }
     }
 
-    /// A load of so many clients, who go on where they were.
+    /// Runs a load of this many clients, which continue where they were.
     pub(crate) async fn load(&mut self, clients: u32, pace: Pace, until: Until) -> anyhow::Result<Outcome> {
         self.run(Load::new(self.address, pace, until), clients).await
     }
@@ -200,12 +200,12 @@ impl Running {
         Ok(outcome)
     }
 
-    /// Until code is compiled, connections are made, and caches are warm; the servers' too.
+    /// Sends commands until code is compiled, connections are made and caches are warm, including the servers'.
     pub(crate) async fn warm_up(&mut self, commands: u64) -> anyhow::Result<()> {
         self.warm_up_with(64, commands).await
     }
 
-    /// The same by so many clients.
+    /// Does the same with this many clients.
     pub(crate) async fn warm_up_with(&mut self, clients: u32, requests: u64) -> anyhow::Result<()> {
         if requests > 0 {
             self.load(clients, Pace::Closed, Until::Answered(requests)).await.context("warming up")?;
@@ -214,7 +214,7 @@ impl Running {
     }
 }
 
-/// Does something, and reads what was used for it.
+/// Does some work, and measures its usage.
 pub(crate) async fn metered<T>(
     meter: &Meter,
     work: impl Future<Output = anyhow::Result<T>>,

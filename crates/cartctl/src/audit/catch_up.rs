@@ -1,7 +1,7 @@
-//! Noting the ends of the topics from front to back, each when the group before it has come to the end noted before.
+//! Notes the ends of the topics from front to back, each after the group before it has reached the end noted before.
 //!
-//! A group has done with a topic up to an offset when no committed record is left for it before that: its own committed
-//! offset may stay below, since transactions' markers take offsets too.
+//! A group has reached an offset of a topic when there is no committed record between its committed offset and that offset.
+//! The committed offset may be lower, since transactions' markers take offsets too.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
@@ -16,26 +16,26 @@ use kafka::{Admin, GroupProgress, KafkaArgs};
 use sqlx::PgPool;
 use tokio::time::{Instant, sleep};
 
-use super::evidence::Cut;
+use super::cut::Cut;
 use crate::reconcile::stored_offsets;
 
-/// Between two looks: short beside what is waited for, long beside what a look costs.
+/// The pause between two checks: short compared with the waits, long compared with the time of a check.
 const INTERVAL: Duration = Duration::from_millis(200);
 
-/// Something downstream has not come to the noted end in time, so nothing is known.
+/// A consumer has not reached the noted end in time, so the audit has no result.
 #[derive(Debug, thiserror::Error)]
 #[error("waited {} s for {what}; last seen: {last_seen}", .waited.as_secs())]
-pub struct NotSettled {
-    /// How long was waited, for this and what was before it.
+pub struct NotCaughtUp {
+    /// The time since the first wait began.
     pub waited: Duration,
     /// What was waited for.
     pub what: String,
-    /// What was to be seen instead.
+    /// The last state seen.
     pub last_seen: String,
 }
 
-/// Waits from stage to stage, and notes the ends.
-pub(super) async fn settle(kafka: &KafkaArgs, database: &PgPool, deadline: Duration) -> anyhow::Result<Cut> {
+/// Waits for one stage after the other, and notes the ends.
+pub(super) async fn catch_up(kafka: &KafkaArgs, database: &PgPool, deadline: Duration) -> anyhow::Result<Cut> {
     let wait = Wait { kafka: kafka.clone(), start: Instant::now(), deadline };
     let commands = wait.ends(CartCommand::TOPIC).await?;
     wait.group("cart-processor", CartCommand::TOPIC, &commands).await?;
@@ -58,13 +58,13 @@ struct Wait {
 }
 
 impl Wait {
-    /// Looks until `look` sees nothing to wait for. A server that is away is waited for as well.
+    /// Calls `look` until it returns a value. Also waits for an unavailable server.
     async fn until<T>(
         &self,
         what: &str,
         mut look: impl AsyncFnMut() -> anyhow::Result<Result<T, String>>,
     ) -> anyhow::Result<T> {
-        let mut told = String::new();
+        let mut printed = String::new();
         loop {
             let seen = match look().await {
                 Ok(Ok(value)) => return Ok(value),
@@ -73,20 +73,20 @@ impl Wait {
             };
             let waited = self.start.elapsed();
             if waited >= self.deadline {
-                return Err(NotSettled { waited, what: what.to_owned(), last_seen: seen }.into());
+                return Err(NotCaughtUp { waited, what: what.to_owned(), last_seen: seen }.into());
             }
-            // What changes is told about once a second.
-            if told.is_empty() || (told != seen && waited.subsec_millis() < 250) {
-                // Nobody may be there to read it.
+            // A change is printed about once a second.
+            if printed.is_empty() || (printed != seen && waited.subsec_millis() < 250) {
+                // Standard error may be closed.
                 writeln!(std::io::stderr().lock(), "waiting for {what} ({} s): {seen}", waited.as_secs())
                     .unwrap_or_default();
-                told = seen;
+                printed = seen;
             }
             sleep(INTERVAL).await;
         }
     }
 
-    /// The end of each partition now, when all before it is settled: an open transaction may still become records.
+    /// The current end of each partition, once no transaction before it is open: its records may still be committed.
     async fn ends(&self, topic: &str) -> anyhow::Result<Vec<i64>> {
         let full = self.kafka.prefixed(topic);
         let kafka = self.kafka.clone();
@@ -108,14 +108,14 @@ impl Wait {
         let progress = Arc::new(progress);
         self.until(&format!("open transactions on {full}"), async || {
             let (progress, ends) = (progress.clone(), ends.clone());
-            let unsettled = tokio::task::spawn_blocking(move || -> anyhow::Result<i64> {
-                let mut unsettled = 0;
+            let open = tokio::task::spawn_blocking(move || -> anyhow::Result<i64> {
+                let mut open = 0;
                 for (partition, end) in (0..).zip(&ends) {
-                    unsettled += (end - progress.settled_end(partition)?).max(0);
+                    open += (end - progress.settled_end(partition)?).max(0);
                 }
-                Ok(unsettled)
+                Ok(open)
             });
-            Ok(match unsettled.await?? {
+            Ok(match open.await?? {
                 0 => Ok(()),
                 offsets => Err(format!("{offsets} offsets are in open transactions")),
             })
@@ -134,7 +134,7 @@ impl Wait {
                 let committed = progress.committed((0..).zip(&ends).map(|(partition, _)| partition))?;
                 behind(&progress, &committed, &ends)
             });
-            Ok(told(behind.await??))
+            Ok(none_behind(behind.await??))
         })
         .await?;
         retire(progress);
@@ -149,7 +149,7 @@ impl Wait {
             let stored: HashMap<i32, i64> = stored_offsets(database, &self.kafka).await?;
             let (progress, ends) = (progress.clone(), ends.to_vec());
             let behind = tokio::task::spawn_blocking(move || behind(&progress, &stored.into_iter().collect(), &ends));
-            Ok(told(behind.await??))
+            Ok(none_behind(behind.await??))
         })
         .await?;
         retire(progress);
@@ -157,16 +157,16 @@ impl Wait {
     }
 }
 
-/// Ending a client takes it some tenths of a second, for which nobody has to wait.
+/// Drops a client in the background: that takes some tenths of a second.
 fn retire(progress: Arc<GroupProgress>) {
     drop(tokio::task::spawn_blocking(move || drop(progress)));
 }
 
-fn told(behind: i64) -> Result<(), String> {
+fn none_behind(behind: i64) -> Result<(), String> {
     if behind == 0 { Ok(()) } else { Err(format!("{behind} offsets behind")) }
 }
 
-/// How many offsets are left, where a committed record is among them.
+/// How many offsets are left in the partitions that still have a committed record there.
 fn behind(progress: &GroupProgress, committed: &BTreeMap<i32, i64>, ends: &[i64]) -> anyhow::Result<i64> {
     let mut starts = BTreeMap::new();
     for (partition, end) in (0..).zip(ends) {

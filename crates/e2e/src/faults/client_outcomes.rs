@@ -1,4 +1,4 @@
-//! What clients were told before they had an outcome, and how long they waited for it.
+//! The responses that clients got before they had an outcome, and how long they waited for it.
 
 use std::path::Path;
 
@@ -7,23 +7,23 @@ use serde::{Deserialize, Serialize};
 
 use cartctl::audit::{Attempt, SentCommand, read_sent_commands};
 
-/// What the clients of a round met. Commands are sent again until they have an outcome; here every attempt counts.
+/// What the clients of a round got. Commands are sent again until they have an outcome; here every attempt counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Told {
-    /// Carts and bills that were looked at.
+pub struct ClientOutcomes {
+    /// Reads of carts and bills.
     pub reads: u64,
     /// 202: in the log, no outcome in time.
     pub pending: u64,
-    /// Errors: 503, 504, time-outs, connections that ended or did not come about.
+    /// Errors: 503, 504, timeouts, failed and closed connections.
     pub errors: u64,
     /// The first error.
     pub first_error: Option<String>,
-    /// The longest time from when a command was due until its outcome, retries included; or of a read.
+    /// The longest time from when a command was due until its outcome, retries included, or of a read.
     pub slowest_ms: u64,
 }
 
-/// As much of the replay's result as is needed.
+/// The part of the replay's result that is needed.
 #[derive(Debug, Deserialize)]
 struct Replayed {
     latency_us: Option<Latency>,
@@ -34,8 +34,8 @@ struct Latency {
     max: u64,
 }
 
-impl Told {
-    /// From the files that `replay --record` and `--json` have written.
+impl ClientOutcomes {
+    /// Reads the files that `replay --record` and `--json` have written.
     pub(super) fn read(record: &Path, result: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(result).with_context(|| format!("reading {}", result.display()))?;
         let replayed: Replayed =
@@ -45,15 +45,15 @@ impl Told {
     }
 
     fn of(commands: &[SentCommand]) -> Self {
-        let mut told = Self::default();
+        let mut outcomes = Self::default();
         for attempt in commands.iter().flat_map(|command| &command.attempts) {
             match attempt {
-                Attempt::Pending {} => told.pending += 1,
-                Attempt::NotExecuted { reason } | Attempt::Unknown { reason } => told.error(reason),
+                Attempt::Pending {} => outcomes.pending += 1,
+                Attempt::NotExecuted { reason } | Attempt::Unknown { reason } => outcomes.error(reason),
                 Attempt::Accepted { .. } | Attempt::Rejected { .. } => {}
             }
         }
-        told
+        outcomes
     }
 
     pub(super) fn error(&mut self, reason: &str) {
@@ -61,7 +61,7 @@ impl Told {
         self.first_error.get_or_insert_with(|| reason.to_owned());
     }
 
-    /// Adds what others met.
+    /// Adds what other clients got.
     pub(super) fn add(&mut self, other: Self) {
         self.reads += other.reads;
         self.pending += other.pending;
@@ -78,16 +78,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_attempt_counts_and_a_refusal_is_an_outcome() {
+    fn counts_every_attempt_and_takes_a_rejection_for_an_outcome() {
         let refused = Attempt::Rejected { problem: String::from("cart-full"), command_id: None };
         let error = |reason: &str| Attempt::Unknown { reason: reason.to_owned() };
         let sent = |attempts| SentCommand { cart_id: Uuid::nil(), command_id: Uuid::nil(), attempts };
-        let mut told = Told::of(&[
+        let mut outcomes = ClientOutcomes::of(&[
             sent(vec![Attempt::Pending {}, error("504"), refused.clone()]),
             sent(vec![Attempt::NotExecuted { reason: String::from("503") }, refused]),
         ]);
-        assert_eq!((told.pending, told.errors, told.first_error.as_deref()), (1, 2, Some("504")));
-        told.add(Told { slowest_ms: 7, ..Told::of(&[sent(vec![error("reset")])]) });
-        assert_eq!((told.errors, told.first_error.as_deref(), told.slowest_ms), (3, Some("504"), 7));
+        assert_eq!((outcomes.pending, outcomes.errors, outcomes.first_error.as_deref()), (1, 2, Some("504")));
+        outcomes.add(ClientOutcomes { slowest_ms: 7, ..ClientOutcomes::of(&[sent(vec![error("reset")])]) });
+        assert_eq!((outcomes.errors, outcomes.first_error.as_deref(), outcomes.slowest_ms), (3, Some("504"), 7));
     }
 }

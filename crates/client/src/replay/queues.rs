@@ -23,20 +23,20 @@ pub(crate) struct Planned {
 
 /// All members that have something in flight or waiting.
 #[derive(Debug)]
-pub(crate) struct Lanes {
-    busy: HashMap<Arc<str>, Lane>,
+pub(crate) struct MemberQueues {
+    busy: HashMap<Arc<str>, MemberQueue>,
     ready: BTreeMap<u64, Arc<Planned>>,
     queued: usize,
     look_ahead: usize,
 }
 
 #[derive(Debug)]
-struct Lane {
+struct MemberQueue {
     head: Arc<Planned>,
-    queue: VecDeque<Arc<Planned>>,
+    waiting: VecDeque<Arc<Planned>>,
 }
 
-impl Lanes {
+impl MemberQueues {
     pub(crate) fn new(look_ahead: usize) -> Self {
         Self { busy: HashMap::new(), ready: BTreeMap::new(), queued: 0, look_ahead }
     }
@@ -46,16 +46,16 @@ impl Lanes {
         self.queued + self.ready.len() < self.look_ahead
     }
 
-    /// Takes a command that was read, later than all before it.
+    /// Adds a command that was read. Its sequence number is higher than all before.
     pub(crate) fn offer(&mut self, planned: Planned) {
         let planned = Arc::new(planned);
-        if let Some(lane) = self.busy.get_mut(&planned.command.member) {
-            lane.queue.push_back(planned);
+        if let Some(queue) = self.busy.get_mut(&planned.command.member) {
+            queue.waiting.push_back(planned);
             self.queued += 1;
             return;
         }
-        let lane = Lane { head: Arc::clone(&planned), queue: VecDeque::new() };
-        self.busy.insert(Arc::clone(&planned.command.member), lane);
+        let queue = MemberQueue { head: Arc::clone(&planned), waiting: VecDeque::new() };
+        self.busy.insert(Arc::clone(&planned.command.member), queue);
         self.ready.insert(planned.sequence, planned);
     }
 
@@ -64,15 +64,15 @@ impl Lanes {
         self.ready.pop_first().map(|(_, planned)| planned)
     }
 
-    /// The member's command in flight is settled: its next one may be sent.
-    pub(crate) fn settle(&mut self, member: &str) {
-        let Some(lane) = self.busy.get_mut(member) else {
+    /// The member's command in flight is complete: its next one may be sent.
+    pub(crate) fn complete(&mut self, member: &str) {
+        let Some(queue) = self.busy.get_mut(member) else {
             return;
         };
-        match lane.queue.pop_front() {
+        match queue.waiting.pop_front() {
             Some(next) => {
                 self.queued -= 1;
-                lane.head = Arc::clone(&next);
+                queue.head = Arc::clone(&next);
                 self.ready.insert(next.sequence, next);
             }
             None => {
@@ -81,17 +81,17 @@ impl Lanes {
         }
     }
 
-    /// The oldest command that is not settled, sent or not.
+    /// The oldest command that is not complete, sent or not.
     pub(crate) fn oldest(&self) -> Option<&Planned> {
-        self.busy.values().map(|lane| &*lane.head).min_by_key(|head| head.sequence)
+        self.busy.values().map(|queue| &*queue.head).min_by_key(|head| head.sequence)
     }
 
-    /// What was taken and is not settled yet, oldest first.
+    /// The commands that were taken and are not complete yet, oldest first.
     pub(crate) fn in_flight(&self) -> Vec<Arc<Planned>> {
         let mut heads: Vec<_> = self
             .busy
             .values()
-            .map(|lane| Arc::clone(&lane.head))
+            .map(|queue| Arc::clone(&queue.head))
             .filter(|head| !self.ready.contains_key(&head.sequence))
             .collect();
         heads.sort_by_key(|head| head.sequence);
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
     use crate::replay::command::{Action, Intended};
 
-    fn offer(lanes: &mut Lanes, sequence: u64, member: &str) {
+    fn offer(queues: &mut MemberQueues, sequence: u64, member: &str) {
         let command = Command {
             at: DateTime::UNIX_EPOCH,
             member: Arc::from(member),
@@ -114,58 +114,58 @@ mod tests {
             intended: Intended::Anything,
             reason: None,
         };
-        lanes.offer(Planned { sequence, line: Some(sequence + 1), command, due: None });
+        queues.offer(Planned { sequence, line: Some(sequence + 1), command, due: None });
     }
 
-    fn take(lanes: &mut Lanes) -> Option<u64> {
-        lanes.take().map(|planned| planned.sequence)
+    fn take(queues: &mut MemberQueues) -> Option<u64> {
+        queues.take().map(|planned| planned.sequence)
     }
 
     #[test]
-    fn a_busy_member_holds_only_itself_back() {
-        let mut lanes = Lanes::new(10);
+    fn a_member_waits_only_for_its_own_commands() {
+        let mut queues = MemberQueues::new(10);
         for (sequence, member) in [(1, "a"), (2, "a"), (3, "b"), (4, "a")] {
-            offer(&mut lanes, sequence, member);
+            offer(&mut queues, sequence, member);
         }
-        assert_eq!((take(&mut lanes), take(&mut lanes), take(&mut lanes)), (Some(1), Some(3), None));
-        lanes.settle("b");
-        assert_eq!(take(&mut lanes), None);
-        assert_eq!(lanes.oldest().map(|planned| planned.sequence), Some(1));
-        lanes.settle("a");
-        assert_eq!(lanes.oldest().map(|planned| planned.sequence), Some(2));
-        assert_eq!((take(&mut lanes), take(&mut lanes)), (Some(2), None));
-        assert_eq!(lanes.in_flight().iter().map(|planned| planned.sequence).collect::<Vec<_>>(), [2]);
-        lanes.settle("a");
-        assert_eq!(take(&mut lanes), Some(4));
-        lanes.settle("a");
-        assert!(lanes.oldest().is_none());
-        assert!(lanes.busy.is_empty(), "a member without commands takes no memory");
+        assert_eq!((take(&mut queues), take(&mut queues), take(&mut queues)), (Some(1), Some(3), None));
+        queues.complete("b");
+        assert_eq!(take(&mut queues), None);
+        assert_eq!(queues.oldest().map(|planned| planned.sequence), Some(1));
+        queues.complete("a");
+        assert_eq!(queues.oldest().map(|planned| planned.sequence), Some(2));
+        assert_eq!((take(&mut queues), take(&mut queues)), (Some(2), None));
+        assert_eq!(queues.in_flight().iter().map(|planned| planned.sequence).collect::<Vec<_>>(), [2]);
+        queues.complete("a");
+        assert_eq!(take(&mut queues), Some(4));
+        queues.complete("a");
+        assert!(queues.oldest().is_none());
+        assert!(queues.busy.is_empty(), "a member without commands takes no memory");
     }
 
     #[test]
     fn the_oldest_goes_first() {
-        let mut lanes = Lanes::new(10);
+        let mut queues = MemberQueues::new(10);
         for (sequence, member) in [(1, "a"), (2, "a"), (3, "b")] {
-            offer(&mut lanes, sequence, member);
+            offer(&mut queues, sequence, member);
         }
-        assert_eq!(take(&mut lanes), Some(1));
-        lanes.settle("a");
-        assert_eq!((take(&mut lanes), take(&mut lanes)), (Some(2), Some(3)));
+        assert_eq!(take(&mut queues), Some(1));
+        queues.complete("a");
+        assert_eq!((take(&mut queues), take(&mut queues)), (Some(2), Some(3)));
     }
 
     #[test]
     fn reading_ahead_is_bounded() {
-        let mut lanes = Lanes::new(2);
+        let mut queues = MemberQueues::new(2);
         for sequence in 1..=3 {
-            assert!(lanes.has_room());
-            offer(&mut lanes, sequence, "a");
+            assert!(queues.has_room());
+            offer(&mut queues, sequence, "a");
             if sequence == 1 {
-                assert_eq!(take(&mut lanes), Some(1));
+                assert_eq!(take(&mut queues), Some(1));
             }
         }
-        assert!(!lanes.has_room());
-        lanes.settle("a");
-        assert_eq!(take(&mut lanes), Some(2));
-        assert!(lanes.has_room());
+        assert!(!queues.has_room());
+        queues.complete("a");
+        assert_eq!(take(&mut queues), Some(2));
+        assert!(queues.has_room());
     }
 }

@@ -1,4 +1,4 @@
-//! The installation under test: two of each service, which can be ended and started again.
+//! The installation under test: two instances of each service, which can be stopped and restarted.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,64 +7,64 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
-use super::Load;
 use super::balancer::Balancer;
-use super::process_monitor::{Vital, Vitals};
+use super::client_outcomes::ClientOutcomes;
+use super::plan::Load;
+use super::process_monitor::{Observed, ProcessMonitor};
 use super::proxy::{Protocol, Proxy};
-use super::told::Told;
-use super::visitors::Visitors;
+use super::readers::Readers;
 use crate::harness::{Installation, OwnServers, Process, Server, Service, wait_until};
 
-/// Short, so that a member that stands still is soon missed.
+/// Short, so that a stopped member is soon removed from its group.
 pub(super) const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The services' argument for that.
+/// The services' argument for it.
 const SESSION: [&str; 2] = ["--session-timeout-ms", "3000"];
 
-/// After a fault all must be ready again: transaction timeout (15 s), session timeout, and 30 s.
+/// How long services may take to be ready after a fault: transaction timeout (15 s), session timeout, and 30 s.
 const READY_DEADLINE: Duration = Duration::from_secs(48);
 
-/// A service that needs a server must say that it is away within this time.
+/// How long a service may take to report that a server is unavailable.
 const UNREADY_DEADLINE: Duration = Duration::from_secs(45);
 
-/// How long a client waits for one answer: in a cluster longer than ingest does.
+/// The clients' timeout of a request; in a cluster longer than that of ingest.
 const ANSWER_TIMEOUT: &str = "10s";
 const CLUSTER_ANSWER_TIMEOUT: &str = "75s";
 
-/// How long a client tries a command again. Longer than any fault, so that in the end each has its answer.
+/// How long a client retries a command. Longer than any fault, so that each command gets its answer.
 const RETRY_FOR: &str = "180s";
 
-/// How long a replay may take to end: retries of what was under way.
+/// How long a replay may take to end, with the retries of the commands in flight.
 const REPLAY_END_DEADLINE: Duration = Duration::from_secs(240);
 
-/// More than are sent in any round: a replay is ended when its round is over.
+/// More commands than are sent in any round; a replay is interrupted at the end of its round.
 const COMMANDS_MAX: &str = "10000000";
 
-/// The exit code of a replay that was interrupted and has an answer to everything.
+/// The exit code of an interrupted replay with an answer to every command.
 const INTERRUPTED: i32 = 130;
 
-/// Where clients go, beside the servers' ports; the ingests are behind it, each at the same port when it is started again.
+/// The ports of the balancer and of the first ingest, relative to the servers' ports. A restarted ingest has the same port.
 const BALANCER_PORT: u16 = 9001;
 const INGEST_PORT: u16 = 9002;
 
-/// To end by itself, on a busy machine.
+/// The timeout of an orderly end, on a busy machine.
 const END_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How often processes are looked at.
+/// The interval of the process monitor.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The instances of each service.
 pub(super) const INSTANCES: [&str; 2] = ["0", "1"];
 
-/// Which process.
+/// A service and its instance.
 pub(super) type Place = (Service, &'static str);
 
 /// The installation, its servers and its processes.
 #[derive(Debug)]
-pub struct Field {
+pub struct FaultEnvironment {
     installation: Installation,
     processes: BTreeMap<String, Process>,
-    vitals: Vitals,
+    monitor: ProcessMonitor,
     proxies: Vec<(Server, Proxy)>,
     _balancer: Balancer,
     // Dropped last.
@@ -77,6 +77,11 @@ pub(super) fn services() -> impl Iterator<Item = Service> {
 
 pub(super) fn places() -> impl Iterator<Item = Place> {
     services().flat_map(|service| INSTANCES.map(|instance| (service, instance)))
+}
+
+/// The instances of a service.
+pub(super) fn instances_of(service: &str) -> Vec<Place> {
+    places().filter(|(known, _)| known.name() == service).collect()
 }
 
 fn name((service, instance): Place) -> String {
@@ -110,26 +115,26 @@ async fn proxies() -> anyhow::Result<Vec<(Server, Proxy)>> {
 fn args(service: Service, is_cluster: bool) -> &'static [&'static str] {
     match (service, is_cluster) {
         (Service::Ingest, false) => &["--allow-client-time"],
-        // Much longer than a cluster takes to go on without one of its brokers, also on a busy machine: how long clients
-        // have waited is told.
+        // Much longer than a cluster takes to elect new leaders, also on a busy machine. The summary reports how long clients
+        // waited.
         (Service::Ingest, true) => &["--allow-client-time", "--reply-timeout-ms=60000"],
         (Service::CartProcessor | Service::Projector(_), false) => &SESSION,
-        // Nobody dies but servers: the usual session outlives the change of a group's coordinator.
+        // Only servers die: the default session timeout is longer than the change of a group's coordinator.
         (Service::CartProcessor | Service::Projector(_), true) => &[],
     }
 }
 
-/// Somebody who sends commands, and what is written down of it.
+/// A running `replay`, with its files.
 #[derive(Debug)]
 pub(super) struct Replay {
     process: Process,
     pub(super) record: PathBuf,
     result: PathBuf,
-    /// Where all are to be answered.
-    visitors: Option<Visitors>,
+    /// In a cluster, where all reads have to succeed.
+    readers: Option<Readers>,
 }
 
-impl Field {
+impl FaultEnvironment {
     pub(super) async fn open(name: &str, servers: OwnServers) -> anyhow::Result<Self> {
         let mut installation = Installation::on(name, &servers)?;
         let mut proxies = Vec::new();
@@ -138,18 +143,18 @@ impl Field {
             installation = installation.through(OwnServers::proxied_addresses())?;
         }
         installation.setup().await?;
-        let vitals = Vitals::start(LOOK_INTERVAL);
+        let monitor = ProcessMonitor::start(LOOK_INTERVAL);
         let balancer = Balancer::start(OwnServers::port_beside(BALANCER_PORT), ingests().collect()).await?;
-        let mut field =
-            Self { installation, processes: BTreeMap::new(), vitals, proxies, _balancer: balancer, servers };
+        let mut environment =
+            Self { installation, processes: BTreeMap::new(), monitor, proxies, _balancer: balancer, servers };
         for place in places() {
-            field.start(place)?;
+            environment.start(place)?;
         }
-        field.all_ready().await?;
-        Ok(field)
+        environment.all_ready().await?;
+        Ok(environment)
     }
 
-    /// What it is an installation of.
+    /// The installation.
     #[must_use]
     pub fn installation(&self) -> &Installation {
         &self.installation
@@ -161,7 +166,7 @@ impl Field {
         Ok(())
     }
 
-    /// Starts one with fail points.
+    /// Starts a process with fail points.
     pub(super) fn start_with(&mut self, place: Place, fail_points: &str) -> anyhow::Result<()> {
         let args = self.args(place);
         let process = self.installation.start_at(place.0, place.1, args, address(place), Some(fail_points))?;
@@ -169,7 +174,7 @@ impl Field {
         Ok(())
     }
 
-    /// Starts a second process that takes itself for the same one. It is the caller's.
+    /// Starts a second process with the same name, and returns it.
     pub(super) fn start_twin(&self, place: Place) -> anyhow::Result<Process> {
         self.installation.start_at(place.0, place.1, self.args(place), None, None)
     }
@@ -178,9 +183,9 @@ impl Field {
         args(place.0, self.servers.is_cluster())
     }
 
-    /// Ends one well that is not to be started again.
+    /// Stops a process for good, in an orderly way.
     pub(super) async fn dismiss(&mut self, place: Place) -> anyhow::Result<()> {
-        self.vitals.remove(&name(place));
+        self.monitor.remove(&name(place));
         let process = self.processes.remove(&name(place));
         process.with_context(|| format!("{} does not run", name(place)))?.terminate(END_DEADLINE).await
     }
@@ -191,11 +196,11 @@ impl Field {
         proxy.with_context(|| format!("there is no proxy for {server}"))
     }
 
-    /// Waits until an instance of the service says that it is not ready.
+    /// Waits until an instance of the service is not ready.
     pub(super) async fn unready(&self, service: &str) -> anyhow::Result<()> {
-        let vitals = &self.vitals;
+        let monitor = &self.monitor;
         wait_until(&format!("{service} to say that it is not ready"), UNREADY_DEADLINE, async || {
-            let unready = vitals.unready();
+            let unready = monitor.unready();
             let is_one = |name: &String| name.rsplit_once('-').is_some_and(|(known, _)| known == service);
             if unready.iter().any(is_one) { Ok(()) } else { Err(format!("not ready: {}", unready.join(", "))) }
         })
@@ -203,7 +208,7 @@ impl Field {
     }
 
     fn keep(&mut self, place: Place, process: Process) {
-        self.vitals.add(&name(place), process.id(), process.address());
+        self.monitor.add(&name(place), process.id(), process.address());
         self.processes.insert(name(place), process);
     }
 
@@ -211,26 +216,26 @@ impl Field {
         self.processes.get_mut(&name(place)).with_context(|| format!("{} does not run", name(place)))
     }
 
-    /// Ends one by SIGTERM; it must end well.
+    /// Stops a process by SIGTERM. Fails unless it ends with exit code 0.
     pub(super) async fn terminate(&mut self, place: Place) -> anyhow::Result<()> {
         self.process(place)?.terminate(END_DEADLINE).await
     }
 
-    /// Waits until all say that they are ready.
+    /// Waits until all processes are ready.
     pub(super) async fn all_ready(&mut self) -> anyhow::Result<()> {
         for process in self.processes.values_mut() {
             process.ready(READY_DEADLINE).await?;
         }
-        // At the same time, as the next look will say.
-        let vitals = &self.vitals;
-        wait_until("all services to be ready", READY_DEADLINE, async || match vitals.unready() {
+        // All at the same time, according to the next check.
+        let monitor = &self.monitor;
+        wait_until("all services to be ready", READY_DEADLINE, async || match monitor.unready() {
             unready if unready.is_empty() => Ok(()),
             unready => Err(format!("not ready: {}", unready.join(", "))),
         })
         .await
     }
 
-    /// Starts to send commands, until [`Field::end_replay`]: a shop of its own for each round, on the same carts.
+    /// Starts to send commands until [`FaultEnvironment::end_replay`]. Each round has another shop, on the same carts.
     pub(super) fn replay(&self, round: usize, load: &Load) -> anyhow::Result<Replay> {
         let url = format!("http://{}", OwnServers::port_beside(BALANCER_PORT));
         let record = self.installation.folder().join(format!("record-{round}.jsonl.gz"));
@@ -257,29 +262,29 @@ impl Field {
         let args = args.into_iter().flat_map(|(name, value)| [name, value]);
         let process = self.installation.spawn(&format!("replay-{round}"), "replay", args)?;
         let each = || ingests().map(|at| format!("http://{at}")).collect();
-        let visitors = self.servers.is_cluster().then(|| Visitors::start(each())).transpose()?;
-        Ok(Replay { process, record, result, visitors })
+        let readers = self.servers.is_cluster().then(|| Readers::start(each())).transpose()?;
+        Ok(Replay { process, record, result, readers })
     }
 
-    /// Ends the sending when everything that was sent has its answer; what was met before.
+    /// Stops the replay, and waits until all its commands have answers. Returns what clients got.
     ///
     /// # Errors
-    /// When something has none, or the sending had ended before: then a fault met no load.
-    pub(super) async fn end_replay(&self, replay: Replay) -> anyhow::Result<Told> {
-        let Replay { mut process, record, result, visitors } = replay;
+    /// A command has no answer, or the replay had ended before, so that a fault met no load.
+    pub(super) async fn end_replay(&self, replay: Replay) -> anyhow::Result<ClientOutcomes> {
+        let Replay { mut process, record, result, readers } = replay;
         process.interrupt().context("the replay has ended too early")?;
         let status = process.ended(REPLAY_END_DEADLINE).await?;
         ensure!(status.code() == Some(INTERRUPTED), "the replay ended with {status}: {}", process.log());
-        let mut told = Told::read(&record, &result)?;
-        told.add(visitors.map(Visitors::stop).unwrap_or_default());
-        Ok(told)
+        let mut outcomes = ClientOutcomes::read(&record, &result)?;
+        outcomes.add(readers.map(Readers::stop).unwrap_or_default());
+        Ok(outcomes)
     }
 
-    pub(super) fn vitals(&self) -> BTreeMap<String, Vital> {
-        self.vitals.report()
+    pub(super) fn observed(&self) -> BTreeMap<String, Observed> {
+        self.monitor.report()
     }
 
-    /// Ends everything; each must end well.
+    /// Stops all processes. Fails unless each ends with exit code 0.
     pub(super) async fn close(mut self) -> anyhow::Result<()> {
         for (name, mut process) in std::mem::take(&mut self.processes) {
             process.terminate(END_DEADLINE).await.with_context(|| format!("ending {name}"))?;
