@@ -110,8 +110,9 @@ async fn connect(args: &Args, readiness: &Readiness, end: &Shutdown) -> anyhow::
     let (commands, reply_topic) = (kafka.prefixed(CartCommand::TOPIC), kafka.prefixed(CartReply::TOPIC));
     let reply_log = wait_for(&format!("topic {reply_topic}"), timeout, async || {
         tokio::task::block_in_place(|| admin.identity(&reply_topic))
-    });
-    let reply_partition = random_partition(reply_log.await?.partitions);
+    })
+    .await?;
+    let reply_partition = random_partition(reply_log.partitions);
     let waiters = follow_replies(args, &reply_topic, reply_partition, opened.replies, end).await?;
     let admin = Arc::new(admin);
     probe("Kafka", readiness, end, admin.clone(), |admin| async move { admin.check().await });
