@@ -12,7 +12,7 @@ tokio::task_local! {
     static CURRENT: HeaderValue;
 }
 
-/// The request's own id, or a new one if it has none of visible ASCII characters.
+/// The request's own id, if it has 1 to 128 visible ASCII characters; otherwise a new one.
 pub(crate) fn of(headers: &HeaderMap) -> HeaderValue {
     let own = headers
         .get(X_REQUEST_ID)

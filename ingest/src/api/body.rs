@@ -13,7 +13,7 @@ use warp::http::HeaderMap;
 use crate::http::{discard_body, discard_unread_body};
 use crate::problem::{Kind, Problem};
 
-/// Clones share the memory.
+/// The limits of request bodies. Clones share the memory.
 #[derive(Debug, Clone)]
 pub(crate) struct BodyLimits {
     pub(crate) len_max: usize,

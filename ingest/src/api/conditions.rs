@@ -129,7 +129,7 @@ fn tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<Tags<'a>
     }
 }
 
-/// Entity tags with commas between; `None` if one is malformed.
+/// Comma-separated entity tags; `None` if one is malformed.
 fn list(mut rest: &[u8]) -> Option<Vec<Tag<'_>>> {
     let mut tags = Vec::new();
     loop {

@@ -1,7 +1,7 @@
 //! Every path of the API and its handler, in the order of docs/api.md.
 //!
-//! A handler rejects a request in the order of its lines. Those of a command check the ids of the path, the body, the command,
-//! and then the headers of the command. A command is appended only if all of them are valid.
+//! A handler rejects a request in the order of its lines. The handler of a command checks the ids of the path, the body, the
+//! command and the headers of the command, in this order. The command is appended only if all of them are valid.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub(crate) struct Api {
 
 /// All paths. Each accepts every method, so that the response to another method lists the supported ones.
 ///
-/// Each is boxed: warp tries them nested in each other, and would move kilobytes for each.
+/// Each path is boxed: warp nests the paths, and would otherwise move kilobytes from one to the next.
 pub(crate) fn routes(api: Api, metrics: Metrics) -> BoxedFilter<(Response,)> {
     let health = health_and_metrics(api.readiness.clone(), metrics).boxed();
     let body_limits = api.body_limits.clone();

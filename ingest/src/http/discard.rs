@@ -34,7 +34,7 @@ pub(crate) async fn discard_unread_body<B: Buf, E>(
     body: impl Stream<Item = Result<B, E>>,
     deadline: Instant,
 ) {
-    // Such a client waits for `100 Continue` before it sends the body.
+    // A client that sends `Expect` waits for `100 Continue` before it sends the body.
     if !headers.contains_key(header::EXPECT) {
         discard_body(body, deadline).await;
     }

@@ -329,3 +329,67 @@ fn log_end(peer: SocketAddr, ended: Result<(), Box<dyn std::error::Error + Send 
         tracing::debug!(%peer, error, "a connection ended early");
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::io::{Read as _, Write as _};
+
+    use clap::Parser as _;
+    use service::Metrics;
+    use warp::{Filter as _, Reply as _, path};
+
+    use super::*;
+    use crate::auth::AuthArgs;
+
+    #[derive(clap::Parser)]
+    struct Args {
+        #[command(flatten)]
+        auth: AuthArgs,
+        #[command(flatten)]
+        limits: LimitArgs,
+    }
+
+    /// Sends the text, and returns the responses when the server has closed the connection.
+    fn exchange(address: SocketAddr, requests: &str) -> String {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream.write_all(requests.as_bytes()).unwrap();
+        let mut responses = String::new();
+        stream.read_to_string(&mut responses).unwrap();
+        responses
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_panic_in_a_handler_is_a_500_and_its_connection_goes_on() {
+        let metrics = Metrics::install(&[HANDLER_PANICS]).unwrap();
+        let args = Args::parse_from(["test"]);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (_stop, shutdown) = Shutdown::channel();
+        let auth = Auth::start(&args.auth, address, Duration::ZERO, shutdown.clone()).await.unwrap();
+        let policy = ConnectionPolicy { auth, cors: None, tls: None, limits: args.limits, body_len_max: 0 };
+        let handler = |id: String| async move {
+            assert_ne!(id, "7", "cart {id} cannot be shown");
+            id.into_response()
+        };
+        let routes = path!("cart" / String).then(handler).boxed();
+        tokio::spawn(serve(listener, routes, policy, Readiness::default(), shutdown));
+
+        let requests = "GET /cart/7 HTTP/1.1\r\nhost: x\r\nx-request-id: first\r\n\r\n\
+                        GET /cart/8 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        let responses = tokio::task::spawn_blocking(move || exchange(address, requests)).await.unwrap();
+        let (panicked, next) = responses.split_at(responses.rfind("HTTP/1.1").unwrap());
+        assert!(panicked.starts_with("HTTP/1.1 500 "), "{panicked}");
+        for part in
+            ["content-type: application/problem+json", "urn:cart:problem:internal-error", "\"requestId\":\"first\""]
+        {
+            assert!(panicked.contains(part), "{part} is not in {panicked}");
+        }
+        assert!(next.starts_with("HTTP/1.1 200 "), "{next}");
+        let metrics = metrics.render();
+        for line in ["ingest_handler_panics_total 1", "ingest_responses_total{status=\"500\"} 1"] {
+            assert!(metrics.lines().any(|found| found == line), "{line} is not in {metrics}");
+        }
+    }
+}
