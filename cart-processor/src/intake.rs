@@ -112,7 +112,7 @@ impl CommandDecoder {
             }
         };
         let doubt = command.check().err();
-        let age = kafka::age_of(message);
+        let age = kafka::record_age(message);
         metrics::histogram!("processor_command_wait_seconds").record(age.unwrap_or_default());
         Ok(Incoming::Command(Box::new(ConsumedCommand {
             partition,

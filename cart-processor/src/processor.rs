@@ -122,12 +122,12 @@ impl Worker {
     /// Runs until the shutdown, then publishes what is decided and returns the consumer, so that all workers leave the group
     /// together. Ends earlier only with a fatal error.
     pub(crate) fn run(mut self) -> Result<GroupConsumer, Error> {
-        self.readiness.expect(&self.name);
+        self.readiness.expect_heartbeat(&self.name);
         while !self.shutdown.is_requested() {
             match self.step() {
                 Ok(()) => {
                     self.state.backoff.succeeded();
-                    self.readiness.up(&self.name);
+                    self.readiness.set_ready(&self.name);
                 }
                 Err(error) => self.recover(error)?,
             }
@@ -370,9 +370,9 @@ impl Worker {
         }
         if let Some(partition) = error.stops() {
             self.state.stopped.insert(partition);
-            self.readiness.down(&format!("partition {partition}"), anyhow::Error::new(error));
+            self.readiness.set_unready(&format!("partition {partition}"), anyhow::Error::new(error));
         } else if recovery == Recovery::Retry {
-            self.readiness.down(&self.name, anyhow::Error::new(error));
+            self.readiness.set_unready(&self.name, anyhow::Error::new(error));
         } else {
             tracing::info!(
                 worker = self.name,
@@ -405,11 +405,11 @@ impl Worker {
             let rewound = ours.map_err(Error::from).and_then(|_| self.pause_stopped());
             match rewound {
                 Ok(()) => return Ok(()),
-                Err(error) => self.readiness.down(&self.name, anyhow::Error::new(error)),
+                Err(error) => self.readiness.set_unready(&self.name, anyhow::Error::new(error)),
             }
             self.consumer.follow(FOLLOW_TIME);
             if let Err(error) = self.follow_assignment(&mut Vec::new()) {
-                self.readiness.down(&self.name, anyhow::Error::new(error));
+                self.readiness.set_unready(&self.name, anyhow::Error::new(error));
             }
         }
         Ok(())

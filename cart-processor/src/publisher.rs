@@ -150,11 +150,11 @@ fn reconnect(target: &Target, readiness: &Readiness, shutdown: &Shutdown) -> Opt
     while !shutdown.is_requested() {
         match TransactionalProducer::connect(&target.kafka, &target.transactional_id) {
             Ok(producer) => {
-                readiness.up(&target.transactional_id);
+                readiness.set_ready(&target.transactional_id);
                 return Some(producer);
             }
             Err(error) => {
-                readiness.down(&target.transactional_id, anyhow::Error::new(error));
+                readiness.set_unready(&target.transactional_id, anyhow::Error::new(error));
                 std::thread::sleep(RECONNECT_PAUSE);
             }
         }

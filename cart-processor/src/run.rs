@@ -9,7 +9,7 @@ use anyhow::ensure;
 use cart::contract::{Contract, DEAD_LETTER_TOPIC, group};
 use cart::{CartCommand, CartEvent, CartReply};
 use journal::Journal;
-use kafka::{Admin, GroupConsumer, Instance, Producer, StartAt};
+use kafka::{Admin, GroupConsumer, Instance, OffsetReset, Producer};
 use service::{Metrics, Readiness, Shutdown, probe, serve_admin, shutdown_signal};
 use tokio::runtime::Handle;
 
@@ -54,7 +54,7 @@ async fn run_command(cli: Cli) -> anyhow::Result<()> {
 /// The failure that ended it early; an operator has to act.
 async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<()> {
     let readiness = Readiness::default();
-    readiness.down("start", "connecting");
+    readiness.set_unready("start", "connecting");
     serve_admin(&args.admin, readiness.clone(), metrics, shutdown.clone()).await?;
     let parts = connect(&args, &readiness, &shutdown).await?;
     shutdown.started();
@@ -76,7 +76,7 @@ async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result
         std::thread::Builder::new().name(format!("worker-{number}")).spawn(work)?;
     }
     drop(ended);
-    readiness.up("start");
+    readiness.set_ready("start");
     // A worker ends by itself at the shutdown only, or when it can't go on: then the process ends, so that another
     // one takes over.
     let mut members: Vec<GroupConsumer> = Vec::new();
@@ -148,7 +148,7 @@ fn worker(
     // Before the group is joined: committed offsets are final only when what we left open is settled.
     let publisher = Publisher::start(target, readiness.clone(), shutdown.clone())?;
     let commands = kafka.prefixed(CartCommand::TOPIC);
-    let consumer = GroupConsumer::join(kafka, &parts.instance, number, &commands, StartAt::Committed)?;
+    let consumer = GroupConsumer::join(kafka, &parts.instance, number, &commands, OffsetReset::Committed)?;
     let settings = Settings {
         batch_len_max: args.batch_len_max as usize,
         outbox_len_max: args.outbox_len_max as usize,

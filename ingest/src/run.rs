@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use cart::contract::Contract;
 use cart::{CartCommand, CartReply};
-use kafka::{Admin, Codec, Follower, Lanes, Producer};
+use kafka::{Admin, Codec, PartitionBatcher, Producer, TailConsumer};
 use service::{Metrics, Readiness, Shutdown, probe, shutdown_signal, wait_for};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Handle;
@@ -126,7 +126,7 @@ async fn connect(args: &Args, readiness: &Readiness, end: &Shutdown) -> anyhow::
     let reply_timeout = Duration::from_millis(args.reply_timeout_ms);
     let producer = Producer::durable_within(kafka, &commands, delivery_timeout(reply_timeout))?;
     let commands = Commands {
-        log: Lanes::start(&producer, partitions),
+        log: PartitionBatcher::start(&producer, partitions),
         codec,
         waiters,
         in_flight: Arc::new(Semaphore::new(args.commands_in_flight_max as usize)),
@@ -149,7 +149,7 @@ async fn follow_replies(
     codec: Codec<CartReply>,
     end: &Shutdown,
 ) -> anyhow::Result<Waiters> {
-    let open = async || tokio::task::block_in_place(|| Follower::open(&args.kafka, topic, partition, END_TIMEOUT));
+    let open = async || tokio::task::block_in_place(|| TailConsumer::open(&args.kafka, topic, partition, END_TIMEOUT));
     let follower = wait_for("the end of the replies", args.startup.timeout(), open).await?;
     let waiters = Waiters::at(partition);
     let (registered, runtime, end) = (waiters.clone(), Handle::current(), end.clone());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use cart::contract::{Contract, group};
 use cart::{CartEvent, LogEpoch, PurchasedItem};
-use kafka::{Admin, Codec, GroupConsumer, Instance, Registry, StartAt};
+use kafka::{Admin, Codec, GroupConsumer, Instance, OffsetReset, Registry};
 use scylla::client::session::Session;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -62,7 +62,7 @@ impl Base {
     async fn start(args: &Args) -> anyhow::Result<Self> {
         args.log.init()?;
         let readiness = Readiness::default();
-        readiness.down("start", "connecting");
+        readiness.set_unready("start", "connecting");
         let shutdown = shutdown_signal()?;
         serve_admin(&args.admin, readiness.clone(), Metrics::install(&COUNTERS)?, shutdown.clone()).await?;
         let admin = Arc::new(Admin::new(&args.kafka)?);
@@ -119,7 +119,7 @@ impl Base {
         codec: Codec<P::Event>,
         instance: Instance,
         topic: &str,
-        start_at: StartAt,
+        start_at: OffsetReset,
     ) -> anyhow::Result<()>
     where
         P: Projector + Send + 'static,
@@ -129,7 +129,7 @@ impl Base {
         self.shutdown.started();
         // A projector has one worker.
         let consumer = GroupConsumer::join(&args.kafka, &instance, 0, &args.kafka.prefixed(topic), start_at)?;
-        self.readiness.up("start");
+        self.readiness.set_ready("start");
         let runner = Runner {
             projector,
             consumer,
@@ -161,7 +161,7 @@ async fn item_purchased_events(args: Args) -> anyhow::Result<()> {
         ItemPurchasedEvents::connect(&args.kafka, instance.full_name(), topic, purchases)
     })?;
     base.first_offsets(&args).await?;
-    base.run(args, projector, events, instance, CartEvent::TOPIC, StartAt::Committed).await
+    base.run(args, projector, events, instance, CartEvent::TOPIC, OffsetReset::Committed).await
 }
 
 /// A session, and the epoch of the purchases' log. Another log ends the start at once: a wait would not change it.
@@ -204,7 +204,7 @@ where
     let codec = base.codec::<PurchasedItem>(&args.args).await?;
     let projector = Totals::new(table, args.args.rows_max as usize, epoch, Handle::current());
     let instance = base.instance(&args.args, group)?;
-    base.run(args.args, projector, codec, instance, PurchasedItem::TOPIC, StartAt::CommittedOrBeginning).await
+    base.run(args.args, projector, codec, instance, PurchasedItem::TOPIC, OffsetReset::CommittedOrBeginning).await
 }
 
 async fn vendor_billing_jdbc(JdbcArgs { args, database }: JdbcArgs) -> anyhow::Result<()> {
@@ -248,5 +248,5 @@ async fn vendor_billing_jdbc(JdbcArgs { args, database }: JdbcArgs) -> anyhow::R
         offsets: AppliedOffsets::new(),
     };
     let instance = base.instance(&args, group::VENDOR_BILLING_JDBC)?;
-    base.run(args, projector, codec, instance, PurchasedItem::TOPIC, StartAt::CommittedOrBeginning).await
+    base.run(args, projector, codec, instance, PurchasedItem::TOPIC, OffsetReset::CommittedOrBeginning).await
 }

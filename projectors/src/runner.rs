@@ -90,12 +90,12 @@ impl<P: Projector> Runner<P> {
     /// Runs until the shutdown, then leaves the group. Ends earlier only with a fatal error.
     pub(crate) fn run(mut self) -> Result<(), Error> {
         let mut backoff = Backoff::default();
-        self.readiness.expect(CONDITION);
+        self.readiness.expect_heartbeat(CONDITION);
         while !self.shutdown.is_requested() {
             match self.step() {
                 Ok(()) => {
                     backoff.succeeded();
-                    self.readiness.up(CONDITION);
+                    self.readiness.set_ready(CONDITION);
                 }
                 Err(error) => self.recover(error, &mut backoff)?,
             }
@@ -170,7 +170,7 @@ impl<P: Projector> Runner<P> {
             "{record} cannot be read: {error}. The partition is stopped there. If this program is too old for the \
              record, upgrade it; if the record is garbage, start with --skip {record}"
         );
-        self.readiness.down(&condition(partition), reason);
+        self.readiness.set_unready(&condition(partition), reason);
         self.stopped.insert(partition);
         self.consumer.pause(partition)?;
         Ok(())
@@ -190,7 +190,7 @@ impl<P: Projector> Runner<P> {
                     for partition in partitions {
                         // The new owner reports it. If the partition comes back, its record is met again.
                         if self.stopped.remove(&partition) {
-                            self.readiness.up(&condition(partition));
+                            self.readiness.set_ready(&condition(partition));
                         }
                     }
                 }
@@ -221,7 +221,7 @@ impl<P: Projector> Runner<P> {
         metrics::counter!("projector_recoveries_total").increment(1);
         let pause = backoff.failed();
         if recovery == Recovery::Retry {
-            self.readiness.down(CONDITION, anyhow::Error::new(error));
+            self.readiness.set_unready(CONDITION, anyhow::Error::new(error));
             std::thread::sleep(pause);
         } else {
             tracing::info!(reason = format!("{:#}", anyhow::Error::new(error)), "rewinding to the committed offsets");
@@ -235,7 +235,7 @@ impl<P: Projector> Runner<P> {
             });
             match rewound {
                 Ok(()) => break,
-                Err(error) => self.readiness.down(CONDITION, anyhow::Error::new(error)),
+                Err(error) => self.readiness.set_unready(CONDITION, anyhow::Error::new(error)),
             }
             self.consumer.follow(FOLLOW_TIME);
         }

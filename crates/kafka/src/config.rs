@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 
-use crate::TopicSpec;
-
 /// How to reach Kafka and the schema registry.
 #[derive(Debug, Clone, clap::Args)]
 pub struct KafkaArgs {
@@ -26,28 +24,6 @@ pub struct KafkaArgs {
     /// Prefix of the names of all topics, subjects and consumer groups; with it several installations can share a cluster
     #[arg(long, env, help_heading = "Servers", default_value = "")]
     pub topic_prefix: String,
-}
-
-/// How topics are made. Only `setup` reads this.
-#[derive(Debug, Clone, clap::Args)]
-pub struct TopicArgs {
-    /// Partitions of each topic, shared by the workers of a group. Six take 100,000 commands/s; each one costs requests to
-    /// Kafka. A later change needs a new log epoch
-    #[arg(help_heading = "Setup")]
-    #[arg(long, env, default_value_t = 6, value_parser = clap::value_parser!(i32).range(1..=10_000))]
-    pub topic_partitions: i32,
-
-    /// Replicas of each topic partition; use 3 in production. With 3, two replicas must store each record, so one may fail
-    #[arg(long, env, help_heading = "Setup", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=9))]
-    pub topic_replication: i32,
-}
-
-impl TopicArgs {
-    /// How the topic with this full name is to be.
-    #[must_use]
-    pub fn spec(&self, name: String, config: &'static [(&'static str, &'static str)]) -> TopicSpec {
-        TopicSpec { name, partitions: self.topic_partitions, replication: self.topic_replication, config }
-    }
 }
 
 /// Who a process is in its consumer group.

@@ -13,8 +13,8 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use crate::config::Settings;
-use crate::lifeline::Lifeline;
 use crate::membership::is_member;
+use crate::reconnect::BootstrapReconnect;
 use crate::{Error, Instance, KafkaArgs};
 
 /// Bounds requests to the brokers about offsets. Longer than a transaction may stay open, which they wait for.
@@ -35,7 +35,7 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long ago a record was sent, by its producer's clock; zero when that is ahead of ours.
 #[must_use]
-pub fn age_of(message: &BorrowedMessage<'_>) -> Option<Duration> {
+pub fn record_age(message: &BorrowedMessage<'_>) -> Option<Duration> {
     let sent_at = u64::try_from(message.timestamp().to_millis()?).ok()?;
     Some(fail_points::now().duration_since(UNIX_EPOCH + Duration::from_millis(sent_at)).unwrap_or_default())
 }
@@ -47,7 +47,7 @@ fn isolation_level() -> &'static str {
 
 /// Where a member starts in a partition that it gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StartAt {
+pub enum OffsetReset {
     /// At the group's committed offset; without one the consumer fails rather than repeat or skip everything.
     Committed,
     /// At the group's committed offset, or at the beginning.
@@ -72,7 +72,7 @@ pub struct GroupConsumer {
     config: Settings,
     topic: String,
     /// Names the same group without being a member, for tests that show the harm when commits are not fenced.
-    stranger: Option<BaseConsumer>,
+    non_member: Option<BaseConsumer>,
 }
 
 impl std::fmt::Debug for GroupConsumer {
@@ -108,8 +108,8 @@ impl Drop for Member {
 
 struct Context {
     events: Mutex<Vec<AssignmentEvent>>,
-    start_at: StartAt,
-    lifeline: Lifeline,
+    start_at: OffsetReset,
+    reconnect: BootstrapReconnect,
     membership: Mutex<Membership>,
     assigned: Assigned,
 }
@@ -154,11 +154,11 @@ struct Membership {
 }
 
 impl Context {
-    fn new(start_at: StartAt, lifeline: Lifeline) -> Self {
+    fn new(start_at: OffsetReset, reconnect: BootstrapReconnect) -> Self {
         Self {
             events: Mutex::default(),
             start_at,
-            lifeline,
+            reconnect,
             membership: Mutex::default(),
             assigned: Assigned::default(),
         }
@@ -176,7 +176,7 @@ impl ClientContext for Context {
             let mut membership = self.membership();
             membership.lost_at = membership.lost_at.map(|_| Instant::now());
         }
-        self.lifeline.error(error, reason);
+        self.reconnect.error(error, reason);
     }
 
     fn stats(&self, statistics: Statistics) {
@@ -242,7 +242,7 @@ impl GroupConsumer {
         instance: &Instance,
         worker: u16,
         topic: &str,
-        start_at: StartAt,
+        start_at: OffsetReset,
     ) -> Result<Self, Error> {
         let (group, session_timeout) = (instance.group(), instance.session_timeout());
         let operation = || format!("joining group {group} on {topic}");
@@ -261,7 +261,7 @@ impl GroupConsumer {
             // What an aborted transaction wrote does not exist.
             .set("isolation.level", isolation_level())
             .set("statistics.interval.ms", STATISTICS_INTERVAL.as_millis().to_string())
-            .set("auto.offset.reset", if start_at == StartAt::Committed { "error" } else { "earliest" })
+            .set("auto.offset.reset", if start_at == OffsetReset::Committed { "error" } else { "earliest" })
             // Answer a fetch as soon as there is anything, and ask for more as soon as there is room.
             .set("fetch.min.bytes", "1")
             .set("fetch.queue.backoff.ms", "1")
@@ -271,11 +271,11 @@ impl GroupConsumer {
             .set("fetch.message.max.bytes", "1048576")
             // Another one may be given, for the brokers' quotas.
             .set("client.id", instance.client_id(worker).to_string());
-        let stranger = fail_points::is_off("guard-group-metadata").then(|| config.create()).transpose();
-        let stranger = stranger.map_err(|error| Error::kafka(operation(), error))?;
-        let context = Context::new(start_at, Lifeline::of(args));
+        let non_member = fail_points::is_off("guard-group-metadata").then(|| config.create()).transpose();
+        let non_member = non_member.map_err(|error| Error::kafka(operation(), error))?;
+        let context = Context::new(start_at, BootstrapReconnect::of(args));
         let consumer = subscribed(&config, context, topic).map_err(|error| Error::kafka(operation(), error))?;
-        Ok(Self { consumer, config, topic: topic.to_owned(), stranger })
+        Ok(Self { consumer, config, topic: topic.to_owned(), non_member })
     }
 
     /// Replaces a consumer that does not rejoin its group by itself. Call it before every poll.
@@ -295,7 +295,7 @@ impl GroupConsumer {
             membership.state.clone()
         };
         tracing::warn!(topic = self.topic, state, "not back in the group in time; joining it again");
-        let new = Context::new(context.start_at, context.lifeline.clone());
+        let new = Context::new(context.start_at, context.reconnect.clone());
         // Should that not help either, another one follows.
         new.membership().lost_at = Some(Instant::now());
         let consumer = subscribed(&self.config, new, &self.topic)
@@ -317,7 +317,7 @@ impl GroupConsumer {
     /// # Errors
     /// As librdkafka reports them; after a [`crate::Recovery::Retry`] one, poll again.
     pub fn poll(&self, timeout: Duration) -> Result<Option<BorrowedMessage<'_>>, Error> {
-        self.consumer.context().lifeline.keep(self.consumer.client());
+        self.consumer.context().reconnect.keep(self.consumer.client());
         self.consumer.poll(timeout).transpose().map_err(|error| {
             let is_lost = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset);
             let hint = if is_lost {
@@ -343,13 +343,13 @@ impl GroupConsumer {
     /// [`crate::Recovery::Retry`] when the group has removed this member; the next poll reports what was lost.
     pub fn group_metadata(&self) -> Result<ConsumerGroupMetadata, Error> {
         let operation = || format!("reading the group metadata of {}", self.topic);
-        let metadata = match &self.stranger {
+        let metadata = match &self.non_member {
             None => self.consumer.group_metadata(),
-            Some(stranger) => stranger.group_metadata(),
+            Some(non_member) => non_member.group_metadata(),
         };
         let metadata = metadata.ok_or_else(|| Error::fatal(operation(), "the consumer is closed"))?;
         // After the metadata was taken: a removed member joins again only once it has polled.
-        if self.stranger.is_none() && !is_member(self.consumer.client()) {
+        if self.non_member.is_none() && !is_member(self.consumer.client()) {
             return Err(Error::retry(operation(), "the group has removed this member"));
         }
         Ok(metadata)
@@ -411,12 +411,12 @@ impl GroupConsumer {
         let committed = self.consumer.committed_offsets(assigned, REQUEST_TIMEOUT).map_err(failed)?;
         for element in committed.elements() {
             let offset = match (element.offset(), self.consumer.context().start_at) {
-                (Offset::Invalid, StartAt::Committed) => {
+                (Offset::Invalid, OffsetReset::Committed) => {
                     let reason =
                         format!("partition {} no longer has any; `setup` shows what to do", element.partition());
                     return Err(Error::fatal(operation(), reason));
                 }
-                (Offset::Invalid, StartAt::CommittedOrBeginning) => Offset::Beginning,
+                (Offset::Invalid, OffsetReset::CommittedOrBeginning) => Offset::Beginning,
                 (offset, _) => offset,
             };
             self.seek(element.partition(), offset)?;

@@ -10,7 +10,7 @@ use rdkafka::message::{DeliveryResult, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 use tokio::sync::oneshot;
 
-use crate::lifeline::Lifeline;
+use crate::reconnect::BootstrapReconnect;
 use crate::{Error, KafkaArgs};
 
 /// A record to be produced.
@@ -39,12 +39,12 @@ const POLL: Duration = Duration::from_secs(1);
 
 /// Completes the futures of deliveries.
 struct Deliveries {
-    lifeline: Lifeline,
+    reconnect: BootstrapReconnect,
 }
 
 impl ClientContext for Deliveries {
     fn error(&self, error: KafkaError, reason: &str) {
-        self.lifeline.error(error, reason);
+        self.reconnect.error(error, reason);
     }
 }
 
@@ -90,7 +90,7 @@ pub struct Producer {
     #[expect(dead_code, reason = "dropped with the last clone")]
     polling: Arc<Polling>,
     topic: String,
-    lifeline: Lifeline,
+    reconnect: BootstrapReconnect,
     delivery_timeout: Duration,
 }
 
@@ -149,14 +149,14 @@ impl Producer {
         for (name, value) in settings {
             config.set(name, *value);
         }
-        let lifeline = Lifeline::of(args);
+        let reconnect = BootstrapReconnect::of(args);
         let operation = || format!("setting up the producer of {topic}");
         let producer: BaseProducer<Deliveries> = config
-            .create_with_context(Deliveries { lifeline: lifeline.clone() })
+            .create_with_context(Deliveries { reconnect: reconnect.clone() })
             .map_err(|error| Error::kafka(operation(), error))?;
         let producer = Arc::new(producer);
         let polling = Polling::start(producer.clone()).map_err(|error| Error::fatal(operation(), error))?;
-        Ok(Self { producer, polling: Arc::new(polling), topic: topic.to_owned(), lifeline, delivery_timeout })
+        Ok(Self { producer, polling: Arc::new(polling), topic: topic.to_owned(), reconnect, delivery_timeout })
     }
 
     /// How long it tries to deliver a record.
@@ -184,7 +184,7 @@ impl Producer {
         message.headers.clone_from(&record.headers);
         message.timestamp = Some(timestamp());
         let topic = self.topic.clone();
-        self.lifeline.keep(self.producer.client());
+        self.reconnect.keep(self.producer.client());
         match self.producer.send(message) {
             Ok(()) => Ok(async move {
                 match delivery.await {

@@ -72,7 +72,7 @@ impl GroupProgress {
     ///
     /// # Errors
     /// As [`GroupProgress::bounds`].
-    pub fn settled_end(&self, partition: i32) -> Result<i64, Error> {
+    pub fn last_stable_offset(&self, partition: i32) -> Result<i64, Error> {
         self.watermarks(&self.records, partition).map(|(_, end)| end)
     }
 

@@ -10,7 +10,7 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{ClientContext, TopicPartitionList};
 
-use crate::lifeline::Lifeline;
+use crate::reconnect::BootstrapReconnect;
 use crate::{Error, KafkaArgs, Record};
 
 /// The broker aborts what is open for longer. A killed process's open transaction stops committed readers until
@@ -21,7 +21,7 @@ const TRANSACTION_TIMEOUT_MS: &str = "15000";
 const LINGER_MS: &str = "5";
 
 /// Queues records for at most this long before it waits for their delivery. It must stay below `linger.ms`, so that a
-/// partition's records leave together: a record that waits behind others in flight makes librdkafka busy-loop (see `Lanes`) and
+/// partition's records leave together: a record that waits behind others in flight makes librdkafka busy-loop (see `PartitionBatcher`) and
 /// starves a broker on the same machine.
 const HAND_OVER_MAX: Duration = Duration::from_millis(2);
 
@@ -61,12 +61,12 @@ impl std::fmt::Debug for TransactionalProducer {
 /// Keeps the first failed delivery.
 struct Deliveries {
     failed: Mutex<Option<KafkaError>>,
-    lifeline: Lifeline,
+    reconnect: BootstrapReconnect,
 }
 
 impl ClientContext for Deliveries {
     fn error(&self, error: KafkaError, reason: &str) {
-        self.lifeline.error(error, reason);
+        self.reconnect.error(error, reason);
     }
 }
 
@@ -96,7 +96,7 @@ impl TransactionalProducer {
             .set("queue.buffering.max.messages", "200000")
             // A dead letter carries the original, which may have the broker's default 1 MiB, and its headers.
             .set("message.max.bytes", "2097152")
-            .create_with_context(Deliveries { failed: Mutex::default(), lifeline: Lifeline::of(args) })
+            .create_with_context(Deliveries { failed: Mutex::default(), reconnect: BootstrapReconnect::of(args) })
             .map_err(|error| Error::kafka(operation(), error))?;
         producer.init_transactions(INIT_TIMEOUT).map_err(|error| Error::kafka(operation(), error))?;
         Ok(Self { producer: Arc::new(producer) })
@@ -233,7 +233,7 @@ impl Transaction<'_> {
 fn work(producer: &BaseProducer<Deliveries>) {
     std::thread::sleep(DRAIN_PAUSE);
     producer.poll(Duration::ZERO);
-    producer.context().lifeline.keep(producer.client());
+    producer.context().reconnect.keep(producer.client());
 }
 
 /// Repeats what librdkafka calls retriable: the same call again is what it asks for.

@@ -32,18 +32,18 @@ impl Condition {
 
 impl Readiness {
     /// Sets a condition.
-    pub fn up(&self, condition: &str) {
+    pub fn set_ready(&self, condition: &str) {
         self.set(condition, None, Instant::now());
     }
 
     /// Clears a condition, with the reason.
-    pub fn down(&self, condition: &str, reason: impl std::fmt::Display) {
+    pub fn set_unready(&self, condition: &str, reason: impl std::fmt::Display) {
         self.set(condition, Some(format!("{reason:#}")), Instant::now());
     }
 
     /// Requires a heartbeat for the condition from now on: the loop has to set or clear it in each round, and without that it
     /// does not hold.
-    pub fn expect(&self, condition: &str) {
+    pub fn expect_heartbeat(&self, condition: &str) {
         let mut conditions = self.conditions.write().unwrap_or_else(PoisonError::into_inner);
         conditions.entry(condition.to_owned()).or_default().heard_at = Some(Instant::now());
     }
@@ -107,21 +107,21 @@ mod tests {
     #[test]
     fn condition_without_heartbeat_never_expires() {
         let readiness = Readiness::default();
-        readiness.up("Kafka");
+        readiness.set_ready("Kafka");
         let much_later = Instant::now() + 10 * STUCK_AFTER;
         assert_eq!(readiness.missing_at(much_later), [""; 0]);
         assert_eq!(readiness.stuck_at(much_later), [""; 0]);
-        readiness.down("Kafka", "no broker answers");
+        readiness.set_unready("Kafka", "no broker answers");
         assert_eq!(readiness.missing(), ["Kafka: no broker answers"]);
-        readiness.up("Kafka");
+        readiness.set_ready("Kafka");
         assert_eq!(readiness.missing(), [""; 0]);
     }
 
     #[test]
     fn a_loop_without_heartbeats_is_not_ready_and_later_not_alive() {
         let readiness = Readiness::default();
-        readiness.expect("worker 0");
-        readiness.up("worker 0");
+        readiness.expect_heartbeat("worker 0");
+        readiness.set_ready("worker 0");
         let now = Instant::now();
         assert_eq!(readiness.missing_at(now), [""; 0]);
         assert_eq!(readiness.missing_at(now + SILENCE_MAX), ["worker 0: no progress for 30 s"]);

@@ -48,12 +48,12 @@ where
             match check(server.clone()).await {
                 Ok(()) => {
                     failures = 0;
-                    readiness.up(condition);
+                    readiness.set_ready(condition);
                 }
                 Err(error) => {
                     failures += 1;
                     if failures >= PROBE_FAILURES {
-                        readiness.down(condition, error.into());
+                        readiness.set_unready(condition, error.into());
                     }
                 }
             }

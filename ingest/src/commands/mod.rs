@@ -9,7 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use cart::contract::header;
 use cart::{CartCommand, CartId, CartReply, CommandId};
-use kafka::{Codec, Header, Lanes, OwnedHeaders, Record};
+use kafka::{Codec, Header, OwnedHeaders, PartitionBatcher, Record};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
@@ -22,7 +22,7 @@ use replies::Waiter;
 /// Appends commands and waits for their outcomes. Clones share the log and the waiters.
 #[derive(Debug, Clone)]
 pub(crate) struct Commands {
-    pub(crate) log: Lanes,
+    pub(crate) log: PartitionBatcher,
     pub(crate) codec: Codec<CartCommand>,
     pub(crate) waiters: Waiters,
     pub(crate) in_flight: Arc<Semaphore>,

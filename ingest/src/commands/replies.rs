@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cart::{CartReply, CommandId};
-use kafka::{Codec, Follower, Message as _};
+use kafka::{Codec, Message as _, TailConsumer};
 use service::Shutdown;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -136,7 +136,7 @@ impl Drop for Waiter {
 
 /// Reads replies until the shutdown. Blocks, so it needs a thread of its own.
 pub(crate) fn read_replies(
-    follower: &Follower,
+    follower: &TailConsumer,
     codec: &Codec<CartReply>,
     waiters: &Waiters,
     runtime: &Handle,
@@ -145,7 +145,8 @@ pub(crate) fn read_replies(
     while !end.is_requested() {
         match follower.poll(POLL_TIMEOUT) {
             Ok(Some(message)) => {
-                metrics::histogram!("ingest_reply_wait_seconds").record(kafka::age_of(&message).unwrap_or_default());
+                metrics::histogram!("ingest_reply_wait_seconds")
+                    .record(kafka::record_age(&message).unwrap_or_default());
                 if let Some(reply) = decode(codec, runtime, message.payload().unwrap_or_default()) {
                     waiters.complete(&reply);
                 }

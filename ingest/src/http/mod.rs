@@ -96,7 +96,7 @@ pub(crate) async fn serve(
     let leave = async {
         shutdown.requested().await;
         tracing::info!("shutting down: requests are served for another {} ms (--lame-duck-ms)", limits.lame_duck_ms);
-        readiness.down("serving", "this instance is shutting down");
+        readiness.set_unready("serving", "this instance is shutting down");
         tokio::time::sleep(limits.lame_duck()).await;
     };
     tokio::select! {

@@ -151,10 +151,10 @@ struct Unread {
 struct Partition {
     /// The next offset of the group.
     next: i64,
-    /// The first record from there on that a committed reader sees; `None` if there is none before `settled_end`.
+    /// The first record from there on that a committed reader sees; `None` if there is none before `last_stable_offset`.
     first: Option<i64>,
     /// The last stable offset: the end, or the start of an open transaction. What is behind it may still be aborted.
-    settled_end: i64,
+    last_stable_offset: i64,
 }
 
 impl Group {
@@ -215,7 +215,7 @@ impl Group {
         // The ends before the records: a record that is missing before such an end will not appear later.
         let mut settled_ends = BTreeMap::new();
         for partition in unqueried.keys() {
-            settled_ends.insert(*partition, self.progress.settled_end(*partition)?);
+            settled_ends.insert(*partition, self.progress.last_stable_offset(*partition)?);
         }
         if !unqueried.is_empty() {
             for (partition, record) in self.progress.first_records(&unqueried)? {
@@ -223,10 +223,14 @@ impl Group {
             }
         }
         let state = |(partition, next): (&i32, &i64)| {
-            let settled_end = settled_ends.get(partition).copied().unwrap_or_default();
+            let last_stable_offset = settled_ends.get(partition).copied().unwrap_or_default();
             (
                 *partition,
-                Partition { next: *next, first: self.unread.get(partition).map(|unread| unread.record), settled_end },
+                Partition {
+                    next: *next,
+                    first: self.unread.get(partition).map(|unread| unread.record),
+                    last_stable_offset,
+                },
             )
         };
         Ok(next.iter().map(state).collect())
@@ -238,7 +242,7 @@ impl Partition {
     fn seen(&self, until: i64) -> Seen {
         // The markers of transactions occupy offsets that are never committed, so a group that has read everything stays
         // before the end. It is also done when no record is left and none can follow.
-        let first = self.first.unwrap_or_else(|| self.next.max(self.settled_end));
+        let first = self.first.unwrap_or_else(|| self.next.max(self.last_stable_offset));
         if self.next >= until || first >= until { Seen::Done } else { Seen::Behind(until - first) }
     }
 }
@@ -247,8 +251,8 @@ impl Partition {
 mod tests {
     use super::*;
 
-    fn seen(next: i64, first: Option<i64>, settled_end: i64, until: i64) -> Seen {
-        Partition { next, first, settled_end }.seen(until)
+    fn seen(next: i64, first: Option<i64>, last_stable_offset: i64, until: i64) -> Seen {
+        Partition { next, first, last_stable_offset }.seen(until)
     }
 
     #[test]

@@ -111,7 +111,7 @@ impl Wait {
             let open = tokio::task::spawn_blocking(move || -> anyhow::Result<i64> {
                 let mut open = 0;
                 for (partition, end) in (0..).zip(&ends) {
-                    open += (end - progress.settled_end(partition)?).max(0);
+                    open += (end - progress.last_stable_offset(partition)?).max(0);
                 }
                 Ok(open)
             });

@@ -32,7 +32,7 @@ pub async fn watch(args: &Args) -> anyhow::Result<()> {
     let mut shutdown = shutdown_signal()?;
     shutdown.started();
     let readiness = Readiness::default();
-    readiness.down(CONDITION, "the first audit is not finished yet");
+    readiness.set_unready(CONDITION, "the first audit is not finished yet");
     serve_admin(&args.admin, readiness.clone(), metrics, shutdown.clone()).await?;
     loop {
         let started_at = Instant::now();
@@ -43,12 +43,12 @@ pub async fn watch(args: &Args) -> anyhow::Result<()> {
         metrics::histogram!("audit_seconds").record(started_at.elapsed());
         match looked {
             Ok(report) => {
-                readiness.up(CONDITION);
+                readiness.set_ready(CONDITION);
                 export(&report);
             }
             Err(error) => {
                 metrics::counter!("audit_failures_total").increment(1);
-                readiness.down(CONDITION, error);
+                readiness.set_unready(CONDITION, error);
             }
         }
         tokio::select! { () = tokio::time::sleep(args.interval()) => {}, () = shutdown.requested() => return Ok(()) }

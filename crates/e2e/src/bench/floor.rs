@@ -8,7 +8,7 @@
 //! ```
 //!
 //! It has two processes, as the system has at least, and the same partitions, acks and client settings. It batches as the
-//! system does: commands are produced by [`Lanes`], and the waiting commands of a cart are one single-partition batch (with
+//! system does: commands are produced by [`PartitionBatcher`], and the waiting commands of a cart are one single-partition batch (with
 //! one command at a time, one insert). A bare floor does not batch: each command is one `send` and one insert.
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use cassandra::{CassandraArgs, KeyspaceArgs};
 use kafka::{
-    Admin, Follower, GroupConsumer, Instance, KafkaArgs, Lanes, Message as _, Producer, Record, StartAt, TopicArgs,
+    Admin, GroupConsumer, Instance, KafkaArgs, Message as _, OffsetReset, PartitionBatcher, Producer, Record,
+    TailConsumer, TopicArgs,
 };
 use scylla::client::session::Session;
 use scylla::statement::batch::{Batch, BatchType};
@@ -132,7 +133,7 @@ pub(crate) async fn front(args: &FrontArgs) -> anyhow::Result<()> {
     let waiters = Arc::new(Waiters::default());
     let replies = args.kafka.prefixed(REPLIES);
     let follower =
-        tokio::task::block_in_place(|| Follower::open(&args.kafka, &replies, REPLY_PARTITION, SESSION_TIMEOUT))?;
+        tokio::task::block_in_place(|| TailConsumer::open(&args.kafka, &replies, REPLY_PARTITION, SESSION_TIMEOUT))?;
     let reader = waiters.clone();
     std::thread::Builder::new().name(String::from("replies")).spawn(move || read_replies(&follower, &reader))?;
     let commands = args.kafka.prefixed(COMMANDS);
@@ -141,7 +142,7 @@ pub(crate) async fn front(args: &FrontArgs) -> anyhow::Result<()> {
         Log::Bare(producer)
     } else {
         let partitions = tokio::task::block_in_place(|| Admin::new(&args.kafka)?.identity(&commands))?.partitions;
-        Log::Lanes(Lanes::start(&producer, partitions))
+        Log::PartitionBatcher(PartitionBatcher::start(&producer, partitions))
     };
     let ready = warp::path!("health" / "ready").map(StatusCode::default);
     #[expect(clippy::disallowed_methods, reason = "only this bench sends something here")]
@@ -160,7 +161,7 @@ pub(crate) async fn front(args: &FrontArgs) -> anyhow::Result<()> {
 /// How commands are produced.
 #[derive(Debug, Clone)]
 enum Log {
-    Lanes(Lanes),
+    PartitionBatcher(PartitionBatcher),
     Bare(Producer),
 }
 
@@ -168,7 +169,7 @@ impl Log {
     /// Returns when the record is appended; `None` if it can't be sent or delivered.
     async fn append(&self, record: Record) -> Option<()> {
         match self {
-            Self::Lanes(lanes) => lanes.send(record).ok()?.await.ok()?,
+            Self::PartitionBatcher(lanes) => lanes.send(record).ok()?.await.ok()?,
             Self::Bare(producer) => producer.send(&record).ok()?.await.ok()?,
         };
         Some(())
@@ -195,7 +196,7 @@ pub(crate) fn value(number: u64, partition: i32, body: &[u8]) -> Vec<u8> {
     value
 }
 
-fn read_replies(follower: &Follower, waiters: &Waiters) {
+fn read_replies(follower: &TailConsumer, waiters: &Waiters) {
     loop {
         let value = follower.poll(POLL).ok().flatten().and_then(|message| message.payload().map(<[u8]>::to_vec));
         let Some((number, _, body)) = value.as_deref().and_then(split) else { continue };
@@ -237,7 +238,7 @@ pub(crate) async fn worker(args: &WorkerArgs) -> anyhow::Result<()> {
     let instance = Instance::named("bench", args.kafka.prefixed(GROUP), SESSION_TIMEOUT);
     let topic = args.kafka.prefixed(COMMANDS);
     for number in 0..args.workers {
-        let consumer = GroupConsumer::join(&args.kafka, &instance, number, &topic, StartAt::CommittedOrBeginning)?;
+        let consumer = GroupConsumer::join(&args.kafka, &instance, number, &topic, OffsetReset::CommittedOrBeginning)?;
         let (parts, runtime) = (parts.clone(), runtime.clone());
         let mut next = Next { offsets: BTreeMap::new(), committed_at: Instant::now() };
         let batch_len_max = if args.bare { 1 } else { BATCH_LEN_MAX };

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use kafka::{Admin, Copies};
+use kafka::{Admin, PartitionReplicas};
 use scylla::policies::load_balancing::{NodeIdentifier, SingleTargetLoadBalancingPolicy};
 use scylla::statement::{Consistency, Statement};
 
@@ -101,7 +101,7 @@ async fn kill_broker(environment: &FaultEnvironment, broker: Node) -> anyhow::Re
 pub(super) async fn move_leaders(environment: &FaultEnvironment) -> anyhow::Result<()> {
     let admin = Admin::new(environment.installation().kafka())?;
     let (mut partitions, mut leaders) = (Vec::new(), HashMap::new());
-    for Copies { topic, partition, leader, mut replicas, .. } in copies(&admin)? {
+    for PartitionReplicas { topic, partition, leader, mut replicas, .. } in copies(&admin)? {
         let place = replicas.iter().position(|replica| *replica == leader);
         replicas.rotate_left(place.with_context(|| format!("{topic}/{partition} has no leader"))? + 1);
         partitions.push(serde_json::json!({ "topic": topic, "partition": partition, "replicas": replicas }));
@@ -119,7 +119,11 @@ pub(super) async fn move_leaders(environment: &FaultEnvironment) -> anyhow::Resu
 }
 
 /// Elects the first replica of each partition, until `is_led` holds for all.
-async fn elect(environment: &FaultEnvironment, admin: &Admin, is_led: impl Fn(&Copies) -> bool) -> anyhow::Result<()> {
+async fn elect(
+    environment: &FaultEnvironment,
+    admin: &Admin,
+    is_led: impl Fn(&PartitionReplicas) -> bool,
+) -> anyhow::Result<()> {
     let args = ["--election-type", "PREFERRED", "--all-topic-partitions"];
     let tool = "org.apache.kafka.tools.LeaderElectionCommand";
     wait_until("the wanted leaders to lead", WHOLE_DEADLINE, async || {
@@ -153,7 +157,7 @@ fn coordinating_partition(name: &str, partitions: usize) -> Option<i32> {
     (hash & i32::MAX).checked_rem(i32::try_from(partitions).ok()?)
 }
 
-fn copies(admin: &Admin) -> anyhow::Result<Vec<Copies>> {
+fn copies(admin: &Admin) -> anyhow::Result<Vec<PartitionReplicas>> {
     Ok(tokio::task::block_in_place(|| admin.copies())?)
 }
 
@@ -162,7 +166,7 @@ async fn whole(environment: &FaultEnvironment) -> anyhow::Result<()> {
     let admin = Admin::new(environment.installation().kafka())?;
     wait_until("every copy to be complete", WHOLE_DEADLINE, async || {
         let copies = copies(&admin).map_err(|error| format!("{error:#}"))?;
-        let is_behind = |copies: &&Copies| copies.leader < 0 || copies.in_sync.len() < copies.replicas.len();
+        let is_behind = |copies: &&PartitionReplicas| copies.leader < 0 || copies.in_sync.len() < copies.replicas.len();
         match copies.iter().filter(is_behind).count() {
             0 => Ok(()),
             behind => Err(format!("{behind} partitions have copies that are behind")),

@@ -13,7 +13,7 @@ use cartctl::journal::{self, journal_equals_topic};
 use cartctl::reconcile::{read_cassandra, read_postgres, read_sent, wait_for_rest};
 use cartctl::totals::{DayKey, Totals};
 use e2e::harness::{Installation, Process, Service, wait_until};
-use kafka::{Admin, GroupConsumer, Instance, KafkaArgs, StartAt};
+use kafka::{Admin, GroupConsumer, Instance, KafkaArgs, OffsetReset};
 use sqlx::PgPool;
 
 const DEADLINE: Duration = Duration::from_secs(180);
@@ -198,7 +198,7 @@ async fn lose(kafka: &KafkaArgs, group: &str, topic: &str) -> anyhow::Result<imp
     admin.remove_groups(&[&group]).await?;
     Ok(move || {
         let instance = Instance::named("test", group.clone(), Duration::from_secs(10));
-        let member = GroupConsumer::join(&kafka, &instance, 0, &topic, StartAt::CommittedOrBeginning)?;
+        let member = GroupConsumer::join(&kafka, &instance, 0, &topic, OffsetReset::CommittedOrBeginning)?;
         let end = Instant::now() + DEADLINE;
         while member.assignment_events().is_empty() {
             ensure!(Instant::now() < end, "group {group} got no partitions in {} s", DEADLINE.as_secs());

@@ -11,10 +11,10 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 
-use crate::lifeline::Lifeline;
+use crate::reconnect::BootstrapReconnect;
 use crate::{Error, KafkaArgs, topic_id::topic_id};
 
-pub use topics::TopicSpec;
+pub use topics::{TopicArgs, TopicSpec};
 
 /// A broker answers such requests in milliseconds; when it is starting, in seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,7 +38,7 @@ pub struct LogIdentity {
 
 /// Where the copies of a partition are; brokers by their ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Copies {
+pub struct PartitionReplicas {
     /// The topic's full name.
     pub topic: String,
     /// The partition.
@@ -82,7 +82,7 @@ impl Admin {
         let ask = || self.client.inner().fetch_metadata(Some("__consumer_offsets"), CHECK_TIMEOUT);
         tokio::task::block_in_place(ask).map(|_| ()).map_err(|error| {
             // It may have none left to ask.
-            Lifeline::of(&self.args).readd_brokers(self.client.inner());
+            BootstrapReconnect::of(&self.args).readd_brokers(self.client.inner());
             Error::kafka(format!("querying Kafka at {}", self.args.kafka_bootstrap_servers), error)
         })
     }
@@ -112,12 +112,12 @@ impl Admin {
     ///
     /// # Errors
     /// If the brokers do not respond.
-    pub fn copies(&self) -> Result<Vec<Copies>, Error> {
+    pub fn copies(&self) -> Result<Vec<PartitionReplicas>, Error> {
         let operation = || format!("listing the partitions at {}", self.args.kafka_bootstrap_servers);
         let metadata = self.client.inner().fetch_metadata(None, REQUEST_TIMEOUT);
         let metadata = metadata.map_err(|error| Error::kafka(operation(), error))?;
         let partitions = |topic: &MetadataTopic| {
-            let copies = |partition: &MetadataPartition| Copies {
+            let copies = |partition: &MetadataPartition| PartitionReplicas {
                 topic: topic.name().to_owned(),
                 partition: partition.id(),
                 leader: partition.leader(),

@@ -8,7 +8,7 @@ use cart::contract::Contract as _;
 use cart::{CartEvent, EventId, LogEpoch, Position, PurchasedItem};
 use cartctl::topic::{RawRecord, read_all};
 use e2e::harness::{Installation, Process, Service, wait_until};
-use kafka::{Admin, AssignmentEvent, Codec, GroupConsumer, Instance, Registry, StartAt, partition_of};
+use kafka::{Admin, AssignmentEvent, Codec, GroupConsumer, Instance, OffsetReset, Registry, partition_of};
 use scylla::client::session::Session;
 use sqlx::PgPool;
 
@@ -231,7 +231,7 @@ impl ReadSide {
         let (kafka, session_timeout) = (self.installation.kafka(), Duration::from_secs(10));
         let instance = Instance::named("test", kafka.prefixed(projector), session_timeout);
         let topic = self.topic_of(projector);
-        Ok(GroupConsumer::join(kafka, &instance, 0, &topic, StartAt::CommittedOrBeginning)?)
+        Ok(GroupConsumer::join(kafka, &instance, 0, &topic, OffsetReset::CommittedOrBeginning)?)
     }
 
     /// Waits until a member has partitions. Blocks.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cart::contract::Contract as _;
 use cart::{CartEvent, PurchasedItem};
-use kafka::{Codec, GroupConsumer, Instance, KafkaArgs, Record, StartAt, TransactionalProducer};
+use kafka::{Codec, GroupConsumer, Instance, KafkaArgs, OffsetReset, Record, TransactionalProducer};
 use tokio::task::JoinHandle;
 
 use super::shop::Line;
@@ -76,7 +76,7 @@ impl Writer {
         let topic = kafka.prefixed(target.topic());
         let producer = TransactionalProducer::connect(kafka, &transactional_id)?;
         let instance = Instance::named("test", transactional_id.clone(), SESSION_TIMEOUT);
-        let group = GroupConsumer::join(kafka, &instance, 0, &topic, StartAt::CommittedOrBeginning)?;
+        let group = GroupConsumer::join(kafka, &instance, 0, &topic, OffsetReset::CommittedOrBeginning)?;
         Ok(Self { kafka: kafka.clone(), transactional_id, target, topic, producer, group })
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use e2e::harness::Installation;
 use kafka::{
-    Admin, GroupConsumer, GroupProgress, Instance, KafkaArgs, Message as _, Record, StartAt, TopicSpec,
+    Admin, GroupConsumer, GroupProgress, Instance, KafkaArgs, Message as _, OffsetReset, Record, TopicSpec,
     TransactionalProducer,
 };
 use tokio::task::block_in_place;
@@ -16,7 +16,7 @@ use super::api::DEADLINE;
 #[derive(Debug, PartialEq, Eq)]
 struct Look {
     end: i64,
-    settled_end: i64,
+    last_stable_offset: i64,
     committed: Option<i64>,
     /// The first record at or after the committed offset.
     first: Option<i64>,
@@ -25,7 +25,7 @@ struct Look {
 fn look(progress: &GroupProgress) -> Result<Look, kafka::Error> {
     let committed = progress.committed([0])?.get(&0).copied();
     let first = progress.first_records(&BTreeMap::from([(0, committed.unwrap_or(0))]))?.get(&0).copied();
-    Ok(Look { end: progress.bounds(0)?.1, settled_end: progress.settled_end(0)?, committed, first })
+    Ok(Look { end: progress.bounds(0)?.1, last_stable_offset: progress.last_stable_offset(0)?, committed, first })
 }
 
 fn record() -> Record {
@@ -36,18 +36,22 @@ fn follow(kafka: &KafkaArgs, topic: &str) -> Result<(), kafka::Error> {
     let group = kafka.prefixed("group");
     let progress = GroupProgress::new(kafka, &group, topic)?;
     let instance = Instance::named("test", group, Duration::from_secs(6));
-    let consumer = GroupConsumer::join(kafka, &instance, 0, topic, StartAt::CommittedOrBeginning)?;
+    let consumer = GroupConsumer::join(kafka, &instance, 0, topic, OffsetReset::CommittedOrBeginning)?;
     let connect = || TransactionalProducer::connect(kafka, &kafka.prefixed("transactions"));
-    assert_eq!(look(&progress)?, Look { end: 0, settled_end: 0, committed: None, first: None });
+    assert_eq!(look(&progress)?, Look { end: 0, last_stable_offset: 0, committed: None, first: None });
 
     let mut producer = connect()?;
     let mut transaction = producer.begin()?;
     transaction.send(topic, &record())?;
     transaction.deliver()?;
-    let open = Look { end: 1, settled_end: 0, committed: None, first: None };
+    let open = Look { end: 1, last_stable_offset: 0, committed: None, first: None };
     assert_eq!(look(&progress)?, open, "it may be committed or aborted");
     transaction.commit(consumer.offsets([])?, consumer.group_metadata()?)?;
-    assert_eq!(look(&progress)?, Look { end: 2, settled_end: 2, committed: None, first: Some(0) }, "and a marker");
+    assert_eq!(
+        look(&progress)?,
+        Look { end: 2, last_stable_offset: 2, committed: None, first: Some(0) },
+        "and a marker"
+    );
 
     let deadline = std::time::Instant::now() + DEADLINE;
     let read = loop {
@@ -57,7 +61,7 @@ fn follow(kafka: &KafkaArgs, topic: &str) -> Result<(), kafka::Error> {
         }
     };
     consumer.commit(&consumer.offsets([(0, read + 1)])?)?;
-    let done = Look { end: 2, settled_end: 2, committed: Some(1), first: None };
+    let done = Look { end: 2, last_stable_offset: 2, committed: Some(1), first: None };
     assert_eq!(look(&progress)?, done, "nothing is left, below the end");
 
     let mut transaction = producer.begin()?;
@@ -67,13 +71,13 @@ fn follow(kafka: &KafkaArgs, topic: &str) -> Result<(), kafka::Error> {
     drop(producer);
     // The successor aborts it.
     let mut producer = connect()?;
-    let aborted = Look { end: 4, settled_end: 4, committed: Some(1), first: None };
+    let aborted = Look { end: 4, last_stable_offset: 4, committed: Some(1), first: None };
     assert_eq!(look(&progress)?, aborted, "what was aborted is not left either");
 
     let mut transaction = producer.begin()?;
     transaction.send(topic, &record())?;
     transaction.commit(consumer.offsets([])?, consumer.group_metadata()?)?;
-    assert_eq!(look(&progress)?, Look { end: 6, settled_end: 6, committed: Some(1), first: Some(4) });
+    assert_eq!(look(&progress)?, Look { end: 6, last_stable_offset: 6, committed: Some(1), first: Some(4) });
     Ok(())
 }
 

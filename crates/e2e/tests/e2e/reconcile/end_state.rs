@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 use clap::Parser as _;
 use e2e::harness::{Installation, wait_until};
 use kafka::{
-    Admin, AssignmentEvent, Codec, GroupConsumer, Instance, Producer, Record, Registry, StartAt, TopicSpec,
+    Admin, AssignmentEvent, Codec, GroupConsumer, Instance, OffsetReset, Producer, Record, Registry, TopicSpec,
     TransactionalProducer,
 };
 use rust_decimal::Decimal;
@@ -215,7 +215,7 @@ impl EndState {
         let kafka = self.installation.kafka();
         let (group, topic) = (kafka.prefixed(group), kafka.prefixed(topic));
         let ends = Admin::new(kafka)?.watermarks(&topic)?;
-        let start_at = StartAt::CommittedOrBeginning;
+        let start_at = OffsetReset::CommittedOrBeginning;
         let instance = Instance::named("test", group.clone(), Duration::from_secs(10));
         let consumer = GroupConsumer::join(kafka, &instance, 0, &topic, start_at)?;
         let start = Instant::now();

@@ -26,7 +26,7 @@ const WAITING_MAX: usize = 100_000;
 
 /// A producer that sends each partition one batch at a time. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Lanes {
+pub struct PartitionBatcher {
     topic: String,
     lanes: Vec<mpsc::Sender<Job>>,
 }
@@ -42,7 +42,7 @@ enum Job {
     Flush(oneshot::Sender<()>),
 }
 
-impl Lanes {
+impl PartitionBatcher {
     /// Starts a task for each of the topic's partitions, on the current runtime.
     #[must_use]
     pub fn start(producer: &Producer, partitions: i32) -> Self {

@@ -23,7 +23,7 @@ const READD_AFTER: [Duration; 4] =
 
 /// Notes when all brokers are down. Clones share that. It is a client's context, or part of it.
 #[derive(Debug, Clone)]
-pub(crate) struct Lifeline {
+pub(crate) struct BootstrapReconnect {
     inner: Arc<Inner>,
 }
 
@@ -41,7 +41,7 @@ struct Outage {
     readded: usize,
 }
 
-impl Lifeline {
+impl BootstrapReconnect {
     pub(crate) fn of(args: &KafkaArgs) -> Self {
         // A text with a zero byte names no broker, as the client's own start has said.
         let bootstrap_servers = CString::new(args.kafka_bootstrap_servers.as_str()).unwrap_or_default();
@@ -90,14 +90,14 @@ impl Lifeline {
     }
 }
 
-impl ClientContext for Lifeline {
+impl ClientContext for BootstrapReconnect {
     fn error(&self, error: KafkaError, reason: &str) {
         self.note(&error);
         tracing::error!(%error, reason, "a Kafka client");
     }
 }
 
-impl ConsumerContext for Lifeline {}
+impl ConsumerContext for BootstrapReconnect {}
 
 #[cfg(test)]
 mod tests {
@@ -111,15 +111,15 @@ mod tests {
             schema_registry_url: String::new(),
             topic_prefix: String::new(),
         };
-        let lifeline = Lifeline::of(&args);
-        lifeline.note(&KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure));
-        assert!(!lifeline.is_time());
-        lifeline.note(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown));
-        assert!(!lifeline.is_time(), "not at once");
+        let reconnect = BootstrapReconnect::of(&args);
+        reconnect.note(&KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure));
+        assert!(!reconnect.is_time());
+        reconnect.note(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown));
+        assert!(!reconnect.is_time(), "not at once");
         for (readded, time) in READD_AFTER.into_iter().enumerate() {
-            *lifeline.outage() = Instant::now().checked_sub(time).map(|since| Outage { since, readded });
-            assert!(lifeline.is_time());
+            *reconnect.outage() = Instant::now().checked_sub(time).map(|since| Outage { since, readded });
+            assert!(reconnect.is_time());
         }
-        assert!(!lifeline.inner.is_due.load(Ordering::Relaxed), "it is over");
+        assert!(!reconnect.inner.is_due.load(Ordering::Relaxed), "it is over");
     }
 }

@@ -6,29 +6,29 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::lifeline::Lifeline;
+use crate::reconnect::BootstrapReconnect;
 use crate::{Error, KafkaArgs};
 
 /// Reads the new records of one partition. Others may read the same one. For one thread; its calls block.
-pub struct Follower {
-    consumer: BaseConsumer<Lifeline>,
+pub struct TailConsumer {
+    consumer: BaseConsumer<BootstrapReconnect>,
     topic: String,
 }
 
-impl std::fmt::Debug for Follower {
+impl std::fmt::Debug for TailConsumer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Follower").field("topic", &self.topic).finish_non_exhaustive()
+        f.debug_struct("TailConsumer").field("topic", &self.topic).finish_non_exhaustive()
     }
 }
 
-impl Follower {
+impl TailConsumer {
     /// For a partition of `topic` (full name): reads all records that are appended after this has returned.
     ///
     /// # Errors
     /// If the brokers do not report the partition's end within `timeout`.
     pub fn open(args: &KafkaArgs, topic: &str, partition: i32, timeout: Duration) -> Result<Self, Error> {
         let failed = |error| Error::kafka(format!("starting to follow {topic}/{partition}"), error);
-        let consumer: BaseConsumer<Lifeline> = args
+        let consumer: BaseConsumer<BootstrapReconnect> = args
             .client()
             // librdkafka requires a group id; nothing is committed under it.
             .set("group.id", format!("{topic}-follower"))
@@ -41,7 +41,7 @@ impl Follower {
             .set("queued.max.messages.kbytes", "16384")
             // If the records at its offset were deleted meanwhile, it continues with new ones.
             .set("auto.offset.reset", "latest")
-            .create_with_context(Lifeline::of(args))
+            .create_with_context(BootstrapReconnect::of(args))
             .map_err(failed)?;
         let (_, end) = consumer.fetch_watermarks(topic, partition, timeout).map_err(failed)?;
         let mut assignment = TopicPartitionList::new();
