@@ -24,13 +24,63 @@ pub mod group {
     pub const CART_PROCESSOR: &str = "cart-processor";
     /// Reads `cart-events`, publishes `item-purchased`.
     pub const ITEM_PURCHASED_EVENTS: &str = "item-purchased-events";
-    /// Reads `item-purchased`, keeps [`super::READ_MODELS`]' table of the same name.
+    /// Reads `item-purchased` and keeps a table of [`super::READ_MODELS`].
     pub const POPULAR_ITEMS: &str = "popular-items";
     /// As `POPULAR_ITEMS`.
     pub const VENDOR_BILLING: &str = "vendor-billing";
     /// As `POPULAR_ITEMS`. The name is that of the system that this one replaces; it uses no JDBC.
     pub const VENDOR_BILLING_JDBC: &str = "vendor-billing-jdbc";
 }
+
+/// A consumer group of the pipeline, and the topic that it reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stage {
+    /// One of [`group`], without the installation's prefix.
+    pub group: &'static str,
+    /// Without the installation's prefix.
+    pub topic: &'static str,
+}
+
+/// Where a read model's table is, and with it the offsets that it includes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Store {
+    /// Offsets are committed to Kafka.
+    Cassandra,
+    /// Offsets are in PostgreSQL (`projection_offset`), in the transaction that changes the table.
+    Postgres,
+}
+
+/// A table for queries, which a projector keeps from `item-purchased`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadModel {
+    /// The consumer group, and the subcommand of `projectors`.
+    pub group: &'static str,
+    /// The table's store.
+    pub store: Store,
+    /// The table's name.
+    pub table: &'static str,
+}
+
+/// All tables for queries. Whatever waits for them, checks, starts or deletes them uses this list.
+pub const READ_MODELS: [ReadModel; 3] = [
+    ReadModel { group: group::POPULAR_ITEMS, store: Store::Cassandra, table: "item_quantity_by_day" },
+    ReadModel { group: group::VENDOR_BILLING, store: Store::Cassandra, table: "balance_by_vendor" },
+    ReadModel { group: group::VENDOR_BILLING_JDBC, store: Store::Postgres, table: "vendor_billing" },
+];
+
+/// All consumer groups, from the front of the pipeline to its end: once one is idle and no commands arrive, the topic of the next
+/// gets no more records.
+pub const STAGES: [Stage; 2 + READ_MODELS.len()] = {
+    let events = Stage { group: group::ITEM_PURCHASED_EVENTS, topic: CartEvent::TOPIC };
+    let mut stages = [events; 2 + READ_MODELS.len()];
+    stages[0] = Stage { group: group::CART_PROCESSOR, topic: CartCommand::TOPIC };
+    let mut index = 0;
+    while index < READ_MODELS.len() {
+        stages[2 + index] = Stage { group: READ_MODELS[index].group, topic: PurchasedItem::TOPIC };
+        index += 1;
+    }
+    stages
+};
 
 /// The names of record headers.
 pub mod header {

@@ -5,14 +5,12 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use cart::contract::{Contract, DEAD_LETTER_TOPIC};
+use cart::contract::{Contract, DEAD_LETTER_TOPIC, STAGES};
 use cart::{Aggregate, CartCommand, CartEvent, CartReply, PurchasedItem};
 use cassandra::CassandraArgs;
 use kafka::{Admin, KafkaArgs, Registry};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _};
-
-use crate::reconcile::STAGES;
 
 /// The database that every PostgreSQL server has: a database can't be dropped through a connection to itself.
 const MAINTENANCE_DATABASE: &str = "postgres";
@@ -73,7 +71,7 @@ impl Names {
         let kafka = &args.kafka;
         Self {
             topics: topics.iter().map(|topic| kafka.prefixed(topic)).collect(),
-            groups: STAGES.iter().map(|(group, _)| kafka.prefixed(group)).collect(),
+            groups: STAGES.iter().map(|stage| kafka.prefixed(stage.group)).collect(),
             subjects: schemas.iter().map(|topic| kafka.prefixed(&format!("{topic}-value"))).collect(),
             keyspace: args.cassandra.cassandra_keyspace.clone(),
             database: database.get_database().unwrap_or("cart").to_owned(),

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cart::contract::{Contract as _, DEAD_LETTER_TOPIC};
+use cart::contract::{Contract as _, DEAD_LETTER_TOPIC, READ_MODELS, Store, group};
 use cart::{CartCommand, CartEvent, PurchasedItem};
-use futures::try_join;
+use futures::future::try_join_all;
 use kafka::{Admin, GroupProgress, KafkaArgs};
 use sqlx::PgPool;
 use tokio::time::{Instant, sleep};
@@ -38,16 +38,16 @@ pub struct NotCaughtUp {
 pub(super) async fn catch_up(kafka: &KafkaArgs, database: &PgPool, deadline: Duration) -> anyhow::Result<Cut> {
     let wait = Wait { kafka: kafka.clone(), start: Instant::now(), deadline };
     let commands = wait.ends(CartCommand::TOPIC).await?;
-    wait.group("cart-processor", CartCommand::TOPIC, &commands).await?;
+    wait.group(group::CART_PROCESSOR, CartCommand::TOPIC, &commands).await?;
     let events = wait.ends(CartEvent::TOPIC).await?;
     wait.ends(DEAD_LETTER_TOPIC).await?;
-    wait.group("item-purchased-events", CartEvent::TOPIC, &events).await?;
+    wait.group(group::ITEM_PURCHASED_EVENTS, CartEvent::TOPIC, &events).await?;
     let purchases = wait.ends(PurchasedItem::TOPIC).await?;
-    try_join!(
-        wait.group("popular-items", PurchasedItem::TOPIC, &purchases),
-        wait.group("vendor-billing", PurchasedItem::TOPIC, &purchases),
-        wait.database(database, &purchases),
-    )?;
+    try_join_all(READ_MODELS.iter().map(async |table| match table.store {
+        Store::Cassandra => wait.group(table.group, PurchasedItem::TOPIC, &purchases).await,
+        Store::Postgres => wait.database(database, table.group, &purchases).await,
+    }))
+    .await?;
     Ok(Cut { commands, events, purchases })
 }
 
@@ -141,8 +141,8 @@ impl Wait {
         Ok(())
     }
 
-    async fn database(&self, database: &PgPool, ends: &[i64]) -> anyhow::Result<()> {
-        let group = self.kafka.prefixed("vendor-billing-jdbc");
+    async fn database(&self, database: &PgPool, group: &str, ends: &[i64]) -> anyhow::Result<()> {
+        let group = self.kafka.prefixed(group);
         let progress = GroupProgress::new(&self.kafka, &group, &self.kafka.prefixed(PurchasedItem::TOPIC))?;
         let progress = Arc::new(progress);
         self.until(&format!("{group} in PostgreSQL"), async || {

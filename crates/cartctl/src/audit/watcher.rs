@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cart::contract::Contract as _;
-use cart::{CartCommand, CartEvent, LogEpoch, PurchasedItem};
+use cart::contract::group::VENDOR_BILLING_JDBC;
+use cart::contract::{Contract as _, STAGES, Stage};
+use cart::{LogEpoch, PurchasedItem};
 use futures::TryStreamExt as _;
 use kafka::{Admin, GroupProgress};
 use rust_decimal::Decimal;
@@ -31,13 +32,6 @@ const FALLS_MAX: usize = 100;
 
 /// Rows per page. A page is one request, and must be answered within the request timeout.
 const PAGE_ROWS: i32 = 2_000;
-
-const GROUPS: [(&str, &str); 4] = [
-    ("cart-processor", CartCommand::TOPIC),
-    ("item-purchased-events", CartEvent::TOPIC),
-    ("popular-items", PurchasedItem::TOPIC),
-    ("vendor-billing", PurchasedItem::TOPIC),
-];
 
 /// A value that was lower than before.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,7 +189,7 @@ impl Eyes {
         let kafka = target.kafka.clone();
         let groups = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
             let mut groups = Vec::new();
-            for (group, topic) in GROUPS {
+            for Stage { group, topic } in STAGES.into_iter().filter(|stage| stage.group != VENDOR_BILLING_JDBC) {
                 let topic = kafka.prefixed(topic);
                 let partitions = Admin::new(&kafka)?.partitions(&topic)?;
                 let progress = GroupProgress::new(&kafka, &kafka.prefixed(group), &topic)?;
@@ -213,7 +207,7 @@ impl Eyes {
         let days = stores::cassandra_days(&self.session, LogEpoch::FIRST).await?;
         let (postgres_months, next) = stores::postgres(&self.database, &self.topic).await?;
         let mut offsets: HashMap<(&'static str, i32), i64> =
-            next.into_iter().map(|(partition, next)| (("vendor-billing-jdbc", partition), next)).collect();
+            next.into_iter().map(|(partition, next)| ((VENDOR_BILLING_JDBC, partition), next)).collect();
         for (group, partitions, progress) in &self.groups {
             let (progress, partitions) = (progress.clone(), *partitions);
             let committed = tokio::task::spawn_blocking(move || progress.committed(0..partitions)).await??;

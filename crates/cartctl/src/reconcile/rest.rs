@@ -10,8 +10,9 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cart::contract::Contract as _;
-use cart::{CartCommand, CartEvent, PurchasedItem};
+use cart::PurchasedItem;
+use cart::contract::group::VENDOR_BILLING_JDBC;
+use cart::contract::{Contract as _, STAGES, Stage};
 use kafka::{Admin, KafkaArgs, TopicReader};
 use serde::Serialize;
 use sqlx::PgPool;
@@ -24,19 +25,6 @@ const INTERVAL: Duration = Duration::from_millis(200);
 
 /// The pause between two lines of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The projector that keeps its offsets in PostgreSQL, with its totals.
-const JDBC: &str = "vendor-billing-jdbc";
-
-/// Each consumer and its topic, from the front of the pipeline to its end. Once a consumer is idle, and no commands are sent,
-/// the topic of the next one gets no more records.
-pub(crate) const STAGES: [(&str, &str); 5] = [
-    ("cart-processor", CartCommand::TOPIC),
-    ("item-purchased-events", CartEvent::TOPIC),
-    ("popular-items", PurchasedItem::TOPIC),
-    ("vendor-billing", PurchasedItem::TOPIC),
-    (JDBC, PurchasedItem::TOPIC),
-];
 
 /// The lag of a consumer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -129,7 +117,7 @@ async fn look(kafka: &KafkaArgs, database: &PgPool) -> Vec<ConsumerLag> {
     let args = kafka.clone();
     let looked = tokio::task::spawn_blocking(move || {
         let mut look = Look { args, stored, is_open: HashMap::new() };
-        let lags = STAGES.into_iter().map(|(consumer, topic)| {
+        let lags = STAGES.into_iter().map(|Stage { group: consumer, topic }| {
             let lag = look.lag(consumer, topic).unwrap_or_else(|error| Lag::Unknown(format!("{error:#}")));
             ConsumerLag { consumer, lag }
         });
@@ -155,8 +143,8 @@ impl Look {
         let (group, full_topic) = (self.args.prefixed(consumer), self.args.prefixed(topic));
         let admin = Admin::new(&self.args)?;
         let committed = match (consumer, &self.stored) {
-            (JDBC, Err(error)) => return Ok(Lag::Unknown(error.clone())),
-            (JDBC, Ok(stored)) => {
+            (VENDOR_BILLING_JDBC, Err(error)) => return Ok(Lag::Unknown(error.clone())),
+            (VENDOR_BILLING_JDBC, Ok(stored)) => {
                 (0..admin.partitions(&full_topic)?).map(|partition| stored.get(&partition).copied()).collect()
             }
             _ => admin.committed(&group, &full_topic)?,
@@ -191,7 +179,7 @@ pub(crate) async fn stored_offsets(database: &PgPool, kafka: &KafkaArgs) -> anyh
         "SELECT DISTINCT ON (partition) partition::int4, next_offset::int8 FROM projection_offset \
          WHERE projection = $1 AND topic = $2 ORDER BY partition, log_epoch DESC, next_offset DESC",
     )
-    .bind(JDBC)
+    .bind(VENDOR_BILLING_JDBC)
     .bind(kafka.prefixed(PurchasedItem::TOPIC))
     .fetch_all(database)
     .await

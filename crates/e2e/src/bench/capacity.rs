@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use cart::contract::{STAGES, group};
 use comfy_table::{Table, presets};
 
 use super::args::CapacityArgs;
@@ -37,20 +38,16 @@ pub(crate) fn print(args: &CapacityArgs) -> anyhow::Result<()> {
     table.load_style(presets::ASCII_MARKDOWN);
     table.set_header(["", "CPU-ms/command", "10^5 commands/s", "10^6 commands/s"]);
     let cpu = |name: &str| {
-        let suffix = if PROJECTORS.contains(&name) { ", projectors" } else { "" };
+        let suffix = if is_projector(name) { ", projectors" } else { "" };
         let figure = format!("CPU-ms/command {name}");
         CLIENTS.iter().find_map(|clients| results.system("http", &format!("{clients} clients{suffix}"), &figure))
     };
-    for (name, copies, processors, unit) in [
-        ("ingest", 1.0, PROCESS_PROCESSORS, "processes"),
-        ("cart-processor", 1.0, PROCESS_PROCESSORS, "processes"),
-        ("item-purchased-events", 1.0, PROCESS_PROCESSORS, "processes"),
-        ("popular-items", 1.0, PROCESS_PROCESSORS, "processes"),
-        ("vendor-billing", 1.0, PROCESS_PROCESSORS, "processes"),
-        ("vendor-billing-jdbc", 1.0, PROCESS_PROCESSORS, "processes"),
+    let services = ["ingest"].into_iter().chain(STAGES.iter().map(|stage| stage.group));
+    let services = services.map(|name| (name, 1.0, PROCESS_PROCESSORS, "processes"));
+    for (name, copies, processors, unit) in services.chain([
         ("kafka", 1.0 + (REPLICATION - 1.0) * FOLLOWER_COST, NODE_PROCESSORS, "brokers"),
         ("cassandra", REPLICATION, NODE_PROCESSORS, "nodes"),
-    ] {
+    ]) {
         let Some(cpu) = cpu(name) else { continue };
         let cells = RATES.map(|rate| {
             let busy = rate * cpu / 1_000.0 * copies;
@@ -70,7 +67,9 @@ pub(crate) fn print(args: &CapacityArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-const PROJECTORS: [&str; 4] = ["item-purchased-events", "popular-items", "vendor-billing", "vendor-billing-jdbc"];
+fn is_projector(name: &str) -> bool {
+    STAGES.iter().any(|stage| stage.group == name && name != group::CART_PROCESSOR)
+}
 
 /// One worker serves a partition, so a worker's speed limits a partition; the fullest partition has more than its share.
 fn partitions(table: &mut Table, results: &Results, skew: Option<&Skew>) -> anyhow::Result<()> {

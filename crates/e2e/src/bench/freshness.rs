@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use cart::contract::group;
 use chrono::{DateTime, Datelike as _, Utc};
 use hdrhistogram::Histogram;
 use scylla::client::session::Session;
@@ -97,7 +98,7 @@ pub(super) async fn under_load<T>(
 }
 
 /// The projectors whose tables are read.
-pub(super) const TABLES: [&str; 3] = ["popular-items", "vendor-billing", "vendor-billing-jdbc"];
+pub(super) const TABLES: [&str; 3] = [group::POPULAR_ITEMS, group::VENDOR_BILLING, group::VENDOR_BILLING_JDBC];
 
 /// Delays in microseconds, of each of [`TABLES`].
 type Found = [Histogram<u64>; 3];

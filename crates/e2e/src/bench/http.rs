@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cart::contract::Contract as _;
-use cart::{CartEvent, PurchasedItem};
+use cart::contract::{STAGES, Stage, group};
 use kafka::{GroupProgress, KafkaArgs};
 use tokio::time::Instant;
 
@@ -30,12 +29,9 @@ const CATCH_UP_DEADLINE: Duration = Duration::from_secs(300);
 const SHOWN: [&str; 6] = ["commands/s", "p50 ms", "p99 ms", "failed", "CPU-ms/command", "CPU-ms/command load"];
 
 /// The groups of the read side with their topics, from the front to the end.
-const READERS: [(&str, &str); 4] = [
-    ("item-purchased-events", CartEvent::TOPIC),
-    ("popular-items", PurchasedItem::TOPIC),
-    ("vendor-billing", PurchasedItem::TOPIC),
-    ("vendor-billing-jdbc", PurchasedItem::TOPIC),
-];
+fn readers() -> impl Iterator<Item = Stage> {
+    STAGES.into_iter().filter(|stage| stage.group != group::CART_PROCESSOR)
+}
 
 pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> {
     let environment = BenchEnvironment::make(BENCH, args).await?;
@@ -130,7 +126,7 @@ impl Series<'_> {
 /// Waits until the projectors have caught up, and returns the time.
 pub(super) async fn catch_up(kafka: &KafkaArgs) -> anyhow::Result<Duration> {
     let start = Instant::now();
-    for (group, topic) in READERS {
+    for Stage { group, topic } in readers() {
         let progress = GroupProgress::new(kafka, &kafka.prefixed(group), &kafka.prefixed(topic))?;
         let partitions = kafka::Admin::new(kafka)?.partitions(&kafka.prefixed(topic))?;
         wait_until(&format!("{group} to catch up"), CATCH_UP_DEADLINE, async || {

@@ -156,3 +156,22 @@ pub(super) async fn clock_off(environment: &mut FaultEnvironment, plan: &mut Pla
     environment.start(place)?;
     Ok(format!("{} {by} s", place.0.name()))
 }
+
+#[cfg(test)]
+mod tests {
+    use cart::contract::STAGES;
+
+    use super::*;
+
+    #[test]
+    fn every_stage_is_killed_and_its_writes_are_cut() {
+        for stage in STAGES {
+            assert!(
+                CRASH_POINTS.iter().any(|(service, _)| *service == stage.group),
+                "CRASH_POINTS lack {}",
+                stage.group
+            );
+            assert!(WRITERS.iter().any(|(_, service)| *service == stage.group), "WRITERS lack {}", stage.group);
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use cart::contract::{Contract as _, DEAD_LETTER_TOPIC};
+use cart::contract::{Contract as _, DEAD_LETTER_TOPIC, READ_MODELS, group};
 use cart::{CartCommand, CartEvent, CartReply, PurchasedItem};
 use cassandra::CassandraArgs;
 use clap::Parser;
@@ -56,12 +56,15 @@ pub enum Service {
 
 impl Service {
     /// All projectors.
-    pub const PROJECTORS: [Self; 4] = [
-        Self::Projector("item-purchased-events"),
-        Self::Projector("popular-items"),
-        Self::Projector("vendor-billing"),
-        Self::Projector("vendor-billing-jdbc"),
-    ];
+    pub const PROJECTORS: [Self; 1 + READ_MODELS.len()] = {
+        let mut projectors = [Self::Projector(group::ITEM_PURCHASED_EVENTS); 1 + READ_MODELS.len()];
+        let mut index = 0;
+        while index < READ_MODELS.len() {
+            projectors[1 + index] = Self::Projector(READ_MODELS[index].group);
+            index += 1;
+        }
+        projectors
+    };
 
     fn binary(self) -> &'static str {
         match self {
@@ -388,7 +391,27 @@ impl Installation {
 
 #[cfg(test)]
 mod tests {
+    use cart::contract::STAGES;
+
     use super::*;
+
+    #[test]
+    fn every_stage_is_started_and_documented() {
+        let root = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+        for file in ["scripts/stack", "docker-compose.yml", "README.md", "docs/architecture.md", "docs/deployment.md"] {
+            let text = fs::read_to_string(root.join(file)).expect("a file of the repository");
+            let words: Vec<&str> = text.split(|c: char| !(c.is_ascii_alphanumeric() || "-_".contains(c))).collect();
+            for stage in STAGES {
+                assert!(words.contains(&stage.group), "{file} lacks {}", stage.group);
+            }
+        }
+        for file in ["README.md", "docs/architecture.md"] {
+            let text = fs::read_to_string(root.join(file)).expect("a file of the repository");
+            for model in READ_MODELS {
+                assert!(text.contains(model.table), "{file} lacks {}", model.table);
+            }
+        }
+    }
 
     #[test]
     fn installations_have_unique_names() {

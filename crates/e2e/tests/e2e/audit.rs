@@ -5,13 +5,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use cart::contract::Contract as _;
+use cart::contract::{Contract as _, READ_MODELS, ReadModel, Store};
 use cart::{CartCommand, PurchasedItem};
 use cartctl::audit::{Kind, Report, Target, Watcher, audit, audit_with};
 use e2e::harness::{Installation, Process, Service, binary, free_address, wait_until};
 use kafka::{Producer, Record, TopicReader};
 use serde_json::Value;
-use sqlx::PgPool;
+use sqlx::{AssertSqlSafe, PgPool};
 
 const DEADLINE: Duration = Duration::from_secs(180);
 
@@ -87,6 +87,7 @@ pub(crate) async fn audits_a_running_system_its_end_and_its_defects() -> anyhow:
         ensure!(report.has(kind), "{kind:?}:\n{report}");
     }
     the_binary_reports_the_same(&installation, &[], 1)?;
+    each_read_model_is_checked(&installation).await?;
     wait_until("audit --watch to find it", DEADLINE, async || metric(&service, "kind=\"purchaseDoubled\"", 1).await)
         .await?;
     drop((processes, service));
@@ -130,6 +131,28 @@ async fn seed(installation: &Installation) -> anyhow::Result<()> {
     let lost = "INSERT INTO cart_journal (cart_id, sequence_number, position, command_id, events) \
         VALUES (uuid(), 1, 281474976710656, uuid(), [0x00])";
     session.query_unpaged(lost, ()).await?;
+    Ok(())
+}
+
+/// Empties one read table after the other: the audit reports each.
+async fn each_read_model_is_checked(installation: &Installation) -> anyhow::Result<()> {
+    let session = cassandra::connect(&installation.cassandra().patient()).await?;
+    let database = PgPool::connect(installation.database_url()).await?;
+    let count = |report: &Report| report.findings_by_kind.values().sum::<u64>();
+    let mut findings = count(&audit(&target(installation), &[], DEADLINE).await?);
+    for ReadModel { table, store, .. } in READ_MODELS {
+        match store {
+            Store::Cassandra => drop(session.query_unpaged(format!("TRUNCATE {table}"), ()).await?),
+            Store::Postgres => {
+                drop(sqlx::query(AssertSqlSafe(format!("DELETE FROM {table}"))).execute(&database).await?);
+            }
+        }
+        let report = audit(&target(installation), &[], DEADLINE).await?;
+        let (before, now) = (findings, count(&report));
+        ensure!(now > before, "the audit has {now} findings, and had {before} before {table} was emptied: {report}");
+        findings = now;
+    }
+    database.close().await;
     Ok(())
 }
 

@@ -16,6 +16,8 @@ use rust_decimal::Decimal;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::projectors::read_side::metric;
+
 const DEADLINE: Duration = Duration::from_secs(180);
 
 /// A stopped member loses its partitions after this.
@@ -167,17 +169,20 @@ async fn stopped(process: &Process) -> anyhow::Result<()> {
     .await
 }
 
-/// Waits until a process has partitions. A rebalance without any for it is logged too.
+/// Waits until a process has partitions.
 async fn has_partitions(process: &Process) -> anyhow::Result<()> {
-    let is_given = |line: &str| line.contains("partitions assigned") && !line.ends_with("[]");
     wait_until("the process to be given partitions", DEADLINE, async || {
-        let log = process.log();
-        if log.lines().any(is_given) { Ok(()) } else { Err(log) }
+        match metric(process, "assigned_partitions").await {
+            Ok(0) => Err(String::from("it has none")),
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("{error:#}")),
+        }
     })
     .await
 }
 
-/// Resumes a stopped process, and waits until it has done its pending work and rejoined its group.
+/// Resumes a stopped process, and waits until it has done its pending work and rejoined its group. Its log shows that: its metrics
+/// cannot be read while it is stopped, so there is nothing to compare later ones with.
 async fn resume(process: &Process) -> anyhow::Result<()> {
     let before = process.log().lines().count();
     process.resume()?;

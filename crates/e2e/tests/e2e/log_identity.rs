@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use cart::contract::Contract as _;
+use cart::contract::{Contract as _, READ_MODELS};
 use cart::{CartCommand, CartEvent, LogEpoch, Position, PurchasedItem};
 use cartctl::journal::{self, journal_equals_topic};
 use cartctl::reconcile::{read_cassandra, read_postgres, read_sent, wait_for_rest};
@@ -162,8 +162,8 @@ pub(crate) async fn purchases_of_an_accepted_log_are_added() -> anyhow::Result<(
     remove_topic(kafka, &topic).await?;
     let words = [topic.as_str(), "is not the log that this", "setup --accept-new-log"];
     refuses(installation.spawn("setup-refusing", "projectors", ["setup"])?, &words).await?;
-    for projector in ["popular-items", "vendor-billing", "vendor-billing-jdbc"] {
-        refuses(installation.start(Service::Projector(projector), "refusing", &[])?, &words).await?;
+    for table in READ_MODELS {
+        refuses(installation.start(Service::Projector(table.group), "refusing", &[])?, &words).await?;
     }
     for _ in 0..2 {
         installation.run("setup-accepting", "projectors", ["setup", "--accept-new-log"], DEADLINE).await?;

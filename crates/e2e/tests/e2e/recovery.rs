@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use cart::contract::{Contract as _, DEAD_LETTER_TOPIC};
+use cart::contract::{Contract as _, DEAD_LETTER_TOPIC, READ_MODELS, ReadModel, STAGES, Store};
 use cart::{CartCommand, CartEvent, CartReply, PurchasedItem};
 use cartctl::journal::{self, journal_equals_topic};
 use cartctl::reconcile::wait_for_rest;
@@ -21,7 +21,6 @@ use super::http::api::{Api, item};
 
 const DEADLINE: Duration = Duration::from_secs(180);
 const SESSION: [&str; 2] = ["--session-timeout-ms", "2000"];
-const TABLES: [&str; 3] = ["popular-items", "vendor-billing", "vendor-billing-jdbc"];
 
 /// The shop and the idempotency keys are the same each time, so that commands of earlier runs are repeats and change nothing.
 const SHOP: &str =
@@ -187,7 +186,7 @@ pub(crate) async fn read_tables_and_cart_events_are_rebuilt() -> anyhow::Result<
     in_cassandra(&shop, &tables).await?;
     let database = PgPool::connect(shop.installation.database_url()).await?;
     sqlx::query("UPDATE vendor_billing SET balance = 7").execute(&database).await?;
-    for table in TABLES {
+    for ReadModel { group: table, .. } in READ_MODELS {
         shop.does(&format!("cartctl rebuild {table}")).await?;
     }
     shop.start(&Service::PROJECTORS).await?;
@@ -255,7 +254,7 @@ pub(crate) async fn the_journal_and_all_of_kafka_are_rebuilt() -> anyhow::Result
     ensure!(journal::read_tables(&session).await? == before, "the journal is not what it was");
     shop.does("cart-processor setup").await?;
     shop.does("projectors setup").await?;
-    for table in &TABLES[..2] {
+    for ReadModel { group: table, .. } in READ_MODELS.iter().filter(|table| table.store == Store::Cassandra) {
         shop.does(&format!("cartctl rebuild {table}")).await?;
     }
     shop.start(&Service::PROJECTORS).await?;
@@ -265,7 +264,7 @@ pub(crate) async fn the_journal_and_all_of_kafka_are_rebuilt() -> anyhow::Result
 
     // Everything in Kafka is lost: topics and offsets.
     let kafka = shop.installation.kafka();
-    let groups = ["cart-processor", "item-purchased-events"].into_iter().chain(TABLES).map(|name| kafka.prefixed(name));
+    let groups = STAGES.iter().map(|stage| kafka.prefixed(stage.group));
     Admin::new(kafka)?
         .remove_groups(&groups.collect::<Vec<_>>().iter().map(String::as_str).collect::<Vec<_>>())
         .await?;
@@ -275,7 +274,7 @@ pub(crate) async fn the_journal_and_all_of_kafka_are_rebuilt() -> anyhow::Result
     shop.does("cart-processor setup --accept-new-log").await?;
     shop.does("cartctl republish").await?;
     shop.does("projectors setup --accept-new-log").await?;
-    for table in TABLES {
+    for ReadModel { group: table, .. } in READ_MODELS {
         shop.does(&format!("cartctl rebuild {table}")).await?;
     }
     shop.start(&Service::PROJECTORS).await?;

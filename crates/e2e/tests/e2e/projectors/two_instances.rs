@@ -3,7 +3,7 @@
 
 use e2e::harness::{Process, wait_until};
 
-use super::read_side::{DEADLINE, JDBC, ReadSide, SESSION_TIMEOUT, TABLES, work};
+use super::read_side::{DEADLINE, JDBC, ReadSide, SESSION_TIMEOUT, TABLES, metric, work};
 
 pub(crate) async fn partitions_move_in_the_middle_of_the_work() -> anyhow::Result<()> {
     let mut read_side = ReadSide::set_up("shared").await?;
@@ -29,14 +29,15 @@ pub(crate) async fn partitions_move_in_the_middle_of_the_work() -> anyhow::Resul
     read_side.remove().await
 }
 
-/// Waits until each of these instances got partitions this many times.
-async fn assigned(processes: &[Process], times: usize) -> anyhow::Result<()> {
+/// Waits until each of these instances has at least so many partitions.
+async fn assigned(processes: &[Process], partitions: u64) -> anyhow::Result<()> {
     for process in processes {
         wait_until("an instance to be given partitions", DEADLINE, async || {
-            let log = process.log();
-            // A rebalance without partitions for an instance is logged too.
-            let given = |line: &&str| line.contains("partitions assigned") && !line.ends_with("[]");
-            if log.lines().filter(given).count() >= times { Ok(()) } else { Err(log) }
+            match metric(process, "assigned_partitions").await {
+                Ok(assigned) if assigned >= partitions => Ok(()),
+                Ok(assigned) => Err(format!("it has {assigned} of {partitions}")),
+                Err(error) => Err(format!("{error:#}")),
+            }
         })
         .await?;
     }
@@ -56,7 +57,7 @@ pub(crate) async fn a_reassigned_partition_reloads_its_totals() -> anyhow::Resul
     for process in &mut second {
         process.terminate(DEADLINE).await?;
     }
-    assigned(&first, 2).await?;
+    assigned(&first, read_side.installation.partitions().into()).await?;
     read_side.send(read_side.purchases(), read_side.lines(200))?;
     read_side.rest(&TABLES).await?;
     read_side.check_tables().await?;
