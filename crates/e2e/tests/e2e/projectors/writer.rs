@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cart::contract::Contract as _;
 use cart::{CartEvent, PurchasedItem};
-use kafka::{Codec, GroupConsumer, Instance, KafkaArgs, OffsetReset, Record, TransactionalProducer};
+use kafka::{Codec, KafkaArgs, Record, TransactionalProducer};
 use tokio::task::JoinHandle;
 
 use super::shop::Line;
@@ -14,9 +14,6 @@ use super::shop::Line;
 /// The size of a load's transaction, and the pause after it: there is always work, which is soon done after the end.
 const CHUNK_LINES: u64 = 20;
 const CHUNK_PAUSE: Duration = Duration::from_millis(25);
-
-/// A member whose name is needed; it reads nothing.
-const SESSION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Makes the records of one of the two topics.
 #[derive(Debug, Clone)]
@@ -65,8 +62,6 @@ pub(crate) struct Writer {
     target: Target,
     topic: String,
     producer: TransactionalProducer,
-    /// The group whose offsets a transaction commits; there are none here.
-    group: GroupConsumer,
 }
 
 impl Writer {
@@ -75,9 +70,7 @@ impl Writer {
         let transactional_id = kafka.prefixed(&format!("test-{name}"));
         let topic = kafka.prefixed(target.topic());
         let producer = TransactionalProducer::connect(kafka, &transactional_id)?;
-        let instance = Instance::named("test", transactional_id.clone(), SESSION_TIMEOUT);
-        let group = GroupConsumer::join(kafka, &instance, 0, &topic, OffsetReset::CommittedOrBeginning)?;
-        Ok(Self { kafka: kafka.clone(), transactional_id, target, topic, producer, group })
+        Ok(Self { kafka: kafka.clone(), transactional_id, target, topic, producer })
     }
 
     /// Writes all lines in one transaction.
@@ -88,7 +81,7 @@ impl Writer {
                 transaction.send(&self.topic, &record)?;
             }
         }
-        Ok(transaction.commit(self.group.offsets([])?, self.group.group_metadata()?)?)
+        Ok(transaction.commit_records()?)
     }
 
     /// Writes all lines in one transaction, and aborts it after their delivery.

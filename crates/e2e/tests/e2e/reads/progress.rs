@@ -46,7 +46,7 @@ fn follow(kafka: &KafkaArgs, topic: &str) -> Result<(), kafka::Error> {
     transaction.deliver()?;
     let open = Look { end: 1, last_stable_offset: 0, committed: None, first: None };
     assert_eq!(look(&progress)?, open, "it may be committed or aborted");
-    transaction.commit(consumer.offsets([])?, consumer.group_metadata()?)?;
+    transaction.commit_records()?;
     assert_eq!(
         look(&progress)?,
         Look { end: 2, last_stable_offset: 2, committed: None, first: Some(0) },
@@ -76,7 +76,7 @@ fn follow(kafka: &KafkaArgs, topic: &str) -> Result<(), kafka::Error> {
 
     let mut transaction = producer.begin()?;
     transaction.send(topic, &record())?;
-    transaction.commit(consumer.offsets([])?, consumer.group_metadata()?)?;
+    transaction.commit_records()?;
     assert_eq!(look(&progress)?, Look { end: 6, last_stable_offset: 6, committed: Some(1), first: Some(4) });
     Ok(())
 }
