@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_carts_take_is_counted_as_they_change() {
+    fn counts_bytes_as_carts_change() {
         let id = |n: u128| CartId::from(uuid_of(n));
         let mut partition = CartCache::default();
         partition.insert(filled(id(1), 2));

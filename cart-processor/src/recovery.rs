@@ -408,7 +408,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_comes_back_whole_when_its_partition_goes_on() {
+    fn restores_all_events_of_a_request_as_one_row() {
         let (one, other) = (CartId::from(uuid::Uuid::from_u128(1)), CartId::from(uuid::Uuid::from_u128(2)));
         let row = |sequence_number: i64, position: i64, events: &[u8]| Row {
             sequence_number: sequence_number.into(),

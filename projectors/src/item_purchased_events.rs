@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revoked_partition_takes_its_purchases_and_its_offset_along() {
+    fn a_revocation_drops_a_partitions_purchases_and_offset_together() {
         let mut pending = Pending::default();
         pending.add(1, purchase());
         pending.add(2, purchase());

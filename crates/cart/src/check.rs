@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_as_good_as_its_commands() {
+    fn checks_each_command_of_a_batch() {
         let batch = |commands: &[Command]| {
             let of_its_own = check(Command::IndependentBatch { commands: commands.to_vec() });
             assert_eq!(check(Command::Batch { commands: commands.to_vec() }), of_its_own);

@@ -16,7 +16,7 @@ struct Topic {
     key: Option<&'static str>,
     payload: Value,
     headers: Value,
-    /// `send`: we write it. `receive`: whoever writes it, we read it.
+    /// `send`: this project writes it. `receive`: this project reads it.
     operations: &'static [&'static str],
 }
 
@@ -86,7 +86,7 @@ fn topics() -> [Topic; 5] {
         Topic {
             name: DEAD_LETTER_TOPIC,
             settings: DEAD_LETTER_SETTINGS,
-            description: "Records of cart-commands that nobody can decide: key, value and headers as they were, and why.",
+            description: "Records of cart-commands that cannot be decided: key, value and headers as they were, and why.",
             key: None,
             payload: json!({"type": "string", "format": "binary", "description": "The original value, whatever it was"}),
             headers: headers(&[

@@ -178,7 +178,7 @@ mod tests {
     use super::{explain_missing, keyspace};
 
     #[test]
-    fn ten_keyspaces_are_named() {
+    fn names_at_most_ten_keyspaces() {
         let text = explain_missing(["b", "a"].into());
         assert!(text.ends_with("`setup` creates it; this cluster has a, b"), "{text}");
         let many: Vec<_> = (10..25).map(|number| format!("c{number}")).collect();

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_parsed() {
+    fn parses_what_it_writes() {
         for instance in ["0", "myhost-0", "a@b:c-d", ""] {
             let id = ClientId { instance: instance.to_owned(), worker: 3, host: String::from("myhost"), pid: 4711 };
             assert_eq!(ClientId::parse(&id.to_string()), Some(id));
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn other_programs_ids_are_none() {
+    fn ignores_client_ids_of_other_programs() {
         for text in ["rdkafka", "consumer-1@host", "a-1@host:x", "a-x@host:1", "a@host:1", "a-1:1", ""] {
             assert_eq!(ClientId::parse(text), None, "{text}");
         }

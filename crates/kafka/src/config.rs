@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_wins_in_every_client() {
+    fn given_properties_override_those_of_every_client() {
         let given =
             parse("fetch.min.bytes=1000,fetch.queue.backoff.ms=7,socket.keepalive.enable=false,client.id=us").unwrap();
         let mut settings = given.client();
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_guarantees_depend_on_is_refused() {
+    fn rejects_properties_that_guarantees_depend_on() {
         for (name, instead) in FIXED {
             let error = parse(&format!("fetch.min.bytes=1,{name}=1")).unwrap_err();
             assert!(error.contains(&format!("{name} cannot be set: {instead}")), "{error}");

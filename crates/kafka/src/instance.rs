@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn installations_share_no_numbers() {
+    fn installations_have_separate_numbers() {
         let place = Place::new("installations");
         let names = ["a-cart-processor", "b-cart-processor", "a/b"].map(|group| place.name(group));
         assert!(names.iter().all(|(name, lock)| name == "myhost-0" && lock.is_some()));

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_time_some_times_after_all_were_away() {
+    fn readds_brokers_after_all_were_down() {
         let args = KafkaArgs {
             kafka_bootstrap_servers: String::from("127.0.0.1:9092"),
             kafka_properties: Vec::new(),

@@ -5,8 +5,15 @@ use std::time::Duration;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 
-/// The smallest limit of a request's head that hyper accepts.
-const HEADER_LEN_MIN: i64 = 8_192;
+/// Maximum number of bytes of a request's head; a larger one is answered with 431. Tokens and cookies of usual size fit.
+const HEADER_LEN_MAX: u32 = 16_384;
+
+/// Maximum number of HTTP/2 streams that a client may reset before they are accepted; the connection is closed when it resets
+/// more (CVE-2023-44487).
+const H2_RESETS_MAX: usize = 20;
+
+/// Interval of HTTP/2 pings. The connection is closed if a ping is not answered within the same time.
+const H2_PING_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Maximum number of unread bytes of one HTTP/2 stream, and of all streams of a connection; the sender waits beyond that. A
 /// usual body fits; a body of the maximum size takes a few round trips.
@@ -42,11 +49,6 @@ pub(crate) struct LimitArgs {
     #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=300_000))]
     pub(crate) header_timeout_ms: u64,
 
-    /// Maximum size of the headers of a request, in bytes; larger ones are answered with 431
-    #[arg(help_heading = "Limits")]
-    #[arg(long, env, default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(HEADER_LEN_MIN..=1_048_576))]
-    pub(crate) header_len_max: u32,
-
     /// Maximum time that a connection may stay without a request, or without reading a response
     #[arg(help_heading = "Times")]
     #[arg(long, env, default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
@@ -56,17 +58,6 @@ pub(crate) struct LimitArgs {
     #[arg(help_heading = "Limits")]
     #[arg(long, env, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) h2_streams_max: u32,
-
-    /// Maximum pending HTTP/2 streams that a client may reset before they are accepted; the connection is closed when it resets
-    /// more
-    #[arg(help_heading = "Limits")]
-    #[arg(long, env, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub(crate) h2_resets_max: u32,
-
-    /// Interval of HTTP/2 pings; the connection is closed if a ping is not answered within the same time
-    #[arg(help_heading = "Times")]
-    #[arg(long, env, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
-    pub(crate) h2_ping_interval_ms: u64,
 
     /// Time after SIGTERM in which all requests are still served, while /health/ready answers 503. It must be longer than a load
     /// balancer needs to notice, and than clients keep idle connections
@@ -103,14 +94,11 @@ impl LimitArgs {
         // A head must fit in the buffer.
         let mut http1 = builder.http1();
         http1.timer(TokioTimer::new()).header_read_timeout(self.header_timeout());
-        http1.max_buf_size(self.header_len_max as usize);
-        let ping = Duration::from_millis(self.h2_ping_interval_ms);
+        http1.max_buf_size(HEADER_LEN_MAX as usize);
         let mut http2 = builder.http2();
-        http2.timer(TokioTimer::new()).keep_alive_interval(ping).keep_alive_timeout(ping);
-        http2.max_header_list_size(self.header_len_max).max_concurrent_streams(self.h2_streams_max);
-        http2
-            .max_pending_accept_reset_streams(self.h2_resets_max as usize)
-            .max_local_error_reset_streams(H2_ERRORS_MAX);
+        http2.timer(TokioTimer::new()).keep_alive_interval(H2_PING_INTERVAL).keep_alive_timeout(H2_PING_INTERVAL);
+        http2.max_header_list_size(HEADER_LEN_MAX).max_concurrent_streams(self.h2_streams_max);
+        http2.max_pending_accept_reset_streams(H2_RESETS_MAX).max_local_error_reset_streams(H2_ERRORS_MAX);
         http2.initial_stream_window_size(H2_STREAM_WINDOW).initial_connection_window_size(H2_CONNECTION_WINDOW);
         http2.max_send_buf_size(H2_SEND_BUFFER_MAX);
         builder

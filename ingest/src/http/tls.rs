@@ -16,6 +16,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+/// Interval at which the files of certificate and key are checked for changes.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
+
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct TlsArgs {
     /// Certificate (PEM), followed by its intermediate certificates. With it, all connections use TLS
@@ -25,11 +28,6 @@ pub(crate) struct TlsArgs {
     /// Private key of the certificate (PEM)
     #[arg(long, env, help_heading = "TLS", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-
-    /// Interval at which the files of certificate and key are checked for changes
-    #[arg(help_heading = "TLS")]
-    #[arg(long, env, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    tls_refresh_s: u64,
 }
 
 /// The server's side of handshakes. Clones share the certificate.
@@ -55,7 +53,7 @@ impl Tls {
             .with_no_client_auth()
             .with_cert_resolver(current.clone());
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        tokio::spawn(refresh_loop(files, content, current, Duration::from_secs(args.tls_refresh_s), shutdown));
+        tokio::spawn(refresh_loop(files, content, current, REFRESH_INTERVAL, shutdown));
         Ok(Some(Self(TlsAcceptor::from(Arc::new(config)))))
     }
 

@@ -26,13 +26,8 @@ const PER_ADDRESS: usize = 400;
 const IDLE: Duration = Duration::from_secs(4);
 
 /// The limits of both services.
-const LIMITS: [&str; 5] = [
-    "--connections-per-address-max=400",
-    "--h2-resets-max=20",
-    "--h2-ping-interval-ms=20000",
-    "--reply-timeout-ms=60000",
-    "--requests-in-flight-max=1000",
-];
+const LIMITS: [&str; 3] =
+    ["--connections-per-address-max=400", "--reply-timeout-ms=60000", "--requests-in-flight-max=1000"];
 
 /// The timeouts for attacks that a timeout ends: shorter than the defaults, for a short test.
 const HASTY: [&str; 3] = ["--header-timeout-ms=3000", "--body-timeout-ms=3000", "--idle-timeout-ms=4000"];

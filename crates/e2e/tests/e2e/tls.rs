@@ -75,17 +75,7 @@ async fn negotiated(address: SocketAddr, trusted: &Path, alpn: &[&str]) -> anyho
 
 fn start(installation: &Installation, served: &Pair) -> anyhow::Result<Process> {
     let (certificate, key) = (served.certificate.display().to_string(), served.key.display().to_string());
-    let args = [
-        "--tls-cert",
-        &certificate,
-        "--tls-key",
-        &key,
-        "--tls-refresh-s",
-        "1",
-        "--header-timeout-ms",
-        "1000",
-        "--allow-client-time",
-    ];
+    let args = ["--tls-cert", &certificate, "--tls-key", &key, "--header-timeout-ms", "1000", "--allow-client-time"];
     installation.start(Service::Ingest, "0", &args)
 }
 

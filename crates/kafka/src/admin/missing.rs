@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn the_prefixes_that_have_the_topic_are_named() {
+    fn names_the_prefixes_that_have_the_topic() {
         let all = "these prefixes on this cluster have it: '', 'demo_1-', 'demo_2-'";
         assert_eq!(found_for("wrong-commands", "wrong-"), all);
         assert_eq!(found_for("commands", ""), all);
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_are_named() {
+    fn names_at_most_ten_prefixes() {
         let topics: Vec<_> = (10..25).map(|number| format!("{number}-t")).collect();
         let text = found(&prefixes(topics.iter().map(String::as_str), "t", ""));
         assert!(text.ends_with("'18-', '19-' and 5 more"), "{text}");
