@@ -6,8 +6,8 @@ use cart::{Aggregate, CartCommand, CartEvent, CartId, Decided, Decision, Outcome
 use journal::{Append, Codecs, Row, SNAPSHOT_EVERY, Snapshot};
 use kafka::Record;
 
-use crate::history::{JournalledCommands, LogRewritten};
 use crate::intake::ConsumedCommand;
+use crate::redelivery::{LogRewritten, RedeliveredRows};
 use crate::reply::{PendingReply, ReplySource};
 
 /// The results of one cart's commands in a batch.
@@ -53,11 +53,11 @@ pub(crate) enum Error {
 pub(crate) fn decide_batch(
     cart: &mut Aggregate,
     commands: Vec<ConsumedCommand>,
-    history: &JournalledCommands,
+    history: &RedeliveredRows,
     codecs: &Codecs,
 ) -> Result<CartBatch, Error> {
     let before = snapshots_due(cart);
-    let mut work = CartBatch {
+    let mut batch = CartBatch {
         cart_id: cart.cart_id(),
         partition: commands.first().map_or(0, |received| received.partition),
         rows: Vec::with_capacity(commands.len()),
@@ -74,20 +74,20 @@ pub(crate) fn decide_batch(
         let source = if was_decided {
             match history.of(&command, position)? {
                 Some(row) => {
-                    work.journalled += 1;
-                    work.push(row.clone(), trace_parent);
+                    batch.journalled += 1;
+                    batch.push(row.clone(), trace_parent);
                     ReplySource::Journalled(Box::new((command.clone(), row.clone())))
                 }
                 None if is_old || letter.is_some() => {
-                    work.letters.extend(letter);
-                    ReplySource::Known(None)
+                    batch.letters.extend(letter);
+                    ReplySource::None
                 }
                 None => ReplySource::DecideAgain(Box::new(command.clone())),
             }
         } else if let Some(letter) = letter {
             metrics::counter!("processor_dead_letters_total").increment(1);
             tracing::warn!(%position, command_id = %command.command_id, "dead letter");
-            work.letters.push(letter);
+            batch.letters.push(letter);
             continue;
         } else {
             match cart.decide(&command, position) {
@@ -95,19 +95,19 @@ pub(crate) fn decide_batch(
                 Decision::Repeated(earlier) => ReplySource::Repeated(earlier),
                 Decision::Decided(decided) => {
                     checked_out |= decided.events.iter().any(CartEvent::is_purchase);
-                    work.apply(cart, decided, trace_parent, codecs)?
+                    batch.apply(cart, decided, trace_parent, codecs)?
                 }
             }
         };
         if matches!(source, ReplySource::Known(Some(Outcome::Rejected { .. }))) {
             metrics::counter!("processor_commands_rejected_total").increment(1);
         }
-        work.reply_later(&command, position, reply_to, source);
+        batch.reply_later(&command, position, reply_to, source);
     }
     if checked_out || snapshots_due(cart) != before {
-        work.snapshot = Some(Snapshot::new(cart, &codecs.snapshots)?);
+        batch.snapshot = Some(Snapshot::new(cart, &codecs.snapshots)?);
     }
-    Ok(work)
+    Ok(batch)
 }
 
 /// How many snapshots a cart should have had by now, by its events and by its rejected requests.
@@ -117,7 +117,7 @@ fn snapshots_due(cart: &Aggregate) -> (i64, i64) {
 
 impl CartBatch {
     /// The rows and the snapshot to write.
-    pub(crate) fn append(&self) -> Append<'_> {
+    pub(crate) fn rows_to_append(&self) -> Append<'_> {
         Append { cart_id: self.cart_id, rows: &self.rows[self.journalled..], snapshot: self.snapshot.as_ref() }
     }
 
@@ -219,7 +219,7 @@ mod tests {
     }
 
     fn decide(cart: &mut Aggregate, commands: Vec<ConsumedCommand>, rows: Vec<Row>) -> CartBatch {
-        decide_batch(cart, commands, &JournalledCommands::new(rows), &codecs()).unwrap()
+        decide_batch(cart, commands, &RedeliveredRows::new(rows), &codecs()).unwrap()
     }
 
     fn events(batch: &CartBatch) -> Vec<usize> {
@@ -249,7 +249,7 @@ mod tests {
         let rejected =
             |reply: &PendingReply| matches!(reply.source, ReplySource::Known(Some(Outcome::Rejected { .. })));
         assert_eq!(batch.replies.iter().map(rejected).collect::<Vec<_>>(), [false, true, false]);
-        assert_eq!((batch.journalled, batch.append().rows.len(), batch.snapshot), (0, 3, None));
+        assert_eq!((batch.journalled, batch.rows_to_append().rows.len(), batch.snapshot), (0, 3, None));
         assert_eq!((cart.sequence_number(), cart.position().offset()), (2.into(), 12));
     }
 
@@ -274,7 +274,7 @@ mod tests {
             first.rows.clone(),
         );
         assert_eq!(again.rows[..2], first.rows[..]);
-        assert_eq!((again.journalled, again.append().rows.len()), (2, 1), "only the new command is written");
+        assert_eq!((again.journalled, again.rows_to_append().rows.len()), (2, 1), "only the new command is written");
         assert!(matches!(again.replies[0].source, ReplySource::Journalled(_)));
         assert_eq!((before.sequence_number(), cart.sequence_number()), (2.into(), 3.into()));
     }
@@ -287,7 +287,7 @@ mod tests {
         let batch = decide(&mut cart, vec![consumed(10, add(9)), old], vec![]);
         assert!(batch.rows.is_empty());
         assert!(matches!(batch.replies[0].source, ReplySource::DecideAgain(_)), "its client may still wait");
-        assert!(matches!(batch.replies[1].source, ReplySource::Known(None)), "its client waits no longer");
+        assert!(matches!(batch.replies[1].source, ReplySource::None), "its client waits no longer");
     }
 
     #[test]
@@ -319,7 +319,7 @@ mod tests {
         let first = decide(&mut cart, vec![consumed(10, add(1))], vec![]);
         let mut other = consumed(10, add(2));
         other.command.command_id = Uuid::from_u128(99).into();
-        let result = decide_batch(&mut cart, vec![other], &JournalledCommands::new(first.rows), &codecs());
+        let result = decide_batch(&mut cart, vec![other], &RedeliveredRows::new(first.rows), &codecs());
         assert!(matches!(result, Err(Error::LogRewritten(_))));
     }
 }

@@ -13,7 +13,7 @@
 //! - A reply is sent when its events are in the journal; it does not wait for the transaction.
 //! - Events and the offsets of the commands that made them become visible together, in one transaction.
 //! - A command at or before its cart's newest journalled position was decided before: its events are read from the journal
-//!   and published, and nothing is decided again (module `history`).
+//!   and published, and nothing is decided again (module `redelivery`).
 //! - After any failure the worker drops what is in memory and rewinds to the committed offsets; the rules above make the
 //!   second time harmless.
 
@@ -21,12 +21,12 @@ mod args;
 mod batch;
 mod cart_cache;
 mod commit_pacing;
-mod history;
 mod intake;
 mod outbox;
 mod processor;
 mod publisher;
 pub mod recovery;
+mod redelivery;
 mod reply;
 mod run;
 mod setup;

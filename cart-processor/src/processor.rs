@@ -1,4 +1,4 @@
-//! The loop of one worker. All retries and all commits of deciding are here.
+//! The loop of one worker: poll, load, decide, journal, reply, enqueue, publish. All retries and all commits of deciding are here.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant, SystemTime};
@@ -13,10 +13,10 @@ use tokio::runtime::Handle;
 use crate::batch::{self, CartBatch};
 use crate::cart_cache::CartCache;
 use crate::commit_pacing::CommitPacing;
-use crate::history::{JournalledCommands, LogRewritten};
 use crate::intake::{self, CommandDecoder, ConsumedCommand, Incoming};
 use crate::outbox::Outbox;
 use crate::publisher::{PendingTransaction, Publisher};
+use crate::redelivery::{LogRewritten, RedeliveredRows};
 use crate::reply::Replies;
 
 /// How long a poll waits for a record when there is nothing else to do. A shutdown waits for it too.
@@ -218,13 +218,13 @@ impl Worker {
         let carts = batch::by_cart(commands);
         let runtime = self.runtime.clone();
         runtime.block_on(self.load(&carts))?;
-        let histories = runtime.block_on(self.histories(&carts))?;
-        let mut works = self.decide_all(carts, histories)?;
+        let redelivered_rows = runtime.block_on(self.redelivered_rows(&carts))?;
+        let mut batches = self.decide_all(carts, redelivered_rows)?;
         fail_points::crash_point("processor-before-journal");
-        runtime.block_on(self.journal_and_reply(&mut works))?;
+        runtime.block_on(self.journal_and_reply(&mut batches))?;
         fail_points::crash_point("processor-after-journal");
-        for work in works {
-            self.enqueue_events(work);
+        for batch in batches {
+            self.enqueue_events(batch);
         }
         for (partition, offset) in next {
             self.state.outbox.advance(partition, offset);
@@ -263,10 +263,10 @@ impl Worker {
     }
 
     /// Reads the journalled rows of commands that were decided before.
-    async fn histories(
+    async fn redelivered_rows(
         &mut self,
         carts: &[(CartId, Vec<ConsumedCommand>)],
-    ) -> Result<HashMap<CartId, JournalledCommands>, journal::Error> {
+    ) -> Result<HashMap<CartId, RedeliveredRows>, journal::Error> {
         let mut redelivered: Vec<(CartId, Position)> = Vec::new();
         for (cart_id, commands) in carts {
             let first = &commands[0];
@@ -282,7 +282,7 @@ impl Worker {
                 journal
                     .between(cart_id, position, Position::MAX)
                     .await
-                    .map(|rows| (cart_id, JournalledCommands::new(rows)))
+                    .map(|rows| (cart_id, RedeliveredRows::new(rows)))
             })
             .buffer_unordered(CASSANDRA_CONCURRENCY)
             .try_collect()
@@ -292,48 +292,48 @@ impl Worker {
     fn decide_all(
         &mut self,
         carts: Vec<(CartId, Vec<ConsumedCommand>)>,
-        mut histories: HashMap<CartId, JournalledCommands>,
+        mut redelivered_rows: HashMap<CartId, RedeliveredRows>,
     ) -> Result<Vec<CartBatch>, Error> {
-        let mut works = Vec::with_capacity(carts.len());
+        let mut batches = Vec::with_capacity(carts.len());
         for (cart_id, commands) in carts {
             let partition = commands[0].partition;
-            let history = histories.remove(&cart_id).unwrap_or_default();
+            let history = redelivered_rows.remove(&cart_id).unwrap_or_default();
             let codecs = self.journal.codecs();
             let carts = self.state.partitions.entry(partition).or_default();
-            let work = carts.change(cart_id, |cart| batch::decide_batch(cart, commands, &history, codecs));
+            let batch = carts.change(cart_id, |cart| batch::decide_batch(cart, commands, &history, codecs));
             // Skipping it would lose its commands, since the offsets move on.
-            match work.ok_or(Error::NotLoaded { cart_id })? {
-                Ok(work) => works.push(work),
+            match batch.ok_or(Error::NotLoaded { cart_id })? {
+                Ok(batch) => batches.push(batch),
                 Err(batch::Error::Journal(error)) => return Err(error.into()),
                 Err(batch::Error::LogRewritten(source)) => return Err(Error::LogRewritten { partition, source }),
             }
         }
-        Ok(works)
+        Ok(batches)
     }
 
     /// Journals all carts, then sends all replies: so the replies, and the commands that the clients send next, come in few
     /// requests.
     ///
     /// After a crash before an append the commands are decided again. After a crash behind it the journal has their events,
-    /// which are published from there ([`crate::history`]). Shown by crates/e2e/tests/e2e/crash.rs.
-    async fn journal_and_reply(&self, works: &mut [CartBatch]) -> Result<(), journal::Error> {
-        self.journal.append(works.iter().map(CartBatch::append)).await?;
+    /// which are published from there ([`crate::redelivery`]). Shown by crates/e2e/tests/e2e/crash.rs.
+    async fn journal_and_reply(&self, batches: &mut [CartBatch]) -> Result<(), journal::Error> {
+        self.journal.append(batches.iter().map(CartBatch::rows_to_append)).await?;
         fail_points::crash_point("processor-before-replies");
-        for work in works {
-            self.replies.send(work.cart_id, std::mem::take(&mut work.replies)).await?;
+        for batch in batches {
+            self.replies.send(batch.cart_id, std::mem::take(&mut batch.replies)).await?;
         }
         Ok(())
     }
 
-    fn enqueue_events(&mut self, work: CartBatch) {
-        let key = work.cart_id.to_string();
-        for letter in work.letters {
-            self.state.outbox.push_dead_letter(work.partition, letter);
+    fn enqueue_events(&mut self, batch: CartBatch) {
+        let key = batch.cart_id.to_string();
+        for letter in batch.letters {
+            self.state.outbox.push_dead_letter(batch.partition, letter);
         }
-        for (row, trace_parent) in work.rows.into_iter().zip(work.trace_parents) {
+        for (row, trace_parent) in batch.rows.into_iter().zip(batch.trace_parents) {
             let Content::Events(events) = row.content else { continue };
             for event in events {
-                self.state.outbox.push_event(work.partition, key.as_bytes(), event, trace_parent.as_deref());
+                self.state.outbox.push_event(batch.partition, key.as_bytes(), event, trace_parent.as_deref());
             }
         }
     }

@@ -20,9 +20,9 @@ use tokio::sync::mpsc;
 
 use crate::batch::by_cart;
 use crate::cart_cache::CartCache;
-use crate::history::JournalledCommands;
 use crate::intake::{CommandDecoder, ConsumedCommand, Incoming};
 use crate::outbox::Outbox;
+use crate::redelivery::RedeliveredRows;
 
 /// Concurrent requests to Cassandra.
 const CONCURRENCY: usize = 128;
@@ -263,7 +263,7 @@ async fn restore_requests(admin: &Admin, kafka: &KafkaArgs, journal: &Journal, e
                     None => journal.load_before(cart_id, first).await?,
                 };
                 let last = commands.last().map_or(first, |received| received.position);
-                let history = JournalledCommands::new(journal.following(&cart, last).await?);
+                let history = RedeliveredRows::new(journal.following(&cart, last).await?);
                 let rows = restored_rows(journal, &mut cart, &commands, &history).await?;
                 Ok::<_, anyhow::Error>((cart, rows))
             })
@@ -285,7 +285,7 @@ async fn restored_rows(
     journal: &Journal,
     cart: &mut Aggregate,
     commands: &[ConsumedCommand],
-    history: &JournalledCommands,
+    history: &RedeliveredRows,
 ) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for ConsumedCommand { position, command, .. } in commands {

@@ -16,7 +16,9 @@ pub(crate) struct PendingReply {
 /// Where the outcome comes from.
 #[derive(Debug)]
 pub(crate) enum ReplySource {
-    /// Here.
+    /// Nowhere: the client's wait has ended, and no reply is sent.
+    None,
+    /// Here; `None` if the rules have changed since.
     Known(Option<Outcome>),
     /// Here, but for the parts that were carried out earlier.
     Decided(Box<Decided>),
@@ -41,6 +43,7 @@ impl Replies {
     pub(crate) async fn send(&self, cart_id: CartId, replies: Vec<PendingReply>) -> Result<(), journal::Error> {
         for PendingReply { command_id, position, reply_to, source } in replies {
             let outcome = match source {
+                ReplySource::None => None,
                 ReplySource::Known(outcome) => outcome,
                 ReplySource::Decided(decided) => self.journal.outcome_of(&decided).await?,
                 ReplySource::Journalled(known) => self.journal.outcome(&known.0, position, Some(&known.1)).await?,

@@ -15,13 +15,14 @@
 //!   instance that wakes up late lose.
 //! - `vendor-billing-jdbc`: totals and next offset are one SQL transaction, guarded by the offset it started from.
 //!
-//! `runner` has the one loop; the other modules are a read model each.
+//! `runner` has the one loop. `item_purchased_events`, `popular_items`, `vendor_billing` and `vendor_billing_jdbc` are a projector
+//! each; `totals` is what the two tables in Cassandra share.
 
 mod args;
 mod balance;
 mod error;
 mod item_purchased_events;
-mod log;
+mod log_identity;
 mod pace;
 mod popular_items;
 pub mod recovery;

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 
 use crate::args::{Args, CassandraProjectorArgs, Cli, Command, JdbcArgs};
 use crate::item_purchased_events::ItemPurchasedEvents;
-use crate::log::{LogNotRecorded, log_epoch};
+use crate::log_identity::{LogNotRecorded, log_epoch};
 use crate::pace::AppliedOffsets;
 use crate::popular_items::PopularItems;
 use crate::runner::{Projector, Runner};

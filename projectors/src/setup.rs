@@ -9,7 +9,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, PgPool, SqlStr};
 
 use crate::args::SetupArgs;
-use crate::log::log_epoch;
+use crate::log_identity::log_epoch;
 use crate::{popular_items, vendor_billing};
 
 /// PostgreSQL's code for a database that is not there.

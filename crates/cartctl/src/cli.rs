@@ -5,11 +5,9 @@ use std::io::{Write as _, stderr, stdout};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use cart_processor::recovery::{RepublishArgs, RestoreArgs};
-use projectors::recovery::{RebuildArgs, ResumeArgs};
-use service::LogArgs;
 
 use crate::audit::{Report, audit, watch};
+use crate::recovery::Recovery;
 use crate::{audit, reconcile, tail, uninstall};
 
 /// `audit` and `tail` failed. `reconcile`: the pipeline did not become idle in time.
@@ -35,10 +33,8 @@ enum Command {
     Audit(audit::Args),
     Reconcile(reconcile::Args),
     Tail(tail::Args),
-    Republish(RepublishArgs),
-    RestoreJournal(RestoreArgs),
-    Rebuild(RebuildArgs),
-    ResumePurchases(ResumeArgs),
+    #[command(flatten)]
+    Recovery(Recovery),
     Uninstall(uninstall::Args),
 }
 
@@ -51,23 +47,10 @@ pub async fn start(cli: Cli) -> ExitCode {
         Command::Audit(args) => ("audit", look(args).await),
         Command::Tail(args) => ("tail", tail::tail(args, &mut stdout().lock()).await.map(|()| 0)),
         Command::Uninstall(args) => ("uninstall", uninstall::uninstall(args, &mut stdout().lock()).await.map(|()| 0)),
-        Command::Republish(args) => ("republish", recover(&args.log, cart_processor::recovery::republish(args)).await),
-        Command::RestoreJournal(args) => {
-            ("restore-journal", recover(&args.log, cart_processor::recovery::restore_journal(args)).await)
-        }
-        Command::Rebuild(args) => ("rebuild", recover(&args.log, projectors::recovery::rebuild(args)).await),
-        Command::ResumePurchases(args) => {
-            ("resume-purchases", recover(&args.log, projectors::recovery::resume_purchases(args)).await)
-        }
+        Command::Recovery(recovery) => (recovery.name(), recovery.run().await.map(|()| 0)),
         Command::Reconcile(args) => return compare(args).await,
     };
     result.map_or_else(|error| failed(name, &error, NOT_FOUND_OUT), ExitCode::from)
-}
-
-/// Recovers after a loss, and logs its progress.
-async fn recover(log: &LogArgs, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<u8> {
-    log.init()?;
-    work.await.map(|()| 0)
 }
 
 fn failed(name: &str, error: &anyhow::Error, exit_code: u8) -> ExitCode {

@@ -16,8 +16,7 @@
 //! * [`journal`]: compares the journal with the events topic, byte for byte.
 //!
 //! These share no code with the cart-processor and the projectors beyond the wire types, so that they do not repeat their
-//! mistakes. The recovery commands are the exception: they do what the services do, with the services' code
-//! (`cart_processor::recovery`, `projectors::recovery`).
+//! mistakes. The module `recovery` is the exception: it does what the services do, with their code.
 
 pub mod audit;
 mod cli;
@@ -25,6 +24,7 @@ mod ids;
 pub mod journal;
 pub mod model;
 pub mod reconcile;
+mod recovery;
 pub mod tail;
 pub mod topic;
 pub mod totals;

@@ -12,7 +12,7 @@ use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
 use scylla::statement::{Consistency, Statement};
 
 use crate::Error;
-use crate::log::LOG_TABLE;
+use crate::log_identity::LOG_TABLE;
 
 /// How to reach Cassandra, and where in it our tables are.
 #[derive(Debug, Clone, clap::Args)]

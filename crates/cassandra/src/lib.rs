@@ -5,10 +5,10 @@ mod args;
 mod decimal;
 mod error;
 mod groups;
-mod log;
+mod log_identity;
 
 pub use args::{CassandraArgs, KeyspaceArgs, check, connect, ensure_keyspace, open};
 pub use decimal::{decimal_from_cql, decimal_to_cql};
 pub use error::Error;
 pub use groups::{groups, write_rows};
-pub use log::{LogNotRecorded, accept_new_log, create_log_table, ensure_log, log_epoch, restore_log};
+pub use log_identity::{LogNotRecorded, accept_new_log, create_log_table, ensure_log, log_epoch, restore_log};

@@ -6,8 +6,8 @@
 //! ```
 
 mod events;
-mod freshness;
 mod read_after;
+mod read_after_token;
 mod vendors;
 mod watcher;
 
@@ -20,11 +20,11 @@ use kafka::{Admin, KafkaArgs};
 use scylla::client::session::Session;
 
 pub(crate) use events::{Events, Page};
-pub(crate) use read_after::{CommandLog, Token};
+pub(crate) use read_after_token::{CommandLog, Token};
 pub(crate) use vendors::{Billing, Quantities};
 
 use crate::problem::Problem;
-use freshness::{Freshness, Table};
+use read_after::{Freshness, Table};
 use vendors::Tables;
 
 /// Reads the journal and the read tables. Clones share the connections.

@@ -1,79 +1,156 @@
-//! The token of an accepted command: its position in the log. A later read that sends it includes the command.
+//! Waiting until a read table includes a command.
+//!
+//! ```text
+//! cart-commands ─▶ cart-processor ─▶ cart-events ─▶ item-purchased-events ─▶ item-purchased ─▶ vendor-billing, popular-items
+//!    partition of the cart          the same partition                      partition of the vendor
+//! ```
+//!
+//! The stages are waited for in turn. A stage commits its input offset after writing its output. Once it has committed past our
+//! record, its output is in the next topic, and that topic's end is the offset that the next stage must reach. This end is
+//! the end of everything written, not the last stable offset: a group's offsets can become visible before the markers of the
+//! transaction that they belong to, and until then the transaction's records are behind the last stable offset.
 
-use std::fmt;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use cart::{CartId, LogEpoch, Position};
-use kafka::partition_of;
-use warp::http::{HeaderMap, HeaderName, HeaderValue};
-use warp::reply::Response;
+use cart::contract::{Contract as _, group};
+use cart::{CartCommand, CartEvent, PurchasedItem, VendorId};
+use kafka::{Admin, KafkaArgs, partition_of};
+use tokio::sync::{OnceCell, Semaphore};
+use tokio::time::{Instant, timeout_at};
 
+use super::read_after_token::Token;
+use super::watcher::{Seen, Target, Watcher};
 use crate::problem::Problem;
 
-/// In the response to an accepted command.
-const READ_AFTER_TOKEN: HeaderName = HeaderName::from_static("read-after-token");
+/// Maximum number of reads that wait at a time. They cost memory and connections here, and the brokers nothing.
+const WAITS_MAX: usize = 1_000;
 
-/// In a read that must include that command.
-const READ_AFTER: HeaderName = HeaderName::from_static("read-after");
+/// Maximum number of remembered pairs of partitions; twelve partitions of each topic make 288.
+const INCLUDED_LEN_MAX: usize = 100_000;
 
-/// The identity of the log of commands.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct CommandLog {
-    pub(crate) epoch: LogEpoch,
-    pub(crate) partitions: i32,
+/// A read table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Table {
+    /// `balance_by_vendor`.
+    Billing,
+    /// `item_quantity_by_day`.
+    Quantities,
 }
 
-/// The position of a command. Its text is `epoch-partition-offset`; clients must not interpret it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Token {
-    epoch: i64,
-    pub(super) partition: i32,
-    pub(super) offset: i64,
+/// Tracks the progress of the read tables.
+#[derive(Debug)]
+pub(super) struct Freshness {
+    processors: Watcher,
+    purchases: Watcher,
+    billing: Watcher,
+    quantities: Watcher,
+    purchase_partitions: Partitions,
+    waits: Semaphore,
+    timeout: Duration,
+    /// By table, partition of the commands and partition of the purchases: the offset up to which all commands are included.
+    /// Saves the wait for clients that read repeatedly with one token.
+    included: Mutex<HashMap<(Table, i32, i32), i64>>,
 }
 
-impl CommandLog {
-    /// Adds the token of a command to the response.
-    pub(crate) fn insert_token(self, response: &mut Response, cart_id: CartId, position: Position) {
-        let partition = partition_of(cart_id.to_string().as_bytes(), self.partitions);
-        let token = Token { epoch: self.epoch.get().into(), partition, offset: position.offset() };
-        if let Ok(value) = HeaderValue::from_str(&token.to_string()) {
-            response.headers_mut().insert(READ_AFTER_TOKEN, value);
+/// The number of partitions of the purchases. Queried by the first wait: `projectors setup` may create the topic after ingest
+/// has started.
+#[derive(Debug)]
+struct Partitions {
+    admin: Arc<Admin>,
+    topic: String,
+    count: OnceCell<i32>,
+}
+
+impl Freshness {
+    /// Starts the watchers; they connect at the first wait.
+    pub(super) fn start(kafka: &KafkaArgs, admin: Arc<Admin>, timeout: Duration) -> std::io::Result<Self> {
+        let topic = kafka.prefixed(PurchasedItem::TOPIC);
+        Ok(Self {
+            processors: Watcher::start(kafka, group::CART_PROCESSOR, CartCommand::TOPIC)?,
+            purchases: Watcher::start(kafka, group::ITEM_PURCHASED_EVENTS, CartEvent::TOPIC)?,
+            billing: Watcher::start(kafka, group::VENDOR_BILLING, PurchasedItem::TOPIC)?,
+            quantities: Watcher::start(kafka, group::POPULAR_ITEMS, PurchasedItem::TOPIC)?,
+            purchase_partitions: Partitions { admin, topic, count: OnceCell::new() },
+            waits: Semaphore::new(WAITS_MAX),
+            timeout,
+            included: Mutex::default(),
+        })
+    }
+
+    /// Waits until the vendor's rows in `table` include a command.
+    pub(super) async fn wait(&self, token: Token, vendor_id: VendorId, table: Table) -> Result<(), Problem> {
+        let Ok(_permit) = self.waits.try_acquire() else {
+            return Err(Problem::unavailable("too many reads are waiting for their table; retry later"));
+        };
+        let started_at = Instant::now();
+        let deadline = started_at + self.timeout;
+        let partitions = self.purchase_partitions.count(deadline).await?;
+        let vendor_partition = partition_of(vendor_id.to_string().as_bytes(), partitions);
+        let key = (table, token.partition, vendor_partition);
+        if self.included().get(&key).is_some_and(|included| *included >= token.offset) {
+            return Ok(());
+        }
+        let stages = [
+            (&self.processors, token.partition, Target::Record(token.offset)),
+            (&self.purchases, token.partition, Target::Everything),
+            (self.last_stage(table), vendor_partition, Target::Everything),
+        ];
+        for (stage, partition, target) in stages {
+            match stage.wait(partition, target, deadline).await {
+                Seen::Done => {}
+                Seen::Behind(records) => return Err(Problem::read_table_behind(stage.group, records)),
+                Seen::Unknown => return Err(unknown()),
+                Seen::NoSuchRecord => {
+                    let detail = "Read-After names a command that is not in the log";
+                    return Err(Problem::invalid_header(detail));
+                }
+            }
+        }
+        metrics::histogram!("ingest_read_after_seconds").record(started_at.elapsed());
+        self.include(key, token.offset);
+        Ok(())
+    }
+
+    fn last_stage(&self, table: Table) -> &Watcher {
+        match table {
+            Table::Billing => &self.billing,
+            Table::Quantities => &self.quantities,
         }
     }
 
-    /// The token that a read sends, if it sends one. Rejects a token of another log.
-    pub(crate) fn read_token(self, headers: &HeaderMap) -> Result<Option<Token>, Problem> {
-        let Some(value) = headers.get(READ_AFTER) else { return Ok(None) };
-        let token = value.to_str().ok().and_then(Token::parse).filter(|token| token.partition < self.partitions);
-        let token = token.ok_or_else(|| {
-            Problem::invalid_header("Read-After must be a Read-After-Token from the answer to a command")
-        })?;
-        if token.epoch != i64::from(self.epoch.get()) {
-            let detail = "Read-After is from a log of commands that was replaced; read without it, or with the token \
-                of a newer command";
-            return Err(Problem::invalid_header(detail));
+    fn included(&self) -> std::sync::MutexGuard<'_, HashMap<(Table, i32, i32), i64>> {
+        self.included.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn include(&self, key: (Table, i32, i32), offset: i64) {
+        let mut included = self.included();
+        if included.len() >= INCLUDED_LEN_MAX {
+            included.clear();
         }
-        Ok(Some(token))
+        let newest = included.entry(key).or_insert(offset);
+        *newest = offset.max(*newest);
     }
 }
 
-impl Token {
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.split('-').map(|part| {
-            // Rust would also read a sign.
-            Some(part).filter(|part| part.bytes().all(|byte| byte.is_ascii_digit()))?.parse::<i64>().ok()
-        });
-        let mut next = || parts.next().flatten();
-        let (epoch, partition, offset) = (next()?, next()?, next()?);
-        let is_all = parts.next().is_none();
-        is_all.then_some(Self { epoch, partition: i32::try_from(partition).ok()?, offset })
+impl Partitions {
+    async fn count(&self, deadline: Instant) -> Result<i32, Problem> {
+        let ask = async || {
+            let (admin, topic) = (self.admin.clone(), self.topic.clone());
+            Ok(tokio::task::spawn_blocking(move || admin.partitions(&topic)).await??)
+        };
+        let count = timeout_at(deadline, self.count.get_or_try_init(ask)).await;
+        let result: anyhow::Result<&i32> = count.unwrap_or_else(|late| Err(late.into()));
+        result.copied().map_err(|error| {
+            tracing::warn!(error = format!("{error:#}"), "the partitions of the purchases are unknown");
+            unknown()
+        })
     }
 }
 
-impl fmt::Display for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { epoch, partition, offset } = self;
-        write!(f, "{epoch}-{partition}-{offset}")
-    }
+fn unknown() -> Problem {
+    Problem::unavailable("the progress of the read tables is unknown; retry later")
 }
 
 #[cfg(test)]
@@ -81,36 +158,30 @@ impl fmt::Display for Token {
 mod tests {
     use super::*;
 
-    const LOG: CommandLog = CommandLog { epoch: LogEpoch::FIRST, partitions: 12 };
-
-    fn read(text: &str) -> Result<Option<Token>, String> {
-        let headers = HeaderMap::from_iter([(READ_AFTER, HeaderValue::from_str(text).unwrap())]);
-        LOG.read_token(&headers).map_err(|problem| format!("{problem:?}"))
-    }
-
-    #[test]
-    fn a_token_has_the_position_of_its_command() {
-        let cart_id = "6ba7b811-9dad-11d1-80b4-00c04fd430c8".parse().unwrap();
-        let mut response = Response::default();
-        LOG.insert_token(&mut response, cart_id, Position::new(LOG.epoch, 4_711));
-        let token = read(response.headers()[READ_AFTER_TOKEN].to_str().unwrap()).unwrap().unwrap();
-        let partition = partition_of(b"6ba7b811-9dad-11d1-80b4-00c04fd430c8", 12);
-        assert_eq!(token, Token { epoch: 1, partition, offset: 4_711 });
-        assert_eq!(LOG.read_token(&HeaderMap::new()).unwrap(), None);
-    }
-
-    #[test]
-    fn rejects_malformed_tokens() {
-        let numbers = ["", "1", "1-2", "1-2-3-4", "1--3", "1-2-x", "1-2-+3", "1-12-3", "1-2147483648-3"];
-        for bad in numbers.into_iter().chain(["1-2-9223372036854775808", " ", "1-2-3 ", "1,2,3"]) {
-            assert!(read(bad).unwrap_err().contains("must be a Read-After-Token"), "{bad}");
+    #[tokio::test]
+    async fn a_read_does_not_wait_when_its_command_is_included_or_too_many_wait() {
+        let kafka = KafkaArgs {
+            // No broker is there, and none is needed.
+            kafka_bootstrap_servers: String::from("127.0.0.1:1"),
+            kafka_properties: Vec::new(),
+            schema_registry_url: String::new(),
+            topic_prefix: String::new(),
+        };
+        let admin = Arc::new(Admin::new(&kafka).unwrap());
+        let freshness = Freshness::start(&kafka, admin, Duration::from_millis(50)).unwrap();
+        freshness.purchase_partitions.count.set(1).unwrap();
+        freshness.include((Table::Billing, 3, 0), 20);
+        freshness.include((Table::Billing, 3, 0), 10);
+        let wait = async |offset, table| {
+            let vendor_id = "6ba7b811-9dad-11d1-80b4-00c04fd430c8".parse().unwrap();
+            let token = Token::parse(&format!("1-3-{offset}")).unwrap();
+            freshness.wait(token, vendor_id, table).await.map_err(|problem| format!("{problem:?}"))
+        };
+        assert_eq!(wait(20, Table::Billing).await, Ok(()));
+        for (offset, table) in [(21, Table::Billing), (20, Table::Quantities)] {
+            assert!(wait(offset, table).await.unwrap_err().contains("is unknown"));
         }
-    }
-
-    #[test]
-    fn rejects_tokens_of_another_log() {
-        for other in ["2-3-4", "0-3-4", "70000-3-4"] {
-            assert!(read(other).unwrap_err().contains("from a log of commands that was replaced"), "{other}");
-        }
+        let _all = freshness.waits.acquire_many(WAITS_MAX.try_into().unwrap()).await.unwrap();
+        assert!(wait(20, Table::Billing).await.unwrap_err().contains("too many reads are waiting"));
     }
 }

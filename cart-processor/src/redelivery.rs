@@ -8,7 +8,7 @@ use journal::Row;
 
 /// A cart's journal from some position on, oldest first.
 #[derive(Debug, Default)]
-pub(crate) struct JournalledCommands(Vec<Row>);
+pub(crate) struct RedeliveredRows(Vec<Row>);
 
 /// Another command stands where a journalled one stood.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +25,7 @@ pub(crate) struct LogRewritten {
     found: cart::CommandId,
 }
 
-impl JournalledCommands {
+impl RedeliveredRows {
     pub(crate) fn new(rows: Vec<Row>) -> Self {
         Self(rows)
     }
@@ -79,7 +79,7 @@ mod tests {
     fn finds_the_row_of_a_position_and_knows_the_command() {
         let unchanged = Content::Unchanged { digest: 0, issued_at: Default::default() };
         let rejected = Row { content: unchanged, ..row(3, 14, 4) };
-        let history = JournalledCommands::new(vec![row(1, 10, 1), row(3, 12, 2), rejected, row(4, 15, 3)]);
+        let history = RedeliveredRows::new(vec![row(1, 10, 1), row(3, 12, 2), rejected, row(4, 15, 3)]);
         assert_eq!(history.of(&command(2), 12.into()).unwrap().unwrap().sequence_number, 3.into());
         assert_eq!(history.of(&command(9), 13.into()).unwrap(), None);
         for position in [14, 15] {
