@@ -32,10 +32,6 @@ const CASSANDRA_CONCURRENCY: usize = 128;
 /// carts: most is a few hundred kilobytes a load.
 const LOADS_MAX: usize = 8;
 
-/// How long the member polls between two attempts to rewind: while partitions are handed over no rewind succeeds, and a
-/// handover waits for every member to poll.
-const FOLLOW_TIME: Duration = Duration::from_millis(100);
-
 /// A worker: one member of the group, with its share of the partitions. For one thread.
 pub(crate) struct Worker {
     pub(crate) name: String,
@@ -407,7 +403,7 @@ impl Worker {
                 Ok(()) => return Ok(()),
                 Err(error) => self.readiness.set_unready(&self.name, anyhow::Error::new(error)),
             }
-            self.consumer.follow(FOLLOW_TIME);
+            self.consumer.follow();
             if let Err(error) = self.follow_assignment(&mut Vec::new()) {
                 self.readiness.set_unready(&self.name, anyhow::Error::new(error));
             }

@@ -40,6 +40,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 ///
 /// Stop all cart-processors first: the command fails while the group has a member. It fails too if the topic has records.
 /// Events of one cart keep their order; those of different carts do not.
+///
+/// Exit code 0: done. 1: it failed, and can be repeated.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RepublishArgs {
     #[command(flatten)]
@@ -55,6 +57,8 @@ pub struct RepublishArgs {
 ///
 /// Stop all cart-processors first: the command fails while the group has a member. It creates the keyspace and the tables, and
 /// records which log they belong to. Run `cart-processor setup` afterwards.
+///
+/// Exit code 0: done. 1: it failed, and can be repeated.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RestoreArgs {
     #[command(flatten)]

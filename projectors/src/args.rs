@@ -138,7 +138,18 @@ impl FromStr for Skip {
 
 #[cfg(test)]
 mod tests {
+    use cart::contract::{STAGES, group};
+    use clap::CommandFactory as _;
+
     use super::*;
+
+    #[test]
+    fn every_stage_but_the_processor_is_a_subcommand() {
+        let cli = Cli::command();
+        for stage in STAGES.iter().filter(|stage| stage.group != group::CART_PROCESSOR) {
+            assert!(cli.find_subcommand(stage.group).is_some(), "there is no subcommand {}", stage.group);
+        }
+    }
 
     #[test]
     fn a_skipped_record_is_named_by_topic_partition_and_offset() {

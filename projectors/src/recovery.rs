@@ -17,6 +17,7 @@ use service::LogArgs;
 use sqlx::{AssertSqlSafe, PgPool};
 use tokio::runtime::Handle;
 
+use crate::args::DatabaseArgs;
 use crate::item_purchased_events::record;
 use crate::{popular_items, vendor_billing};
 
@@ -42,6 +43,8 @@ enum RebuildTarget {
 /// Stop all instances of the projector first: the command fails while the group has a member. Start the projector afterwards: it
 /// reads item-purchased from the beginning. Until it has reached the end, readers see an empty table, then totals that are too
 /// low. A read with Read-After waits for its command, and gets 504 while the table is behind it.
+///
+/// Exit code 0: done. 1: it failed, and can be repeated.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RebuildArgs {
     /// The read table, by the name of its projector
@@ -52,11 +55,8 @@ pub struct RebuildArgs {
     #[command(flatten)]
     cassandra: CassandraArgs,
 
-    /// URL of the PostgreSQL database
-    #[arg(help_heading = "Common")]
-    #[arg(long, env, hide_env_values = true, default_value = "postgres://cart:cart@127.0.0.1:5432/cart")]
-    database_url: String,
-
+    #[command(flatten)]
+    database: DatabaseArgs,
     /// The log of this run.
     #[command(flatten)]
     pub log: LogArgs,
@@ -65,6 +65,8 @@ pub struct RebuildArgs {
 /// Publish the purchases that item-purchased lacks, after cart-events or the offsets on it were lost
 ///
 /// Stop all instances of item-purchased-events first: the command fails while the group has a member.
+///
+/// Exit code 0: done. 1: it failed, and can be repeated.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ResumeArgs {
     #[command(flatten)]
@@ -113,7 +115,7 @@ async fn empty(args: &RebuildArgs, create: &str, table: &str) -> anyhow::Result<
 
 /// The balances and their offsets in one transaction.
 async fn empty_database(args: &RebuildArgs, topic: &str) -> anyhow::Result<()> {
-    let pool = PgPool::connect(&args.database_url).await.context("connecting to PostgreSQL")?;
+    let pool = PgPool::connect(&args.database.database_url).await.context("connecting to PostgreSQL")?;
     let failed = "emptying vendor_billing (`projectors setup` creates it)";
     let mut transaction = pool.begin().await.context(failed)?;
     sqlx::query(AssertSqlSafe("TRUNCATE vendor_billing")).execute(&mut *transaction).await.context(failed)?;

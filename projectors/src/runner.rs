@@ -19,10 +19,6 @@ const POLL: Duration = Duration::from_millis(100);
 /// How long it waits at least: the wrapper counts in milliseconds, and spins for what is less than one.
 const POLL_MIN: Duration = Duration::from_millis(5);
 
-/// How long the member polls between two attempts to rewind: while partitions are handed over no rewind succeeds, and a
-/// handover waits for every member to poll.
-const FOLLOW_TIME: Duration = Duration::from_millis(100);
-
 /// A partition that was just assigned takes no seek until librdkafka reads it: a moment. One that went meanwhile never does,
 /// and a thread that waits for it does not hear of that.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -237,7 +233,7 @@ impl<P: Projector> Runner<P> {
                 Ok(()) => break,
                 Err(error) => self.readiness.set_unready(CONDITION, anyhow::Error::new(error)),
             }
-            self.consumer.follow(FOLLOW_TIME);
+            self.consumer.follow();
         }
         Ok(())
     }

@@ -17,8 +17,7 @@ const REPLY_SETTINGS: &[(&str, &str)] =
 pub const DEAD_LETTER_SETTINGS: &[(&str, &str)] =
     &[("retention.ms", "-1"), ("retention.bytes", "-1"), ("max.message.bytes", "2097152"), ANY_TIME];
 
-/// The consumer groups, without the installation's prefix. Their offsets are part of the contract: tools show them, and a
-/// group with another name begins again.
+/// The consumer groups, without the installation's prefix. A group's offsets are stored under its name, so a name never changes.
 pub mod group {
     /// Reads `cart-commands`, decides, publishes `cart-events`.
     pub const CART_PROCESSOR: &str = "cart-processor";
@@ -41,6 +40,14 @@ pub struct Stage {
     pub topic: &'static str,
 }
 
+impl Stage {
+    /// Whether the group keeps its offsets in PostgreSQL, and Kafka has only a copy.
+    #[must_use]
+    pub fn has_offsets_in_postgres(&self) -> bool {
+        READ_MODELS.iter().any(|model| model.group == self.group && model.store == Store::Postgres)
+    }
+}
+
 /// Where a read model's table is, and with it the offsets that it includes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Store {
@@ -61,7 +68,8 @@ pub struct ReadModel {
     pub table: &'static str,
 }
 
-/// All tables for queries. Whatever waits for them, checks, starts or deletes them uses this list.
+/// All tables for queries. The harness, `audit`, `reconcile`, `uninstall`, the bench and tests start, wait for, check and delete by this
+/// list.
 pub const READ_MODELS: [ReadModel; 3] = [
     ReadModel { group: group::POPULAR_ITEMS, store: Store::Cassandra, table: "item_quantity_by_day" },
     ReadModel { group: group::VENDOR_BILLING, store: Store::Cassandra, table: "balance_by_vendor" },
@@ -86,7 +94,7 @@ pub const STAGES: [Stage; 2 + READ_MODELS.len()] = {
 pub mod header {
     /// The encoding of the value, for readers that go by headers.
     pub const CONTENT_TYPE: &str = "content-type";
-    /// The value of [`CONTENT_TYPE`] on every topic.
+    /// The value of [`CONTENT_TYPE`].
     pub const AVRO: &str = "avro/binary";
     /// On `cart-commands`: the partition of `cart-replies` that the sender reads, in decimal digits.
     pub const REPLY_PARTITION: &str = "reply-partition";

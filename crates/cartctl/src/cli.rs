@@ -10,10 +10,12 @@ use crate::audit::{Report, audit, watch};
 use crate::recovery::Recovery;
 use crate::{audit, reconcile, tail, uninstall};
 
-/// `audit` and `tail` failed. `reconcile`: the pipeline did not become idle in time.
+/// `audit`, `tail` and `uninstall` failed. `reconcile`: the pipeline did not become idle in time.
 const NOT_FOUND_OUT: u8 = 2;
 /// `reconcile` failed: a server is unavailable, or a file can't be read.
 const RECONCILE_FAILED: u8 = 4;
+/// A recovery command failed.
+const RECOVERY_FAILED: u8 = 1;
 
 /// Checks, shows, recovers or deletes an installation of the shopping cart
 ///
@@ -47,7 +49,11 @@ pub async fn start(cli: Cli) -> ExitCode {
         Command::Audit(args) => ("audit", look(args).await),
         Command::Tail(args) => ("tail", tail::tail(args, &mut stdout().lock()).await.map(|()| 0)),
         Command::Uninstall(args) => ("uninstall", uninstall::uninstall(args, &mut stdout().lock()).await.map(|()| 0)),
-        Command::Recovery(recovery) => (recovery.name(), recovery.run().await.map(|()| 0)),
+        Command::Recovery(recovery) => {
+            let result = recovery.run().await;
+            return result
+                .map_or_else(|error| failed(recovery.name(), &error, RECOVERY_FAILED), |()| ExitCode::SUCCESS);
+        }
         Command::Reconcile(args) => return compare(args).await,
     };
     result.map_or_else(|error| failed(name, &error, NOT_FOUND_OUT), ExitCode::from)

@@ -39,3 +39,26 @@ impl Recovery {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    fn files(folder: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).expect("a folder of the crate").map(|entry| entry.expect("an entry").path());
+        entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+    }
+
+    /// The audit must not repeat the mistakes of what it checks.
+    #[test]
+    fn only_recovery_uses_the_code_of_the_services() {
+        let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"));
+        for file in files(source).iter().filter(|file| !file.ends_with("recovery.rs")) {
+            let text = fs::read_to_string(file).expect("a source file");
+            for services in ["cart_processor::", "projectors::", "ingest::"] {
+                assert!(!text.contains(services), "{} uses {services}", file.display());
+            }
+        }
+    }
+}

@@ -315,7 +315,7 @@ impl Journal {
     /// The request of a row.
     ///
     /// # Errors
-    /// When it can't be read: the registry does not respond, or it is newer than this program.
+    /// When it can't be read: the registry does not respond, or the request is newer than this program.
     pub async fn decided(&self, cart_id: CartId, row: &Row) -> Result<Decided, Error> {
         let operation = || format!("reading the request at {} of cart {cart_id}", row.position);
         let outcome = row.outcome.as_deref().map(serde_json::from_str).transpose();

@@ -27,6 +27,9 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 /// is begun anew.
 const REJOIN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long [`GroupConsumer::follow`] polls.
+const FOLLOW_TIME: Duration = Duration::from_millis(100);
+
 /// How often librdkafka reports what a member waits for.
 const STATISTICS_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -140,7 +143,7 @@ impl Assigned {
 impl Drop for Assigned {
     fn drop(&mut self) {
         // A consumer that is replaced may see no revocation.
-        Self::gauge().decrement(f64::from(*self.0.get_mut()));
+        self.remove(usize::MAX);
     }
 }
 
@@ -274,11 +277,13 @@ impl GroupConsumer {
         let non_member = fail_points::is_off("guard-group-metadata").then(|| config.create()).transpose();
         let non_member = non_member.map_err(|error| Error::kafka(operation(), error))?;
         let context = Context::new(start_at, BootstrapReconnect::of(args));
+        // At 0 from the start.
+        context.assigned.add(0);
         let consumer = subscribed(&config, context, topic).map_err(|error| Error::kafka(operation(), error))?;
         Ok(Self { consumer, config, topic: topic.to_owned(), non_member })
     }
 
-    /// Replaces a consumer that does not rejoin its group by itself. Call it before every poll.
+    /// Replaces a consumer that does not rejoin its group by itself. Call it about once a second.
     ///
     /// Seen after outages in which no broker answered for a minute: four of eight consumers were never assigned anything again,
     /// the others rejoined at once. The cause is not known.
@@ -301,6 +306,7 @@ impl GroupConsumer {
         let consumer = subscribed(&self.config, new, &self.topic)
             .map_err(|error| Error::kafka(format!("joining the group on {} again", self.topic), error))?;
         let old = std::mem::replace(&mut self.consumer, consumer);
+        old.context().assigned.remove(usize::MAX);
         // It waits for what it has waited for in vain so far, perhaps for ever.
         std::thread::spawn(move || drop(old));
         Ok(())
@@ -340,7 +346,7 @@ impl GroupConsumer {
     /// for partitions that are not ours any more.
     ///
     /// # Errors
-    /// [`crate::Recovery::Retry`] when the group has removed this member; the next poll reports what was lost.
+    /// [`crate::Recovery::AbortTransaction`] when the group has removed this member; the next poll reports what was lost.
     pub fn group_metadata(&self) -> Result<ConsumerGroupMetadata, Error> {
         let operation = || format!("reading the group metadata of {}", self.topic);
         let metadata = match &self.non_member {
@@ -350,7 +356,7 @@ impl GroupConsumer {
         let metadata = metadata.ok_or_else(|| Error::fatal(operation(), "the consumer is closed"))?;
         // After the metadata was taken: a removed member joins again only once it has polled.
         if self.non_member.is_none() && !is_member(self.consumer.client()) {
-            return Err(Error::retry(operation(), "the group has removed this member"));
+            return Err(Error::abort(operation(), "the group has removed this member"));
         }
         Ok(metadata)
     }
@@ -383,8 +389,8 @@ impl GroupConsumer {
     ///
     /// For the time between two attempts to rewind: while partitions are handed over no rewind succeeds before every member has
     /// taken part in the rebalance, and a member takes part by polling.
-    pub fn follow(&self, time: Duration) {
-        let end = Instant::now() + time;
+    pub fn follow(&self) {
+        let end = Instant::now() + FOLLOW_TIME;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {

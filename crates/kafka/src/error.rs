@@ -34,6 +34,14 @@ impl Error {
         Self { operation: operation.into(), recovery: Recovery::Retry, source: source.into() }
     }
 
+    /// A transaction that cannot be committed any more, as after a rebalance.
+    pub(crate) fn abort(
+        operation: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { operation: operation.into(), recovery: Recovery::AbortTransaction, source: source.into() }
+    }
+
     /// A failure that an operator has to remove.
     pub fn fatal(operation: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self { operation: operation.into(), recovery: Recovery::Fatal, source: source.into() }

@@ -14,7 +14,7 @@ use crate::{Error, Producer, Record, partition_of};
 const BATCH_LEN_MAX: usize = 1_024;
 
 /// Under load the batches of all partitions leave on the same ticks. Consumers then fetch many records at a time, and most of
-/// a command's cost under load is the requests that it causes. A record that comes alone does not wait.
+/// a command's cost under load is the requests that it causes (docs/performance.md). A record that comes alone does not wait.
 const TICK: Duration = Duration::from_millis(10);
 
 /// Ticks from one batch of a partition to its next, at most; see [`rest`]. Three made 64 clients wait for ticks while half of
@@ -28,7 +28,7 @@ const WAITING_MAX: usize = 100_000;
 #[derive(Debug, Clone)]
 pub struct PartitionBatcher {
     topic: String,
-    lanes: Vec<mpsc::Sender<Job>>,
+    queues: Vec<mpsc::Sender<Job>>,
 }
 
 #[derive(Debug)]
@@ -47,12 +47,12 @@ impl PartitionBatcher {
     #[must_use]
     pub fn start(producer: &Producer, partitions: i32) -> Self {
         let clock = Instant::now();
-        let lane = |_| {
+        let queue = |_| {
             let (jobs, incoming) = mpsc::channel(WAITING_MAX);
             tokio::spawn(work(producer.clone(), incoming, clock));
             jobs
         };
-        Self { topic: producer.topic().to_owned(), lanes: (0..partitions).map(lane).collect() }
+        Self { topic: producer.topic().to_owned(), queues: (0..partitions).map(queue).collect() }
     }
 
     /// Queues a record and returns at once. The future completes when the record is in the log, with its offset. Records of a
@@ -63,20 +63,24 @@ impl PartitionBatcher {
     /// record may still be in the log.
     pub fn send(&self, record: Record) -> Result<impl Future<Output = Result<i64, Error>> + Send + use<>, Error> {
         let partition = record.partition.unwrap_or_else(|| {
-            partition_of(record.key.as_deref().unwrap_or_default(), i32::try_from(self.lanes.len()).unwrap_or(i32::MAX))
+            partition_of(
+                record.key.as_deref().unwrap_or_default(),
+                i32::try_from(self.queues.len()).unwrap_or(i32::MAX),
+            )
         });
         let failed = |topic: &str, reason: &'static str| Error::retry(format!("producing to {topic}"), reason);
-        let lane = usize::try_from(partition).ok().and_then(|partition| self.lanes.get(partition));
-        let lane = lane.ok_or_else(|| {
+        let queue = usize::try_from(partition).ok().and_then(|partition| self.queues.get(partition));
+        let queue = queue.ok_or_else(|| {
             Error::fatal(format!("producing to {}/{partition}", self.topic), "there is no such partition")
         })?;
         let (delivered, delivery) = oneshot::channel();
-        lane.try_send(Job::Send {
-            record: Record { partition: Some(partition), ..record },
-            since: Instant::now(),
-            delivered,
-        })
-        .map_err(|_| failed(&self.topic, "the queue of the producer is full"))?;
+        queue
+            .try_send(Job::Send {
+                record: Record { partition: Some(partition), ..record },
+                since: Instant::now(),
+                delivered,
+            })
+            .map_err(|_| failed(&self.topic, "the queue of the producer is full"))?;
         let topic = self.topic.clone();
         Ok(async move { delivery.await.unwrap_or_else(|_| Err(failed(&topic, "the producer was closed"))) })
     }
@@ -88,11 +92,11 @@ impl PartitionBatcher {
     pub async fn flush(&self, timeout: Duration) -> Result<(), Error> {
         let failed = |reason: String| Error::retry(format!("delivering the queued records of {}", self.topic), reason);
         let all = async {
-            let mut flushed = Vec::with_capacity(self.lanes.len());
-            for lane in &self.lanes {
+            let mut flushed = Vec::with_capacity(self.queues.len());
+            for queue in &self.queues {
                 let (sender, receiver) = oneshot::channel();
-                // A lane that is gone has nothing left.
-                if lane.send(Job::Flush(sender)).await.is_ok() {
+                // A queue that is gone has nothing left.
+                if queue.send(Job::Flush(sender)).await.is_ok() {
                     flushed.push(receiver);
                 }
             }
@@ -152,7 +156,7 @@ fn produce(
     since: Instant,
 ) -> Result<impl Future<Output = Result<i64, Error>> + Send + use<>, Error> {
     // It waits here as long as delivery may take, and for its delivery as long again: then its fate is known.
-    fail_points::crash_point("lane-before-send");
+    fail_points::crash_point("batch-before-send");
     if since.elapsed() >= producer.delivery_timeout() {
         let reason = "it timed out in the queue of the producer and was not sent";
         return Err(Error::retry(format!("producing to {}", producer.topic()), reason));

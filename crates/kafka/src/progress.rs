@@ -104,10 +104,10 @@ impl GroupProgress {
     }
 
     /// The first committed record at or behind each of these offsets (by partition); none where there is none before the
-    /// partition's settled end.
+    /// partition's last stable offset.
     ///
     /// # Errors
-    /// If the brokers do not respond or slow, or an offset is not there any more.
+    /// If the brokers do not respond in time, or an offset is not there any more.
     pub fn first_records(&self, starts: &BTreeMap<i32, i64>) -> Result<BTreeMap<i32, i64>, Error> {
         let operation = || format!("searching records of {}", self.topic);
         let failed = |error| Error::kafka(operation(), error);

@@ -56,7 +56,7 @@ impl BootstrapReconnect {
         }
     }
 
-    /// Adds the brokers again if that is due. Call it before every poll.
+    /// Adds the brokers again if that is due. Call it often: with every poll.
     pub(crate) fn keep<C: ClientContext>(&self, client: &Client<C>) {
         if self.inner.is_due.load(Ordering::Relaxed) && self.is_time() {
             self.readd_brokers(client);

@@ -83,14 +83,17 @@ impl Registry {
         let body = serde_json::json!({ "schema": schema, "schemaType": "AVRO" });
         let response = self.http.post(&url).json(&body).send().await.map_err(failed)?;
         let status = response.status();
-        if status != StatusCode::CONFLICT && status != StatusCode::UNPROCESSABLE_ENTITY {
-            let registered: Registered = response.error_for_status().map_err(failed)?.json().await.map_err(failed)?;
+        if status.is_success() {
+            let registered: Registered = response.json().await.map_err(failed)?;
             return Ok(registered.id);
         }
-        let reason = response.text().await.map_err(failed)?;
+        let reason = format!("{status}: {}", response.text().await.map_err(failed)?);
+        if status != StatusCode::CONFLICT {
+            return Err(Error::retry(operation(), reason));
+        }
         let advice = "an incompatible schema is registered there: delete it, give this installation its own \
                       --topic-prefix, or upgrade this program";
-        Err(Error::fatal(format!("{} ({advice})", operation()), format!("{status}: {reason}")))
+        Err(Error::fatal(format!("{} ({advice})", operation()), reason))
     }
 
     async fn set_compatibility(&self, subject: &str) -> Result<(), Error> {
@@ -123,10 +126,12 @@ impl Registry {
             Ok(registered) => return Ok(Schema::parse_str(&registered.schema).ok()),
             Err(error) => error,
         };
-        // Its error has no status.
-        let response = self.http.get(format!("{}/schemas/ids/{id}", self.url)).send().await;
-        if response.is_ok_and(|response| response.status() == StatusCode::NOT_FOUND) {
-            return Ok(None);
+        // The registry has refused. The error does not have the status; another request does.
+        if !error.retriable {
+            let response = self.http.get(format!("{}/schemas/ids/{id}", self.url)).send().await;
+            if response.is_ok_and(|response| response.status() == StatusCode::NOT_FOUND) {
+                return Ok(None);
+            }
         }
         Err(Error::retry(format!("fetching schema {id} from {}", self.url), error))
     }

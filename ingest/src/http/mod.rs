@@ -248,14 +248,15 @@ impl Server {
 
     /// Handles a request, or the CORS preflight of one.
     async fn handle(&self, request: Request<Incoming>) -> Result<Response, Infallible> {
-        let routed = |request: Request<Incoming>| panics::catch(self.authorize_and_route(request));
+        let respond = |request: Request<Incoming>| self.respond(request);
         match &self.policy.cors {
-            Some(cors) if cors::is_for_layer(&request) => cors.layer(service_fn(routed)).oneshot(request).await,
-            Some(_) | None => routed(request).await,
+            Some(cors) if cors::is_for_layer(&request) => cors.layer(service_fn(respond)).oneshot(request).await,
+            Some(_) | None => respond(request).await,
         }
     }
 
-    async fn authorize_and_route(&self, mut request: Request<Incoming>) -> Result<Response, Infallible> {
+    /// The response to HEAD is that to GET without its body.
+    async fn respond(&self, mut request: Request<Incoming>) -> Result<Response, Infallible> {
         if let Some(uri) = head::decode_path(request.uri()) {
             *request.uri_mut() = uri;
         }
@@ -263,20 +264,24 @@ impl Server {
         if is_head {
             *request.method_mut() = Method::GET;
         }
-        let response = match self.authorize(&request).await {
+        let response = panics::catch(self.authorize_and_route(request)).await?;
+        Ok(if is_head { without_body(response) } else { response })
+    }
+
+    async fn authorize_and_route(&self, request: Request<Incoming>) -> Result<Response, Infallible> {
+        match self.authorize(&request).await {
             Ok(permit) => {
                 let response = TowerToHyperService::new(warp::service(self.routes.clone())).call(request).await?;
                 drop(permit);
-                response
+                Ok(response)
             }
             Err(problem) => {
                 let (head, body) = request.into_parts();
                 let deadline = Instant::now() + self.policy.limits.header_timeout();
                 discard_unread_body(&head.headers, BodyDataStream::new(body), deadline).await;
-                problem.into_response()
+                Ok(problem.into_response())
             }
-        };
-        Ok(if is_head { without_body(response) } else { response })
+        }
     }
 
     /// Checks a request before its body is read and before anything is looked up.

@@ -16,7 +16,7 @@ use crate::request_id;
 /// Maximum number of characters of a detail.
 const DETAIL_LEN_MAX: usize = 500;
 
-/// The reason why a request was not executed. `type` is stable and names the cause; `detail` is for people.
+/// Why a request did not get what it asked for. `type` is stable and names the cause; `detail` is for people.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Problem {
     #[serde(rename = "type", serialize_with = "urn")]

@@ -213,9 +213,9 @@ impl Group {
             .map(|(partition, next)| (*partition, *next))
             .collect();
         // The ends before the records: a record that is missing before such an end will not appear later.
-        let mut settled_ends = BTreeMap::new();
+        let mut last_stable_offsets = BTreeMap::new();
         for partition in unqueried.keys() {
-            settled_ends.insert(*partition, self.progress.last_stable_offset(*partition)?);
+            last_stable_offsets.insert(*partition, self.progress.last_stable_offset(*partition)?);
         }
         if !unqueried.is_empty() {
             for (partition, record) in self.progress.first_records(&unqueried)? {
@@ -223,7 +223,7 @@ impl Group {
             }
         }
         let state = |(partition, next): (&i32, &i64)| {
-            let last_stable_offset = settled_ends.get(partition).copied().unwrap_or_default();
+            let last_stable_offset = last_stable_offsets.get(partition).copied().unwrap_or_default();
             (
                 *partition,
                 Partition {

@@ -142,11 +142,11 @@ impl Wait {
     }
 
     async fn database(&self, database: &PgPool, group: &str, ends: &[i64]) -> anyhow::Result<()> {
-        let group = self.kafka.prefixed(group);
-        let progress = GroupProgress::new(&self.kafka, &group, &self.kafka.prefixed(PurchasedItem::TOPIC))?;
+        let full_group = self.kafka.prefixed(group);
+        let progress = GroupProgress::new(&self.kafka, &full_group, &self.kafka.prefixed(PurchasedItem::TOPIC))?;
         let progress = Arc::new(progress);
-        self.until(&format!("{group} in PostgreSQL"), async || {
-            let stored: HashMap<i32, i64> = stored_offsets(database, &self.kafka).await?;
+        self.until(&format!("{full_group} in PostgreSQL"), async || {
+            let stored: HashMap<i32, i64> = stored_offsets(database, &self.kafka, group).await?;
             let (progress, ends) = (progress.clone(), ends.to_vec());
             let behind = tokio::task::spawn_blocking(move || behind(&progress, &stored.into_iter().collect(), &ends));
             Ok(none_behind(behind.await??))

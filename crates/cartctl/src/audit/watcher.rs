@@ -189,7 +189,7 @@ impl Eyes {
         let kafka = target.kafka.clone();
         let groups = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
             let mut groups = Vec::new();
-            for Stage { group, topic } in STAGES.into_iter().filter(|stage| stage.group != VENDOR_BILLING_JDBC) {
+            for Stage { group, topic } in STAGES.into_iter().filter(|stage| !stage.has_offsets_in_postgres()) {
                 let topic = kafka.prefixed(topic);
                 let partitions = Admin::new(&kafka)?.partitions(&topic)?;
                 let progress = GroupProgress::new(&kafka, &kafka.prefixed(group), &topic)?;

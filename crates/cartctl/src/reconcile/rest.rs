@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use cart::PurchasedItem;
-use cart::contract::group::VENDOR_BILLING_JDBC;
 use cart::contract::{Contract as _, STAGES, Stage};
 use kafka::{Admin, KafkaArgs, TopicReader};
 use serde::Serialize;
@@ -113,7 +112,11 @@ pub async fn wait(kafka: &KafkaArgs, database: &PgPool, timeout: Duration) -> Re
 /// Reads all lags once, from the front to the end. Never reports too small a lag: offsets are read before the ends that they
 /// are compared with, and a consumer is idle only if all before it are.
 async fn look(kafka: &KafkaArgs, database: &PgPool) -> Vec<ConsumerLag> {
-    let stored = stored_offsets(database, kafka).await.map_err(|error| format!("{error:#}"));
+    let mut stored = HashMap::new();
+    for stage in STAGES.iter().filter(|stage| stage.has_offsets_in_postgres()) {
+        let offsets = stored_offsets(database, kafka, stage.group).await.map_err(|error| format!("{error:#}"));
+        stored.insert(stage.group, offsets);
+    }
     let args = kafka.clone();
     let looked = tokio::task::spawn_blocking(move || {
         let mut look = Look { args, stored, is_open: HashMap::new() };
@@ -131,8 +134,8 @@ async fn look(kafka: &KafkaArgs, database: &PgPool) -> Vec<ConsumerLag> {
 
 struct Look {
     args: KafkaArgs,
-    /// The offsets in PostgreSQL, or why they can't be read.
-    stored: Result<HashMap<i32, i64>, String>,
+    /// The offsets in PostgreSQL of each group that keeps them there, or why they can't be read.
+    stored: HashMap<&'static str, Result<HashMap<i32, i64>, String>>,
     /// Whether a transaction is open on a topic. Read once for each topic: once all consumers before it are idle, no new
     /// transaction begins.
     is_open: HashMap<&'static str, bool>,
@@ -142,12 +145,12 @@ impl Look {
     fn lag(&mut self, consumer: &str, topic: &'static str) -> anyhow::Result<Lag> {
         let (group, full_topic) = (self.args.prefixed(consumer), self.args.prefixed(topic));
         let admin = Admin::new(&self.args)?;
-        let committed = match (consumer, &self.stored) {
-            (VENDOR_BILLING_JDBC, Err(error)) => return Ok(Lag::Unknown(error.clone())),
-            (VENDOR_BILLING_JDBC, Ok(stored)) => {
+        let committed = match self.stored.get(consumer) {
+            Some(Err(error)) => return Ok(Lag::Unknown(error.clone())),
+            Some(Ok(stored)) => {
                 (0..admin.partitions(&full_topic)?).map(|partition| stored.get(&partition).copied()).collect()
             }
-            _ => admin.committed(&group, &full_topic)?,
+            None => admin.committed(&group, &full_topic)?,
         };
         let is_open = match self.is_open.get(topic) {
             Some(is_open) => *is_open,
@@ -174,12 +177,16 @@ impl Look {
 }
 
 /// The next offset of each partition for the newest log epoch, which the projector keeps in its database transactions.
-pub(crate) async fn stored_offsets(database: &PgPool, kafka: &KafkaArgs) -> anyhow::Result<HashMap<i32, i64>> {
+pub(crate) async fn stored_offsets(
+    database: &PgPool,
+    kafka: &KafkaArgs,
+    group: &str,
+) -> anyhow::Result<HashMap<i32, i64>> {
     let rows: Vec<(i32, i64)> = sqlx::query_as(
         "SELECT DISTINCT ON (partition) partition::int4, next_offset::int8 FROM projection_offset \
          WHERE projection = $1 AND topic = $2 ORDER BY partition, log_epoch DESC, next_offset DESC",
     )
-    .bind(VENDOR_BILLING_JDBC)
+    .bind(group)
     .bind(kafka.prefixed(PurchasedItem::TOPIC))
     .fetch_all(database)
     .await

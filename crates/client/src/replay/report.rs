@@ -64,7 +64,7 @@ pub struct Report {
 /// The rest of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Unfinished {
-    /// The first line without an answer.
+    /// The first line without an answer. All lines before it have one: `--from-line` continues here.
     pub line: u64,
     /// Why the line is invalid, if that ended the run.
     pub fault: Option<String>,

@@ -11,7 +11,7 @@ use super::skew::Skew;
 
 const RATES: [f64; 2] = [1e5, 1e6];
 
-/// PartitionReplicas of every record and row.
+/// Copies of every record and row.
 const REPLICATION: f64 = 3.0;
 
 /// The cost of a follower's copy for a broker, as a share of the leader's: a follower fetches and appends, and serves no

@@ -169,7 +169,7 @@ impl Log {
     /// Returns when the record is appended; `None` if it can't be sent or delivered.
     async fn append(&self, record: Record) -> Option<()> {
         match self {
-            Self::PartitionBatcher(lanes) => lanes.send(record).ok()?.await.ok()?,
+            Self::PartitionBatcher(batcher) => batcher.send(record).ok()?.await.ok()?,
             Self::Bare(producer) => producer.send(&record).ok()?.await.ok()?,
         };
         Some(())

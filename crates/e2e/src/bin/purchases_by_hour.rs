@@ -1,7 +1,6 @@
-//! A fifth read model, written as docs/extending.md says: how many purchases a vendor had in each hour (UTC).
+//! An added read model, written as docs/extending.md says: how many purchases a vendor had in each hour (UTC).
 //!
-//! It is a program of its own, beside `projectors`: module, table and line of the list are in this file. The end-to-end test
-//! `projectors::fifth` runs it.
+//! It is a program of its own, beside `projectors`. The end-to-end test `projectors::added` runs it.
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -134,13 +134,12 @@ async fn seed(installation: &Installation) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Empties one read table after the other: the audit reports each.
+/// Empties one read table after the other. The audit reports each.
 async fn each_read_model_is_checked(installation: &Installation) -> anyhow::Result<()> {
     let session = cassandra::connect(&installation.cassandra().patient()).await?;
     let database = PgPool::connect(installation.database_url()).await?;
-    let count = |report: &Report| report.findings_by_kind.values().sum::<u64>();
-    let mut findings = count(&audit(&target(installation), &[], DEADLINE).await?);
-    for ReadModel { table, store, .. } in READ_MODELS {
+    // The report keeps the first hundred findings of each kind: the table with the most rows comes last.
+    for ReadModel { table, store, .. } in READ_MODELS.into_iter().rev() {
         match store {
             Store::Cassandra => drop(session.query_unpaged(format!("TRUNCATE {table}"), ()).await?),
             Store::Postgres => {
@@ -148,9 +147,8 @@ async fn each_read_model_is_checked(installation: &Installation) -> anyhow::Resu
             }
         }
         let report = audit(&target(installation), &[], DEADLINE).await?;
-        let (before, now) = (findings, count(&report));
-        ensure!(now > before, "the audit has {now} findings, and had {before} before {table} was emptied: {report}");
-        findings = now;
+        let is_reported = report.findings.iter().any(|finding| finding.place.contains(table));
+        ensure!(is_reported, "{table} was emptied, and the audit does not report it:\n{report}");
     }
     database.close().await;
     Ok(())

@@ -92,7 +92,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         guards::the_offset_in_the_database_keeps_a_stale_instance_out,
         projectors::two_instances::an_instance_stuck_in_a_rebalance_joins_its_group_again,
         journal::what_was_appended_is_loaded_and_a_late_write_changes_nothing,
-        projectors::fifth::an_added_read_model_includes_each_purchase_once,
+        projectors::added::an_added_read_model_includes_each_purchase_once,
         projectors::crash::a_killed_projector_continues_where_it_was,
         auth::url::keys_are_loaded_and_refreshed_from_the_issuer,
         requests::a_crash_between_the_tables_of_the_journal_loses_no_request,

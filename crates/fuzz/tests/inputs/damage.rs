@@ -1,4 +1,4 @@
-//! PartitionReplicas of inputs with a few random changes: still close enough to the original to pass a decoder's first checks.
+//! Copies of inputs with a few random changes: still close enough to the original to pass a decoder's first checks.
 
 use rand::Rng;
 use rand::rngs::StdRng;

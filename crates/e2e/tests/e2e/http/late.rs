@@ -12,7 +12,7 @@ pub(crate) async fn a_command_that_could_not_be_sent_in_time_is_not_sent_later()
     // Its first command is held for longer than the delivery timeout.
     let args = ["--reply-timeout-ms", "3000"];
     let mut slow =
-        installation.start_at(Service::Ingest, "slow", &args, None, Some("lane-before-send=1*sleep(6000)"))?;
+        installation.start_at(Service::Ingest, "slow", &args, None, Some("batch-before-send=1*sleep(6000)"))?;
     slow.ready(DEADLINE).await?;
     let (slow_api, other) = (Api::new(&slow), Api::new(&processes[1]));
     let cart = other.cart();
@@ -38,7 +38,7 @@ pub(crate) async fn a_command_that_could_not_be_sent_in_time_is_not_sent_later()
 }
 
 async fn wait_for_turn(cart: &super::api::Cart) -> anyhow::Result<()> {
-    e2e::harness::wait_until("the lane to go on", DEADLINE, async || match cart.add(2, 1).await {
+    e2e::harness::wait_until("the batch to be sent", DEADLINE, async || match cart.add(2, 1).await {
         Ok(answer) if answer.status == 200 || answer.status == 409 => Ok(()),
         other => Err(format!("{other:?}")),
     })

@@ -11,9 +11,10 @@
 //! * [`writer`]: transactions as those of the real writers, and a continuous load.
 //! * the others: one or two tests each.
 
+pub(crate) mod added;
 pub(crate) mod crash;
 pub(crate) mod exact_sums;
-pub(crate) mod fifth;
+
 pub(crate) mod garbage;
 pub(crate) mod item_purchased_events;
 pub(crate) mod offset_guard;

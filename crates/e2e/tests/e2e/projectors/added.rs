@@ -35,7 +35,7 @@ async fn stored(installation: &Installation) -> anyhow::Result<Hours> {
 }
 
 pub(crate) async fn an_added_read_model_includes_each_purchase_once() -> anyhow::Result<()> {
-    let mut read_side = ReadSide::set_up("fifth").await?;
+    let mut read_side = ReadSide::set_up("added").await?;
     read_side.send(read_side.purchases(), read_side.lines(500))?;
     let load = read_side.start_load(read_side.purchases());
     let mut first = start(&read_side.installation, "a").await?;
