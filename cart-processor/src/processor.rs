@@ -114,6 +114,24 @@ impl Error {
     }
 }
 
+/// Measures the steps of a batch, one after the other (`processor_step_seconds`).
+struct Steps {
+    started_at: Instant,
+}
+
+impl Steps {
+    fn begin() -> Self {
+        Self { started_at: Instant::now() }
+    }
+
+    /// A step has ended, and the next begins.
+    fn ended(&mut self, step: &'static str) {
+        let now = Instant::now();
+        metrics::histogram!("processor_step_seconds", "step" => step).record(now - self.started_at);
+        self.started_at = now;
+    }
+}
+
 impl Worker {
     /// Runs until the shutdown, then publishes what is decided and returns the consumer, so that all workers leave the group
     /// together. Ends earlier only with a fatal error.
@@ -133,9 +151,11 @@ impl Worker {
 
     fn step(&mut self) -> Result<(), Error> {
         self.consumer.rejoin_if_lost()?;
+        let mut steps = Steps::begin();
         let batch = self.poll()?;
         if !batch.is_empty() {
-            self.process(batch)?;
+            steps.ended("poll");
+            self.process(batch, steps)?;
         }
         self.publish()
     }
@@ -191,7 +211,7 @@ impl Worker {
         Ok(())
     }
 
-    fn process(&mut self, batch: Vec<Incoming>) -> Result<(), Error> {
+    fn process(&mut self, batch: Vec<Incoming>, mut steps: Steps) -> Result<(), Error> {
         let started_at = Instant::now();
         let next: HashMap<i32, i64> = batch
             .iter()
@@ -215,9 +235,11 @@ impl Worker {
         let runtime = self.runtime.clone();
         runtime.block_on(self.load(&carts))?;
         let redelivered_rows = runtime.block_on(self.redelivered_rows(&carts))?;
+        steps.ended("load");
         let mut batches = self.decide_all(carts, redelivered_rows)?;
+        steps.ended("decide");
         fail_points::crash_point("processor-before-journal");
-        runtime.block_on(self.journal_and_reply(&mut batches))?;
+        runtime.block_on(self.journal_and_reply(&mut batches, &mut steps))?;
         fail_points::crash_point("processor-after-journal");
         for batch in batches {
             self.enqueue_events(batch);
@@ -229,6 +251,7 @@ impl Worker {
         for partition in self.state.partitions.values_mut() {
             partition.trim(share);
         }
+        steps.ended("enqueue");
         metrics::histogram!("processor_batch_seconds").record(started_at.elapsed());
         Ok(())
     }
@@ -312,12 +335,14 @@ impl Worker {
     ///
     /// After a crash before an append the commands are decided again. After a crash behind it the journal has their events,
     /// which are published from there ([`crate::redelivery`]). Shown by crates/e2e/tests/e2e/crash.rs.
-    async fn journal_and_reply(&self, batches: &mut [CartBatch]) -> Result<(), journal::Error> {
+    async fn journal_and_reply(&self, batches: &mut [CartBatch], steps: &mut Steps) -> Result<(), journal::Error> {
         self.journal.append(batches.iter().map(CartBatch::rows_to_append)).await?;
+        steps.ended("journal");
         fail_points::crash_point("processor-before-replies");
         for batch in batches {
             self.replies.send(batch.cart_id, std::mem::take(&mut batch.replies)).await?;
         }
+        steps.ended("reply");
         Ok(())
     }
 
