@@ -88,7 +88,7 @@ impl From<CartEvent> for EventBody {
 impl Events {
     /// Reads one page. It is empty for an unknown cart.
     pub(super) async fn read(journal: &Journal, cart_id: CartId, page: Page) -> Result<Self, journal::Error> {
-        // One entry more than the page has tells whether another page follows.
+        // An entry beyond the page shows that another page follows.
         let entries = journal.page(cart_id, page.after, page.limit + 1).await?;
         let limit = usize::try_from(page.limit).unwrap_or_default();
         let mut events: Vec<EventBody> = Vec::with_capacity(entries.len());

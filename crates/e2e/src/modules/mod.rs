@@ -136,7 +136,7 @@ mod tests {
             ("", "mod cart;\nmod outer;\npub use cart::Cart;\npub use outer::inner::Rule as TheRule;"),
             ("cart", "use crate::TheRule;\npub struct Cart(TheRule);"),
             ("outer", "pub mod inner;"),
-            ("outer::inner", "pub struct Rule;\nfn of(cart: &crate::Cart) -> Rule { todo!() }"),
+            ("outer::inner", "pub struct Rule;\nfn of(_: &crate::Cart) -> Rule { Rule }"),
         ];
         let expected = "fixture: 4 modules, 2 arrows, 0 back up, 1 circles\n  \
                           circle: cart, outer::inner\n    \
