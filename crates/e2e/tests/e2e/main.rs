@@ -8,6 +8,7 @@
 
 mod audit;
 mod auth;
+mod cassandra;
 mod cli;
 mod clocks;
 mod commands;
@@ -20,6 +21,7 @@ mod guards;
 mod hostile;
 mod http;
 mod journal;
+mod kafka;
 mod log_identity;
 mod newer_command;
 mod openapi;
@@ -114,6 +116,8 @@ fn trials(times: &Times) -> Vec<Trial> {
         projectors::redelivery::redelivered_records_change_nothing,
         projectors::two_instances::a_reassigned_partition_reloads_its_totals,
         guards::aborted_records_are_not_read,
+        cassandra::grouped_rows_are_all_written_and_a_late_write_changes_nothing,
+        cassandra::a_log_has_one_epoch_until_another_log_is_accepted,
         registry::foreign_schemas_under_the_systems_subjects_are_rejected,
         http::refusals::invalid_requests_are_rejected_and_not_appended,
         projectors::offset_guard::the_database_has_the_next_offset,
@@ -144,6 +148,9 @@ fn trials(times: &Times) -> Vec<Trial> {
         http::pending::each_request_under_a_key_is_answered_with_its_own_outcome,
         projectors::startup::concurrent_registrations_of_a_schema_succeed,
         reads::progress::progress_passes_over_markers_and_aborted_records,
+        kafka::records_and_offsets_are_committed_together_or_not_at_all,
+        kafka::a_batcher_keeps_the_order_of_each_partition_and_returns_the_offsets,
+        kafka::a_tail_has_what_is_appended_after_it_was_opened,
         http::ending::a_service_that_still_waits_for_servers_ends_at_once,
         auth::refuses_to_start_without_auth_unless_allowed,
         settings::the_sample_names_every_option_with_its_default,

@@ -31,7 +31,6 @@ pub(crate) struct Api {
     base: String,
 }
 
-/// An answer.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) status: u16,

@@ -23,7 +23,6 @@ const EVENTS_A_LINE: u64 = 2;
 /// One line of a checkout, as plain values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Line {
-    /// Its number.
     pub(crate) number: u64,
     pub(crate) vendor: Uuid,
     pub(crate) product: Uuid,
