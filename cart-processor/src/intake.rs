@@ -20,7 +20,6 @@ pub(crate) enum Incoming {
     DeadLetter {
         /// Where it was read.
         partition: i32,
-        /// Its offset.
         offset: i64,
         /// The original with its reason and origin, for the dead-letter topic.
         letter: Record,

@@ -117,9 +117,7 @@ pub(crate) struct SetupArgs {
 pub struct Skip {
     /// The topic's full name.
     pub topic: String,
-    /// The partition.
     pub partition: i32,
-    /// The offset.
     pub offset: i64,
 }
 

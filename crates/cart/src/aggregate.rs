@@ -73,7 +73,6 @@ impl From<Vec<FormerRequest>> for FormerMemory {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RememberedRequest {
-    /// Its command id.
     #[serde(with = "wire::compact_id")]
     pub command_id: CommandId,
     /// Its [`CartCommand::digest`].
@@ -253,7 +252,6 @@ impl Aggregate {
         }
     }
 
-    /// The cart's id.
     #[must_use]
     pub const fn cart_id(&self) -> CartId {
         self.cart_id

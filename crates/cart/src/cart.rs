@@ -68,7 +68,6 @@ impl Cart {
     /// snapshot and its reply. All processors must have the same, so it is a rule and not a setting.
     pub const LINES_MAX: usize = 1_000;
 
-    /// The items in the cart.
     #[must_use]
     pub fn items(&self) -> &[Item] {
         &self.items

@@ -14,7 +14,6 @@ use crate::{CartId, CommandId, ItemName, Price, ProductId, SequenceNumber, Vendo
 pub struct CartCommand {
     /// The id of the command and its reply.
     pub command_id: CommandId,
-    /// The cart's id.
     pub cart_id: CartId,
     /// The time of its events.
     #[serde(with = "wire::timestamp")]
@@ -56,9 +55,7 @@ impl CartCommand {
 pub enum Command {
     /// Add a product that is not in the cart.
     AddItem {
-        /// The product's id.
         product_id: ProductId,
-        /// The vendor's id.
         vendor_id: VendorId,
         /// The product's name.
         name: ItemName,
@@ -68,13 +65,9 @@ pub enum Command {
         quantity: i32,
     },
     /// Remove a product.
-    RemoveItem {
-        /// The product's id.
-        product_id: ProductId,
-    },
+    RemoveItem { product_id: ProductId },
     /// Change the quantity of a product in the cart.
     AdjustQuantity {
-        /// The product's id.
         product_id: ProductId,
         /// The change; negative for fewer pieces.
         adjust_by: NonZeroI32,

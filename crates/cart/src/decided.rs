@@ -8,9 +8,7 @@ use crate::{CartEvent, CartId, CommandId, Outcome, Position, Rejection, Sequence
 /// A decided request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decided {
-    /// The cart's id.
     pub cart_id: CartId,
-    /// The command's id.
     pub command_id: CommandId,
     /// Its position on `cart-commands`.
     pub position: Position,

@@ -11,15 +11,12 @@ use crate::{CartId, CommandId, EventId, Item, Position, SequenceNumber, SessionI
 pub struct CartEvent {
     /// The event's id. It follows from the cart and the sequence number.
     pub event_id: EventId,
-    /// The cart's id.
     pub cart_id: CartId,
-    /// The session's id.
     pub session_id: SessionId,
     /// Its number among the cart's events.
     pub sequence_number: SequenceNumber,
     /// Its command's position on `cart-commands`.
     pub position: Position,
-    /// Its command's id.
     pub command_id: CommandId,
     /// Its command's [`crate::Command::digest`].
     pub command_digest: i64,

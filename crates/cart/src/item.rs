@@ -48,19 +48,14 @@ pub enum InvalidItem {
     PriceTooLarge,
     /// The quantity is not from 1 to [`Quantity::MAX`].
     #[error("the quantity {quantity} is not from 1 to {}", Quantity::MAX)]
-    Quantity {
-        /// The quantity.
-        quantity: i64,
-    },
+    Quantity { quantity: i64 },
 }
 
 /// A product in a cart, by one vendor, at the price that it had when it was added.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Item {
-    /// The product's id.
     pub product_id: ProductId,
-    /// The vendor's id.
     pub vendor_id: VendorId,
     /// The product's name.
     pub name: ItemName,

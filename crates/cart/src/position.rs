@@ -13,7 +13,6 @@ const OFFSET_BITS: u32 = 48;
 pub struct LogEpoch(i16);
 
 impl LogEpoch {
-    /// The first epoch.
     pub const FIRST: Self = Self(1);
 
     /// `None` below 1 or above 32,767, the maximum in a position.

@@ -11,13 +11,9 @@ use crate::{CartEvent, CartId, Event, EventId, Item, SessionId, wire};
 pub struct PurchasedItem {
     /// The id of its `ItemPurchased` event.
     pub event_id: EventId,
-    /// The cart's id.
     pub cart_id: CartId,
-    /// The session's id.
     pub session_id: SessionId,
-    /// The vendor's id.
     pub vendor_id: crate::VendorId,
-    /// The product's id.
     pub product_id: crate::ProductId,
     /// The product's name.
     pub name: crate::ItemName,

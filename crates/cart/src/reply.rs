@@ -9,13 +9,10 @@ use crate::{CartEvent, CartId, CommandId, Event, Item, Position, Refusal, Reject
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CartReply {
-    /// The command's id.
     pub command_id: CommandId,
-    /// The cart's id.
     pub cart_id: CartId,
     /// The position on `cart-commands` of the command that decided the outcome.
     pub position: Position,
-    /// The outcome.
     pub outcome: Outcome,
 }
 
@@ -25,7 +22,6 @@ pub struct CartReply {
 pub enum Outcome {
     /// An item was added, removed or adjusted.
     ItemChanged {
-        /// The session's id.
         session_id: SessionId,
         /// The cart's sequence number after it.
         version: SequenceNumber,

@@ -27,7 +27,6 @@ pub struct JournalRow {
     pub sequence_number: i64,
     /// Its command's position.
     pub position: i64,
-    /// Its command.
     pub command_id: Uuid,
     /// The event's bytes.
     pub event: Vec<u8>,

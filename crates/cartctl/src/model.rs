@@ -24,7 +24,6 @@ pub struct SentCommand {
     pub at: DateTime<Utc>,
     /// The label of the cart's member.
     pub member: String,
-    /// The command.
     pub action: Action,
     /// `accepted`, `unanswered`, or the problem's code.
     pub outcome: String,
@@ -39,7 +38,6 @@ pub enum Action {
         product: String,
         /// The vendor's label.
         vendor: String,
-        /// Its name.
         name: String,
         /// The price of one piece.
         price: Decimal,

@@ -10,13 +10,9 @@ pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// A record of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawRecord {
-    /// Its partition.
     pub partition: i32,
-    /// Its offset.
     pub offset: i64,
-    /// Its key.
     pub key: Option<Vec<u8>>,
-    /// Its value.
     pub value: Option<Vec<u8>>,
 }
 

@@ -35,7 +35,6 @@ pub struct DayKey {
 /// The quantity of a product that was bought on a day, and the product's names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sold {
-    /// The quantity.
     pub quantity: i64,
     /// The names. A table has one of them, and any is right.
     pub names: BTreeSet<String>,
@@ -52,7 +51,6 @@ pub struct Purchase<'a> {
     pub name: &'a str,
     /// The price of one piece.
     pub price: Decimal,
-    /// The quantity.
     pub quantity: i64,
     /// The time of the purchase.
     pub at: DateTime<Utc>,

@@ -23,7 +23,6 @@ pub enum Error {
     /// The certificates to trust can't be used.
     #[error("reading the certificates in {} failed", file.display())]
     CaCert {
-        /// The file.
         file: PathBuf,
         /// The cause.
         #[source]

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The settings of a client.
 #[derive(Debug, Clone)]
 pub struct ClientSettings {
     /// The timeout of a connection attempt.

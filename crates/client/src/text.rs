@@ -31,7 +31,6 @@ pub enum LineError {
     NotUtf8 {
         /// The position of the first invalid byte, from 1.
         place: usize,
-        /// That byte.
         byte: u8,
     },
     /// Reading failed. There is no next line.

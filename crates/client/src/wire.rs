@@ -15,7 +15,6 @@ use crate::ids::{CartId, ProductId, VendorId};
 pub struct Item {
     /// The product; a cart has at most one line of it.
     pub product_id: ProductId,
-    /// The vendor.
     pub vendor_id: VendorId,
     /// The product's name as the member saw it.
     pub name: String,
@@ -31,7 +30,6 @@ pub struct Item {
 pub struct ItemChange {
     /// The command's id, the same for every retry with the same idempotency key.
     pub command_id: Uuid,
-    /// The cart.
     pub cart_id: CartId,
     /// The shopping session, which ends with its checkout.
     pub session_id: Uuid,
@@ -47,7 +45,6 @@ pub struct ItemChange {
 pub struct Purchase {
     /// The command's id, the same for every retry with the same idempotency key.
     pub command_id: Uuid,
-    /// The cart.
     pub cart_id: CartId,
     /// The session that was bought.
     pub session_id: Uuid,
@@ -65,7 +62,6 @@ pub struct Purchase {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Cart {
-    /// The cart.
     pub cart_id: CartId,
     /// The open session, if there is one.
     pub session_id: Option<Uuid>,
@@ -113,10 +109,7 @@ pub enum Outcome<T> {
     /// The command was rejected by the cart's rules or because of invalid input. Nothing has changed.
     Rejected(Problem),
     /// The command is in the log, without an outcome yet. A retry with the same key returns the outcome.
-    Pending {
-        /// The command's id.
-        command_id: Uuid,
-    },
+    Pending { command_id: Uuid },
     /// The command was not executed and will not be.
     Unavailable {
         /// The service's reason; empty if it gave none.

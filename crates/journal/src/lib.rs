@@ -78,7 +78,6 @@ const PAGE_ROWS: i32 = 32;
 pub struct Codecs {
     /// Events: what is journalled is what it wrote.
     pub events: Codec<CartEvent>,
-    /// Snapshots.
     pub snapshots: Codec<Aggregate>,
 }
 

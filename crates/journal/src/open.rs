@@ -17,11 +17,9 @@ use crate::{Codecs, Journal};
 pub struct Opened {
     /// `cart-commands`, the log that the journal belongs to.
     pub log: LogIdentity,
-    /// Its epoch.
     pub epoch: LogEpoch,
     /// A session of the journal's keyspace.
     pub session: Arc<Session>,
-    /// The journal.
     pub journal: Journal,
     /// Commands as they are on `cart-commands`.
     pub commands: Codec<CartCommand>,

@@ -13,7 +13,6 @@ pub struct Row {
     pub sequence_number: SequenceNumber,
     /// Where its command stands.
     pub position: Position,
-    /// Its command.
     pub command_id: CommandId,
     /// Its [`cart::CartCommand::keyed`].
     pub keyed: Option<bool>,
@@ -30,7 +29,6 @@ pub enum Content {
     Events(Vec<Vec<u8>>),
     /// Nothing: a row of `cart_unchanged`, which says what its events would say.
     Unchanged {
-        /// Its digest.
         digest: i64,
         /// Its time.
         issued_at: DateTime<Utc>,

@@ -68,16 +68,10 @@ pub enum DecodeError {
     },
     /// This schema was not met yet: [`Codec::decode_or_fetch`] fetches it.
     #[error("schema {id} has not been fetched yet")]
-    UnknownSchemaId {
-        /// Its id.
-        id: u32,
-    },
+    UnknownSchemaId { id: u32 },
     /// The registry has no such Avro schema.
     #[error("the registry has no Avro schema {id}")]
-    UnknownSchema {
-        /// Its id.
-        id: u32,
-    },
+    UnknownSchema { id: u32 },
     /// Written by a newer version of this software, with something in it that ours does not know. Not garbage: readers
     /// are upgraded before writers, so this reader has to stop there until it is.
     #[error("the value has schema {id}, which is newer than this program, and cannot be decoded: {reason}")]

@@ -18,11 +18,8 @@ use crate::{Error, KafkaArgs};
 pub struct Record {
     /// Its partition, where that is not for the key to say.
     pub partition: Option<i32>,
-    /// Its key.
     pub key: Option<Vec<u8>>,
-    /// Its value.
     pub value: Option<Vec<u8>>,
-    /// Its headers.
     pub headers: Option<OwnedHeaders>,
 }
 

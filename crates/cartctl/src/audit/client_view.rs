@@ -13,7 +13,6 @@ use uuid::Uuid;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SentCommand {
-    /// The cart's id.
     pub cart_id: Uuid,
     /// The command's id, which follows from its idempotency key.
     pub command_id: Uuid,
@@ -60,7 +59,6 @@ pub enum Attempt {
 /// An item in an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the fields of the answer")]
 pub struct AnsweredItem {
     pub product_id: Uuid,
     pub vendor_id: Uuid,

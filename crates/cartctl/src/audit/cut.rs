@@ -36,6 +36,5 @@ pub struct UpToCut {
     pub journal_events: u64,
     /// Records on `item-purchased`.
     pub purchases: u64,
-    /// The cut.
     pub cut: Cut,
 }

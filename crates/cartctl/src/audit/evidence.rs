@@ -83,7 +83,6 @@ impl Evidence {
 
 /// A record of `cart-commands`.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "Kafka's terms")]
 pub struct LogRecord {
     pub partition: i32,
     pub offset: i64,
@@ -108,7 +107,6 @@ pub enum Content {
 
 /// A record of `cart-commands-dead-letter`.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "Kafka's terms")]
 pub struct DeadLetter {
     pub partition: i32,
     pub offset: i64,
@@ -120,7 +118,6 @@ pub struct DeadLetter {
 
 /// A record of a topic that only our services write.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "Kafka's terms")]
 pub struct Record<T> {
     pub partition: i32,
     pub offset: i64,
@@ -135,7 +132,6 @@ pub struct Record<T> {
 /// A total and the offset on `item-purchased` of the newest record that it includes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row<T> {
-    /// The total.
     pub total: T,
     /// The offset; -1 for a record of an earlier log epoch.
     pub offset: i64,

@@ -97,7 +97,6 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Finding {
-    /// Its kind.
     pub kind: Kind,
     /// The topic, table or file, and the record, row or line.
     pub place: String,
@@ -187,7 +186,6 @@ pub struct Counts {
     pub carts: u64,
     /// Records on `cart-events`.
     pub events: u64,
-    /// Events in the journal.
     pub journal_events: u64,
     /// Records on `item-purchased`.
     pub purchases: u64,

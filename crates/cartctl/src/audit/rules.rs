@@ -35,7 +35,6 @@ pub enum Verdict {
 /// A request that is decided now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decided {
-    /// Its events.
     pub events: Vec<CartEvent>,
     /// The outcome that does not follow from the events, as text: `rejected RULE`, `rejected RULE at INDEX`, or the results
     /// of an independent batch. `None`: all of it is executed.
@@ -49,7 +48,6 @@ pub struct Decided {
 /// The journal's entry of a request, without its events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
-    /// Its command.
     pub command_id: Uuid,
     /// Whether it may be repeated; `None` for a command of a version before 0.2.
     pub keyed: Option<bool>,
@@ -61,7 +59,6 @@ pub struct Kept {
     pub unchanged: Option<(i64, DateTime<Utc>)>,
 }
 
-/// One cart.
 #[derive(Debug, Default)]
 pub struct Cart {
     sequence_number: i64,

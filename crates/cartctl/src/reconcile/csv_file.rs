@@ -15,7 +15,6 @@ pub enum Error {
     /// The folder can't be read.
     #[error("reading the folder {} failed", .path.display())]
     Folder {
-        /// Its path.
         path: PathBuf,
         /// The cause.
         #[source]
@@ -34,7 +33,6 @@ pub enum Error {
     /// A file can't be opened.
     #[error("opening {} failed", .path.display())]
     Open {
-        /// Its path.
         path: PathBuf,
         /// The cause.
         #[source]
@@ -43,7 +41,6 @@ pub enum Error {
     /// A file is not CSV with the required columns.
     #[error("reading {} failed", .path.display())]
     Csv {
-        /// Its path.
         path: PathBuf,
         /// The place and the reason.
         #[source]
@@ -54,9 +51,7 @@ pub enum Error {
     Row {
         /// The file.
         path: PathBuf,
-        /// The line.
         line: u64,
-        /// The reason.
         reason: String,
     },
     /// The files of one folder contradict each other.

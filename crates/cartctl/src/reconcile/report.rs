@@ -9,7 +9,6 @@ use serde::Serialize;
 use super::compare::{Difference, Differences};
 use crate::totals::Totals;
 
-/// The verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Verdict {
@@ -76,7 +75,6 @@ impl Unanswered {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// The verdict.
     pub verdict: Verdict,
     /// A description of the expected totals.
     pub compared_with: Vec<String>,
@@ -84,7 +82,6 @@ pub struct Report {
     pub expected: Option<Sums>,
     /// The item-purchased topic.
     pub topic: Sums,
-    /// Cassandra.
     pub cassandra: Sums,
     /// PostgreSQL.
     pub postgres: Sums,

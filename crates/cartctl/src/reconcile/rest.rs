@@ -50,12 +50,10 @@ impl fmt::Display for Lag {
     }
 }
 
-/// A consumer with its lag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ConsumerLag {
     /// Its name, without the installation's prefix.
     pub consumer: &'static str,
-    /// Its lag.
     pub lag: Lag,
 }
 

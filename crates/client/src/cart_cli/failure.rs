@@ -32,7 +32,6 @@ pub(crate) enum Failure {
     Pending {
         /// The cart's id.
         cart: CartId,
-        /// The command's id.
         command_id: Uuid,
         /// Its idempotency key.
         key: String,

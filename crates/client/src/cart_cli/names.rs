@@ -44,13 +44,11 @@ pub(crate) enum Unresolved {
 }
 
 impl Member {
-    /// The member's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The member's cart.
     #[must_use]
     pub fn cart(&self) -> CartId {
         self.cart

@@ -61,7 +61,6 @@ impl Retries {
         counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
-    /// The reason of the last one.
     pub(crate) fn last_reason(&self) -> String {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

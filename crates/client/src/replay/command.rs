@@ -12,7 +12,6 @@ pub struct Command {
     pub at: DateTime<Utc>,
     /// The label of the cart's member. Commands of one member are sent in order.
     pub member: Arc<str>,
-    /// The action.
     pub action: Action,
     /// The outcome that the source intends.
     pub intended: Intended,
@@ -77,7 +76,6 @@ pub enum Intended {
 }
 
 impl Action {
-    /// Its kind.
     #[must_use]
     pub fn kind(&self) -> ActionKind {
         match self {

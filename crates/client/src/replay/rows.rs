@@ -75,31 +75,16 @@ pub enum Fault {
     },
     /// A name with a character that can't be shown.
     #[error("{column} {text:?} has a control character")]
-    Control {
-        /// The column.
-        column: &'static str,
-        /// The text.
-        text: String,
-    },
+    Control { column: &'static str, text: String },
     /// An invalid time.
     #[error("time {text:?}: {reason}")]
-    Time {
-        /// The text.
-        text: String,
-        /// The reason.
-        reason: InvalidTime,
-    },
+    Time { text: String, reason: InvalidTime },
     /// An unknown action.
     #[error("action {0:?} is not one of add, adjust, remove, checkout")]
     Action(String),
     /// An invalid price.
     #[error("price {text:?}: {reason}")]
-    Price {
-        /// The text.
-        text: String,
-        /// The reason.
-        reason: InvalidItem,
-    },
+    Price { text: String, reason: InvalidItem },
     /// A quantity that is not a whole number.
     #[error("quantity {0:?} is not a whole number")]
     Quantity(String),

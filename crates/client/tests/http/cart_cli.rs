@@ -179,7 +179,6 @@ async fn a_script_ends_at_its_first_failure_without_keep_going() {
     assert!(!run.out.contains('\u{1b}') && !run.err.contains('\u{1b}'), "no colours for a pipe");
 }
 
-/// The same commands in scripts of other systems.
 #[tokio::test]
 async fn scripts_of_other_systems_are_the_same_commands() {
     let script = "change-member Jos\u{e9}\nadd 'caf\u{e9}' --price 1 --vendor acme\nadjust 'caf\u{e9}' 2\nlist --ids\n";

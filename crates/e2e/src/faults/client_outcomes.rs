@@ -17,7 +17,6 @@ pub struct ClientOutcomes {
     pub pending: u64,
     /// Errors: 503, 504, timeouts, failed and closed connections.
     pub errors: u64,
-    /// The first error.
     pub first_error: Option<String>,
     /// The longest time from when a command was due until its outcome, retries included, or of a read.
     pub slowest_ms: u64,

@@ -154,7 +154,6 @@ impl FaultEnvironment {
         Ok(environment)
     }
 
-    /// The installation.
     #[must_use]
     pub fn installation(&self) -> &Installation {
         &self.installation

@@ -194,7 +194,6 @@ impl Plan {
         faults.iter().any(|fault| fault.needs_disks())
     }
 
-    /// The seed.
     #[must_use]
     pub fn seed(&self) -> u64 {
         self.seed

@@ -215,7 +215,6 @@ async fn pass(
 
 /// What a piece contains.
 struct Noted {
-    /// The answer to a commit.
     has_commit_answer: bool,
     /// Data for the server; with Kafka, a writing request.
     has_write: bool,

@@ -55,7 +55,6 @@ pub enum Service {
 }
 
 impl Service {
-    /// All projectors.
     pub const PROJECTORS: [Self; 1 + READ_MODELS.len()] = {
         let mut projectors = [Self::Projector(group::ITEM_PURCHASED_EVENTS); 1 + READ_MODELS.len()];
         let mut index = 0;
@@ -183,7 +182,6 @@ impl Installation {
         &self.servers.cassandra
     }
 
-    /// The URL of its database.
     #[must_use]
     pub fn database_url(&self) -> &str {
         &self.servers.database_url

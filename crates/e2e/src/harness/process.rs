@@ -122,13 +122,11 @@ impl Process {
         Ok(Self { name: name.to_owned(), child, log, address })
     }
 
-    /// Its process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Its address.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.address

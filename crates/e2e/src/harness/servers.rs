@@ -45,7 +45,6 @@ pub const CLUSTER_NODES: u8 = 3;
 const CLUSTER_SETTINGS: [(&str, &str); 3] =
     [("KAFKA_HEAP", "384m"), ("CASSANDRA_HEAP", "512m"), ("CART_SERVICES_TIMEOUT_S", "300")];
 
-/// One of the servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Server {
     /// The broker.
@@ -100,7 +99,6 @@ impl std::fmt::Display for Server {
 pub struct Node {
     /// Its kind.
     pub server: Server,
-    /// Its number.
     pub number: u8,
 }
 

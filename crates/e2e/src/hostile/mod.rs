@@ -60,7 +60,6 @@ async fn connect(to: SocketAddr, from: u8) -> io::Result<TcpStream> {
 /// How a connection ended.
 #[derive(Debug, PartialEq, Eq)]
 struct End {
-    /// The answer.
     answer: Vec<u8>,
     /// The time until the end.
     after: Duration,

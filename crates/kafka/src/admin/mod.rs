@@ -28,9 +28,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 /// Identifies one life of a topic: a recreated topic has another identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogIdentity {
-    /// The cluster's id.
     pub cluster_id: String,
-    /// The topic's id.
     pub topic_id: String,
     /// Its partitions: another number would put keys elsewhere.
     pub partitions: i32,
@@ -41,7 +39,6 @@ pub struct LogIdentity {
 pub struct PartitionReplicas {
     /// The topic's full name.
     pub topic: String,
-    /// The partition.
     pub partition: i32,
     /// The leader's broker id; negative if the partition has no leader.
     pub leader: i32,
