@@ -8,9 +8,9 @@ use anyhow::Context as _;
 
 use crate::audit::{Report, audit, watch};
 use crate::recovery::Recovery;
-use crate::{audit, reconcile, tail, uninstall};
+use crate::{audit, explain, reconcile, tail, uninstall};
 
-/// `audit`, `tail` and `uninstall` failed. `reconcile`: the pipeline did not become idle in time.
+/// `audit`, `explain`, `tail` and `uninstall` failed. `reconcile`: the pipeline did not become idle in time.
 const NOT_FOUND_OUT: u8 = 2;
 /// `reconcile` failed: a server is unavailable, or a file can't be read.
 const RECONCILE_FAILED: u8 = 4;
@@ -33,6 +33,7 @@ pub struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Audit(audit::Args),
+    Explain(explain::Args),
     Reconcile(reconcile::Args),
     Tail(tail::Args),
     #[command(flatten)]
@@ -47,6 +48,7 @@ pub async fn start(cli: Cli) -> ExitCode {
     let (name, result) = match &cli.command {
         Command::Audit(args) if args.watch => ("audit", watch(args).await.map(|()| 0)),
         Command::Audit(args) => ("audit", look(args).await),
+        Command::Explain(args) => ("explain", explain::explain(args, &mut stdout().lock()).await),
         Command::Tail(args) => ("tail", tail::tail(args, &mut stdout().lock()).await.map(|()| 0)),
         Command::Uninstall(args) => ("uninstall", uninstall::uninstall(args, &mut stdout().lock()).await.map(|()| 0)),
         Command::Recovery(recovery) => {

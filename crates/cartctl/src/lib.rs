@@ -10,18 +10,22 @@
 //! * [`reconcile`]: waits until the pipeline is idle, then compares every row.
 //! * [`audit`]: compares events, journal, purchases and tables with what follows from the commands in the log, also while the
 //!   system works.
+//! * [`mod@explain`]: shows how a stored figure follows from the log.
 //! * [`mod@tail`]: prints a topic's records as they come.
 //! * [`mod@uninstall`]: deletes an installation.
 //! * [`model`]: the expected results of the sent commands, from the rules in docs/api.md.
 //! * [`journal`]: compares the journal with the events topic, byte for byte.
 //!
 //! These share no code with the cart-processor and the projectors beyond the wire types, so that they do not repeat their
-//! mistakes. The module `recovery` is the exception: it does what the services do, with their code.
+//! mistakes. There are two exceptions: the module `recovery` does what the services do, with their code, and `explain` shows what
+//! the rules of `crates/cart` decide, beside the journal.
 
 pub mod audit;
 mod cli;
+pub mod explain;
 mod ids;
 pub mod journal;
+mod line;
 pub mod model;
 pub mod reconcile;
 mod recovery;

@@ -1,7 +1,5 @@
 //! `cartctl tail`: prints the committed records of a topic, decoded, one per line.
 
-mod line;
-
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
@@ -14,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use self::line::{InWords, Line};
+use crate::line::{InWords, Line};
 use crate::topic::SILENCE_MAX;
 
 /// How long a wait for the next record blocks.

@@ -16,6 +16,7 @@ mod crash;
 mod dead_letters;
 mod downstream;
 mod examples;
+mod explain;
 mod faults;
 mod guards;
 mod hostile;

@@ -1,10 +1,12 @@
-//! The whole pipeline, with the services of the demo: every table has what was sent, to the cent, and the journal and the
-//! events topic are equal.
+//! The whole pipeline, with the services of the demo: every table has what was sent, to the cent, the journal and the events
+//! topic are equal, and each figure can be explained.
 
 use std::time::Duration;
 
 use cartctl::journal::journal_equals_topic;
 use e2e::harness::{Installation, Process, Service};
+
+use crate::explain::explains_figures_and_finds_wrong_ones;
 
 /// The timeout, far longer than a debug build needs on two busy cores.
 const REPLAY_DEADLINE: Duration = Duration::from_secs(180);
@@ -55,5 +57,7 @@ pub(crate) async fn every_table_has_what_was_sent() -> anyhow::Result<()> {
     for process in &mut processes {
         process.terminate(TERMINATE_DEADLINE).await?;
     }
+    // Last, since it makes tables wrong.
+    explains_figures_and_finds_wrong_ones(&installation).await?;
     installation.remove().await
 }

@@ -6,18 +6,17 @@ use rust_decimal::Decimal;
 
 /// The text of a record's value.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(crate) struct Line {
     /// The time in the value, which may differ from the record's. A reply has none.
-    pub(super) at: Option<DateTime<Utc>>,
-    pub(super) cart_id: CartId,
+    pub(crate) at: Option<DateTime<Utc>>,
+    pub(crate) cart_id: CartId,
     /// The cart's version after it. A command has none yet.
-    pub(super) version: Option<SequenceNumber>,
-    pub(super) what: String,
+    pub(crate) version: Option<SequenceNumber>,
+    pub(crate) what: String,
 }
 
 /// The values of the topics.
-pub(super) trait InWords {
-    /// Its text.
+pub(crate) trait InWords {
     fn line(&self) -> Line;
 }
 
@@ -54,8 +53,7 @@ impl InWords for CartReply {
 
 impl InWords for PurchasedItem {
     fn line(&self) -> Line {
-        let item = item(self.quantity.get(), self.name.as_str(), self.price.get(), self.amount());
-        let what = format!("ItemPurchased {item} of vendor {}", self.vendor_id);
+        let what = format!("ItemPurchased {} of vendor {}", purchased(self), self.vendor_id);
         Line { at: Some(self.purchased_at), cart_id: self.cart_id, version: None, what }
     }
 }
@@ -75,7 +73,8 @@ fn command(wanted: &Command) -> String {
     }
 }
 
-fn outcome(of: &Outcome) -> String {
+/// An outcome in words.
+pub(crate) fn outcome(of: &Outcome) -> String {
     let all = |outcomes: &[Outcome]| outcomes.iter().map(outcome).collect::<Vec<_>>().join("; ");
     match of {
         Outcome::ItemChanged { item, .. } => format!("ItemChanged {}", item_of(item)),
@@ -102,6 +101,11 @@ fn version(of: &Outcome) -> Option<SequenceNumber> {
 }
 
 fn item_of(of: &Item) -> String {
+    item(of.quantity.get(), of.name.as_str(), of.price.get(), of.amount())
+}
+
+/// The item of a purchase.
+pub(crate) fn purchased(of: &PurchasedItem) -> String {
     item(of.quantity.get(), of.name.as_str(), of.price.get(), of.amount())
 }
 

@@ -1,0 +1,204 @@
+//! The purchases of a row of a read table, and the row.
+
+use anyhow::Context as _;
+use cart::contract::{Contract as _, group, header::TRACE_PARENT};
+use cart::{LogEpoch, Position, ProductId, PurchasedItem, VendorId};
+use chrono::{Datelike as _, NaiveDate};
+use kafka::{Admin, Codec, Headers as _, Message as _, Registry, TopicReader};
+use rust_decimal::Decimal;
+use scylla::client::session::Session;
+use scylla::value::CqlDecimal;
+use sqlx::PgPool;
+use tokio::runtime::Handle;
+
+use super::ledger::{Entry, Ledger, Stored};
+use super::{Month, Store, System};
+use crate::line::purchased;
+use crate::reconcile::decimal;
+use crate::topic::SILENCE_MAX;
+
+/// The log of the purchases, and the vendor's part of it.
+struct Log {
+    topic: String,
+    partition: i32,
+    epoch: LogEpoch,
+    session: Session,
+}
+
+impl Log {
+    async fn open(system: &System, vendor: VendorId) -> anyhow::Result<Self> {
+        let topic = system.kafka.prefixed(PurchasedItem::TOPIC);
+        let identity = tokio::task::block_in_place(|| Admin::new(&system.kafka)?.identity(&topic))?;
+        let partition = kafka::partition_of(vendor.to_string().as_bytes(), identity.partitions);
+        let session = cassandra::connect(&system.cassandra).await?;
+        let epoch = cassandra::log_epoch(&session, &topic, &identity).await?;
+        Ok(Self { topic, partition, epoch, session })
+    }
+
+    fn has_earlier(&self) -> bool {
+        self.epoch != LogEpoch::FIRST
+    }
+
+    /// The group's next offset in the vendor's partition.
+    fn committed(&self, system: &System, group: &str) -> anyhow::Result<i64> {
+        let group = system.kafka.prefixed(group);
+        let offsets = tokio::task::block_in_place(|| Admin::new(&system.kafka)?.committed(&group, &self.topic))?;
+        let partition = usize::try_from(self.partition)?;
+        Ok(offsets.get(partition).copied().flatten().unwrap_or(0))
+    }
+
+    /// The offset after the row's newest record; 0 for a row of an earlier log.
+    fn after(&self, position: i64) -> i64 {
+        let position = Position::from(position);
+        if position < Position::new(self.epoch, 0) { 0 } else { position.offset() + 1 }
+    }
+}
+
+/// Explains a vendor's balance of a month.
+pub(super) async fn balance(
+    system: &System,
+    vendor: VendorId,
+    month: Month,
+    store: Option<Store>,
+) -> anyhow::Result<Ledger> {
+    let log = Log::open(system, vendor).await?;
+    // Before the purchases: what a table includes is in the log by then.
+    let mut stored = Vec::new();
+    if store != Some(Store::Postgres) {
+        stored.push(cassandra_balance(system, &log, vendor, month).await.context("reading balance_by_vendor")?);
+    }
+    if store != Some(Store::Cassandra) {
+        stored.push(postgres_balance(system, &log, vendor, month).await.context("reading vendor_billing")?);
+    }
+    let Month { year, month } = month;
+    let what = format!("Balance of vendor {vendor} in {year}-{month:02} (UTC)");
+    let is_in =
+        |purchase: &PurchasedItem| (purchase.purchased_at.year(), purchase.purchased_at.month()) == (year, month);
+    ledger(system, log, vendor, what, is_in, PurchasedItem::amount, stored).await
+}
+
+/// Explains the pieces of a product on a day.
+pub(super) async fn item(
+    system: &System,
+    vendor: VendorId,
+    product: ProductId,
+    day: NaiveDate,
+) -> anyhow::Result<Ledger> {
+    let log = Log::open(system, vendor).await?;
+    let stored =
+        cassandra_quantity(system, &log, vendor, product, day).await.context("reading item_quantity_by_day")?;
+    let what = format!("Pieces of product {product} of vendor {vendor} on {day} (UTC)");
+    let is_in = |purchase: &PurchasedItem| purchase.product_id == product && purchase.purchased_at.date_naive() == day;
+    let pieces = |purchase: &PurchasedItem| Decimal::from(purchase.quantity.get());
+    ledger(system, log, vendor, what, is_in, pieces, vec![stored]).await
+}
+
+async fn ledger(
+    system: &System,
+    log: Log,
+    vendor: VendorId,
+    what: String,
+    is_in: impl Fn(&PurchasedItem) -> bool,
+    change: impl Fn(&PurchasedItem) -> Decimal,
+    stored: Vec<Stored>,
+) -> anyhow::Result<Ledger> {
+    let registry = Registry::new(&system.kafka)?;
+    let codec = Codec::<PurchasedItem>::register(&registry, PurchasedItem::TOPIC, PurchasedItem::SCHEMA).await?;
+    let runtime = Handle::current();
+    let mut ledger = Ledger::new(what, log.topic, log.partition);
+    tokio::task::block_in_place(|| {
+        let starts = Admin::new(&system.kafka)?.watermarks(&ledger.topic)?;
+        let start = starts.get(usize::try_from(log.partition)?).context("the partition is gone")?.0;
+        let mut reader = TopicReader::open(&system.kafka, &ledger.topic, [(log.partition, start)])?;
+        let key = vendor.to_string();
+        while let Some(message) = reader.next(SILENCE_MAX)? {
+            if message.key() != Some(key.as_bytes()) {
+                continue;
+            }
+            let offset = message.offset();
+            let purchase = codec
+                .decode_or_fetch_blocking(message.payload().unwrap_or_default(), &runtime)?
+                .with_context(|| format!("decoding record {}/{offset} of {}", log.partition, ledger.topic))?;
+            if !is_in(&purchase) {
+                continue;
+            }
+            ledger.push(Entry {
+                offset,
+                purchased_at: purchase.purchased_at,
+                cart_id: purchase.cart_id,
+                trace_id: trace_id(&message),
+                what: purchased(&purchase),
+                change: change(&purchase),
+                total: Decimal::ZERO,
+            });
+        }
+        anyhow::Ok(())
+    })?;
+    stored.into_iter().for_each(|stored| ledger.compare(stored));
+    Ok(ledger)
+}
+
+/// The trace's id in a `traceparent` (W3C Trace Context, version 00).
+pub(super) fn trace_id(message: &kafka::BorrowedMessage<'_>) -> Option<String> {
+    let header = message.headers()?.iter().find(|header| header.key == TRACE_PARENT)?;
+    let text = std::str::from_utf8(header.value?).ok()?;
+    text.split('-').nth(1).filter(|id| id.len() == 32).map(str::to_owned)
+}
+
+/// A projector commits after it has written, so a row includes what was committed before it was read.
+async fn cassandra_balance(system: &System, log: &Log, vendor: VendorId, month: Month) -> anyhow::Result<Stored> {
+    const SELECT: &str =
+        "SELECT balance, position FROM balance_by_vendor WHERE vendorid = ? AND year = ? AND month = ?";
+    let committed = log.committed(system, group::VENDOR_BILLING)?;
+    let key = (vendor.as_uuid(), month.year, i32::try_from(month.month)?);
+    let rows = log.session.query_unpaged(SELECT, key).await?.into_rows_result()?;
+    let row = rows.maybe_first_row::<(CqlDecimal, i64)>()?;
+    let total = row.as_ref().map(|(balance, _)| decimal(balance)).transpose()?;
+    let next_offset = committed.max(row.map_or(0, |(_, position)| log.after(position)));
+    Ok(Stored { table: "balance_by_vendor (Cassandra)", total, next_offset, has_earlier_logs: log.has_earlier() })
+}
+
+async fn cassandra_quantity(
+    system: &System,
+    log: &Log,
+    vendor: VendorId,
+    product: ProductId,
+    day: NaiveDate,
+) -> anyhow::Result<Stored> {
+    const SELECT: &str = "SELECT quantity, position FROM item_quantity_by_day \
+        WHERE vendorid = ? AND productid = ? AND year = ? AND month = ? AND day = ?";
+    let committed = log.committed(system, group::POPULAR_ITEMS)?;
+    let (month, of_month) = (i32::try_from(day.month())?, i32::try_from(day.day())?);
+    let key = (vendor.as_uuid(), product.as_uuid(), day.year(), month, of_month);
+    let rows = log.session.query_unpaged(SELECT, key).await?.into_rows_result()?;
+    let row = rows.maybe_first_row::<(i64, i64)>()?;
+    let next_offset = committed.max(row.map_or(0, |(_, position)| log.after(position)));
+    let total = row.map(|(quantity, _)| quantity.into());
+    Ok(Stored { table: "item_quantity_by_day (Cassandra)", total, next_offset, has_earlier_logs: log.has_earlier() })
+}
+
+/// Reads the balance and the offset in one snapshot.
+async fn postgres_balance(system: &System, log: &Log, vendor: VendorId, month: Month) -> anyhow::Result<Stored> {
+    const BALANCE: &str = "SELECT balance FROM vendor_billing WHERE vendor_id = $1 AND year = $2 AND month = $3";
+    const NEXT: &str = "SELECT next_offset FROM projection_offset \
+        WHERE projection = $1 AND topic = $2 AND partition = $3 AND log_epoch = $4";
+    let database = PgPool::connect(&system.database_url).await?;
+    let mut snapshot = database.begin().await?;
+    sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").execute(&mut *snapshot).await?;
+    let total: Option<Decimal> = sqlx::query_scalar(BALANCE)
+        .bind(vendor.as_uuid())
+        .bind(month.year)
+        .bind(i32::try_from(month.month)?)
+        .fetch_optional(&mut *snapshot)
+        .await?;
+    let next: Option<i64> = sqlx::query_scalar(NEXT)
+        .bind(group::VENDOR_BILLING_JDBC)
+        .bind(&log.topic)
+        .bind(log.partition)
+        .bind(log.epoch.get())
+        .fetch_optional(&mut *snapshot)
+        .await?;
+    snapshot.rollback().await?;
+    let next_offset = next.unwrap_or(0);
+    Ok(Stored { table: "vendor_billing (PostgreSQL)", total, next_offset, has_earlier_logs: log.has_earlier() })
+}
