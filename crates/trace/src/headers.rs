@@ -79,7 +79,9 @@ impl<'a> TraceHeaders<'a> {
     }
 
     /// The sender's span; `None` without a valid one.
-    pub(crate) fn context(self) -> Option<SpanContext> {
+    #[doc(hidden)]
+    #[must_use]
+    pub fn context(self) -> Option<SpanContext> {
         let parent = self.parent.filter(|_| self.is_valid()).and_then(|parent| str::from_utf8(parent).ok())?;
         let (trace, span) = (TraceId::from_hex(&parent[3..35]).ok()?, SpanId::from_hex(&parent[36..52]).ok()?);
         let flags = TraceFlags::default().with_sampled(self.is_sampled());

@@ -268,19 +268,23 @@ pub(crate) async fn a_collector_that_hangs_changes_nothing_but_a_counter() -> an
     let more = [("OTEL_EXPORTER_OTLP_TIMEOUT", "600000"), ("OTEL_BSP_MAX_QUEUE_SIZE", "4")];
     let environment: Vec<_> =
         collector.environment().into_iter().chain(more.map(|(name, value)| (name, value.to_owned()))).collect();
-    let mut ingest = installation.start_with(Service::Ingest, "0", &PATIENT, &environment)?;
+    let at_once = [&PATIENT[..], &["--lame-duck-ms", "0"]].concat();
+    let mut ingest = installation.start_with(Service::Ingest, "0", &at_once, &environment)?;
     let mut processor = installation.start_with(Service::CartProcessor, "0", &SESSION, &environment)?;
     for service in [&mut ingest, &mut processor] {
         service.ready(DEADLINE).await?;
         ensure!(metric(service, "otel_spans_dropped_total").await? == 0);
     }
     let api = Api::new(&ingest);
-    for _ in 0..10 {
+    for _ in 0..5 {
         buy(&api).await?;
     }
     for service in [&mut ingest, &mut processor] {
         dropped(service).await?;
-        service.terminate(DEADLINE).await?;
+        service.interrupt()?;
+    }
+    for service in [&mut ingest, &mut processor] {
+        service.succeeded(DEADLINE).await?;
         ensure!(service.log().contains("the trace collector did not get the last spans"), "{}", service.log());
     }
     installation.remove().await
