@@ -3,6 +3,7 @@
 use cassandra::{CassandraArgs, KeyspaceArgs};
 use kafka::{KafkaArgs, MemberArgs, TopicArgs};
 use service::{AdminArgs, LogArgs, StartupArgs};
+use trace::TraceArgs;
 
 /// What `--help` says at its end.
 const EXAMPLE: &str = "\
@@ -69,6 +70,8 @@ pub(crate) struct Args {
     pub(crate) startup: StartupArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
 }
 
 /// How to set up.

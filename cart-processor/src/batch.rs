@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use cart::{Aggregate, CartCommand, CartEvent, CartId, Decided, Decision, Outcome, Position};
 use journal::{Append, Codecs, Row, SNAPSHOT_EVERY, Snapshot};
 use kafka::Record;
+use trace::names::{OUTCOME, REDELIVERED, outcome};
+use trace::{Span, Trace};
 
 use crate::intake::ConsumedCommand;
 use crate::redelivery::{LogRewritten, RedeliveredRows};
@@ -17,7 +19,9 @@ pub(crate) struct CartBatch {
     pub(crate) partition: i32,
     /// Its requests' rows, in order: their events are to be published, each with its command's trace.
     pub(crate) rows: Vec<Row>,
-    pub(crate) trace_parents: Vec<Option<Box<[u8]>>>,
+    pub(crate) traces: Vec<Trace>,
+    /// The spans of its commands, as far as they are recorded.
+    pub(crate) spans: Vec<Span>,
     /// How many of the rows are in the journal already.
     pub(crate) journalled: usize,
     pub(crate) snapshot: Option<Snapshot>,
@@ -61,7 +65,8 @@ pub(crate) fn decide_batch(
         cart_id: cart.cart_id(),
         partition: commands.first().map_or(0, |received| received.partition),
         rows: Vec::with_capacity(commands.len()),
-        trace_parents: Vec::with_capacity(commands.len()),
+        traces: Vec::with_capacity(commands.len()),
+        spans: Vec::new(),
         journalled: 0,
         snapshot: None,
         replies: Vec::new(),
@@ -69,13 +74,14 @@ pub(crate) fn decide_batch(
     };
     let mut checked_out = false;
     for received in commands {
-        let ConsumedCommand { position, command, reply_to, is_old, trace_parent, letter, .. } = received;
+        let ConsumedCommand { position, command, reply_to, is_old, trace, letter, .. } = received;
+        let span = trace.span().cloned();
         let was_decided = position <= cart.position() && !fail_points::is_off("guard-redelivery");
         let source = if was_decided {
             match history.of(&command, position)? {
                 Some(row) => {
                     batch.journalled += 1;
-                    batch.push(row.clone(), trace_parent);
+                    batch.push(row.clone(), trace);
                     ReplySource::Journalled(Box::new((command.clone(), row.clone())))
                 }
                 None if is_old || letter.is_some() => {
@@ -86,7 +92,9 @@ pub(crate) fn decide_batch(
             }
         } else if let Some(letter) = letter {
             metrics::counter!("processor_dead_letters_total").increment(1);
-            tracing::warn!(%position, command_id = %command.command_id, "dead letter");
+            let (partition, trace_id) = (batch.partition, trace.headers().trace_id());
+            tracing::warn!(partition, %position, trace_id, command_id = %command.command_id, "dead letter");
+            batch.record(span, was_decided, outcome::DEAD_LETTER);
             batch.letters.push(letter);
             continue;
         } else {
@@ -95,14 +103,15 @@ pub(crate) fn decide_batch(
                 Decision::Repeated(earlier) => ReplySource::Repeated(earlier),
                 Decision::Decided(decided) => {
                     checked_out |= decided.events.iter().any(CartEvent::is_purchase);
-                    batch.apply(cart, decided, trace_parent, codecs)?
+                    batch.apply(cart, decided, trace, codecs)?
                 }
             }
         };
         if matches!(source, ReplySource::Known(Some(Outcome::Rejected { .. }))) {
             metrics::counter!("processor_commands_rejected_total").increment(1);
         }
-        batch.reply_later(&command, position, reply_to, source);
+        batch.record(span.clone(), was_decided, outcome_of(&source));
+        batch.reply_later(&command, position, reply_to, source, span);
     }
     if checked_out || snapshots_due(cart) != before {
         batch.snapshot = Some(Snapshot::new(cart, &codecs.snapshots)?);
@@ -121,9 +130,17 @@ impl CartBatch {
         Append { cart_id: self.cart_id, rows: &self.rows[self.journalled..], snapshot: self.snapshot.as_ref() }
     }
 
-    fn push(&mut self, row: Row, trace_parent: Option<Box<[u8]>>) {
+    fn push(&mut self, row: Row, trace: Trace) {
         self.rows.push(row);
-        self.trace_parents.push(trace_parent);
+        self.traces.push(trace);
+    }
+
+    /// Keeps a command's span, with what became of the command, until that is journalled and answered.
+    fn record(&mut self, span: Option<Span>, was_decided: bool, outcome: &'static str) {
+        let Some(span) = span else { return };
+        span.set(REDELIVERED, was_decided);
+        span.set(OUTCOME, outcome);
+        self.spans.push(span);
     }
 
     /// Applies a new decision.
@@ -131,13 +148,13 @@ impl CartBatch {
         &mut self,
         cart: &mut Aggregate,
         decided: Decided,
-        trace_parent: Option<Box<[u8]>>,
+        trace: Trace,
         codecs: &Codecs,
     ) -> Result<ReplySource, journal::Error> {
         if decided.is_journalled() {
             let row = Row::new(&decided, cart.sequence_number(), &codecs.events)?;
             cart.apply(&decided);
-            self.push(row, trace_parent);
+            self.push(row, trace);
         }
         // What was done before version 0.2 is in the journal.
         if decided.earlier().next().is_some() {
@@ -146,10 +163,29 @@ impl CartBatch {
         Ok(ReplySource::Known(decided.outcome_with(|_| None)))
     }
 
-    fn reply_later(&mut self, command: &CartCommand, position: Position, reply_to: Option<i32>, source: ReplySource) {
+    fn reply_later(
+        &mut self,
+        command: &CartCommand,
+        position: Position,
+        reply_to: Option<i32>,
+        source: ReplySource,
+        span: Option<Span>,
+    ) {
         if let Some(reply_to) = reply_to {
-            self.replies.push(PendingReply { command_id: command.command_id, position, reply_to, source });
+            self.replies.push(PendingReply { command_id: command.command_id, position, reply_to, source, span });
         }
+    }
+}
+
+/// What a trace shows of a command.
+fn outcome_of(source: &ReplySource) -> &'static str {
+    match source {
+        ReplySource::Known(Some(Outcome::Rejected { .. })) => outcome::REJECTED,
+        ReplySource::Known(_) | ReplySource::Decided(_) => outcome::ACCEPTED,
+        ReplySource::Journalled(known) if known.1.events().is_empty() => outcome::REJECTED,
+        ReplySource::Journalled(_) => outcome::ACCEPTED,
+        ReplySource::Repeated(_) => outcome::REPEATED,
+        ReplySource::None | ReplySource::DecideAgain(_) => outcome::UNCHANGED,
     }
 }
 
@@ -213,7 +249,7 @@ mod tests {
             },
             reply_to: Some(7),
             is_old: false,
-            trace_parent: None,
+            trace: Trace::None,
             letter: None,
         }
     }

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use cart::contract::header::{REPLY_PARTITION, TRACE_PARENT};
+use cart::contract::header::REPLY_PARTITION;
 use cart::{CartCommand, LogEpoch, Position, Undecidable};
 use kafka::{BorrowedMessage, Codec, DecodeError, Header, Headers as _, Message as _, OwnedHeaders, Record};
 use tokio::runtime::Handle;
+use trace::names::{OUTCOME, outcome};
+use trace::{Place, Trace};
 
 /// The longest time that a client waits for a reply. A redelivered command that is older is not decided again only for its
 /// reply. A command whose outcome is known without that gets its reply at any age: its producer's clock may be wrong.
@@ -36,7 +38,7 @@ pub(crate) struct ConsumedCommand {
     pub(crate) reply_to: Option<i32>,
     /// By its producer's clock the client's wait has ended.
     pub(crate) is_old: bool,
-    pub(crate) trace_parent: Option<Box<[u8]>>,
+    pub(crate) trace: Trace,
     /// The dead letter that it becomes unless it was decided before: a command from before version 0.2 that today's checks
     /// reject.
     pub(crate) letter: Option<Record>,
@@ -89,6 +91,8 @@ pub(crate) enum Error {
 /// Decodes the records of one log.
 #[derive(Debug, Clone)]
 pub(crate) struct CommandDecoder {
+    /// The consumer group, for traces.
+    pub(crate) group: String,
     pub(crate) commands: Codec<CartCommand>,
     pub(crate) epoch: LogEpoch,
     pub(crate) partitions: i32,
@@ -101,12 +105,19 @@ impl CommandDecoder {
     /// command is from a newer version.
     pub(crate) fn read(&self, message: &BorrowedMessage<'_>) -> Result<Incoming, Error> {
         let (partition, offset) = (message.partition(), message.offset());
+        let place = Place { topic: message.topic(), partition, offset };
+        let trace = trace::process(kafka::trace_headers(message.headers()), place, &self.group);
         let letter = |reason: &dyn std::fmt::Display| dead_letter(message, &reason.to_string());
         let command = match self.command(message)? {
             Ok(command) => command,
             Err(refusal) => {
                 metrics::counter!("processor_dead_letters_total").increment(1);
-                tracing::warn!(partition, offset, reason = %refusal, "dead letter");
+                let trace_id = trace.headers().trace_id();
+                tracing::warn!(position = %place, trace_id, reason = %refusal, "dead letter");
+                if let Some(span) = trace.span() {
+                    span.set(OUTCOME, outcome::DEAD_LETTER);
+                    span.end();
+                }
                 return Ok(Incoming::DeadLetter { partition, offset, letter: letter(&refusal) });
             }
         };
@@ -119,7 +130,7 @@ impl CommandDecoder {
             command,
             reply_to: self.reply_to(message),
             is_old: age.is_none_or(|age| age >= ANSWER_HORIZON),
-            trace_parent: header(message, TRACE_PARENT).map(Into::into),
+            trace,
             letter: doubt.map(|reason| letter(&reason)),
         })))
     }

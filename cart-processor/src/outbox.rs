@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use cart::contract::header;
 use kafka::{Header, OwnedHeaders, Record};
+use trace::{Span, Trace};
 
 const CONTENT_TYPE: Header<'static, &'static str> = Header { key: header::CONTENT_TYPE, value: Some(header::AVRO) };
 
@@ -21,22 +22,36 @@ pub(crate) struct Outbox {
 #[derive(Debug, Default)]
 pub(crate) struct PartitionOutbox {
     pub(crate) events: Vec<Record>,
+    /// The spans of events whose commands are recorded, in order.
+    pub(crate) sends: Vec<SendSpan>,
     pub(crate) dead_letters: Vec<Record>,
     pub(crate) next_offset: i64,
 }
 
+/// The span of the events of one command.
+#[derive(Debug)]
+pub(crate) struct SendSpan {
+    /// The index of the first event in its [`PartitionOutbox`].
+    pub(crate) first: usize,
+    /// How many events.
+    pub(crate) len: usize,
+    pub(crate) span: Span,
+}
+
 impl Outbox {
-    /// Adds an event of a cart, as it is journalled; they keep their order.
-    pub(crate) fn push_event(&mut self, partition: i32, key: &[u8], event: Vec<u8>, trace_parent: Option<&[u8]>) {
-        let headers = OwnedHeaders::new_with_capacity(2).insert(CONTENT_TYPE);
-        let headers = match trace_parent {
-            Some(value) => headers.insert(Header { key: header::TRACE_PARENT, value: Some(value) }),
-            None => headers,
-        };
-        // The topics have the same number of partitions and the same partitioner, so the key belongs there.
-        let record =
-            Record { partition: Some(partition), key: Some(key.to_vec()), value: Some(event), headers: Some(headers) };
-        self.partitions.entry(partition).or_default().events.push(record);
+    /// Adds the events of a cart's command, as they are journalled; they keep their order.
+    pub(crate) fn push_events(&mut self, partition: i32, key: &[u8], events: Vec<Vec<u8>>, trace: &Trace) {
+        let outbox = self.partitions.entry(partition).or_default();
+        if let Some(span) = trace.span() {
+            outbox.sends.push(SendSpan { first: outbox.events.len(), len: events.len(), span: span.clone() });
+        }
+        outbox.events.extend(events.into_iter().map(|event| {
+            let headers = OwnedHeaders::new_with_capacity(2).insert(CONTENT_TYPE);
+            let headers = kafka::with_trace(headers, trace.headers());
+            // The topics have the same number of partitions and the same partitioner, so the key belongs there.
+            let (partition, key) = (Some(partition), Some(key.to_vec()));
+            Record { partition, key, value: Some(event), headers: Some(headers) }
+        }));
     }
 
     pub(crate) fn push_dead_letter(&mut self, partition: i32, letter: Record) {

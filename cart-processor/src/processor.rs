@@ -9,6 +9,7 @@ use journal::{Content, Journal, LOAD_LEN_MAX};
 use kafka::{AssignmentEvent, GroupConsumer, Recovery};
 use service::{Backoff, Readiness, Shutdown};
 use tokio::runtime::Handle;
+use trace::Work;
 
 use crate::batch::{self, CartBatch};
 use crate::cart_cache::CartCache;
@@ -40,6 +41,8 @@ pub(crate) struct Worker {
     pub(crate) reader: CommandDecoder,
     pub(crate) journal: Journal,
     pub(crate) replies: Replies,
+    /// Its full name.
+    pub(crate) events_topic: String,
     pub(crate) settings: Settings,
     pub(crate) pacing: CommitPacing,
     pub(crate) runtime: Handle,
@@ -114,18 +117,30 @@ impl Error {
     }
 }
 
-/// Measures the steps of a batch, one after the other (`processor_step_seconds`).
+/// Measures the steps of a batch, one after the other (`processor_step_seconds`), and traces them.
 struct Steps {
     started_at: Instant,
+    work: Work,
 }
 
 impl Steps {
     fn begin() -> Self {
-        Self { started_at: Instant::now() }
+        Self { started_at: Instant::now(), work: Work::default() }
     }
 
     /// A step has ended, and the next begins.
     fn ended(&mut self, step: &'static str) {
+        self.measure(step);
+        self.work.step(step);
+    }
+
+    /// The step has ended that journals.
+    fn journalled(&mut self, rows: usize) {
+        self.measure("journal");
+        self.work.database_step("cassandra", "INSERT", "cart_journal", rows);
+    }
+
+    fn measure(&mut self, step: &'static str) {
         let now = Instant::now();
         metrics::histogram!("processor_step_seconds", "step" => step).record(now - self.started_at);
         self.started_at = now;
@@ -231,6 +246,8 @@ impl Worker {
                 Incoming::Command(_) | Incoming::DeadLetter { .. } => {}
             }
         }
+        let spans = commands.iter().filter_map(|received| received.trace.span());
+        steps.work = Work::begin("process", self.consumer.topic(), commands.len(), spans);
         let carts = batch::by_cart(commands);
         let runtime = self.runtime.clone();
         runtime.block_on(self.load(&carts))?;
@@ -252,6 +269,7 @@ impl Worker {
             partition.trim(share);
         }
         steps.ended("enqueue");
+        steps.work.end();
         metrics::histogram!("processor_batch_seconds").record(started_at.elapsed());
         Ok(())
     }
@@ -337,7 +355,7 @@ impl Worker {
     /// which are published from there ([`crate::redelivery`]). Shown by crates/e2e/tests/e2e/crash.rs.
     async fn journal_and_reply(&self, batches: &mut [CartBatch], steps: &mut Steps) -> Result<(), journal::Error> {
         self.journal.append(batches.iter().map(CartBatch::rows_to_append)).await?;
-        steps.ended("journal");
+        steps.journalled(batches.iter().map(|batch| batch.rows.len() - batch.journalled).sum());
         fail_points::crash_point("processor-before-replies");
         for batch in batches {
             self.replies.send(batch.cart_id, std::mem::take(&mut batch.replies)).await?;
@@ -351,11 +369,13 @@ impl Worker {
         for letter in batch.letters {
             self.state.outbox.push_dead_letter(batch.partition, letter);
         }
-        for (row, trace_parent) in batch.rows.into_iter().zip(batch.trace_parents) {
+        for (row, trace) in batch.rows.into_iter().zip(batch.traces) {
             let Content::Events(events) = row.content else { continue };
-            for event in events {
-                self.state.outbox.push_event(batch.partition, key.as_bytes(), event, trace_parent.as_deref());
-            }
+            let trace = trace.send(&self.events_topic);
+            self.state.outbox.push_events(batch.partition, key.as_bytes(), events, &trace);
+        }
+        for span in &batch.spans {
+            span.end();
         }
     }
 

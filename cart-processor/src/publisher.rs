@@ -7,8 +7,9 @@ use std::time::Duration;
 use kafka::{ConsumerGroupMetadata, FencedGuard, KafkaArgs, TransactionalProducer};
 use rdkafka::TopicPartitionList;
 use service::{Readiness, Shutdown};
+use trace::{Place, Work};
 
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, SendSpan};
 
 /// Between two attempts to get a new producer.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
@@ -126,21 +127,40 @@ fn publish(
     pending: PendingTransaction,
 ) -> Result<(), kafka::Error> {
     fail_points::crash_point("processor-before-transaction");
+    let sends: Vec<&SendSpan> = pending.outbox.partitions().flat_map(|partition| &partition.sends).collect();
+    let mut work = Work::begin("commit", &target.events, pending.outbox.len(), sends.iter().map(|send| &send.span));
     let mut transaction = producer.begin()?;
+    let mut watched = 0;
     for partition in pending.outbox.partitions() {
-        for event in &partition.events {
-            transaction.send(&target.events, event)?;
+        let mut sends = partition.sends.iter().peekable();
+        for (index, event) in partition.events.iter().enumerate() {
+            if sends.next_if(|send| send.first == index).is_some() {
+                watched += 1;
+                transaction.send_watched(&target.events, event, watched)?;
+            } else {
+                transaction.send(&target.events, event)?;
+            }
         }
         for letter in &partition.dead_letters {
             transaction.send(&target.dead_letters, letter)?;
         }
     }
     transaction.deliver()?;
+    work.step("deliver the records");
+    let places = transaction.watched();
     fail_points::crash_point("processor-in-transaction");
     // A crash before this leaves the transaction open: our successor under the same id, or the broker's time-out,
     // aborts it, and the commands are read again. A crash after it leaves nothing to do. Either way committed
     // readers see each event once. Shown by crates/e2e/tests/e2e/crash.rs.
     transaction.commit(pending.offsets, pending.group)?;
+    work.step("commit the transaction");
+    work.end();
+    for place in places {
+        let (partition, offset) = (place.partition, place.offset);
+        if let Some(send) = sends.get(place.number - 1) {
+            send.span.sent(Place { topic: &target.events, partition, offset }, send.len);
+        }
+    }
     fail_points::crash_point("processor-after-commit");
     Ok(())
 }

@@ -17,6 +17,7 @@ use kafka::{Admin, Codec, KafkaArgs, Message as _, Registry, TopicReader, Transa
 use service::LogArgs;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use trace::Trace;
 
 use crate::batch::by_cart;
 use crate::cart_cache::CartCache;
@@ -122,7 +123,7 @@ pub async fn republish(args: &RepublishArgs) -> anyhow::Result<()> {
         for entry in entries {
             if entry.position < *next {
                 events += 1;
-                outbox.push_event(partition, key.as_bytes(), entry.bytes, None);
+                outbox.push_events(partition, key.as_bytes(), vec![entry.bytes], &Trace::None);
             } else {
                 uncommitted += 1;
             }
@@ -246,7 +247,9 @@ async fn restore_requests(admin: &Admin, kafka: &KafkaArgs, journal: &Journal, e
     })?;
     let codec = Codec::register(&Registry::new(kafka)?, CartCommand::TOPIC, CartCommand::SCHEMA).await?;
     let partitions = i32::try_from(decided.len())?;
-    let reader = CommandDecoder { commands: codec, epoch, partitions, reply_partitions: 0, runtime: Handle::current() };
+    let group = String::new();
+    let reader =
+        CommandDecoder { group, commands: codec, epoch, partitions, reply_partitions: 0, runtime: Handle::current() };
     let (sender, mut commands) = mpsc::channel(CHUNK_LEN);
     let reading = tokio::task::spawn_blocking({
         let kafka = kafka.clone();

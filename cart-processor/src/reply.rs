@@ -2,7 +2,8 @@
 
 use cart::{CartCommand, CartId, CartReply, CommandId, Decided, Outcome, Position, RememberedRequest};
 use journal::{Journal, Row};
-use kafka::{Codec, Producer, Record};
+use kafka::{Codec, OwnedHeaders, Producer, Record};
+use trace::Span;
 
 /// A reply that a client waits for.
 #[derive(Debug)]
@@ -11,6 +12,8 @@ pub(crate) struct PendingReply {
     pub(crate) position: Position,
     pub(crate) reply_to: i32,
     pub(crate) source: ReplySource,
+    /// The command's, if it is recorded.
+    pub(crate) span: Option<Span>,
 }
 
 /// Where the outcome comes from.
@@ -41,7 +44,7 @@ pub(crate) struct Replies {
 impl Replies {
     /// Replies to a cart's clients. Its events are in the journal by now.
     pub(crate) async fn send(&self, cart_id: CartId, replies: Vec<PendingReply>) -> Result<(), journal::Error> {
-        for PendingReply { command_id, position, reply_to, source } in replies {
+        for PendingReply { command_id, position, reply_to, source, span } in replies {
             let outcome = match source {
                 ReplySource::None => None,
                 ReplySource::Known(outcome) => outcome,
@@ -51,9 +54,11 @@ impl Replies {
                 ReplySource::DecideAgain(command) => self.journal.outcome(&command, position, None).await?,
             };
             match outcome {
-                Some(outcome) => self.produce(reply_to, &CartReply { command_id, cart_id, position, outcome }),
+                Some(outcome) => {
+                    self.produce(reply_to, &CartReply { command_id, cart_id, position, outcome }, span.as_ref());
+                }
                 None => {
-                    tracing::debug!(%cart_id, %command_id, "no reply was sent: the client's wait has ended, or the \
+                    tracing::debug!(%cart_id, %command_id, %position, "no reply was sent: the client's wait has ended, or the \
                         rules have changed")
                 }
             }
@@ -62,19 +67,26 @@ impl Replies {
     }
 
     // Not retried: a lost reply costs its client a wait, never an outcome.
-    fn produce(&self, partition: i32, reply: &CartReply) {
+    fn produce(&self, partition: i32, reply: &CartReply, span: Option<&Span>) {
+        let trace = span.map(|span| span.send(self.producer.topic()));
         let record = self.codec.encode(reply).map(|value| Record {
             partition: Some(partition),
             key: None,
             value: Some(value),
-            headers: None,
+            headers: trace.as_ref().map(|trace| kafka::with_trace(OwnedHeaders::new_with_capacity(1), trace.headers())),
         });
         match record.and_then(|record| self.producer.send(&record)) {
             // The delivery is not awaited: librdkafka does not need the future.
-            Ok(delivery) => drop(delivery),
+            Ok(delivery) => match trace.as_ref().and_then(|trace| trace.span()).cloned() {
+                None => drop(delivery),
+                Some(span) => {
+                    drop(tokio::spawn(span.sending(delivery, self.producer.topic().to_owned(), partition)));
+                }
+            },
             Err(error) => {
                 metrics::counter!("processor_replies_lost_total").increment(1);
-                tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "a reply was not sent");
+                let (position, error) = (reply.position, format!("{:#}", anyhow::Error::new(error)));
+                tracing::warn!(%position, command_id = %reply.command_id, error, "a reply was not sent");
             }
         }
     }

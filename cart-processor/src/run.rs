@@ -45,6 +45,7 @@ async fn run_command(cli: Cli) -> anyhow::Result<()> {
     }
     cli.args.log.init()?;
     let metrics = Metrics::install(&COUNTERS)?;
+    let _tracing = cli.args.trace.start("cart-processor")?;
     run(cli.args, metrics, shutdown_signal()?).await
 }
 
@@ -114,6 +115,7 @@ async fn connect(args: &Args, readiness: &Readiness, shutdown: &Shutdown) -> any
         kafka.prefixed(CartEvent::TOPIC),
     );
     let reader = CommandDecoder {
+        group: kafka.prefixed(group::CART_PROCESSOR),
         commands: opened.commands,
         epoch: opened.epoch,
         partitions: opened.log.partitions,
@@ -162,6 +164,7 @@ fn worker(
         reader: parts.reader.clone(),
         journal: parts.journal.clone(),
         replies: parts.replies.clone(),
+        events_topic: kafka.prefixed(CartEvent::TOPIC),
         settings,
         pacing,
         runtime,

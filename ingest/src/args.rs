@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use cassandra::CassandraArgs;
 use kafka::{KafkaArgs, TopicArgs};
 use service::{LogArgs, StartupArgs};
+use trace::TraceArgs;
 
 use crate::auth::AuthArgs;
 use crate::http::{CorsArgs, LimitArgs, TlsArgs};
@@ -89,6 +90,8 @@ pub(crate) struct Args {
     pub(crate) startup: StartupArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
 }
 
 #[derive(Debug, Clone, clap::Args)]

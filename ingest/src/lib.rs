@@ -17,9 +17,9 @@
 //!
 //! | module | contents | imports |
 //! |---|---|---|
-//! | `problem`, `schema`, `request_id` | errors of the API, schemas that bodies share, ids of requests | of these, only `request_id` |
+//! | `problem`, `schema`, `request_id`, `route` | errors of the API, schemas that bodies share, ids of requests, templates of paths | of these, only `request_id` |
 //! | `auth` | who may access which path | the above |
-//! | `http` | connections, TLS, limits, CORS, panics | the above and `auth` |
+//! | `http` | connections, TLS, limits, CORS, traces, panics | the above and `auth` |
 //! | `commands` | the log in, outcomes out; the status of a command | `problem` |
 //! | `reads` | carts, events, what vendors sold; `Read-After` | `problem`, `schema` |
 //! | `api` | every path and its handler; headers and bodies; the OpenAPI document | all above but `auth` |
@@ -43,6 +43,7 @@ mod http;
 mod problem;
 mod reads;
 mod request_id;
+mod route;
 mod run;
 mod schema;
 mod setup;

@@ -61,6 +61,7 @@ async fn run_command(cli: Cli) -> anyhow::Result<()> {
     }
     cli.args.log.init()?;
     let metrics = Metrics::install(&COUNTERS)?;
+    let _tracing = cli.args.trace.start("ingest")?;
     for status in ALERTED_STATUSES {
         metrics::counter!("ingest_responses_total", "status" => status).increment(0);
     }

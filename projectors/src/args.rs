@@ -5,6 +5,7 @@ use std::str::FromStr;
 use cassandra::{CassandraArgs, KeyspaceArgs};
 use kafka::{KafkaArgs, MemberArgs, TopicArgs};
 use service::{AdminArgs, LogArgs, StartupArgs};
+use trace::TraceArgs;
 
 /// What `--help` says at its end.
 const EXAMPLE: &str = "\
@@ -61,6 +62,8 @@ pub struct Args {
     pub(crate) startup: StartupArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
 }
 
 /// How to run a projector that writes to Cassandra.

@@ -9,6 +9,8 @@ use kafka::{
     Codec, FencedGuard, GroupConsumer, Header, KafkaArgs, OwnedHeaders, Record, Recovery, TransactionalProducer,
 };
 
+use trace::{Place, Span, TraceHeaders, Work};
+
 use crate::error::Error;
 use crate::pace::Pace;
 use crate::runner::{Batch, Projector};
@@ -55,13 +57,17 @@ struct Pending {
 #[derive(Debug, Default)]
 struct Consumed {
     purchases: Vec<Record>,
+    /// The spans of purchases that are recorded, by their indexes in `purchases`, in order.
+    sends: Vec<(usize, Span)>,
     next_offset: i64,
 }
 
 impl Pending {
-    fn add(&mut self, partition: i32, purchase: Record) {
+    fn add(&mut self, partition: i32, purchase: Record, span: Option<Span>) {
         self.purchase_since.get_or_insert_with(Instant::now);
-        self.partitions.entry(partition).or_default().purchases.push(purchase);
+        let consumed = self.partitions.entry(partition).or_default();
+        consumed.sends.extend(span.map(|span| (consumed.purchases.len(), span)));
+        consumed.purchases.push(purchase);
     }
 
     /// Notes that everything before these offsets is in here.
@@ -88,8 +94,18 @@ impl Pending {
         self.partitions.iter().map(|(partition, consumed)| (*partition, consumed.next_offset))
     }
 
-    fn purchases(&self) -> impl Iterator<Item = &Record> {
-        self.partitions.values().flat_map(|consumed| &consumed.purchases)
+    /// The purchases, those that are recorded with their spans.
+    fn purchases(&self) -> impl Iterator<Item = (&Record, Option<&Span>)> {
+        self.partitions.values().flat_map(|consumed| {
+            let mut sends = consumed.sends.iter().peekable();
+            let with_span =
+                move |(index, purchase)| (purchase, sends.next_if(|(sent, _)| *sent == index).map(|(_, span)| span));
+            consumed.purchases.iter().enumerate().map(with_span)
+        })
+    }
+
+    fn spans(&self) -> impl Iterator<Item = &Span> + Clone {
+        self.partitions.values().flat_map(|consumed| consumed.sends.iter().map(|(_, span)| span))
     }
 }
 
@@ -141,38 +157,67 @@ impl ItemPurchasedEvents {
         let group = consumer.group_metadata()?;
         let offsets = consumer.offsets(pending.next_offsets())?;
         fail_points::crash_point("purchases-before-transaction");
+        let mut work = Work::begin("commit", &self.topic, pending.len(), pending.spans());
         let mut transaction = producer.begin()?;
-        for purchase in pending.purchases() {
-            transaction.send(&self.topic, purchase)?;
+        let mut watched = Vec::new();
+        for (purchase, span) in pending.purchases() {
+            match span {
+                None => transaction.send(&self.topic, purchase)?,
+                Some(span) => {
+                    watched.push(span);
+                    transaction.send_watched(&self.topic, purchase, watched.len())?;
+                }
+            }
         }
+        // The commit waits for it otherwise.
+        if !watched.is_empty() {
+            transaction.deliver()?;
+        }
+        work.step("deliver the records");
+        let places = transaction.watched();
         fail_points::crash_point("purchases-in-transaction");
         // A crash before this leaves an open transaction, which is aborted; the events are read again. A crash after it
         // leaves nothing to do. Committed readers see each purchase once.
         transaction.commit(offsets, group)?;
         fail_points::crash_point("purchases-after-commit");
+        work.step("commit the transaction");
+        work.end();
+        for place in places {
+            if let Some(span) = watched.get(place.number - 1) {
+                span.sent(Place { topic: &self.topic, partition: place.partition, offset: place.offset }, 1);
+            }
+        }
         self.producer = Some(producer);
         Ok(())
     }
 }
 
 /// A purchase as it is published: keyed by its vendor.
-pub(crate) fn record(codec: &Codec<PurchasedItem>, purchase: &PurchasedItem) -> Result<Record, kafka::Error> {
+pub(crate) fn record(
+    codec: &Codec<PurchasedItem>,
+    purchase: &PurchasedItem,
+    trace: TraceHeaders<'_>,
+) -> Result<Record, kafka::Error> {
     let content_type = Header { key: header::CONTENT_TYPE, value: Some(header::AVRO) };
     Ok(Record {
         partition: None,
         key: Some(purchase.vendor_id.to_string().into_bytes()),
         value: Some(codec.encode(purchase)?),
-        headers: Some(OwnedHeaders::new_with_capacity(1).insert(content_type)),
+        headers: Some(kafka::with_trace(OwnedHeaders::new_with_capacity(2).insert(content_type), trace)),
     })
 }
 
 impl Projector for ItemPurchasedEvents {
     type Event = CartEvent;
 
+    const CARRIES_TRACES: bool = true;
+
     fn apply(&mut self, batch: Batch<CartEvent>, consumer: &GroupConsumer) -> Result<(), Error> {
         for received in batch.records {
             if let Some(purchase) = PurchasedItem::of(received.event) {
-                self.pending.add(received.partition, record(&self.codec, &purchase)?);
+                let trace = received.trace.send(&self.topic);
+                let record = record(&self.codec, &purchase, trace.headers())?;
+                self.pending.add(received.partition, record, trace.span().cloned());
             }
         }
         self.pending.advance(batch.next_offsets);
@@ -221,8 +266,8 @@ mod tests {
     #[test]
     fn a_revocation_drops_a_partitions_purchases_and_offset_together() {
         let mut pending = Pending::default();
-        pending.add(1, purchase());
-        pending.add(2, purchase());
+        pending.add(1, purchase(), None);
+        pending.add(2, purchase(), None);
         pending.advance(BTreeMap::from([(1, 10), (2, 20), (3, 30)]));
         pending.forget(&[1]);
         assert_eq!((pending.len(), pending.next_offsets().collect::<Vec<_>>()), (1, vec![(2, 20), (3, 30)]));

@@ -62,6 +62,8 @@ impl PopularItems {
 }
 
 impl Table for PopularItems {
+    const NAME: &'static str = TABLE;
+
     type Within = ProductDay;
     /// Vendor, year and month.
     type Common = (Uuid, i32, i32);

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use service::LogArgs;
 use sqlx::{AssertSqlSafe, PgPool};
 use tokio::runtime::Handle;
+use trace::TraceHeaders;
 
 use crate::args::DatabaseArgs;
 use crate::item_purchased_events::record;
@@ -170,7 +171,7 @@ fn resume(
             *next = offset + 1;
         }
         if let Some(purchase) = PurchasedItem::of(event).filter(|purchase| published.insert(purchase.event_id)) {
-            missing.push(record(purchases, &purchase)?);
+            missing.push(record(purchases, &purchase, TraceHeaders::default())?);
         }
         if missing.len() >= CHUNK_LEN {
             added += missing.len();

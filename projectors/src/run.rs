@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use service::{Metrics, Readiness, Shutdown, probe, serve_admin, shutdown_signal, wait_for, wait_for_unless};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::runtime::Handle;
+use trace::Tracing;
 
 use crate::args::{Args, CassandraProjectorArgs, Cli, Command, JdbcArgs};
 use crate::item_purchased_events::ItemPurchasedEvents;
@@ -56,18 +57,21 @@ struct Base {
     shutdown: Shutdown,
     registry: Registry,
     admin: Arc<Admin>,
+    tracing: Tracing,
 }
 
 impl Base {
-    async fn start(args: &Args) -> anyhow::Result<Self> {
+    /// For the projector that is consumer group `group`.
+    async fn start(args: &Args, group: &str) -> anyhow::Result<Self> {
         args.log.init()?;
         let readiness = Readiness::default();
         readiness.set_unready("start", "connecting");
         let shutdown = shutdown_signal()?;
         serve_admin(&args.admin, readiness.clone(), Metrics::install(&COUNTERS)?, shutdown.clone()).await?;
+        let tracing = args.trace.start(group)?;
         let admin = Arc::new(Admin::new(&args.kafka)?);
         probe("Kafka", &readiness, &shutdown, admin.clone(), |admin| async move { admin.check().await });
-        Ok(Self { readiness, shutdown, registry: Registry::new(&args.kafka)?, admin })
+        Ok(Self { readiness, shutdown, registry: Registry::new(&args.kafka)?, admin, tracing })
     }
 
     async fn identity(&self, args: &Args, topic: &str) -> anyhow::Result<kafka::LogIdentity> {
@@ -133,6 +137,7 @@ impl Base {
         let runner = Runner {
             projector,
             consumer,
+            group: instance.group().to_owned(),
             codec,
             skip: args.skip,
             batch_len_max: args.batch_len_max as usize,
@@ -144,12 +149,14 @@ impl Base {
         let thread = std::thread::Builder::new().name(String::from("projector"));
         let (ended, end) = tokio::sync::oneshot::channel();
         thread.spawn(move || drop(ended.send(runner.run())))?;
-        Ok(end.await.context("the projector panicked")??)
+        let result = end.await.context("the projector panicked")?;
+        drop(self.tracing);
+        Ok(result?)
     }
 }
 
 async fn item_purchased_events(args: Args) -> anyhow::Result<()> {
-    let base = Base::start(&args).await?;
+    let base = Base::start(&args, group::ITEM_PURCHASED_EVENTS).await?;
     for topic in [CartEvent::TOPIC, PurchasedItem::TOPIC] {
         base.identity(&args, &args.kafka.prefixed(topic)).await?;
     }
@@ -198,7 +205,7 @@ where
     T::Total: Send,
     F: Future<Output = Result<T, cassandra::Error>>,
 {
-    let base = Base::start(&args.args).await?;
+    let base = Base::start(&args.args, group).await?;
     let (session, epoch) = cassandra(&args, &base).await?;
     let table = open(session).await?;
     let codec = base.codec::<PurchasedItem>(&args.args).await?;
@@ -208,7 +215,7 @@ where
 }
 
 async fn vendor_billing_jdbc(JdbcArgs { args, database }: JdbcArgs) -> anyhow::Result<()> {
-    let base = Base::start(&args).await?;
+    let base = Base::start(&args, group::VENDOR_BILLING_JDBC).await?;
     let timeout = args.startup.timeout();
     let topic = args.kafka.prefixed(PurchasedItem::TOPIC);
     let identity = base.identity(&args, &topic).await?;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use service::{Backoff, Readiness, Shutdown};
 use tokio::runtime::Handle;
+use trace::{Place, Span, Trace, Work};
 
 use crate::args::Skip;
 use crate::error::Error;
@@ -29,6 +30,7 @@ pub(crate) struct Received<E> {
     pub(crate) partition: i32,
     pub(crate) offset: i64,
     pub(crate) event: E,
+    pub(crate) trace: Trace,
 }
 
 /// Records in the order of their partitions, and where each partition goes on behind them.
@@ -38,8 +40,23 @@ pub(crate) struct Batch<E> {
     pub(crate) next_offsets: BTreeMap<i32, i64>,
 }
 
+impl<E> Batch<E> {
+    /// The spans of its records, as far as they are recorded.
+    fn spans(&self) -> impl Iterator<Item = &Span> + Clone {
+        self.records.iter().filter_map(|record| record.trace.span())
+    }
+
+    /// Begins the work for it, as traces show it.
+    pub(crate) fn work(&self, topic: &str) -> Work {
+        Work::begin("process", topic, self.records.len(), self.spans())
+    }
+}
+
 /// A read model.
 pub(crate) trait Projector {
+    /// Whether records follow from those that it reads, which carry their traces on.
+    const CARRIES_TRACES: bool = false;
+
     /// What it reads.
     type Event: Serialize + DeserializeOwned;
 
@@ -66,6 +83,8 @@ pub(crate) trait Projector {
 pub(crate) struct Runner<P: Projector> {
     pub(crate) projector: P,
     pub(crate) consumer: GroupConsumer,
+    /// The group's full name.
+    pub(crate) group: String,
     pub(crate) codec: Codec<P::Event>,
     pub(crate) skip: Vec<Skip>,
     pub(crate) batch_len_max: usize,
@@ -108,7 +127,11 @@ impl<P: Projector> Runner<P> {
         let batch = self.poll()?;
         let started_at = Instant::now();
         let len = batch.records.len();
+        let spans: Vec<Span> = batch.spans().cloned().collect();
         self.projector.apply(batch, &self.consumer)?;
+        for span in spans {
+            span.end();
+        }
         if len > 0 {
             metrics::counter!("projector_records_total").increment(len as u64);
             metrics::histogram!("projector_apply_seconds").record(started_at.elapsed());
@@ -122,22 +145,26 @@ impl<P: Projector> Runner<P> {
         let mut wait = self.projector.due_in().unwrap_or(POLL).clamp(POLL_MIN, POLL);
         while batch.records.len() < self.batch_len_max {
             let read = match self.consumer.poll(wait) {
-                Ok(Some(message)) => Some((message.partition(), message.offset(), self.read(&message)?)),
+                Ok(Some(message)) => {
+                    let trace = self.trace(&message);
+                    Some((message.partition(), message.offset(), self.read(&message)?, trace))
+                }
                 Ok(None) => None,
                 // librdkafka reconnects by itself, and reports each failure.
                 Err(error) if error.recovery() == Recovery::Retry => None,
                 Err(error) => return Err(error.into()),
             };
             self.follow_assignment(&mut batch)?;
-            let Some((partition, offset, read)) = read else { break };
+            let Some((partition, offset, read, trace)) = read else { break };
             wait = Duration::ZERO;
             if self.stopped.contains(&partition) {
                 continue;
             }
             match read {
-                Ok(event) => batch.records.push(Received { partition, offset, event }),
+                Ok(event) => batch.records.push(Received { partition, offset, event, trace }),
                 Err(error) if self.is_skipped(partition, offset) => {
-                    tracing::warn!(partition, offset, %error, "skipping a record (--skip)");
+                    let place = Place { topic: self.consumer.topic(), partition, offset };
+                    tracing::warn!(position = %place, %error, "skipping a record (--skip)");
                 }
                 Err(error) => {
                     self.stop(partition, offset, &error)?;
@@ -147,6 +174,16 @@ impl<P: Projector> Runner<P> {
             batch.next_offsets.insert(partition, offset + 1);
         }
         Ok(batch)
+    }
+
+    /// Begins the span of a record, if it is recorded.
+    fn trace(&self, message: &BorrowedMessage<'_>) -> Trace {
+        let headers = kafka::trace_headers(message.headers());
+        if !P::CARRIES_TRACES && !headers.may_be_recorded() {
+            return Trace::None;
+        }
+        let place = Place { topic: message.topic(), partition: message.partition(), offset: message.offset() };
+        trace::process(headers, place, &self.group)
     }
 
     fn read(&self, message: &BorrowedMessage<'_>) -> Result<Result<P::Event, DecodeError>, Error> {

@@ -17,6 +17,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kafka::GroupConsumer;
 use lru::LruCache;
 use tokio::runtime::Handle;
+use trace::names::REDELIVERED;
 
 use crate::error::Error;
 use crate::pace::AppliedOffsets;
@@ -31,6 +32,8 @@ const READ_LEN_MAX: usize = 24;
 
 /// A table of totals. Its rows are within a vendor; the type of [`Key`] does not allow others.
 pub trait Table: Sized {
+    /// The table's name.
+    const NAME: &'static str;
     /// Names a row within its vendor, such as a month. Keys of one Cassandra partition follow each other.
     type Within: Clone + Debug + Eq + Hash + Ord;
     /// The part of a key that rows of one read request share.
@@ -114,7 +117,8 @@ impl<T: Table> Totals<T> {
     }
 
     /// Reads the rows that the batch needs and that are not in memory: many in a request, and the requests at the same time.
-    async fn load(&mut self, batch: &Batch<PurchasedItem>) -> Result<(), Error> {
+    /// Returns their number.
+    async fn load(&mut self, batch: &Batch<PurchasedItem>) -> Result<usize, Error> {
         let mut unknown: HashMap<T::Common, BTreeSet<Key<T::Within>>> = HashMap::new();
         for record in &batch.records {
             let key = key::<T>(&record.event);
@@ -127,6 +131,7 @@ impl<T: Table> Totals<T> {
             let keys: Vec<_> = keys.into_iter().collect();
             requests.extend(keys.chunks(READ_LEN_MAX).map(<[_]>::to_vec));
         }
+        let len = requests.iter().map(Vec::len).sum();
         let table = &self.table;
         let mut read = stream::iter(requests)
             .map(|keys| async move { table.read(&keys).await.map(|rows| (keys, rows)) })
@@ -138,7 +143,7 @@ impl<T: Table> Totals<T> {
                 self.rows.put(key, row);
             }
         }
-        Ok(())
+        Ok(len)
     }
 
     /// Adds the batch to the rows in memory. Returns the rows that changed.
@@ -148,8 +153,12 @@ impl<T: Table> Totals<T> {
             let key = key::<T>(&record.event);
             let position = Position::new(self.epoch, record.offset);
             let row = self.rows.get_or_insert_mut(key.clone(), || None);
-            if row.as_ref().is_some_and(|row| position <= row.position) {
-                continue; // the total includes it already
+            let is_included = row.as_ref().is_some_and(|row| position <= row.position);
+            if let Some(span) = record.trace.span() {
+                span.set(REDELIVERED, is_included);
+            }
+            if is_included {
+                continue;
             }
             let total = T::add(row.as_ref().map(|row| &row.total), &record.event)
                 .ok_or_else(|| Error::Overflow { row: format!("{key:?}") })?;
@@ -180,10 +189,16 @@ impl<T: Table> Projector for Totals<T> {
     fn apply(&mut self, batch: Batch<PurchasedItem>, consumer: &GroupConsumer) -> Result<(), Error> {
         if !batch.next_offsets.is_empty() {
             let runtime = self.runtime.clone();
-            runtime.block_on(self.load(&batch))?;
+            let mut work = batch.work(consumer.topic());
+            let read = runtime.block_on(self.load(&batch))?;
+            work.database_step("cassandra", "SELECT", T::NAME, read);
             let changed = self.fold(&batch)?;
+            let rows = changed.len();
             fail_points::crash_point("totals-before-write");
+            work.step("fold");
             runtime.block_on(self.write(changed))?;
+            work.database_step("cassandra", "INSERT", T::NAME, rows);
+            work.end();
             fail_points::crash_point("totals-after-write");
             self.offsets.add(batch.next_offsets);
             while self.rows.len() > self.rows_max {
@@ -228,12 +243,16 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use trace::Trace;
+
     use crate::runner::Received;
 
     /// Pieces of a product, up to 100.
     struct Pieces;
 
     impl Table for Pieces {
+        const NAME: &'static str = "pieces";
+
         type Within = Uuid;
         type Common = ();
         type Total = i64;
@@ -279,6 +298,7 @@ mod tests {
                 quantity: pieces.try_into().unwrap(),
                 purchased_at: chrono::DateTime::UNIX_EPOCH,
             },
+            trace: Trace::None,
         };
         Batch { records: sold.iter().map(received).collect(), next_offsets: Default::default() }
     }

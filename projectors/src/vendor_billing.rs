@@ -47,6 +47,8 @@ impl VendorBilling {
 }
 
 impl Table for VendorBilling {
+    const NAME: &'static str = TABLE;
+
     type Within = Month;
     type Common = Month;
     type Total = Decimal;

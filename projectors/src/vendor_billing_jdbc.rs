@@ -13,6 +13,8 @@ use kafka::GroupConsumer;
 use rust_decimal::Decimal;
 use sqlx::PgPool;
 use tokio::runtime::Handle;
+use trace::Work;
+use trace::names::REDELIVERED;
 use uuid::Uuid;
 
 use crate::balance::{Month, add_exactly};
@@ -69,8 +71,10 @@ impl VendorBillingJdbc {
     }
 
     /// Adds the batch up and moves the offsets: one transaction.
-    async fn add(&self, batch: &Batch<PurchasedItem>) -> Result<(), Error> {
+    async fn add(&self, batch: &Batch<PurchasedItem>, work: &mut Work) -> Result<(), Error> {
         let totals = self.fold(batch)?;
+        let rows = totals.len();
+        work.step("fold");
         let failed = |source| Error::Sql { operation: "adding to the balances", source };
         fail_points::crash_point("jdbc-before-transaction");
         let mut transaction = self.pool.begin().await.map_err(failed)?;
@@ -106,10 +110,12 @@ impl VendorBillingJdbc {
             .execute(&mut *transaction)
             .await
             .map_err(failed)?;
+        work.database_step("postgresql", "INSERT", "vendor_billing", rows);
         fail_points::crash_point("jdbc-in-transaction");
         // After a crash before this nothing has changed. After a crash behind it the database's offset is past the batch. If
         // the answer is lost, the offset that is read next shows which.
         transaction.commit().await.map_err(failed)?;
+        work.step("commit the transaction");
         fail_points::crash_point("jdbc-after-commit");
         Ok(())
     }
@@ -118,7 +124,11 @@ impl VendorBillingJdbc {
         let mut totals: BTreeMap<(Uuid, Month), Decimal> = BTreeMap::new();
         for record in &batch.records {
             // Read before a seek took hold: the database has it.
-            if record.offset < self.started_from.get(&record.partition).copied().unwrap_or_default() {
+            let is_included = record.offset < self.started_from.get(&record.partition).copied().unwrap_or_default();
+            if let Some(span) = record.trace.span() {
+                span.set(REDELIVERED, is_included);
+            }
+            if is_included {
                 continue;
             }
             let key = (record.event.vendor_id.as_uuid(), Month::of(&record.event));
@@ -146,7 +156,9 @@ impl Projector for VendorBillingJdbc {
             .next_offsets
             .retain(|partition, next| *next > self.started_from.get(partition).copied().unwrap_or_default());
         if !batch.next_offsets.is_empty() {
-            self.runtime.clone().block_on(in_time("adding to the balances", self.add(&batch)))?;
+            let mut work = batch.work(consumer.topic());
+            self.runtime.clone().block_on(in_time("adding to the balances", self.add(&batch, &mut work)))?;
+            work.end();
             self.started_from.extend(batch.next_offsets.iter().map(|(partition, next)| (*partition, *next)));
             self.offsets.add(batch.next_offsets);
         }

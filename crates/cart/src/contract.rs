@@ -98,8 +98,10 @@ pub mod header {
     pub const AVRO: &str = "avro/binary";
     /// On `cart-commands`: the partition of `cart-replies` that the sender reads, in decimal digits.
     pub const REPLY_PARTITION: &str = "reply-partition";
-    /// The W3C trace context of the request, as the client sent it.
+    /// The W3C trace context of what the record follows from: of the sender's span if it is recorded, else as the client sent it.
     pub const TRACE_PARENT: &str = "traceparent";
+    /// What tracing systems add to [`TRACE_PARENT`].
+    pub const TRACE_STATE: &str = "tracestate";
 }
 
 /// A type that has an Avro schema in `schemas/`.

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use cart::contract::{Contract, DEAD_LETTER_SETTINGS, DEAD_LETTER_TOPIC};
+use cart::contract::{Contract, DEAD_LETTER_SETTINGS, DEAD_LETTER_TOPIC, header};
 use cart::{CartCommand, CartEvent, CartReply, PurchasedItem};
 use serde_json::{Map, Value, json};
 
@@ -20,7 +20,7 @@ struct Topic {
     operations: &'static [&'static str],
 }
 
-fn header(description: &str) -> Value {
+fn text(description: &str) -> Value {
     json!({"type": "string", "description": description})
 }
 
@@ -30,12 +30,14 @@ fn avro<T: Contract>() -> Value {
 }
 
 fn headers(of: &[(&str, &str)]) -> Value {
-    let properties: Map<_, _> = of.iter().map(|(name, what)| ((*name).to_owned(), header(what))).collect();
+    let properties: Map<_, _> = of.iter().map(|(name, what)| ((*name).to_owned(), text(what))).collect();
     json!({"type": "object", "properties": properties})
 }
 
 const CONTENT_TYPE: (&str, &str) = ("content-type", "avro/binary");
-const TRACE: (&str, &str) = ("traceparent", "W3C Trace Context of the request, if it had one");
+const TRACE: (&str, &str) =
+    (header::TRACE_PARENT, "W3C Trace Context of what the record follows from, if it belongs to a trace");
+const TRACE_STATE: (&str, &str) = (header::TRACE_STATE, "What tracing systems add to traceparent");
 
 fn topics() -> [Topic; 5] {
     [
@@ -49,6 +51,7 @@ fn topics() -> [Topic; 5] {
             headers: headers(&[
                 CONTENT_TYPE,
                 TRACE,
+                TRACE_STATE,
                 ("reply-partition", "The partition of cart-replies that is read for the answer"),
             ]),
             operations: &["send", "receive"],
@@ -60,7 +63,7 @@ fn topics() -> [Topic; 5] {
                  transactions: read it with isolation.level=read_committed, and each event is there once.",
             key: Some("cartId"),
             payload: avro::<CartEvent>(),
-            headers: headers(&[CONTENT_TYPE, TRACE]),
+            headers: headers(&[CONTENT_TYPE, TRACE, TRACE_STATE]),
             operations: &["send"],
         },
         Topic {
@@ -70,7 +73,7 @@ fn topics() -> [Topic; 5] {
                  isolation.level=read_committed, and each purchase is there once.",
             key: Some("vendorId"),
             payload: avro::<PurchasedItem>(),
-            headers: headers(&[CONTENT_TYPE]),
+            headers: headers(&[CONTENT_TYPE, TRACE, TRACE_STATE]),
             operations: &["send"],
         },
         Topic {
@@ -80,7 +83,7 @@ fn topics() -> [Topic; 5] {
                  never. Not for others: what has happened is on cart-events.",
             key: None,
             payload: avro::<CartReply>(),
-            headers: headers(&[]),
+            headers: headers(&[TRACE, TRACE_STATE]),
             operations: &["send"],
         },
         Topic {

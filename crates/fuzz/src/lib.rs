@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 pub mod csv_files;
 pub mod http_bodies;
 pub mod records;
+pub mod trace_contexts;
 
 /// The schema id in every record's frame. Any id will do: no registry is asked.
 const SCHEMA_ID: u32 = 1;

@@ -21,6 +21,7 @@ mod reconnect;
 mod registry;
 mod tail_consumer;
 mod topic_id;
+mod trace_context;
 mod transaction;
 
 pub use admin::{Admin, LogIdentity, PartitionReplicas, TopicArgs, TopicSpec};
@@ -40,4 +41,5 @@ pub use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Header, Headers, Ow
 pub use reader::TopicReader;
 pub use registry::Registry;
 pub use tail_consumer::TailConsumer;
-pub use transaction::{Transaction, TransactionalProducer};
+pub use trace_context::{trace_headers, with_trace};
+pub use transaction::{Transaction, TransactionalProducer, WatchedRecord};

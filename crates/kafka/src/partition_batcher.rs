@@ -55,6 +55,21 @@ impl PartitionBatcher {
         Self { topic: producer.topic().to_owned(), queues: (0..partitions).map(queue).collect() }
     }
 
+    /// The topic's full name.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// The partition that a record belongs to.
+    #[must_use]
+    pub fn partition(&self, record: &Record) -> i32 {
+        record.partition.unwrap_or_else(|| {
+            let partitions = i32::try_from(self.queues.len()).unwrap_or(i32::MAX);
+            partition_of(record.key.as_deref().unwrap_or_default(), partitions)
+        })
+    }
+
     /// Queues a record and returns at once. The future completes when the record is in the log, with its offset. Records of a
     /// partition keep the order of these calls.
     ///
@@ -62,12 +77,7 @@ impl PartitionBatcher {
     /// At once when too many wait (nothing was sent); from the future when delivery failed, in which case the
     /// record may still be in the log.
     pub fn send(&self, record: Record) -> Result<impl Future<Output = Result<i64, Error>> + Send + use<>, Error> {
-        let partition = record.partition.unwrap_or_else(|| {
-            partition_of(
-                record.key.as_deref().unwrap_or_default(),
-                i32::try_from(self.queues.len()).unwrap_or(i32::MAX),
-            )
-        });
+        let partition = self.partition(&record);
         let failed = |topic: &str, reason: &'static str| Error::retry(format!("producing to {topic}"), reason);
         let queue = usize::try_from(partition).ok().and_then(|partition| self.queues.get(partition));
         let queue = queue.ok_or_else(|| {

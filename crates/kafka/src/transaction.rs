@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::KafkaError;
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{ClientContext, TopicPartitionList};
 
@@ -58,11 +58,26 @@ impl std::fmt::Debug for TransactionalProducer {
     }
 }
 
-/// Keeps the first failed delivery.
+/// Keeps the first failed delivery, and the places of watched records.
 struct Deliveries {
     failed: Mutex<Option<KafkaError>>,
+    watched: Mutex<Vec<WatchedRecord>>,
     reconnect: BootstrapReconnect,
 }
+
+/// Where a record is that was sent with [`Transaction::send_watched`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WatchedRecord {
+    /// The number that it was sent with.
+    pub number: usize,
+    /// Its partition.
+    pub partition: i32,
+    /// Its offset.
+    pub offset: i64,
+}
+
+/// The number of records that are not watched.
+const UNWATCHED: usize = 0;
 
 impl ClientContext for Deliveries {
     fn error(&self, error: KafkaError, reason: &str) {
@@ -70,12 +85,25 @@ impl ClientContext for Deliveries {
     }
 }
 
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
+impl Deliveries {
+    fn new(args: &KafkaArgs) -> Self {
+        Self { failed: Mutex::default(), watched: Mutex::default(), reconnect: BootstrapReconnect::of(args) }
+    }
+}
 
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
+        match result {
+            Ok(message) if number != UNWATCHED => {
+                let record = WatchedRecord { number, partition: message.partition(), offset: message.offset() };
+                self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+            }
+            Ok(_) => {}
+            Err((error, _)) => {
+                self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
+            }
         }
     }
 }
@@ -96,7 +124,7 @@ impl TransactionalProducer {
             .set("queue.buffering.max.messages", "200000")
             // A dead letter carries the original, which may have the broker's default 1 MiB, and its headers.
             .set("message.max.bytes", "2097152")
-            .create_with_context(Deliveries { failed: Mutex::default(), reconnect: BootstrapReconnect::of(args) })
+            .create_with_context(Deliveries::new(args))
             .map_err(|error| Error::kafka(operation(), error))?;
         producer.init_transactions(INIT_TIMEOUT).map_err(|error| Error::kafka(operation(), error))?;
         Ok(Self { producer: Arc::new(producer) })
@@ -134,12 +162,30 @@ impl Transaction<'_> {
     /// # Errors
     /// When the record is too large, the producer fenced, or the deadline over.
     pub fn send(&mut self, topic: &str, record: &Record) -> Result<(), Error> {
+        self.send_numbered(topic, record, UNWATCHED)
+    }
+
+    /// Adds a record under a number above 0. [`Transaction::watched`] says where it is.
+    ///
+    /// # Errors
+    /// As [`Transaction::send`].
+    pub fn send_watched(&mut self, topic: &str, record: &Record, number: usize) -> Result<(), Error> {
+        self.send_numbered(topic, record, number)
+    }
+
+    /// The places of the watched records that the brokers have by now, each once. After [`Transaction::deliver`] that is all.
+    #[must_use]
+    pub fn watched(&self) -> Vec<WatchedRecord> {
+        std::mem::take(&mut *self.producer.context().watched.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn send_numbered(&mut self, topic: &str, record: &Record, number: usize) -> Result<(), Error> {
         let failed = |error| Error::kafka(format!("producing to {topic}"), error);
         if self.handed_over_since.is_some_and(|since| since.elapsed() >= HAND_OVER_MAX) {
             self.deliver()?;
         }
         self.handed_over_since.get_or_insert_with(Instant::now);
-        let mut message = BaseRecord::<[u8], [u8]>::to(topic);
+        let mut message = BaseRecord::<[u8], [u8], usize>::with_opaque_to(topic, number);
         message.partition = record.partition;
         message.key = record.key.as_deref();
         message.payload = record.value.as_deref();

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use cart::contract::header;
 use cart::{CartId, CommandId, InvalidTime, SequenceNumber, parse_time};
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -16,9 +15,6 @@ use crate::problem::Problem;
 /// Maximum number of characters of an idempotency key.
 const IDEMPOTENCY_KEY_LEN_MAX: usize = 200;
 
-/// Number of characters of a `traceparent` of version 00 (W3C Trace Context).
-const TRACE_PARENT_LEN: usize = 55;
-
 #[derive(Debug)]
 pub(super) struct CommandHeaders {
     pub(super) command_id: CommandId,
@@ -26,7 +22,6 @@ pub(super) struct CommandHeaders {
     pub(super) is_keyed: bool,
     pub(super) issued_at: DateTime<Utc>,
     pub(super) expected_version: Option<SequenceNumber>,
-    pub(super) trace_parent: Option<String>,
     pub(super) preference: Preference,
 }
 
@@ -57,12 +52,10 @@ impl CommandHeaders {
                 at.map_err(|error| Problem::invalid_header(format!("Command-Time: {error}")))?
             }
         };
-        let trace_parent = headers.get(header::TRACE_PARENT).and_then(|value| value.to_str().ok());
-        let trace_parent = trace_parent.filter(|value| value.len() == TRACE_PARENT_LEN).map(str::to_owned);
         let expected_version = conditions::expected_version(headers)?;
         let preference = preference(headers)?;
         let is_keyed = key.is_some();
-        Ok(Self { command_id, is_keyed, issued_at, expected_version, trace_parent, preference })
+        Ok(Self { command_id, is_keyed, issued_at, expected_version, preference })
     }
 }
 

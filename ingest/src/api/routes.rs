@@ -20,6 +20,7 @@ use super::headers::CommandHeaders;
 use super::request::{self, id};
 use super::{openapi, query, response};
 use crate::commands::{Answer, CommandLookup, Commands};
+use crate::http::trace_headers;
 use crate::problem::Problem;
 use crate::reads::Reads;
 
@@ -276,9 +277,9 @@ impl Api {
 
     /// Reads the headers and executes the command. The headers come last, since they give the command its id and time.
     async fn execute(&self, cart_id: CartId, command: Command, headers: &HeaderMap) -> Result<Answer, Problem> {
-        let CommandHeaders { command_id, is_keyed, issued_at, expected_version, trace_parent, preference } =
+        let CommandHeaders { command_id, is_keyed, issued_at, expected_version, preference } =
             CommandHeaders::read(headers, cart_id, self.allow_client_time)?;
         let command = CartCommand { command_id, cart_id, issued_at, command, expected_version, keyed: Some(is_keyed) };
-        self.commands.execute(&command, trace_parent.as_deref(), preference).await
+        self.commands.execute(&command, trace_headers(headers), preference).await
     }
 }

@@ -12,6 +12,7 @@ use cart::{CartCommand, CartId, CartReply, CommandId};
 use kafka::{Codec, Header, OwnedHeaders, PartitionBatcher, Record};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
+use trace::TraceHeaders;
 
 pub(crate) use lookup::{CommandLookup, Status};
 pub(crate) use replies::{Waiters, random_partition, read_replies};
@@ -64,10 +65,13 @@ impl std::fmt::Display for CommandLink {
     }
 }
 
+/// Completes with the offset, when the log has the command.
+type Delivery = Pin<Box<dyn Future<Output = Result<i64, kafka::Error>> + Send>>;
+
 /// A command in the queue of the log's producer.
 struct Submitted {
     link: CommandLink,
-    delivery: Pin<Box<dyn Future<Output = Result<i64, kafka::Error>> + Send>>,
+    delivery: Delivery,
     waiter: Option<Waiter>,
     deadline: Instant,
     /// Delivery deadline: after it the record has either been appended or never will be (`delivery.timeout.ms`).
@@ -80,11 +84,11 @@ impl Commands {
     pub(crate) async fn execute(
         &self,
         command: &CartCommand,
-        trace_parent: Option<&str>,
+        trace: TraceHeaders<'_>,
         preference: Preference,
     ) -> Result<Answer, Problem> {
         let deadline = self.deadline(preference);
-        self.submit(command, trace_parent, preference, deadline)?.outcome().await
+        self.submit(command, trace, preference, deadline)?.outcome().await
     }
 
     /// The end of the wait for an outcome.
@@ -100,7 +104,7 @@ impl Commands {
     fn submit(
         &self,
         command: &CartCommand,
-        trace_parent: Option<&str>,
+        trace: TraceHeaders<'_>,
         preference: Preference,
         deadline: Instant,
     ) -> Result<Submitted, Problem> {
@@ -114,7 +118,9 @@ impl Commands {
             Preference::RespondAsync => None,
             Preference::Default | Preference::Wait(_) => Some(self.waiters.register(command_id)),
         };
-        let record = self.record(command, waiter.as_ref().map(Waiter::partition), trace_parent)?;
+        let trace = trace::append(trace, self.log.topic());
+        let record = self.record(command, waiter.as_ref().map(Waiter::partition), trace.headers())?;
+        let partition = self.log.partition(&record);
         let since = fail_points::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let link = CommandLink { cart_id, command_id, since: u64::try_from(since).unwrap_or(u64::MAX) };
         // A crash before this leaves nothing behind; the client sees a broken connection. After it the command may be in
@@ -125,14 +131,18 @@ impl Commands {
             Problem::unavailable("the log is unavailable; the command was not executed, retry later")
         })?;
         let log_deadline = Instant::now() + self.reply_timeout;
-        Ok(Submitted { link, delivery: Box::pin(delivery), waiter, deadline, log_deadline, _permit: permit })
+        let delivery: Delivery = match trace.span() {
+            None => Box::pin(delivery),
+            Some(span) => Box::pin(span.clone().sending(delivery, self.log.topic().to_owned(), partition)),
+        };
+        Ok(Submitted { link, delivery, waiter, deadline, log_deadline, _permit: permit })
     }
 
     fn record(
         &self,
         command: &CartCommand,
         reply_partition: Option<i32>,
-        trace_parent: Option<&str>,
+        trace: TraceHeaders<'_>,
     ) -> Result<Record, Problem> {
         let value = self.codec.encode(command).map_err(|error| {
             tracing::error!(error = format!("{:#}", anyhow::Error::new(error)), "a command does not match its schema");
@@ -143,9 +153,7 @@ impl Commands {
         if let Some(partition) = reply_partition {
             headers = headers.insert(Header { key: header::REPLY_PARTITION, value: Some(&partition.to_string()) });
         }
-        if let Some(value) = trace_parent {
-            headers = headers.insert(Header { key: header::TRACE_PARENT, value: Some(value) });
-        }
+        headers = kafka::with_trace(headers, trace);
         let key = command.cart_id.to_string().into_bytes();
         Ok(Record { partition: None, key: Some(key), value: Some(value), headers: Some(headers) })
     }

@@ -13,7 +13,7 @@ const MAX_AGE: Duration = Duration::from_secs(600);
 const METHODS: [Method; 5] = [Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE];
 
 /// The request headers that the API reads.
-const REQUEST_HEADERS: [HeaderName; 10] = [
+const REQUEST_HEADERS: [HeaderName; 11] = [
     header::AUTHORIZATION,
     header::CONTENT_TYPE,
     header::IF_MATCH,
@@ -23,6 +23,7 @@ const REQUEST_HEADERS: [HeaderName; 10] = [
     HeaderName::from_static("prefer"),
     HeaderName::from_static("read-after"),
     HeaderName::from_static(cart::contract::header::TRACE_PARENT),
+    HeaderName::from_static(cart::contract::header::TRACE_STATE),
     HeaderName::from_static("x-request-id"),
 ];
 

@@ -1,7 +1,7 @@
 //! The HTTP server below warp's routes. warp's own server has no header timeout, no connection limit, no `TCP_NODELAY` and no TLS.
 //!
 //! ```text
-//! accept ─▶ limits (all, per address) ─▶ TLS ─▶ HTTP/1 or 2 ─▶ request id ─▶ CORS ─▶ panics ─▶ head ─▶ authorization ─▶ limits
+//! accept ─▶ limits (all, per address) ─▶ TLS ─▶ HTTP/1 or 2 ─▶ request id, trace ─▶ CORS ─▶ panics ─▶ head ─▶ authorization ─▶ limits
 //! (length, requests) ─▶ routes
 //! ```
 //!
@@ -17,6 +17,7 @@ mod head;
 mod limits;
 mod panics;
 mod tls;
+mod traced;
 
 use std::convert::Infallible;
 use std::io;
@@ -48,6 +49,7 @@ pub(crate) use discard::{discard_body, discard_unread_body};
 pub(crate) use limits::LimitArgs;
 pub(crate) use panics::HANDLER_PANICS;
 pub(crate) use tls::{Tls, TlsArgs};
+pub(crate) use traced::headers as trace_headers;
 
 use crate::auth::{self, Auth};
 use crate::problem::{Kind, Problem};
@@ -229,14 +231,20 @@ impl Server {
         log_end(peer, connection.await);
     }
 
-    /// Handles a request, and adds its id to logs and response.
-    async fn with_request_id(&self, request: Request<Incoming>) -> Result<Response, Infallible> {
+    /// Handles a request, traces it, and adds its id to logs and response.
+    async fn with_request_id(&self, mut request: Request<Incoming>) -> Result<Response, Infallible> {
         let id = request_id::of(request.headers());
         let is_http1 = request.version() < Version::HTTP_2;
-        let span = tracing::warn_span!("request", id = id.to_str().unwrap_or_default());
+        let id_text = id.to_str().unwrap_or_default();
+        let scheme = if self.policy.tls.is_some() { "https" } else { "http" };
+        let trace = traced::begin(&mut request, scheme, id_text);
+        let span = tracing::warn_span!("request", id = id_text, trace_id = trace.headers().trace_id());
         let handling = async {
             let mut response = request_id::scope(id.clone(), self.handle(request)).await?;
             log_rejection(&response);
+            if let Some(span) = trace.span() {
+                span.answered(response.status().as_u16(), response.extensions().get::<Kind>().map(|kind| kind.code()));
+            }
             response.headers_mut().insert(X_REQUEST_ID, id);
             if is_http1 && self.leaving.is_requested() {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

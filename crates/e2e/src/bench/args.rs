@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::floor::{FrontArgs, WorkerArgs};
+use super::trace_cost::Case;
 
 /// Measures the whole pipeline on this machine, and a floor for comparison
 #[derive(Debug, clap::Parser)]
@@ -22,12 +23,26 @@ pub(crate) enum Command {
     Capacity(CapacityArgs),
     /// Print how unevenly the carts of a file of commands are used
     Skew(SkewArgs),
+    /// Count the instructions that a trace context costs a checkout, without servers; needs valgrind
+    Trace,
+    /// The checkouts whose instructions are counted; the bench starts it
+    #[command(hide = true)]
+    TraceLoop(TraceLoopArgs),
     /// The floor's HTTP side; the bench starts it
     #[command(hide = true)]
     FloorFront(FrontArgs),
     /// The floor's consuming side; the bench starts it
     #[command(hide = true)]
     FloorWorker(WorkerArgs),
+}
+
+/// What is counted.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct TraceLoopArgs {
+    /// The case
+    pub(crate) case: Case,
+    /// How often
+    pub(crate) commands: u64,
 }
 
 /// The parts of the bench.

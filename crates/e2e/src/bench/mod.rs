@@ -35,6 +35,7 @@ mod service_metrics;
 mod shop;
 mod skew;
 mod table;
+mod trace_cost;
 mod wire;
 
 use anyhow::Context as _;
@@ -62,6 +63,8 @@ pub async fn main(cli: Cli) -> anyhow::Result<()> {
         }
         Some(Command::Capacity(args)) => capacity::print(&args),
         Some(Command::Skew(args)) => skew::print(&args),
+        Some(Command::Trace) => trace_cost::print(),
+        Some(Command::TraceLoop(args)) => trace_cost::run(&args),
         Some(Command::FloorFront(args)) => floor::front(&args).await,
         Some(Command::FloorWorker(args)) => floor::worker(&args).await,
     }

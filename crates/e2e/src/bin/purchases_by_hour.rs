@@ -62,6 +62,8 @@ fn time(hour: i64) -> DateTime<Utc> {
 }
 
 impl Table for PurchasesByHour {
+    const NAME: &'static str = TABLE;
+
     type Within = i64;
     /// The vendor.
     type Common = Uuid;

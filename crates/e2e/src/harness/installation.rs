@@ -285,7 +285,32 @@ impl Installation {
         address: Option<SocketAddr>,
         fail_point: Option<&str>,
     ) -> anyhow::Result<Process> {
-        let more = fail_point.map(|fail_point| ("FAILPOINTS", fail_point.to_owned()));
+        let more: Vec<_> = fail_point.map(|fail_point| ("FAILPOINTS", fail_point.to_owned())).into_iter().collect();
+        self.start_as(service, instance, args, address, &more)
+    }
+
+    /// Starts a service with more environment variables.
+    ///
+    /// # Errors
+    /// The binary does not exist.
+    pub fn start_with(
+        &self,
+        service: Service,
+        instance: &str,
+        args: &[&str],
+        environment: &[(&'static str, String)],
+    ) -> anyhow::Result<Process> {
+        self.start_as(service, instance, args, None, environment)
+    }
+
+    fn start_as(
+        &self,
+        service: Service,
+        instance: &str,
+        args: &[&str],
+        address: Option<SocketAddr>,
+        environment: &[(&'static str, String)],
+    ) -> anyhow::Result<Process> {
         let address = address.map_or_else(free_address, Ok).context("finding a free port")?;
         let listen = if service == Service::Ingest { "--listen" } else { "--admin-listen" };
         let address_text = address.to_string();
@@ -296,7 +321,7 @@ impl Installation {
         all.extend([listen, &address_text]);
         all.extend(args);
         let name = format!("{}-{instance}", service.name());
-        let environment = [("INSTANCE", instance.to_owned())].into_iter().chain(more);
+        let environment = [("INSTANCE", instance.to_owned())].into_iter().chain(environment.iter().cloned());
         self.spawn_with(&name, service.binary(), all, environment, Some(address))
     }
 

@@ -8,6 +8,7 @@ mod installation;
 mod process;
 mod servers;
 mod stacks;
+mod trace_collector;
 mod wait;
 
 pub use disk::{FullDisk, HOW_TO_MOUNT, may_mount};
@@ -16,4 +17,5 @@ pub(crate) use process::sockets;
 pub use process::{Process, binary, free_address};
 pub(crate) use servers::root;
 pub use servers::{CLUSTER_NODES, Node, OwnServers, Server, State};
+pub use trace_collector::{CollectedSpan, TraceCollector};
 pub use wait::wait_until;

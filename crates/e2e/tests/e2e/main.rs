@@ -36,6 +36,7 @@ mod registry;
 mod requests;
 mod settings;
 mod tls;
+mod traces;
 mod uninstall;
 
 use std::process::ExitCode;
@@ -109,6 +110,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         projectors::garbage::garbage_stops_its_partition_until_it_is_skipped,
         commands::the_status_of_a_command_survives_restarts,
         examples::the_service_answers_as_the_pages_show,
+        traces::a_checkout_is_one_trace_from_the_request_to_each_row,
         crash::between_the_journal_write_and_the_transaction,
         crash::before_the_journal_write,
         crash::inside_the_transaction,
@@ -129,6 +131,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         tls::certificates_change_while_the_service_runs,
         dead_letters::each_dead_letter_is_written_once_after_crashes,
         dead_letters::each_undecidable_record_is_a_dead_letter_and_its_partition_goes_on,
+        traces::a_collector_that_hangs_changes_nothing_but_a_counter,
         uninstall::an_installation_is_removed_and_its_neighbour_stays,
         http::outcomes::every_rule_is_reported_and_a_checkout_begins_another_session,
         http::browsers::pages_of_named_origins_may_use_the_api,

@@ -41,6 +41,7 @@ struct Target {
 
 const HTTP_BODIES: Target = Target { name: "http_bodies", run: fuzz::http_bodies::run, copies: 500_000 };
 const RECORDS: Target = Target { name: "records", run: fuzz::records::run, copies: 1_000_000 };
+const TRACE_CONTEXTS: Target = Target { name: "trace_contexts", run: fuzz::trace_contexts::run, copies: 500_000 };
 const CSV_FILES: Target = Target { name: "csv_files", run: fuzz::csv_files::run, copies: 100_000 };
 
 impl Target {
@@ -124,6 +125,16 @@ fn kept_records() {
 }
 
 #[test]
+fn kept_trace_contexts() {
+    TRACE_CONTEXTS.check_kept();
+}
+
+#[test]
+fn damaged_trace_contexts() {
+    TRACE_CONTEXTS.check_damaged();
+}
+
+#[test]
 fn kept_csv_files() {
     CSV_FILES.check_kept();
 }
@@ -146,7 +157,7 @@ fn damaged_csv_files() {
 /// An input in another folder would never be run.
 #[test]
 fn every_folder_of_inputs_belongs_to_a_target() {
-    let targets = [HTTP_BODIES, RECORDS, CSV_FILES].map(|target| target.name);
+    let targets = [HTTP_BODIES, RECORDS, TRACE_CONTEXTS, CSV_FILES].map(|target| target.name);
     for folder in kept::folders("seeds").into_iter().chain(kept::folders("findings")) {
         assert!(targets.contains(&folder.as_str()), "{folder} is the folder of no target");
     }

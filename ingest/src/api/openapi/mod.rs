@@ -155,6 +155,13 @@ mod tests {
     }
 
     #[test]
+    fn every_path_has_a_template() {
+        for path in make()["paths"].as_object().unwrap().keys() {
+            assert_eq!(crate::route::template(path), path);
+        }
+    }
+
+    #[test]
     fn alternatives_become_one_object() {
         let mut schema = json!({
             "description": "x", "required": ["id"], "properties": {"id": 1},

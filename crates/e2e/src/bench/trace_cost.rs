@@ -1,0 +1,139 @@
+//! What carrying a trace context costs a checkout of one item, from HTTP to three tables, in instructions: counted by callgrind, so
+//! the machine's load does not matter.
+//!
+//! A child does it many times, once more often than the other time; the difference is free of start and end.
+
+use std::hint::black_box;
+use std::io::Write as _;
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+use cart::contract::header;
+use clap::ValueEnum;
+use kafka::{Header, Headers as _, OwnedHeaders, trace_headers, with_trace};
+use trace::{Place, TraceArgs, TraceHeaders};
+
+use super::args::TraceLoopArgs;
+
+/// The numbers of repetitions.
+const FEW: u64 = 2_000;
+const MANY: u64 = 12_000;
+
+const UNSAMPLED: &[u8] = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+const SAMPLED: &[u8] = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Case {
+    /// Records with their other headers only
+    Nothing,
+    /// No collector, and the client sends no context
+    OffAbsent,
+    /// No collector, and the client sends a context
+    OffGiven,
+    /// A collector, and the client's context is not sampled
+    OnUnsampled,
+    /// A collector, and the client's context is sampled; without the export
+    OnSampled,
+}
+
+impl Case {
+    fn is_on(self) -> bool {
+        matches!(self, Self::OnUnsampled | Self::OnSampled)
+    }
+
+    fn parent(self) -> Option<&'static [u8]> {
+        match self {
+            Self::Nothing | Self::OffAbsent => None,
+            Self::OffGiven | Self::OnUnsampled => Some(UNSAMPLED),
+            Self::OnSampled => Some(SAMPLED),
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Nothing => "records without any trace context, for comparison",
+            Self::OffAbsent => "no collector, no traceparent",
+            Self::OffGiven => "no collector, traceparent passed on",
+            Self::OnUnsampled => "collector, traceparent not sampled",
+            Self::OnSampled => "collector, traceparent sampled (7 spans, without the export)",
+        }
+    }
+}
+
+/// Counts the instructions of each case, and prints them.
+pub(crate) fn print() -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let mut nothing = None;
+    for case in Case::value_variants() {
+        let difference = instructions(*case, MANY)?.saturating_sub(instructions(*case, FEW)?);
+        let each = difference / (MANY - FEW);
+        let more = each.saturating_sub(*nothing.get_or_insert(each));
+        writeln!(out, "{more:>8} instructions  {}", case.words()).context("writing the table")?;
+    }
+    Ok(())
+}
+
+fn instructions(case: Case, commands: u64) -> anyhow::Result<u64> {
+    let program = std::env::current_exe().context("finding this program")?;
+    let name = case.to_possible_value().context("a case has no name")?.get_name().to_owned();
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(program)
+        .args(["trace-loop", &name, &commands.to_string()])
+        .output()
+        .context("running valgrind, which counts the instructions (Debian: apt-get install valgrind)")?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "valgrind failed: {text}");
+    let collected =
+        text.lines().find_map(|line| line.split_once("Collected : ")).context("valgrind counted nothing")?;
+    collected.1.trim().parse().with_context(|| format!("reading '{}'", collected.1))
+}
+
+/// The child.
+pub(crate) fn run(args: &TraceLoopArgs) -> anyhow::Result<()> {
+    // Spans find the queue full: the collector is away.
+    let endpoint = args.case.is_on().then(|| String::from("http://127.0.0.1:9"));
+    let _tracing = TraceArgs { otel_exporter_otlp_endpoint: endpoint }.start("bench")?;
+    let content_type = OwnedHeaders::new().insert(Header { key: header::CONTENT_TYPE, value: Some(header::AVRO) });
+    for _ in 0..args.commands {
+        if args.case == Case::Nothing {
+            for record in [&content_type, &content_type, &content_type] {
+                black_box(read(&record.clone()));
+            }
+        } else {
+            checkout(black_box(TraceHeaders::new(args.case.parent(), None)), &content_type);
+        }
+    }
+    Ok(())
+}
+
+/// The headers of a record, as every consumer looks through them for others.
+fn read(headers: &OwnedHeaders) -> usize {
+    headers.iter().filter(|header| header.key == header::REPLY_PARTITION).count()
+}
+
+/// The records of a checkout of one item, as the services make and read them.
+fn checkout(client: TraceHeaders<'_>, content_type: &OwnedHeaders) {
+    let place = Place { topic: "topic", partition: 3, offset: 77 };
+    let appended = trace::append(client, "cart-commands");
+    let command = with_trace(content_type.clone(), appended.headers());
+
+    black_box(read(&command));
+    let processed = trace::process(trace_headers(Some(&command)), place, "cart-processor");
+    let sent = processed.send("cart-events");
+    let event = with_trace(content_type.clone(), sent.headers());
+
+    black_box(read(&event));
+    let processed = trace::process(trace_headers(Some(&event)), place, "item-purchased-events");
+    let sent = processed.send("item-purchased");
+    let purchase = with_trace(content_type.clone(), sent.headers());
+
+    black_box(read(&purchase));
+    for _ in 0..3 {
+        let headers = trace_headers(Some(&purchase));
+        if headers.may_be_recorded() {
+            black_box(trace::process(headers, place, "group"));
+        }
+    }
+}
