@@ -7,6 +7,7 @@ use journal::{Append, Codecs, Row, SNAPSHOT_EVERY, Snapshot};
 use kafka::Record;
 
 use crate::intake::ConsumedCommand;
+use crate::metrics::{COMMANDS_REJECTED, DEAD_LETTERS};
 use crate::redelivery::{LogRewritten, RedeliveredRows};
 use crate::reply::{PendingReply, ReplySource};
 
@@ -85,7 +86,7 @@ pub(crate) fn decide_batch(
                 None => ReplySource::DecideAgain(Box::new(command.clone())),
             }
         } else if let Some(letter) = letter {
-            metrics::counter!("processor_dead_letters_total").increment(1);
+            DEAD_LETTERS.with(&[]).increment(1);
             tracing::warn!(%position, command_id = %command.command_id, "dead letter");
             batch.letters.push(letter);
             continue;
@@ -100,7 +101,7 @@ pub(crate) fn decide_batch(
             }
         };
         if matches!(source, ReplySource::Known(Some(Outcome::Rejected { .. }))) {
-            metrics::counter!("processor_commands_rejected_total").increment(1);
+            COMMANDS_REJECTED.with(&[]).increment(1);
         }
         batch.reply_later(&command, position, reply_to, source);
     }

@@ -4,6 +4,8 @@ use cart::{CartCommand, CartId, CartReply, CommandId, Decided, Outcome, Position
 use journal::{Journal, Row};
 use kafka::{Codec, Producer, Record};
 
+use crate::metrics::REPLIES_LOST;
+
 /// A reply that a client waits for.
 #[derive(Debug)]
 pub(crate) struct PendingReply {
@@ -73,7 +75,7 @@ impl Replies {
             // The delivery is not awaited: librdkafka does not need the future.
             Ok(delivery) => drop(delivery),
             Err(error) => {
-                metrics::counter!("processor_replies_lost_total").increment(1);
+                REPLIES_LOST.with(&[]).increment(1);
                 tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "a reply was not sent");
             }
         }
