@@ -7,12 +7,14 @@ mod faults;
 mod prometheus;
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use serde_json::Value;
 
-use crate::harness::{Installation, Process, Service, free_address, wait_until};
+use crate::harness::{Installation, Process, Service, free_address, root, wait_until};
 use faults::{Certificate, FAULTS};
 use prometheus::{Prometheus, Target};
 
@@ -69,6 +71,8 @@ pub async fn run(mut report: impl FnMut(&str, Option<&Fired>)) -> anyhow::Result
 
     quiet(&prometheus).await?;
     report(&format!("quiet for {} s: {} alerts silent", QUIET.as_secs(), all.len()), None);
+    let expressions = panels(&prometheus).await?;
+    report(&format!("{expressions} expressions of the dashboard have values"), None);
     let mut known = BTreeSet::new();
     for fault in &FAULTS {
         let started_at = Instant::now();
@@ -129,6 +133,21 @@ async fn start() -> anyhow::Result<(System, Vec<Target>)> {
     let popular_items = processes.remove(index);
     processes.extend([with_tls, audit, load]);
     Ok((System { installation, certificate, limited, popular_items, _others: processes }, targets))
+}
+
+/// Whether every expression of the dashboard is understood and has a value; how many there are.
+async fn panels(prometheus: &Prometheus) -> anyhow::Result<usize> {
+    let path = root().join("scripts/observability/dashboard.json");
+    let dashboard: Value = serde_json::from_slice(&fs::read(path)?)?;
+    let panels = dashboard["panels"].as_array().context("a list of panels")?;
+    let mut count = 0;
+    for target in panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten() {
+        let expression = target["expr"].as_str().context("an expression")?;
+        let value = prometheus.query(expression).await?;
+        ensure!(value.is_some(), "the dashboard shows nothing of {expression}");
+        count += 1;
+    }
+    Ok(count)
 }
 
 /// Nothing fires. Members that have just started get their partitions first.

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use reqwest::Url;
 use serde_json::{Value, json};
 
 use crate::harness::{free_address, root, wait_until};
@@ -79,20 +80,21 @@ impl Prometheus {
         Ok(started)
     }
 
-    async fn get(&self, path: &str) -> anyhow::Result<Value> {
-        let answer = reqwest::get(format!("http://{}/api/v1/{path}", self.address)).await?;
+    async fn get(&self, path: &str, query: &[(&str, &str)]) -> anyhow::Result<Value> {
+        let url = Url::parse_with_params(&format!("http://{}/api/v1/{path}", self.address), query)?;
+        let answer = reqwest::get(url).await?;
         Ok(serde_json::from_slice(&answer.error_for_status()?.bytes().await?)?)
     }
 
-    /// The first value of an expression without spaces to encode but those that a URL parser encodes.
-    async fn query(&self, expression: &str) -> anyhow::Result<Option<String>> {
-        let answer = self.get(&format!("query?query={expression}")).await?;
+    /// The first value of an expression.
+    pub(super) async fn query(&self, expression: &str) -> anyhow::Result<Option<String>> {
+        let answer = self.get("query", &[("query", expression)]).await.with_context(|| expression.to_owned())?;
         Ok(answer["data"]["result"][0]["value"][1].as_str().map(str::to_owned))
     }
 
     /// The names of the alerts that fire.
     pub(super) async fn firing(&self) -> anyhow::Result<BTreeSet<String>> {
-        let answer = self.get("alerts").await?;
+        let answer = self.get("alerts", &[]).await?;
         let alerts = answer["data"]["alerts"].as_array().context("a list of alerts")?;
         let firing = alerts.iter().filter(|alert| alert["state"] == "firing");
         firing.map(|alert| Ok(alert["labels"]["alertname"].as_str().context("a name")?.to_owned())).collect()
@@ -100,7 +102,7 @@ impl Prometheus {
 
     /// The names of all alerts.
     pub(super) async fn all(&self) -> anyhow::Result<BTreeSet<String>> {
-        let answer = self.get("rules").await?;
+        let answer = self.get("rules", &[]).await?;
         let rules = answer["data"]["groups"][0]["rules"].as_array().context("a list of rules")?;
         rules.iter().map(|rule| Ok(rule["name"].as_str().context("a name")?.to_owned())).collect()
     }
