@@ -8,7 +8,10 @@ use trace::TraceArgs;
 /// What `--help` says at its end.
 const EXAMPLE: &str = "\
 Example, with the servers of `scripts/stack servers`:
-  cart-processor setup && cart-processor --admin-listen 127.0.0.1:9000";
+  cart-processor setup && cart-processor --workers 2";
+
+/// Where health and metrics are by default. A second processor on one host needs an address of its own.
+const ADMIN_LISTEN: &str = "127.0.0.1:9011";
 
 /// Decides cart commands in the order of their log, journals and publishes their events, and sends the replies
 #[derive(Debug, clap::Parser)]
@@ -29,6 +32,7 @@ pub(crate) enum Command {
 
 /// How to run.
 #[derive(Debug, Clone, clap::Args)]
+#[command(mut_arg("admin_listen", |arg| arg.default_value(ADMIN_LISTEN)))]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) admin: AdminArgs,

@@ -9,6 +9,7 @@ use trace::names::{OUTCOME, REDELIVERED, outcome};
 use trace::{Span, Trace};
 
 use crate::intake::ConsumedCommand;
+use crate::metrics::{COMMANDS_REJECTED, DEAD_LETTERS};
 use crate::redelivery::{LogRewritten, RedeliveredRows};
 use crate::reply::{PendingReply, ReplySource};
 
@@ -91,7 +92,7 @@ pub(crate) fn decide_batch(
                 None => ReplySource::DecideAgain(Box::new(command.clone())),
             }
         } else if let Some(letter) = letter {
-            metrics::counter!("processor_dead_letters_total").increment(1);
+            DEAD_LETTERS.with(&[]).increment(1);
             let (partition, trace_id) = (batch.partition, trace.headers().trace_id());
             tracing::warn!(partition, %position, trace_id, command_id = %command.command_id, "dead letter");
             batch.record(span, was_decided, outcome::DEAD_LETTER);
@@ -108,7 +109,7 @@ pub(crate) fn decide_batch(
             }
         };
         if matches!(source, ReplySource::Known(Some(Outcome::Rejected { .. }))) {
-            metrics::counter!("processor_commands_rejected_total").increment(1);
+            COMMANDS_REJECTED.with(&[]).increment(1);
         }
         batch.record(span.clone(), was_decided, outcome_of(&source));
         batch.reply_later(&command, position, reply_to, source, span);

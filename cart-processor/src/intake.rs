@@ -9,6 +9,8 @@ use tokio::runtime::Handle;
 use trace::names::{OUTCOME, outcome};
 use trace::{Place, Trace};
 
+use crate::metrics::DEAD_LETTERS;
+
 /// The longest time that a client waits for a reply. A redelivered command that is older is not decided again only for its
 /// reply. A command whose outcome is known without that gets its reply at any age: its producer's clock may be wrong.
 const ANSWER_HORIZON: Duration = Duration::from_secs(60);
@@ -98,6 +100,8 @@ pub(crate) struct CommandDecoder {
     pub(crate) partitions: i32,
     pub(crate) reply_partitions: i32,
     pub(crate) runtime: Handle,
+    /// [`crate::metrics::COMMAND_WAIT_SECONDS`]: once a record.
+    pub(crate) command_wait: metrics::Histogram,
 }
 
 impl CommandDecoder {
@@ -111,7 +115,7 @@ impl CommandDecoder {
         let command = match self.command(message)? {
             Ok(command) => command,
             Err(refusal) => {
-                metrics::counter!("processor_dead_letters_total").increment(1);
+                DEAD_LETTERS.with(&[]).increment(1);
                 let trace_id = trace.headers().trace_id();
                 tracing::warn!(position = %place, trace_id, reason = %refusal, "dead letter");
                 if let Some(span) = trace.span() {
@@ -123,7 +127,7 @@ impl CommandDecoder {
         };
         let doubt = command.check().err();
         let age = kafka::record_age(message);
-        metrics::histogram!("processor_command_wait_seconds").record(age.unwrap_or_default());
+        self.command_wait.record(age.unwrap_or_default());
         Ok(Incoming::Command(Box::new(ConsumedCommand {
             partition,
             position: Position::new(self.epoch, offset),

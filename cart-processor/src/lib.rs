@@ -22,6 +22,7 @@ mod batch;
 mod cart_cache;
 mod commit_pacing;
 mod intake;
+mod metrics;
 mod outbox;
 mod processor;
 mod publisher;
@@ -31,5 +32,6 @@ mod reply;
 mod run;
 mod setup;
 
+pub use crate::metrics::ALL as METRICS;
 pub use args::Cli;
 pub use run::start;

@@ -7,7 +7,7 @@ use cart::{CartId, Position};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use journal::{Content, Journal, LOAD_LEN_MAX};
 use kafka::{AssignmentEvent, GroupConsumer, Recovery};
-use service::{Backoff, Readiness, Shutdown};
+use service::{Backoff, Readiness, Shutdown, Store};
 use tokio::runtime::Handle;
 use trace::Work;
 
@@ -15,6 +15,7 @@ use crate::batch::{self, CartBatch};
 use crate::cart_cache::CartCache;
 use crate::commit_pacing::CommitPacing;
 use crate::intake::{self, CommandDecoder, ConsumedCommand, Incoming};
+use crate::metrics::{BATCH_RECORDS, BATCH_SECONDS, CARTS_REDELIVERED, COMMANDS, RECOVERIES, STEP_SECONDS};
 use crate::outbox::Outbox;
 use crate::publisher::{PendingTransaction, Publisher};
 use crate::redelivery::{LogRewritten, RedeliveredRows};
@@ -65,6 +66,8 @@ pub(crate) struct Settings {
 pub(crate) struct State {
     partitions: HashMap<i32, CartCache>,
     outbox: Outbox,
+    /// The offsets of the transaction in progress.
+    publishing: Vec<(i32, i64)>,
     /// Partitions whose log was rewritten, or is too new for this program. They stay stopped until a restart.
     stopped: HashSet<i32>,
     backoff: Backoff,
@@ -142,7 +145,7 @@ impl Steps {
 
     fn measure(&mut self, step: &'static str) {
         let now = Instant::now();
-        metrics::histogram!("processor_step_seconds", "step" => step).record(now - self.started_at);
+        STEP_SECONDS.with(&[step]).record(now - self.started_at);
         self.started_at = now;
     }
 }
@@ -234,8 +237,8 @@ impl Worker {
             .filter(|(partition, _)| !self.state.stopped.contains(partition))
             .map(|(partition, offset)| (partition, offset + 1))
             .collect();
-        metrics::histogram!("processor_batch_len").record(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
-        metrics::counter!("processor_commands_total").increment(batch.len() as u64);
+        BATCH_RECORDS.with(&[]).record(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
+        COMMANDS.with(&[]).increment(batch.len() as u64);
         let mut commands = Vec::with_capacity(batch.len());
         for intake in batch {
             match intake {
@@ -270,7 +273,7 @@ impl Worker {
         }
         steps.ended("enqueue");
         steps.work.end();
-        metrics::histogram!("processor_batch_seconds").record(started_at.elapsed());
+        BATCH_SECONDS.with(&[]).record(started_at.elapsed());
         Ok(())
     }
 
@@ -287,7 +290,7 @@ impl Worker {
         }
         let journal = &self.journal;
         let mut loaded = stream::iter(unknown.chunks(LOAD_LEN_MAX))
-            .map(|cart_ids| journal.load(cart_ids))
+            .map(|cart_ids| Store::Cassandra.time("journal_load", journal.load(cart_ids)))
             .buffer_unordered(LOADS_MAX);
         while let Some(carts) = loaded.try_next().await? {
             for cart in carts {
@@ -312,12 +315,12 @@ impl Worker {
                 redelivered.push((*cart_id, first.position));
             }
         }
-        metrics::counter!("processor_carts_redelivered_total").increment(redelivered.len() as u64);
+        CARTS_REDELIVERED.with(&[]).increment(redelivered.len() as u64);
         let journal = &self.journal;
         stream::iter(redelivered)
             .map(|(cart_id, position)| async move {
-                journal
-                    .between(cart_id, position, Position::MAX)
+                Store::Cassandra
+                    .time("journal_read", journal.between(cart_id, position, Position::MAX))
                     .await
                     .map(|rows| (cart_id, RedeliveredRows::new(rows)))
             })
@@ -354,7 +357,8 @@ impl Worker {
     /// After a crash before an append the commands are decided again. After a crash behind it the journal has their events,
     /// which are published from there ([`crate::redelivery`]). Shown by crates/e2e/tests/e2e/crash.rs.
     async fn journal_and_reply(&self, batches: &mut [CartBatch], steps: &mut Steps) -> Result<(), journal::Error> {
-        self.journal.append(batches.iter().map(CartBatch::rows_to_append)).await?;
+        let append = self.journal.append(batches.iter().map(CartBatch::rows_to_append));
+        Store::Cassandra.time("journal_append", append).await?;
         steps.journalled(batches.iter().map(|batch| batch.rows.len() - batch.journalled).sum());
         fail_points::crash_point("processor-before-replies");
         for batch in batches {
@@ -382,7 +386,7 @@ impl Worker {
     /// Begins a transaction when one is due and the last one has ended; waits for it when the outbox is full.
     fn publish(&mut self) -> Result<(), Error> {
         let is_full = self.state.outbox.len() >= self.settings.outbox_len_max;
-        while !self.publisher.wait(if is_full { IDLE_POLL } else { Duration::ZERO })? {
+        while !self.wait_for_transaction(if is_full { IDLE_POLL } else { Duration::ZERO })? {
             if !is_full {
                 return Ok(());
             }
@@ -394,10 +398,23 @@ impl Worker {
         Ok(())
     }
 
+    /// As [`Publisher::wait`]; what is committed counts as applied.
+    fn wait_for_transaction(&mut self, timeout: Duration) -> Result<bool, kafka::Error> {
+        let has_ended = self.publisher.wait(timeout);
+        if !matches!(has_ended, Ok(false)) {
+            let next_offsets = std::mem::take(&mut self.state.publishing);
+            if has_ended.is_ok() {
+                self.consumer.applied(next_offsets);
+            }
+        }
+        has_ended
+    }
+
     fn begin_transaction(&mut self) -> Result<(), Error> {
         let group = self.consumer.group_metadata()?;
         let outbox = std::mem::take(&mut self.state.outbox);
         let offsets = self.consumer.offsets(outbox.next_offsets())?;
+        self.state.publishing = outbox.next_offsets().collect();
         self.pacing.start(SystemTime::now());
         self.publisher.begin(PendingTransaction { outbox, offsets, group });
         Ok(())
@@ -421,7 +438,8 @@ impl Worker {
                 "rewinding to the committed offsets"
             );
         }
-        metrics::counter!("processor_recoveries_total").increment(1);
+        let kind = if recovery == Recovery::Retry { "retry" } else { "rewind" };
+        RECOVERIES.with(&[kind]).increment(1);
         let pause = self.state.backoff.failed();
         if recovery == Recovery::Retry {
             std::thread::sleep(pause);
@@ -436,7 +454,7 @@ impl Worker {
         }
         while !self.shutdown.is_requested() {
             // Whether a transaction in progress was committed, the committed offsets will show.
-            match self.publisher.wait(IDLE_POLL) {
+            match self.wait_for_transaction(IDLE_POLL) {
                 Ok(false) => continue,
                 Ok(true) => {}
                 Err(error) if error.recovery() == Recovery::Fatal => return Err(error.into()),
@@ -483,10 +501,10 @@ impl Worker {
     }
 
     fn publish_rest(&mut self) -> Result<(), Error> {
-        while !self.publisher.wait(IDLE_POLL)? {}
+        while !self.wait_for_transaction(IDLE_POLL)? {}
         if !self.state.outbox.is_empty() {
             self.begin_transaction()?;
-            while !self.publisher.wait(IDLE_POLL)? {}
+            while !self.wait_for_transaction(IDLE_POLL)? {}
         }
         Ok(())
     }

@@ -26,6 +26,7 @@ pub(crate) struct PendingTransaction {
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) kafka: KafkaArgs,
+    pub(crate) group: String,
     pub(crate) transactional_id: String,
     pub(crate) events: String,
     pub(crate) dead_letters: String,
@@ -105,9 +106,8 @@ fn publish_all(
     while let Ok(pending) = transactions.recv() {
         let started_at = std::time::Instant::now();
         let mut result = publish(target, &mut producer, pending);
-        metrics::histogram!("processor_transaction_seconds").record(started_at.elapsed());
+        kafka::count_transaction(&target.group, started_at, &result);
         if let Err(error) = result {
-            metrics::counter!("processor_transactions_failed_total").increment(1);
             result = Err(fenced.failed(error));
             if let Some(new) = reconnect(target, readiness, shutdown) {
                 producer = new;

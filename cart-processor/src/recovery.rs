@@ -22,6 +22,7 @@ use trace::Trace;
 use crate::batch::by_cart;
 use crate::cart_cache::CartCache;
 use crate::intake::{CommandDecoder, ConsumedCommand, Incoming};
+use crate::metrics::COMMAND_WAIT_SECONDS;
 use crate::outbox::Outbox;
 use crate::redelivery::RedeliveredRows;
 
@@ -247,9 +248,15 @@ async fn restore_requests(admin: &Admin, kafka: &KafkaArgs, journal: &Journal, e
     })?;
     let codec = Codec::register(&Registry::new(kafka)?, CartCommand::TOPIC, CartCommand::SCHEMA).await?;
     let partitions = i32::try_from(decided.len())?;
-    let group = String::new();
-    let reader =
-        CommandDecoder { group, commands: codec, epoch, partitions, reply_partitions: 0, runtime: Handle::current() };
+    let reader = CommandDecoder {
+        group: String::new(),
+        commands: codec,
+        epoch,
+        partitions,
+        reply_partitions: 0,
+        runtime: Handle::current(),
+        command_wait: COMMAND_WAIT_SECONDS.with(&[]),
+    };
     let (sender, mut commands) = mpsc::channel(CHUNK_LEN);
     let reading = tokio::task::spawn_blocking({
         let kafka = kafka.clone();

@@ -5,6 +5,8 @@ use journal::{Journal, Row};
 use kafka::{Codec, OwnedHeaders, Producer, Record};
 use trace::Span;
 
+use crate::metrics::REPLIES_LOST;
+
 /// A reply that a client waits for.
 #[derive(Debug)]
 pub(crate) struct PendingReply {
@@ -84,7 +86,7 @@ impl Replies {
                 }
             },
             Err(error) => {
-                metrics::counter!("processor_replies_lost_total").increment(1);
+                REPLIES_LOST.with(&[]).increment(1);
                 let (position, error) = (reply.position, format!("{:#}", anyhow::Error::new(error)));
                 tracing::warn!(%position, command_id = %reply.command_id, error, "a reply was not sent");
             }

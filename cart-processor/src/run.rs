@@ -10,7 +10,7 @@ use cart::contract::{Contract, DEAD_LETTER_TOPIC, group};
 use cart::{CartCommand, CartEvent, CartReply};
 use journal::Journal;
 use kafka::{Admin, GroupConsumer, Instance, OffsetReset, Producer};
-use service::{Metrics, Readiness, Shutdown, probe, serve_admin, shutdown_signal};
+use service::{Metrics, Readiness, Shutdown, Store, probe, serve_admin, shutdown_signal};
 use tokio::runtime::Handle;
 
 use crate::args::{Args, Cli, Command};
@@ -19,17 +19,6 @@ use crate::intake::CommandDecoder;
 use crate::processor::{Settings, State, Worker};
 use crate::publisher::{Publisher, Target};
 use crate::reply::Replies;
-
-/// All of them: they are at 0 from the start.
-const COUNTERS: [&str; 7] = [
-    "processor_carts_redelivered_total",
-    "processor_commands_rejected_total",
-    "processor_commands_total",
-    "processor_dead_letters_total",
-    "processor_recoveries_total",
-    "processor_replies_lost_total",
-    "processor_transactions_failed_total",
-];
 
 /// The program. Runs until a signal, or sets up and ends. What ended it early is on standard error.
 // The runtime is started here and not in `main.rs`, which would compile every future of this crate once more.
@@ -44,7 +33,8 @@ async fn run_command(cli: Cli) -> anyhow::Result<()> {
         return crate::setup::setup(&args).await;
     }
     cli.args.log.init()?;
-    let metrics = Metrics::install(&COUNTERS)?;
+    let metrics =
+        Metrics::install("cart-processor", &[crate::METRICS, kafka::METRICS, trace::METRICS], &[kafka::collect_lag])?;
     let _tracing = cli.args.trace.start("cart-processor")?;
     run(cli.args, metrics, shutdown_signal()?).await
 }
@@ -121,8 +111,11 @@ async fn connect(args: &Args, readiness: &Readiness, shutdown: &Shutdown) -> any
         partitions: opened.log.partitions,
         reply_partitions: partitions(CartReply::TOPIC)?,
         runtime: Handle::current(),
+        command_wait: crate::metrics::COMMAND_WAIT_SECONDS.with(&[]),
     };
     let instance = Instance::of(&args.member, kafka.prefixed(group::CART_PROCESSOR))?;
+    kafka::start_transactions(instance.group());
+    Store::Cassandra.start(&["journal_append", "journal_load", "journal_read"]);
     // Before the producers, which fence those of a namesake.
     tokio::task::block_in_place(|| admin.report_namesakes(&instance));
     probe("Kafka", readiness, shutdown, Arc::new(admin), |admin| async move { admin.check().await });
@@ -143,6 +136,7 @@ fn worker(
     let kafka = &args.kafka;
     let target = Target {
         kafka: kafka.clone(),
+        group: parts.instance.group().to_owned(),
         transactional_id: format!("{}-{number}", parts.instance.full_name()),
         events: kafka.prefixed(CartEvent::TOPIC),
         dead_letters: kafka.prefixed(DEAD_LETTER_TOPIC),

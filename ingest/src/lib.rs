@@ -17,7 +17,8 @@
 //!
 //! | module | contents | imports |
 //! |---|---|---|
-//! | `problem`, `schema`, `request_id`, `route` | errors of the API, schemas that bodies share, ids of requests, templates of paths | of these, only `request_id` |
+//! | `problem`, `schema`, `request_id` | errors of the API, schemas that bodies share, ids of requests | of these, only `request_id` |
+//! | `route`, `metrics` | templates of paths; what is exported | `problem` and, of these, `route` |
 //! | `auth` | who may access which path | the above |
 //! | `http` | connections, TLS, limits, CORS, traces, panics | the above and `auth` |
 //! | `commands` | the log in, outcomes out; the status of a command | `problem` |
@@ -40,6 +41,7 @@ mod args;
 mod auth;
 mod commands;
 mod http;
+mod metrics;
 mod problem;
 mod reads;
 mod request_id;
@@ -48,6 +50,7 @@ mod run;
 mod schema;
 mod setup;
 
+pub use crate::metrics::ALL as METRICS;
 #[doc(hidden)]
 pub use api::commands_of;
 pub use args::Cli;

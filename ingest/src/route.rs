@@ -1,34 +1,46 @@
-//! The templates of the paths: what a request is called in traces, whatever ids are in its path.
+//! The templates of the paths: what a request is called in metrics and traces, whatever ids are in its path.
 
-/// The paths of carts and vendors.
-const TEMPLATES: [&str; 8] = [
-    "/cart/{cartId}",
-    "/cart/{cartId}/productId/{productId}",
-    "/cart/{cartId}/checkout",
-    "/cart/{cartId}/commands",
-    "/cart/{cartId}/commands/{commandId}",
-    "/cart/{cartId}/events",
-    "/vendors/{vendorId}/billing",
-    "/vendors/{vendorId}/products/{productId}/quantities",
+/// The paths of the API and their methods.
+pub(crate) const ROUTES: &[(&str, &[&str])] = &[
+    ("/cart/{cartId}", &["GET", "POST"]),
+    ("/cart/{cartId}/productId/{productId}", &["DELETE", "PATCH"]),
+    ("/cart/{cartId}/checkout", &["POST"]),
+    ("/cart/{cartId}/commands", &["POST"]),
+    ("/cart/{cartId}/commands/{commandId}", &["GET"]),
+    ("/cart/{cartId}/events", &["GET"]),
+    ("/vendors/{vendorId}/billing", &["GET"]),
+    ("/vendors/{vendorId}/products/{productId}/quantities", &["GET"]),
 ];
+
+/// The paths that describe the API and the service.
+const MORE: &[&str] = &["/", "/docs", "/openapi.json", "/health/live", "/health/ready", "/metrics"];
+
+/// The methods that are named; clients can make up others.
+pub(crate) const METHODS: &[&str] = &["GET", "POST", "PATCH", "DELETE", "HEAD", "OPTIONS", "PUT"];
 
 /// What is not named.
 pub(crate) const OTHER: &str = "other";
 
 /// The template of a path.
 pub(crate) fn template(path: &str) -> &'static str {
-    TEMPLATES.into_iter().find(|template| matches(template, path)).unwrap_or(OTHER)
+    let all = ROUTES.iter().map(|(template, _)| *template).chain(MORE.iter().copied());
+    all.into_iter().find(|template| matches(template, path)).unwrap_or(OTHER)
 }
 
 fn matches(template: &str, path: &str) -> bool {
-    let (mut names, mut words) = (template.split('/'), path.split('/'));
+    let (mut wanted, mut found) = (template.split('/'), path.split('/'));
     loop {
-        match (names.next(), words.next()) {
+        match (wanted.next(), found.next()) {
             (None, None) => return true,
-            (Some(name), Some(word)) if name == word || (name.starts_with('{') && !word.is_empty()) => {}
+            (Some(wanted), Some(found)) if wanted == found || (wanted.starts_with('{') && !found.is_empty()) => {}
             _ => return false,
         }
     }
+}
+
+/// The name of a method.
+pub(crate) fn method(method: &str) -> &'static str {
+    METHODS.iter().copied().find(|known| *known == method).unwrap_or(OTHER)
 }
 
 #[cfg(test)]
@@ -36,15 +48,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_called_by_its_template() {
+    fn a_path_is_called_by_its_template_whatever_its_ids() {
         for (path, expected) in [
             ("/cart/7", "/cart/{cartId}"),
+            ("/cart/7/checkout", "/cart/{cartId}/checkout"),
             ("/cart/7/commands/8", "/cart/{cartId}/commands/{commandId}"),
-            ("/cart/", OTHER),
-            ("/cart/7/", OTHER),
-            ("/metrics", OTHER),
+            ("/vendors/a/products/b/quantities", "/vendors/{vendorId}/products/{productId}/quantities"),
+            ("/", "/"),
+            ("/metrics", "/metrics"),
+            ("/cart/", "other"),
+            ("/cart/7/", "other"),
+            ("/wp-login.php", "other"),
         ] {
             assert_eq!(template(path), expected, "{path}");
         }
+        assert_eq!((method("PATCH"), method("patch")), ("PATCH", "other"));
     }
 }

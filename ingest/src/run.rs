@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use cart::contract::Contract;
 use cart::{CartCommand, CartReply};
 use kafka::{Admin, Codec, PartitionBatcher, Producer, TailConsumer};
-use service::{Metrics, Readiness, Shutdown, probe, shutdown_signal, wait_for};
+use service::{Metrics, Readiness, Shutdown, Store, probe, shutdown_signal, wait_for};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -19,7 +19,7 @@ use crate::api::{Api, BodyLimits, routes};
 use crate::args::{Args, Cli, Command};
 use crate::auth::Auth;
 use crate::commands::{CommandLookup, Commands, Waiters, random_partition, read_replies};
-use crate::http::{ConnectionPolicy, HANDLER_PANICS, Tls, serve};
+use crate::http::{ConnectionPolicy, Tls, serve};
 use crate::reads::{CommandLog, Reads};
 
 /// The delivery timeout of the producer: the maximum wait of a command for the commands before it, and again for its own
@@ -40,13 +40,6 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// Beyond it a connection attempt is dropped like a lost packet, and the client retries after a second.
 const BACKLOG: u32 = 4_096;
 
-/// The counters without labels, which are at 0 from the start.
-const COUNTERS: [&str; 4] =
-    ["ingest_connections_refused_total", HANDLER_PANICS, "ingest_jwks_failures_total", "ingest_tls_failures_total"];
-
-/// The statuses of `ingest_responses_total` for which there are alerts: they are at 0 from the start.
-const ALERTED_STATUSES: [&str; 3] = ["500", "503", "504"];
-
 /// Runs `ingest`: sets up, or serves until a signal. An error is printed on standard error.
 // The runtime is started here and not in `main.rs`, which would compile every future of this crate once more.
 #[tokio::main]
@@ -60,11 +53,10 @@ async fn run_command(cli: Cli) -> anyhow::Result<()> {
         return crate::setup::setup(&args).await;
     }
     cli.args.log.init()?;
-    let metrics = Metrics::install(&COUNTERS)?;
+    let metrics = Metrics::install("ingest", &[crate::METRICS, trace::METRICS], &[])?;
     let _tracing = cli.args.trace.start("ingest")?;
-    for status in ALERTED_STATUSES {
-        metrics::counter!("ingest_responses_total", "status" => status).increment(0);
-    }
+    crate::metrics::start();
+    Store::Cassandra.start(&["journal_read", "table_read"]);
     run(cli.args, metrics, shutdown_signal()?).await
 }
 

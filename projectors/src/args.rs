@@ -10,7 +10,7 @@ use trace::TraceArgs;
 /// What `--help` says at its end.
 const EXAMPLE: &str = "\
 Example, with the servers of `scripts/stack servers`:
-  projectors setup && projectors item-purchased-events --admin-listen 127.0.0.1:9010";
+  projectors setup && projectors item-purchased-events";
 
 /// Keeps the read models up to date from the events of the carts
 #[derive(Debug, clap::Parser)]
@@ -25,12 +25,16 @@ pub(crate) enum Command {
     /// Create missing topics, schemas, tables and first offsets, then exit
     Setup(SetupArgs),
     /// Project cart-events to the topic item-purchased: every purchase once, keyed by vendor
+    #[command(mut_arg("admin_listen", |arg| arg.default_value("127.0.0.1:9012")))]
     ItemPurchasedEvents(Args),
     /// Project item-purchased to Cassandra: pieces sold by vendor, product and day
+    #[command(mut_arg("admin_listen", |arg| arg.default_value("127.0.0.1:9013")))]
     PopularItems(CassandraProjectorArgs),
     /// Project item-purchased to Cassandra: each vendor's balance by month
+    #[command(mut_arg("admin_listen", |arg| arg.default_value("127.0.0.1:9014")))]
     VendorBilling(CassandraProjectorArgs),
     /// Project item-purchased to PostgreSQL: each vendor's balance by month
+    #[command(mut_arg("admin_listen", |arg| arg.default_value("127.0.0.1:9015")))]
     VendorBillingJdbc(JdbcArgs),
 }
 

@@ -149,6 +149,16 @@ impl ItemPurchasedEvents {
     }
 
     fn transact(&mut self, pending: &Pending, consumer: &GroupConsumer) -> Result<(), kafka::Error> {
+        let started_at = Instant::now();
+        let result = self.try_transact(pending, consumer);
+        kafka::count_transaction(consumer.group(), started_at, &result);
+        if result.is_ok() {
+            consumer.applied(pending.next_offsets());
+        }
+        result
+    }
+
+    fn try_transact(&mut self, pending: &Pending, consumer: &GroupConsumer) -> Result<(), kafka::Error> {
         let mut producer = match self.producer.take() {
             Some(producer) => producer,
             None => TransactionalProducer::connect(&self.kafka, &self.transactional_id)?,

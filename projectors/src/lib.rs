@@ -23,6 +23,7 @@ mod balance;
 mod error;
 mod item_purchased_events;
 mod log_identity;
+mod metrics;
 mod pace;
 mod popular_items;
 pub mod recovery;
@@ -33,6 +34,7 @@ mod totals;
 mod vendor_billing;
 mod vendor_billing_jdbc;
 
+pub use crate::metrics::ALL as METRICS;
 pub use args::{Args, CassandraProjectorArgs, Cli, Skip};
 pub use run::{start, totals};
 pub use totals::{Key, Row, Rows, Table};

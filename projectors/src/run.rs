@@ -12,7 +12,7 @@ use kafka::{Admin, Codec, GroupConsumer, Instance, OffsetReset, Registry};
 use scylla::client::session::Session;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use service::{Metrics, Readiness, Shutdown, probe, serve_admin, shutdown_signal, wait_for, wait_for_unless};
+use service::{Metrics, Readiness, Shutdown, Store, probe, serve_admin, shutdown_signal, wait_for, wait_for_unless};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::runtime::Handle;
 use trace::Tracing;
@@ -27,9 +27,6 @@ use crate::setup::is_missing_database;
 use crate::totals::{Table, Totals};
 use crate::vendor_billing::VendorBilling;
 use crate::vendor_billing_jdbc::VendorBillingJdbc;
-
-/// All of them: they are at 0 from the start.
-const COUNTERS: [&str; 2] = ["projector_records_total", "projector_recoveries_total"];
 
 /// The program. Runs one projector until a signal, or sets up and ends. What ended it early is on standard error.
 // The runtime is started here and not in `main.rs`, which would compile every future of this crate once more.
@@ -53,6 +50,8 @@ async fn run_command(cli: Cli) -> anyhow::Result<()> {
 
 /// What all projectors have.
 struct Base {
+    /// As its group is called, without a prefix.
+    name: &'static str,
     readiness: Readiness,
     shutdown: Shutdown,
     registry: Registry,
@@ -61,17 +60,19 @@ struct Base {
 }
 
 impl Base {
-    /// For the projector that is consumer group `group`.
-    async fn start(args: &Args, group: &str) -> anyhow::Result<Self> {
+    /// For the projector that is consumer group `name`.
+    async fn start(args: &Args, name: &'static str) -> anyhow::Result<Self> {
         args.log.init()?;
         let readiness = Readiness::default();
         readiness.set_unready("start", "connecting");
         let shutdown = shutdown_signal()?;
-        serve_admin(&args.admin, readiness.clone(), Metrics::install(&COUNTERS)?, shutdown.clone()).await?;
-        let tracing = args.trace.start(group)?;
+        let metrics = Metrics::install(name, &[crate::METRICS, kafka::METRICS, trace::METRICS], &[kafka::collect_lag])?;
+        crate::metrics::start(name);
+        serve_admin(&args.admin, readiness.clone(), metrics, shutdown.clone()).await?;
+        let tracing = args.trace.start(name)?;
         let admin = Arc::new(Admin::new(&args.kafka)?);
         probe("Kafka", &readiness, &shutdown, admin.clone(), |admin| async move { admin.check().await });
-        Ok(Self { readiness, shutdown, registry: Registry::new(&args.kafka)?, admin, tracing })
+        Ok(Self { name, readiness, shutdown, registry: Registry::new(&args.kafka)?, admin, tracing })
     }
 
     async fn identity(&self, args: &Args, topic: &str) -> anyhow::Result<kafka::LogIdentity> {
@@ -109,8 +110,8 @@ impl Base {
     }
 
     /// This process in its group.
-    fn instance(&self, args: &Args, group: &str) -> anyhow::Result<Instance> {
-        let instance = Instance::of(&args.member, args.kafka.prefixed(group))?;
+    fn instance(&self, args: &Args) -> anyhow::Result<Instance> {
+        let instance = Instance::of(&args.member, args.kafka.prefixed(self.name))?;
         tokio::task::block_in_place(|| self.admin.report_namesakes(&instance));
         Ok(instance)
     }
@@ -135,6 +136,7 @@ impl Base {
         let consumer = GroupConsumer::join(&args.kafka, &instance, 0, &args.kafka.prefixed(topic), start_at)?;
         self.readiness.set_ready("start");
         let runner = Runner {
+            name: self.name,
             projector,
             consumer,
             group: instance.group().to_owned(),
@@ -163,7 +165,8 @@ async fn item_purchased_events(args: Args) -> anyhow::Result<()> {
     let events = base.codec::<CartEvent>(&args).await?;
     let purchases = base.codec::<PurchasedItem>(&args).await?;
     let topic = args.kafka.prefixed(PurchasedItem::TOPIC);
-    let instance = base.instance(&args, group::ITEM_PURCHASED_EVENTS)?;
+    let instance = base.instance(&args)?;
+    kafka::start_transactions(instance.group());
     let projector = tokio::task::block_in_place(|| {
         ItemPurchasedEvents::connect(&args.kafka, instance.full_name(), topic, purchases)
     })?;
@@ -196,7 +199,7 @@ async fn cassandra(args: &CassandraProjectorArgs, base: &Base) -> anyhow::Result
 /// What ended it early.
 pub async fn totals<T, F>(
     args: CassandraProjectorArgs,
-    group: &str,
+    group: &'static str,
     open: impl FnOnce(Arc<Session>) -> F,
 ) -> anyhow::Result<()>
 where
@@ -206,16 +209,18 @@ where
     F: Future<Output = Result<T, cassandra::Error>>,
 {
     let base = Base::start(&args.args, group).await?;
+    Store::Cassandra.start(&["table_read", "table_write"]);
     let (session, epoch) = cassandra(&args, &base).await?;
     let table = open(session).await?;
     let codec = base.codec::<PurchasedItem>(&args.args).await?;
     let projector = Totals::new(table, args.args.rows_max as usize, epoch, Handle::current());
-    let instance = base.instance(&args.args, group)?;
+    let instance = base.instance(&args.args)?;
     base.run(args.args, projector, codec, instance, PurchasedItem::TOPIC, OffsetReset::CommittedOrBeginning).await
 }
 
 async fn vendor_billing_jdbc(JdbcArgs { args, database }: JdbcArgs) -> anyhow::Result<()> {
     let base = Base::start(&args, group::VENDOR_BILLING_JDBC).await?;
+    Store::Postgres.start(&["offsets_read", "transaction"]);
     let timeout = args.startup.timeout();
     let topic = args.kafka.prefixed(PurchasedItem::TOPIC);
     let identity = base.identity(&args, &topic).await?;
@@ -254,6 +259,6 @@ async fn vendor_billing_jdbc(JdbcArgs { args, database }: JdbcArgs) -> anyhow::R
         started_from: HashMap::new(),
         offsets: AppliedOffsets::new(),
     };
-    let instance = base.instance(&args, group::VENDOR_BILLING_JDBC)?;
+    let instance = base.instance(&args)?;
     base.run(args, projector, codec, instance, PurchasedItem::TOPIC, OffsetReset::CommittedOrBeginning).await
 }

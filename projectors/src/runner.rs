@@ -13,6 +13,7 @@ use trace::{Place, Span, Trace, Work};
 
 use crate::args::Skip;
 use crate::error::Error;
+use crate::metrics::{APPLY_SECONDS, BATCH_RECORDS, RECORDS, RECOVERIES};
 
 /// How long a poll waits for a record. A shutdown waits for it too.
 const POLL: Duration = Duration::from_millis(100);
@@ -81,6 +82,8 @@ pub(crate) trait Projector {
 
 /// One instance of one projector. For one thread.
 pub(crate) struct Runner<P: Projector> {
+    /// As its group is called, without a prefix.
+    pub(crate) name: &'static str,
     pub(crate) projector: P,
     pub(crate) consumer: GroupConsumer,
     /// The group's full name.
@@ -133,8 +136,9 @@ impl<P: Projector> Runner<P> {
             span.end();
         }
         if len > 0 {
-            metrics::counter!("projector_records_total").increment(len as u64);
-            metrics::histogram!("projector_apply_seconds").record(started_at.elapsed());
+            RECORDS.with(&[self.name]).increment(len as u64);
+            BATCH_RECORDS.with(&[self.name]).record(f64::from(u32::try_from(len).unwrap_or(u32::MAX)));
+            APPLY_SECONDS.with(&[self.name]).record(started_at.elapsed());
         }
         Ok(())
     }
@@ -251,7 +255,8 @@ impl<P: Projector> Runner<P> {
         if recovery == Recovery::Fatal {
             return Err(error);
         }
-        metrics::counter!("projector_recoveries_total").increment(1);
+        let kind = if recovery == Recovery::Retry { "retry" } else { "rewind" };
+        RECOVERIES.with(&[self.name, kind]).increment(1);
         let pause = backoff.failed();
         if recovery == Recovery::Retry {
             self.readiness.set_unready(CONDITION, anyhow::Error::new(error));

@@ -16,6 +16,7 @@ use cart::{LogEpoch, Position, PurchasedItem, VendorId};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kafka::GroupConsumer;
 use lru::LruCache;
+use service::Store;
 use tokio::runtime::Handle;
 use trace::names::REDELIVERED;
 
@@ -134,7 +135,10 @@ impl<T: Table> Totals<T> {
         let len = requests.iter().map(Vec::len).sum();
         let table = &self.table;
         let mut read = stream::iter(requests)
-            .map(|keys| async move { table.read(&keys).await.map(|rows| (keys, rows)) })
+            .map(|keys| async move {
+                let rows = Store::Cassandra.time("table_read", table.read(&keys)).await;
+                rows.map(|rows| (keys, rows))
+            })
             .buffer_unordered(CONCURRENCY);
         while let Some((keys, rows)) = read.try_next().await? {
             let mut rows: HashMap<_, _> = rows.into_iter().collect();
@@ -175,7 +179,7 @@ impl<T: Table> Totals<T> {
         let mut rows: Rows<T> = changed.into_iter().collect();
         rows.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
         stream::iter(table.groups(rows))
-            .map(|rows| async move { table.write(&rows).await })
+            .map(|rows| async move { Store::Cassandra.time("table_write", table.write(&rows)).await })
             .buffer_unordered(CONCURRENCY)
             .try_collect::<()>()
             .await?;
@@ -200,6 +204,7 @@ impl<T: Table> Projector for Totals<T> {
             work.database_step("cassandra", "INSERT", T::NAME, rows);
             work.end();
             fail_points::crash_point("totals-after-write");
+            consumer.applied(batch.next_offsets.iter().map(|(partition, next)| (*partition, *next)));
             self.offsets.add(batch.next_offsets);
             while self.rows.len() > self.rows_max {
                 self.rows.pop_lru();

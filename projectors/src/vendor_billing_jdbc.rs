@@ -11,6 +11,7 @@ use cart::contract::group;
 use cart::{LogEpoch, PurchasedItem};
 use kafka::GroupConsumer;
 use rust_decimal::Decimal;
+use service::Store;
 use sqlx::PgPool;
 use tokio::runtime::Handle;
 use trace::Work;
@@ -157,8 +158,10 @@ impl Projector for VendorBillingJdbc {
             .retain(|partition, next| *next > self.started_from.get(partition).copied().unwrap_or_default());
         if !batch.next_offsets.is_empty() {
             let mut work = batch.work(consumer.topic());
-            self.runtime.clone().block_on(in_time("adding to the balances", self.add(&batch, &mut work)))?;
+            let add = in_time("adding to the balances", self.add(&batch, &mut work));
+            self.runtime.block_on(Store::Postgres.time("transaction", add))?;
             work.end();
+            consumer.applied(batch.next_offsets.iter().map(|(partition, next)| (*partition, *next)));
             self.started_from.extend(batch.next_offsets.iter().map(|(partition, next)| (*partition, *next)));
             self.offsets.add(batch.next_offsets);
         }
@@ -176,7 +179,8 @@ impl Projector for VendorBillingJdbc {
     }
 
     fn start_offsets(&mut self, partitions: &[i32]) -> Result<Vec<(i32, i64)>, Error> {
-        let offsets = self.runtime.clone().block_on(in_time("reading the offsets", self.offsets(partitions)))?;
+        let read = in_time("reading the offsets", self.offsets(partitions));
+        let offsets = self.runtime.block_on(Store::Postgres.time("offsets_read", read))?;
         self.started_from.extend(offsets.iter().copied());
         // A predecessor may have ended before it committed them to Kafka, and no record may follow.
         self.offsets.add(offsets.iter().copied().filter(|(_, next)| *next > 0).collect());

@@ -1,6 +1,7 @@
 //! Tests of the whole system: the harness, the faults, the bench, and the end-to-end tests in `tests/`.
 //!
 //! * [`harness`]: an installation for one test, and its processes.
+//! * [`mod@alerts`]: injects faults, and waits for Prometheus' alerts. The binary of that name.
 //! * [`mod@faults`]: injects faults under load, then runs the audit. The binary of that name.
 //! * [`mod@bench`]: measures the system, and a floor of the same hops for comparison. The binary of that name.
 //! * [`hostile`]: malicious clients, for a test and the bench.
@@ -8,6 +9,7 @@
 //!
 //! The checks, `cartctl audit` and `cartctl reconcile`, are in `crates/cartctl`.
 
+pub mod alerts;
 pub mod bench;
 pub mod faults;
 pub mod harness;

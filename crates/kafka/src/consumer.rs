@@ -1,8 +1,7 @@
 //! Consuming in a group: what was read, and what this member owns.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata};
@@ -13,6 +12,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use crate::config::Settings;
+use crate::lag::MemberLag;
 use crate::membership::is_member;
 use crate::reconnect::BootstrapReconnect;
 use crate::{Error, Instance, KafkaArgs};
@@ -114,37 +114,7 @@ struct Context {
     start_at: OffsetReset,
     reconnect: BootstrapReconnect,
     membership: Mutex<Membership>,
-    assigned: Assigned,
-}
-
-/// The partitions of a consumer, as its part of the gauge `assigned_partitions` of the process.
-#[derive(Debug, Default)]
-struct Assigned(AtomicU32);
-
-impl Assigned {
-    fn gauge() -> metrics::Gauge {
-        metrics::gauge!("assigned_partitions")
-    }
-
-    fn add(&self, partitions: usize) {
-        let added = u32::try_from(partitions).unwrap_or(u32::MAX);
-        self.0.fetch_add(added, Ordering::Relaxed);
-        Self::gauge().increment(f64::from(added));
-    }
-
-    fn remove(&self, partitions: usize) {
-        let had = self.0.load(Ordering::Relaxed);
-        let removed = u32::try_from(partitions).unwrap_or(u32::MAX).min(had);
-        self.0.store(had - removed, Ordering::Relaxed);
-        Self::gauge().decrement(f64::from(removed));
-    }
-}
-
-impl Drop for Assigned {
-    fn drop(&mut self) {
-        // A consumer that is replaced may see no revocation.
-        self.remove(usize::MAX);
-    }
+    lag: Arc<MemberLag>,
 }
 
 /// What is known of a member's place in its group.
@@ -157,13 +127,13 @@ struct Membership {
 }
 
 impl Context {
-    fn new(start_at: OffsetReset, reconnect: BootstrapReconnect) -> Self {
+    fn new(start_at: OffsetReset, reconnect: BootstrapReconnect, group: &str, topic: &str) -> Self {
         Self {
             events: Mutex::default(),
             start_at,
             reconnect,
             membership: Mutex::default(),
-            assigned: Assigned::default(),
+            lag: MemberLag::new(group, topic),
         }
     }
 
@@ -184,6 +154,9 @@ impl ClientContext for Context {
 
     fn stats(&self, statistics: Statistics) {
         let Statistics { cgrp: Some(group), topics, .. } = statistics else { return };
+        for topic in topics.values() {
+            self.lag.report(topic);
+        }
         for read in topics.values().flat_map(|topic| topic.partitions.values()).filter(|read| read.desired) {
             tracing::debug!(
                 partition = read.partition,
@@ -218,9 +191,9 @@ impl ConsumerContext for Context {
             tracing::warn!(%error, assign, "taking part in a rebalance failed");
         }
         if assign {
-            self.assigned.add(numbers.len())
+            self.lag.assigned(&numbers);
         } else {
-            self.assigned.remove(numbers.len())
+            self.lag.revoked(&numbers);
         }
         tracing::info!(partitions = ?numbers, "partitions {}", if assign { "assigned" } else { "revoked" });
         let event = if assign { AssignmentEvent::Assigned(numbers) } else { AssignmentEvent::Revoked(numbers) };
@@ -261,6 +234,8 @@ impl GroupConsumer {
             .set("max.poll.interval.ms", "300000")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
+            // Says when nothing is left: see `lag`.
+            .set("enable.partition.eof", "true")
             // What an aborted transaction wrote does not exist.
             .set("isolation.level", isolation_level())
             .set("statistics.interval.ms", STATISTICS_INTERVAL.as_millis().to_string())
@@ -276,9 +251,7 @@ impl GroupConsumer {
             .set("client.id", instance.client_id(worker).to_string());
         let non_member = fail_points::is_off("guard-group-metadata").then(|| config.create()).transpose();
         let non_member = non_member.map_err(|error| Error::kafka(operation(), error))?;
-        let context = Context::new(start_at, BootstrapReconnect::of(args));
-        // At 0 from the start.
-        context.assigned.add(0);
+        let context = Context::new(start_at, BootstrapReconnect::of(args), group, topic);
         let consumer = subscribed(&config, context, topic).map_err(|error| Error::kafka(operation(), error))?;
         Ok(Self { consumer, config, topic: topic.to_owned(), non_member })
     }
@@ -300,16 +273,22 @@ impl GroupConsumer {
             membership.state.clone()
         };
         tracing::warn!(topic = self.topic, state, "not back in the group in time; joining it again");
-        let new = Context::new(context.start_at, context.reconnect.clone());
+        let new = Context::new(context.start_at, context.reconnect.clone(), context.lag.group(), &self.topic);
         // Should that not help either, another one follows.
         new.membership().lost_at = Some(Instant::now());
         let consumer = subscribed(&self.config, new, &self.topic)
             .map_err(|error| Error::kafka(format!("joining the group on {} again", self.topic), error))?;
         let old = std::mem::replace(&mut self.consumer, consumer);
-        old.context().assigned.remove(usize::MAX);
+        old.context().lag.close();
         // It waits for what it has waited for in vain so far, perhaps for ever.
         std::thread::spawn(move || drop(old));
         Ok(())
+    }
+
+    /// The group's full name.
+    #[must_use]
+    pub fn group(&self) -> &str {
+        self.consumer.context().lag.group()
     }
 
     /// The topic's full name.
@@ -324,15 +303,39 @@ impl GroupConsumer {
     /// As librdkafka reports them; after a [`crate::Recovery::Retry`] one, poll again.
     pub fn poll(&self, timeout: Duration) -> Result<Option<BorrowedMessage<'_>>, Error> {
         self.consumer.context().reconnect.keep(self.consumer.client());
-        self.consumer.poll(timeout).transpose().map_err(|error| {
+        let lag = &self.consumer.context().lag;
+        let started_at = Instant::now();
+        loop {
+            let error = match self.consumer.poll(timeout.saturating_sub(started_at.elapsed())) {
+                None => return Ok(None),
+                Some(Ok(message)) => {
+                    lag.read(
+                        message.partition(),
+                        message.offset(),
+                        message.timestamp().to_millis().unwrap_or_default(),
+                    );
+                    return Ok(Some(message));
+                }
+                // Other partitions may have records, so this is not the end of a batch.
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    lag.at_end(partition);
+                    continue;
+                }
+                Some(Err(error)) => error,
+            };
             let is_lost = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset);
             let hint = if is_lost {
                 " at the group's committed offsets (if they were lost, `setup` shows what to do)"
             } else {
                 ""
             };
-            Error::kafka(format!("reading {}{hint}", self.topic), error)
-        })
+            return Err(Error::kafka(format!("reading {}{hint}", self.topic), error));
+        }
+    }
+
+    /// The effects of all records before these offsets are durable: they do not count as behind any more.
+    pub fn applied(&self, next_offsets: impl IntoIterator<Item = (i32, i64)>) {
+        self.consumer.context().lag.applied(next_offsets);
     }
 
     /// What came and went since the last call. Ask after every [`GroupConsumer::poll`].
@@ -430,13 +433,14 @@ impl GroupConsumer {
         Ok(partitions)
     }
 
-    /// Reads no more of a partition that we own. Its offset stays where it is.
+    /// Reads no more of a partition that we own, since it has a record that cannot be processed. Its offset stays where it is.
     ///
     /// # Errors
     /// When it is not ours.
     pub fn pause(&self, partition: i32) -> Result<(), Error> {
         let mut partitions = TopicPartitionList::new();
         partitions.add_partition(&self.topic, partition);
+        self.consumer.context().lag.stopped(partition);
         self.consumer
             .pause(&partitions)
             .map_err(|error| Error::retry(format!("pausing {}/{partition}", self.topic), error))
@@ -449,6 +453,9 @@ impl GroupConsumer {
     pub fn seek(&self, partition: i32, offset: Offset) -> Result<(), Error> {
         self.consumer
             .seek(&self.topic, partition, offset, Duration::from_secs(10))
-            .map_err(|error| Error::retry(format!("seeking to {offset:?} of {}/{partition}", self.topic), error))
+            .map_err(|error| Error::retry(format!("seeking to {offset:?} of {}/{partition}", self.topic), error))?;
+        let next = if let Offset::Offset(next) = offset { Some(next) } else { None };
+        self.consumer.context().lag.seek(partition, next);
+        Ok(())
     }
 }

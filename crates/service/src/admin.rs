@@ -8,7 +8,8 @@ use warp::{Filter, Reply};
 
 use crate::{Metrics, Readiness, Shutdown};
 
-/// The address of health and metrics, for a service without an API.
+/// The address of health and metrics, for a service without an API. Each service sets its own default, so that all of one host
+/// can be found.
 #[derive(Debug, Clone, clap::Args)]
 pub struct AdminArgs {
     /// Address of health and metrics; with port 0 the system chooses a free port, which is logged
@@ -25,9 +26,11 @@ pub fn health_and_metrics(
     // The path comes first: an unknown path answers every method with 404.
     let alive = readiness.clone();
     let live = warp::path!("health" / "live").and(warp::get()).map(move || answer("alive\n", &alive.stuck()));
-    let ready = warp::path!("health" / "ready").and(warp::get()).map(move || answer("ready\n", &readiness.missing()));
+    let conditions = readiness.clone();
+    let ready = warp::path!("health" / "ready").and(warp::get()).map(move || answer("ready\n", &conditions.missing()));
     let metrics = warp::path!("metrics").and(warp::get()).map(move || {
-        warp::reply::with_header(metrics.render(), "content-type", "text/plain; version=0.0.4").into_response()
+        let text = metrics.render(readiness.missing().is_empty());
+        warp::reply::with_header(text, "content-type", "text/plain; version=0.0.4").into_response()
     });
     live.or(ready).unify().or(metrics).unify()
 }

@@ -3,6 +3,7 @@
 mod admin;
 mod backoff;
 mod exit;
+mod metrics;
 mod readiness;
 mod shutdown;
 mod startup;
@@ -11,7 +12,10 @@ mod telemetry;
 pub use admin::{AdminArgs, health_and_metrics, serve_admin};
 pub use backoff::Backoff;
 pub use exit::exit_code;
+pub use metrics::{
+    COMMON_METRICS, Collect, Counter, Definition, Gauge, Histogram, Kind, Label, Metrics, Sample, Store,
+};
 pub use readiness::Readiness;
 pub use shutdown::{Shutdown, shutdown_signal};
 pub use startup::{StartupArgs, probe, wait_for, wait_for_unless};
-pub use telemetry::{LogArgs, LogFormat, Metrics};
+pub use telemetry::{LogArgs, LogFormat};

@@ -10,7 +10,8 @@ use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 
-use crate::export::{BoundedQueue, dropped};
+use crate::export::BoundedQueue;
+use crate::metrics::SPANS_DROPPED;
 use crate::sampler::ByLinks;
 use crate::span::{Tracer, install};
 
@@ -42,8 +43,6 @@ impl TraceArgs {
     /// # Errors
     /// A setting is not supported.
     pub fn start(&self, service: &str) -> anyhow::Result<Tracing> {
-        // Exists also when nothing is traced: an alert for it can then tell 0 from absent.
-        let dropped = dropped();
         let off = Tracing { provider: None };
         let is_disabled = variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
         let exporter = variable("OTEL_TRACES_EXPORTER");
@@ -58,7 +57,7 @@ impl TraceArgs {
         let provider = SdkTracerProvider::builder()
             .with_resource(resource(service))
             .with_sampler(sampler)
-            .with_span_processor(BoundedQueue::new(exporter, url.clone(), dropped))
+            .with_span_processor(BoundedQueue::new(exporter, url.clone(), SPANS_DROPPED.with(&[])))
             .build();
         install(Tracer { sdk: provider.tracer("cart"), follows_parents });
         tracing::info!(collector = url, "tracing");

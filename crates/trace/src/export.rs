@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use metrics::Counter;
+use ::metrics::Counter;
 use opentelemetry::Context;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
@@ -13,17 +13,6 @@ use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, OTEL_BSP_MAX_QUEUE_SIZE, OTEL_BSP_MAX_QUEUE_SIZE_DEFAULT, Span, SpanData,
     SpanExporter, SpanProcessor,
 };
-
-/// The counter of dropped spans.
-pub(crate) const DROPPED: &str = "otel_spans_dropped_total";
-
-/// The counter, which is at 0 from the start.
-pub(crate) fn dropped() -> Counter {
-    metrics::describe_counter!(DROPPED, "Spans that the trace collector did not get");
-    let dropped = metrics::counter!(DROPPED);
-    dropped.increment(0);
-    dropped
-}
 
 /// The SDK's queue and thread. The SDK does not say how many spans it drops, so they are counted before it.
 #[derive(Debug)]
@@ -100,7 +89,7 @@ impl<E: SpanExporter> SpanExporter for Counting<E> {
             Err(error) => {
                 self.dropped.increment(len as u64);
                 if !self.is_failing.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(collector, %error, "the trace collector takes no spans; {DROPPED} counts them");
+                    tracing::warn!(collector, %error, "the trace collector takes no spans; otel_spans_dropped_total counts them");
                 }
             }
         }

@@ -20,6 +20,7 @@
 mod args;
 mod export;
 mod headers;
+mod metrics;
 pub mod names;
 mod sampler;
 mod span;
@@ -30,6 +31,7 @@ mod work;
 
 pub use args::{TraceArgs, Tracing};
 pub use headers::TraceHeaders;
+pub use metrics::ALL as METRICS;
 pub use span::{Span, Trace};
 pub use spans::{Place, RequestHead, append, process, serve};
 pub use work::Work;

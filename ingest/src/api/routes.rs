@@ -5,7 +5,6 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Instant;
 
 use cart::{CartCommand, CartId, Command, CommandId, ProductId, VendorId};
 use service::{Metrics, Readiness, health_and_metrics};
@@ -77,9 +76,7 @@ async fn rejected(rejection: Rejection) -> Result<Response, Infallible> {
 }
 
 fn respond(result: Result<Response, Problem>) -> Response {
-    let response = result.unwrap_or_else(Problem::into_response);
-    metrics::counter!("ingest_responses_total", "status" => response.status().as_u16().to_string()).increment(1);
-    response
+    result.unwrap_or_else(Problem::into_response)
 }
 
 async fn cart(id: String, method: Method, headers: HeaderMap, api: Arc<Api>, body: UnreadBody) -> Response {
@@ -269,9 +266,7 @@ impl Api {
 
     /// Executes a command that is not a batch.
     async fn execute_one(&self, cart_id: CartId, command: Command, headers: &HeaderMap) -> Result<Response, Problem> {
-        let started_at = Instant::now();
         let answer = self.execute(cart_id, command, headers).await?;
-        metrics::histogram!("ingest_command_seconds").record(started_at.elapsed());
         Ok(response::of_command(&answer, self.reads.log))
     }
 

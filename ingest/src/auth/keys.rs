@@ -21,6 +21,8 @@ use service::Shutdown;
 use tokio::sync::Notify;
 use warp::http::{StatusCode, Uri};
 
+use crate::metrics::JWKS_FAILURES;
+
 /// Minimum time between two reloads: a token with an unknown key causes a reload.
 const RELOAD_INTERVAL_MIN: Duration = Duration::from_secs(5);
 
@@ -197,7 +199,7 @@ impl Keys {
             }
             reloaded_at = Instant::now();
             if let Err(error) = self.read().await {
-                metrics::counter!("ingest_jwks_failures_total").increment(1);
+                JWKS_FAILURES.with(&[]).increment(1);
                 let error = format!("{error:#}");
                 tracing::warn!(error, "the keys were not reloaded; the previous keys stay in use");
             }

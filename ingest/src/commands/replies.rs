@@ -12,6 +12,8 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use crate::metrics::REPLY_WAIT_SECONDS;
+
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Chooses the partition of `cart-replies` that this instance reads for as long as it runs.
@@ -142,11 +144,11 @@ pub(crate) fn read_replies(
     runtime: &Handle,
     end: &Shutdown,
 ) {
+    let wait = REPLY_WAIT_SECONDS.with(&[]);
     while !end.is_requested() {
         match follower.poll(POLL_TIMEOUT) {
             Ok(Some(message)) => {
-                metrics::histogram!("ingest_reply_wait_seconds")
-                    .record(kafka::record_age(&message).unwrap_or_default());
+                wait.record(kafka::record_age(&message).unwrap_or_default());
                 if let Some(reply) = decode(codec, runtime, message.payload().unwrap_or_default()) {
                     waiters.complete(&reply);
                 }

@@ -15,6 +15,7 @@ mod cors;
 mod discard;
 mod head;
 mod limits;
+mod measured;
 mod panics;
 mod tls;
 mod traced;
@@ -47,14 +48,15 @@ use warp::reply::Response;
 pub(crate) use cors::CorsArgs;
 pub(crate) use discard::{discard_body, discard_unread_body};
 pub(crate) use limits::LimitArgs;
-pub(crate) use panics::HANDLER_PANICS;
 pub(crate) use tls::{Tls, TlsArgs};
 pub(crate) use traced::headers as trace_headers;
 
 use crate::auth::{self, Auth};
+use crate::metrics::CONNECTIONS_REFUSED;
 use crate::problem::{Kind, Problem};
 use crate::request_id::{self, X_REQUEST_ID};
 use connections::{IdleTracker, PerIpLimiter};
+use measured::Measured;
 
 /// Pause after a failed accept, most likely for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -162,7 +164,7 @@ impl Server {
 
     fn spawn_connection(self: &Arc<Self>, permit: Option<OwnedSemaphorePermit>, stream: TcpStream, peer: SocketAddr) {
         let Some(guard) = self.addresses.admit(peer.ip()) else {
-            metrics::counter!("ingest_connections_refused_total").increment(1);
+            CONNECTIONS_REFUSED.with(&[]).increment(1);
             tracing::debug!(%peer, "a connection was closed: its address has too many (--connections-per-address-max)");
             return;
         };
@@ -235,12 +237,14 @@ impl Server {
     async fn with_request_id(&self, mut request: Request<Incoming>) -> Result<Response, Infallible> {
         let id = request_id::of(request.headers());
         let is_http1 = request.version() < Version::HTTP_2;
+        let measured = Measured::begin(request.method(), request.uri().path());
         let id_text = id.to_str().unwrap_or_default();
         let scheme = if self.policy.tls.is_some() { "https" } else { "http" };
         let trace = traced::begin(&mut request, scheme, id_text);
         let span = tracing::warn_span!("request", id = id_text, trace_id = trace.headers().trace_id());
         let handling = async {
             let mut response = request_id::scope(id.clone(), self.handle(request)).await?;
+            measured.answered(response.status());
             log_rejection(&response);
             if let Some(span) = trace.span() {
                 span.answered(response.status().as_u16(), response.extensions().get::<Kind>().map(|kind| kind.code()));
@@ -375,7 +379,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_panic_in_a_handler_is_a_500_and_its_connection_goes_on() {
-        let metrics = Metrics::install(&[HANDLER_PANICS]).unwrap();
+        let metrics = Metrics::install("ingest", &[crate::METRICS], &[]).unwrap();
         let args = Args::parse_from(["test"]);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -400,8 +404,14 @@ mod tests {
             assert!(panicked.contains(part), "{part} is not in {panicked}");
         }
         assert!(next.starts_with("HTTP/1.1 200 "), "{next}");
-        let metrics = metrics.render();
-        for line in ["ingest_handler_panics_total 1", "ingest_responses_total{status=\"500\"} 1"] {
+        let metrics = metrics.render(true);
+        for line in [
+            "ingest_handler_panics_total 1",
+            "ingest_requests_total{method=\"GET\",route=\"/cart/{cartId}\",status=\"500\"} 1",
+            "ingest_requests_total{method=\"GET\",route=\"/cart/{cartId}\",status=\"200\"} 1",
+            "ingest_request_seconds_count{method=\"GET\",route=\"/cart/{cartId}\",outcome=\"failed\"} 1",
+            "ingest_requests_in_flight 0",
+        ] {
             assert!(metrics.lines().any(|found| found == line), "{line} is not in {metrics}");
         }
     }

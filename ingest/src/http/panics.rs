@@ -9,9 +9,8 @@ use std::panic::AssertUnwindSafe;
 use futures::FutureExt as _;
 use warp::reply::Response;
 
+use crate::metrics::HANDLER_PANICS;
 use crate::problem::Problem;
-
-pub(crate) const HANDLER_PANICS: &str = "ingest_handler_panics_total";
 
 /// Awaits a response. After a panic the client gets a 500; the panic is logged and counted.
 pub(super) async fn catch(
@@ -20,8 +19,7 @@ pub(super) async fn catch(
     // Requests share state only behind locks, and no holder of one leaves the state inconsistent when it panics.
     AssertUnwindSafe(response).catch_unwind().await.unwrap_or_else(|panic| {
         tracing::error!(panic = message(&*panic), "a request handler panicked");
-        metrics::counter!(HANDLER_PANICS).increment(1);
-        metrics::counter!("ingest_responses_total", "status" => "500").increment(1);
+        HANDLER_PANICS.with(&[]).increment(1);
         Ok(Problem::internal_error().into_response())
     })
 }

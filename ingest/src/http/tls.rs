@@ -15,6 +15,9 @@ use service::Shutdown;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use x509_parser::parse_x509_certificate;
+
+use crate::metrics::{TLS_EXPIRY, TLS_FAILURES};
 
 /// Interval at which the files of certificate and key are checked for changes.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
@@ -46,7 +49,9 @@ impl Tls {
         let (Some(certificate), Some(key)) = (&args.tls_cert, &args.tls_key) else { return Ok(None) };
         let files = Files { certificate: certificate.clone(), key: key.clone() };
         let content = files.content()?;
-        let current = Arc::new(Current(RwLock::new(files.parse(&content)?)));
+        let certified = files.parse(&content)?;
+        export_expiry(&certified);
+        let current = Arc::new(Current(RwLock::new(certified)));
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .context("setting up TLS")?
@@ -100,6 +105,15 @@ impl Files {
     }
 }
 
+/// Exports when the certificate of new connections expires.
+fn export_expiry(certified: &CertifiedKey) {
+    let Some(certificate) = certified.cert.first() else { return };
+    match parse_x509_certificate(certificate) {
+        Ok((_, certificate)) => TLS_EXPIRY.with(&[]).set(certificate.validity().not_after.timestamp() as f64),
+        Err(error) => tracing::warn!(%error, "when the certificate expires is unknown"),
+    }
+}
+
 /// Reloads the files when they change. Invalid files change nothing; a repeated error is logged once.
 async fn refresh_loop(
     files: Files,
@@ -119,6 +133,7 @@ async fn refresh_loop(
         match read {
             Ok((_, None)) => logged_error.clear(),
             Ok((content, Some(certified))) => {
+                export_expiry(&certified);
                 *current.0.write().unwrap_or_else(PoisonError::into_inner) = certified;
                 seen = content;
                 logged_error.clear();
@@ -127,7 +142,7 @@ async fn refresh_loop(
             Err(error) => {
                 // Only one of the two files may have been replaced so far: the next reload gets both.
                 let error = format!("{error:#}");
-                metrics::counter!("ingest_tls_failures_total").increment(1);
+                TLS_FAILURES.with(&[]).increment(1);
                 if logged_error != error {
                     tracing::warn!(error, "the new certificate was not loaded; the previous certificate stays in use");
                     logged_error = error;

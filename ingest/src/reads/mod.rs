@@ -18,6 +18,7 @@ use cart::{Aggregate, CartId, ProductId, VendorId};
 use journal::Journal;
 use kafka::{Admin, KafkaArgs};
 use scylla::client::session::Session;
+use service::Store;
 
 pub(crate) use events::{Events, Page};
 pub(crate) use read_after_token::{CommandLog, Token};
@@ -51,14 +52,14 @@ impl Reads {
     }
 
     pub(crate) async fn cart(&self, cart_id: CartId) -> Result<Aggregate, Problem> {
-        self.journal.show(cart_id).await.map_err(|error| {
+        Store::Cassandra.time("journal_read", self.journal.show(cart_id)).await.map_err(|error| {
             tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "reading a cart failed");
             Problem::unavailable("the journal is unavailable; retry later")
         })
     }
 
     pub(crate) async fn events(&self, cart_id: CartId, page: Page) -> Result<Events, Problem> {
-        Events::read(&self.journal, cart_id, page).await.map_err(|error| {
+        Store::Cassandra.time("journal_read", Events::read(&self.journal, cart_id, page)).await.map_err(|error| {
             tracing::warn!(%cart_id, error = format!("{:#}", anyhow::Error::new(error)), "reading a journal failed");
             Problem::unavailable("the journal is unavailable; retry later")
         })
@@ -72,7 +73,7 @@ impl Reads {
         read_after: Option<Token>,
     ) -> Result<Billing, Problem> {
         self.wait(read_after, vendor_id, Table::Billing).await?;
-        self.tables.billing(vendor_id, year).await.map_err(unavailable)
+        Store::Cassandra.time("table_read", self.tables.billing(vendor_id, year)).await.map_err(unavailable)
     }
 
     /// The sold pieces of a product in a month; with a token they include its command.
@@ -85,7 +86,8 @@ impl Reads {
         read_after: Option<Token>,
     ) -> Result<Quantities, Problem> {
         self.wait(read_after, vendor_id, Table::Quantities).await?;
-        self.tables.quantities(vendor_id, product_id, year, month).await.map_err(unavailable)
+        let read = self.tables.quantities(vendor_id, product_id, year, month);
+        Store::Cassandra.time("table_read", read).await.map_err(unavailable)
     }
 
     async fn wait(&self, read_after: Option<Token>, vendor_id: VendorId, table: Table) -> Result<(), Problem> {

@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::read_after_token::Token;
 use super::watcher::{Seen, Target, Watcher};
+use crate::metrics::READ_AFTER_SECONDS;
 use crate::problem::Problem;
 
 /// Maximum number of reads that wait at a time. They cost memory and connections here, and the brokers nothing.
@@ -108,7 +109,7 @@ impl Freshness {
                 }
             }
         }
-        metrics::histogram!("ingest_read_after_seconds").record(started_at.elapsed());
+        READ_AFTER_SECONDS.with(&[]).record(started_at.elapsed());
         self.include(key, token.offset);
         Ok(())
     }

@@ -45,6 +45,7 @@ impl Target {
 ///
 /// Exit code 0: no findings. 1: findings. 2: the audit failed, for example because a server is unavailable or a consumer lags.
 #[derive(Debug, Clone, clap::Args)]
+#[command(mut_arg("admin_listen", |arg| arg.default_value("127.0.0.1:9016")))]
 #[command(after_help = "\
 Example, with the stack of `scripts/stack up`:
   source .services/cart.env && cartctl audit --timeout-s 60")]

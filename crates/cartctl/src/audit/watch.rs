@@ -4,22 +4,17 @@
 //! per command. Nothing is kept between audits. If the log is too large for the machine, run it on one with more memory, with a
 //! longer pause.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum as _;
 use service::{Metrics, Readiness, serve_admin, shutdown_signal};
 
+use super::metrics::{AUDIT_SECONDS, COMMANDS, FINDINGS, INTERVAL_SECONDS, LAST_COMPLETED, RUNS};
 use super::report::{Kind, Report};
-use super::{Args, audit};
+use super::{Args, audit, metrics};
 
 /// The condition of readiness: whether the last audit could be made. Findings do not matter for it; they are in the metrics.
 const CONDITION: &str = "audit";
-
-const COUNTERS: [&str; 2] = ["audit_failures_total", "audit_looks_total"];
-
-/// Bounds of the histogram of an audit's time: from an empty log to hours.
-const LOOK_SECONDS: &[f64] =
-    &[0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_200.0, 1_800.0, 3_600.0, 7_200.0, 14_400.0];
 
 /// Runs until a signal.
 ///
@@ -27,7 +22,9 @@ const LOOK_SECONDS: &[f64] =
 /// It can't start.
 pub async fn watch(args: &Args) -> anyhow::Result<()> {
     args.log.init()?;
-    let metrics = Metrics::install_with(&COUNTERS, &[("audit_seconds", LOOK_SECONDS)])?;
+    let metrics = Metrics::install("audit", &[metrics::ALL], &[])?;
+    INTERVAL_SECONDS.with(&[]).set(args.interval().as_secs_f64());
+    LAST_COMPLETED.with(&[]).set(unix_time());
     export_counts(None);
     let mut shutdown = shutdown_signal()?;
     shutdown.started();
@@ -40,14 +37,14 @@ pub async fn watch(args: &Args) -> anyhow::Result<()> {
             looked = audit(&args.target, &args.record, args.timeout()) => looked,
             () = shutdown.requested() => return Ok(()),
         };
-        metrics::histogram!("audit_seconds").record(started_at.elapsed());
+        AUDIT_SECONDS.with(&[]).record(started_at.elapsed());
         match looked {
             Ok(report) => {
                 readiness.set_ready(CONDITION);
                 export(&report);
             }
             Err(error) => {
-                metrics::counter!("audit_failures_total").increment(1);
+                RUNS.with(&["failed"]).increment(1);
                 readiness.set_unready(CONDITION, error);
             }
         }
@@ -57,8 +54,9 @@ pub async fn watch(args: &Args) -> anyhow::Result<()> {
 
 fn export(report: &Report) {
     export_counts(Some(report));
-    metrics::gauge!("audit_commands").set(number(report.counts.commands));
-    metrics::counter!("audit_looks_total").increment(1);
+    COMMANDS.with(&[]).set(number(report.counts.commands));
+    LAST_COMPLETED.with(&[]).set(unix_time());
+    RUNS.with(&["completed"]).increment(1);
     for finding in &report.findings {
         tracing::error!(kind = finding.kind.name(), "{finding}");
     }
@@ -71,9 +69,12 @@ fn export(report: &Report) {
 fn export_counts(report: Option<&Report>) {
     for kind in Kind::value_variants() {
         let count = report.and_then(|report| report.findings_by_kind.get(kind)).copied().unwrap_or_default();
-        metrics::gauge!("audit_findings", "kind" => kind.name()).set(number(count));
+        FINDINGS.with(&[&kind.name()]).set(number(count));
     }
-    metrics::gauge!("audit_findings_all").set(number(report.map_or(0, Report::findings_count)));
+}
+
+fn unix_time() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// Converts a count for a gauge; above 2^32 it need not be exact.

@@ -10,8 +10,8 @@ use super::server_requests::Counts;
 /// The counters that are read, with their units.
 const COUNTERS: [(&str, &str); 5] = [
     ("processor_commands_total", "commands"),
-    ("processor_batch_len_count", "batches"),
-    ("processor_transaction_seconds_count", "transactions"),
+    ("processor_batch_records_count", "batches"),
+    ("cart_transaction_seconds_count", "transactions"),
     ("projector_records_total", "records"),
     ("projector_apply_seconds_count", "batches"),
 ];
@@ -44,9 +44,10 @@ impl ServiceMetrics {
     }
 }
 
-/// The count in a line of Prometheus' text format, if the counter is one of these.
+/// The count in a line of Prometheus' text format, if the counter is one of these. Its series are added up.
 fn counter(line: &str) -> Option<(&'static str, f64)> {
-    let (name, value) = line.split_once(' ')?;
+    let (series, value) = line.rsplit_once(' ')?;
+    let name = series.split('{').next()?;
     let (_, what) = COUNTERS.iter().find(|(counter, _)| *counter == name)?;
     Some((what, value.parse().ok()?))
 }
@@ -57,8 +58,9 @@ mod tests {
 
     #[test]
     fn reads_only_its_counters() {
-        assert_eq!(counter("processor_batch_len_count 12"), Some(("batches", 12.0)));
+        assert_eq!(counter("processor_batch_records_count 12"), Some(("batches", 12.0)));
+        assert_eq!(counter("projector_records_total{projector=\"a b\"} 3"), Some(("records", 3.0)));
         assert_eq!(counter("# TYPE processor_commands_total counter"), None);
-        assert_eq!(counter("processor_batch_len{quantile=\"0.5\"} 3"), None);
+        assert_eq!(counter("processor_batch_records_bucket{le=\"5\"} 3"), None);
     }
 }

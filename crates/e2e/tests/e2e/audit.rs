@@ -13,6 +13,8 @@ use kafka::{Producer, Record, TopicReader};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgPool};
 
+use crate::metrics::{documented, nothing_is_left};
+
 const DEADLINE: Duration = Duration::from_secs(180);
 
 fn target(installation: &Installation) -> Target {
@@ -72,14 +74,15 @@ pub(crate) async fn audits_a_running_system_its_end_and_its_defects() -> anyhow:
     // A kind without findings is exported as 0, so that an alert sees the first finding.
     metric(&service, "kind=\"purchaseDoubled\"", 0).await.map_err(anyhow::Error::msg)?;
     for (process, name) in [
-        (&service, "audit_failures_total "),
-        (&processes[0], "ingest_responses_total{status=\"504\"} "),
-        (&processes[1], "processor_transactions_failed_total "),
-        (&processes[2], "projector_recoveries_total "),
+        (&service, "audit_runs_total{outcome=\"failed\"} "),
+        (&processes[0], "ingest_requests_total{method=\"POST\",route=\"/cart/{cartId}\",status=\"504\"} "),
+        (&processes[2], "projector_recoveries_total{projector=\"item-purchased-events\",kind=\"retry\"} "),
     ] {
         let text = metrics(process).await.map_err(anyhow::Error::msg)?;
         ensure!(text.lines().any(|line| line.starts_with(name)), "there is no {name}in {text}");
     }
+    nothing_is_left(&installation, &processes[1..]).await?;
+    documented(processes.iter().chain([&service])).await?;
     seed(&installation).await?;
     let report = audit(&target, &records, DEADLINE).await?;
     // The doubled purchase is also in the tables by now, which agrees with the topic.

@@ -172,7 +172,7 @@ async fn stopped(process: &Process) -> anyhow::Result<()> {
 /// Waits until a process has partitions.
 async fn has_partitions(process: &Process) -> anyhow::Result<()> {
     wait_until("the process to be given partitions", DEADLINE, async || {
-        match metric(process, "assigned_partitions").await {
+        match metric(process, "cart_assigned_partitions").await {
             Ok(0) => Err(String::from("it has none")),
             Ok(_) => Ok(()),
             Err(error) => Err(format!("{error:#}")),

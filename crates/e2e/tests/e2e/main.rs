@@ -24,6 +24,7 @@ mod http;
 mod journal;
 mod kafka;
 mod log_identity;
+mod metrics;
 mod newer_command;
 mod openapi;
 mod pipeline;
@@ -159,6 +160,8 @@ fn trials(times: &Times) -> Vec<Trial> {
         auth::refuses_to_start_without_auth_unless_allowed,
         settings::the_sample_names_every_option_with_its_default,
         examples::checks::errors_of_a_page_are_reported,
+        metrics::the_page_lists_what_is_exported,
+        metrics::dashboard_and_rules_use_metrics_that_exist,
         settings::a_kafka_setting_that_guarantees_depend_on_is_rejected_at_the_start,
     ]
 }

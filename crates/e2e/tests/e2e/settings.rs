@@ -31,8 +31,8 @@ const COMMANDS: [&[&str]; 9] = [
 const GROUPS: [&str; 9] =
     ["Options", "Common", "Servers", "Setup", "Authentication and access", "TLS", "Limits", "Times", "Logs"];
 
-/// A name with two defaults: the sample has the first service's, and mentions the other's.
-const TWO_DEFAULTS: &str = "BATCH_LEN_MAX";
+/// Names with several defaults: the sample has the first service's, and mentions the others'.
+const SEVERAL_DEFAULTS: [&str; 2] = ["ADMIN_LISTEN", "BATCH_LEN_MAX"];
 
 /// A setting in a help text or in the sample.
 #[derive(Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ pub(crate) async fn the_sample_names_every_option_with_its_default() -> anyhow::
         for (name, option) in settings {
             let sample = sampled.get(&name).with_context(|| format!(".env.sample lacks {name} of {command:?}"))?;
             let is_switch = option.default.is_empty() && sample.default == "false";
-            if name == TWO_DEFAULTS {
+            if SEVERAL_DEFAULTS.contains(&name.as_str()) {
                 ensure!(
                     sample.sentence.starts_with(&option.sentence) && sample.group == option.group,
                     ".env.sample says {sample:?} of {name}, {command:?} {option:?}"

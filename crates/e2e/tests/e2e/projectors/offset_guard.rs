@@ -9,6 +9,7 @@ use rust_decimal::Decimal;
 use super::oracle::Rows;
 use super::read_side::{DEADLINE, JDBC, ReadSide, metric};
 use super::shop::Line;
+use crate::metrics::lag;
 
 /// Lines of one vendor and month, which are one row.
 const SECOND_OWNERS_LINES: usize = 20;
@@ -122,9 +123,16 @@ pub(crate) async fn a_database_that_does_not_answer_is_retried() -> anyhow::Resu
         }
     })
     .await?;
+    let (records, seconds) = lag(&processes[0]).await?;
+    ensure!(records >= 1.0 && seconds >= 20.0, "behind by {records} records and {seconds} s after a timeout of 30 s");
     transaction.rollback().await?;
 
     read_side.rest(&[JDBC]).await?;
+    wait_until("the projector to be behind by nothing", DEADLINE, async || match lag(&processes[0]).await {
+        Ok((0.0, 0.0)) => Ok(()),
+        lag => Err(format!("{lag:?}")),
+    })
+    .await?;
     check(&read_side).await?;
     processes[0].terminate(DEADLINE).await?;
     read_side.remove().await

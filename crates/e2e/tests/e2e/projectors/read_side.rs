@@ -331,11 +331,12 @@ pub(crate) async fn get(process: &Process, path: &str) -> anyhow::Result<String>
     Ok(answer.text().await?)
 }
 
-/// A counter of an instance.
+/// A counter of an instance, its series added up.
 pub(crate) async fn metric(process: &Process, name: &str) -> anyhow::Result<u64> {
     let metrics = get(process, "/metrics").await?;
-    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-    Ok(value.unwrap_or_default())
+    let samples = metrics.lines().filter_map(|line| line.rsplit_once(' '));
+    let series = samples.filter(|(series, _)| series.split('{').next() == Some(name));
+    series.map(|(_, value)| Ok(value.parse::<u64>()?)).sum()
 }
 
 /// Waits until each of these instances has applied this many records.

@@ -33,7 +33,7 @@ pub(crate) async fn partitions_move_in_the_middle_of_the_work() -> anyhow::Resul
 async fn assigned(processes: &[Process], partitions: u64) -> anyhow::Result<()> {
     for process in processes {
         wait_until("an instance to be given partitions", DEADLINE, async || {
-            match metric(process, "assigned_partitions").await {
+            match metric(process, "cart_assigned_partitions").await {
                 Ok(assigned) if assigned >= partitions => Ok(()),
                 Ok(assigned) => Err(format!("it has {assigned} of {partitions}")),
                 Err(error) => Err(format!("{error:#}")),

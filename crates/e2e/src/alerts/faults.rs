@@ -1,0 +1,184 @@
+//! What goes wrong, and the alerts that are for it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use cart::contract::{Contract as _, group};
+use cart::{CartCommand, PurchasedItem};
+use chrono::{Datelike as _, Utc};
+use futures::future::join_all;
+use kafka::{Producer, Record, TransactionalProducer};
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+use sqlx::PgPool;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use super::System;
+
+/// What a fault keeps up until its alert fires; ended when it is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Harm(Vec<JoinHandle<()>>);
+
+impl Drop for Harm {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
+        }
+    }
+}
+
+type Injected<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Harm>> + 'a>>;
+
+/// A fault.
+pub(super) struct Fault {
+    pub(super) name: &'static str,
+    /// In the order in which they fire.
+    pub(super) alerts: &'static [&'static str],
+    pub(super) inject: for<'a> fn(&'a mut System) -> Injected<'a>,
+}
+
+/// Those that cannot be healed come last.
+pub(super) const FAULTS: [Fault; 9] = [
+    Fault {
+        name: "a record that is no command, on cart-commands",
+        alerts: &["DeadLetters"],
+        inject: |system| Box::pin(async { garbage(system, CartCommand::TOPIC) }),
+    },
+    Fault {
+        name: "30 clients of an ingest that takes one command at a time",
+        alerts: &["RequestsFailing"],
+        inject: |system| Box::pin(async { Ok(crowd(system)) }),
+    },
+    Fault {
+        name: "a certificate of five days",
+        alerts: &["CertificateExpires"],
+        inject: |system| Box::pin(async { system.certificate.replace(5).map(|()| Harm::default()) }),
+    },
+    Fault {
+        name: "a certificate that is none",
+        alerts: &["ReloadFailing"],
+        inject: |system| Box::pin(async { system.certificate.spoil().map(|()| Harm::default()) }),
+    },
+    Fault {
+        name: "another process under the processor's name",
+        alerts: &["TransactionsFailing"],
+        inject: |system| Box::pin(async { Ok(fence(system)) }),
+    },
+    Fault {
+        name: "a row too many in vendor_billing",
+        alerts: &["AuditFindings"],
+        inject: |system| Box::pin(spoil_table(system)),
+    },
+    Fault {
+        name: "a lock on the offsets in PostgreSQL",
+        alerts: &["LagGrowing"],
+        inject: |system| Box::pin(lock_offsets(system)),
+    },
+    Fault {
+        name: "a record that is no purchase, on item-purchased",
+        alerts: &["PartitionStopped", "NotReady", "AuditStale"],
+        inject: |system| Box::pin(async { garbage(system, PurchasedItem::TOPIC) }),
+    },
+    Fault {
+        name: "kill -9 of the only popular-items",
+        alerts: &["ServiceDown", "PartitionWithoutOwner"],
+        inject: |system| Box::pin(async { Ok(system.popular_items.kill9().map(|()| Harm::default())?) }),
+    },
+];
+
+fn garbage(system: &System, topic: &str) -> anyhow::Result<Harm> {
+    let kafka = system.installation.kafka();
+    let producer = Producer::transient(kafka, &kafka.prefixed(topic))?;
+    drop(producer.send(&Record { partition: Some(0), key: None, value: Some(b"garbage".to_vec()), headers: None })?);
+    producer.flush(Duration::from_secs(30))?;
+    Ok(Harm::default())
+}
+
+fn crowd(system: &System) -> Harm {
+    let limited = system.limited;
+    let client = |_| {
+        tokio::spawn(async move {
+            let client = reqwest::Client::new();
+            loop {
+                let url = format!("http://{limited}/cart/{}/checkout", Uuid::new_v4());
+                // Most are refused, which is the point.
+                drop(client.post(url).send().await);
+            }
+        })
+    };
+    Harm((0..30).map(client).collect())
+}
+
+/// Takes the transactional ids of the processor's workers over and over, with time for a commit between.
+fn fence(system: &System) -> Harm {
+    let kafka = system.installation.kafka().clone();
+    let group = kafka.prefixed(group::CART_PROCESSOR);
+    Harm(vec![tokio::spawn(async move {
+        loop {
+            let taken = (0..2).map(|worker| {
+                let (kafka, id) = (kafka.clone(), format!("{group}-a-{worker}"));
+                tokio::task::spawn_blocking(move || drop(TransactionalProducer::connect(&kafka, &id)))
+            });
+            join_all(taken).await;
+            tokio::time::sleep(Duration::from_millis(1_000)).await;
+        }
+    })])
+}
+
+async fn spoil_table(system: &System) -> anyhow::Result<Harm> {
+    let database = PgPool::connect(system.installation.database_url()).await?;
+    let more = "INSERT INTO vendor_billing VALUES (gen_random_uuid(), 2026, 1, 0)";
+    sqlx::query(more).execute(&database).await?;
+    database.close().await;
+    Ok(Harm::default())
+}
+
+async fn lock_offsets(system: &System) -> anyhow::Result<Harm> {
+    let database = PgPool::connect(system.installation.database_url()).await?;
+    let mut transaction = database.begin().await?;
+    let lock = "SELECT next_offset FROM projection_offset FOR UPDATE";
+    let rows = sqlx::query(lock).fetch_all(&mut *transaction).await?;
+    ensure!(!rows.is_empty(), "there are no offsets");
+    let keep = async move {
+        std::future::pending::<()>().await;
+        drop(transaction);
+    };
+    Ok(Harm(vec![tokio::spawn(keep)]))
+}
+
+/// A self-signed certificate of an ingest, in files.
+#[derive(Debug)]
+pub(super) struct Certificate {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+impl Certificate {
+    /// One of 60 days.
+    pub(super) fn make(folder: &Path) -> anyhow::Result<Self> {
+        let new = Self { certificate: folder.join("ingest.pem"), key: folder.join("ingest.key") };
+        new.replace(60)?;
+        Ok(new)
+    }
+
+    /// The files of `--tls-cert` and `--tls-key`.
+    pub(super) fn paths(&self) -> [String; 2] {
+        [&self.certificate, &self.key].map(|path| path.display().to_string())
+    }
+
+    fn replace(&self, days: u64) -> anyhow::Result<()> {
+        let end = Utc::now().date_naive().checked_add_days(chrono::Days::new(days)).context("a date")?;
+        let mut params = CertificateParams::new(["127.0.0.1".to_owned()])?;
+        params.not_after = date_time_ymd(end.year(), u8::try_from(end.month())?, u8::try_from(end.day())?);
+        let key = KeyPair::generate()?;
+        fs::write(&self.key, key.serialize_pem())?;
+        Ok(fs::write(&self.certificate, params.self_signed(&key)?.pem())?)
+    }
+
+    fn spoil(&self) -> anyhow::Result<()> {
+        Ok(fs::write(&self.certificate, "no certificate")?)
+    }
+}

@@ -1,0 +1,168 @@
+//! Whether every alert fires in the fault that it is for, in a real system with a real Prometheus, and whether none fires in a
+//! quiet run. The binary `alerts`; `scripts/observability/check` starts it.
+//!
+//! The rules are those of `scripts/observability/alerts.yml`, with shorter times.
+
+mod faults;
+mod prometheus;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+use crate::harness::{Installation, Process, Service, free_address, root, wait_until};
+use faults::{Certificate, FAULTS};
+use prometheus::{Prometheus, Target};
+
+/// How long nothing may fire.
+const QUIET: Duration = Duration::from_secs(40);
+
+/// The longest time that a fault takes until its alert fires: an age of 30 s, and some of the shortened times.
+const FIRES_WITHIN: Duration = Duration::from_secs(120);
+
+const READY_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Commands per second during the whole run.
+const RATE: &str = "40";
+
+/// Cannot be brought about from outside: a handler that panics is a defect. `alerts_test.yml` has its numbers.
+const WITHOUT_FAULT: &str = "HandlerPanics";
+
+/// A whole system, with what faults need of it.
+#[derive(Debug)]
+struct System {
+    installation: Installation,
+    certificate: Certificate,
+    /// An ingest that takes one command at a time.
+    limited: SocketAddr,
+    popular_items: Process,
+    _others: Vec<Process>,
+}
+
+/// The result of one fault.
+#[derive(Debug)]
+pub struct Fired {
+    /// What was done.
+    pub fault: &'static str,
+    /// The alert that it is for.
+    pub alert: &'static str,
+    /// From the fault to the alert.
+    pub after: Duration,
+    /// What else fired by then.
+    pub others: BTreeSet<String>,
+}
+
+/// Runs the quiet time, then each fault. `report` is called with each result.
+///
+/// # Errors
+/// An alert fires that should not, or does not that should; or the system does not start.
+pub async fn run(mut report: impl FnMut(&str, Option<&Fired>)) -> anyhow::Result<()> {
+    let (mut system, targets) = start().await?;
+    let prometheus = Prometheus::start(system.installation.folder(), &targets).await?;
+    let all = prometheus.all().await?;
+    let tested: BTreeSet<String> =
+        FAULTS.iter().flat_map(|fault| fault.alerts).map(|name| (*name).to_owned()).collect();
+    let untested: Vec<_> = all.difference(&tested).collect();
+    ensure!(untested == [WITHOUT_FAULT], "alerts without a fault: {untested:?}");
+
+    quiet(&prometheus).await?;
+    report(&format!("quiet for {} s: {} alerts silent", QUIET.as_secs(), all.len()), None);
+    let expressions = panels(&prometheus).await?;
+    report(&format!("{expressions} expressions of the dashboard have values"), None);
+    let mut known = BTreeSet::new();
+    for fault in &FAULTS {
+        let started_at = Instant::now();
+        let harm = (fault.inject)(&mut system).await.with_context(|| format!("injecting: {}", fault.name))?;
+        for alert in fault.alerts {
+            ensure!(!known.contains(*alert), "{alert} fires already");
+            let firing = wait_until(alert, FIRES_WITHIN, async || match prometheus.firing().await {
+                Ok(firing) if firing.contains(*alert) => Ok(firing),
+                Ok(firing) => Err(format!("{firing:?}")),
+                Err(error) => Err(format!("{error:#}")),
+            });
+            let firing = firing.await.with_context(|| format!("the alert for: {}", fault.name))?;
+            let others = firing.difference(&known).filter(|other| *other != alert).cloned().collect();
+            let fired = Fired { fault: fault.name, alert, after: started_at.elapsed(), others };
+            report("fired", Some(&fired));
+        }
+        // What one fault has left to fire is not what the next is for.
+        drop(harm);
+        known = prometheus.firing().await?;
+    }
+    drop((system.popular_items, system._others));
+    system.installation.remove().await
+}
+
+async fn start() -> anyhow::Result<(System, Vec<Target>)> {
+    let installation = Installation::new("alerts")?;
+    installation.setup().await?;
+    let certificate = Certificate::make(installation.folder())?;
+    let paths = certificate.paths();
+    let tls = ["--tls-cert", &paths[0], "--tls-key", &paths[1]];
+    let ingest = ["--allow-client-time", "--reply-timeout-ms", "30000"];
+    let mut services: Vec<(Service, &str, &[&str])> = vec![
+        (Service::Ingest, "a", &ingest),
+        (Service::Ingest, "limited", &["--commands-in-flight-max", "1"]),
+        (Service::CartProcessor, "a", &[]),
+    ];
+    services.extend(Service::PROJECTORS.map(|projector| (projector, "a", &[][..])));
+    let mut processes = installation.start_all(&services).await?;
+    let mut targets: Vec<Target> = Vec::new();
+    for ((service, ..), process) in services.iter().zip(&processes) {
+        let address = process.address().context("it has an address")?;
+        targets.push(Target { component: service.name().to_owned(), address, is_tls: false });
+    }
+    let (url, limited) = (format!("http://{}", targets[0].address), targets[1].address);
+    let with_tls = installation.start(Service::Ingest, "tls", &tls)?;
+    let address = with_tls.address().context("it has an address")?;
+    targets.push(Target { component: String::from("ingest"), address, is_tls: true });
+    let address = free_address()?;
+    let listen = address.to_string();
+    let args = ["audit", "--watch", "--interval-s", "1", "--timeout-s", "10", "--admin-listen", &listen];
+    let mut audit = installation.spawn_listening("audit-watch", "cartctl", args, address)?;
+    audit.ready(READY_DEADLINE).await?;
+    targets.push(Target { component: String::from("audit"), address, is_tls: false });
+    let replay = ["--url", &url, "--rate", RATE, "--commands", "100000", "--members", "200", "--vendors", "20"];
+    let load = installation.spawn("replay", "replay", replay)?;
+    let index =
+        services.iter().position(|(service, ..)| service.name() == "popular-items").context("it was started")?;
+    let popular_items = processes.remove(index);
+    processes.extend([with_tls, audit, load]);
+    Ok((System { installation, certificate, limited, popular_items, _others: processes }, targets))
+}
+
+/// Whether every expression of the dashboard is understood and has a value; how many there are.
+async fn panels(prometheus: &Prometheus) -> anyhow::Result<usize> {
+    let path = root().join("scripts/observability/dashboard.json");
+    let dashboard: Value = serde_json::from_slice(&fs::read(path)?)?;
+    let panels = dashboard["panels"].as_array().context("a list of panels")?;
+    let mut count = 0;
+    for target in panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten() {
+        let expression = target["expr"].as_str().context("an expression")?;
+        let value = prometheus.query(expression).await?;
+        ensure!(value.is_some(), "the dashboard shows nothing of {expression}");
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// Nothing fires. Members that have just started get their partitions first.
+async fn quiet(prometheus: &Prometheus) -> anyhow::Result<()> {
+    wait_until("the alerts of the start to end", READY_DEADLINE, async || match prometheus.firing().await {
+        Ok(firing) if firing.is_empty() => Ok(()),
+        Ok(firing) => Err(format!("{firing:?}")),
+        Err(error) => Err(format!("{error:#}")),
+    })
+    .await?;
+    let started_at = Instant::now();
+    while started_at.elapsed() < QUIET {
+        let firing = prometheus.firing().await?;
+        ensure!(firing.is_empty(), "without a fault, {:?} after the start: {firing:?}", started_at.elapsed());
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    Ok(())
+}
