@@ -343,6 +343,19 @@ mod tests {
     }
 
     #[test]
+    fn a_trace_shows_what_became_of_a_command() {
+        let mut cart = new_cart();
+        let shown = |batch: &CartBatch| batch.replies.iter().map(|reply| outcome_of(&reply.source)).collect::<Vec<_>>();
+        let first = decide(&mut cart, vec![consumed(10, add(1)), consumed(11, add(1))], vec![]);
+        assert_eq!(shown(&first), ["accepted", "rejected"]);
+        let mut repeat = consumed(12, add(1));
+        repeat.command.command_id = Uuid::from_u128(10).into();
+        let redelivered = vec![consumed(9, add(1)), consumed(10, add(1)), consumed(11, add(1)), repeat];
+        let again = decide(&mut cart, redelivered, first.rows);
+        assert_eq!(shown(&again), ["unchanged", "accepted", "rejected", "repeated"]);
+    }
+
+    #[test]
     fn an_undecidable_command_is_a_dead_letter_without_a_reply() {
         let letter = Record { partition: None, key: None, value: None, headers: None };
         let undecidable = ConsumedCommand { letter: Some(letter), ..consumed(10, add(1)) };

@@ -94,10 +94,12 @@ pub(crate) fn builder(name: String, kind: SpanKind, attributes: Vec<KeyValue>) -
 }
 
 pub(crate) fn messaging(operation: &'static str, topic: &str) -> Vec<KeyValue> {
+    // The conventions have a few types; a commit is that of records that are sent.
+    let operation_type = if operation == "process" { operation } else { "send" };
     vec![
         KeyValue::new(MESSAGING_SYSTEM, KAFKA),
         KeyValue::new(MESSAGING_OPERATION, operation),
-        KeyValue::new(MESSAGING_OPERATION_TYPE, operation),
+        KeyValue::new(MESSAGING_OPERATION_TYPE, operation_type),
         KeyValue::new(MESSAGING_TOPIC, topic.to_owned()),
     ]
 }

@@ -10,6 +10,7 @@ use kafka::{Codec, Message as _, TailConsumer};
 use service::Shutdown;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use trace::Place;
 use uuid::Uuid;
 
 use crate::metrics::REPLY_WAIT_SECONDS;
@@ -149,7 +150,8 @@ pub(crate) fn read_replies(
         match follower.poll(POLL_TIMEOUT) {
             Ok(Some(message)) => {
                 wait.record(kafka::record_age(&message).unwrap_or_default());
-                if let Some(reply) = decode(codec, runtime, message.payload().unwrap_or_default()) {
+                let place = Place { topic: message.topic(), partition: message.partition(), offset: message.offset() };
+                if let Some(reply) = decode(codec, runtime, message.payload().unwrap_or_default(), place) {
                     waiters.complete(&reply);
                 }
             }
@@ -159,11 +161,14 @@ pub(crate) fn read_replies(
     }
 }
 
-fn decode(codec: &Codec<CartReply>, runtime: &Handle, bytes: &[u8]) -> Option<CartReply> {
+fn decode(codec: &Codec<CartReply>, runtime: &Handle, bytes: &[u8], place: Place<'_>) -> Option<CartReply> {
     let decoded = codec.decode_or_fetch_blocking(bytes, runtime).map_err(anyhow::Error::new);
     // The waiting client gets 202; the outcome can still be computed from the log.
     let decoded = decoded.and_then(|decoded| decoded.map_err(anyhow::Error::new));
-    decoded.inspect_err(|error| tracing::warn!(error = format!("{error:#}"), "a reply cannot be decoded")).ok()
+    let report = |error: &anyhow::Error| {
+        tracing::warn!(position = %place, error = format!("{error:#}"), "a reply cannot be decoded");
+    };
+    decoded.inspect_err(report).ok()
 }
 
 #[cfg(test)]

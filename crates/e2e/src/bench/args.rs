@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::floor::{FrontArgs, WorkerArgs};
-use super::trace_cost::Case;
+use super::trace_cost::LoopArgs;
 
 /// Measures the whole pipeline on this machine, and a floor for comparison
 #[derive(Debug, clap::Parser)]
@@ -27,22 +27,13 @@ pub(crate) enum Command {
     Trace,
     /// The checkouts whose instructions are counted; the bench starts it
     #[command(hide = true)]
-    TraceLoop(TraceLoopArgs),
+    TraceLoop(LoopArgs),
     /// The floor's HTTP side; the bench starts it
     #[command(hide = true)]
     FloorFront(FrontArgs),
     /// The floor's consuming side; the bench starts it
     #[command(hide = true)]
     FloorWorker(WorkerArgs),
-}
-
-/// What is counted.
-#[derive(Debug, Clone, clap::Args)]
-pub(crate) struct TraceLoopArgs {
-    /// The case
-    pub(crate) case: Case,
-    /// How often
-    pub(crate) commands: u64,
 }
 
 /// The parts of the bench.

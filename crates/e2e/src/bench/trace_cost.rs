@@ -13,8 +13,6 @@ use clap::ValueEnum;
 use kafka::{Header, Headers as _, OwnedHeaders, trace_headers, with_trace};
 use trace::{Place, TraceArgs, TraceHeaders};
 
-use super::args::TraceLoopArgs;
-
 /// The numbers of repetitions.
 const FEW: u64 = 2_000;
 const MANY: u64 = 12_000;
@@ -24,7 +22,7 @@ const SAMPLED: &[u8] = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Case {
+enum Case {
     /// Records with their other headers only
     Nothing,
     /// No collector, and the client sends no context
@@ -33,18 +31,29 @@ pub(crate) enum Case {
     OffGiven,
     /// A collector, and the client's context is not sampled
     OnUnsampled,
+    /// A collector, and the client sends no context and is not sampled
+    OnAbsent,
     /// A collector, and the client's context is sampled; without the export
     OnSampled,
 }
 
+/// What a child does.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct LoopArgs {
+    /// The case
+    case: Case,
+    /// How often
+    commands: u64,
+}
+
 impl Case {
     fn is_on(self) -> bool {
-        matches!(self, Self::OnUnsampled | Self::OnSampled)
+        matches!(self, Self::OnUnsampled | Self::OnAbsent | Self::OnSampled)
     }
 
     fn parent(self) -> Option<&'static [u8]> {
         match self {
-            Self::Nothing | Self::OffAbsent => None,
+            Self::Nothing | Self::OffAbsent | Self::OnAbsent => None,
             Self::OffGiven | Self::OnUnsampled => Some(UNSAMPLED),
             Self::OnSampled => Some(SAMPLED),
         }
@@ -56,6 +65,7 @@ impl Case {
             Self::OffAbsent => "no collector, no traceparent",
             Self::OffGiven => "no collector, traceparent passed on",
             Self::OnUnsampled => "collector, traceparent not sampled",
+            Self::OnAbsent => "collector, no traceparent, the sampler says no",
             Self::OnSampled => "collector, traceparent sampled (7 spans, without the export)",
         }
     }
@@ -79,6 +89,8 @@ fn instructions(case: Case, commands: u64) -> anyhow::Result<u64> {
     let name = case.to_possible_value().context("a case has no name")?.get_name().to_owned();
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        // Decides where the client does not.
+        .env("OTEL_TRACES_SAMPLER", "parentbased_always_off")
         .arg(program)
         .args(["trace-loop", &name, &commands.to_string()])
         .output()
@@ -91,7 +103,7 @@ fn instructions(case: Case, commands: u64) -> anyhow::Result<u64> {
 }
 
 /// The child.
-pub(crate) fn run(args: &TraceLoopArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: &LoopArgs) -> anyhow::Result<()> {
     // Spans find the queue full: the collector is away.
     let endpoint = args.case.is_on().then(|| String::from("http://127.0.0.1:9"));
     let _tracing = TraceArgs { otel_exporter_otlp_endpoint: endpoint }.start("bench")?;
