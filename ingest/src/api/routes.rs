@@ -18,10 +18,10 @@ use super::body::{BodyLimits, UnreadBody};
 use super::conditions::{self, Read};
 use super::headers::CommandHeaders;
 use super::request::{self, id};
-use super::{openapi, query, response};
+use super::{accept, openapi, query, response};
 use crate::commands::{Answer, CommandLookup, Commands};
 use crate::problem::Problem;
-use crate::reads::Reads;
+use crate::reads::{EventStreams, Reads};
 
 /// What the handlers use.
 #[derive(Debug)]
@@ -29,6 +29,7 @@ pub(crate) struct Api {
     pub(crate) commands: Commands,
     pub(crate) lookup: CommandLookup,
     pub(crate) reads: Reads,
+    pub(crate) event_streams: EventStreams,
     pub(crate) allow_client_time: bool,
     pub(crate) body_limits: BodyLimits,
     pub(crate) readiness: Readiness,
@@ -204,7 +205,11 @@ impl Api {
     async fn show_events(&self, cart_id: &str, query: &str, headers: &HeaderMap) -> Result<Response, Problem> {
         conditions::of_untagged(headers)?;
         let cart_id: CartId = id("cartId", cart_id)?;
-        let page = query::page(query)?;
+        if accept::prefers_event_stream(headers) {
+            let start = query::stream_start(query, headers)?;
+            return Ok(response::of_event_stream(self.event_streams.open(cart_id, start).await?));
+        }
+        let page = query::page(query, headers)?;
         Ok(response::of_events(&self.reads.events(cart_id, page).await?))
     }
 

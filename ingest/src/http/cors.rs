@@ -13,13 +13,14 @@ const MAX_AGE: Duration = Duration::from_secs(600);
 const METHODS: [Method; 5] = [Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE];
 
 /// The request headers that the API reads.
-const REQUEST_HEADERS: [HeaderName; 10] = [
+const REQUEST_HEADERS: [HeaderName; 11] = [
     header::AUTHORIZATION,
     header::CONTENT_TYPE,
     header::IF_MATCH,
     header::IF_NONE_MATCH,
     HeaderName::from_static("command-time"),
     HeaderName::from_static("idempotency-key"),
+    HeaderName::from_static("last-event-id"),
     HeaderName::from_static("prefer"),
     HeaderName::from_static("read-after"),
     HeaderName::from_static(cart::contract::header::TRACE_PARENT),

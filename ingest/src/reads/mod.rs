@@ -2,13 +2,16 @@
 //!
 //! ```text
 //! cart, events        ─▶ journal (Cassandra)
+//! event streams       ─▶ journal, woken by cart-events (Kafka)
 //! billing, quantities ─▶ freshness (with a token: waits for the read table) ─▶ vendors (Cassandra)
 //! ```
 
+mod event_streams;
 mod events;
 mod read_after;
 mod read_after_token;
 mod vendors;
+mod wakeups;
 mod watcher;
 
 use std::sync::Arc;
@@ -19,6 +22,7 @@ use journal::Journal;
 use kafka::{Admin, KafkaArgs};
 use scylla::client::session::Session;
 
+pub(crate) use event_streams::{Chunk, EventStreams, Start};
 pub(crate) use events::{Events, Page};
 pub(crate) use read_after_token::{CommandLog, Token};
 pub(crate) use vendors::{Billing, Quantities};

@@ -131,6 +131,14 @@ fn events() -> Value {
     json!({"cartId": CART, "events": [added, increased], "next": format!("/cart/{CART}/events?after=2&limit=2")})
 }
 
+/// The form of `event_streams`.
+pub(super) fn event_stream() -> String {
+    let page = events();
+    let parts = page["events"].as_array().into_iter().flatten();
+    let parts = parts.map(|event| format!("id: {}\ndata: {event}\n\n", event["sequenceNumber"]));
+    format!("retry: 1893\n\n{}: up to date\n\n", parts.collect::<String>())
+}
+
 pub(super) fn pending() -> Value {
     json!({"commandId": COMMAND, "cartId": CART, "status": "pending"})
 }

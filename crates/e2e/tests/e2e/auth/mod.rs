@@ -2,6 +2,7 @@
 //! before anything is appended, and its answer does not depend on what exists. The keys beside this file are only for this
 //! test.
 
+mod stream;
 pub(crate) mod url;
 
 use std::fs;
@@ -188,6 +189,8 @@ pub(crate) async fn each_token_opens_only_its_own_resources() -> anyhow::Result<
     let vendor = format!("/vendors/{other}/billing?year=2026");
     api.expect(Method::GET, &vendor, Some(&stranger), StatusCode::OK).await?;
     api.expect(Method::GET, &vendor, Some(&rsa.sign(&claims(&own, "carts"))?), StatusCode::FORBIDDEN).await?;
+
+    stream::ends_with_its_token(&api, ed, &own).await?;
 
     // No token, or an invalid one.
     let now = chrono::Utc::now().timestamp();
