@@ -1,21 +1,28 @@
-//! `Accept` (RFC 9110, section 12.5.1), for the one path that has two forms.
+//! `Accept` and `Accept-Encoding` (RFC 9110, section 12.5), for what has two forms.
 
-use warp::http::{HeaderMap, header};
+use warp::http::{HeaderMap, HeaderName, header};
 
 /// Whether a client prefers an event stream to JSON: it names the type, and gives JSON a lower quality. So a client without
 /// preference gets JSON.
 pub(super) fn prefers_event_stream(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let ranges: Vec<_> = values.flat_map(|value| value.split(',')).filter_map(range).collect();
-    // In thousandths; zero if it is not named.
-    let quality = |name: &str| {
-        ranges.iter().filter(|(range, _)| range.eq_ignore_ascii_case(name)).map(|(_, quality)| *quality).max()
-    };
-    let stream = quality("text/event-stream").unwrap_or_default();
-    stream > quality("application/json").unwrap_or_default()
+    let quality = |name| quality(headers, &header::ACCEPT, name).unwrap_or_default();
+    quality("text/event-stream") > quality("application/json")
 }
 
-/// A media range and its quality in thousandths; `None` if the quality is malformed.
+/// Whether a client takes gzip. One without the header gets the plain form, which every client can read.
+pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
+    let quality = |name| quality(headers, &header::ACCEPT_ENCODING, name);
+    quality("gzip").or_else(|| quality("*")).is_some_and(|quality| quality > 0)
+}
+
+/// The quality of a range that a header names, in thousandths.
+fn quality(headers: &HeaderMap, header: &HeaderName, name: &str) -> Option<u16> {
+    let values = headers.get_all(header).iter().filter_map(|value| value.to_str().ok());
+    let ranges = values.flat_map(|value| value.split(',')).filter_map(range);
+    ranges.filter(|(range, _)| range.eq_ignore_ascii_case(name)).map(|(_, quality)| quality).max()
+}
+
+/// A range and its quality in thousandths; `None` if the quality is malformed.
 fn range(text: &str) -> Option<(&str, u16)> {
     let mut parts = text.split(';').map(str::trim);
     let range = parts.next().filter(|range| !range.is_empty())?;
@@ -70,5 +77,20 @@ mod tests {
         ] {
             assert!(!prefers(accept), "{accept:?}");
         }
+    }
+
+    #[test]
+    fn gzip_is_for_clients_that_take_it() {
+        let takes = |accept: &str| {
+            let value = HeaderValue::from_str(accept).unwrap();
+            takes_gzip(&HeaderMap::from_iter([(header::ACCEPT_ENCODING, value)]))
+        };
+        for accept in ["gzip", "gzip, deflate, br", "br;q=1.0, gzip;q=0.8, *;q=0.1", "*"] {
+            assert!(takes(accept), "{accept}");
+        }
+        for accept in ["", "identity", "br", "gzip;q=0, *", "*;q=0"] {
+            assert!(!takes(accept), "{accept}");
+        }
+        assert!(!takes_gzip(&HeaderMap::new()));
     }
 }

@@ -58,13 +58,15 @@ pub(crate) fn routes(api: Api, metrics: Metrics) -> BoxedFilter<(Response,)> {
     let quantities = path!("vendors" / String / "products" / String / "quantities").and(request);
     let quantities = quantities.and(query).then(quantities_by_day).boxed();
     let document = path!("openapi.json").and(warp::get()).map(document).boxed();
-    let page = path!("docs").and(warp::get()).map(|| warp::reply::html(openapi::PAGE).into_response()).boxed();
+    let page = path!("docs").and(warp::get()).map(openapi::page).boxed();
+    let file = path!("docs" / String).and(warp::get()).and(warp::header::headers_cloned());
+    let file = file.map(|name: String, headers| openapi::file(&name, &headers)).boxed();
     let root = path::end().and(warp::get());
     let root = root.map(|| warp::redirect::temporary(Uri::from_static("/docs")).into_response()).boxed();
 
     let of_cart = cart.or(product).unify().or(events).unify().or(checkout).unify().or(commands).unify();
     let of_vendor = billing.or(quantities).unify();
-    let of_api = document.or(page).unify().or(root).unify().or(health).unify();
+    let of_api = document.or(page).unify().or(file).unify().or(root).unify().or(health).unify();
     let all = of_cart.or(command).unify().or(of_vendor).unify().or(of_api).unify();
     all.recover(rejected).unify().boxed()
 }

@@ -2,7 +2,7 @@
 //!
 //! | path | access |
 //! |---|---|
-//! | `/`, `/health/...`, `/metrics`, `/openapi.json`, `/docs` | public |
+//! | `/`, `/health/...`, `/metrics`, `/openapi.json`, `/docs...` | public |
 //! | `/cart/{cartId}...` | a token whose `sub` is the cart id, or with the scope `carts` |
 //! | `/vendors/{vendorId}...` | a token whose `sub` is the vendor id, or with the scope `vendors` |
 //! | any other | denied: a route without a rule cannot be reached |
@@ -134,7 +134,7 @@ fn access(path: &str) -> Access<'_> {
     }
     let mut parts = path.strip_prefix('/').unwrap_or_default().split('/');
     match (parts.next(), parts.next()) {
-        (Some("health"), _) | (Some("metrics" | "openapi.json" | "docs"), None) => Access::Public,
+        (Some("health" | "docs"), _) | (Some("metrics" | "openapi.json"), None) => Access::Public,
         (Some("cart"), Some(id)) => Access::Resource { scope: "carts", id },
         (Some("vendors"), Some(id)) => Access::Resource { scope: "vendors", id },
         _ => Access::Denied,
@@ -236,13 +236,15 @@ mod tests {
     #[test]
     fn a_path_without_a_rule_is_denied() {
         for path in
-            ["", "//", "/carts", "/cart", "/metrics/x", "/docs/x", "/vendors", "//cart/7", "cart/7", "*", "/admin"]
+            ["", "//", "/carts", "/cart", "/metrics/x", "/docsx", "/vendors", "//cart/7", "cart/7", "*", "/admin"]
         {
             assert_eq!(access(path), Access::Denied, "{path}");
         }
         assert_eq!(access("/cart/7/checkout"), Access::Resource { scope: "carts", id: "7" });
         assert_eq!(access("/vendors/7/billing"), Access::Resource { scope: "vendors", id: "7" });
-        assert_eq!((access("/"), access("/health/live")), (Access::Public, Access::Public));
+        for path in ["/", "/health/live", "/docs", "/docs/page.js"] {
+            assert_eq!(access(path), Access::Public, "{path}");
+        }
     }
 
     #[test]

@@ -39,7 +39,8 @@ async fn pages(cart: &Cart) -> anyhow::Result<Vec<Value>> {
 async fn fill(cart: &Cart) -> anyhow::Result<()> {
     let mut commands: Vec<_> = (1..100).map(|product| json!({"add": item(product, 1)})).collect();
     commands.push(json!({"checkout": {}}));
-    cart.send(reqwest::Method::POST, "/commands", &[], Some(json!({"commands": commands}).to_string())).await?.done();
+    let batch = json!({"atomic": true, "commands": commands});
+    cart.send(reqwest::Method::POST, "/commands", &[], Some(batch.to_string())).await?.done();
     cart.add(100, 1).await?.done();
     cart.checkout().await?.done();
     Ok(())
