@@ -3,6 +3,8 @@
 mod admin;
 mod backoff;
 mod exit;
+mod log_limit;
+mod log_lines;
 mod readiness;
 mod shutdown;
 mod startup;
@@ -11,6 +13,7 @@ mod telemetry;
 pub use admin::{AdminArgs, health_and_metrics, serve_admin};
 pub use backoff::Backoff;
 pub use exit::exit_code;
+pub use log_limit::LogLimit;
 pub use readiness::Readiness;
 pub use shutdown::{Shutdown, shutdown_signal};
 pub use startup::{StartupArgs, probe, wait_for, wait_for_unless};

@@ -32,7 +32,7 @@ use hyper::service::Service as _;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use service::{Readiness, Shutdown};
+use service::{LogLimit, Readiness, Shutdown};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -97,7 +97,7 @@ pub(crate) async fn serve(
     });
     let leave = async {
         shutdown.requested().await;
-        tracing::info!("shutting down: requests are served for another {} ms (--lame-duck-ms)", limits.lame_duck_ms);
+        tracing::info!(lame_duck_ms = limits.lame_duck_ms, "shutting down: requests are served for a while");
         readiness.set_unready("serving", "this instance is shutting down");
         tokio::time::sleep(limits.lame_duck()).await;
     };
@@ -113,7 +113,7 @@ pub(crate) async fn serve(
     // Each connection holds a permit until it ends.
     let all_ended = server.connections.acquire_many(limits.connections_max);
     if tokio::time::timeout(limits.drain_timeout(), all_ended).await.is_err() {
-        tracing::warn!("some requests did not finish within {} s (--drain-timeout-s)", limits.drain_timeout_s);
+        tracing::warn!(drain_timeout_s = limits.drain_timeout_s, "some requests did not finish in time");
     }
 }
 
@@ -339,11 +339,12 @@ fn length(headers: &HeaderMap) -> Option<u64> {
 fn log_rejection(response: &Response) {
     let Some(kind) = response.extensions().get::<Kind>() else { return };
     let (status, problem) = (response.status().as_u16(), kind.code());
+    static LIMIT: LogLimit = LogLimit::new();
     // Most are mistakes of clients: at the usual level any client could fill the log with them.
-    if response.status().is_server_error() {
-        tracing::info!(status, problem, "a request was rejected");
-    } else {
-        tracing::debug!(status, problem, "a request was rejected");
+    let left_out = response.status().is_server_error().then(|| LIMIT.admit()).flatten();
+    match left_out {
+        Some(left_out) => tracing::warn!(status, problem, left_out, "a request was rejected"),
+        None => tracing::debug!(status, problem, "a request was rejected"),
     }
 }
 

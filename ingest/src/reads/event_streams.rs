@@ -17,7 +17,7 @@ use bytes::Bytes;
 use cart::{CartId, SequenceNumber};
 use journal::{Entry, Journal};
 use kafka::KafkaArgs;
-use service::Shutdown;
+use service::{LogLimit, Shutdown};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -121,10 +121,7 @@ impl EventStreams {
     /// A client that has seen more events than the journal has would miss those that follow.
     async fn check(&self, cart_id: CartId, Start { after, reject }: Start) -> Result<(), Problem> {
         let before = SequenceNumber::from((after.get() - 1).max(0));
-        let entries = self.journal.page(cart_id, before, 1).await.map_err(|error| {
-            tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "reading a journal failed");
-            Problem::unavailable("the journal is unavailable; retry later")
-        })?;
+        let entries = self.journal.page(cart_id, before, 1).await.map_err(super::journal_unavailable)?;
         if after == SequenceNumber::ZERO || entries.first().is_some_and(|entry| entry.sequence_number == after) {
             return Ok(());
         }
@@ -207,10 +204,13 @@ impl Stream {
         let read = self.try_read().await;
         let has_failed = read.is_err();
         let chunk = read.unwrap_or_else(|error| {
-            // Logged once per outage, not per attempt.
-            if !self.has_failed {
+            static LIMIT: LogLimit = LogLimit::new();
+            // Once per outage and stream, not per attempt.
+            if !self.has_failed
+                && let Some(left_out) = LIMIT.admit()
+            {
                 let error = format!("{:#}", anyhow::Error::new(error));
-                tracing::warn!(error, "an event stream cannot read the journal; it is retried");
+                tracing::warn!(error, left_out, "an event stream cannot read the journal; it is retried");
             }
             String::new()
         });

@@ -21,6 +21,7 @@ use cart::{Aggregate, CartId, ProductId, VendorId};
 use journal::Journal;
 use kafka::{Admin, KafkaArgs};
 use scylla::client::session::Session;
+use service::LogLimit;
 
 pub(crate) use event_streams::{Chunk, EventStreams, Start};
 pub(crate) use events::{Events, Page};
@@ -55,17 +56,11 @@ impl Reads {
     }
 
     pub(crate) async fn cart(&self, cart_id: CartId) -> Result<Aggregate, Problem> {
-        self.journal.show(cart_id).await.map_err(|error| {
-            tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "reading a cart failed");
-            Problem::unavailable("the journal is unavailable; retry later")
-        })
+        self.journal.show(cart_id).await.map_err(journal_unavailable)
     }
 
     pub(crate) async fn events(&self, cart_id: CartId, page: Page) -> Result<Events, Problem> {
-        Events::read(&self.journal, cart_id, page).await.map_err(|error| {
-            tracing::warn!(%cart_id, error = format!("{:#}", anyhow::Error::new(error)), "reading a journal failed");
-            Problem::unavailable("the journal is unavailable; retry later")
-        })
+        Events::read(&self.journal, cart_id, page).await.map_err(journal_unavailable)
     }
 
     /// The balances of a vendor in a year; with a token they include its command.
@@ -100,7 +95,18 @@ impl Reads {
     }
 }
 
+fn journal_unavailable(error: journal::Error) -> Problem {
+    static LIMIT: LogLimit = LogLimit::new();
+    if let Some(left_out) = LIMIT.admit() {
+        tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), left_out, "reading a journal failed");
+    }
+    Problem::unavailable("the journal is unavailable; retry later")
+}
+
 fn unavailable(error: cassandra::Error) -> Problem {
-    tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "reading a read table failed");
+    static LIMIT: LogLimit = LogLimit::new();
+    if let Some(left_out) = LIMIT.admit() {
+        tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), left_out, "reading a read table failed");
+    }
     Problem::unavailable("the read table is unavailable, or does not exist yet; retry later")
 }

@@ -60,7 +60,7 @@ fn export(report: &Report) {
     metrics::gauge!("audit_commands").set(number(report.counts.commands));
     metrics::counter!("audit_looks_total").increment(1);
     for finding in &report.findings {
-        tracing::error!(kind = finding.kind.name(), "{finding}");
+        tracing::error!(kind = finding.kind.name(), %finding, "the audit found a defect");
     }
     let counts = &report.counts;
     let (commands, events, rows, findings) = (counts.commands, counts.events, counts.rows, report.findings_count());

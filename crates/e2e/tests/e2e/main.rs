@@ -22,6 +22,7 @@ mod hostile;
 mod http;
 mod journal;
 mod log_identity;
+mod logs;
 mod newer_command;
 mod openapi;
 mod pipeline;
@@ -131,6 +132,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         event_streams::kills::a_reconnecting_client_sees_each_event_once,
         event_streams::live::a_stream_has_the_history_and_what_follows,
         event_streams::limits::streams_are_limited_and_free_what_they_hold,
+        logs::each_event_is_one_line_without_cart_ids_and_secrets,
         http::in_flight::requests_above_the_limit_are_rejected_and_never_executed,
         http::outcomes::prices_and_names_are_returned_as_they_were_sent,
         http::ending::kept_connections_get_connection_close_before_they_are_closed,

@@ -263,7 +263,7 @@ pub(crate) async fn refuses_to_start_without_auth_unless_allowed() -> anyhow::Re
     let mut anonymous = installation.spawn("anonymous", "ingest", ["--listen", "0.0.0.0:0", "--allow-anonymous"])?;
     wait_until("ingest to go on", DEADLINE, async || {
         let log = anonymous.log();
-        if log.contains("waiting for topic") { Ok(()) } else { Err(log) }
+        if log.contains("waiting for what the start needs what=\"topic ") { Ok(()) } else { Err(log) }
     })
     .await?;
     anonymous.kill9()?;
