@@ -65,12 +65,10 @@ enum Refusal {
     Decode(#[from] DecodeError),
     #[error(transparent)]
     Undecidable(#[from] Undecidable),
-    #[error("the key is not the cart id {cart_id} of the command")]
-    ForeignKey { cart_id: cart::CartId },
-    #[error(
-        "cart {cart_id} belongs to partition {belongs}: the producer does not use the partitioner of Java's clients"
-    )]
-    Misplaced { cart_id: cart::CartId, belongs: i32 },
+    #[error("the key is not the cart id of the command")]
+    ForeignKey,
+    #[error("the cart belongs to partition {belongs}: the producer does not use the partitioner of Java's clients")]
+    Misplaced { belongs: i32 },
 }
 
 /// Why a record cannot be read now.
@@ -157,11 +155,11 @@ impl CommandDecoder {
         let mut text = [0; uuid_text::LEN];
         let key = uuid_text::encode(cart_id, &mut text);
         if message.key() != Some(key) {
-            return Err(Refusal::ForeignKey { cart_id });
+            return Err(Refusal::ForeignKey);
         }
         let belongs = kafka::partition_of(key, self.partitions);
         if belongs != message.partition() {
-            return Err(Refusal::Misplaced { cart_id, belongs });
+            return Err(Refusal::Misplaced { belongs });
         }
         Ok(command)
     }

@@ -82,8 +82,8 @@ pub(crate) enum Error {
     Journal(#[from] journal::Error),
     #[error(transparent)]
     TooNew(intake::Error),
-    #[error("cart {cart_id} was not loaded")]
-    NotLoaded { cart_id: CartId },
+    #[error("a cart was not loaded")]
+    NotLoaded,
     #[error("partition {partition} is stopped")]
     LogRewritten {
         partition: i32,
@@ -105,7 +105,7 @@ impl Error {
     fn recovery(&self) -> Recovery {
         match self {
             Self::Kafka(error) => error.recovery(),
-            Self::Journal(_) | Self::TooNew(_) | Self::NotLoaded { .. } | Self::LogRewritten { .. } => Recovery::Retry,
+            Self::Journal(_) | Self::TooNew(_) | Self::NotLoaded | Self::LogRewritten { .. } => Recovery::Retry,
         }
     }
 
@@ -115,7 +115,7 @@ impl Error {
             Self::LogRewritten { partition, .. } | Self::TooNew(intake::Error::TooNew { partition, .. }) => {
                 Some(*partition)
             }
-            Self::Kafka(_) | Self::Journal(_) | Self::NotLoaded { .. } | Self::TooNew(intake::Error::Kafka(_)) => None,
+            Self::Kafka(_) | Self::Journal(_) | Self::NotLoaded | Self::TooNew(intake::Error::Kafka(_)) => None,
         }
     }
 }
@@ -342,7 +342,7 @@ impl Worker {
             let carts = self.state.partitions.entry(partition).or_default();
             let batch = carts.change(cart_id, |cart| batch::decide_batch(cart, commands, &history, codecs));
             // Skipping it would lose its commands, since the offsets move on.
-            match batch.ok_or(Error::NotLoaded { cart_id })? {
+            match batch.ok_or(Error::NotLoaded)? {
                 Ok(batch) => batches.push(batch),
                 Err(batch::Error::Journal(error)) => return Err(error.into()),
                 Err(batch::Error::LogRewritten(source)) => return Err(Error::LogRewritten { partition, source }),
@@ -427,8 +427,11 @@ impl Worker {
             return Err(error);
         }
         if let Some(partition) = error.stops() {
-            self.state.stopped.insert(partition);
-            self.readiness.set_unready(&format!("partition {partition}"), anyhow::Error::new(error));
+            let error = anyhow::Error::new(error);
+            if self.state.stopped.insert(partition) {
+                tracing::error!(worker = self.name, partition, reason = format!("{error:#}"), "a partition is stopped");
+            }
+            self.readiness.set_unready(&format!("partition {partition}"), error);
         } else if recovery == Recovery::Retry {
             self.readiness.set_unready(&self.name, anyhow::Error::new(error));
         } else {

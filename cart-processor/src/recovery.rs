@@ -311,8 +311,8 @@ async fn restored_rows(
                     cart.apply(&decided);
                 }
                 Decision::Decided(decided) if !decided.events.is_empty() => {
-                    let (cart_id, command_id) = (command.cart_id, command.command_id);
-                    tracing::warn!(%cart_id, %command_id, "an earlier rule rejected this command; it would be \
+                    let command_id = command.command_id;
+                    tracing::warn!(%position, %command_id, "an earlier rule rejected this command; it would be \
                         accepted now");
                 }
                 Decision::Decided(_) | Decision::Repeated(_) | Decision::KeyReused => {}

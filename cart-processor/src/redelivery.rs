@@ -13,13 +13,11 @@ pub(crate) struct RedeliveredRows(Vec<Row>);
 /// Another command stands where a journalled one stood.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cart {cart_id} has journalled command {journalled} at {position}, but the log now has command {found} there: \
-     the log was rewritten (a restored broker, or an unclean leader election). The partition is stopped, because it \
-     is unknown which of its commands were decided. Restore the log, or copy its valid part to a new topic in its \
+    "the journal has command {journalled} at {position}, but the log now has command {found} there: the log was \
+     rewritten (a restored broker, or an unclean leader election). The partition is stopped, because it is unknown which of its commands were decided. Restore the log, or copy its valid part to a new topic in its \
      place and run `setup --accept-new-log`"
 )]
 pub(crate) struct LogRewritten {
-    cart_id: cart::CartId,
     position: Position,
     journalled: cart::CommandId,
     found: cart::CommandId,
@@ -34,12 +32,9 @@ impl RedeliveredRows {
     pub(crate) fn of(&self, command: &CartCommand, position: Position) -> Result<Option<&Row>, LogRewritten> {
         let row = self.0.binary_search_by_key(&position, |row| row.position).ok().map(|place| &self.0[place]);
         match row {
-            Some(row) if row.command_id != command.command_id => Err(LogRewritten {
-                cart_id: command.cart_id,
-                position,
-                journalled: row.command_id,
-                found: command.command_id,
-            }),
+            Some(row) if row.command_id != command.command_id => {
+                Err(LogRewritten { position, journalled: row.command_id, found: command.command_id })
+            }
             row => Ok(row),
         }
     }

@@ -11,6 +11,7 @@ service::define_metrics! {
         "ingest_connections_refused_total",
         "Connections that were closed because their address had too many (--connections-per-address-max)",
     );
+    EVENT_STREAMS: Gauge = Gauge::new("ingest_event_streams", "Event streams that are open (at most --event-streams-max)");
     HANDLER_PANICS: Counter =
         Counter::new("ingest_handler_panics_total", "Panics of a request handler; the client got a 500");
     JWKS_FAILURES: Counter = Counter::new(

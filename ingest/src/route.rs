@@ -13,7 +13,7 @@ pub(crate) const ROUTES: &[(&str, &[&str])] = &[
 ];
 
 /// The paths that describe the API and the service.
-const MORE: &[&str] = &["/", "/docs", "/openapi.json", "/health/live", "/health/ready", "/metrics"];
+const MORE: &[&str] = &["/", "/docs", "/docs/{file}", "/openapi.json", "/health/live", "/health/ready", "/metrics"];
 
 /// The methods that are named; clients can make up others.
 pub(crate) const METHODS: &[&str] = &["GET", "POST", "PATCH", "DELETE", "HEAD", "OPTIONS", "PUT"];

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use cart::contract::Contract;
-use cart::{CartCommand, CartReply};
+use cart::{CartCommand, CartEvent, CartReply};
 use kafka::{Admin, Codec, PartitionBatcher, Producer, TailConsumer};
 use service::{Metrics, Readiness, Shutdown, Store, probe, shutdown_signal, wait_for};
 use tokio::net::{TcpListener, TcpSocket};
@@ -20,7 +20,7 @@ use crate::args::{Args, Cli, Command};
 use crate::auth::Auth;
 use crate::commands::{CommandLookup, Commands, Waiters, random_partition, read_replies};
 use crate::http::{ConnectionPolicy, Tls, serve};
-use crate::reads::{CommandLog, Reads};
+use crate::reads::{CommandLog, EventStreams, Reads};
 
 /// The delivery timeout of the producer: the maximum wait of a command for the commands before it, and again for its own
 /// delivery. So at the end of the reply timeout, when its client gets a 504, a command is in the log or never will be. A command
@@ -115,6 +115,10 @@ async fn connect(args: &Args, readiness: &Readiness, end: &Shutdown) -> anyhow::
     let log = CommandLog { epoch, partitions };
     let read_after_timeout = Duration::from_millis(args.read_after_timeout_ms);
     let reads = Reads::start(kafka, admin, log, journal.clone(), session, read_after_timeout)?;
+    let (streams_max, idle_timeout) = (args.limits.event_streams_max, args.limits.idle_timeout());
+    // It has as many partitions as the commands.
+    let events = (kafka.prefixed(CartEvent::TOPIC), partitions);
+    let event_streams = EventStreams::new(kafka, events, journal.clone(), streams_max, idle_timeout, end.clone());
     let lookup = CommandLookup::new(kafka, &commands, partitions, epoch, codec.clone(), journal);
     let reply_timeout = Duration::from_millis(args.reply_timeout_ms);
     let producer = Producer::durable_within(kafka, &commands, delivery_timeout(reply_timeout))?;
@@ -131,7 +135,7 @@ async fn connect(args: &Args, readiness: &Readiness, end: &Shutdown) -> anyhow::
         memory: Arc::new(Semaphore::new(args.bodies_len_max as usize)),
     };
     let allow_client_time = args.allow_client_time;
-    Ok(Api { commands, lookup, reads, allow_client_time, body_limits, readiness: readiness.clone() })
+    Ok(Api { commands, lookup, reads, event_streams, allow_client_time, body_limits, readiness: readiness.clone() })
 }
 
 /// Starts a thread that reads the replies of one partition from its end on.
@@ -142,7 +146,10 @@ async fn follow_replies(
     codec: Codec<CartReply>,
     end: &Shutdown,
 ) -> anyhow::Result<Waiters> {
-    let open = async || tokio::task::block_in_place(|| TailConsumer::open(&args.kafka, topic, partition, END_TIMEOUT));
+    let partitions = partition..partition + 1;
+    let open = async || {
+        tokio::task::block_in_place(|| TailConsumer::open(&args.kafka, topic, partitions.clone(), END_TIMEOUT))
+    };
     let follower = wait_for("the end of the replies", args.startup.timeout(), open).await?;
     let waiters = Waiters::at(partition);
     let (registered, runtime, end) = (waiters.clone(), Handle::current(), end.clone());

@@ -102,7 +102,7 @@ pub async fn rebuild(args: &RebuildArgs) -> anyhow::Result<()> {
         RebuildTarget::VendorBilling => empty(args, vendor_billing::CREATE, "balance_by_vendor").await?,
         RebuildTarget::VendorBillingJdbc => empty_database(args, &topic).await?,
     }
-    tracing::info!(projector = name, "the table is empty; start its projector, which reads {topic} from the beginning");
+    tracing::info!(projector = name, topic, "the table is empty; start its projector, which reads the topic anew");
     Ok(())
 }
 
@@ -182,7 +182,7 @@ fn resume(
     added += missing.len();
     publish(&mut producer, &target, &missing)?;
     admin.set_offsets(&group, &source, next)?;
-    tracing::info!(found = published.len() - added, added, "every purchase of {source} is on {target} once");
+    tracing::info!(found = published.len() - added, added, source, target, "every purchase is published once");
     Ok(())
 }
 

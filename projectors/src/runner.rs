@@ -207,8 +207,10 @@ impl<P: Projector> Runner<P> {
             "{record} cannot be read: {error}. The partition is stopped there. If this program is too old for the \
              record, upgrade it; if the record is garbage, start with --skip {record}"
         );
+        if self.stopped.insert(partition) {
+            tracing::error!(partition, offset, reason, "a partition is stopped");
+        }
         self.readiness.set_unready(&condition(partition), reason);
-        self.stopped.insert(partition);
         self.consumer.pause(partition)?;
         Ok(())
     }

@@ -307,7 +307,7 @@ impl Journal {
 
     /// The row of an event, by the number of the last one of its request.
     async fn row(&self, cart_id: CartId, last: SequenceNumber) -> Result<Option<Row>, Error> {
-        let operation = || format!("reading event {last} of cart {cart_id}");
+        let operation = || format!("reading event {last} of a cart");
         let rows = self.rows::<JournalRow>(&self.statements.row, (cart_id.as_uuid(), last.get()), &operation).await?;
         Ok(rows.into_iter().find_map(of_journal))
     }
@@ -317,7 +317,7 @@ impl Journal {
     /// # Errors
     /// When it can't be read: the registry does not respond, or the request is newer than this program.
     pub async fn decided(&self, cart_id: CartId, row: &Row) -> Result<Decided, Error> {
-        let operation = || format!("reading the request at {} of cart {cart_id}", row.position);
+        let operation = || format!("reading the request at {} of a cart", row.position);
         let outcome = row.outcome.as_deref().map(serde_json::from_str).transpose();
         let outcome = outcome.map_err(|error| Error::new(operation(), error))?;
         let mut events = Vec::with_capacity(row.events().len());
@@ -344,7 +344,7 @@ impl Journal {
     }
 
     async fn snapshot(&self, cart_id: CartId) -> Result<Option<Aggregate>, Error> {
-        let operation = || format!("reading the snapshot of cart {cart_id}");
+        let operation = || String::from("reading the snapshot of a cart");
         let rows = self.rows::<(Option<Vec<u8>>,)>(&self.statements.snapshot, (cart_id.as_uuid(),), &operation).await?;
         let Some((Some(bytes),)) = rows.into_iter().next() else { return Ok(None) };
         Ok(self.decode_snapshot(cart_id, &bytes).await)
@@ -369,7 +369,8 @@ impl Journal {
         let decoded = decode(&self.codecs.snapshots, bytes).await;
         decoded
             .inspect_err(|error| {
-                tracing::warn!(%cart_id, error, "a snapshot cannot be read; the whole journal is read instead");
+                tracing::warn!(error, "a snapshot cannot be read; the whole journal is read instead");
+                tracing::debug!(%cart_id, "the cart of the snapshot");
             })
             .ok()
     }
@@ -385,7 +386,7 @@ impl Journal {
     }
 
     async fn newest(&self, cart_id: CartId) -> Result<Vec<Row>, Error> {
-        let operation = || format!("reading the newest events of cart {cart_id}");
+        let operation = || String::from("reading the newest events of a cart");
         let rows = self.rows::<JournalRow>(&self.statements.newest, (cart_id.as_uuid(),), &operation).await?;
         Ok(rows.into_iter().filter_map(of_journal).collect())
     }

@@ -118,7 +118,7 @@ impl Journal {
     /// One request.
     async fn write(&self, group: Vec<Part<'_>>) -> Result<(), Error> {
         let operation = || match group.as_slice() {
-            [one] => format!("journalling {} requests of cart {}", one.rows.len(), one.cart_id),
+            [one] => format!("journalling {} requests of a cart", one.rows.len()),
             several => format!("journalling the requests of {} carts", several.len()),
         };
         let rows: Vec<_> = group.iter().flat_map(values).collect();

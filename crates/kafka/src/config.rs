@@ -4,6 +4,10 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::error::KafkaError;
+
+use crate::client_log::Reporting;
 
 /// How to reach Kafka and the schema registry.
 #[derive(Debug, Clone, clap::Args)]
@@ -123,6 +127,16 @@ impl Settings {
     pub(crate) fn set_always(&mut self, name: &str, value: impl Into<String>) -> &mut Self {
         self.config.set(name, value);
         self
+    }
+}
+
+impl Settings {
+    /// Makes a client that only reports.
+    ///
+    /// # Errors
+    /// If a setting is invalid.
+    pub(crate) fn create<T: FromClientConfigAndContext<Reporting>>(&self) -> Result<T, KafkaError> {
+        self.config.create_with_context(Reporting)
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
@@ -11,6 +12,7 @@ use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
+use crate::client_log::{self, PlainConsumer};
 use crate::config::Settings;
 use crate::lag::MemberLag;
 use crate::membership::is_member;
@@ -75,7 +77,7 @@ pub struct GroupConsumer {
     config: Settings,
     topic: String,
     /// Names the same group without being a member, for tests that show the harm when commits are not fenced.
-    non_member: Option<BaseConsumer>,
+    non_member: Option<PlainConsumer>,
 }
 
 impl std::fmt::Debug for GroupConsumer {
@@ -143,6 +145,10 @@ impl Context {
 }
 
 impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        client_log::line(level, facility, text);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
             // No member can rejoin meanwhile. librdkafka repeats this error until a broker responds.
@@ -195,7 +201,11 @@ impl ConsumerContext for Context {
         } else {
             self.lag.revoked(&numbers);
         }
-        tracing::info!(partitions = ?numbers, "partitions {}", if assign { "assigned" } else { "revoked" });
+        if assign {
+            tracing::info!(partitions = ?numbers, "partitions assigned");
+        } else {
+            tracing::info!(partitions = ?numbers, "partitions revoked");
+        }
         let event = if assign { AssignmentEvent::Assigned(numbers) } else { AssignmentEvent::Revoked(numbers) };
         self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
     }

@@ -5,6 +5,7 @@
 
 mod admin;
 mod client_id;
+mod client_log;
 mod codec;
 mod config;
 mod consumer;

@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 use tokio::sync::oneshot;
 
 use crate::reconnect::BootstrapReconnect;
-use crate::{Error, KafkaArgs};
+use crate::{Error, KafkaArgs, client_log};
 
 /// A record to be produced.
 #[derive(Debug, Clone)]
@@ -40,6 +41,10 @@ struct Deliveries {
 }
 
 impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        client_log::line(level, facility, text);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         self.reconnect.error(error, reason);
     }

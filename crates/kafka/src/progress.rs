@@ -12,6 +12,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 
+use crate::client_log::PlainConsumer;
 use crate::reader::ToTheEnd;
 use crate::{Error, KafkaArgs};
 
@@ -23,7 +24,7 @@ pub struct GroupProgress {
     group: String,
     topic: String,
     // Two clients: the end that a broker reports depends on the client's isolation level.
-    offsets: BaseConsumer,
+    offsets: PlainConsumer,
     records: BaseConsumer<ToTheEnd>,
 }
 

@@ -3,21 +3,25 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
-use crate::{Admin, Error, KafkaArgs};
+use crate::{Admin, Error, KafkaArgs, client_log};
 
 /// For consumers with `enable.partition.eof`: librdkafka reports a partition's end as an error.
 pub(crate) struct ToTheEnd;
 
 impl ClientContext for ToTheEnd {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        client_log::line(level, facility, text);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-            // The failing call returns an error too; only this one has the reason.
-            tracing::warn!(%error, reason, "reading a topic");
+            client_log::error(&error, reason);
         }
     }
 }

@@ -11,11 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::{Client, ClientContext};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka_sys as sys;
 
-use crate::KafkaArgs;
+use crate::{KafkaArgs, client_log};
 
 /// When the brokers are added again, after the last report that all are down. librdkafka ignores known brokers.
 const READD_AFTER: [Duration; 4] =
@@ -91,9 +92,13 @@ impl BootstrapReconnect {
 }
 
 impl ClientContext for BootstrapReconnect {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        client_log::line(level, facility, text);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         self.note(&error);
-        tracing::error!(%error, reason, "a Kafka client");
+        client_log::error(&error, reason);
     }
 }
 

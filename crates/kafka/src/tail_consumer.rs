@@ -1,5 +1,6 @@
-//! Reads one partition from its end on, without a group, so no rebalance takes it away.
+//! Reads partitions from their ends on, without a group, so no rebalance takes them away.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -9,7 +10,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::reconnect::BootstrapReconnect;
 use crate::{Error, KafkaArgs};
 
-/// Reads the new records of one partition. Others may read the same one. For one thread; its calls block.
+/// Reads the new records of some partitions. Others may read the same ones. For one thread; its calls block.
 pub struct TailConsumer {
     consumer: BaseConsumer<BootstrapReconnect>,
     topic: String,
@@ -22,12 +23,13 @@ impl std::fmt::Debug for TailConsumer {
 }
 
 impl TailConsumer {
-    /// For a partition of `topic` (full name): reads all records that are appended after this has returned.
+    /// For partitions of `topic` (full name): reads all records that are appended after this has returned, also those of open
+    /// and aborted transactions.
     ///
     /// # Errors
-    /// If the brokers do not report the partition's end within `timeout`.
-    pub fn open(args: &KafkaArgs, topic: &str, partition: i32, timeout: Duration) -> Result<Self, Error> {
-        let failed = |error| Error::kafka(format!("starting to follow {topic}/{partition}"), error);
+    /// If the brokers do not report the end of a partition within `timeout`.
+    pub fn open(args: &KafkaArgs, topic: &str, partitions: Range<i32>, timeout: Duration) -> Result<Self, Error> {
+        let failed = |error| Error::kafka(format!("starting to follow {topic}"), error);
         let consumer: BaseConsumer<BootstrapReconnect> = args
             .client()
             // librdkafka requires a group id; nothing is committed under it.
@@ -39,13 +41,18 @@ impl TailConsumer {
             .set("fetch.queue.backoff.ms", "1")
             // What is fetched ahead bounds memory.
             .set("queued.max.messages.kbytes", "16384")
+            // No wait for a commit: of its topics one has no transactions, and the records of the other only announce what
+            // is durable elsewhere.
+            .set("isolation.level", "read_uncommitted")
             // If the records at its offset were deleted meanwhile, it continues with new ones.
             .set("auto.offset.reset", "latest")
             .create_with_context(BootstrapReconnect::of(args))
             .map_err(failed)?;
-        let (_, end) = consumer.fetch_watermarks(topic, partition, timeout).map_err(failed)?;
         let mut assignment = TopicPartitionList::new();
-        assignment.add_partition_offset(topic, partition, Offset::Offset(end)).map_err(failed)?;
+        for partition in partitions {
+            let (_, end) = consumer.fetch_watermarks(topic, partition, timeout).map_err(failed)?;
+            assignment.add_partition_offset(topic, partition, Offset::Offset(end)).map_err(failed)?;
+        }
         consumer.assign(&assignment).map_err(failed)?;
         Ok(Self { consumer, topic: topic.to_owned() })
     }

@@ -4,6 +4,7 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message as _};
@@ -11,7 +12,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{ClientContext, TopicPartitionList};
 
 use crate::reconnect::BootstrapReconnect;
-use crate::{Error, KafkaArgs, Record};
+use crate::{Error, KafkaArgs, Record, client_log};
 
 /// The broker aborts what is open for longer. A killed process's open transaction stops committed readers until
 /// its successor starts under the same id, or until this time is over.
@@ -80,6 +81,10 @@ pub struct WatchedRecord {
 const UNWATCHED: usize = 0;
 
 impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        client_log::line(level, facility, text);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         self.reconnect.error(error, reason);
     }

@@ -2,6 +2,15 @@
 
 use std::io::{Write as _, stderr};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether the error is an event of the log.
+static IS_LOGGED: AtomicBool = AtomicBool::new(false);
+
+/// From now on the error is an event of the log, so that every line has the log's format.
+pub(crate) fn log_the_error() {
+    IS_LOGGED.store(true, Ordering::Relaxed);
+}
 
 /// Returns the exit code of the program `name`: 0, or 1 after its error was written to standard error with all causes.
 ///
@@ -10,6 +19,10 @@ use std::process::ExitCode;
 pub fn exit_code(name: &str, result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if IS_LOGGED.load(Ordering::Relaxed) && tracing::enabled!(tracing::Level::ERROR) => {
+            tracing::error!(program = name, error = format!("{error:#}"), "the program ended with an error");
+            ExitCode::FAILURE
+        }
         Err(error) => {
             // If standard error is closed, only the exit code reports the error.
             writeln!(stderr().lock(), "{}", line(name, &error)).unwrap_or_default();

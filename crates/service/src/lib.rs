@@ -3,6 +3,8 @@
 mod admin;
 mod backoff;
 mod exit;
+mod log_limit;
+mod log_lines;
 mod metrics;
 mod readiness;
 mod shutdown;
@@ -12,6 +14,7 @@ mod telemetry;
 pub use admin::{AdminArgs, health_and_metrics, serve_admin};
 pub use backoff::Backoff;
 pub use exit::exit_code;
+pub use log_limit::LogLimit;
 pub use metrics::{
     COMMON_METRICS, Collect, Counter, Definition, Gauge, Histogram, Kind, Label, Metrics, Sample, Store,
 };

@@ -95,7 +95,12 @@ pub async fn wait_for_unless<T, E: Into<anyhow::Error>>(
             return Err(error.context(format!("waited {} s for {what}", timeout.as_secs())));
         }
         if !is_logged {
-            tracing::warn!(reason = format!("{error:#}"), "waiting for {what}, at most {} s", timeout.as_secs());
+            tracing::warn!(
+                what,
+                timeout_s = timeout.as_secs(),
+                reason = format!("{error:#}"),
+                "waiting for what the start needs"
+            );
             is_logged = true;
         }
         sleep(PAUSE).await;

@@ -6,6 +6,9 @@ use std::io::IsTerminal as _;
 use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
 
+use crate::exit;
+use crate::log_lines::{self, OneLine};
+
 /// The settings of the log.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LogArgs {
@@ -36,13 +39,18 @@ impl LogArgs {
     pub fn init(&self) -> anyhow::Result<()> {
         let filter = EnvFilter::try_new(&self.log).with_context(|| format!("reading the log levels '{}'", self.log))?;
         let is_coloured = is_coloured(std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR").as_deref());
-        let builder =
-            tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_coloured).with_writer(std::io::stderr);
+        let output = move || OneLine::new(std::io::stderr(), is_coloured);
+        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_coloured).with_writer(output);
         let result = match self.log_format {
             LogFormat::Text => builder.try_init(),
             LogFormat::Json => builder.json().try_init(),
         };
-        result.map_err(|error| anyhow::anyhow!(error).context("starting to log"))
+        result.map_err(|error| anyhow::anyhow!(error).context("starting to log"))?;
+        log_lines::log_panics();
+        if self.log_format == LogFormat::Json {
+            exit::log_the_error();
+        }
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The HTTP API: paths, headers and bodies in, responses out.
 
+mod accept;
 mod body;
 mod conditions;
 mod headers;

@@ -2,10 +2,14 @@
 
 use std::ops::RangeInclusive;
 
-use cart::CommandId;
+use cart::{CommandId, SequenceNumber};
+use warp::http::{HeaderMap, HeaderName};
 
 use crate::problem::Problem;
-use crate::reads::Page;
+use crate::reads::{Page, Start};
+
+/// The last event that a client of an event stream has seen.
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Latest accepted time: milliseconds of 13 digits, up to the year 2286.
 pub(super) const SINCE_MAX: u64 = 9_999_999_999_999;
@@ -29,10 +33,30 @@ pub(super) fn since(command_id: CommandId, query: &str) -> Result<u64, Problem> 
 }
 
 /// The page of a cart's events.
-pub(super) fn page(query: &str) -> Result<Page, Problem> {
+pub(super) fn page(query: &str, headers: &HeaderMap) -> Result<Page, Problem> {
     let query = Query::read(query, &["after", "limit"])?;
-    let after = query.number("after", 0..=i64::MAX)?.unwrap_or_default().into();
+    let Start { after, .. } = start(&query, headers)?;
     Ok(Page { after, limit: query.number("limit", 1..=Page::LIMIT_MAX)?.unwrap_or(Page::LIMIT_DEFAULT) })
+}
+
+/// Where a stream of a cart's events starts.
+pub(super) fn stream_start(query: &str, headers: &HeaderMap) -> Result<Start, Problem> {
+    start(&Query::read(query, &["after"])?, headers)
+}
+
+/// The header comes before the parameter: a browser that reconnects sends it with the address of its first request.
+fn start(query: &Query, headers: &HeaderMap) -> Result<Start, Problem> {
+    let after: SequenceNumber = query.number("after", 0..=i64::MAX)?.unwrap_or_default().into();
+    let mut values = headers.get_all(LAST_EVENT_ID).iter();
+    let Some(value) = values.next() else {
+        let reject = |detail| Problem::invalid_parameter(format!("after: {detail}"));
+        return Ok(Start { after, reject });
+    };
+    let text = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let number: Option<i64> = text.filter(|_| values.next().is_none()).and_then(|text| text.parse().ok());
+    let reject = |detail| Problem::invalid_header(format!("Last-Event-ID: {detail}"));
+    let invalid = || reject(format!("must be the id of an event of the stream, once: 0 to {}", i64::MAX));
+    Ok(Start { after: number.ok_or_else(invalid)?.into(), reject })
 }
 
 pub(super) fn year(query: &str) -> Result<i32, Problem> {
@@ -153,10 +177,28 @@ mod tests {
     #[test]
     fn a_page_is_the_first_hundred_unless_the_query_says_otherwise() {
         let expected = |after: i64, limit| Page { after: after.into(), limit };
+        let page = |query: &str| page(query, &HeaderMap::new());
         assert_eq!(page("").unwrap(), expected(0, 100));
         assert_eq!(page("after=7&limit=1000").unwrap(), expected(7, 1_000));
         for bad in ["after=-1", "limit=0", "limit=1001", "before=3", "after=", "after=9223372036854775808"] {
             assert!(page(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_stream_starts_behind_the_last_event_id() {
+        let start = |query: &str, ids: &[&str]| {
+            let value = |id: &&str| (LAST_EVENT_ID, warp::http::HeaderValue::from_bytes(id.as_bytes()).unwrap());
+            let start = stream_start(query, &ids.iter().map(value).collect());
+            start.map(|start| (start.after.get(), (start.reject)(String::new()).kind())).map_err(|error| error.kind())
+        };
+        assert_eq!(start("", &[]), Ok((0, Kind::InvalidParameter)));
+        assert_eq!(start("after=7", &[]), Ok((7, Kind::InvalidParameter)));
+        assert_eq!(start("after=7", &["12"]), Ok((12, Kind::InvalidHeader)));
+        for bad in ["", "-1", "+1", "1.0", " 1 2", "x", "\u{e9}", "9223372036854775808"] {
+            assert_eq!(start("", &[bad]), Err(Kind::InvalidHeader), "{bad}");
+        }
+        assert_eq!(start("", &["1", "1"]), Err(Kind::InvalidHeader));
+        assert_eq!(start("limit=3", &[]), Err(Kind::InvalidParameter));
     }
 }

@@ -5,14 +5,16 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use rust_decimal::Decimal;
 use schemars::JsonSchema;
 use serde::Serialize;
+use tokio::sync::mpsc::Receiver;
 use uuid::Uuid;
 use warp::Reply as _;
-use warp::http::{HeaderValue, StatusCode, header};
+use warp::http::{HeaderName, HeaderValue, StatusCode, header};
 use warp::reply::Response;
 
 use crate::commands::{Answer, CommandLink, Status};
+use crate::http::LongLived;
 use crate::problem::Problem;
-use crate::reads::{CommandLog, Events};
+use crate::reads::{Chunk, CommandLog, Events};
 use crate::schema;
 
 /// The body of an accepted command.
@@ -258,8 +260,25 @@ pub(super) fn of_cart(cart: &Aggregate) -> Response {
 /// A page of a cart's events, with a link to the next page if there is one.
 pub(super) fn of_events(events: &Events) -> Response {
     let mut response = warp::reply::json(events).into_response();
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
     if let Some(link) = events.next().and_then(|next| HeaderValue::try_from(format!("<{next}>; rel=\"next\"")).ok()) {
         response.headers_mut().insert(header::LINK, link);
     }
+    response
+}
+
+/// A stream of a cart's events. It is not cached, and proxies that know the header pass each event on at once.
+pub(super) fn of_event_stream(mut chunks: Receiver<Chunk>) -> Response {
+    let mut response = warp::reply::stream(futures::stream::poll_fn(move |cx| chunks.poll_recv(cx))).into_response();
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::VARY, "accept"),
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    for (name, value) in headers {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response.extensions_mut().insert(LongLived::default());
     response
 }

@@ -17,11 +17,11 @@ use super::body::{BodyLimits, UnreadBody};
 use super::conditions::{self, Read};
 use super::headers::CommandHeaders;
 use super::request::{self, id};
-use super::{openapi, query, response};
+use super::{accept, openapi, query, response};
 use crate::commands::{Answer, CommandLookup, Commands};
 use crate::http::trace_headers;
 use crate::problem::Problem;
-use crate::reads::Reads;
+use crate::reads::{EventStreams, Reads};
 
 /// What the handlers use.
 #[derive(Debug)]
@@ -29,6 +29,7 @@ pub(crate) struct Api {
     pub(crate) commands: Commands,
     pub(crate) lookup: CommandLookup,
     pub(crate) reads: Reads,
+    pub(crate) event_streams: EventStreams,
     pub(crate) allow_client_time: bool,
     pub(crate) body_limits: BodyLimits,
     pub(crate) readiness: Readiness,
@@ -57,13 +58,15 @@ pub(crate) fn routes(api: Api, metrics: Metrics) -> BoxedFilter<(Response,)> {
     let quantities = path!("vendors" / String / "products" / String / "quantities").and(request);
     let quantities = quantities.and(query).then(quantities_by_day).boxed();
     let document = path!("openapi.json").and(warp::get()).map(document).boxed();
-    let page = path!("docs").and(warp::get()).map(|| warp::reply::html(openapi::PAGE).into_response()).boxed();
+    let page = path!("docs").and(warp::get()).map(openapi::page).boxed();
+    let file = path!("docs" / String).and(warp::get()).and(warp::header::headers_cloned());
+    let file = file.map(|name: String, headers| openapi::file(&name, &headers)).boxed();
     let root = path::end().and(warp::get());
     let root = root.map(|| warp::redirect::temporary(Uri::from_static("/docs")).into_response()).boxed();
 
     let of_cart = cart.or(product).unify().or(events).unify().or(checkout).unify().or(commands).unify();
     let of_vendor = billing.or(quantities).unify();
-    let of_api = document.or(page).unify().or(root).unify().or(health).unify();
+    let of_api = document.or(page).unify().or(file).unify().or(root).unify().or(health).unify();
     let all = of_cart.or(command).unify().or(of_vendor).unify().or(of_api).unify();
     all.recover(rejected).unify().boxed()
 }
@@ -202,7 +205,11 @@ impl Api {
     async fn show_events(&self, cart_id: &str, query: &str, headers: &HeaderMap) -> Result<Response, Problem> {
         conditions::of_untagged(headers)?;
         let cart_id: CartId = id("cartId", cart_id)?;
-        let page = query::page(query)?;
+        if accept::prefers_event_stream(headers) {
+            let start = query::stream_start(query, headers)?;
+            return Ok(response::of_event_stream(self.event_streams.open(cart_id, start).await?));
+        }
+        let page = query::page(query, headers)?;
         Ok(response::of_events(&self.reads.events(cart_id, page).await?))
     }
 

@@ -2,7 +2,7 @@
 //!
 //! | path | access |
 //! |---|---|
-//! | `/`, `/health/...`, `/metrics`, `/openapi.json`, `/docs` | public |
+//! | `/`, `/health/...`, `/metrics`, `/openapi.json`, `/docs...` | public |
 //! | `/cart/{cartId}...` | a token whose `sub` is the cart id, or with the scope `carts` |
 //! | `/vendors/{vendorId}...` | a token whose `sub` is the vendor id, or with the scope `vendors` |
 //! | any other | denied: a route without a rule cannot be reached |
@@ -11,12 +11,13 @@ mod keys;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, ensure};
 use jsonwebtoken::Validation;
 use serde::Deserialize;
 use service::{Shutdown, wait_for};
+use tokio::time::Instant;
 use uuid::Uuid;
 use warp::http::{HeaderMap, header};
 
@@ -78,6 +79,18 @@ struct Claims {
     sub: String,
     #[serde(default)]
     scope: Scope,
+    /// When the token expires, in seconds since 1970, perhaps with a fraction.
+    exp: Option<f64>,
+}
+
+impl Claims {
+    /// From then on the token is rejected. `None`: at no time that this program can represent.
+    fn expires_at(&self) -> Option<Instant> {
+        let exp = Duration::try_from_secs_f64(self.exp?).ok()?;
+        let accepted_until = UNIX_EPOCH.checked_add(exp)?.checked_add(Duration::from_secs(LEEWAY_S))?;
+        let rest = accepted_until.duration_since(SystemTime::now()).unwrap_or_default();
+        Instant::now().checked_add(rest)
+    }
 }
 
 /// Separated by spaces (RFC 8693), or a list, as some issuers write it.
@@ -121,7 +134,7 @@ fn access(path: &str) -> Access<'_> {
     }
     let mut parts = path.strip_prefix('/').unwrap_or_default().split('/');
     match (parts.next(), parts.next()) {
-        (Some("health"), _) | (Some("metrics" | "openapi.json" | "docs"), None) => Access::Public,
+        (Some("health" | "docs"), _) | (Some("metrics" | "openapi.json"), None) => Access::Public,
         (Some("cart"), Some(id)) => Access::Resource { scope: "carts", id },
         (Some("vendors"), Some(id)) => Access::Resource { scope: "vendors", id },
         _ => Access::Denied,
@@ -166,17 +179,18 @@ impl Auth {
     }
 
     /// Rejects a request without access. The result does not depend on whether the resource exists: nothing is looked up.
-    pub(crate) async fn check(&self, path: &str, headers: &HeaderMap) -> Result<(), Problem> {
-        let Some(verifier) = &self.0 else { return Ok(()) };
+    /// Returns when the access ends, which only a long-lived response outlasts.
+    pub(crate) async fn check(&self, path: &str, headers: &HeaderMap) -> Result<Option<Instant>, Problem> {
+        let Some(verifier) = &self.0 else { return Ok(None) };
         let (scope, id) = match access(path) {
-            Access::Public => return Ok(()),
+            Access::Public => return Ok(None),
             Access::Denied => return Err(Problem::not_found()),
             Access::Resource { scope, id } => (scope, id),
         };
         let claims = verifier.verify(token(headers)?).await?;
         let is_own = Uuid::parse_str(id).is_ok_and(|id| Uuid::parse_str(&claims.sub) == Ok(id));
         if is_own || claims.scope.has(scope) {
-            return Ok(());
+            return Ok(claims.expires_at());
         }
         Err(Problem::forbidden(scope))
     }
@@ -222,13 +236,15 @@ mod tests {
     #[test]
     fn a_path_without_a_rule_is_denied() {
         for path in
-            ["", "//", "/carts", "/cart", "/metrics/x", "/docs/x", "/vendors", "//cart/7", "cart/7", "*", "/admin"]
+            ["", "//", "/carts", "/cart", "/metrics/x", "/docsx", "/vendors", "//cart/7", "cart/7", "*", "/admin"]
         {
             assert_eq!(access(path), Access::Denied, "{path}");
         }
         assert_eq!(access("/cart/7/checkout"), Access::Resource { scope: "carts", id: "7" });
         assert_eq!(access("/vendors/7/billing"), Access::Resource { scope: "vendors", id: "7" });
-        assert_eq!((access("/"), access("/health/live")), (Access::Public, Access::Public));
+        for path in ["/", "/health/live", "/docs", "/docs/page.js"] {
+            assert_eq!(access(path), Access::Public, "{path}");
+        }
     }
 
     #[test]

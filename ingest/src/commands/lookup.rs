@@ -10,6 +10,7 @@ use cart::contract::group;
 use cart::{CartCommand, CartId, CommandId, LogEpoch, Outcome, Position};
 use journal::Journal;
 use kafka::{Codec, GroupProgress, KafkaArgs, Message as _, Producer, TopicReader, partition_of};
+use service::LogLimit;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -71,7 +72,10 @@ impl CommandLookup {
             return Err(Problem::unavailable("too many commands are being looked up; retry later"));
         };
         let found = self.found(cart_id, command_id, since).await.map_err(|error| {
-            tracing::warn!(%command_id, error = format!("{error:#}"), "looking up a command failed");
+            static LIMIT: LogLimit = LogLimit::new();
+            if let Some(left_out) = LIMIT.admit() {
+                tracing::warn!(%command_id, error = format!("{error:#}"), left_out, "looking up a command failed");
+            }
             Problem::unavailable("the log or the journal is unavailable; retry later")
         })?;
         found.ok_or_else(|| Problem::command_not_found(command_id, SEARCHED_MAX))

@@ -10,6 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use cart::contract::header;
 use cart::{CartCommand, CartId, CartReply, CommandId};
 use kafka::{Codec, Header, OwnedHeaders, PartitionBatcher, Record};
+use service::LogLimit;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 use trace::TraceHeaders;
@@ -127,7 +128,11 @@ impl Commands {
         // the log. In both cases a retry with the same idempotency key gets the one outcome.
         fail_points::crash_point("ingest-before-log");
         let delivery = self.log.send(record).map_err(|error| {
-            tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "a command was not appended to the log");
+            static LIMIT: LogLimit = LogLimit::new();
+            if let Some(left_out) = LIMIT.admit() {
+                let error = format!("{:#}", anyhow::Error::new(error));
+                tracing::warn!(error, left_out, "a command was not appended to the log");
+            }
             Problem::unavailable("the log is unavailable; the command was not executed, retry later")
         })?;
         let log_deadline = Instant::now() + self.reply_timeout;
@@ -185,8 +190,12 @@ impl Submitted {
                         }
                     }
                     Err(error) => {
-                        let error = format!("{:#}", anyhow::Error::new(error));
-                        tracing::warn!(command_id = %link.command_id, error, "the log did not confirm a command");
+                        static LIMIT: LogLimit = LogLimit::new();
+                        if let Some(left_out) = LIMIT.admit() {
+                            let error = format!("{:#}", anyhow::Error::new(error));
+                            let command_id = link.command_id;
+                            tracing::warn!(%command_id, error, left_out, "the log did not confirm a command");
+                        }
                         return Err(unknown(link));
                     }
                 },

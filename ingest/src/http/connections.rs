@@ -93,6 +93,11 @@ impl IdleTracker {
         RequestGuard { tracker: self.clone(), idle_timeout }
     }
 
+    /// The client has read a part of a long-lived response.
+    pub(super) fn touch(&self, idle_timeout: Duration) {
+        self.state().ends_at = Instant::now() + idle_timeout;
+    }
+
     /// Returns when the connection has had no request for the idle timeout.
     pub(super) async fn idle(&self, idle_timeout: Duration) {
         loop {

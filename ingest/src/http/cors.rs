@@ -20,6 +20,7 @@ const REQUEST_HEADERS: [HeaderName; 11] = [
     header::IF_NONE_MATCH,
     HeaderName::from_static("command-time"),
     HeaderName::from_static("idempotency-key"),
+    HeaderName::from_static("last-event-id"),
     HeaderName::from_static("prefer"),
     HeaderName::from_static("read-after"),
     HeaderName::from_static(cart::contract::header::TRACE_PARENT),

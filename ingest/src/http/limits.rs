@@ -44,6 +44,11 @@ pub(crate) struct LimitArgs {
     #[arg(long, env, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) requests_in_flight_max: u32,
 
+    /// Maximum number of open event streams; further ones are answered with 503. They do not count as requests in progress
+    #[arg(help_heading = "Limits")]
+    #[arg(long, env, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub(crate) event_streams_max: u32,
+
     /// Maximum time for the TLS handshake, for the headers of a request, and between two requests of an HTTP/1 connection
     #[arg(help_heading = "Times")]
     #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=300_000))]
@@ -78,6 +83,12 @@ impl LimitArgs {
 
     pub(crate) fn idle_timeout(&self) -> Duration {
         Duration::from_millis(self.idle_timeout_ms)
+    }
+
+    /// The idle timeout for the kernel.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn user_timeout_ms(&self) -> u32 {
+        u32::try_from(self.idle_timeout_ms).unwrap_or(u32::MAX)
     }
 
     pub(crate) fn lame_duck(&self) -> Duration {

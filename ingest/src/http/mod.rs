@@ -15,6 +15,7 @@ mod cors;
 mod discard;
 mod head;
 mod limits;
+mod long_lived;
 mod measured;
 mod panics;
 mod tls;
@@ -33,7 +34,7 @@ use hyper::service::Service as _;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use service::{Readiness, Shutdown};
+use service::{LogLimit, Readiness, Shutdown};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -48,6 +49,7 @@ use warp::reply::Response;
 pub(crate) use cors::CorsArgs;
 pub(crate) use discard::{discard_body, discard_unread_body};
 pub(crate) use limits::LimitArgs;
+pub(crate) use long_lived::LongLived;
 pub(crate) use tls::{Tls, TlsArgs};
 pub(crate) use traced::headers as trace_headers;
 
@@ -99,7 +101,7 @@ pub(crate) async fn serve(
     });
     let leave = async {
         shutdown.requested().await;
-        tracing::info!("shutting down: requests are served for another {} ms (--lame-duck-ms)", limits.lame_duck_ms);
+        tracing::info!(lame_duck_ms = limits.lame_duck_ms, "shutting down: requests are served for a while");
         readiness.set_unready("serving", "this instance is shutting down");
         tokio::time::sleep(limits.lame_duck()).await;
     };
@@ -115,8 +117,15 @@ pub(crate) async fn serve(
     // Each connection holds a permit until it ends.
     let all_ended = server.connections.acquire_many(limits.connections_max);
     if tokio::time::timeout(limits.drain_timeout(), all_ended).await.is_err() {
-        tracing::warn!("some requests did not finish within {} s (--drain-timeout-s)", limits.drain_timeout_s);
+        tracing::warn!(drain_timeout_s = limits.drain_timeout_s, "some requests did not finish in time");
     }
+}
+
+/// A request that may be handled.
+struct Admission {
+    permit: Option<OwnedSemaphorePermit>,
+    /// When its token expires.
+    expires_at: Option<Instant>,
 }
 
 struct Server {
@@ -180,6 +189,11 @@ impl Server {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "setting TCP_NODELAY failed");
         }
+        // A client that is gone without a word acknowledges nothing. The kernel would try for a quarter of an hour.
+        #[cfg(target_os = "linux")]
+        if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, self.policy.limits.user_timeout_ms()) {
+            tracing::debug!(%error, "setting TCP_USER_TIMEOUT failed");
+        }
         let Some(tls) = &self.policy.tls else { return self.serve_http(stream, peer).await };
         let handshake = tokio::time::timeout(self.policy.limits.header_timeout(), tls.accept(stream));
         let mut closing = self.closing.clone();
@@ -206,11 +220,12 @@ impl Server {
             let (server, idle_tracker) = (self.clone(), idle_tracker.clone());
             hyper::service::service_fn(move |request| {
                 let guard = idle_tracker.begin(limits.idle_timeout());
-                let server = server.clone();
+                let (server, idle_tracker) = (server.clone(), idle_tracker.clone());
                 async move {
-                    let response = server.with_request_id(request).await;
+                    let response = server.with_request_id(request).await?;
                     drop(guard);
-                    response
+                    let closing = server.closing.clone();
+                    Ok::<_, Infallible>(long_lived::bounded(response, idle_tracker, limits.idle_timeout(), closing))
                 }
             })
         };
@@ -282,9 +297,12 @@ impl Server {
 
     async fn authorize_and_route(&self, request: Request<Incoming>) -> Result<Response, Infallible> {
         match self.authorize(&request).await {
-            Ok(permit) => {
-                let response = TowerToHyperService::new(warp::service(self.routes.clone())).call(request).await?;
+            Ok(Admission { permit, expires_at }) => {
+                let mut response = TowerToHyperService::new(warp::service(self.routes.clone())).call(request).await?;
                 drop(permit);
+                if let Some(long_lived) = response.extensions_mut().get_mut::<LongLived>() {
+                    long_lived.expires_at = expires_at;
+                }
                 Ok(response)
             }
             Err(problem) => {
@@ -297,20 +315,20 @@ impl Server {
     }
 
     /// Checks a request before its body is read and before anything is looked up.
-    async fn authorize(&self, request: &Request<Incoming>) -> Result<Option<OwnedSemaphorePermit>, Problem> {
+    async fn authorize(&self, request: &Request<Incoming>) -> Result<Admission, Problem> {
         head::check(request.version(), request.headers())?;
         let path = request.uri().path();
-        self.policy.auth.check(path, request.headers()).await?;
+        let expires_at = self.policy.auth.check(path, request.headers()).await?;
         if length(request.headers()).is_some_and(|length| length > self.policy.body_len_max as u64) {
             return Err(Problem::payload_too_large(self.policy.body_len_max));
         }
         if auth::is_public(path) {
-            return Ok(None);
+            return Ok(Admission { permit: None, expires_at });
         }
-        let permit = self.requests.clone().try_acquire_owned();
-        permit.map(Some).map_err(|_| {
+        let permit = self.requests.clone().try_acquire_owned().map_err(|_| {
             Problem::unavailable("too many requests are in progress; the request was not executed, retry later")
-        })
+        })?;
+        Ok(Admission { permit: Some(permit), expires_at })
     }
 }
 
@@ -333,11 +351,12 @@ fn length(headers: &HeaderMap) -> Option<u64> {
 fn log_rejection(response: &Response) {
     let Some(kind) = response.extensions().get::<Kind>() else { return };
     let (status, problem) = (response.status().as_u16(), kind.code());
+    static LIMIT: LogLimit = LogLimit::new();
     // Most are mistakes of clients: at the usual level any client could fill the log with them.
-    if response.status().is_server_error() {
-        tracing::info!(status, problem, "a request was rejected");
-    } else {
-        tracing::debug!(status, problem, "a request was rejected");
+    let left_out = response.status().is_server_error().then(|| LIMIT.admit()).flatten();
+    match left_out {
+        Some(left_out) => tracing::warn!(status, problem, left_out, "a request was rejected"),
+        None => tracing::debug!(status, problem, "a request was rejected"),
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) struct Events {
 /// An event of a cart.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct EventBody {
+pub(super) struct EventBody {
     #[schemars(with = "Uuid")]
     event_id: EventId,
     #[serde(rename = "type")]

@@ -2,13 +2,16 @@
 //!
 //! ```text
 //! cart, events        ─▶ journal (Cassandra)
+//! event streams       ─▶ journal, woken by cart-events (Kafka)
 //! billing, quantities ─▶ freshness (with a token: waits for the read table) ─▶ vendors (Cassandra)
 //! ```
 
+mod event_streams;
 mod events;
 mod read_after;
 mod read_after_token;
 mod vendors;
+mod wakeups;
 mod watcher;
 
 use std::sync::Arc;
@@ -18,8 +21,9 @@ use cart::{Aggregate, CartId, ProductId, VendorId};
 use journal::Journal;
 use kafka::{Admin, KafkaArgs};
 use scylla::client::session::Session;
-use service::Store;
+use service::{LogLimit, Store};
 
+pub(crate) use event_streams::{Chunk, EventStreams, Start};
 pub(crate) use events::{Events, Page};
 pub(crate) use read_after_token::{CommandLog, Token};
 pub(crate) use vendors::{Billing, Quantities};
@@ -52,17 +56,12 @@ impl Reads {
     }
 
     pub(crate) async fn cart(&self, cart_id: CartId) -> Result<Aggregate, Problem> {
-        Store::Cassandra.time("journal_read", self.journal.show(cart_id)).await.map_err(|error| {
-            tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "reading a cart failed");
-            Problem::unavailable("the journal is unavailable; retry later")
-        })
+        Store::Cassandra.time("journal_read", self.journal.show(cart_id)).await.map_err(journal_unavailable)
     }
 
     pub(crate) async fn events(&self, cart_id: CartId, page: Page) -> Result<Events, Problem> {
-        Store::Cassandra.time("journal_read", Events::read(&self.journal, cart_id, page)).await.map_err(|error| {
-            tracing::warn!(%cart_id, error = format!("{:#}", anyhow::Error::new(error)), "reading a journal failed");
-            Problem::unavailable("the journal is unavailable; retry later")
-        })
+        let events = Events::read(&self.journal, cart_id, page);
+        Store::Cassandra.time("journal_read", events).await.map_err(journal_unavailable)
     }
 
     /// The balances of a vendor in a year; with a token they include its command.
@@ -98,7 +97,18 @@ impl Reads {
     }
 }
 
+fn journal_unavailable(error: journal::Error) -> Problem {
+    static LIMIT: LogLimit = LogLimit::new();
+    if let Some(left_out) = LIMIT.admit() {
+        tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), left_out, "reading a journal failed");
+    }
+    Problem::unavailable("the journal is unavailable; retry later")
+}
+
 fn unavailable(error: cassandra::Error) -> Problem {
-    tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "reading a read table failed");
+    static LIMIT: LogLimit = LogLimit::new();
+    if let Some(left_out) = LIMIT.admit() {
+        tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), left_out, "reading a read table failed");
+    }
     Problem::unavailable("the read table is unavailable, or does not exist yet; retry later")
 }

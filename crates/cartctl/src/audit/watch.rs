@@ -58,7 +58,7 @@ fn export(report: &Report) {
     LAST_COMPLETED.with(&[]).set(unix_time());
     RUNS.with(&["completed"]).increment(1);
     for finding in &report.findings {
-        tracing::error!(kind = finding.kind.name(), "{finding}");
+        tracing::error!(kind = finding.kind.name(), %finding, "the audit found a defect");
     }
     let counts = &report.counts;
     let (commands, events, rows, findings) = (counts.commands, counts.events, counts.rows, report.findings_count());

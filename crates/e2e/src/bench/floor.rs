@@ -132,8 +132,9 @@ struct Waiters {
 pub(crate) async fn front(args: &FrontArgs) -> anyhow::Result<()> {
     let waiters = Arc::new(Waiters::default());
     let replies = args.kafka.prefixed(REPLIES);
-    let follower =
-        tokio::task::block_in_place(|| TailConsumer::open(&args.kafka, &replies, REPLY_PARTITION, SESSION_TIMEOUT))?;
+    let follower = tokio::task::block_in_place(|| {
+        TailConsumer::open(&args.kafka, &replies, REPLY_PARTITION..REPLY_PARTITION + 1, SESSION_TIMEOUT)
+    })?;
     let reader = waiters.clone();
     std::thread::Builder::new().name(String::from("replies")).spawn(move || read_replies(&follower, &reader))?;
     let commands = args.kafka.prefixed(COMMANDS);

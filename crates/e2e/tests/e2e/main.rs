@@ -15,6 +15,7 @@ mod commands;
 mod crash;
 mod dead_letters;
 mod downstream;
+mod event_streams;
 mod examples;
 mod explain;
 mod faults;
@@ -24,6 +25,7 @@ mod http;
 mod journal;
 mod kafka;
 mod log_identity;
+mod logs;
 mod metrics;
 mod newer_command;
 mod openapi;
@@ -136,6 +138,10 @@ fn trials(times: &Times) -> Vec<Trial> {
         uninstall::an_installation_is_removed_and_its_neighbour_stays,
         http::outcomes::every_rule_is_reported_and_a_checkout_begins_another_session,
         http::browsers::pages_of_named_origins_may_use_the_api,
+        event_streams::kills::a_reconnecting_client_sees_each_event_once,
+        event_streams::live::a_stream_has_the_history_and_what_follows,
+        event_streams::limits::streams_are_limited_and_free_what_they_hold,
+        logs::each_event_is_one_line_without_cart_ids_and_secrets,
         http::in_flight::requests_above_the_limit_are_rejected_and_never_executed,
         http::outcomes::prices_and_names_are_returned_as_they_were_sent,
         http::ending::kept_connections_get_connection_close_before_they_are_closed,

@@ -67,7 +67,25 @@ async fn methods_are_documented(url: &str) -> anyhow::Result<()> {
     );
     let page = client.get(format!("{url}/docs")).send().await?;
     ensure!(page.status() == StatusCode::OK, "/docs is answered with {}", page.status());
-    ensure!(page.text().await?.contains("/openapi.json"), "/docs does not show the document");
+    let policy = page.headers()["content-security-policy"].to_str()?.to_owned();
+    ensure!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    let html = page.text().await?;
+    // What the page loads is there, in the type that its browser insists on.
+    let addresses = html.split(['"', ' ']).filter(|word| word.starts_with("/docs/"));
+    let mut types = Vec::new();
+    for address in addresses {
+        let file = client.get(format!("{url}{address}")).send().await?;
+        ensure!(file.status() == StatusCode::OK, "{address} is answered with {}", file.status());
+        ensure!(file.headers()["x-content-type-options"] == "nosniff", "{address}: {:?}", file.headers());
+        types.push(file.headers()["content-type"].to_str()?.to_owned());
+        let text = file.text().await?;
+        ensure!(
+            !address.contains("page.js") || text.contains("\"/openapi.json\""),
+            "{address} does not load the document"
+        );
+    }
+    let of = |kind: &str| types.iter().filter(|found| **found == format!("{kind}; charset=utf-8")).count();
+    ensure!((of("text/css"), of("text/javascript")) == (2, 2), "{types:?}");
     Ok(())
 }
 

@@ -151,7 +151,10 @@ pub(crate) async fn an_existing_topic_keeps_its_settings_and_setup_reports_diffe
             let command = format!("kafka-configs.sh --alter --topic {commands} --add-config {setting}");
             ensure!(output.contains(&command), "{run} does not print '{command}': {output}");
         }
-        ensure!(output.contains("has retention.ms=86400000"), "{run} does not print the current setting: {output}");
+        ensure!(
+            output.contains(r#"setting="retention.ms" found="86400000""#),
+            "{run} does not print the current setting: {output}"
+        );
         for same in [String::from("retention.bytes="), format!("--topic {events} ")] {
             ensure!(!output.contains(&same), "{run} prints an equal setting ('{same}'): {output}");
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::AdminOptions;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::groups::GroupMemberInfo;
 use rdkafka::{Offset, TopicPartitionList};
@@ -13,6 +13,7 @@ use rustix::process::{Pid, test_kill_process};
 
 use super::{ASK_AGAIN_PAUSE, Admin, CHECK_TIMEOUT, REQUEST_TIMEOUT};
 use crate::client_id::ClientId;
+use crate::client_log::PlainConsumer;
 use crate::instance::host_name;
 use crate::{Error, Instance};
 
@@ -28,7 +29,7 @@ impl Admin {
     /// [`crate::GroupProgress::committed`] does not.
     pub fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<i64>>, Error> {
         let failed = |error| Error::kafka(format!("reading the committed offsets of group {group}"), error);
-        let consumer: BaseConsumer = self.args.client().set("group.id", group).create().map_err(failed)?;
+        let consumer: PlainConsumer = self.args.client().set("group.id", group).create().map_err(failed)?;
         let mut partitions = TopicPartitionList::new();
         partitions.add_partition_range(topic, 0, self.partitions(topic)? - 1);
         let committed = committed_offsets(&consumer, &partitions).map_err(failed)?;
@@ -45,7 +46,7 @@ impl Admin {
     /// When offsets are missing although `output` has records: they were lost, or expired.
     pub fn ensure_start(&self, group: &str, topic: &str, output: &str) -> Result<(), Error> {
         let operation = || format!("setting the first offsets of group {group} on {topic}");
-        let consumer: BaseConsumer = self
+        let consumer: PlainConsumer = self
             .args
             .client()
             .set("group.id", group)
@@ -115,7 +116,7 @@ impl Admin {
         if offsets.count() == 0 {
             return Ok(());
         }
-        let consumer: BaseConsumer = self.args.client().set("group.id", group).create()?;
+        let consumer: PlainConsumer = self.args.client().set("group.id", group).create()?;
         consumer.commit(offsets, CommitMode::Sync)
     }
 
@@ -146,14 +147,21 @@ impl Admin {
         for Namesake { host, pid, address } in namesakes(members.map(member), name) {
             if has_ended(&host, pid) {
                 tracing::info!(
-                    "instance {name} of group {group} is still a member, but its process {pid} on this host has ended: its \
-                     partitions are reassigned when its session times out"
+                    instance = name,
+                    group,
+                    pid,
+                    "this instance's earlier process is still a member, but has ended: its partitions are reassigned when \
+                     its session times out"
                 );
             } else {
                 tracing::warn!(
-                    "instance {name} of group {group} is already a member: process {pid} on host {host} ({address}). If that \
-                     process is alive, one of the two may be fenced: start each with its own --instance. If it has ended, its \
-                     session times out by itself"
+                    instance = name,
+                    group,
+                    pid,
+                    host,
+                    address,
+                    "this instance is already a member. If that process is alive, one of the two may be fenced: start each \
+                     with its own --instance. If it has ended, its session times out by itself"
                 );
             }
         }
@@ -219,7 +227,7 @@ fn has_ended(host: &str, pid: u32) -> bool {
 /// A broker that is to become the group's coordinator may not know it yet: a new Kafka makes the topic of the offsets when it
 /// is asked for the first time. So it is asked again.
 fn committed_offsets(
-    consumer: &BaseConsumer,
+    consumer: &PlainConsumer,
     partitions: &TopicPartitionList,
 ) -> Result<TopicPartitionList, KafkaError> {
     let deadline = Instant::now() + REQUEST_TIMEOUT;

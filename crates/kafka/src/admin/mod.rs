@@ -7,10 +7,10 @@ mod topics;
 use std::time::Duration;
 
 use rdkafka::admin::AdminClient;
-use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 
+use crate::client_log::{PlainConsumer, Reporting};
 use crate::reconnect::BootstrapReconnect;
 use crate::{Error, KafkaArgs, topic_id::topic_id};
 
@@ -50,7 +50,7 @@ pub struct PartitionReplicas {
 
 /// A client for such requests. Its calls block for up to some seconds, except where they are `async`.
 pub struct Admin {
-    client: AdminClient<DefaultClientContext>,
+    client: AdminClient<Reporting>,
     args: KafkaArgs,
 }
 
@@ -164,7 +164,7 @@ impl Admin {
     pub fn has_open_transaction(&self, topic: &str) -> Result<bool, Error> {
         // The end that a broker reports depends on the client's isolation level; the other clients here read committed records.
         let operation = || format!("reading the end of {topic}");
-        let uncommitted: BaseConsumer = self
+        let uncommitted: PlainConsumer = self
             .args
             .client()
             .set("group.id", format!("{topic}-reader"))

@@ -119,10 +119,14 @@ impl Admin {
             for (name, wanted) in spec.config {
                 let found = settings.get(name).and_then(|entry| entry.value.as_deref()).unwrap_or("no value");
                 if found != *wanted {
+                    let command = format!("kafka-configs.sh --alter --topic {topic} --add-config {name}={wanted}");
                     tracing::warn!(
                         %topic,
-                        "an existing topic has {name}={found} instead of {wanted}, which `setup` does not change. To change \
-                         it: kafka-configs.sh --alter --topic {topic} --add-config {name}={wanted}"
+                        setting = name,
+                        found,
+                        wanted,
+                        %command,
+                        "an existing topic has another setting, which `setup` does not change"
                     );
                 }
             }

@@ -8,14 +8,14 @@ use uuid::{Uuid, uuid};
 use crate::commands::CommandLink;
 use crate::problem::Problem;
 
-const CART: Uuid = uuid!("7b6fc97b-9d5f-4ac9-8a62-7cfd8b4eb0ff");
+pub(super) const CART: Uuid = uuid!("7b6fc97b-9d5f-4ac9-8a62-7cfd8b4eb0ff");
 const SESSION: Uuid = uuid!("0f1b6c58-7c0e-5d43-a3f6-4c1f5a8d3e21");
 const NEXT_SESSION: Uuid = uuid!("b7d1f2a4-2f8e-5a0b-9c57-1d6e8f7a9b03");
 const COMMAND: Uuid = uuid!("01a7bc0e-5d3f-7c2a-8e41-9f60d2b7a415");
 const EVENT: Uuid = uuid!("d5b0c1e2-6a3f-5b7c-8d9e-0f1a2b3c4d5e");
-const MUG: Uuid = uuid!("5d9e0f5f-64c2-4c1b-9c63-0a3c0c3c9a01");
+pub(super) const MUG: Uuid = uuid!("5d9e0f5f-64c2-4c1b-9c63-0a3c0c3c9a01");
 const LAMP: Uuid = uuid!("2f4e8a6c-1b3d-4f5e-8a7c-9d0e1f2a3b4c");
-const VENDOR: Uuid = uuid!("c1a54a3e-2b52-4f0c-8b61-8f3e2f1d7b02");
+pub(super) const VENDOR: Uuid = uuid!("c1a54a3e-2b52-4f0c-8b61-8f3e2f1d7b02");
 
 /// In milliseconds since 1970.
 const SINCE: u64 = 1_790_000_000_000;
@@ -129,6 +129,14 @@ fn events() -> Value {
     increased["item"] = mug("3.5", 3);
     increased["increasedBy"] = json!(1);
     json!({"cartId": CART, "events": [added, increased], "next": format!("/cart/{CART}/events?after=2&limit=2")})
+}
+
+/// The form of `event_streams`.
+pub(super) fn event_stream() -> String {
+    let page = events();
+    let parts = page["events"].as_array().into_iter().flatten();
+    let parts = parts.map(|event| format!("id: {}\ndata: {event}\n\n", event["sequenceNumber"]));
+    format!("retry: 1893\n\n{}: up to date\n\n", parts.collect::<String>())
 }
 
 pub(super) fn pending() -> Value {

@@ -5,6 +5,7 @@
 //! `examples` has a request and a response of each kind.
 
 mod examples;
+mod page;
 mod paths;
 
 use std::borrow::Cow;
@@ -14,13 +15,12 @@ use schemars::JsonSchema;
 use schemars::generate::{Contract, SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
+pub(crate) use page::{file, page};
+
 use super::request::{AddItemBody, AdjustBody, BatchBody};
 use super::response::{Accepted, Cart, CommandStatus};
 use crate::problem::{Kind, Problem};
 use crate::reads::{Billing, Events, Quantities};
-
-/// The page. It loads only `/openapi.json`.
-pub(crate) const PAGE: &str = include_str!("page.html");
 
 /// The document, made once.
 pub(crate) fn document() -> &'static str {

@@ -57,6 +57,12 @@ impl Operation<'_> {
             String::from("200"),
             response("Done", "application/json", self.ok, headers, named(examples::responses(self.id))),
         );
+        if self.id == "showEvents" {
+            responses["200"]["content"]["text/event-stream"] = json!({
+                "schema": {"type": "string", "description": "Server-Sent Events: `id` is an event's sequence number, `data` the event"},
+                "examples": named([("a stream", json!(examples::event_stream()))]),
+            });
+        }
         if is_command {
             let headers = json!({"X-Request-Id": header("The id of the request in the logs of the service"), "Location": header("Where to query the command's outcome")});
             let text = "The command is in the log; its outcome is not known yet";
@@ -169,8 +175,8 @@ pub(super) fn paths(bodies: &Bodies) -> Value {
             read(
                 "carts",
                 "showEvents",
-                "Lists the cart's events, oldest first",
-                &["CartId", "After", "Limit"],
+                "Lists the cart's events, oldest first; with Accept: text/event-stream also those that follow",
+                &["CartId", "After", "Limit", "LastEventId"],
                 &bodies.events,
                 &[],
             ),
@@ -215,6 +221,11 @@ pub(super) fn paths(bodies: &Bodies) -> Value {
 pub(super) fn parameters() -> Value {
     let uuid = || json!({"type": "string", "format": "uuid"});
     let path = |name: &str, what: &str| json!({"name": name, "in": "path", "required": true, "description": what, "schema": uuid()});
+    // What the page at /docs fills in: the ids of the examples, so that they can be tried one after the other.
+    let filled = |mut parameter: Value, example: Value| {
+        parameter["example"] = example;
+        parameter
+    };
     let query = |name: &str, required: bool, what: &str, schema: Value| json!({"name": name, "in": "query", "required": required, "description": what, "schema": schema});
     let header = |name: &str, what: &str, schema: Value| json!({"name": name, "in": "header", "required": false, "description": what, "schema": schema});
     let whole = |minimum: i64, maximum: i64| json!({"type": "integer", "minimum": minimum, "maximum": maximum});
@@ -223,15 +234,16 @@ pub(super) fn parameters() -> Value {
     let tag = r#"(W/)?"[\x21\x23-\x7e\x80-\xff]*""#;
     let tags = format!(r"^(\*|[ \t,]*{tag}([ \t]*,[ \t,]*{tag})*[ \t,]*)$");
     json!({
-        "CartId": path("cartId", "The id of the cart, which never changes"),
-        "ProductId": path("productId", "The product"),
-        "VendorId": path("vendorId", "The vendor"),
+        "CartId": filled(path("cartId", "The id of the cart, which never changes"), json!(examples::CART)),
+        "ProductId": filled(path("productId", "The product"), json!(examples::MUG)),
+        "VendorId": filled(path("vendorId", "The vendor"), json!(examples::VENDOR)),
         "CommandId": path("commandId", "The id of the command, from its answer"),
         "Since": query("since", false, "When the command was sent, in milliseconds since 1970, as in Location; required for a command with an Idempotency-Key", json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": SINCE_MAX})),
-        "After": query("after", false, "The sequence number after which the page starts", json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": i64::MAX})),
-        "Limit": query("limit", false, "Maximum number of events in the page; 100 by default", whole(1, 1_000)),
-        "Year": query("year", true, "The year (UTC)", whole(1, 9_999)),
-        "Month": query("month", true, "The month (UTC)", whole(1, 12)),
+        "After": query("after", false, "The sequence number after which the page or the stream starts", json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": i64::MAX})),
+        "Limit": query("limit", false, "Maximum number of events in the page; 100 by default. A stream has no pages and rejects it", whole(1, 1_000)),
+        "LastEventId": header("Last-Event-ID", "The last event that the client has seen; it takes precedence over `after`. Browsers send it when they reconnect to a stream", text(r"^(0|[1-9]\d{0,17})$")),
+        "Year": filled(query("year", true, "The year (UTC)", whole(1, 9_999)), json!(2026)),
+        "Month": filled(query("month", true, "The month (UTC)", whole(1, 12)), json!(9)),
         "IdempotencyKey": header("Idempotency-Key", "A retry with the same key gets the first outcome and changes nothing. Any text in UTF-8; the pattern is that of its bytes", json!({"type": "string", "minLength": 1, "maxLength": 200, "pattern": r"^[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff][\t\x20-\x7e\x80-\xff]*$"})),
         "IfMatch": header("If-Match", "The version that the cart must have when the command is decided, as an ETag; or *. A weak ETag never matches", text(&format!(r"^({tag}|\*)$"))),
         "IfNoneMatch": header("If-None-Match", "*: the cart must have no events yet, as with If-Match: \"0\"", text(r"^\*$")),

@@ -2,6 +2,7 @@
 //! before anything is appended, and its answer does not depend on what exists. The keys beside this file are only for this
 //! test.
 
+mod stream;
 pub(crate) mod url;
 
 use std::fs;
@@ -189,6 +190,8 @@ pub(crate) async fn each_token_opens_only_its_own_resources() -> anyhow::Result<
     api.expect(Method::GET, &vendor, Some(&stranger), StatusCode::OK).await?;
     api.expect(Method::GET, &vendor, Some(&rsa.sign(&claims(&own, "carts"))?), StatusCode::FORBIDDEN).await?;
 
+    stream::ends_with_its_token(&api, ed, &own).await?;
+
     // No token, or an invalid one.
     let now = chrono::Utc::now().timestamp();
     let good = claims(&other, "carts");
@@ -260,7 +263,7 @@ pub(crate) async fn refuses_to_start_without_auth_unless_allowed() -> anyhow::Re
     let mut anonymous = installation.spawn("anonymous", "ingest", ["--listen", "0.0.0.0:0", "--allow-anonymous"])?;
     wait_until("ingest to go on", DEADLINE, async || {
         let log = anonymous.log();
-        if log.contains("waiting for topic") { Ok(()) } else { Err(log) }
+        if log.contains("waiting for what the start needs what=\"topic ") { Ok(()) } else { Err(log) }
     })
     .await?;
     anonymous.kill9()?;

@@ -63,7 +63,11 @@ pub(crate) async fn keys_are_loaded_and_refreshed_from_the_issuer() -> anyhow::R
     let mut ingest = installation.start(Service::Ingest, "0", &args)?;
     wait_until("ingest to say what it waits for", DEADLINE, async || {
         let log = ingest.log();
-        if log.contains("waiting for the issuer's keys") && log.contains("503") { Ok(()) } else { Err(log) }
+        if log.contains("waiting for what the start needs what=\"the issuer's keys") && log.contains("503") {
+            Ok(())
+        } else {
+            Err(log)
+        }
     })
     .await?;
     let (old, new) = (Signer::read("ed", Algorithm::EdDSA)?, Signer::read("rotated", Algorithm::EdDSA)?);

@@ -45,8 +45,16 @@ pub(crate) async fn pages_of_named_origins_may_use_the_api() -> anyhow::Result<(
         ensure!(answer.header("access-control-allow-credentials").is_none(), "{answer:?}");
         ensure!(answer.header("x-request-id").is_some(), "{answer:?}");
         has(&answer, "access-control-allow-methods", &["get", "head", "post", "patch", "delete"])?;
-        let headers =
-            ["authorization", "content-type", "idempotency-key", "if-match", "if-none-match", "prefer", "read-after"];
+        let headers = [
+            "authorization",
+            "content-type",
+            "idempotency-key",
+            "if-match",
+            "if-none-match",
+            "last-event-id",
+            "prefer",
+            "read-after",
+        ];
         has(&answer, "access-control-allow-headers", &headers)?;
         has(&answer, "vary", &["origin"])?;
     }
@@ -63,6 +71,12 @@ pub(crate) async fn pages_of_named_origins_may_use_the_api() -> anyhow::Result<(
         )?;
         has(&answer, "vary", &["origin"])?;
     }
+    // An event stream too; HEAD has its headers, and ends.
+    let stream = [("origin", SHOP), ("accept", "text/event-stream")];
+    let answer = cart.send(Method::HEAD, "/events", &stream, None).await?;
+    ensure!(answer.header("content-type") == Some("text/event-stream"), "{answer:?}");
+    ensure!(answer.header("access-control-allow-origin") == Some(SHOP), "{answer:?}");
+    has(&answer, "vary", &["accept", "origin"])?;
     // Without an origin nothing is allowed, but `Vary` must tell caches that the answer depends on the origin.
     let answer = api.send(&Method::GET, &path, &[], None).await?;
     ensure!(answer.status == 200 && answer.header("access-control-allow-origin").is_none(), "{answer:?}");
