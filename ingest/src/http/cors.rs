@@ -13,7 +13,7 @@ const MAX_AGE: Duration = Duration::from_secs(600);
 const METHODS: [Method; 5] = [Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE];
 
 /// The request headers that the API reads.
-const REQUEST_HEADERS: [HeaderName; 11] = [
+const REQUEST_HEADERS: [HeaderName; 12] = [
     header::AUTHORIZATION,
     header::CONTENT_TYPE,
     header::IF_MATCH,

@@ -155,7 +155,7 @@ pub(crate) async fn a_tail_has_what_is_appended_after_it_was_opened() -> anyhow:
     for number in 0..3 {
         send(number).await?;
     }
-    let tail = block_in_place(|| TailConsumer::open(kafka, &topics.input, 1, DEADLINE))?;
+    let tail = block_in_place(|| TailConsumer::open(kafka, &topics.input, 1..2, DEADLINE))?;
     for number in 3..8 {
         send(number).await?;
     }
