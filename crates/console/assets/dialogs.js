@@ -4,11 +4,19 @@ import { $, clock, closable, count, element, fetchJson, money, short, span } fro
 
 const WATCH_MS = 400;
 
-export const TABLES = [
-  ["item_quantity_by_day", "Cassandra", "pieces sold by day"],
-  ["balance_by_vendor", "Cassandra", "the vendor's month"],
-  ["vendor_billing", "PostgreSQL", "the vendor's month"],
+const PIECES = "pieces by day";
+
+const TABLES = [
+  ["item_quantity_by_day", "Cassandra", PIECES],
+  ["balance_by_vendor", "Cassandra", "turnover by month"],
+  ["vendor_billing", "PostgreSQL", "turnover by month"],
 ];
+
+function tableValue(included, meaning) {
+  if (!included) return meaning;
+  if (included.value === null) return `${meaning}; its projector is past it`;
+  return meaning === PIECES ? `${count(included.value)} sold today` : `${money(included.value)} this month`;
+}
 
 // The steps of a command's way, with the time since its record.
 export function way(journey) {
@@ -26,12 +34,13 @@ export function way(journey) {
     if (event.name !== "ItemPurchased") continue;
     const bought = event.purchase;
     add("item-purchased", bought ? `${bought.hop.partition}/${bought.hop.offset}` : "", bought ? bought.hop.atMs : null, bought ? "done" : "waits", bought ? `${money(bought.amount)} for vendor ${short(bought.vendorId)}` : "");
-    TABLES.forEach(([table, store, meaning], index) => {
-      const included = bought?.tables[index] ?? null;
-      const value = included?.value ?? null;
-      const more = value ? `${meaning}: ${/^[0-9.]+$/.test(value) ? money(value) : value}` : included ? "the projector's offset is past it (looked at once a second)" : meaning;
-      add(table, store, included ? included.atMs : null, included ? "done" : "waits", more);
-    });
+    const all = bought?.tables ?? TABLES.map(() => null);
+    const arrived = all.every((included) => included !== null);
+    const rows = TABLES.map(([table, store, meaning], index) => element("li", { class: all[index] ? "done" : "waits", "data-table": table, "data-value": all[index]?.value ?? "" },
+      element("span", { class: "mono" }, table), element("small", null, store),
+      element("span", { class: "when" }, all[index] ? `+${span(Math.max(0, all[index].atMs - began))}` : "…"),
+      element("small", { class: "value" }, tableValue(all[index], meaning))));
+    steps.push(element("li", { class: arrived ? "done" : "waits", "data-step": "tables" }, element("span", { class: "when" }, arrived ? `+${span(Math.max(0, Math.max(...all.map((one) => one.atMs)) - began))}` : "…"), element("div", { class: "step" }, element("b", null, "in all three tables"), element("ul", { class: "tables" }, ...rows))));
   }
   if (journey.eventsCount > journey.events.length) steps.push(element("li", { class: "note" }, `and ${count(journey.eventsCount - journey.events.length)} more events`));
   return steps;

@@ -3,20 +3,21 @@
 import { count, rate, shape, span } from "./dom.js";
 
 // Dots of an arrow in a second at most; above it one dot stands for more records.
-const DOTS_MAX = 12;
+const DOTS_MAX = 14;
+const WEIGHTS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000];
 const DOT_SECONDS = 1.5;
 
-// Name, kind, and a line below it. The layouts give each node its centre.
+// Name, kind, a line below it, and what is counted in a topic. The layouts give each node its centre.
 const NODES = {
   client: ["HTTP", "client"],
   ingest: ["ingest", "service", "takes commands"],
-  commands: ["cart-commands", "topic", "by cart"],
+  commands: ["cart-commands", "topic", "by cart", "commands"],
   processor: ["cart-processor", "service", "decides, in log order"],
   journal: ["cart_journal", "table", "Cassandra: the record"],
-  replies: ["cart-replies", "topic"],
-  events: ["cart-events", "topic", "by cart"],
+  replies: ["cart-replies", "topic", "", "outcomes"],
+  events: ["cart-events", "topic", "by cart", "events"],
   purchases: ["item-purchased-events", "service", "re-keys purchases"],
-  purchased: ["item-purchased", "topic", "by vendor"],
+  purchased: ["item-purchased", "topic", "by vendor", "purchases"],
   popular: ["popular-items", "service"],
   billing: ["vendor-billing", "service"],
   jdbc: ["vendor-billing-jdbc", "service"],
@@ -25,7 +26,7 @@ const NODES = {
   vendors: ["vendor_billing", "table", "PostgreSQL"],
 };
 
-const SIZE = { client: [54, 34], service: [152, 52], topic: [132, 46], table: [158, 54] };
+const SIZE = { client: [54, 34], service: [170, 52], topic: [142, 46], table: [158, 54] };
 
 // From, to, what flows, and the group whose lag belongs there.
 const ARROWS = [
@@ -47,27 +48,27 @@ const ARROWS = [
 ];
 
 const WIDE = {
-  width: 1440,
-  height: 380,
+  box: [0, 12, 1560, 336],
   at: {
-    client: [30, 62], ingest: [150, 62], commands: [330, 62], processor: [556, 62], journal: [766, 62],
-    replies: [330, 168],
-    events: [556, 236], purchases: [784, 236], purchased: [968, 236],
-    popular: [1186, 134], billing: [1186, 236], jdbc: [1186, 338],
-    quantity: [1358, 134], balance: [1358, 236], vendors: [1358, 338],
+    client: [28, 48], ingest: [168, 48], commands: [352, 48], processor: [618, 48], journal: [820, 48],
+    replies: [352, 150],
+    events: [618, 214], purchases: [874, 214], purchased: [1058, 214],
+    popular: [1288, 114], billing: [1288, 214], jdbc: [1288, 314],
+    quantity: [1478, 114], balance: [1478, 214], vendors: [1478, 314],
   },
+  sides: { "processor-replies": "b-r", "replies-ingest": "l-b", "purchased-popular": "r-l", "purchased-jdbc": "r-l" },
 };
 
 const TALL = {
-  width: 380,
-  height: 1010,
+  box: [-22, 4, 410, 1024],
   at: {
-    client: [96, 26], ingest: [96, 98], commands: [96, 196], processor: [96, 316], journal: [288, 400],
-    replies: [288, 196],
-    events: [96, 430], purchases: [96, 546], purchased: [96, 650],
-    popular: [96, 770], billing: [96, 870], jdbc: [96, 970],
-    quantity: [292, 770], balance: [292, 870], vendors: [292, 970],
+    client: [96, 26], ingest: [96, 98], commands: [96, 190], processor: [96, 314], journal: [298, 398],
+    replies: [298, 190],
+    events: [96, 428], purchases: [96, 550], purchased: [96, 648],
+    popular: [96, 788], billing: [96, 892], jdbc: [96, 996],
+    quantity: [300, 788], balance: [300, 892], vendors: [300, 996],
   },
+  sides: { "processor-journal": "b-l", "processor-replies": "r-b", "replies-ingest": "t-r", "purchased-popular": "b-t", "purchased-billing": "l-l", "purchased-jdbc": "l-l" },
 };
 
 const narrow = matchMedia("(max-width: 760px)");
@@ -78,13 +79,10 @@ function edge([x, y], [w, h], side) {
 }
 
 // Sides of the arrow's ends, by the positions of its nodes; a few go round a corner.
-function sides(from, to, a, b) {
-  const key = `${from}-${to}`;
-  const special = {
-    wide: { "processor-replies": "b-r", "replies-ingest": "l-b", "purchased-popular": "r-l", "purchased-jdbc": "r-l" },
-    tall: { "processor-journal": "b-l", "processor-replies": "r-b", "replies-ingest": "t-r", "purchased-popular": "b-t", "purchased-billing": "l-l", "purchased-jdbc": "l-l" },
-  }[narrow.matches ? "tall" : "wide"][key];
+function sides(layout, from, to) {
+  const special = layout.sides[`${from}-${to}`];
   if (special) return special.split("-");
+  const [a, b] = [layout.at[from], layout.at[to]];
   if (Math.abs(a[1] - b[1]) < 30) return a[0] < b[0] ? ["r", "l"] : ["l", "r"];
   return a[1] < b[1] ? ["b", "t"] : ["t", "b"];
 }
@@ -114,6 +112,18 @@ function box(name, kind) {
   return [rect({ rx: kind === "client" ? 17 : 10 })];
 }
 
+// Two texts, how many wait and how old the oldest is: above and below a level arrow, beside an upright one, and above the boxes
+// of the services that share a topic.
+function waiting(from, middle, to, side) {
+  const label = (name, x, y, anchor) => shape("text", { class: name, x, y, "text-anchor": anchor });
+  if (from === "purchased") {
+    const y = to[1] - SIZE.service[1] / 2 - 8;
+    return [label("waits", to[0] - SIZE.service[0] / 2 + 2, y, "start"), label("oldest brief", to[0] + SIZE.service[0] / 2 - 2, y, "end")];
+  }
+  if (side === "b") return [label("waits", middle.x + 12, middle.y - 3, "start"), label("oldest", middle.x + 12, middle.y + 13, "start")];
+  return [label("waits", middle.x, middle.y - 10, "middle"), label("oldest", middle.x, middle.y + 20, "middle")];
+}
+
 export function startPipeline(host) {
   let arrows = [];
   let dots = null;
@@ -122,10 +132,10 @@ export function startPipeline(host) {
 
   function draw() {
     const layout = narrow.matches ? TALL : WIDE;
-    const svg = shape("svg", { viewBox: `0 0 ${layout.width} ${layout.height}`, role: "img", "aria-labelledby": "pipeline-words" });
+    const svg = shape("svg", { viewBox: layout.box.join(" "), role: "img", "aria-labelledby": "pipeline-words" });
     svg.append(
       shape("title", { id: "pipeline-words" }, "The pipeline: commands go from ingest through Kafka to the processor, the journal and the read tables."),
-      shape("defs", null, shape("marker", { id: "tip", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto" }, shape("path", { class: "tip", d: "M0 0.8 L7 4 L0 7.2 z" }))),
+      shape("defs", null, shape("marker", { id: "tip", viewBox: "0 0 8 8", refX: 7, refY: 4, markerUnits: "userSpaceOnUse", markerWidth: 10, markerHeight: 10, orient: "auto" }, shape("path", { class: "tip", d: "M0 0.8 L7 4 L0 7.2 z" }))),
     );
     const lines = shape("g", { class: "lines" });
     dots = shape("g", { class: "dots", "aria-hidden": "true" });
@@ -133,39 +143,24 @@ export function startPipeline(host) {
     const labels = shape("g", { class: "labels" });
     svg.append(lines, dots, nodes, labels);
     host.replaceChildren(svg);
-    for (const [id, [name, kind, below]] of Object.entries(NODES)) {
+    for (const [id, [name, kind, below, flow]] of Object.entries(NODES)) {
       const [x, y] = layout.at[id];
       const group = shape("g", { class: `node ${kind}`, transform: `translate(${x} ${y})` }, ...box(name, kind));
       const low = kind === "table" ? 5 : 0;
-      group.append(shape("text", { class: "name", y: (below ? -2 : 4) + low }, name));
-      if (below) group.append(shape("text", { class: "below", y: 13 + low }, below));
+      group.append(shape("text", { class: "name", y: (below || flow ? -3 : 4) + low }, name));
+      if (below || flow) group.append(shape("text", { class: "below", y: 13 + low, "data-flow": flow, "data-key": below }, below));
       nodes.append(group);
     }
     arrows = ARROWS.map(([from, to, flow, group]) => {
       const [a, b] = [layout.at[from], layout.at[to]];
-      const [s, e] = sides(from, to, a, b);
+      const [s, e] = sides(layout, from, to);
       const line = shape("path", { class: "line", "marker-end": "url(#tip)", d: path(edge(a, SIZE[NODES[from][1]], s), edge(b, SIZE[NODES[to][1]], e), s, e) });
       lines.append(line);
       const length = line.getTotalLength();
       const arrow = { flow, group, line, length, due: 0, rate: 0, dots: [] };
-      if (group) {
-        const middle = line.getPointAtLength(length / 2);
-        const vertical = Math.abs(a[0] - b[0]) < 30 || s === e;
-        const [dx, anchor] = vertical ? [s === e ? -6 : 10, "start"] : [0, "middle"];
-        const top = vertical ? middle.y - 4 : middle.y - 9;
-        arrow.waits = shape("text", { class: "waits", x: middle.x + dx, y: top, "text-anchor": anchor });
-        arrow.oldest = shape("text", { class: "oldest", x: middle.x + dx, y: vertical ? top + 14 : middle.y + 17, "text-anchor": anchor });
-        labels.append(arrow.waits, arrow.oldest);
-      }
+      if (group) labels.append(...(arrow.labels = waiting(from, line.getPointAtLength(length / 2), b, s)));
       return arrow;
     });
-    // A rate once for each flow, where it begins.
-    for (const [id, flow] of [["commands", "commands"], ["events", "events"], ["purchased", "purchases"], ["replies", "outcomes"]]) {
-      const [x, y] = layout.at[id];
-      const label = shape("text", { class: "rate", x, y: y + SIZE.topic[1] / 2 + 15, "text-anchor": "middle" });
-      label.dataset.flow = flow;
-      labels.append(label);
-    }
     if (last) show(last);
   }
 
@@ -180,24 +175,26 @@ export function startPipeline(host) {
       purchases: per(frame.recent.purchases),
     };
     const most = Math.max(...Object.values(flows));
-    weight = 1;
-    while (most / weight > DOTS_MAX) weight *= 10;
+    weight = WEIGHTS.find((one) => most / one <= DOTS_MAX) ?? WEIGHTS.at(-1);
     document.getElementById("scale").textContent = still.matches ? "" : weight === 1 ? "one dot = one record" : `one dot = ${count(weight)} records`;
     for (const arrow of arrows) {
       arrow.rate = flows[arrow.flow] / weight;
       arrow.line.classList.toggle("flows", flows[arrow.flow] > 0);
       if (!arrow.group) continue;
       const lag = frame.stages.find((stage) => stage.group === arrow.group)?.lag;
-      arrow.waits.textContent = lag ? `${lag.isLeast ? "≥ " : ""}${count(lag.behind)} waiting` : "waiting: ?";
-      arrow.oldest.textContent = lag && lag.behind > 0 ? `oldest ${span(lag.oldestWaitingMs)}` : "";
+      const [waits, oldest] = arrow.labels;
+      waits.textContent = lag ? `${lag.isLeast ? "≥ " : ""}${count(lag.behind)} waiting` : "waiting: ?";
+      oldest.textContent = lag && lag.behind > 0 ? `${oldest.classList.contains("brief") ? "" : "oldest "}${span(lag.oldestWaitingMs)}` : "";
       const late = lag && lag.behind > 0 && lag.oldestWaitingMs > 5000;
-      for (const label of [arrow.waits, arrow.oldest]) {
+      for (const label of arrow.labels) {
         label.classList.toggle("late", Boolean(late));
         label.classList.toggle("unknown", !lag);
         label.classList.toggle("none", Boolean(lag) && lag.behind === 0);
       }
     }
-    for (const label of host.querySelectorAll(".rate")) label.textContent = `${rate(flows[label.dataset.flow])} / s`;
+    for (const label of host.querySelectorAll("[data-flow]")) {
+      label.textContent = [`${rate(flows[label.dataset.flow])} / s`, label.dataset.key].filter(Boolean).join(" · ");
+    }
   }
 
   let before = performance.now();

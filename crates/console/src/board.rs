@@ -8,7 +8,7 @@ use cart::contract::STAGES;
 use cart::{CartCommand, CartEvent, PurchasedItem};
 use serde::Serialize;
 
-use crate::backlog::Backlog;
+use crate::backlog::{Backlog, Lag};
 use crate::health::Health;
 use crate::journeys::Journeys;
 use crate::ledger::Ledger;
@@ -33,12 +33,22 @@ pub(crate) struct Groups {
     /// The records of each topic of `STAGES`.
     pub(crate) topics: BTreeMap<&'static str, Backlog>,
     /// The next offsets of each group by partition, in the order of `STAGES`; none if they could not be read.
-    pub(crate) committed: [Option<BTreeMap<i32, i64>>; STAGES.len()],
+    committed: [Option<BTreeMap<i32, i64>>; STAGES.len()],
+    /// How far each group was behind when its offsets were read.
+    pub(crate) lags: [Option<Lag>; STAGES.len()],
 }
 
 impl Groups {
+    /// Notes what a group has committed now, and how far it is behind with that.
+    pub(crate) fn note(&mut self, index: usize, committed: Option<BTreeMap<i32, i64>>, now_ms: i64) {
+        let backlog = self.topics.get(STAGES[index].topic);
+        self.lags[index] = backlog.and_then(|backlog| backlog.lag(committed.as_ref()?, now_ms));
+        self.committed[index] = committed;
+        self.trim();
+    }
+
     /// Drops the records that all groups of a topic have processed.
-    pub(crate) fn trim(&mut self) {
+    fn trim(&mut self) {
         for (topic, backlog) in &mut self.topics {
             let groups = STAGES.iter().zip(&self.committed).filter(|(stage, _)| stage.topic == *topic);
             let committed: Option<Vec<&BTreeMap<i32, i64>>> = groups.map(|(_, next)| next.as_ref()).collect();

@@ -176,20 +176,23 @@ where
         let mut done = 0;
         board.reading().insert(T::TOPIC, CatchingUp { done, of });
         let mut reader = TopicReader::open_to_follow(&self.context.kafka, &topic, starts).map_err(of_kafka)?;
+        let mut behind = ends.clone();
         while self.context.is_watched() {
             let message = reader.follow(POLL_TIME).map_err(of_kafka)?;
             if let Some(message) = message {
-                let is_new = ends.get(&message.partition()).is_none_or(|end| message.offset() >= *end);
+                let (partition, next) = (message.partition(), message.offset() + 1);
+                let is_new = ends.get(&partition).is_none_or(|end| next > *end);
                 self.note(&codec, &message, is_new)?;
+                behind.retain(|other, end| *other != partition || next < *end);
                 done += 1;
                 if done % 1_000 == 0 {
                     board.reading().entry(T::TOPIC).and_modify(|reading| reading.done = done.min(of));
                 }
-            } else if reader.has_reached_end() {
+            }
+            behind.retain(|partition, _| !reader.has_reached_end(*partition));
+            if behind.is_empty() && board.reading().remove(T::TOPIC).is_some() {
                 backoff.succeeded();
-                if board.reading().remove(T::TOPIC).is_some()
-                    && let Some(backlog) = board.groups().topics.get_mut(T::TOPIC)
-                {
+                if let Some(backlog) = board.groups().topics.get_mut(T::TOPIC) {
                     backlog.complete();
                 }
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cart::contract::STAGES;
+use cart::contract::{STAGES, Stage};
 use serde::Serialize;
 use tokio::time::MissedTickBehavior;
 
@@ -82,12 +82,8 @@ fn frame(board: &Board, viewers: usize) -> Frame {
     };
     let stages = {
         let groups = board.groups();
-        let lag = |(stage, committed): (&cart::contract::Stage, &Option<_>)| {
-            let backlog = groups.topics.get(stage.topic);
-            let lag = backlog.and_then(|backlog| backlog.lag(committed.as_ref()?, now));
-            StageLag { group: stage.group, topic: stage.topic, lag }
-        };
-        STAGES.iter().zip(&groups.committed).map(lag).collect()
+        let lag = |(stage, lag): (&Stage, &Option<Lag>)| StageLag { group: stage.group, topic: stage.topic, lag: *lag };
+        STAGES.iter().zip(&groups.lags).map(lag).collect()
     };
     Frame {
         at_ms: now,

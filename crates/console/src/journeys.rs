@@ -384,7 +384,7 @@ mod tests {
 
         let way = serde_json::to_value(journeys.of(checkout.command_id)).expect("JSON");
         assert_eq!(way["asked"]["traceId"], "4bf92f3577b34da6a3ce929d0e0e4736");
-        assert_eq!(way["became"]["what"], "1 line bought for 7");
+        assert_eq!(way["became"]["what"], "1 line bought for 7.00");
         assert_eq!(way["events"][0]["purchase"]["hop"]["offset"], 70);
         assert_eq!(way["events"][0]["purchase"]["tables"][1]["value"], "7");
         let newest = serde_json::to_value(journeys.newest()).expect("JSON");

@@ -38,6 +38,7 @@ pub(crate) fn start(mut context: Context) -> std::io::Result<()> {
                         clients = None;
                     }
                     context.board.health.away(Server::Kafka, error);
+                    forget(&context);
                 }
             }
             std::thread::sleep(INTERVAL.saturating_sub(started_at.elapsed()));
@@ -71,14 +72,10 @@ impl Clients {
         let ends = self.log.watermarks(&context.kafka.prefixed(CartCommand::TOPIC))?;
         // Nothing but commands is in this topic, neither transactions nor deletions: its offsets count them.
         *context.board.log_len() = Some(ends.into_iter().map(|(_, end)| end).sum());
-        let mut all = Vec::new();
         for (index, group) in &self.groups {
-            all.push((*index, group.committed(0..self.partitions)?));
+            // Noted before the next group is asked: the lag is that of this moment.
+            note(context, *index, group.committed(0..self.partitions)?);
         }
-        for (index, committed) in all {
-            note(context, index, committed);
-        }
-        context.board.groups().trim();
         Ok(())
     }
 }
@@ -87,5 +84,13 @@ fn note(context: &Context, index: usize, committed: BTreeMap<i32, i64>) {
     if let Some(table) = READ_MODELS.iter().position(|model| model.group == STAGES[index].group) {
         context.board.journeys().committed(table, &committed, now_ms());
     }
-    context.board.groups().committed[index] = Some(committed);
+    context.board.groups().note(index, Some(committed), now_ms());
+}
+
+/// What is not known any more is not shown.
+fn forget(context: &Context) {
+    let mut groups = context.board.groups();
+    for (index, _) in STAGES.iter().enumerate().filter(|(_, stage)| !stage.has_offsets_in_postgres()) {
+        groups.note(index, None, now_ms());
+    }
 }

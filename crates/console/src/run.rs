@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use service::{Metrics, Readiness, Shutdown, exit_code, shutdown_signal};
-use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 
 use crate::args::Args;
 use crate::audience::Audience;
 use crate::board::Board;
 use crate::carts::Carts;
-use crate::http::{Page, STALLED, serve};
+use crate::http::{Page, STALLED, listen, serve};
 use crate::probes::Addresses;
 use crate::shop::Shop;
 use crate::stores::{self, Stores};
@@ -36,8 +35,7 @@ async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result
     let (board, audience) = (Arc::new(Board::default()), Audience::new());
     let stores = Arc::new(Stores::new(&args.kafka, &args.cassandra, &args.database_url)?);
     let shop = args.ingest_url.as_deref().map(|url| Shop::new(url, board.clone())).transpose()?;
-    let listener = TcpListener::bind(args.listen).await;
-    let listener = listener.with_context(|| format!("listening on {} (--listen)", args.listen))?;
+    let listener = listen(args.listen).with_context(|| format!("listening on {} (--listen)", args.listen))?;
 
     let context = follow::Context {
         kafka: args.kafka.clone(),

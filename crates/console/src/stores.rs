@@ -198,12 +198,9 @@ pub(crate) async fn compare_balances(stores: Arc<Stores>, board: Arc<Board>, aud
             let top = board.sales().top_vendors();
             board.ledger().watched(&top, VENDORS)
         };
-        let (cassandra, postgres, offsets) = tokio::join!(
-            stores.cassandra_balances(&counted),
-            stores.postgres_balances(&counted),
-            stores.postgres_offsets()
-        );
-        note_offsets(&board, offsets);
+        note_offsets(&board, stores.postgres_offsets().await);
+        let (cassandra, postgres) =
+            tokio::join!(stores.cassandra_balances(&counted), stores.postgres_balances(&counted));
         let (cassandra, postgres) =
             (known(&board, Server::Cassandra, cassandra), known(&board, Server::Postgres, postgres));
         let lines = lines(&board, &counted, cassandra.as_deref(), postgres.as_deref());
@@ -232,7 +229,7 @@ fn note_offsets(board: &Board, offsets: anyhow::Result<BTreeMap<i32, i64>>) {
         if let (Some(table), Some(offsets)) = (table, &offsets) {
             board.journeys().committed(table, offsets, now_ms());
         }
-        board.groups().committed[index].clone_from(&offsets);
+        board.groups().note(index, offsets.clone(), now_ms());
     }
 }
 
@@ -308,7 +305,7 @@ async fn value_with(stores: &Stores, table: usize, watched: &Watched) -> anyhow:
         let found = stores.cassandra_quantity(purchase).await?;
         let includes =
             |position: Position| position.epoch().is_some_and(|epoch| Position::new(epoch, hop.offset) <= position);
-        return Ok(found.filter(|(_, position)| includes(*position)).map(|(quantity, _)| format!("{quantity} pieces")));
+        return Ok(found.filter(|(_, position)| includes(*position)).map(|(quantity, _)| quantity.to_string()));
     }
     let found = match model.store {
         Store::Cassandra => stores.cassandra_balance(&key).await?,

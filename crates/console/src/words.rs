@@ -4,7 +4,16 @@ use cart::{Command, Event, Item, Outcome, Rejection};
 use rust_decimal::Decimal;
 
 fn pieces(quantity: i32, name: &str, price: Decimal) -> String {
-    format!("{quantity} × {name} at {}", price.normalize())
+    format!("{quantity} × {name} at {}", money(price))
+}
+
+/// An amount, exactly, with at least two decimal places.
+fn money(amount: Decimal) -> String {
+    let mut shown = amount.normalize();
+    if shown.scale() < 2 {
+        shown.rescale(2);
+    }
+    shown.to_string()
 }
 
 fn item(of: &Item) -> String {
@@ -53,7 +62,7 @@ pub(crate) fn outcome(of: &Outcome) -> String {
         Outcome::CheckedOut { items, .. } => {
             let total: Decimal = items.iter().map(Item::amount).sum();
             let lines = if items.len() == 1 { "line" } else { "lines" };
-            format!("{} {lines} bought for {}", items.len(), total.normalize())
+            format!("{} {lines} bought for {}", items.len(), money(total))
         }
         Outcome::Rejected { rejection: reason, index: None } => rejection(reason),
         Outcome::Rejected { rejection: reason, index: Some(index) } => {
@@ -116,6 +125,13 @@ mod tests {
             assert_eq!(trace_id(other), None, "{other:?}");
         }
         assert_eq!(trace_id(b"00-<script>alert(1)</script>aaaaaaa-00f067aa0ba902b7-01"), None);
+    }
+
+    #[test]
+    fn shows_an_amount_exactly() {
+        for (amount, shown) in [("3.5", "3.50"), ("7", "7.00"), ("1.2300", "1.23"), ("0.0001", "0.0001")] {
+            assert_eq!(money(amount.parse().expect("a number")), shown);
+        }
     }
 
     #[test]

@@ -160,10 +160,10 @@ impl TopicReader {
         }
     }
 
-    /// Whether the ends of all partitions have been reached once.
+    /// Whether the end of a partition was reported once. A partition that is written all the time may never report it.
     #[must_use]
-    pub fn has_reached_end(&self) -> bool {
-        self.unfinished.is_empty()
+    pub fn has_reached_end(&self, partition: i32) -> bool {
+        !self.unfinished.contains(&partition)
     }
 }
 

@@ -3,8 +3,11 @@
 mod assets;
 mod routes;
 mod stream;
+#[cfg(test)]
+mod tests;
 
-use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +17,7 @@ use hyper::service::Service as _;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use service::Shutdown;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
@@ -27,8 +30,12 @@ use crate::audience::VIEWERS_MAX;
 /// More connections wait to be accepted. A viewer needs one, and for requests another.
 const CONNECTIONS_MAX: usize = 2 * VIEWERS_MAX + 50;
 
-/// What is written ahead to a connection: less than two frames.
-const BUFFER_MAX: usize = 32 * 1024;
+/// What is written ahead to a connection, about two frames, in this process and again in the kernel. The kernel's default would
+/// take minutes of frames from a viewer that does not read.
+const BUFFER_MAX: u16 = 32 * 1024;
+
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 256;
 
 /// A connection without a request is closed after this time.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -41,6 +48,19 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Viewers that were disconnected because they had stopped reading.
 pub(crate) const STALLED: &str = "console_viewers_stalled_total";
+
+/// Listens, with small buffers for all connections.
+///
+/// # Errors
+/// The address cannot be bound.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    // Accepted connections inherit it.
+    socket.set_send_buffer_size(BUFFER_MAX.into())?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Serves the page until the shutdown. Viewers reconnect by themselves, so nothing is drained.
 pub(crate) async fn serve(listener: TcpListener, page: Page, mut shutdown: Shutdown) {
@@ -82,7 +102,7 @@ async fn connection(stream: TcpStream, routes: BoxedFilter<(Response,)>) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(BUFFER_MAX)
+        .max_buf_size(BUFFER_MAX.into())
         .serve_connection(TokioIo::new(stream), with_progress);
     let mut served = pin!(served);
     loop {
@@ -102,6 +122,3 @@ async fn connection(stream: TcpStream, routes: BoxedFilter<(Response,)>) {
         }
     }
 }
-
-/// A handler's future never fails.
-pub(crate) type Never = Infallible;

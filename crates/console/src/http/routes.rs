@@ -1,5 +1,6 @@
 //! Paths and methods.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use cart::{CartId, CommandId};
@@ -11,7 +12,6 @@ use warp::http::{HeaderMap, HeaderValue, StatusCode, header};
 use warp::reply::Response;
 use warp::{Filter, Rejection, Reply as _};
 
-use super::Never;
 use super::assets::{ASSETS, secured};
 use super::stream::{Progress, events};
 use crate::args::TRACE_ID;
@@ -96,7 +96,7 @@ pub(crate) fn routes(page: Arc<Page>) -> BoxedFilter<(Response,)> {
     let service = health_and_metrics(page.readiness.clone(), page.metrics.clone());
     let api = stream.or(now).unify().or(settings).unify().or(at).unify().or(by_id).unify().or(history).unify();
     let all = api.or(add).unify().or(checkout).unify().or(service).unify().or(files).unify();
-    all.recover(async |rejection: Rejection| Ok::<_, Never>(refused(&rejection))).unify().map(secured).boxed()
+    all.recover(async |rejection: Rejection| Ok::<_, Infallible>(refused(&rejection))).unify().map(secured).boxed()
 }
 
 /// The limit on the length comes before it.
