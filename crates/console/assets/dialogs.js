@@ -52,6 +52,12 @@ export function isArrived(journey) {
   return journey.events.every((event) => event.name !== "ItemPurchased" || (event.purchase && event.purchase.tables.every((table) => table !== null)));
 }
 
+// When the last table was seen to include the last purchase; null for a command that bought nothing.
+export function arrivedAt(journey) {
+  const times = journey.events.flatMap((event) => event.purchase?.tables.map((table) => table.atMs) ?? []);
+  return times.length ? Math.max(...times) : null;
+}
+
 export function startDialogs() {
   let traceUrl = null;
   const settings = fetchJson("/api/settings");

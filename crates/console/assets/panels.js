@@ -48,7 +48,7 @@ export function startPanels(dialogs) {
   function top(frame) {
     const lists = frame.top.find((one) => one.name === chosen);
     bars($("top-items"), lists.items, (line) => line.pieces, (line) => count(line.pieces), (line) => line.name ?? short(line.id));
-    bars($("top-vendors"), lists.vendors, (line) => Number(line.turnover), (line) => money(line.turnover), (line) => `vendor ${short(line.id)}`, (line) => line.name && `sells ${line.name}`);
+    bars($("top-vendors"), lists.vendors, (line) => Number(line.turnover), (line) => money(line.turnover), (line) => element("span", { class: "mono" }, short(line.id)), (line) => line.name && `sells ${line.name}`);
   }
 
   return { show };
@@ -116,7 +116,7 @@ function newest(commands, dialogs) {
       element("td", null, element("button", { type: "button", class: "link row", onclick: () => dialogs.journey(`${command.partition}/${command.offset}`) },
         element("b", null, VERBS[command.kind]), " ", command.what)),
       element("td", null, element("button", { type: "button", class: "link mono", title: "the cart's history", "aria-label": `history of cart ${short(command.cartId)}`, onclick: () => dialogs.cart(command.cartId) }, short(command.cartId))),
-      element("td", null, element("span", { class: `tag ${state}` }, state), command.isRefused ? element("small", { class: "why" }, command.outcome) : null),
+      element("td", null, element("span", { class: `tag ${state}` }, state), command.isRefused ? element("small", { class: "why", title: command.outcome }, command.outcome) : null),
       element("td", { class: "number" }, command.tookMs === null ? "…" : span(command.tookMs)),
     );
     if (before && before.contains(document.activeElement)) {

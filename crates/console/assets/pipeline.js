@@ -3,7 +3,7 @@
 import { count, rate, shape, span } from "./dom.js";
 
 // Dots of an arrow in a second at most; above it one dot stands for more records.
-const DOTS_MAX = 14;
+const DOTS_MAX = 9;
 const WEIGHTS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000];
 const DOT_SECONDS = 1.5;
 

@@ -1,7 +1,7 @@
 // The form: a visitor's own commands, and their arrival in the read models.
 
-import { $, count, element, fetchJson, money } from "./dom.js";
-import { isArrived, way } from "./dialogs.js";
+import { $, count, element, fetchJson, money, span } from "./dom.js";
+import { arrivedAt, isArrived, way } from "./dialogs.js";
 
 const PRODUCTS = [
   ["red mug", "3.50", "c1a54a3e-2b52-4f0c-8b61-8f3e2f1d7b02", "5d9e0f5f-64c2-4c1b-9c63-0a3c0c3c9a01"],
@@ -104,7 +104,11 @@ function start(cart, dialogs) {
       if (journey) {
         list.replaceChildren(...way(journey));
         list.dataset.arrived = String(isArrived(journey));
-        if (isArrived(journey)) return;
+        if (isArrived(journey)) {
+          const last = arrivedAt(journey);
+          if (last !== null) message(`bought, and in all tables after ${span(Math.max(0, last - journey.asked.atMs))}`);
+          return;
+        }
       }
       await new Promise((resolve) => setTimeout(resolve, WATCH_MS));
     }

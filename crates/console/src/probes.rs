@@ -55,7 +55,9 @@ pub(crate) fn start(addresses: Addresses, board: Arc<Board>, audience: &Audience
                 ask(&client, addresses.audit.as_deref())
             );
             note(&board, Server::Registry, registry);
-            ingest.map(|answer| note(&board, Server::Ingest, answer));
+            if let Some(answer) = ingest {
+                note(&board, Server::Ingest, answer);
+            }
             if let Some(answer) = audit {
                 let audit = answer.and_then(|text| parse(&text));
                 let before = board.audit().take();

@@ -61,3 +61,44 @@ impl Asset {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cart::contract::{READ_MODELS, STAGES};
+
+    use super::*;
+
+    fn content(path: &str) -> &'static str {
+        ASSETS.iter().find(|asset| asset.path == path).expect("a file of the page").content
+    }
+
+    #[test]
+    fn the_page_draws_every_stage_and_lists_every_table_in_order() {
+        let pipeline = content("pipeline.js");
+        for stage in STAGES {
+            for name in [stage.group, stage.topic] {
+                assert!(pipeline.contains(&format!("\"{name}\"")), "{name}");
+            }
+        }
+        let dialogs = content("dialogs.js");
+        let places: Vec<_> = READ_MODELS.iter().map(|model| dialogs.find(&format!("[\"{}\"", model.table))).collect();
+        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}");
+    }
+
+    #[test]
+    fn the_page_refers_only_to_its_own_files() {
+        let page = content("");
+        for reference in
+            page.split("href=\"").chain(page.split("src=\"")).skip(1).filter_map(|rest| rest.split('"').next())
+        {
+            let path = reference.trim_start_matches('/');
+            let is_own =
+                ASSETS.iter().any(|asset| asset.path == path) || ["#main", "metrics", "api/now"].contains(&path);
+            assert!(is_own || reference.starts_with('<'), "{reference}");
+        }
+        // The policy forbids them, and a browser would only complain.
+        for forbidden in [" style=\"", "<style", "onclick=\""] {
+            assert!(!page.contains(forbidden), "{forbidden}");
+        }
+    }
+}

@@ -106,14 +106,15 @@ fn limited_bytes() -> impl Filter<Extract = (bytes::Bytes,), Error = Rejection> 
 }
 
 fn refused(rejection: &Rejection) -> Response {
+    // First: the filters for other paths have rejected the request too.
+    if rejection.find::<warp::reject::PayloadTooLarge>().is_some() {
+        return problem(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body has more than {BODY_MAX} bytes"));
+    }
     if rejection.is_not_found() {
         return problem(StatusCode::NOT_FOUND, "nothing has this path");
     }
     if rejection.find::<warp::reject::MethodNotAllowed>().is_some() {
         return problem(StatusCode::METHOD_NOT_ALLOWED, "the path does not support this method");
-    }
-    if rejection.find::<warp::reject::PayloadTooLarge>().is_some() {
-        return problem(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body has more than {BODY_MAX} bytes"));
     }
     problem(StatusCode::BAD_REQUEST, "the request is invalid")
 }

@@ -12,13 +12,15 @@ use sqlx::PgPool;
 
 use super::super::http::api::{DEADLINE, PATIENT, PROCESSOR};
 use super::Console;
+use super::picture::smaller;
 use super::webdriver::{Browser, ENTER, ESCAPE, LEFT, View};
 
-const SHOP: &str = "--concurrency 8 --commands 600 --members 60 --products 24 --vendors 9 --refused-share 0.05";
+const SHOP: &str =
+    "--concurrency 8 --commands 600 --members 60 --products 24 --vendors 9 --refused-share 0.05 --no-send-time";
 
 /// The traffic in the pictures, at a rate at which single dots can be seen.
 const TRAFFIC: &str = "--concurrency 8 --commands 4000 --rate 25 --members 300 --products 24 --vendors 9 --refused-share 0.05 \
-    --member-prefix picture";
+    --no-send-time --member-prefix picture";
 
 /// What the page says of the table of balances, and of one that is not equal.
 const BALANCES: &str =
@@ -129,31 +131,8 @@ async fn save(browser: &Browser, folder: &Path, name: &str, view: View) -> anyho
     browser.look(view).await?;
     // The dots that a change of the size has removed come back.
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let picture = decode(&browser.picture().await?)?;
+    let picture = smaller(&browser.picture().await?)?;
     std::fs::write(folder.join(name), picture).with_context(|| format!("writing {name}"))
-}
-
-/// Base64 (RFC 4648).
-fn decode(text: &str) -> anyhow::Result<Vec<u8>> {
-    let digit = |byte: u8| match byte {
-        b'A'..=b'Z' => Some(byte - b'A'),
-        b'a'..=b'z' => Some(byte - b'a' + 26),
-        b'0'..=b'9' => Some(byte - b'0' + 52),
-        b'+' => Some(62),
-        b'/' => Some(63),
-        _ => None,
-    };
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut len) = (0_u32, 0);
-    for byte in text.bytes().filter(|byte| *byte != b'=') {
-        bits = bits << 6 | u32::from(digit(byte).context("base64")?);
-        len += 6;
-        if len >= 8 {
-            len -= 8;
-            bytes.push(u8::try_from(bits >> len & 0xff)?);
-        }
-    }
-    Ok(bytes)
 }
 
 async fn pictures(

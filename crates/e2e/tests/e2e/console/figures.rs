@@ -14,7 +14,8 @@ use super::{Console, balances, waiting};
 const CARTS: u64 = 5;
 
 /// Commands of a generated shop, in addition.
-const SHOP: &str = "--concurrency 8 --commands 400 --members 40 --products 30 --vendors 4 --refused-share 0.1";
+const SHOP: &str =
+    "--concurrency 8 --commands 400 --members 40 --products 30 --vendors 4 --refused-share 0.1 --no-send-time";
 
 /// Five commands for each cart: three are accepted and make four events, of which two are purchases.
 async fn send(api: &Api) -> anyhow::Result<()> {
@@ -53,7 +54,7 @@ fn compare(frame: &Value, cassandra: &Totals, postgres: &Totals) -> anyhow::Resu
     let mut pieces: Vec<i64> = products.into_values().collect();
     pieces.sort_unstable_by_key(|pieces| std::cmp::Reverse(*pieces));
     pieces.truncate(10);
-    for top in &frame["top"].as_array().context("a list")[1..] {
+    for top in &frame["top"].as_array().context("a list")?[1..] {
         let shown: Vec<_> =
             top["items"].as_array().into_iter().flatten().filter_map(|line| line["pieces"].as_i64()).collect();
         ensure!(shown == pieces, "{top}, but sold were {pieces:?}");

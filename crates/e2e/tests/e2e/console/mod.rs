@@ -3,6 +3,7 @@
 pub(crate) mod away;
 pub(crate) mod browser;
 pub(crate) mod figures;
+mod picture;
 pub(crate) mod viewers;
 mod webdriver;
 

@@ -4,6 +4,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use e2e::harness::{free_address, wait_until};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
@@ -43,7 +45,7 @@ impl Drop for Browser {
     fn drop(&mut self) {
         // The driver ends its browser when it is asked to end; a killed one would leave it behind.
         if let Some(pid) = rustix::process::Pid::from_raw(self.driver.id().cast_signed()) {
-            drop(rustix::process::kill_process(pid, rustix::process::Signal::TERM));
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap_or_default();
         }
         drop(self.driver.wait());
     }
@@ -142,9 +144,10 @@ impl Browser {
         self.devtools("Emulation.setEmulatedMedia", features).await.map(drop)
     }
 
-    /// What the window shows, as a PNG file in base64.
-    pub(super) async fn picture(&self) -> anyhow::Result<String> {
+    /// What the window shows, as a PNG file.
+    pub(super) async fn picture(&self) -> anyhow::Result<Vec<u8>> {
         let picture = self.devtools("Page.captureScreenshot", json!({"format": "png"})).await?;
-        picture["data"].as_str().map(str::to_owned).context("a picture")
+        let text = picture["data"].as_str().context("a picture")?;
+        BASE64_STANDARD.decode(text).context("reading a picture")
     }
 }
