@@ -11,6 +11,12 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use crate::{Admin, Error, KafkaArgs, client_log};
 
+/// An empty fetch reports the end: soon, not after the default half second.
+const FETCH_WAIT_MS: &str = "10";
+
+/// The broker answers a fetch as soon as there is a record, or after this time: for readers that stay.
+const FOLLOW_WAIT_MS: &str = "500";
+
 /// For consumers with `enable.partition.eof`: librdkafka reports a partition's end as an error.
 pub(crate) struct ToTheEnd;
 
@@ -52,6 +58,15 @@ impl TopicReader {
     /// # Errors
     /// If a setting or an offset is invalid.
     pub fn open(args: &KafkaArgs, topic: &str, starts: impl IntoIterator<Item = (i32, i64)>) -> Result<Self, Error> {
+        Self::open_with(args, topic, starts, FETCH_WAIT_MS)
+    }
+
+    fn open_with(
+        args: &KafkaArgs,
+        topic: &str,
+        starts: impl IntoIterator<Item = (i32, i64)>,
+        fetch_wait_ms: &str,
+    ) -> Result<Self, Error> {
         let failed = |error| Error::kafka(format!("starting to read {topic}"), error);
         let mut partitions = TopicPartitionList::new();
         let mut unfinished = BTreeSet::new();
@@ -59,9 +74,22 @@ impl TopicReader {
             partitions.add_partition_offset(topic, partition, Offset::Offset(offset)).map_err(failed)?;
             unfinished.insert(partition);
         }
-        let consumer = consumer(args, topic)?;
+        let consumer = consumer(args, topic, fetch_wait_ms)?;
         consumer.assign(&partitions).map_err(failed)?;
         Ok(Self { consumer, topic: topic.to_owned(), unfinished })
+    }
+
+    /// As [`TopicReader::open`], for [`TopicReader::follow`]: an idle topic costs two requests a second, and its end is
+    /// reported half a second late.
+    ///
+    /// # Errors
+    /// As [`TopicReader::open`].
+    pub fn open_to_follow(
+        args: &KafkaArgs,
+        topic: &str,
+        starts: impl IntoIterator<Item = (i32, i64)>,
+    ) -> Result<Self, Error> {
+        Self::open_with(args, topic, starts, FOLLOW_WAIT_MS)
     }
 
     /// A reader of all of `topic`.
@@ -86,7 +114,7 @@ impl TopicReader {
         timeout: Duration,
     ) -> Result<Self, Error> {
         let failed = |error| Error::kafka(format!("searching the records of a time in {topic}/{partition}"), error);
-        let consumer = consumer(args, topic)?;
+        let consumer = consumer(args, topic, FETCH_WAIT_MS)?;
         let mut times = TopicPartitionList::new();
         times.add_partition_offset(topic, partition, Offset::Offset(at_ms)).map_err(failed)?;
         let starts = consumer.offsets_for_times(times, timeout).map_err(failed)?;
@@ -127,13 +155,23 @@ impl TopicReader {
     pub fn follow(&mut self, timeout: Duration) -> Result<Option<BorrowedMessage<'_>>, Error> {
         match self.consumer.poll(timeout) {
             Some(Ok(message)) => Ok(Some(message)),
-            Some(Err(KafkaError::PartitionEOF(_))) | None => Ok(None),
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                self.unfinished.remove(&partition);
+                Ok(None)
+            }
+            None => Ok(None),
             Some(Err(error)) => Err(Error::kafka(format!("reading {}", self.topic), error)),
         }
     }
+
+    /// Whether the end of a partition was reported once. A partition that is written all the time may never report it.
+    #[must_use]
+    pub fn has_reached_end(&self, partition: i32) -> bool {
+        !self.unfinished.contains(&partition)
+    }
 }
 
-fn consumer(args: &KafkaArgs, topic: &str) -> Result<BaseConsumer<ToTheEnd>, Error> {
+fn consumer(args: &KafkaArgs, topic: &str, fetch_wait_ms: &str) -> Result<BaseConsumer<ToTheEnd>, Error> {
     args.client()
         // librdkafka wants a name here; nothing is ever committed under it.
         .set("group.id", format!("{topic}-reader"))
@@ -141,8 +179,7 @@ fn consumer(args: &KafkaArgs, topic: &str) -> Result<BaseConsumer<ToTheEnd>, Err
         .set("enable.auto.offset.store", "false")
         .set("isolation.level", "read_committed")
         .set("enable.partition.eof", "true")
-        // An empty fetch reports the end: soon, not after the default half second.
-        .set("fetch.wait.max.ms", "10")
+        .set("fetch.wait.max.ms", fetch_wait_ms)
         .set("fetch.queue.backoff.ms", "10")
         // An offset that is not there any more is an error, not a silent start elsewhere.
         .set("auto.offset.reset", "error")

@@ -4,7 +4,7 @@
 //! They are one binary with its own harness: the tests share one pool of threads and start in the order of the list below. A
 //! test that is not in the list is an unused function, which the compiler reports.
 //!
-//! `CART_TEST_TIMES=1` prints the time of each test, the longest first.
+//! `CART_TEST_BROWSER=1` adds those that need Chromium and its driver. `CART_TEST_TIMES=1` prints the time of each test, the longest first.
 
 mod audit;
 mod auth;
@@ -12,6 +12,7 @@ mod cassandra;
 mod cli;
 mod clocks;
 mod commands;
+mod console;
 mod crash;
 mod dead_letters;
 mod downstream;
@@ -87,6 +88,8 @@ fn trials(times: &Times) -> Vec<Trial> {
         recovery::read_tables_and_cart_events_are_rebuilt,
         log_identity::lost_offsets_are_not_guessed,
         pipeline::every_table_has_what_was_sent,
+        console::figures::the_page_shows_what_was_sent_and_what_the_tables_have,
+        console::away::a_server_that_is_away_is_named_and_the_others_are_shown,
         audit::audits_a_running_system_its_end_and_its_defects,
         clocks::a_clients_time_is_the_purchases_time,
         projectors::item_purchased_events::each_purchase_is_published_once_by_two_instances,
@@ -118,6 +121,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         crash::before_the_journal_write,
         crash::inside_the_transaction,
         crash::after_the_commit,
+        console::viewers::viewers_that_do_not_read_disturb_no_others,
         http::late::a_command_that_could_not_be_sent_in_time_is_not_sent_later,
         projectors::redelivery::redelivered_records_change_nothing,
         projectors::two_instances::a_reassigned_partition_reloads_its_totals,
@@ -172,9 +176,18 @@ fn trials(times: &Times) -> Vec<Trial> {
     ]
 }
 
+/// Those that need a browser, and more time.
+fn browser_trials(times: &Times) -> Vec<Trial> {
+    trials![times, console::browser::a_visitor_sees_what_the_tables_have_and_buys_with_the_keyboard]
+}
+
 fn main() -> ExitCode {
     let times = Times::default();
-    let conclusion = libtest_mimic::run(&Arguments::from_args(), trials(&times));
+    let mut trials = trials(&times);
+    if std::env::var_os("CART_TEST_BROWSER").is_some() {
+        trials.extend(browser_trials(&times));
+    }
+    let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
     if std::env::var_os("CART_TEST_TIMES").is_some() {
         let mut times = times.lock().unwrap_or_else(PoisonError::into_inner);
         times.sort_unstable();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rdkafka::admin::AdminClient;
 use rdkafka::consumer::Consumer;
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
+use rdkafka::{Offset, TopicPartitionList};
 
 use crate::client_log::{PlainConsumer, Reporting};
 use crate::reconnect::BootstrapReconnect;
@@ -155,6 +156,25 @@ impl Admin {
                     .map_err(|error| Error::kafka(format!("reading the end of {topic}/{partition}"), error))
             })
             .collect()
+    }
+
+    /// The offset of the first record of that time (milliseconds since 1970) or later in each partition; the end where there
+    /// is none.
+    ///
+    /// # Errors
+    /// As [`Admin::partitions`].
+    pub fn offsets_at(&self, topic: &str, at_ms: i64) -> Result<Vec<i64>, Error> {
+        let failed = |error| Error::kafka(format!("searching the records of a time in {topic}"), error);
+        let ends = self.watermarks(topic)?;
+        let mut times = TopicPartitionList::new();
+        for (partition, _) in (0..).zip(&ends) {
+            times.add_partition_offset(topic, partition, Offset::Offset(at_ms)).map_err(failed)?;
+        }
+        let consumer: BaseConsumer =
+            self.args.client().set("group.id", format!("{topic}-reader")).create().map_err(failed)?;
+        let found = consumer.offsets_for_times(times, REQUEST_TIMEOUT).map_err(failed)?;
+        let offset = |offset, end| if let Offset::Offset(offset) = offset { offset } else { end };
+        Ok(found.elements().iter().zip(ends).map(|(element, (_, end))| offset(element.offset(), end)).collect())
     }
 
     /// Whether a transaction is open on `topic`: then there are records that readers of committed ones do not see yet.

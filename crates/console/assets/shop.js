@@ -1,0 +1,116 @@
+// The form: a visitor's own commands, and their arrival in the read models.
+
+import { $, count, element, fetchJson, money, span } from "./dom.js";
+import { arrivedAt, isArrived, way } from "./dialogs.js";
+
+const PRODUCTS = [
+  ["red mug", "3.50", "c1a54a3e-2b52-4f0c-8b61-8f3e2f1d7b02", "5d9e0f5f-64c2-4c1b-9c63-0a3c0c3c9a01"],
+  ["blue teapot", "24.90", "c1a54a3e-2b52-4f0c-8b61-8f3e2f1d7b02", "5d9e0f5f-64c2-4c1b-9c63-0a3c0c3c9a02"],
+  ["oak chair", "129.00", "a0c7c9c4-3c43-4d0f-9d53-5f0f6f0f7c11", "5d9e0f5f-64c2-4c1b-9c63-0a3c0c3c9a03"],
+  ["wool blanket", "59.95", "a0c7c9c4-3c43-4d0f-9d53-5f0f6f0f7c11", "5d9e0f5f-64c2-4c1b-9c63-0a3c0c3c9a04"],
+  ["desk lamp", "42.00", "e7f5b1a2-9d0e-4b7c-8f27-3f6d2a1c5d21", "5d9e0f5f-64c2-4c1b-9c63-0a3c0c3c9a05"],
+  ["notebook", "6.25", "e7f5b1a2-9d0e-4b7c-8f27-3f6d2a1c5d21", "5d9e0f5f-64c2-4c1b-9c63-0a3c0c3c9a06"],
+];
+const OWN_VENDOR = "e7f5b1a2-9d0e-4b7c-8f27-3f6d2a1c5d21";
+
+const WATCH_MS = 200;
+const WATCH_MAX_MS = 30000;
+
+function id() {
+  if (crypto.randomUUID) return crypto.randomUUID();
+  // Only secure contexts have randomUUID; a page over plain HTTP on another host has not.
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = (bytes[6] & 0x0f) | 0x40;
+  bytes[8] = (bytes[8] & 0x3f) | 0x80;
+  const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+}
+
+export function startShop(dialogs) {
+  const cart = sessionStorage.getItem("cart") ?? id();
+  sessionStorage.setItem("cart", cart);
+  dialogs.settings.then((settings) => {
+    if (settings.hasShop) start(cart, dialogs);
+  }, () => {});
+}
+
+function start(cart, dialogs) {
+  $("shop").hidden = false;
+  const own = $("own-cart");
+  own.textContent = cart.slice(0, 8);
+  own.setAttribute("aria-label", `history of your cart ${cart.slice(0, 8)}`);
+  own.addEventListener("click", () => dialogs.cart(cart));
+  const items = new Map();
+
+  const message = (words, isError) => {
+    $("shop-message").textContent = words;
+    $("shop-message").dataset.state = isError ? "different" : "";
+  };
+
+  async function send(path, body) {
+    const answer = await fetchJson(`/api/shop/${cart}/${path}`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+    if (answer.status >= 400) throw new Error(answer.body?.detail ?? answer.body?.title ?? `ingest answered ${answer.status}`);
+    return answer;
+  }
+
+  async function add(item) {
+    try {
+      const answer = await send("items", item);
+      items.set(item.productId, answer.body?.item ?? item);
+      message(answer.status === 202 ? "accepted, but not decided yet" : `added, after ${answer.tookMs} ms: version ${answer.body.version}`);
+      watch(answer.body?.commandId);
+    } catch (error) {
+      message(error.message, true);
+    }
+    basket();
+  }
+
+  function basket() {
+    $("basket").replaceChildren(...[...items.values()].map((item) => element("li", null, `${count(item.quantity)} × ${item.name} `, element("span", { class: "amount" }, money(item.price)))));
+    $("checkout").disabled = items.size === 0;
+  }
+
+  for (const [name, price, vendorId, productId] of PRODUCTS) {
+    $("products").append(element("button", { type: "button", onclick: () => add({ productId, vendorId, name, price, quantity: 1 }) }, element("span", null, name), element("b", null, money(price))));
+  }
+  $("own-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const form = event.target;
+    add({ productId: id(), vendorId: OWN_VENDOR, name: form.elements.name.value, price: form.elements.price.value, quantity: Number(form.elements.quantity.value) });
+  });
+  $("checkout").addEventListener("click", async () => {
+    try {
+      const answer = await send("checkout", {});
+      message(`bought, after ${answer.tookMs} ms. Now watch it arrive:`);
+      items.clear();
+      basket();
+      await watch(answer.body?.commandId);
+    } catch (error) {
+      message(error.message, true);
+    }
+  });
+  basket();
+
+  let watching = 0;
+  async function watch(commandId) {
+    if (!commandId) return;
+    const ticket = (watching += 1);
+    const until = Date.now() + WATCH_MAX_MS;
+    const list = $("arrivals");
+    list.dataset.command = commandId;
+    while (ticket === watching && Date.now() < until) {
+      const journey = await fetchJson(`/api/commands/${commandId}`).catch(() => null);
+      if (ticket !== watching) return;
+      if (journey) {
+        list.replaceChildren(...way(journey));
+        list.dataset.arrived = String(isArrived(journey));
+        if (isArrived(journey)) {
+          const last = arrivedAt(journey);
+          if (last !== null) message(`bought, and in all tables after ${span(Math.max(0, last - journey.asked.atMs))}`);
+          return;
+        }
+      }
+      await new Promise((resolve) => setTimeout(resolve, WATCH_MS));
+    }
+  }
+}

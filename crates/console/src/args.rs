@@ -1,0 +1,85 @@
+//! The command line.
+
+use std::net::SocketAddr;
+
+use cassandra::CassandraArgs;
+use kafka::KafkaArgs;
+use service::LogArgs;
+
+/// What is replaced in `--trace-url`.
+pub(crate) const TRACE_ID: &str = "{trace_id}";
+
+/// Shows on a web page what happens in an installation now, and compares the read tables with a count of its own
+///
+/// It reads topics and tables and changes nothing. It joins no consumer group, and reads only while somebody looks at the page.
+/// It has no authentication: whoever reaches the address sees products, prices and cart ids.
+#[derive(Debug, clap::Parser)]
+#[command(name = "cart-console", version, max_term_width = 110)]
+#[command(after_help = "\
+Example, with the stack of `scripts/stack up`:
+  source .services/cart.env && cart-console --listen 127.0.0.1:9011 --ingest-url \"$CART_URL\"")]
+pub struct Args {
+    /// Address of the page, health and metrics; with port 0 the system chooses a free port, which is logged
+    #[arg(long, env = "CONSOLE_LISTEN", help_heading = "Common", default_value = "127.0.0.1:9010")]
+    pub(crate) listen: SocketAddr,
+
+    /// URL of ingest; with it the page has a form with which visitors add items and check out
+    #[arg(long, env = "CONSOLE_INGEST_URL", help_heading = "Common", value_parser = http_url)]
+    pub(crate) ingest_url: Option<String>,
+
+    /// URL of the metrics of `cartctl audit --watch`, such as http://127.0.0.1:9019/metrics; with it the page shows the last audit
+    #[arg(long, env = "CONSOLE_AUDIT_URL", help_heading = "Common", value_parser = http_url)]
+    pub(crate) audit_url: Option<String>,
+
+    /// URL of a trace, with {trace_id} where its id goes; with it a command has a link to its trace
+    #[arg(long, env = "CONSOLE_TRACE_URL", help_heading = "Common", value_parser = trace_url)]
+    pub(crate) trace_url: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) kafka: KafkaArgs,
+    #[command(flatten)]
+    pub(crate) cassandra: CassandraArgs,
+
+    /// URL of the PostgreSQL database
+    #[arg(help_heading = "Common")]
+    #[arg(long, env, default_value = "postgres://cart:cart@127.0.0.1:5432/cart", hide_env_values = true)]
+    pub(crate) database_url: String,
+
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+/// A URL without a slash at its end.
+fn http_url(text: &str) -> Result<String, String> {
+    let url = reqwest::Url::parse(text).map_err(|error| format!("'{text}' is not a URL: {error}"))?;
+    if url.scheme() != "http" {
+        return Err(format!("'{text}' must begin with http://"));
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+fn trace_url(text: &str) -> Result<String, String> {
+    let url = reqwest::Url::parse(text).map_err(|error| format!("'{text}' is not a URL: {error}"))?;
+    if !["http", "https"].contains(&url.scheme()) {
+        return Err(format!("'{text}' must begin with https:// or http://"));
+    }
+    if !text.contains(TRACE_ID) {
+        return Err(format!("'{text}' has no {TRACE_ID}, the place of the trace's id"));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_checked_at_the_start() {
+        assert_eq!(http_url("http://127.0.0.1:9001/"), Ok("http://127.0.0.1:9001".to_owned()));
+        assert!(http_url("127.0.0.1:9001").is_err());
+        assert!(http_url("https://shop.example").is_err());
+        assert!(trace_url("https://traces.example/{trace_id}?x=1").is_ok());
+        assert!(trace_url("https://traces.example/").is_err());
+        assert!(trace_url("javascript:alert('{trace_id}')").is_err());
+    }
+}

@@ -1,0 +1,171 @@
+//! How far consumer groups are behind, from the records that this process has read itself: committed records, so that the
+//! markers of transactions and aborted records do not count.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::Serialize;
+
+/// The records of a partition that are kept. A group that is further behind is behind by at least so many.
+const KEPT_MAX: usize = 100_000;
+
+/// The read records of a topic that some group has not processed yet.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    partitions: BTreeMap<i32, Partition>,
+    /// Whether all records that were there at the start have been read.
+    is_complete: bool,
+}
+
+#[derive(Debug, Default)]
+struct Partition {
+    /// Offset and time of each record.
+    records: VecDeque<(i64, i64)>,
+    /// Records before this offset are not known.
+    from: i64,
+}
+
+/// How far a group is behind in a topic or partition.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Lag {
+    /// Records that it has not processed.
+    pub(crate) behind: usize,
+    /// The age of the oldest of them.
+    pub(crate) oldest_waiting_ms: i64,
+    /// Whether there may be more, and older ones.
+    pub(crate) is_least: bool,
+}
+
+impl Backlog {
+    /// Starts at these offsets, by partition. What is known of later records stays.
+    pub(crate) fn start(&mut self, starts: &BTreeMap<i32, i64>) {
+        self.is_complete = false;
+        for (partition, from) in starts {
+            let known = self.partitions.entry(*partition).or_insert(Partition { from: *from, ..Partition::default() });
+            let next = known.records.back().map_or(known.from, |(offset, _)| offset + 1);
+            if *from > next {
+                // There is a gap: what was before it is not known any more.
+                *known = Partition { from: *from, ..Partition::default() };
+            }
+        }
+    }
+
+    /// Notes that the reader has reached the end.
+    pub(crate) fn complete(&mut self) {
+        self.is_complete = true;
+    }
+
+    /// Notes a record.
+    pub(crate) fn add(&mut self, partition: i32, offset: i64, at_ms: i64) {
+        let known = self.partitions.entry(partition).or_default();
+        if known.records.len() == KEPT_MAX
+            && let Some((oldest, _)) = known.records.pop_front()
+        {
+            known.from = oldest + 1;
+        }
+        known.records.push_back((offset, at_ms));
+    }
+
+    /// Drops the records that all groups have processed; `committed` has their next offsets.
+    pub(crate) fn trim<'a>(&mut self, committed: impl Iterator<Item = &'a BTreeMap<i32, i64>> + Clone) {
+        for (partition, known) in &mut self.partitions {
+            let least = committed.clone().map(|next| next.get(partition).copied().unwrap_or_default()).min();
+            while let (Some((offset, _)), Some(least)) = (known.records.front().copied(), least) {
+                if offset >= least {
+                    break;
+                }
+                known.records.pop_front();
+                known.from = offset + 1;
+            }
+        }
+    }
+
+    /// How far a group with these next offsets is behind; `None` while the topic is still being read.
+    pub(crate) fn lag(&self, committed: &BTreeMap<i32, i64>, now_ms: i64) -> Option<Lag> {
+        let partitions = self.partitions.iter().map(|(partition, known)| {
+            let next = committed.get(partition).copied().unwrap_or_default();
+            let first = known.records.partition_point(|(offset, _)| *offset < next);
+            let oldest = known.records.get(first).map_or(0, |(_, at_ms)| (now_ms - at_ms).max(0));
+            // The group may have committed an offset that only a marker had.
+            let is_least = next < known.from && known.records.front().is_some_and(|_| first == 0);
+            Lag { behind: known.records.len() - first, oldest_waiting_ms: oldest, is_least }
+        });
+        self.is_complete.then(|| {
+            partitions.fold(Lag::default(), |sum, one| Lag {
+                behind: sum.behind + one.behind,
+                oldest_waiting_ms: sum.oldest_waiting_ms.max(one.oldest_waiting_ms),
+                is_least: sum.is_least || one.is_least,
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn next(offset: i64) -> BTreeMap<i32, i64> {
+        BTreeMap::from([(0, offset)])
+    }
+
+    fn read(offsets: &[i64]) -> Backlog {
+        let mut backlog = Backlog::default();
+        backlog.start(&next(offsets[0]));
+        for offset in offsets {
+            backlog.add(0, *offset, 1_000 * offset);
+        }
+        backlog.complete();
+        backlog
+    }
+
+    #[test]
+    fn only_records_count_and_not_what_lies_between_them() {
+        // Offset 12 and 15 are the markers of transactions.
+        let backlog = read(&[10, 11, 13, 14]);
+        let lag = |offset| backlog.lag(&next(offset), 20_000).expect("complete");
+        assert_eq!(lag(11), Lag { behind: 3, oldest_waiting_ms: 9_000, is_least: false });
+        assert_eq!(lag(12), Lag { behind: 2, oldest_waiting_ms: 7_000, is_least: false });
+        assert_eq!(lag(15), Lag::default());
+    }
+
+    #[test]
+    fn a_group_that_is_behind_what_was_read_is_behind_by_at_least_that() {
+        let backlog = read(&[10, 11]);
+        assert_eq!(backlog.lag(&next(3), 20_000), Some(Lag { behind: 2, oldest_waiting_ms: 10_000, is_least: true }));
+        assert_eq!(backlog.lag(&BTreeMap::new(), 20_000).map(|lag| lag.is_least), Some(true));
+    }
+
+    #[test]
+    fn records_that_all_groups_have_processed_are_dropped() {
+        let mut backlog = read(&[10, 11, 13, 14]);
+        let (slow, fast) = (next(11), next(15));
+        backlog.trim([&slow, &fast].into_iter());
+        assert_eq!(backlog.partitions[&0].records.len(), 3);
+        assert_eq!(backlog.lag(&slow, 0).map(|lag| (lag.behind, lag.is_least)), Some((3, false)));
+    }
+
+    #[test]
+    fn is_unknown_until_the_end_was_reached_and_after_a_gap() {
+        let mut backlog = read(&[10, 11]);
+        backlog.start(&next(12));
+        assert_eq!(backlog.lag(&next(12), 0), None);
+        backlog.complete();
+        assert_eq!(backlog.lag(&next(11), 20_000).map(|lag| lag.behind), Some(1));
+        backlog.start(&next(50));
+        backlog.add(0, 50, 0);
+        backlog.complete();
+        assert_eq!(backlog.lag(&next(11), 20_000).map(|lag| (lag.behind, lag.is_least)), Some((1, true)));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut backlog = Backlog::default();
+        backlog.start(&next(0));
+        for offset in 0..=i64::try_from(KEPT_MAX).expect("small") {
+            backlog.add(0, offset, 0);
+        }
+        backlog.complete();
+        let lag = backlog.lag(&next(0), 0);
+        assert_eq!(lag.map(|lag| (lag.behind, lag.is_least)), Some((KEPT_MAX, true)));
+    }
+}

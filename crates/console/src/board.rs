@@ -1,0 +1,144 @@
+//! What the readers have found out, for the frames: one lock for each part, held for microseconds.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use cart::contract::Contract as _;
+use cart::contract::STAGES;
+use cart::{CartCommand, CartEvent, PurchasedItem};
+use serde::Serialize;
+
+use crate::backlog::{Backlog, Lag};
+use crate::health::Health;
+use crate::journeys::Journeys;
+use crate::ledger::Ledger;
+use crate::sales::Sales;
+use crate::times::Times;
+use crate::traffic::Traffic;
+
+/// The steps whose time is measured.
+#[derive(Debug, Default)]
+pub(crate) struct Steps {
+    /// From the command's record to its reply.
+    pub(crate) outcome: Times,
+    /// From the command's record to each of its events.
+    pub(crate) event: Times,
+    /// From a purchase's event to its record for the vendors.
+    pub(crate) purchase: Times,
+}
+
+/// What was found out about consumer groups.
+#[derive(Debug, Default)]
+pub(crate) struct Groups {
+    /// The records of each topic of `STAGES`.
+    pub(crate) topics: BTreeMap<&'static str, Backlog>,
+    /// The next offsets of each group by partition, in the order of `STAGES`; none if they could not be read.
+    committed: [Option<BTreeMap<i32, i64>>; STAGES.len()],
+    /// How far each group was behind when its offsets were read.
+    pub(crate) lags: [Option<Lag>; STAGES.len()],
+}
+
+impl Groups {
+    /// Notes what a group has committed now, and how far it is behind with that.
+    pub(crate) fn note(&mut self, index: usize, committed: Option<BTreeMap<i32, i64>>, now_ms: i64) {
+        let backlog = self.topics.get(STAGES[index].topic);
+        self.lags[index] = backlog.and_then(|backlog| backlog.lag(committed.as_ref()?, now_ms));
+        self.committed[index] = committed;
+        self.trim();
+    }
+
+    /// Drops the records that all groups of a topic have processed.
+    fn trim(&mut self) {
+        for (topic, backlog) in &mut self.topics {
+            let groups = STAGES.iter().zip(&self.committed).filter(|(stage, _)| stage.topic == *topic);
+            let committed: Option<Vec<&BTreeMap<i32, i64>>> = groups.map(|(_, next)| next.as_ref()).collect();
+            if let Some(committed) = committed {
+                backlog.trim(committed.into_iter());
+            }
+        }
+    }
+}
+
+/// What a table says of a vendor's balance.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Cell {
+    pub(crate) balance: Option<rust_decimal::Decimal>,
+    #[serde(flatten)]
+    pub(crate) compared: crate::ledger::Compared,
+}
+
+/// A vendor's balance of a month, three times.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct BalanceLine {
+    pub(crate) vendor_id: cart::VendorId,
+    pub(crate) month: String,
+    pub(crate) counted: rust_decimal::Decimal,
+    pub(crate) cassandra: Option<Cell>,
+    pub(crate) postgres: Option<Cell>,
+}
+
+/// What the last audit said.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct LastAudit {
+    pub(crate) audits: u64,
+    pub(crate) failures: u64,
+    pub(crate) findings: u64,
+    pub(crate) commands: u64,
+    /// When this process saw that another audit had ended; unknown for the first one that it saw.
+    pub(crate) seen_at_ms: Option<i64>,
+}
+
+/// How far the reading of a topic's past has come, in records.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct CatchingUp {
+    pub(crate) done: i64,
+    pub(crate) of: i64,
+}
+
+/// All parts.
+#[derive(Debug, Default)]
+pub(crate) struct Board {
+    pub(crate) health: Health,
+    traffic: Mutex<Traffic>,
+    steps: Mutex<Steps>,
+    sales: Mutex<Sales>,
+    ledger: Mutex<Ledger>,
+    journeys: Mutex<Journeys>,
+    groups: Mutex<Groups>,
+    balances: Mutex<Vec<BalanceLine>>,
+    audit: Mutex<Option<LastAudit>>,
+    /// The topics whose past is being read.
+    reading: Mutex<BTreeMap<&'static str, CatchingUp>>,
+    /// The commands in the log.
+    log_len: Mutex<Option<i64>>,
+}
+
+macro_rules! parts {
+    ($($name:ident: $part:ty),+ $(,)?) => {
+        impl Board {
+            $(pub(crate) fn $name(&self) -> MutexGuard<'_, $part> {
+                self.$name.lock().unwrap_or_else(PoisonError::into_inner)
+            })+
+        }
+    };
+}
+
+parts! {
+    traffic: Traffic,
+    steps: Steps,
+    sales: Sales,
+    ledger: Ledger,
+    journeys: Journeys,
+    groups: Groups,
+    balances: Vec<BalanceLine>,
+    audit: Option<LastAudit>,
+    reading: BTreeMap<&'static str, CatchingUp>,
+    log_len: Option<i64>,
+}
+
+/// The topics that groups read.
+pub(crate) const GROUP_TOPICS: [&str; 3] = [CartCommand::TOPIC, CartEvent::TOPIC, PurchasedItem::TOPIC];

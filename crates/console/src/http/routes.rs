@@ -1,0 +1,198 @@
+//! Paths and methods.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use cart::{CartId, CommandId};
+use serde::Serialize;
+use serde_json::json;
+use service::{Metrics, Readiness, health_and_metrics};
+use warp::filters::BoxedFilter;
+use warp::http::{HeaderMap, HeaderValue, StatusCode, header};
+use warp::reply::Response;
+use warp::{Filter, Rejection, Reply as _};
+
+use super::assets::{ASSETS, secured};
+use super::stream::{Progress, events};
+use crate::args::TRACE_ID;
+use crate::audience::Audience;
+use crate::board::Board;
+use crate::carts::Carts;
+use crate::shop::{Shop, Wanted};
+
+/// The longest body: an item with a name of 200 characters.
+const BODY_MAX: u64 = 8 * 1024;
+
+/// What the routes need.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) board: Arc<Board>,
+    pub(crate) audience: Audience,
+    pub(crate) carts: Carts,
+    pub(crate) shop: Option<Shop>,
+    pub(crate) trace_url: Option<String>,
+    pub(crate) readiness: Readiness,
+    pub(crate) metrics: Metrics,
+}
+
+#[derive(Debug, serde::Deserialize)]
+struct AtVersion {
+    version: Option<i64>,
+}
+
+/// All routes.
+pub(crate) fn routes(page: Arc<Page>) -> BoxedFilter<(Response,)> {
+    let with_page = {
+        let page = page.clone();
+        warp::any().map(move || page.clone())
+    };
+    let files = warp::path::tail().and(warp::get()).and_then(async |tail: warp::path::Tail| {
+        let asset = ASSETS.iter().find(|asset| asset.path == tail.as_str());
+        asset.map(|asset| asset.response()).ok_or_else(warp::reject::not_found)
+    });
+    let stream = warp::path!("api" / "stream")
+        .and(warp::get())
+        .and(with_page.clone())
+        .and(warp::ext::get::<Arc<Progress>>())
+        .map(|page: Arc<Page>, progress| stream(&page, progress));
+    let now = warp::path!("api" / "now")
+        .and(warp::get())
+        .and(with_page.clone())
+        .then(async |page: Arc<Page>| now(&page).await);
+    let settings =
+        warp::path!("api" / "settings").and(warp::get()).and(with_page.clone()).map(|page: Arc<Page>| settings(&page));
+    let at = warp::path!("api" / "commands" / i32 / i64)
+        .and(warp::get())
+        .and(with_page.clone())
+        .map(|partition, offset, page: Arc<Page>| found(page.board.journeys().at((partition, offset))));
+    let by_id = warp::path!("api" / "commands" / CommandId)
+        .and(warp::get())
+        .and(with_page.clone())
+        .map(|command_id, page: Arc<Page>| found(page.board.journeys().of(command_id)));
+    let history = warp::path!("api" / "carts" / CartId)
+        .and(warp::get())
+        .and(warp::query::<AtVersion>())
+        .and(with_page.clone())
+        .then(async |cart_id, at: AtVersion, page: Arc<Page>| history(&page, cart_id, at.version).await);
+    let bytes = || warp::body::content_length_limit(BODY_MAX).and(limited_bytes());
+    let add = warp::path!("api" / "shop" / CartId / "items")
+        .and(warp::post())
+        .and(warp::header::headers_cloned())
+        .and(bytes())
+        .and(with_page.clone())
+        .then(async |cart_id, headers: HeaderMap, body: bytes::Bytes, page: Arc<Page>| {
+            match serde_json::from_slice(&body) {
+                Ok(item) => send(&page, &headers, cart_id, Wanted::Add(item)).await,
+                Err(error) => problem(StatusCode::BAD_REQUEST, &format!("the body is not JSON: {error}")),
+            }
+        });
+    let checkout = warp::path!("api" / "shop" / CartId / "checkout")
+        .and(warp::post())
+        .and(warp::header::headers_cloned())
+        .and(with_page)
+        .then(async |cart_id, headers: HeaderMap, page: Arc<Page>| {
+            send(&page, &headers, cart_id, Wanted::Checkout).await
+        });
+    let service = health_and_metrics(page.readiness.clone(), page.metrics.clone());
+    let api = stream.or(now).unify().or(settings).unify().or(at).unify().or(by_id).unify().or(history).unify();
+    let all = api.or(add).unify().or(checkout).unify().or(service).unify().or(files).unify();
+    all.recover(async |rejection: Rejection| Ok::<_, Infallible>(refused(&rejection))).unify().map(secured).boxed()
+}
+
+/// The limit on the length comes before it.
+#[expect(clippy::disallowed_methods, reason = "content_length_limit comes before it")]
+fn limited_bytes() -> impl Filter<Extract = (bytes::Bytes,), Error = Rejection> + Copy {
+    warp::body::bytes()
+}
+
+fn refused(rejection: &Rejection) -> Response {
+    // First: the filters for other paths have rejected the request too.
+    if rejection.find::<warp::reject::PayloadTooLarge>().is_some() {
+        return problem(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body has more than {BODY_MAX} bytes"));
+    }
+    if rejection.is_not_found() {
+        return problem(StatusCode::NOT_FOUND, "nothing has this path");
+    }
+    if rejection.find::<warp::reject::MethodNotAllowed>().is_some() {
+        return problem(StatusCode::METHOD_NOT_ALLOWED, "the path does not support this method");
+    }
+    problem(StatusCode::BAD_REQUEST, "the request is invalid")
+}
+
+fn json<T: Serialize>(value: &T) -> Response {
+    warp::reply::json(value).into_response()
+}
+
+fn problem(status: StatusCode, error: &str) -> Response {
+    warp::reply::with_status(warp::reply::json(&json!({ "error": error })), status).into_response()
+}
+
+fn found<T: Serialize>(value: Option<T>) -> Response {
+    let missing = || problem(StatusCode::NOT_FOUND, "the command is not among the newest ones any more");
+    value.map_or_else(missing, |value| json(&value))
+}
+
+fn stream(page: &Page, progress: Arc<Progress>) -> Response {
+    let Some(seat) = page.audience.join() else {
+        return problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the page has as many viewers as it may have: try again later",
+        );
+    };
+    let mut response = warp::reply::stream(events(page.audience.frames(), seat, progress)).into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    response
+}
+
+/// The next frame.
+async fn now(page: &Page) -> Response {
+    let Some(_seat) = page.audience.join() else {
+        return problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the page has as many viewers as it may have: try again later",
+        );
+    };
+    let mut frames = page.audience.frames();
+    frames.mark_unchanged();
+    if frames.changed().await.is_err() {
+        return problem(StatusCode::SERVICE_UNAVAILABLE, "the page is shutting down");
+    }
+    let frame = frames.borrow().clone();
+    warp::reply::with_header(frame.to_vec(), header::CONTENT_TYPE, "application/json").into_response()
+}
+
+fn settings(page: &Page) -> Response {
+    let trace_url = page.trace_url.as_ref().map(|url| url.split(TRACE_ID).collect::<Vec<_>>());
+    json(&json!({ "hasShop": page.shop.is_some(), "traceUrl": trace_url }))
+}
+
+async fn history(page: &Page, cart_id: CartId, version: Option<i64>) -> Response {
+    match page.carts.history(cart_id, version).await {
+        Ok(history) => json(&history),
+        Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, &format!("{error:#}")),
+    }
+}
+
+async fn send(page: &Page, headers: &HeaderMap, cart_id: CartId, wanted: Wanted) -> Response {
+    let Some(shop) = &page.shop else {
+        return problem(StatusCode::NOT_FOUND, "this page has no form: cart-console was started without --ingest-url");
+    };
+    if !is_own_page(headers) {
+        return problem(StatusCode::FORBIDDEN, "commands come only from this page");
+    }
+    page.audience.note();
+    match shop.send(cart_id, wanted).await {
+        Ok(answer) => json(&answer),
+        Err((status, error)) => problem(status, &format!("{error:#}")),
+    }
+}
+
+/// Whether a request comes from this page, and not from another site's page in the same browser: a script of another origin
+/// can send this type of content only after a preflight, which is never allowed here.
+fn is_own_page(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let is_json = text("content-type").is_some_and(|value: &str| value.starts_with("application/json"));
+    let host = text("host").unwrap_or_default();
+    let is_same = |origin: &str| origin.split_once("://").is_some_and(|(_, of)| of == host);
+    is_json && text("origin").is_none_or(is_same)
+}

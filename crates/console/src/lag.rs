@@ -1,0 +1,96 @@
+//! The thread that asks Kafka once a second how far the groups are.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use cart::CartCommand;
+use cart::contract::{Contract as _, READ_MODELS, STAGES};
+use kafka::{Admin, GroupProgress};
+
+use crate::clock::now_ms;
+use crate::follow::Context;
+use crate::health::Server;
+
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Clients that have failed so often in a row are replaced: they may have lost every broker for good.
+const FAILURES_MAX: u32 = 10;
+
+/// Starts the thread.
+pub(crate) fn start(mut context: Context) -> std::io::Result<()> {
+    let run = move || {
+        let mut clients: Option<Clients> = None;
+        let mut failures = 0;
+        while context.wait() {
+            let started_at = Instant::now();
+            let asked = match &clients {
+                Some(clients) => clients.ask(&context),
+                None => Clients::new(&context).and_then(|new| clients.insert(new).ask(&context)),
+            };
+            match asked {
+                Ok(()) => {
+                    failures = 0;
+                    context.board.health.up(Server::Kafka);
+                }
+                Err(error) => {
+                    failures += 1;
+                    if failures % FAILURES_MAX == 0 {
+                        clients = None;
+                    }
+                    context.board.health.away(Server::Kafka, error);
+                    forget(&context);
+                }
+            }
+            std::thread::sleep(INTERVAL.saturating_sub(started_at.elapsed()));
+        }
+    };
+    std::thread::Builder::new().name("lag".to_owned()).spawn(run)?;
+    Ok(())
+}
+
+struct Clients {
+    partitions: i32,
+    /// One for each of `STAGES` whose offsets are in Kafka.
+    groups: Vec<(usize, GroupProgress)>,
+    log: Admin,
+}
+
+impl Clients {
+    fn new(context: &Context) -> Result<Self, kafka::Error> {
+        let log = Admin::new(&context.kafka)?;
+        let mut groups = Vec::new();
+        let mut partitions = 0;
+        for (index, stage) in STAGES.iter().enumerate().filter(|(_, stage)| !stage.has_offsets_in_postgres()) {
+            let (group, topic) = (context.kafka.prefixed(stage.group), context.kafka.prefixed(stage.topic));
+            partitions = log.partitions(&topic)?;
+            groups.push((index, GroupProgress::new(&context.kafka, &group, &topic)?));
+        }
+        Ok(Self { partitions, groups, log })
+    }
+
+    fn ask(&self, context: &Context) -> Result<(), kafka::Error> {
+        let ends = self.log.watermarks(&context.kafka.prefixed(CartCommand::TOPIC))?;
+        // Nothing but commands is in this topic, neither transactions nor deletions: its offsets count them.
+        *context.board.log_len() = Some(ends.into_iter().map(|(_, end)| end).sum());
+        for (index, group) in &self.groups {
+            // Noted before the next group is asked: the lag is that of this moment.
+            note(context, *index, group.committed(0..self.partitions)?);
+        }
+        Ok(())
+    }
+}
+
+fn note(context: &Context, index: usize, committed: BTreeMap<i32, i64>) {
+    if let Some(table) = READ_MODELS.iter().position(|model| model.group == STAGES[index].group) {
+        context.board.journeys().committed(table, &committed, now_ms());
+    }
+    context.board.groups().note(index, Some(committed), now_ms());
+}
+
+/// What is not known any more is not shown.
+fn forget(context: &Context) {
+    let mut groups = context.board.groups();
+    for (index, _) in STAGES.iter().enumerate().filter(|(_, stage)| !stage.has_offsets_in_postgres()) {
+        groups.note(index, None, now_ms());
+    }
+}

@@ -1,0 +1,191 @@
+//! The page in a real Chromium: `scripts/test --browser`. With `CART_SCREENSHOTS=FOLDER` it also writes the pictures of README.md
+//! and docs/.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use cartctl::reconcile::{read_cassandra, wait_for_rest};
+use e2e::harness::{Installation, Process, Service};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use super::super::http::api::{DEADLINE, PATIENT, PROCESSOR};
+use super::Console;
+use super::picture::smaller;
+use super::webdriver::{Browser, ENTER, ESCAPE, LEFT, View};
+
+const SHOP: &str =
+    "--concurrency 8 --commands 600 --members 60 --products 24 --vendors 9 --refused-share 0.05 --no-send-time";
+
+/// The traffic in the pictures, at a rate at which single dots can be seen.
+const TRAFFIC: &str = "--concurrency 8 --commands 4000 --rate 25 --members 300 --products 24 --vendors 9 --refused-share 0.05 \
+    --no-send-time --member-prefix picture";
+
+/// What the page says of the table of balances, and of one that is not equal.
+const BALANCES: &str =
+    "return [...document.querySelectorAll('#balances td[data-state]')].map(cell => cell.dataset.state)";
+
+async fn figures(browser: &Browser, installation: &Installation) -> anyhow::Result<()> {
+    let session = cassandra::connect(installation.cassandra()).await?;
+    let totals = read_cassandra(&session).await?;
+    // The page groups thousands; the digits are those of the table.
+    let shown = "return document.getElementById('total-turnover').textContent.replaceAll(',', '')";
+    let mut balance = totals.balance();
+    balance.rescale(balance.scale().max(2));
+    browser.sees("the turnover of the tables", shown, &balance.to_string().into()).await?;
+    browser.sees("all commands", "return document.getElementById('log-len').textContent", &"600".into()).await?;
+    let waiting = "return [...document.querySelectorAll('.waits')].map(label => label.textContent)";
+    browser.sees("that none waits", waiting, &json!(vec!["0 waiting"; 5])).await?;
+    let cells = browser.run(&format!("{BALANCES}.length")).await?;
+    ensure!(cells == 18, "nine vendors in two tables: {cells}");
+    browser.sees("equal balances", BALANCES, &json!(vec!["equal"; 18])).await?;
+    browser
+        .sees("that it says so", "return document.getElementById('balances-state').textContent", &"all equal".into())
+        .await
+}
+
+/// Buys with the keyboard alone.
+async fn purchase(browser: &Browser) -> anyhow::Result<()> {
+    browser.tab_to("the products", "return document.activeElement.parentElement?.id === 'products'").await?;
+    browser.press(ENTER).await?;
+    let in_cart = "return document.querySelectorAll('#basket li').length";
+    browser.sees("the item in the cart", in_cart, &1.into()).await?;
+    browser.tab_to("the form", "return document.activeElement.id === 'own-name'").await?;
+    for key in ["m", "u", "g"] {
+        browser.press(key).await?;
+    }
+    browser.tab_to("the price", "return document.activeElement.id === 'own-price'").await?;
+    for key in ["1", ".", "2", "5"] {
+        browser.press(key).await?;
+    }
+    browser.press(ENTER).await?;
+    browser.sees("another item in the cart", in_cart, &2.into()).await?;
+    browser.tab_to("the checkout", "return document.activeElement.id === 'checkout'").await?;
+    browser.press(ENTER).await?;
+    browser
+        .sees(
+            "the purchase in all tables",
+            "return document.getElementById('arrivals').dataset.arrived",
+            &"true".into(),
+        )
+        .await?;
+    let rows = "return [...document.querySelectorAll('#arrivals [data-table]')].map(row => [row.dataset.table, row.dataset.value])";
+    let tables = |pieces: &str, balance: &str| {
+        [["item_quantity_by_day", pieces], ["balance_by_vendor", balance], ["vendor_billing", balance]]
+            .map(|row| json!(row))
+    };
+    let expected: Value = tables("1", "3.5").into_iter().chain(tables("1", "1.25")).collect();
+    let found = browser.run(rows).await?;
+    ensure!(found == expected, "{found}");
+    let steps = "return [...document.querySelectorAll('#arrivals [data-step]')].map(step => step.dataset.step)";
+    let once = ["ItemPurchased", "item-purchased", "tables"];
+    let expected: Value = ["cart-commands", "accepted"].into_iter().chain(once).chain(once).map(Value::from).collect();
+    let found = browser.run(steps).await?;
+    ensure!(found == expected, "{found}");
+    Ok(())
+}
+
+/// Opens a command's way and its cart's history with the keyboard, and goes back in it.
+async fn dialogs(browser: &Browser) -> anyhow::Result<()> {
+    browser.tab_to("the newest commands", "return document.activeElement.matches('#newest .row')").await?;
+    browser.press(ENTER).await?;
+    let steps = "return document.querySelectorAll('#journey-body .way > li').length > 1";
+    browser.sees("a command's way", steps, &true.into()).await?;
+    browser.press(ESCAPE).await?;
+    let is_back = "return !document.querySelector('dialog[open]') && document.activeElement.matches('#newest .row')";
+    browser.sees("the focus where it was", is_back, &true.into()).await?;
+    browser.run("document.getElementById('own-cart').focus()").await?;
+    browser.press(ENTER).await?;
+    let at = "return [document.querySelector('#cart-body output')?.textContent, document.querySelectorAll('#cart-body .at tbody tr').length]";
+    browser.sees("the cart's history", at, &json!(["version 4 of 4", 0])).await?;
+    browser.tab_to("the slider", "return document.activeElement.id === 'version'").await?;
+    browser.press(LEFT).await?;
+    browser.press(LEFT).await?;
+    browser.sees("the cart before it was bought", at, &json!(["version 2 of 4", 2])).await?;
+    browser.press(ESCAPE).await?;
+    browser.sees("the closed dialog", "return document.querySelector('dialog[open]')", &Value::Null).await
+}
+
+/// Neither errors nor violations of the policy, and the policy is in force.
+async fn policy(browser: &Browser) -> anyhow::Result<()> {
+    let complaints = browser.complaints().await?;
+    ensure!(complaints.is_empty(), "{complaints:?}");
+    let inline = "const script = document.createElement('script'); script.textContent = 'window.ran = true'; \
+        document.body.append(script); script.remove(); return window.ran ?? false";
+    ensure!(browser.run(inline).await? == false, "an inline script was run");
+    let complaints = browser.complaints().await?;
+    ensure!(!complaints.is_empty(), "the browser reports no violation");
+    Ok(())
+}
+
+/// Nothing is wider than the window of a phone.
+async fn phone(browser: &Browser) -> anyhow::Result<()> {
+    browser.look(View { width: 390, height: 844, is_dark: false, is_phone: true }).await?;
+    let width = "return document.documentElement.scrollWidth";
+    browser.sees("a page as wide as a phone", width, &390.into()).await?;
+    browser.look(View::DESKTOP).await
+}
+
+async fn save(browser: &Browser, folder: &Path, name: &str, view: View) -> anyhow::Result<()> {
+    browser.look(view).await?;
+    // The dots that a change of the size has removed come back.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let picture = smaller(&browser.picture().await?)?;
+    std::fs::write(folder.join(name), picture).with_context(|| format!("writing {name}"))
+}
+
+async fn pictures(
+    browser: &Browser,
+    folder: &Path,
+    installation: &Installation,
+    ingest_url: &str,
+    processes: &mut [Process],
+) -> anyhow::Result<()> {
+    let args = ["--url", ingest_url, "--expect-intended"].into_iter().chain(TRAFFIC.split_whitespace());
+    let _traffic = installation.spawn("traffic", "replay", args)?;
+    tokio::time::sleep(Duration::from_secs(45)).await;
+    browser.run("window.scrollTo(0, 0)").await?;
+    save(browser, folder, "console.png", View { height: 1_180, ..View::DESKTOP }).await?;
+    save(browser, folder, "console-dark.png", View { height: 1_180, is_dark: true, ..View::DESKTOP }).await?;
+    save(browser, folder, "console-phone.png", View { width: 390, height: 1_500, is_dark: false, is_phone: true })
+        .await?;
+    browser.look(View::DESKTOP).await?;
+    browser.run("document.querySelector('#newest [data-state] .row').click()").await?;
+    save(browser, folder, "console-way.png", View { height: 700, ..View::DESKTOP }).await?;
+    browser.press(ESCAPE).await?;
+    // A projector that has stopped: what waits for it is red.
+    processes.last_mut().context("the last projector")?.kill9()?;
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    save(browser, folder, "console-behind.png", View { height: 700, ..View::DESKTOP }).await
+}
+
+pub(crate) async fn a_visitor_sees_what_the_tables_have_and_buys_with_the_keyboard() -> anyhow::Result<()> {
+    let installation = Installation::new("console_page")?;
+    installation.setup().await?;
+    let mut services: Vec<(Service, &str, &[&str])> = vec![PROCESSOR, (Service::Ingest, "0", &PATIENT)];
+    services.extend(Service::PROJECTORS.map(|projector| (projector, "0", &[][..])));
+    let mut processes = installation.start_all(&services).await?;
+    let ingest_url = format!("http://{}", processes[1].address().context("an address")?);
+    let console = Console::start(&installation, "console", &["--ingest-url", &ingest_url]).await?;
+    let args = ["--url", &ingest_url, "--expect-intended"].into_iter().chain(SHOP.split_whitespace());
+    installation.run("replay", "replay", args, DEADLINE).await?;
+    let database = PgPool::connect(installation.database_url()).await?;
+    wait_for_rest(installation.kafka(), &database, DEADLINE).await?;
+    database.close().await;
+
+    let browser = Browser::start().await?;
+    browser.look(View::DESKTOP).await?;
+    browser.open(&console.url).await?;
+    figures(&browser, &installation).await?;
+    purchase(&browser).await?;
+    dialogs(&browser).await?;
+    phone(&browser).await?;
+    policy(&browser).await?;
+    if let Some(folder) = std::env::var_os("CART_SCREENSHOTS").map(PathBuf::from) {
+        browser.open(&console.url).await?;
+        pictures(&browser, &folder, &installation, &ingest_url, &mut processes).await?;
+    }
+    drop((browser, console, processes));
+    installation.remove().await
+}

@@ -1,0 +1,153 @@
+//! A real Chromium, driven by Debian's `chromium-driver` (<https://www.w3.org/TR/webdriver2/>): HTTP and JSON.
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use e2e::harness::{free_address, wait_until};
+use reqwest::{Client, Method};
+use serde_json::{Value, json};
+
+use super::super::http::api::DEADLINE;
+
+const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Keys by their code points in WebDriver.
+pub(super) const TAB: &str = "\u{E004}";
+pub(super) const ENTER: &str = "\u{E007}";
+pub(super) const ESCAPE: &str = "\u{E00C}";
+pub(super) const LEFT: &str = "\u{E012}";
+
+/// The size of the page's area, and how it is looked at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct View {
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) is_dark: bool,
+    pub(super) is_phone: bool,
+}
+
+impl View {
+    pub(super) const DESKTOP: Self = Self { width: 1280, height: 900, is_dark: false, is_phone: false };
+}
+
+/// A browser with one window.
+#[derive(Debug)]
+pub(super) struct Browser {
+    driver: Child,
+    client: Client,
+    session: String,
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // The driver ends its browser when it is asked to end; a killed one would leave it behind.
+        if let Some(pid) = rustix::process::Pid::from_raw(self.driver.id().cast_signed()) {
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap_or_default();
+        }
+        drop(self.driver.wait());
+    }
+}
+
+impl Browser {
+    pub(super) async fn start() -> anyhow::Result<Self> {
+        let address = free_address()?;
+        let driver = Command::new("chromedriver")
+            .args([format!("--port={}", address.port()), "--log-level=SEVERE".to_owned()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .context("starting chromedriver; `scripts/prerequisites --install browser` installs it on Debian")?;
+        let client = Client::builder().timeout(DEADLINE).build()?;
+        let mut browser = Self { driver, client, session: format!("http://{address}") };
+        wait_until("the driver", START_DEADLINE, async || browser.call(Method::GET, "/status", &Value::Null).await)
+            .await?;
+        // The sandbox needs a user of its own, which root is not.
+        let args = ["--headless=new", "--no-sandbox", "--hide-scrollbars", "--window-size=1400,1000", "--lang=en"];
+        let wanted = json!({"capabilities": {"alwaysMatch": {
+            "goog:chromeOptions": {"args": args},
+            "goog:loggingPrefs": {"browser": "ALL"},
+        }}});
+        let session = browser.call(Method::POST, "/session", &wanted).await?;
+        let id = session["sessionId"].as_str().with_context(|| format!("no session: {session}"))?;
+        browser.session = format!("{}/session/{id}", browser.session);
+        Ok(browser)
+    }
+
+    async fn call(&self, method: Method, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let request = self.client.request(method, format!("{}{path}", self.session));
+        let request = if body.is_null() { request } else { request.json(body) };
+        let response = request.send().await?;
+        let status = response.status();
+        let mut answer: Value = response.json().await?;
+        ensure!(status.is_success(), "{path}: {}", answer["value"]["message"]);
+        Ok(answer["value"].take())
+    }
+
+    pub(super) async fn open(&self, url: &str) -> anyhow::Result<()> {
+        self.call(Method::POST, "/url", &json!({"url": url})).await.map(drop)
+    }
+
+    /// The value of a script's `return`.
+    pub(super) async fn run(&self, script: &str) -> anyhow::Result<Value> {
+        self.call(Method::POST, "/execute/sync", &json!({"script": script, "args": []})).await
+    }
+
+    /// Waits until a script returns a value.
+    pub(super) async fn sees(&self, what: &str, script: &str, wanted: &Value) -> anyhow::Result<()> {
+        wait_until(what, DEADLINE, async || {
+            let found = self.run(script).await.map_err(|error| format!("{error:#}"))?;
+            if found == *wanted { Ok(()) } else { Err(format!("{found} instead of {wanted}")) }
+        })
+        .await
+    }
+
+    /// Presses a key and lets it go.
+    pub(super) async fn press(&self, key: &str) -> anyhow::Result<()> {
+        let strokes = json!([{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]);
+        let actions = json!({"actions": [{"type": "key", "id": "keyboard", "actions": strokes}]});
+        self.call(Method::POST, "/actions", &actions).await.map(drop)
+    }
+
+    /// Moves the focus with Tab until a script says that it is there.
+    pub(super) async fn tab_to(&self, what: &str, is_there: &str) -> anyhow::Result<()> {
+        const TABS_MAX: usize = 80;
+        for _ in 0..TABS_MAX {
+            self.press(TAB).await?;
+            if self.run(is_there).await? == true {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("{TABS_MAX} times Tab did not lead to {what}")
+    }
+
+    /// The errors and warnings since the last call, also those of the content security policy.
+    pub(super) async fn complaints(&self) -> anyhow::Result<Vec<Value>> {
+        let log = self.call(Method::POST, "/se/log", &json!({"type": "browser"})).await?;
+        let entries = log.as_array().cloned().unwrap_or_default();
+        Ok(entries.into_iter().filter(|entry| entry["level"] == "SEVERE" || entry["level"] == "WARNING").collect())
+    }
+
+    async fn devtools(&self, command: &str, params: Value) -> anyhow::Result<Value> {
+        self.call(Method::POST, "/goog/cdp/execute", &json!({"cmd": command, "params": params})).await
+    }
+
+    pub(super) async fn look(&self, view: View) -> anyhow::Result<()> {
+        let View { width, height, is_dark, is_phone } = view;
+        let scale = if is_phone { 2 } else { 1 };
+        let size = json!({"width": width, "height": height, "deviceScaleFactor": scale, "mobile": is_phone});
+        self.devtools("Emulation.setDeviceMetricsOverride", size).await?;
+        let scheme = if is_dark { "dark" } else { "light" };
+        let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        self.devtools("Emulation.setEmulatedMedia", features).await.map(drop)
+    }
+
+    /// What the window shows, as a PNG file.
+    pub(super) async fn picture(&self) -> anyhow::Result<Vec<u8>> {
+        let picture = self.devtools("Page.captureScreenshot", json!({"format": "png"})).await?;
+        let text = picture["data"].as_str().context("a picture")?;
+        BASE64_STANDARD.decode(text).context("reading a picture")
+    }
+}
