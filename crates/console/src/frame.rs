@@ -15,6 +15,7 @@ use crate::clock::now_ms;
 use crate::health::Known;
 use crate::journeys::Summary;
 use crate::ledger::Totals;
+use crate::metrics::VIEWERS;
 use crate::sales::Top;
 use crate::times::Percentiles;
 use crate::traffic::{Counts, RATE_SECONDS};
@@ -112,7 +113,7 @@ pub(crate) async fn show_frames(board: Arc<Board>, audience: Audience) {
     let mut watched = audience.watched();
     while watched.wait_for(|watched| *watched).await.is_ok() {
         interval.tick().await;
-        metrics::gauge!("console_viewers").set(f64::from(u32::try_from(audience.viewers()).unwrap_or(u32::MAX)));
+        VIEWERS.with(&[]).set(f64::from(u32::try_from(audience.viewers()).unwrap_or(u32::MAX)));
         if !audience.check() {
             continue;
         }

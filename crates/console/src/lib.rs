@@ -27,6 +27,7 @@ mod http;
 mod journeys;
 mod lag;
 mod ledger;
+mod metrics;
 mod probes;
 mod run;
 mod sales;
@@ -37,4 +38,5 @@ mod traffic;
 mod words;
 
 pub use args::Args;
+pub use metrics::ALL as METRICS;
 pub use run::start;

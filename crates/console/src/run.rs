@@ -11,7 +11,8 @@ use crate::args::Args;
 use crate::audience::Audience;
 use crate::board::Board;
 use crate::carts::Carts;
-use crate::http::{Page, STALLED, listen, serve};
+use crate::http::{Page, listen, serve};
+use crate::metrics::VIEWERS;
 use crate::probes::Addresses;
 use crate::shop::Shop;
 use crate::stores::{self, Stores};
@@ -26,7 +27,8 @@ pub async fn start(args: Args) -> ExitCode {
 
 async fn run_command(args: Args) -> anyhow::Result<()> {
     args.log.init()?;
-    let metrics = Metrics::install(&[STALLED])?;
+    let metrics = Metrics::install("cart-console", &[crate::METRICS], &[])?;
+    VIEWERS.with(&[]).set(0.0);
     run(args, metrics, shutdown_signal()?).await
 }
 

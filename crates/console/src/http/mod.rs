@@ -26,6 +26,7 @@ pub(crate) use routes::Page;
 use stream::Progress;
 
 use crate::audience::VIEWERS_MAX;
+use crate::metrics::VIEWERS_STALLED;
 
 /// More connections wait to be accepted. A viewer needs one, and for requests another.
 const CONNECTIONS_MAX: usize = 2 * VIEWERS_MAX + 50;
@@ -45,9 +46,6 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Pause after a failed accept, most likely for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Viewers that were disconnected because they had stopped reading.
-pub(crate) const STALLED: &str = "console_viewers_stalled_total";
 
 /// Listens, with small buffers for all connections.
 ///
@@ -115,7 +113,7 @@ async fn connection(stream: TcpStream, routes: BoxedFilter<(Response,)>) {
             }
             () = tokio::time::sleep(CHECK_INTERVAL) => {
                 if progress.has_stalled() {
-                    metrics::counter!(STALLED).increment(1);
+                    VIEWERS_STALLED.with(&[]).increment(1);
                     return;
                 }
             }

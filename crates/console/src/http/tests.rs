@@ -79,7 +79,7 @@ async fn viewers_that_do_not_read_miss_frames_and_need_no_memory() {
         shop: None,
         trace_url: None,
         readiness: Readiness::default(),
-        metrics: Metrics::install(&[]).expect("the only one"),
+        metrics: Metrics::install("cart-console", &[crate::METRICS], &[]).expect("the only one"),
     };
     let listener = listen("127.0.0.1:0".parse().expect("an address")).expect("a port");
     let address = listener.local_addr().expect("an address");

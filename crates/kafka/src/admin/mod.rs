@@ -170,7 +170,7 @@ impl Admin {
         for (partition, _) in (0..).zip(&ends) {
             times.add_partition_offset(topic, partition, Offset::Offset(at_ms)).map_err(failed)?;
         }
-        let consumer: BaseConsumer =
+        let consumer: PlainConsumer =
             self.args.client().set("group.id", format!("{topic}-reader")).create().map_err(failed)?;
         let found = consumer.offsets_for_times(times, REQUEST_TIMEOUT).map_err(failed)?;
         let offset = |offset, end| if let Offset::Offset(offset) = offset { offset } else { end };

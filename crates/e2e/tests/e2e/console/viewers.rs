@@ -10,6 +10,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+use crate::metrics::documented_of_console;
+
 use super::super::http::api::DEADLINE;
 use super::Console;
 
@@ -59,6 +61,7 @@ pub(crate) async fn viewers_that_do_not_read_disturb_no_others() -> anyhow::Resu
     };
     // The first frame opens the connections to the servers.
     console.get("/api/now").await?;
+    documented_of_console(&console.process).await?;
     let before = memory()?;
     let mut viewers = Vec::new();
     for _ in 0..VIEWERS {

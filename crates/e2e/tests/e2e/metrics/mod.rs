@@ -19,7 +19,7 @@ use scraped::scrape;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The metrics of each part, in the order of the page: heading, what exports them, metrics.
-const PARTS: [(&str, &str, &[Definition]); 7] = [
+const PARTS: [(&str, &str, &[Definition]); 8] = [
     ("Every service", "All services.", service::COMMON_METRICS),
     ("Groups and transactions", "`cart-processor` and the projectors.", kafka::METRICS),
     ("Traces", "`ingest`, `cart-processor` and the projectors, also when nothing is traced.", trace::METRICS),
@@ -27,6 +27,7 @@ const PARTS: [(&str, &str, &[Definition]); 7] = [
     ("cart-processor", "`cart-processor`.", cart_processor::METRICS),
     ("Projectors", "The subcommands of `projectors`.", projectors::METRICS),
     ("Audit", "`cartctl audit --watch`.", cartctl::audit::METRICS),
+    ("Live page", "`cart-console`, on its own port.", console::METRICS),
 ];
 
 /// Exported in some configurations only. `tls` shows that it is.
@@ -53,7 +54,7 @@ pub(crate) async fn dashboard_and_rules_use_metrics_that_exist() -> anyhow::Resu
     for file in ["alerts.yml", "dashboard.json"] {
         let text = std::fs::read_to_string(folder.join(file)).with_context(|| format!("reading {file}"))?;
         let used: BTreeSet<&str> = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).collect();
-        let prefixes = ["audit_", "cart_", "ingest_", "otel_", "process_", "processor_", "projector_"];
+        let prefixes = ["audit_", "cart_", "console_", "ingest_", "otel_", "process_", "processor_", "projector_"];
         let used = used.into_iter().filter(|word| prefixes.iter().any(|prefix| word.starts_with(prefix)));
         let mut count = 0;
         for word in used {
@@ -67,8 +68,22 @@ pub(crate) async fn dashboard_and_rules_use_metrics_that_exist() -> anyhow::Resu
     Ok(())
 }
 
-/// Whether these services, which are all, export what the page lists: each metric with its type, help and labels, and no other.
+/// Whether these services, which are all of the pipeline, export what the page lists: each metric with its type, help and labels,
+/// and no other.
 pub(crate) async fn documented(services: impl IntoIterator<Item = &Process>) -> anyhow::Result<()> {
+    exported(services, |name| !name.starts_with("console_") && name != ONLY_WITH_TLS).await
+}
+
+/// Does the same for the live page.
+pub(crate) async fn documented_of_console(console: &Process) -> anyhow::Result<()> {
+    exported([console], |name| name.starts_with("console_")).await
+}
+
+/// Whether what these services export is listed, and they export each listed metric that is expected of them.
+async fn exported<'a>(
+    services: impl IntoIterator<Item = &'a Process>,
+    is_expected: impl Fn(&str) -> bool,
+) -> anyhow::Result<()> {
     let definitions = definitions();
     let mut found = BTreeSet::new();
     for service in services {
@@ -78,8 +93,7 @@ pub(crate) async fn documented(services: impl IntoIterator<Item = &Process>) -> 
             found.insert(name);
         }
     }
-    let missing: Vec<_> =
-        definitions.keys().filter(|name| !found.contains(**name) && **name != ONLY_WITH_TLS).collect();
+    let missing: Vec<_> = definitions.keys().filter(|name| !found.contains(**name) && is_expected(name)).collect();
     ensure!(missing.is_empty(), "documented, and exported by no service: {missing:?}");
     Ok(())
 }

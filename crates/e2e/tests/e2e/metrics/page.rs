@@ -62,6 +62,7 @@ fn unit(metric: &Definition) -> &'static str {
         "position" => "offset",
         "fds" => "files",
         "dropped" => "spans",
+        "stalled" => "viewers",
         "max" => "bytes",
         "lost" => "replies",
         "refused" => "connections",
