@@ -77,6 +77,7 @@ impl Metrics {
 }
 
 #[cfg(test)]
+#[expect(unreachable_pub, reason = "the macro is for the root of a crate")]
 mod tests {
     use super::*;
 
