@@ -208,7 +208,7 @@ export function startPipeline(host) {
   const counts = new Map();
   function processed(stage, atMs) {
     const known = (counts.get(stage.group) ?? []).filter((one) => atMs - one.atMs <= RATE_MS);
-    if (stage.processed !== null && known.at(-1)?.atMs !== atMs) known.push({ atMs, count: stage.processed });
+    if (typeof stage.processed === "number" && known.at(-1)?.atMs !== atMs) known.push({ atMs, count: stage.processed });
     counts.set(stage.group, known);
     const [first, last] = [known[0], known.at(-1)];
     return known.length > 1 ? Math.max(0, (1000 * (last.count - first.count)) / (last.atMs - first.atMs)) : 0;
