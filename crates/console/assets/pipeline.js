@@ -3,7 +3,7 @@
 import { count, rate, shape, span } from "./dom.js";
 
 // Dots of an arrow in a second at most; above it one dot stands for more records.
-const DOTS_MAX = 9;
+const DOTS_MAX = 12;
 const WEIGHTS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000];
 const DOT_SECONDS = 1.5;
 
@@ -28,24 +28,30 @@ const NODES = {
 
 const SIZE = { client: [54, 34], service: [170, 52], topic: [142, 46], table: [158, 54] };
 
-// From, to, what flows, and the group whose lag belongs there.
+// From, to, what flows (a count of the frame, or what a group processes), and the group whose lag belongs there.
 const ARROWS = [
   ["client", "ingest", "commands"],
   ["ingest", "commands", "commands"],
-  ["commands", "processor", "commands", "cart-processor"],
+  ["commands", "processor", "cart-processor", "cart-processor"],
   ["processor", "journal", "accepted"],
   ["processor", "replies", "outcomes"],
   ["replies", "ingest", "outcomes"],
   ["processor", "events", "events"],
-  ["events", "purchases", "events", "item-purchased-events"],
+  ["events", "purchases", "item-purchased-events", "item-purchased-events"],
   ["purchases", "purchased", "purchases"],
-  ["purchased", "popular", "purchases", "popular-items"],
-  ["purchased", "billing", "purchases", "vendor-billing"],
-  ["purchased", "jdbc", "purchases", "vendor-billing-jdbc"],
-  ["popular", "quantity", "purchases"],
-  ["billing", "balance", "purchases"],
-  ["jdbc", "vendors", "purchases"],
+  ["purchased", "popular", "popular-items", "popular-items"],
+  ["purchased", "billing", "vendor-billing", "vendor-billing"],
+  ["purchased", "jdbc", "vendor-billing-jdbc", "vendor-billing-jdbc"],
+  ["popular", "quantity", "popular-items"],
+  ["billing", "balance", "vendor-billing"],
+  ["jdbc", "vendors", "vendor-billing-jdbc"],
 ];
+
+// The colour of the dots that leave a node, where it is not that of the flow.
+const KINDS = { commands: "commands", events: "events", purchased: "purchases", popular: "purchases", billing: "purchases", jdbc: "purchases" };
+
+// The seconds over which a group's rate is measured.
+const RATE_MS = 6000;
 
 const WIDE = {
   box: [0, 12, 1560, 336],
@@ -157,7 +163,7 @@ export function startPipeline(host) {
       const line = shape("path", { class: "line", "marker-end": "url(#tip)", d: path(edge(a, SIZE[NODES[from][1]], s), edge(b, SIZE[NODES[to][1]], e), s, e) });
       lines.append(line);
       const length = line.getTotalLength();
-      const arrow = { flow, group, line, length, due: 0, rate: 0, dots: [] };
+      const arrow = { flow, group, kind: KINDS[from] ?? flow, line, length, due: 0, rate: 0, dots: [] };
       if (group) labels.append(...(arrow.labels = waiting(from, line.getPointAtLength(length / 2), b, s)));
       return arrow;
     });
@@ -174,6 +180,7 @@ export function startPipeline(host) {
       events: per(frame.recent.events),
       purchases: per(frame.recent.purchases),
     };
+    for (const stage of frame.stages) flows[stage.group] = processed(stage, frame.atMs);
     const most = Math.max(...Object.values(flows));
     weight = WEIGHTS.find((one) => most / one <= DOTS_MAX) ?? WEIGHTS.at(-1);
     document.getElementById("scale").textContent = still.matches ? "" : weight === 1 ? "one dot = one record" : `one dot = ${count(weight)} records`;
@@ -197,6 +204,16 @@ export function startPipeline(host) {
     }
   }
 
+  // The rate at which a group processes records, from the growth of its count.
+  const counts = new Map();
+  function processed(stage, atMs) {
+    const known = (counts.get(stage.group) ?? []).filter((one) => atMs - one.atMs <= RATE_MS);
+    if (typeof stage.processed === "number" && known.at(-1)?.atMs !== atMs) known.push({ atMs, count: stage.processed });
+    counts.set(stage.group, known);
+    const [first, last] = [known[0], known.at(-1)];
+    return known.length > 1 ? Math.max(0, (1000 * (last.count - first.count)) / (last.atMs - first.atMs)) : 0;
+  }
+
   let before = performance.now();
   function move(now) {
     const seconds = Math.min((now - before) / 1000, 0.1);
@@ -205,7 +222,7 @@ export function startPipeline(host) {
       arrow.due += arrow.rate * seconds * (0.7 + 0.6 * Math.random());
       while (arrow.due >= 1) {
         arrow.due -= 1;
-        const dot = shape("circle", { r: 3.4, class: `dot ${arrow.flow}` });
+        const dot = shape("circle", { r: 3.4, class: `dot ${arrow.kind}` });
         dots.append(dot);
         arrow.dots.push({ dot, age: 0, takes: Math.max(0.5, Math.min(DOT_SECONDS, arrow.length / 130)) });
       }

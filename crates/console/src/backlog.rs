@@ -14,6 +14,8 @@ pub(crate) struct Backlog {
     partitions: BTreeMap<i32, Partition>,
     /// Whether all records that were there at the start have been read.
     is_complete: bool,
+    /// The records that have been read.
+    read: usize,
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +66,12 @@ impl Backlog {
             known.from = oldest + 1;
         }
         known.records.push_back((offset, at_ms));
+        self.read += 1;
+    }
+
+    /// The records that have been read, since the process began.
+    pub(crate) fn read(&self) -> usize {
+        self.read
     }
 
     /// Drops the records that all groups have processed; `committed` has their next offsets.

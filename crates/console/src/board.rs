@@ -36,13 +36,17 @@ pub(crate) struct Groups {
     committed: [Option<BTreeMap<i32, i64>>; STAGES.len()],
     /// How far each group was behind when its offsets were read.
     pub(crate) lags: [Option<Lag>; STAGES.len()],
+    /// How many of the records that this process has read each group had processed then: its growth is the group's rate.
+    pub(crate) processed: [Option<usize>; STAGES.len()],
 }
 
 impl Groups {
     /// Notes what a group has committed now, and how far it is behind with that.
     pub(crate) fn note(&mut self, index: usize, committed: Option<BTreeMap<i32, i64>>, now_ms: i64) {
         let backlog = self.topics.get(STAGES[index].topic);
-        self.lags[index] = backlog.and_then(|backlog| backlog.lag(committed.as_ref()?, now_ms));
+        let lag = backlog.and_then(|backlog| backlog.lag(committed.as_ref()?, now_ms));
+        self.processed[index] = backlog.zip(lag).map(|(backlog, lag)| backlog.read().saturating_sub(lag.behind));
+        self.lags[index] = lag;
         self.committed[index] = committed;
         self.trim();
     }

@@ -30,6 +30,8 @@ struct StageLag {
     topic: &'static str,
     /// Unknown while the topic is still being read, or when the group's offsets could not be read.
     lag: Option<Lag>,
+    /// The records that it has processed since this process began, as far as this process has read them.
+    processed: Option<usize>,
 }
 
 #[derive(Debug, Serialize)]
@@ -83,8 +85,14 @@ fn frame(board: &Board, viewers: usize) -> Frame {
     };
     let stages = {
         let groups = board.groups();
-        let lag = |(stage, lag): (&Stage, &Option<Lag>)| StageLag { group: stage.group, topic: stage.topic, lag: *lag };
-        STAGES.iter().zip(&groups.lags).map(lag).collect()
+        let known = groups.lags.iter().zip(&groups.processed);
+        let lag = |(stage, (lag, processed)): (&Stage, (&Option<Lag>, &Option<usize>))| StageLag {
+            group: stage.group,
+            topic: stage.topic,
+            lag: *lag,
+            processed: *processed,
+        };
+        STAGES.iter().zip(known).map(lag).collect()
     };
     Frame {
         at_ms: now,

@@ -9,6 +9,9 @@ use png::{BitDepth, ColorType, Compression, Decoder, Encoder};
 /// The colours of a palette.
 const COLOURS: usize = 256;
 
+/// Colours with a smaller distance (squared) are alike.
+const ALIKE: u32 = 300;
+
 type Colour = [u8; 3];
 
 fn distance(one: &Colour, other: &Colour) -> u32 {
@@ -30,9 +33,15 @@ pub(super) fn smaller(file: &[u8]) -> anyhow::Result<Vec<u8>> {
     for pixel in &pixels {
         *counts.entry(*pixel).or_default() += 1;
     }
-    let mut palette: Vec<Colour> = counts.keys().copied().collect();
-    palette.sort_unstable_by_key(|colour| (std::cmp::Reverse(counts[colour]), *colour));
-    palette.truncate(COLOURS);
+    let mut frequent: Vec<Colour> = counts.keys().copied().collect();
+    frequent.sort_unstable_by_key(|colour| (std::cmp::Reverse(counts[colour]), *colour));
+    // Shades of the edges of letters are many; a rare colour of its own is worth more than another of them.
+    let mut palette: Vec<Colour> = Vec::new();
+    for colour in &frequent {
+        if palette.len() < COLOURS && palette.iter().all(|known| distance(known, colour) > ALIKE) {
+            palette.push(*colour);
+        }
+    }
     let nearest = |colour: &Colour| (0..=u8::MAX).zip(&palette).min_by_key(|(_, known)| distance(colour, known));
     let indexes: HashMap<Colour, u8> = counts.keys().filter_map(|colour| Some((*colour, nearest(colour)?.0))).collect();
 
