@@ -22,6 +22,9 @@ use crate::health::Server;
 use crate::journeys::Hop;
 use crate::traffic::{Kind, WINDOW_SECONDS};
 
+/// Offsets by partition.
+type Offsets = BTreeMap<i32, i64>;
+
 /// How long a wait for the next record blocks, and so how late a thread notices that nobody looks any more.
 const POLL_TIME: Duration = Duration::from_millis(250);
 
@@ -207,7 +210,7 @@ where
     }
 
     /// Where to start in each partition, and the ends now.
-    fn starts(&self, topic: &str) -> Result<(BTreeMap<i32, i64>, BTreeMap<i32, i64>), kafka::Error> {
+    fn starts(&self, topic: &str) -> Result<(Offsets, Offsets), kafka::Error> {
         let admin = Admin::new(&self.context.kafka)?;
         let watermarks = admin.watermarks(topic)?;
         let ends = (0..).zip(watermarks.iter().map(|(_, end)| *end)).collect();

@@ -145,7 +145,11 @@ impl Stores {
     }
 
     async fn postgres_balances(&self, counted: &[Counted]) -> anyhow::Result<Vec<Found>> {
-        let mut columns: (Vec<i32>, Vec<Uuid>, Vec<i32>, Vec<i32>, Vec<i32>) = Default::default();
+        // The number of the line, vendor, year, month, partition.
+        type Columns = (Vec<i32>, Vec<Uuid>, Vec<i32>, Vec<i32>, Vec<i32>);
+        // The number of the line, balance, next offset, log epoch.
+        type Line = (i32, Option<Decimal>, Option<i64>, Option<i32>);
+        let mut columns = Columns::default();
         for (number, line) in (0..).zip(counted) {
             columns.0.push(number);
             columns.1.push(line.key.vendor.as_uuid());
@@ -161,7 +165,7 @@ impl Stores {
             .bind(columns.4)
             .bind(group::VENDOR_BILLING_JDBC)
             .bind(&self.topic);
-        let rows: Vec<(i32, Option<Decimal>, Option<i64>, Option<i32>)> =
+        let rows: Vec<Line> =
             in_time("reading vendor_billing", async { Ok(query.fetch_all(&self.pool).await?) }).await?;
         let mut found: Vec<Found> = vec![Ok(Row { balance: None, next: 0 }); counted.len()];
         for (number, balance, next, epoch) in rows {

@@ -225,7 +225,6 @@ macro_rules! define_metrics {
         $(pub(crate) static $name: $kind = $definition;)+
 
         /// What this crate exports.
-        #[allow(unreachable_pub, reason = "a test has metrics of its own")]
         pub static ALL: &[Definition] = &[$($name.definition()),+];
     };
 }
