@@ -1,22 +1,18 @@
 //! What goes wrong, and the alerts that are for it.
 
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use cart::contract::{Contract as _, group};
 use cart::{CartCommand, PurchasedItem};
-use chrono::{Datelike as _, Utc};
 use futures::future::join_all;
 use kafka::{Producer, Record, TransactionalProducer};
-use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use sqlx::PgPool;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::System;
+use super::system::System;
 
 /// What a fault keeps up until its alert fires; ended when it is dropped.
 #[derive(Debug, Default)]
@@ -147,38 +143,4 @@ async fn lock_offsets(system: &System) -> anyhow::Result<Harm> {
         drop(transaction);
     };
     Ok(Harm(vec![tokio::spawn(keep)]))
-}
-
-/// A self-signed certificate of an ingest, in files.
-#[derive(Debug)]
-pub(super) struct Certificate {
-    certificate: PathBuf,
-    key: PathBuf,
-}
-
-impl Certificate {
-    /// One of 60 days.
-    pub(super) fn make(folder: &Path) -> anyhow::Result<Self> {
-        let new = Self { certificate: folder.join("ingest.pem"), key: folder.join("ingest.key") };
-        new.replace(60)?;
-        Ok(new)
-    }
-
-    /// The files of `--tls-cert` and `--tls-key`.
-    pub(super) fn paths(&self) -> [String; 2] {
-        [&self.certificate, &self.key].map(|path| path.display().to_string())
-    }
-
-    fn replace(&self, days: u64) -> anyhow::Result<()> {
-        let end = Utc::now().date_naive().checked_add_days(chrono::Days::new(days)).context("a date")?;
-        let mut params = CertificateParams::new(["127.0.0.1".to_owned()])?;
-        params.not_after = date_time_ymd(end.year(), u8::try_from(end.month())?, u8::try_from(end.day())?);
-        let key = KeyPair::generate()?;
-        fs::write(&self.key, key.serialize_pem())?;
-        Ok(fs::write(&self.certificate, params.self_signed(&key)?.pem())?)
-    }
-
-    fn spoil(&self) -> anyhow::Result<()> {
-        Ok(fs::write(&self.certificate, "no certificate")?)
-    }
 }

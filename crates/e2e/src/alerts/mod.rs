@@ -3,20 +3,21 @@
 //!
 //! The rules are those of `scripts/observability/alerts.yml`, with shorter times.
 
+mod certificate;
 mod faults;
 mod prometheus;
+mod system;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
-use crate::harness::{Installation, Process, Service, free_address, root, wait_until};
-use faults::{Certificate, FAULTS};
-use prometheus::{Prometheus, Target};
+use crate::harness::{root, wait_until};
+use faults::FAULTS;
+use prometheus::Prometheus;
 
 /// How long nothing may fire.
 const QUIET: Duration = Duration::from_secs(40);
@@ -26,22 +27,8 @@ const FIRES_WITHIN: Duration = Duration::from_secs(120);
 
 const READY_DEADLINE: Duration = Duration::from_secs(120);
 
-/// Commands per second during the whole run.
-const RATE: &str = "40";
-
 /// Cannot be brought about from outside: a handler that panics is a defect. `alerts_test.yml` has its numbers.
 const WITHOUT_FAULT: &str = "HandlerPanics";
-
-/// A whole system, with what faults need of it.
-#[derive(Debug)]
-struct System {
-    installation: Installation,
-    certificate: Certificate,
-    /// An ingest that takes one command at a time.
-    limited: SocketAddr,
-    popular_items: Process,
-    _others: Vec<Process>,
-}
 
 /// The result of one fault.
 #[derive(Debug)]
@@ -61,7 +48,7 @@ pub struct Fired {
 /// # Errors
 /// An alert fires that should not, or does not that should; or the system does not start.
 pub async fn run(mut report: impl FnMut(&str, Option<&Fired>)) -> anyhow::Result<()> {
-    let (mut system, targets) = start().await?;
+    let (mut system, targets) = system::start().await?;
     let prometheus = Prometheus::start(system.installation.folder(), &targets).await?;
     let all = prometheus.all().await?;
     let tested: BTreeSet<String> =
@@ -96,46 +83,7 @@ pub async fn run(mut report: impl FnMut(&str, Option<&Fired>)) -> anyhow::Result
         }
         drop(harm);
     }
-    drop((system.popular_items, system._others));
-    system.installation.remove().await
-}
-
-async fn start() -> anyhow::Result<(System, Vec<Target>)> {
-    let installation = Installation::new("alerts")?;
-    installation.setup().await?;
-    let certificate = Certificate::make(installation.folder())?;
-    let paths = certificate.paths();
-    let tls = ["--tls-cert", &paths[0], "--tls-key", &paths[1]];
-    let ingest = ["--allow-client-time", "--reply-timeout-ms", "30000"];
-    let mut services: Vec<(Service, &str, &[&str])> = vec![
-        (Service::Ingest, "a", &ingest),
-        (Service::Ingest, "limited", &["--commands-in-flight-max", "1"]),
-        (Service::CartProcessor, "a", &[]),
-    ];
-    services.extend(Service::PROJECTORS.map(|projector| (projector, "a", &[][..])));
-    let mut processes = installation.start_all(&services).await?;
-    let mut targets: Vec<Target> = Vec::new();
-    for ((service, ..), process) in services.iter().zip(&processes) {
-        let address = process.address().context("it has an address")?;
-        targets.push(Target { component: service.name().to_owned(), address, is_tls: false });
-    }
-    let (url, limited) = (format!("http://{}", targets[0].address), targets[1].address);
-    let with_tls = installation.start(Service::Ingest, "tls", &tls)?;
-    let address = with_tls.address().context("it has an address")?;
-    targets.push(Target { component: String::from("ingest"), address, is_tls: true });
-    let address = free_address()?;
-    let listen = address.to_string();
-    let args = ["audit", "--watch", "--interval-s", "1", "--timeout-s", "10", "--admin-listen", &listen];
-    let mut audit = installation.spawn_listening("audit-watch", "cartctl", args, address)?;
-    audit.ready(READY_DEADLINE).await?;
-    targets.push(Target { component: String::from("audit"), address, is_tls: false });
-    let replay = ["--url", &url, "--rate", RATE, "--commands", "100000", "--members", "200", "--vendors", "20"];
-    let load = installation.spawn("replay", "replay", replay)?;
-    let index =
-        services.iter().position(|(service, ..)| service.name() == "popular-items").context("it was started")?;
-    let popular_items = processes.remove(index);
-    processes.extend([with_tls, audit, load]);
-    Ok((System { installation, certificate, limited, popular_items, _others: processes }, targets))
+    system.remove().await
 }
 
 /// Whether every expression of the dashboard is understood and has a value; how many there are.

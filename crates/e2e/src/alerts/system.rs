@@ -1,0 +1,73 @@
+//! The system that is watched.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::certificate::Certificate;
+use super::prometheus::Target;
+use crate::harness::{Installation, Process, Service, free_address};
+
+const READY_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Commands per second during the whole run.
+const RATE: &str = "40";
+
+/// A whole system, with what faults need of it.
+#[derive(Debug)]
+pub(super) struct System {
+    pub(super) installation: Installation,
+    pub(super) certificate: Certificate,
+    /// An ingest that takes one command at a time.
+    pub(super) limited: SocketAddr,
+    pub(super) popular_items: Process,
+    others: Vec<Process>,
+}
+
+impl System {
+    /// Ends it, and removes what it has made.
+    pub(super) async fn remove(self) -> anyhow::Result<()> {
+        drop((self.popular_items, self.others));
+        self.installation.remove().await
+    }
+}
+
+/// Starts everything; what Prometheus is to read comes with it.
+pub(super) async fn start() -> anyhow::Result<(System, Vec<Target>)> {
+    let installation = Installation::new("alerts")?;
+    installation.setup().await?;
+    let certificate = Certificate::make(installation.folder())?;
+    let paths = certificate.paths();
+    let tls = ["--tls-cert", &paths[0], "--tls-key", &paths[1]];
+    let ingest = ["--allow-client-time", "--reply-timeout-ms", "30000"];
+    let mut services: Vec<(Service, &str, &[&str])> = vec![
+        (Service::Ingest, "a", &ingest),
+        (Service::Ingest, "limited", &["--commands-in-flight-max", "1"]),
+        (Service::CartProcessor, "a", &[]),
+    ];
+    services.extend(Service::PROJECTORS.map(|projector| (projector, "a", &[][..])));
+    let mut processes = installation.start_all(&services).await?;
+    let mut targets: Vec<Target> = Vec::new();
+    for ((service, ..), process) in services.iter().zip(&processes) {
+        let address = process.address().context("it has an address")?;
+        targets.push(Target { component: service.name().to_owned(), address, is_tls: false });
+    }
+    let (url, limited) = (format!("http://{}", targets[0].address), targets[1].address);
+    let with_tls = installation.start(Service::Ingest, "tls", &tls)?;
+    let address = with_tls.address().context("it has an address")?;
+    targets.push(Target { component: String::from("ingest"), address, is_tls: true });
+    let address = free_address()?;
+    let listen = address.to_string();
+    let args = ["audit", "--watch", "--interval-s", "1", "--timeout-s", "10", "--admin-listen", &listen];
+    let mut audit = installation.spawn_listening("audit-watch", "cartctl", args, address)?;
+    audit.ready(READY_DEADLINE).await?;
+    targets.push(Target { component: String::from("audit"), address, is_tls: false });
+    let replay = ["--url", &url, "--rate", RATE, "--commands", "100000", "--members", "200", "--vendors", "20"];
+    let load = installation.spawn("replay", "replay", replay)?;
+    let index =
+        services.iter().position(|(service, ..)| service.name() == "popular-items").context("it was started")?;
+    let popular_items = processes.remove(index);
+    processes.extend([with_tls, audit, load]);
+    Ok((System { installation, certificate, limited, popular_items, others: processes }, targets))
+}
