@@ -30,6 +30,6 @@ mod work;
 
 pub use args::{TraceArgs, Tracing};
 pub use headers::TraceHeaders;
-pub use span::{Span, Trace};
+pub use span::{Span, Trace, is_on};
 pub use spans::{Place, RequestHead, append, process, serve};
 pub use work::Work;
