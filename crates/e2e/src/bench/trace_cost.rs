@@ -119,7 +119,9 @@ pub(crate) fn run(args: &LoopArgs) -> anyhow::Result<()> {
                 }
             }
             Case::Copied => copy(&content_type),
-            case => checkout(black_box(TraceHeaders::new(case.parent(), None)), &content_type),
+            case @ (Case::OffAbsent | Case::OffGiven | Case::OnUnsampled | Case::OnAbsent | Case::OnSampled) => {
+                checkout(black_box(TraceHeaders::new(case.parent(), None)), &content_type)
+            }
         }
     }
     Ok(())
