@@ -182,6 +182,9 @@ impl<P: Projector> Runner<P> {
 
     /// Begins the span of a record, if it is recorded.
     fn trace(&self, message: &BorrowedMessage<'_>) -> Trace {
+        if !P::CARRIES_TRACES && !trace::is_on() {
+            return Trace::None;
+        }
         let headers = kafka::trace_headers(message.headers());
         if !P::CARRIES_TRACES && !headers.may_be_recorded() {
             return Trace::None;

@@ -184,7 +184,7 @@ function audit(frame) {
   }
   node.dataset.state = of.findings > 0 ? "different" : of.audits > 0 ? "equal" : "";
   const findings = of.findings === 1 ? "1 finding" : `${count(of.findings)} findings`;
-  const when = of.seenAtMs === null ? "" : `, ended ${span(frame.atMs - of.seenAtMs)} ago`;
+  const when = of.completedAtMs === null ? "" : `, ended ${span(frame.atMs - of.completedAtMs)} ago`;
   const failed = of.failures > 0 ? `; ${count(of.failures)} could not be made` : "";
   node.textContent = of.audits === 0 ? "the first one is not finished yet" : `${findings} in ${count(of.commands)} commands${when} (audit ${count(of.audits)}${failed})`;
 }

@@ -91,8 +91,8 @@ pub(crate) struct LastAudit {
     pub(crate) failures: u64,
     pub(crate) findings: u64,
     pub(crate) commands: u64,
-    /// When this process saw that another audit had ended; unknown for the first one that it saw.
-    pub(crate) seen_at_ms: Option<i64>,
+    /// `None` before the first has ended.
+    pub(crate) completed_at_ms: Option<u64>,
 }
 
 /// How far the reading of a topic's past has come, in records.

@@ -8,7 +8,6 @@ use tokio::time::sleep;
 
 use crate::audience::Audience;
 use crate::board::{Board, LastAudit};
-use crate::clock::now_ms;
 use crate::health::Server;
 
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -60,9 +59,7 @@ pub(crate) fn start(addresses: Addresses, board: Arc<Board>, audience: &Audience
             }
             if let Some(answer) = audit {
                 let audit = answer.and_then(|text| parse(&text));
-                let before = board.audit().take();
-                let seen = note(&board, Server::Audit, audit);
-                *board.audit() = seen.map(|now| with_time(now, before.as_ref()));
+                *board.audit() = note(&board, Server::Audit, audit);
             }
             sleep(INTERVAL).await;
         }
@@ -112,35 +109,26 @@ pub(crate) async fn body(mut response: reqwest::Response) -> anyhow::Result<Vec<
     Ok(body)
 }
 
-fn with_time(now: LastAudit, before: Option<&LastAudit>) -> LastAudit {
-    let seen_at_ms = match before {
-        Some(before) if before.audits == now.audits => before.seen_at_ms,
-        Some(_) => Some(now_ms()),
-        None => None,
-    };
-    LastAudit { seen_at_ms, ..now }
-}
-
-/// The metrics of `cartctl audit --watch`, in Prometheus' text format; a prefix of their names does not matter.
+/// The metrics of `cartctl audit --watch` (docs/metrics.md), in Prometheus' text format.
 fn parse(text: &str) -> anyhow::Result<LastAudit> {
-    let value = |name: &str| {
-        let lines = text.lines().filter(|line| !line.starts_with('#'));
-        let mut values = lines.filter_map(|line| {
-            let (found, value) = line.rsplit_once(' ')?;
-            (found == name || found.strip_suffix(name)?.ends_with('_'))
-                .then(|| value.split('.').next()?.parse().ok())?
-        });
-        values.next()
+    let lines = || text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
+    let whole = |value: &str| value.split('.').next()?.parse().ok();
+    let wanted = |series: &str| {
+        let mut found = lines().filter(|(name, _)| *name == series);
+        found.next().and_then(|(_, value)| whole(value)).with_context(|| format!("the metrics have no {series}"))
     };
-    let wanted =
-        |name: &str| value(name).with_context(|| format!("the metrics have no {name}: is it `cartctl audit --watch`?"));
+    let audits: u64 = wanted("audit_runs_total{outcome=\"completed\"}").context("it is not `cartctl audit --watch`")?;
+    let completed_at_ms = wanted("audit_last_completed_timestamp_seconds")? * 1_000;
     Ok(LastAudit {
-        audits: wanted("audit_looks_total")?,
-        failures: wanted("audit_failures_total")?,
-        findings: wanted("audit_findings_all")?,
+        audits,
+        failures: wanted("audit_runs_total{outcome=\"failed\"}")?,
+        findings: lines()
+            .filter(|(name, _)| name.starts_with("audit_findings{"))
+            .filter_map(|(_, value)| whole(value))
+            .sum(),
         // Not there before the first audit has ended.
-        commands: value("audit_commands").unwrap_or_default(),
-        seen_at_ms: None,
+        commands: wanted("audit_commands").unwrap_or_default(),
+        completed_at_ms: (audits > 0).then_some(completed_at_ms),
     })
 }
 
@@ -150,22 +138,15 @@ mod tests {
 
     #[test]
     fn reads_the_metrics_of_an_audit() {
-        let text = "# HELP audit_looks_total x\naudit_looks_total 3\naudit_failures_total 1\naudit_findings{kind=\"a\"} 2\n\
-            audit_findings_all 2\naudit_commands 1000\n";
+        let text = "# HELP audit_runs_total x\naudit_runs_total{outcome=\"completed\"} 3\n\
+            audit_runs_total{outcome=\"failed\"} 1\naudit_findings{kind=\"a\"} 2\naudit_findings{kind=\"b\"} 1\n\
+            audit_commands 1000\naudit_last_completed_timestamp_seconds 1790000000.25\n";
         let audit = parse(text).expect("an audit");
-        assert_eq!((audit.audits, audit.failures, audit.findings, audit.commands), (3, 1, 2, 1_000));
-        let prefixed = text.replace("\naudit_", "\ncart_audit_");
-        assert_eq!(parse(&prefixed).expect("an audit").findings, 2);
+        assert_eq!((audit.audits, audit.failures, audit.findings, audit.commands), (3, 1, 3, 1_000));
+        assert_eq!(audit.completed_at_ms, Some(1_790_000_000_000));
+        let first = text.replace("completed\"} 3", "completed\"} 0").replace("audit_commands 1000\n", "");
+        let first = parse(&first).expect("an audit");
+        assert_eq!((first.commands, first.completed_at_ms), (0, None), "the first has not ended");
         assert!(parse("up 1\n").is_err());
-    }
-
-    #[test]
-    fn an_audit_has_a_time_once_it_was_seen_to_end() {
-        let audits = |audits| LastAudit { audits, ..LastAudit::default() };
-        let first = with_time(audits(3), None);
-        assert_eq!(first.seen_at_ms, None);
-        let same = with_time(audits(3), Some(&first));
-        assert_eq!(same.seen_at_ms, None);
-        assert!(with_time(audits(4), Some(&same)).seen_at_ms.is_some());
     }
 }

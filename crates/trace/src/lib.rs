@@ -32,6 +32,6 @@ mod work;
 pub use args::{TraceArgs, Tracing};
 pub use headers::TraceHeaders;
 pub use metrics::ALL as METRICS;
-pub use span::{Span, Trace};
+pub use span::{Span, Trace, is_on};
 pub use spans::{Place, RequestHead, append, process, serve};
 pub use work::Work;

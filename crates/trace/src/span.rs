@@ -73,6 +73,12 @@ impl Trace {
     }
 }
 
+/// Whether anything is recorded in this process. If not, whoever passes nothing on need not look for contexts.
+#[must_use]
+pub fn is_on() -> bool {
+    TRACER.get().is_some()
+}
+
 /// The tracer, unless a trace with these headers is surely not recorded here. This is what each record costs that is not.
 fn recorder(headers: TraceHeaders<'_>) -> Option<&'static Tracer> {
     let tracer = TRACER.get()?;

@@ -25,6 +25,8 @@ const SAMPLED: &[u8] = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01
 enum Case {
     /// Records with their other headers only
     Nothing,
+    /// The client's context copied from the command to its event, unread: the least that can be done
+    Copied,
     /// No collector, and the client sends no context
     OffAbsent,
     /// No collector, and the client sends a context
@@ -54,7 +56,7 @@ impl Case {
     fn parent(self) -> Option<&'static [u8]> {
         match self {
             Self::Nothing | Self::OffAbsent | Self::OnAbsent => None,
-            Self::OffGiven | Self::OnUnsampled => Some(UNSAMPLED),
+            Self::Copied | Self::OffGiven | Self::OnUnsampled => Some(UNSAMPLED),
             Self::OnSampled => Some(SAMPLED),
         }
     }
@@ -62,6 +64,7 @@ impl Case {
     fn words(self) -> &'static str {
         match self {
             Self::Nothing => "records without any trace context, for comparison",
+            Self::Copied => "traceparent copied from the command to its event, for comparison",
             Self::OffAbsent => "no collector, no traceparent",
             Self::OffGiven => "no collector, traceparent passed on",
             Self::OnUnsampled => "collector, traceparent not sampled",
@@ -109,12 +112,16 @@ pub(crate) fn run(args: &LoopArgs) -> anyhow::Result<()> {
     let _tracing = TraceArgs { otel_exporter_otlp_endpoint: endpoint }.start("bench")?;
     let content_type = OwnedHeaders::new().insert(Header { key: header::CONTENT_TYPE, value: Some(header::AVRO) });
     for _ in 0..args.commands {
-        if args.case == Case::Nothing {
-            for record in [&content_type, &content_type, &content_type] {
-                black_box(read(&record.clone()));
+        match args.case {
+            Case::Nothing => {
+                for record in [&content_type, &content_type, &content_type] {
+                    black_box(read(&record.clone()));
+                }
             }
-        } else {
-            checkout(black_box(TraceHeaders::new(args.case.parent(), None)), &content_type);
+            Case::Copied => copy(&content_type),
+            case @ (Case::OffAbsent | Case::OffGiven | Case::OnUnsampled | Case::OnAbsent | Case::OnSampled) => {
+                checkout(black_box(TraceHeaders::new(case.parent(), None)), &content_type)
+            }
         }
     }
     Ok(())
@@ -123,6 +130,17 @@ pub(crate) fn run(args: &LoopArgs) -> anyhow::Result<()> {
 /// The headers of a record, as every consumer looks through them for others.
 fn read(headers: &OwnedHeaders) -> usize {
     headers.iter().filter(|header| header.key == header::REPLY_PARTITION).count()
+}
+
+fn copy(content_type: &OwnedHeaders) {
+    let with = |parent| content_type.clone().insert(Header { key: header::TRACE_PARENT, value: Some(parent) });
+    let command = with(black_box(UNSAMPLED));
+    black_box(read(&command));
+    let parent = command.iter().find(|header| header.key == header::TRACE_PARENT).and_then(|header| header.value);
+    let parent: Box<[u8]> = parent.unwrap_or_default().into();
+    let event = with(&parent);
+    black_box(read(&event));
+    black_box(read(&content_type.clone()));
 }
 
 /// The records of a checkout of one item, as the services make and read them.
@@ -142,7 +160,7 @@ fn checkout(client: TraceHeaders<'_>, content_type: &OwnedHeaders) {
     let purchase = with_trace(content_type.clone(), sent.headers());
 
     black_box(read(&purchase));
-    for _ in 0..3 {
+    for _ in (0..3).filter(|_| trace::is_on()) {
         let headers = trace_headers(Some(&purchase));
         if headers.may_be_recorded() {
             black_box(trace::process(headers, place, "group"));
