@@ -17,6 +17,7 @@ const IDEMPOTENCY_KEY_LEN_MAX: usize = 200;
 
 #[derive(Debug)]
 pub(super) struct CommandHeaders {
+    pub(super) cart_id: CartId,
     pub(super) command_id: CommandId,
     /// Whether the id is computed from an `Idempotency-Key`.
     pub(super) is_keyed: bool,
@@ -55,7 +56,7 @@ impl CommandHeaders {
         let expected_version = conditions::expected_version(headers)?;
         let preference = preference(headers)?;
         let is_keyed = key.is_some();
-        Ok(Self { command_id, is_keyed, issued_at, expected_version, preference })
+        Ok(Self { cart_id, command_id, is_keyed, issued_at, expected_version, preference })
     }
 }
 

@@ -165,12 +165,14 @@ fn document() -> Response {
     warp::reply::with_header(openapi::document(), "content-type", "application/json").into_response()
 }
 
+/// Each handler rejects in this order: the ids in the path, the headers, the query or the body, the command.
 impl Api {
     async fn add_item(&self, cart_id: &str, headers: &HeaderMap, mut body: UnreadBody) -> Result<Response, Problem> {
         let cart_id = body.or_discard(headers, id("cartId", cart_id)).await?;
+        let about = body.or_discard(headers, self.about(cart_id, headers)).await?;
         let body = body.read().await?;
         let command = request::add_item(headers, &body.bytes)?;
-        self.execute_one(cart_id, command, headers).await
+        self.execute_one(about, command, headers).await
     }
 
     async fn adjust_item(
@@ -182,15 +184,17 @@ impl Api {
     ) -> Result<Response, Problem> {
         let cart_id = body.or_discard(headers, id("cartId", cart_id)).await?;
         let product_id = body.or_discard(headers, id("productId", product_id)).await?;
+        let about = body.or_discard(headers, self.about(cart_id, headers)).await?;
         let body = body.read().await?;
         let command = request::adjust(product_id, headers, &body.bytes)?;
-        self.execute_one(cart_id, command, headers).await
+        self.execute_one(about, command, headers).await
     }
 
     async fn remove_item(&self, cart_id: &str, product_id: &str, headers: &HeaderMap) -> Result<Response, Problem> {
         let cart_id = id("cartId", cart_id)?;
         let product_id: ProductId = id("productId", product_id)?;
-        self.execute_one(cart_id, Command::RemoveItem { product_id }, headers).await
+        let about = self.about(cart_id, headers)?;
+        self.execute_one(about, Command::RemoveItem { product_id }, headers).await
     }
 
     async fn show_cart(&self, cart_id: &str, headers: &HeaderMap) -> Result<Response, Problem> {
@@ -203,8 +207,8 @@ impl Api {
     }
 
     async fn show_events(&self, cart_id: &str, query: &str, headers: &HeaderMap) -> Result<Response, Problem> {
-        conditions::of_untagged(headers)?;
         let cart_id: CartId = id("cartId", cart_id)?;
+        conditions::of_untagged(headers)?;
         if accept::prefers_event_stream(headers) {
             let start = query::stream_start(query, headers)?;
             return Ok(response::of_event_stream(self.event_streams.open(cart_id, start).await?));
@@ -215,7 +219,8 @@ impl Api {
 
     async fn checkout(&self, cart_id: &str, headers: &HeaderMap) -> Result<Response, Problem> {
         let cart_id = id("cartId", cart_id)?;
-        self.execute_one(cart_id, Command::Checkout {}, headers).await
+        let about = self.about(cart_id, headers)?;
+        self.execute_one(about, Command::Checkout {}, headers).await
     }
 
     async fn send_commands(
@@ -225,9 +230,10 @@ impl Api {
         mut body: UnreadBody,
     ) -> Result<Response, Problem> {
         let cart_id = body.or_discard(headers, id("cartId", cart_id)).await?;
+        let about = body.or_discard(headers, self.about(cart_id, headers)).await?;
         let body = body.read().await?;
         let batch = request::batch(headers, &body.bytes)?;
-        let answer = self.execute(cart_id, batch.command(), headers).await?;
+        let answer = self.execute(about, batch.command(), headers).await?;
         Ok(response::of_batch(&answer, self.reads.log))
     }
 
@@ -238,19 +244,19 @@ impl Api {
         query: &str,
         headers: &HeaderMap,
     ) -> Result<Response, Problem> {
-        conditions::of_untagged(headers)?;
         let cart_id: CartId = id("cartId", cart_id)?;
         let command_id: CommandId = id("commandId", command_id)?;
+        conditions::of_untagged(headers)?;
         let since = query::since(command_id, query)?;
         let status = self.lookup.status(cart_id, command_id, since).await?;
         Ok(response::of_status(cart_id, command_id, &status, self.reads.log))
     }
 
     async fn show_billing(&self, vendor_id: &str, query: &str, headers: &HeaderMap) -> Result<Response, Problem> {
-        conditions::of_untagged(headers)?;
         let vendor_id: VendorId = id("vendorId", vendor_id)?;
-        let year = query::year(query)?;
+        conditions::of_untagged(headers)?;
         let read_after = self.reads.log.read_token(headers)?;
+        let year = query::year(query)?;
         let billing = self.reads.billing(vendor_id, year, read_after).await?;
         Ok(warp::reply::json(&billing).into_response())
     }
@@ -262,25 +268,33 @@ impl Api {
         query: &str,
         headers: &HeaderMap,
     ) -> Result<Response, Problem> {
-        conditions::of_untagged(headers)?;
         let vendor_id: VendorId = id("vendorId", vendor_id)?;
         let product_id: ProductId = id("productId", product_id)?;
-        let (year, month) = query::year_and_month(query)?;
+        conditions::of_untagged(headers)?;
         let read_after = self.reads.log.read_token(headers)?;
+        let (year, month) = query::year_and_month(query)?;
         let quantities = self.reads.quantities(vendor_id, product_id, year, month, read_after).await?;
         Ok(warp::reply::json(&quantities).into_response())
     }
 
+    /// What the headers say of a command to the cart.
+    fn about(&self, cart_id: CartId, headers: &HeaderMap) -> Result<CommandHeaders, Problem> {
+        CommandHeaders::read(headers, cart_id, self.allow_client_time)
+    }
+
     /// Executes a command that is not a batch.
-    async fn execute_one(&self, cart_id: CartId, command: Command, headers: &HeaderMap) -> Result<Response, Problem> {
-        let answer = self.execute(cart_id, command, headers).await?;
+    async fn execute_one(
+        &self,
+        about: CommandHeaders,
+        command: Command,
+        headers: &HeaderMap,
+    ) -> Result<Response, Problem> {
+        let answer = self.execute(about, command, headers).await?;
         Ok(response::of_command(&answer, self.reads.log))
     }
 
-    /// Reads the headers and executes the command. The headers come last, since they give the command its id and time.
-    async fn execute(&self, cart_id: CartId, command: Command, headers: &HeaderMap) -> Result<Answer, Problem> {
-        let CommandHeaders { command_id, is_keyed, issued_at, expected_version, preference } =
-            CommandHeaders::read(headers, cart_id, self.allow_client_time)?;
+    async fn execute(&self, about: CommandHeaders, command: Command, headers: &HeaderMap) -> Result<Answer, Problem> {
+        let CommandHeaders { cart_id, command_id, is_keyed, issued_at, expected_version, preference } = about;
         let command = CartCommand { command_id, cart_id, issued_at, command, expected_version, keyed: Some(is_keyed) };
         self.commands.execute(&command, trace_headers(headers), preference).await
     }

@@ -14,10 +14,9 @@ use rust_decimal::Decimal;
 use serde::Serialize;
 use tokio::runtime::Handle;
 
-use super::purchases::trace_id;
-use super::{Finding, System};
+use super::args::{Finding, System};
 use crate::line::{InWords as _, outcome};
-use crate::topic::SILENCE_MAX;
+use crate::topic::{SILENCE_MAX, trace_id};
 
 /// A cart, command by command.
 #[derive(Debug, Serialize)]

@@ -7,7 +7,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use rust_decimal::Decimal;
 use serde::Serialize;
 
-use super::Finding;
+use super::args::Finding;
 
 /// How many records are named that could be the cause of a difference.
 const SUSPECTS_MAX: usize = 5;

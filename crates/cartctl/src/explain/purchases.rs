@@ -1,21 +1,21 @@
 //! The purchases of a row of a read table, and the row.
 
 use anyhow::Context as _;
-use cart::contract::{Contract as _, group, header::TRACE_PARENT};
+use cart::contract::{Contract as _, group};
 use cart::{LogEpoch, Position, ProductId, PurchasedItem, VendorId};
 use chrono::{Datelike as _, NaiveDate};
-use kafka::{Admin, Codec, Headers as _, Message as _, Registry, TopicReader};
+use kafka::{Admin, Codec, Message as _, Registry, TopicReader};
 use rust_decimal::Decimal;
 use scylla::client::session::Session;
 use scylla::value::CqlDecimal;
 use sqlx::PgPool;
 use tokio::runtime::Handle;
 
+use super::args::{Month, Store, System};
 use super::ledger::{Entry, Ledger, Stored};
-use super::{Month, Store, System};
 use crate::line::purchased;
 use crate::reconcile::decimal;
-use crate::topic::SILENCE_MAX;
+use crate::topic::{SILENCE_MAX, trace_id};
 
 /// The log of the purchases, and the vendor's part of it.
 struct Log {
@@ -136,13 +136,6 @@ async fn ledger(
     })?;
     stored.into_iter().for_each(|stored| ledger.compare(stored));
     Ok(ledger)
-}
-
-/// The trace's id in a `traceparent` (W3C Trace Context, version 00).
-pub(super) fn trace_id(message: &kafka::BorrowedMessage<'_>) -> Option<String> {
-    let header = message.headers()?.iter().find(|header| header.key == TRACE_PARENT)?;
-    let text = std::str::from_utf8(header.value?).ok()?;
-    text.split('-').nth(1).filter(|id| id.len() == 32).map(str::to_owned)
 }
 
 /// A projector commits after it has written, so a row includes what was committed before it was read.
