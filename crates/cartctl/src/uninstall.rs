@@ -4,11 +4,13 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use cart::contract::{Contract, DEAD_LETTER_TOPIC, STAGES};
 use cart::{Aggregate, CartCommand, CartEvent, CartReply, PurchasedItem};
 use cassandra::CassandraArgs;
 use kafka::{Admin, KafkaArgs, Registry};
+use scylla::client::session::Session;
+use sqlx::error::DatabaseError;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _};
 
@@ -18,8 +20,9 @@ const MAINTENANCE_DATABASE: &str = "postgres";
 /// Delete an installation with all its data
 ///
 /// Deletes the topics, consumer groups, schemas, keyspace and database that --topic-prefix, --cassandra-keyspace and
-/// --database-url name. Other installations on the same servers keep theirs. It fails if a consumer group still has members
-/// after 15 s. It can be repeated: a missing part is not an error.
+/// --database-url name. Other installations on the same servers keep theirs: it fails before it deletes anything if the data of the
+/// keyspace or of the database belongs to other topics. It also fails if a consumer group still has members after 15 s. It can
+/// be repeated: a missing part is not an error.
 ///
 /// Exit code 0: deleted. 2: something could not be deleted.
 #[derive(Debug, clap::Args)]
@@ -55,6 +58,12 @@ const LEAVE_MAX: Duration = Duration::from_secs(15);
 /// The pause between two checks of the groups.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// The table of the logs that stored positions belong to, in the keyspace and in the database.
+const LOG_TABLE: &str = "log_epoch";
+
+/// PostgreSQL's code of the error that there is no such database.
+const NO_DATABASE: &str = "3D000";
+
 /// The names of everything that an installation has.
 struct Names {
     topics: Vec<String>,
@@ -78,6 +87,17 @@ impl Names {
         }
     }
 
+    /// Rejects a keyspace or database whose data belongs to topics of another installation.
+    fn check(&self, what: &str, name: &str, recorded: Vec<String>) -> anyhow::Result<()> {
+        match recorded.into_iter().find(|topic| !self.topics.contains(topic)) {
+            None => Ok(()),
+            Some(topic) => bail!(
+                "{what} {name} belongs to another installation: its data is from topic {topic}. Nothing was deleted. \
+                 --topic-prefix, --cassandra-keyspace and --database-url must name the same installation"
+            ),
+        }
+    }
+
     fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
         writeln!(out, "topics           {}", self.topics.join(", "))?;
         writeln!(out, "consumer groups  {}", self.groups.join(", "))?;
@@ -85,6 +105,41 @@ impl Names {
         writeln!(out, "keyspace         {}", self.keyspace)?;
         writeln!(out, "database         {}", self.database)
     }
+}
+
+/// The topics that a keyspace's positions belong to; none if `setup` has not run.
+async fn recorded_in_keyspace(session: &Session, keyspace: &str) -> anyhow::Result<Vec<String>> {
+    let is_set_up =
+        session.get_cluster_state().get_keyspace(keyspace).is_some_and(|of| of.tables.contains_key(LOG_TABLE));
+    if !is_set_up {
+        return Ok(Vec::new());
+    }
+    let rows = session.query_unpaged(format!("SELECT topic FROM {keyspace}.{LOG_TABLE}"), ()).await;
+    let rows = rows.context("reading the keyspace's logs")?.into_rows_result()?;
+    let topics: Result<Vec<_>, _> = rows.rows::<(String,)>()?.collect();
+    Ok(topics?.into_iter().map(|(topic,)| topic).collect())
+}
+
+/// The topics that a database's offsets belong to; none if it does not exist or `setup` has not run.
+async fn recorded_in_database(database: &PgConnectOptions) -> anyhow::Result<Vec<String>> {
+    let mut connection = match database.connect().await {
+        Err(error) if error.as_database_error().and_then(DatabaseError::code).as_deref() == Some(NO_DATABASE) => {
+            return Ok(Vec::new());
+        }
+        connected => connected.context("connecting to PostgreSQL")?,
+    };
+    let is_set_up: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+        .bind(LOG_TABLE)
+        .fetch_one(&mut connection)
+        .await
+        .context("reading the database's tables")?;
+    if !is_set_up {
+        return Ok(Vec::new());
+    }
+    sqlx::query_scalar("SELECT topic FROM log_epoch")
+        .fetch_all(&mut connection)
+        .await
+        .context("reading the database's logs")
 }
 
 /// Deletes the installation, or lists it on `out`.
@@ -95,6 +150,9 @@ pub async fn uninstall(args: &Args, out: &mut impl Write) -> anyhow::Result<()> 
     let database: PgConnectOptions = args.database_url.parse().context("reading --database-url")?;
     let names = Names::of(args, &database);
     names.write(out)?;
+    let session = cassandra::open(&args.cassandra.patient()).await?;
+    names.check("keyspace", &names.keyspace, recorded_in_keyspace(&session, &names.keyspace).await?)?;
+    names.check("database", &names.database, recorded_in_database(&database).await?)?;
     if args.dry_run {
         writeln!(out, "Nothing was deleted (--dry-run).")?;
         return Ok(());
@@ -104,7 +162,6 @@ pub async fn uninstall(args: &Args, out: &mut impl Write) -> anyhow::Result<()> 
     // The groups come first: the brokers reject the deletion of a group that has members, even one that has just joined. The
     // topics come last: if this is interrupted, everything else can be rebuilt from the commands.
     admin.remove_groups(&refs(&names.groups)).await?;
-    let session = cassandra::open(&args.cassandra.patient()).await?;
     let drop_keyspace = format!("DROP KEYSPACE IF EXISTS {}", names.keyspace);
     session.query_unpaged(drop_keyspace, ()).await.context("deleting the keyspace")?;
     let mut server = database.database(MAINTENANCE_DATABASE).connect().await.context("connecting to PostgreSQL")?;

@@ -51,6 +51,16 @@ pub(crate) async fn an_installation_is_removed_and_its_neighbour_stays() -> anyh
     ensure!(is_there(&installation).await == (true, true, true), "nothing may be deleted yet");
 
     processes[0].terminate(DEADLINE).await?;
+    for (option, foreign) in [
+        ("--database-url", neighbour.database_url()),
+        ("--cassandra-keyspace", &neighbour.cassandra().cassandra_keyspace),
+    ] {
+        let mut mixed = installation.spawn("mixed", "cartctl", ["uninstall", "--yes", option, foreign])?;
+        let status = mixed.ended(DEADLINE).await?;
+        let explained = mixed.log().contains("belongs to another installation");
+        ensure!(status.code() == Some(2) && explained, "{option}: {status}, {}", mixed.log());
+    }
+    ensure!(is_there(&installation).await == (true, true, true), "a mixed installation is deleted in part");
     // A second run succeeds: a missing part is not an error.
     for _ in 0..2 {
         installation.run("uninstall", "cartctl", ["uninstall", "--yes"], DEADLINE).await?;

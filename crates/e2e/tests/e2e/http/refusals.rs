@@ -149,12 +149,15 @@ fn raw(address: SocketAddr) -> anyhow::Result<()> {
     let long = format!("content-length: {}\r\n", valid.len() + 1);
     let chunked = head("transfer-encoding: chunked\r\n");
     let no_cart = chunked.replace(CART, "/cart/mug");
+    let bad_key = head("transfer-encoding: chunked\r\nidempotency-key:\r\n");
     let (half, rest) = (BODY_LEN_MAX / 2, BODY_LEN_MAX / 2 + 1);
     for (what, request, status, kind) in [
         ("chunks that are too many", format!("{chunked}{}{}", chunk(half), chunk(rest)), 413, "payload-too-large"),
         ("chunks that just fit", format!("{chunked}{}{}0\r\n\r\n", chunk(half), chunk(half)), 400, "malformed-body"),
         // The id is checked before the body is read.
         ("too many chunks for no cart", format!("{no_cart}{}{}", chunk(half), chunk(rest)), 400, "invalid-id"),
+        // So are the headers.
+        ("a chunk with a bad key that stops coming", format!("{bad_key}ff\r\n{valid}"), 400, "invalid-header"),
         ("a chunk for no cart that stops coming", format!("{no_cart}ff\r\n{valid}"), 400, "invalid-id"),
         (
             "a length that is too large",
