@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use service::{Backoff, Readiness, Shutdown};
 use tokio::runtime::Handle;
+use trace::names::{OUTCOME, outcome};
 use trace::{Place, Span, Trace, Work};
 
 use crate::args::Skip;
@@ -169,6 +170,10 @@ impl<P: Projector> Runner<P> {
                 Err(error) if self.is_skipped(partition, offset) => {
                     let place = Place { topic: self.consumer.topic(), partition, offset };
                     tracing::warn!(position = %place, %error, "skipping a record (--skip)");
+                    if let Some(span) = trace.span() {
+                        span.set(OUTCOME, outcome::SKIPPED);
+                        span.end();
+                    }
                 }
                 Err(error) => {
                     self.stop(partition, offset, &error)?;

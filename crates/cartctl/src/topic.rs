@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use cart::contract::header::TRACE_PARENT;
-use kafka::{Admin, Error, Headers as _, KafkaArgs, Message as _, TopicReader};
+use kafka::{Admin, Error, KafkaArgs, Message as _, TopicReader};
 
 /// How long a read may go without a record.
 pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(20);
@@ -54,11 +53,4 @@ pub async fn read_all(args: &KafkaArgs, topic: &str) -> anyhow::Result<Vec<RawRe
         Ok(records)
     })
     .await?
-}
-
-/// The trace's id in a `traceparent` (W3C Trace Context, version 00).
-pub(crate) fn trace_id(message: &kafka::BorrowedMessage<'_>) -> Option<String> {
-    let header = message.headers()?.iter().find(|header| header.key == TRACE_PARENT)?;
-    let text = std::str::from_utf8(header.value?).ok()?;
-    text.split('-').nth(1).filter(|id| id.len() == 32).map(str::to_owned)
 }

@@ -10,7 +10,7 @@ use warp::http::{HeaderMap, HeaderValue};
 
 use super::conditions;
 use crate::commands::Preference;
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 
 /// Maximum number of characters of an idempotency key.
 const IDEMPOTENCY_KEY_LEN_MAX: usize = 200;
@@ -22,7 +22,8 @@ pub(super) struct CommandHeaders {
     /// Whether the id is computed from an `Idempotency-Key`.
     pub(super) is_keyed: bool,
     pub(super) issued_at: DateTime<Utc>,
-    pub(super) expected_version: Option<SequenceNumber>,
+    /// The version that the command expects, or why it matches none: that is reported after everything else.
+    pub(super) expected_version: Result<Option<SequenceNumber>, Problem>,
     pub(super) preference: Preference,
 }
 
@@ -53,7 +54,11 @@ impl CommandHeaders {
                 at.map_err(|error| Problem::invalid_header(format!("Command-Time: {error}")))?
             }
         };
-        let expected_version = conditions::expected_version(headers)?;
+        let expected_version = match conditions::expected_version(headers) {
+            // A precondition comes after the other checks of a request (RFC 9110, section 13.2.1).
+            Err(problem) if matches!(problem.kind(), Kind::VersionMismatch) => Err(problem),
+            other => Ok(other?),
+        };
         let preference = preference(headers)?;
         let is_keyed = key.is_some();
         Ok(Self { cart_id, command_id, is_keyed, issued_at, expected_version, preference })

@@ -165,7 +165,7 @@ fn document() -> Response {
     warp::reply::with_header(openapi::document(), "content-type", "application/json").into_response()
 }
 
-/// Each handler rejects in this order: the ids in the path, the headers, the query or the body, the command.
+/// Each handler rejects in this order: the ids in the path, the headers, the query or the body, a precondition, the command.
 impl Api {
     async fn add_item(&self, cart_id: &str, headers: &HeaderMap, mut body: UnreadBody) -> Result<Response, Problem> {
         let cart_id = body.or_discard(headers, id("cartId", cart_id)).await?;
@@ -295,6 +295,7 @@ impl Api {
 
     async fn execute(&self, about: CommandHeaders, command: Command, headers: &HeaderMap) -> Result<Answer, Problem> {
         let CommandHeaders { cart_id, command_id, is_keyed, issued_at, expected_version, preference } = about;
+        let expected_version = expected_version?;
         let command = CartCommand { command_id, cart_id, issued_at, command, expected_version, keyed: Some(is_keyed) };
         self.commands.execute(&command, trace_headers(headers), preference).await
     }

@@ -10,7 +10,7 @@ use cart::contract::group;
 use cart::{CartCommand, CartId, CommandId, LogEpoch, Outcome, Position};
 use journal::Journal;
 use kafka::{Codec, GroupProgress, KafkaArgs, Message as _, Producer, TopicReader, partition_of};
-use service::LogLimit;
+use service::{LogLimit, Store};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -95,7 +95,8 @@ impl CommandLookup {
         let lookup = self.clone();
         let decided = tokio::task::spawn_blocking(move || lookup.decided(partition)).await??;
         let position = Position::new(self.epoch, offset);
-        let rows = self.journal.between(cart_id, position, position).await?;
+        let rows = self.journal.between(cart_id, position, position);
+        let rows = Store::Cassandra.time("journal_read", rows).await?;
         let row = rows.first();
         if row.is_none() && offset >= decided {
             return Ok(Some(Status::Pending));

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use cart::{CartId, SequenceNumber};
 use journal::{Entry, Journal};
 use kafka::KafkaArgs;
-use service::{LogLimit, Shutdown};
+use service::{LogLimit, Shutdown, Store};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -120,7 +120,8 @@ impl EventStreams {
     /// A client that has seen more events than the journal has would miss those that follow.
     async fn check(&self, cart_id: CartId, Start { after, reject }: Start) -> Result<(), Problem> {
         let before = SequenceNumber::from((after.get() - 1).max(0));
-        let entries = self.journal.page(cart_id, before, 1).await.map_err(super::journal_unavailable)?;
+        let page = self.journal.page(cart_id, before, 1);
+        let entries = Store::Cassandra.time("journal_read", page).await.map_err(super::journal_unavailable)?;
         if after == SequenceNumber::ZERO || entries.first().is_some_and(|entry| entry.sequence_number == after) {
             return Ok(());
         }
@@ -218,7 +219,8 @@ impl Stream {
     }
 
     async fn try_read(&mut self) -> Result<String, journal::Error> {
-        let entries = self.journal.page(self.cart_id, self.after, CHUNK_EVENTS_MAX).await?;
+        let page = self.journal.page(self.cart_id, self.after, CHUNK_EVENTS_MAX);
+        let entries = Store::Cassandra.time("journal_read", page).await?;
         let mut chunk = String::new();
         let mut last = self.after;
         for entry in without_gap(&entries, self.after) {

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 
 use super::args::{Finding, System};
 use crate::line::{InWords as _, outcome};
-use crate::topic::{SILENCE_MAX, trace_id};
+use crate::topic::SILENCE_MAX;
 
 /// A cart, command by command.
 #[derive(Debug, Serialize)]
@@ -133,7 +133,11 @@ fn records(
     while let Some(message) = reader.next(SILENCE_MAX)? {
         if message.key() == Some(key.as_bytes()) {
             let command = codec.decode_or_fetch_blocking(message.payload().unwrap_or_default(), &runtime)?;
-            records.push(Record { offset: message.offset(), trace_id: trace_id(&message), command });
+            records.push(Record {
+                offset: message.offset(),
+                trace_id: kafka::trace_headers(message.headers()).trace_id().map(str::to_owned),
+                command,
+            });
         }
     }
     Ok(records)

@@ -15,7 +15,7 @@ use super::args::{Month, Store, System};
 use super::ledger::{Entry, Ledger, Stored};
 use crate::line::purchased;
 use crate::reconcile::decimal;
-use crate::topic::{SILENCE_MAX, trace_id};
+use crate::topic::SILENCE_MAX;
 
 /// The log of the purchases, and the vendor's part of it.
 struct Log {
@@ -126,7 +126,7 @@ async fn ledger(
                 offset,
                 purchased_at: purchase.purchased_at,
                 cart_id: purchase.cart_id,
-                trace_id: trace_id(&message),
+                trace_id: kafka::trace_headers(message.headers()).trace_id().map(str::to_owned),
                 what: purchased(&purchase),
                 change: change(&purchase),
                 total: Decimal::ZERO,
