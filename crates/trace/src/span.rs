@@ -73,7 +73,7 @@ impl Trace {
     }
 }
 
-/// Whether anything is recorded in this process. If not, whoever passes nothing on need not look for contexts.
+/// Whether anything is recorded in this process. If not, a caller that passes nothing on need not look for contexts.
 #[must_use]
 pub fn is_on() -> bool {
     TRACER.get().is_some()
@@ -87,7 +87,7 @@ fn recorder(headers: TraceHeaders<'_>) -> Option<&'static Tracer> {
 }
 
 impl TraceHeaders<'_> {
-    /// Whether a span may be recorded for these. If not, whoever passes nothing on need not keep them.
+    /// Whether a span may be recorded for these. If not, a caller that passes nothing on need not keep them.
     #[must_use]
     pub fn may_be_recorded(self) -> bool {
         recorder(self).is_some()

@@ -14,7 +14,7 @@ use service::Shutdown;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-/// Maximum number of streams of one cart: a member with some devices and pages has fewer, and cannot take those of others.
+/// Maximum number of streams of one cart, so that one cart's page left open many times does not take all.
 const CART_STREAMS_MAX: usize = 16;
 
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);

@@ -64,7 +64,7 @@ pub(crate) async fn each_event_is_one_line_without_cart_ids_and_secrets() -> any
     ensure!(!text.contains('\u{1b}') && !text.contains(&cart_id), "{text}");
     for line in text.lines() {
         ensure!(
-            line.starts_with("20") && line.contains("Z  INFO ") || line.contains("Z  WARN "),
+            line.starts_with("20") && (line.contains("Z  INFO ") || line.contains("Z  WARN ")),
             "'{line}' is no event"
         );
     }

@@ -76,7 +76,7 @@ pub(crate) async fn a_stream_has_the_history_and_what_follows() -> anyhow::Resul
         let (status, text) = (response.status(), response.text().await?);
         ensure!(status == 400 && text.contains("invalid-parameter"), "{query}: {status} {text}");
     }
-    // Whoever names no stream gets a page, from the same place.
+    // A request that names no stream gets a page, from the same place.
     let last = [("last-event-id", "239"), ("accept", "application/json, text/event-stream")];
     let page = apis[0].send(&Method::GET, &path(&cart), &last, None).await?;
     ensure!(page.json()["events"].as_array().is_some_and(|events| *events == all[239..]), "{page:?}");
