@@ -62,7 +62,7 @@ impl Audience {
         VIEWERS_MAX - self.seats.available_permits()
     }
 
-    /// Ends the reading if nobody has looked for a minute. Returns whether somebody looks.
+    /// Ends the reading after a minute without a viewer. Returns whether somebody looks.
     pub(crate) fn check(&self) -> bool {
         let idle = self.seen_at.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
         let is_watched = self.viewers() > 0 || idle < IDLE_MAX && *self.watched.borrow();
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn seats_are_limited_and_reading_goes_on_for_a_while() {
         let audience = Audience::new();
-        assert!(!audience.check(), "nobody has come yet");
+        assert!(!audience.check(), "no viewer has come yet");
         let seats: Vec<_> = (0..VIEWERS_MAX).map_while(|_| audience.join()).collect();
         assert_eq!((seats.len(), audience.viewers()), (VIEWERS_MAX, VIEWERS_MAX));
         assert!(audience.join().is_none());

@@ -57,9 +57,13 @@ impl Backlog {
         self.is_complete = true;
     }
 
-    /// Notes a record.
+    /// Notes a record, unless it was read before: a reader that failed begins again at an earlier record.
     pub(crate) fn add(&mut self, partition: i32, offset: i64, at_ms: i64) {
         let known = self.partitions.entry(partition).or_default();
+        let newest = known.records.back().map(|(newest, _)| *newest);
+        if offset < known.from || newest.is_some_and(|newest| offset <= newest) {
+            return;
+        }
         if known.records.len() == KEPT_MAX
             && let Some((oldest, _)) = known.records.pop_front()
         {
@@ -163,6 +167,21 @@ mod tests {
         backlog.add(0, 50, 0);
         backlog.complete();
         assert_eq!(backlog.lag(&next(11), 20_000).map(|lag| (lag.behind, lag.is_least)), Some((1, true)));
+    }
+
+    #[test]
+    fn a_record_that_is_read_again_counts_once() {
+        let mut backlog = read(&[10, 11, 13, 14]);
+        let lag = |backlog: &Backlog| backlog.lag(&next(11), 20_000).map(|lag| lag.behind);
+        backlog.trim([&next(11)].into_iter());
+        backlog.start(&next(10));
+        for offset in [10, 11, 13, 14] {
+            backlog.add(0, offset, 0);
+        }
+        backlog.complete();
+        assert_eq!((lag(&backlog), backlog.read()), (Some(3), 4));
+        backlog.add(0, 15, 15_000);
+        assert_eq!((lag(&backlog), backlog.read()), (Some(4), 5));
     }
 
     #[test]

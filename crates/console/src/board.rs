@@ -1,4 +1,5 @@
-//! What the readers have found out, for the frames: one lock for each part, held for microseconds.
+//! What the readers have found out, for the frames. Each part has its own lock, and a thread holds one
+//! at a time.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -2,13 +2,14 @@
 //! looks at the page.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cart::contract::{Contract, STAGES, header};
+use cart::contract::{Contract, STAGES};
 use cart::{CartCommand, CartEvent, CartReply, PurchasedItem};
 use kafka::{
-    Admin, BorrowedMessage, Codec, GroupProgress, Headers as _, KafkaArgs, Message as _, Registry, TopicReader,
+    Admin, BorrowedMessage, Codec, GroupProgress, KafkaArgs, Message as _, Registry, TopicReader, trace_headers,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,7 +26,7 @@ use crate::traffic::{Kind, WINDOW_SECONDS};
 /// Offsets by partition.
 type Offsets = BTreeMap<i32, i64>;
 
-/// How long a wait for the next record blocks, and so how late a thread notices that nobody looks any more.
+/// How long a wait for the next record blocks, and so how late a thread notices that the last viewer has left.
 const POLL_TIME: Duration = Duration::from_millis(250);
 
 /// How far back the reading of a partition begins at most. Only purchases are read from the beginning.
@@ -68,7 +69,7 @@ struct Arrived<T> {
     hop: Hop,
     /// For a record that was there before: its own time; for a new one the time of its arrival.
     counted_at_ms: i64,
-    traceparent: Option<Vec<u8>>,
+    trace_id: Option<String>,
 }
 
 /// Starts the four threads.
@@ -81,7 +82,7 @@ pub(crate) fn start(context: &Context) -> std::io::Result<()> {
 
 fn command(board: &Board, arrived: Arrived<CartCommand>) {
     board.traffic().add(Kind::Command, arrived.counted_at_ms);
-    board.journeys().command(&arrived.value, arrived.hop, arrived.traceparent.as_deref());
+    board.journeys().command(&arrived.value, arrived.hop, arrived.trace_id);
 }
 
 fn reply(board: &Board, arrived: Arrived<CartReply>) {
@@ -121,11 +122,11 @@ fn purchase(board: &Board, arrived: Arrived<PurchasedItem>) {
     }
 }
 
-fn spawn<T>(context: &Context, take: fn(&Board, Arrived<T>)) -> std::io::Result<()>
+fn spawn<T>(context: &Context, show: fn(&Board, Arrived<T>)) -> std::io::Result<()>
 where
     T: Contract + Serialize + DeserializeOwned + Clone + 'static,
 {
-    let mut follower = Follower::<T> { context: context.clone(), codec: None, next: BTreeMap::new(), take };
+    let mut follower = Follower::<T> { context: context.clone(), codec: None, next: BTreeMap::new(), show };
     std::thread::Builder::new().name(T::TOPIC.to_owned()).spawn(move || follower.run())?;
     Ok(())
 }
@@ -136,7 +137,8 @@ struct Follower<T> {
     codec: Option<Codec<T>>,
     /// Where to go on, by partition: nothing is counted twice.
     next: BTreeMap<i32, i64>,
-    take: fn(&Board, Arrived<T>),
+    /// Puts a record on the board.
+    show: fn(&Board, Arrived<T>),
 }
 
 /// Why the reading ended early.
@@ -159,7 +161,7 @@ where
         }
     }
 
-    /// Reads until nobody looks any more.
+    /// Reads for as long as somebody looks.
     fn read(&mut self, backoff: &mut Backoff) -> Result<(), Failed> {
         let of_kafka = |error: kafka::Error| Failed(Server::Kafka, error.into());
         let codec = match &self.codec {
@@ -243,30 +245,69 @@ where
     }
 
     fn note(&mut self, codec: &Codec<T>, message: &BorrowedMessage<'_>, is_new: bool) -> Result<(), Failed> {
-        let (partition, offset) = (message.partition(), message.offset());
         let now = now_ms();
         let at_ms = message.timestamp().to_millis().unwrap_or(now);
-        let decoded = codec.decode_or_fetch_blocking(message.payload().unwrap_or_default(), &self.context.runtime);
+        let hop = Hop { partition: message.partition(), offset: message.offset(), at_ms };
+        let payload = message.payload().unwrap_or_default();
+        let decoded = codec.decode_or_fetch_blocking(payload, &self.context.runtime);
+        let arrived = |value| {
+            let trace_id = trace_headers(message.headers()).trace_id().map(str::to_owned);
+            Arrived { value, hop, counted_at_ms: if is_new { now } else { at_ms }, trace_id }
+        };
+        self.take(hop, decoded.map(|decoded| decoded.map(arrived)))
+    }
+
+    /// Takes a record, unless the registry does not answer: then it is read again.
+    fn take(
+        &mut self,
+        hop: Hop,
+        decoded: Result<Result<Arrived<T>, impl Display>, impl Into<anyhow::Error>>,
+    ) -> Result<(), Failed> {
+        let Hop { partition, offset, at_ms } = hop;
+        let decoded = decoded.map_err(|error| Failed(Server::Registry, error.into()))?;
         self.next.insert(partition, offset + 1);
         if let Some(backlog) = self.context.board.groups().topics.get_mut(T::TOPIC) {
             backlog.add(partition, offset, at_ms);
         }
-        match decoded.map_err(|error| Failed(Server::Registry, error.into()))? {
-            Ok(value) => {
-                let traceparent = message.headers().and_then(|headers| {
-                    let all = headers.iter();
-                    let mut of_trace = all.filter(|header| header.key == header::TRACE_PARENT);
-                    of_trace.next().and_then(|header| header.value.map(<[u8]>::to_vec))
-                });
-                let hop = Hop { partition, offset, at_ms };
-                (self.take)(
-                    &self.context.board,
-                    Arrived { value, hop, counted_at_ms: if is_new { now } else { at_ms }, traceparent },
-                );
-            }
+        match decoded {
+            Ok(arrived) => (self.show)(&self.context.board, arrived),
             // A dead letter, or a record that stops its projector: their panels are those of the lag.
             Err(error) => tracing::warn!(topic = T::TOPIC, partition, offset, %error, "a record cannot be shown"),
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::Args;
+    use crate::audience::Audience;
+
+    #[tokio::test]
+    async fn a_record_that_could_not_be_decoded_for_lack_of_the_registry_is_read_again() {
+        let (_stop, shutdown) = Shutdown::channel();
+        let board = Arc::new(Board::default());
+        board.groups().topics.entry(CartCommand::TOPIC).or_default().start(&BTreeMap::from([(0, 7)]));
+        let context = Context {
+            kafka: Args::parse_from(["cart-console"]).kafka,
+            board: board.clone(),
+            watched: Audience::new().watched(),
+            shutdown,
+            runtime: Handle::current(),
+        };
+        let mut follower = Follower::<CartCommand> { context, codec: None, next: BTreeMap::new(), show: command };
+        let hop = Hop { partition: 0, offset: 7, at_ms: 1_000 };
+        let read = || board.groups().topics[CartCommand::TOPIC].read();
+
+        let away = Err::<Result<_, String>, _>(anyhow::anyhow!("connection refused"));
+        assert!(matches!(follower.take(hop, away), Err(Failed(Server::Registry, _))));
+        assert_eq!((follower.next.get(&0), read()), (None, 0));
+
+        let unreadable = Ok::<_, anyhow::Error>(Err("not Avro"));
+        assert!(follower.take(hop, unreadable).is_ok());
+        assert_eq!((follower.next.get(&0), read()), (Some(&8), 1));
     }
 }

@@ -94,23 +94,31 @@ fn frame(board: &Board, viewers: usize) -> Frame {
         };
         STAGES.iter().zip(known).map(lag).collect()
     };
+    // The temporaries of one expression live to its end: in the literal below they would hold all these locks at once.
+    let log_len = *board.log_len();
+    let reading = board.reading().iter().map(|(topic, reading)| (*topic, *reading)).collect();
+    let totals = board.ledger().totals();
+    let top = board.sales().top(now);
+    let balances = board.balances().clone();
+    let audit = board.audit().clone();
+    let newest = board.journeys().newest();
     Frame {
         at_ms: now,
         viewers,
         servers: board.health.all(),
-        log_len: *board.log_len(),
+        log_len,
         recent,
         recent_seconds: RATE_SECONDS,
         window,
         curve,
         steps,
         stages,
-        reading: board.reading().iter().map(|(topic, reading)| (*topic, *reading)).collect(),
-        totals: board.ledger().totals(),
-        top: board.sales().top(now),
-        balances: board.balances().clone(),
-        audit: board.audit().clone(),
-        newest: board.journeys().newest(),
+        reading,
+        totals,
+        top,
+        balances,
+        audit,
+        newest,
     }
 }
 

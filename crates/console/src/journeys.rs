@@ -10,6 +10,9 @@ use serde::Serialize;
 
 use crate::words;
 
+#[cfg(test)]
+mod tests;
+
 /// The commands that are kept, in the order of their arrival.
 const KEPT_MAX: usize = 2_000;
 
@@ -184,13 +187,13 @@ impl Journeys {
     }
 
     /// Notes a command.
-    pub(crate) fn command(&mut self, command: &CartCommand, hop: Hop, traceparent: Option<&[u8]>) {
+    pub(crate) fn command(&mut self, command: &CartCommand, hop: Hop, trace_id: Option<String>) {
         self.entry((hop.partition, hop.offset)).asked = Some(Asked {
             command_id: command.command_id,
             cart_id: command.cart_id,
             kind: words::kind(&command.command),
             what: words::command(&command.command),
-            trace_id: traceparent.and_then(words::trace_id),
+            trace_id,
             at_ms: hop.at_ms,
         });
     }
@@ -251,25 +254,20 @@ impl Journeys {
         Some(event_at)
     }
 
-    /// Notes that a table includes a purchase, unless that is known.
+    /// Notes that a table includes a purchase. The first time stays, and the first value.
     pub(crate) fn included(&mut self, place: Place, index: usize, table: usize, included: Included) {
         let event = self.journeys.get_mut(&place).and_then(|journey| journey.events.get_mut(index));
         if let Some(purchase) = event.and_then(|event| event.purchase.as_mut()) {
-            let known = &mut purchase.tables[table];
-            if known.as_ref().is_none_or(|known| known.value.is_none() && included.value.is_some()) {
-                *known = Some(included);
+            let known = purchase.tables[table].get_or_insert_with(|| included.clone());
+            if known.value.is_none() {
+                known.value = included.value;
             }
         }
     }
 
     /// Notes what the groups of the tables have committed; `next` has the offsets of one table by partition.
     pub(crate) fn committed(&mut self, table: usize, next: &BTreeMap<i32, i64>, now_ms: i64) {
-        let (journeys, visitors) = (self.journeys.values_mut(), &self.visitors);
-        for journey in journeys {
-            // Their rows are read.
-            if journey.asked.as_ref().is_some_and(|asked| visitors.contains(&asked.cart_id)) {
-                continue;
-            }
+        for journey in self.journeys.values_mut() {
             for purchase in journey.events.iter_mut().filter_map(|event| event.purchase.as_mut()) {
                 let is_included = next.get(&purchase.hop.partition).is_some_and(|next| *next > purchase.hop.offset);
                 if is_included && purchase.tables[table].is_none() {
@@ -317,120 +315,5 @@ impl Journeys {
         let mut of_command =
             all.filter(|journey| journey.asked.as_ref().is_some_and(|asked| asked.command_id == command_id));
         of_command.next().cloned()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use cart::{Aggregate, Command, Decision, LogEpoch, Outcome, Position};
-    use uuid::Uuid;
-
-    use super::*;
-
-    fn hop(offset: i64, at_ms: i64) -> Hop {
-        Hop { partition: 0, offset, at_ms }
-    }
-
-    /// A cart that is filled and bought: its two commands with their events.
-    fn bought() -> Vec<(CartCommand, Vec<CartEvent>)> {
-        let mut cart = Aggregate::new(Uuid::from_u128(9).into());
-        let add = Command::AddItem {
-            product_id: Uuid::from_u128(1).into(),
-            vendor_id: Uuid::from_u128(2).into(),
-            name: "red mug".to_owned().try_into().expect("a name"),
-            price: "3.50".parse().expect("a price"),
-            quantity: 2,
-        };
-        let decide = |(offset, command)| {
-            let command = CartCommand {
-                command_id: Uuid::from_u128(100 + u128::try_from(offset).expect("small")).into(),
-                cart_id: cart.cart_id(),
-                issued_at: "2026-01-31T12:00:00Z".parse().expect("a time"),
-                command,
-                expected_version: None,
-                keyed: None,
-            };
-            let decision = cart.decide(&command, Position::new(LogEpoch::FIRST, offset));
-            let Decision::Decided(decided) = decision else { panic!("{command:?}") };
-            cart.apply(&decided);
-            (command, decided.events)
-        };
-        (0_i64..).zip([add, Command::Checkout {}]).map(decide).collect()
-    }
-
-    #[test]
-    fn a_way_is_put_together_in_any_order() {
-        let bought = bought();
-        let (checkout, events) = &bought[1];
-        let purchase = PurchasedItem::of(events[0].clone()).expect("a purchase");
-        let mut journeys = Journeys::default();
-        journeys.set_partitions(1);
-        journeys.watch(checkout.cart_id);
-        assert_eq!(journeys.purchase(purchase, hop(70, 1_030)), None);
-        assert_eq!(journeys.event(&events[0], hop(40, 1_020)), None);
-        let reply = CartReply {
-            command_id: checkout.command_id,
-            cart_id: checkout.cart_id,
-            position: Position::new(LogEpoch::FIRST, 1),
-            outcome: Outcome::of(events).expect("events"),
-        };
-        assert_eq!(journeys.reply(&reply, 1_010), Ok(None));
-        assert!(journeys.newest().is_empty(), "the command itself is not known yet");
-        journeys.command(checkout, hop(1, 1_000), Some(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
-        assert_eq!(journeys.reply(&reply, 1_500), Err(()), "a repeated reply");
-        let found = journeys.found();
-        assert_eq!((found.len(), found[0].place, found[0].hop), (1, (0, 1), hop(70, 1_030)));
-        journeys.included((0, 1), 0, 1, Included { at_ms: 1_040, value: Some("7".to_owned()) });
-
-        let way = serde_json::to_value(journeys.of(checkout.command_id)).expect("JSON");
-        assert_eq!(way["asked"]["traceId"], "4bf92f3577b34da6a3ce929d0e0e4736");
-        assert_eq!(way["became"]["what"], "1 line bought for 7.00");
-        assert_eq!(way["events"][0]["purchase"]["hop"]["offset"], 70);
-        assert_eq!(way["events"][0]["purchase"]["tables"][1]["value"], "7");
-        let newest = serde_json::to_value(journeys.newest()).expect("JSON");
-        assert_eq!((&newest[0]["tookMs"], &newest[0]["isRefused"]), (&10.into(), &false.into()));
-    }
-
-    #[test]
-    fn an_offset_shows_that_a_table_includes_a_purchase() {
-        let bought = bought();
-        let (checkout, events) = &bought[1];
-        let mut journeys = Journeys::default();
-        journeys.set_partitions(1);
-        journeys.command(checkout, hop(1, 1_000), None);
-        assert_eq!(journeys.event(&events[0], hop(40, 1_020)), Some(1_000));
-        let purchase = PurchasedItem::of(events[0].clone()).expect("a purchase");
-        assert_eq!(journeys.purchase(purchase, hop(70, 1_030)), Some(1_020));
-        journeys.committed(2, &BTreeMap::from([(0, 70)]), 2_000);
-        journeys.committed(2, &BTreeMap::from([(0, 71)]), 3_000);
-        journeys.committed(2, &BTreeMap::from([(0, 99)]), 4_000);
-        let way = serde_json::to_value(journeys.at((0, 1))).expect("JSON");
-        assert_eq!(way["events"][0]["purchase"]["tables"][2]["atMs"], 3_000);
-        assert!(way["events"][0]["purchase"]["tables"][0].is_null());
-    }
-
-    #[test]
-    fn memory_is_bounded() {
-        let bought = bought();
-        let (checkout, events) = &bought[1];
-        let mut journeys = Journeys::default();
-        for offset in 0..i64::try_from(3 * KEPT_MAX).expect("small") {
-            journeys.command(checkout, hop(offset, offset), None);
-            let event = CartEvent { position: Position::new(LogEpoch::FIRST, offset), ..events[0].clone() };
-            for _ in 0..2 * EVENTS_MAX {
-                journeys.event(&event, hop(offset, offset));
-            }
-            journeys.purchase(
-                PurchasedItem { event_id: Uuid::new_v4().into(), ..PurchasedItem::of(event).expect("one") },
-                hop(offset, offset),
-            );
-        }
-        assert_eq!(
-            (journeys.journeys.len(), journeys.order.len(), journeys.early.len()),
-            (KEPT_MAX, KEPT_MAX, KEPT_MAX)
-        );
-        let longest = journeys.journeys.values().map(|journey| journey.events.len()).max();
-        assert_eq!(longest, Some(EVENTS_MAX));
-        assert!(journeys.purchased.len() <= 1, "all events have one id here");
     }
 }

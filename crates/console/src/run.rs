@@ -11,7 +11,7 @@ use crate::args::Args;
 use crate::audience::Audience;
 use crate::board::Board;
 use crate::carts::Carts;
-use crate::http::{Page, listen, serve};
+use crate::http::{Page, STALL_MAX, listen, serve};
 use crate::metrics::VIEWERS;
 use crate::probes::Addresses;
 use crate::shop::Shop;
@@ -26,6 +26,7 @@ pub async fn start(args: Args) -> ExitCode {
 }
 
 async fn run_command(args: Args) -> anyhow::Result<()> {
+    let args = args.without_empty();
     args.log.init()?;
     let metrics = Metrics::install("cart-console", &[crate::METRICS], &[])?;
     VIEWERS.with(&[]).set(0.0);
@@ -66,9 +67,10 @@ async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result
         carts: Carts::new(&args.kafka, stores),
         shop,
         trace_url: args.trace_url,
+        hosts: args.hosts,
         readiness: Readiness::default(),
         metrics,
     };
-    serve(listener, page, shutdown).await;
+    serve(listener, page, STALL_MAX, shutdown).await;
     Ok(())
 }

@@ -7,6 +7,10 @@ use cart::{ProductId, PurchasedItem, VendorId};
 use rust_decimal::Decimal;
 use serde::Serialize;
 
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+pub(crate) mod tests;
+
 /// A window moves in steps of this length.
 const STEP_MS: i64 = 10_000;
 
@@ -16,6 +20,9 @@ const QUARTER: usize = 15 * MINUTE;
 
 /// How many products or vendors are counted in a window. Beyond it the half that sold least is dropped.
 const KEPT_MAX: usize = 100_000;
+
+/// The same for one step. All steps of a window together stay near what is kept for the window.
+const STEP_KEPT_MAX: usize = 2_000;
 
 /// The length of a list.
 const TOP: usize = 10;
@@ -31,35 +38,38 @@ struct Sold {
 #[derive(Debug)]
 struct Sums<K> {
     sums: HashMap<K, Sold>,
+    kept_max: usize,
     /// Whether something was dropped, so that the sums may be too low.
     is_estimate: bool,
 }
 
-impl<K> Default for Sums<K> {
-    fn default() -> Self {
-        Self { sums: HashMap::new(), is_estimate: false }
-    }
-}
-
 impl<K: Eq + Hash + Copy> Sums<K> {
-    fn add(&mut self, key: K, sold: &Sold) {
-        if self.sums.len() >= KEPT_MAX && !self.sums.contains_key(&key) {
+    fn new(kept_max: usize) -> Self {
+        Self { sums: HashMap::new(), kept_max, is_estimate: false }
+    }
+
+    /// Adds to a sum. Returns the sums that were dropped for it.
+    fn add(&mut self, key: K, sold: &Sold) -> Vec<(K, Sold)> {
+        let mut dropped = Vec::new();
+        if self.sums.len() >= self.kept_max && !self.sums.contains_key(&key) {
             let mut pieces: Vec<i64> = self.sums.values().map(|sold| sold.pieces).collect();
             let middle = pieces.len() / 2;
             let (_, median, _) = pieces.select_nth_unstable(middle);
             let median = *median;
             // All may have sold the same.
-            let mut spare = KEPT_MAX / 2;
-            self.sums.retain(|_, sold| {
+            let mut spare = self.kept_max / 2;
+            let is_dropped = |_: &K, sold: &mut Sold| {
                 let is_kept = sold.pieces > median || spare > 0;
                 spare -= usize::from(is_kept).min(spare);
-                is_kept
-            });
+                !is_kept
+            };
+            dropped.extend(self.sums.extract_if(is_dropped));
             self.is_estimate = true;
         }
         let sum = self.sums.entry(key).or_default();
         sum.pieces += sold.pieces;
         sum.turnover += sold.turnover;
+        dropped
     }
 
     fn subtract(&mut self, key: K, sold: &Sold) {
@@ -86,8 +96,11 @@ impl<K: Eq + Hash + Copy> Sums<K> {
     }
 }
 
+/// Sums of products and of vendors that were dropped.
+type Dropped = (Vec<(ProductId, Sold)>, Vec<(VendorId, Sold)>);
+
 /// Both sums of one span of time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Span {
     items: Sums<ProductId>,
     vendors: Sums<VendorId>,
@@ -95,10 +108,18 @@ struct Span {
 }
 
 impl Span {
-    fn add(&mut self, product: ProductId, vendor: VendorId, sold: &Sold) {
-        self.items.add(product, sold);
-        self.vendors.add(vendor, sold);
+    fn new(kept_max: usize) -> Self {
+        Self { items: Sums::new(kept_max), vendors: Sums::new(kept_max), purchases: 0 }
+    }
+
+    /// Adds a purchase. Returns the sums that were dropped for it.
+    fn add(&mut self, product: ProductId, vendor: VendorId, sold: &Sold) -> Dropped {
         self.purchases += 1;
+        (self.items.add(product, sold), self.vendors.add(vendor, sold))
+    }
+
+    fn is_estimate(&self) -> bool {
+        self.items.is_estimate || self.vendors.is_estimate
     }
 
     fn subtract(&mut self, older: &Self) {
@@ -118,7 +139,7 @@ struct Window {
 
 impl Window {
     fn new(steps_max: usize) -> Self {
-        Self { steps_max, steps: VecDeque::new(), total: Span::default() }
+        Self { steps_max, steps: VecDeque::new(), total: Span::new(KEPT_MAX) }
     }
 
     fn first_step(&self, now_ms: i64) -> i64 {
@@ -133,7 +154,7 @@ impl Window {
             }
         }
         if self.steps.is_empty() {
-            self.total = Span::default();
+            self.total = Span::new(KEPT_MAX);
         }
     }
 
@@ -145,10 +166,17 @@ impl Window {
         // Records of several partitions are only roughly in order.
         let index = self.steps.partition_point(|(other, _)| *other < step);
         if self.steps.get(index).is_none_or(|(other, _)| *other != step) {
-            self.steps.insert(index, (step, Span::default()));
+            self.steps.insert(index, (step, Span::new(STEP_KEPT_MAX)));
         }
-        self.steps[index].1.add(product, vendor, sold);
+        let (items, vendors) = self.steps[index].1.add(product, vendor, sold);
         self.total.add(product, vendor, sold);
+        // What a step does not have any more could not be subtracted when it expires.
+        items.iter().for_each(|(key, sold)| self.total.items.subtract(*key, sold));
+        vendors.iter().for_each(|(key, sold)| self.total.vendors.subtract(*key, sold));
+    }
+
+    fn is_estimate(&self) -> bool {
+        self.total.is_estimate() || self.steps.iter().any(|(_, span)| span.is_estimate())
     }
 }
 
@@ -193,7 +221,7 @@ impl Default for Sales {
         Self {
             minute: Window::new(MINUTE),
             quarter: Window::new(QUARTER),
-            today: Span::default(),
+            today: Span::new(KEPT_MAX),
             day: 0,
             names: HashMap::new(),
         }
@@ -225,7 +253,7 @@ impl Sales {
     fn expire(&mut self, now_ms: i64) {
         let day = now_ms.div_euclid(DAY_MS);
         if day > self.day {
-            (self.day, self.today) = (day, Span::default());
+            (self.day, self.today) = (day, Span::new(KEPT_MAX));
         }
         self.minute.expire(now_ms);
         self.quarter.expire(now_ms);
@@ -239,11 +267,15 @@ impl Sales {
     /// The lists: items by pieces, vendors by turnover.
     pub(crate) fn top(&mut self, now_ms: i64) -> [Top; 3] {
         self.expire(now_ms);
-        [("1 min", &self.minute.total), ("15 min", &self.quarter.total), ("today", &self.today)]
-            .map(|(name, span)| self.lists(name, span))
+        let (minute, quarter) = (&self.minute, &self.quarter);
+        [
+            self.lists("1 min", &minute.total, minute.is_estimate()),
+            self.lists("15 min", &quarter.total, quarter.is_estimate()),
+            self.lists("today", &self.today, self.today.is_estimate()),
+        ]
     }
 
-    fn lists(&self, name: &'static str, span: &Span) -> Top {
+    fn lists(&self, name: &'static str, span: &Span, is_estimate: bool) -> Top {
         let line = |id: String, name: Option<String>, sold: &Sold| Line {
             id,
             name,
@@ -259,13 +291,7 @@ impl Sales {
         let vendors = vendors
             .into_iter()
             .map(|(vendor, sold)| line(vendor.to_string(), best.get(&vendor).map(|(_, name)| name.clone()), sold));
-        Top {
-            name,
-            purchases: span.purchases,
-            items: items.collect(),
-            vendors: vendors.collect(),
-            is_estimate: span.items.is_estimate || span.vendors.is_estimate,
-        }
+        Top { name, purchases: span.purchases, items: items.collect(), vendors: vendors.collect(), is_estimate }
     }
 
     /// The product of each vendor that sold most.
@@ -282,83 +308,5 @@ impl Sales {
             }
         }
         best
-    }
-}
-
-#[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-pub(crate) mod tests {
-    use chrono::DateTime;
-    use proptest::prelude::*;
-    use uuid::Uuid;
-
-    use super::*;
-
-    const NOW: i64 = 1_700_000_000_000;
-
-    pub(crate) fn purchase(product: u128, vendor: u128, quantity: i64, price: &str) -> PurchasedItem {
-        let id = Uuid::from_u128;
-        PurchasedItem {
-            event_id: id(1).into(),
-            cart_id: id(2).into(),
-            session_id: id(3).into(),
-            vendor_id: id(vendor).into(),
-            product_id: id(product).into(),
-            name: format!("product {product}").try_into().unwrap(),
-            price: price.parse().unwrap(),
-            quantity: quantity.try_into().unwrap(),
-            purchased_at: DateTime::from_timestamp_millis(NOW).unwrap(),
-        }
-    }
-
-    #[test]
-    fn a_window_forgets_what_is_older() {
-        let mut sales = Sales::default();
-        sales.add(&purchase(1, 7, 2, "1.5"), NOW, NOW);
-        sales.add(&purchase(2, 7, 1, "10"), NOW, NOW);
-        let [minute, _, today] = sales.top(NOW);
-        assert_eq!(minute.items[0].name.as_deref(), Some("product 1"), "by pieces");
-        assert_eq!((minute.vendors[0].turnover.to_string().as_str(), minute.vendors[0].pieces), ("13", 3));
-        assert_eq!(minute.vendors[0].name.as_deref(), Some("product 1"), "its best seller");
-        assert_eq!(today.purchases, 2);
-        let [minute, quarter, today] = sales.top(NOW + 61_000);
-        assert_eq!((minute.items.len(), quarter.items.len(), today.items.len()), (0, 2, 2));
-        let [_, quarter, today] = sales.top(NOW + 16 * 60_000);
-        assert_eq!((quarter.items.len(), today.items.len()), (0, 2));
-        let [_, _, today] = sales.top(NOW + DAY_MS);
-        assert_eq!((today.items.len(), today.purchases), (0, 0));
-    }
-
-    #[test]
-    fn too_many_products_are_bounded_and_the_top_is_kept() {
-        let mut sums = Sums::default();
-        for product in 0..KEPT_MAX as u128 + 10 {
-            let pieces = if product % 1_000 == 0 { 50 } else { 1 };
-            sums.add(Uuid::from_u128(product), &Sold { pieces, turnover: Decimal::ONE });
-        }
-        assert!(sums.sums.len() <= KEPT_MAX && sums.is_estimate);
-        assert_eq!(sums.sums.values().filter(|sold| sold.pieces == 50).count(), 101);
-        assert!(sums.top(|sold| Decimal::from(sold.pieces)).iter().all(|(_, sold)| sold.pieces == 50));
-    }
-
-    proptest! {
-        /// Against a sum over all purchases of the window.
-        #[test]
-        fn sums_are_those_of_the_purchases_in_the_window(
-            purchases in prop::collection::vec((0_i64..2_000_000, 1_u128..5, 1_i64..9), 0..60),
-        ) {
-            let (mut sales, end) = (Sales::default(), NOW + 2_000_000);
-            let mut in_order = purchases.clone();
-            in_order.sort_unstable();
-            for (after, product, quantity) in &in_order {
-                sales.add(&purchase(*product, 9, *quantity, "0.1"), NOW + after, NOW + after);
-            }
-            let first = end.div_euclid(STEP_MS) + 1 - QUARTER as i64;
-            let inside = in_order.iter().filter(|(after, ..)| (NOW + after).div_euclid(STEP_MS) >= first);
-            let pieces: i64 = inside.map(|(_, _, quantity)| quantity).sum();
-            let [_, quarter, _] = sales.top(end);
-            prop_assert_eq!(quarter.items.iter().map(|line| line.pieces).sum::<i64>(), pieces);
-            prop_assert_eq!(quarter.vendors.iter().map(|line| line.pieces).sum::<i64>(), pieces);
-        }
     }
 }

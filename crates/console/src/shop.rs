@@ -99,13 +99,15 @@ fn traceparent() -> String {
 
 #[cfg(test)]
 mod tests {
+    use trace::TraceHeaders;
+
     use super::*;
-    use crate::words::trace_id;
 
     #[test]
     fn a_new_trace_is_valid() {
         let text = traceparent();
         assert_eq!(text.len(), 55, "{text}");
-        assert!(trace_id(text.as_bytes()).is_some() && text.ends_with("-01"), "{text}");
+        let headers = TraceHeaders::new(Some(text.as_bytes()), None);
+        assert!(headers.trace_id().is_some() && text.ends_with("-01"), "{text}");
     }
 }

@@ -17,7 +17,7 @@ use scylla::statement::prepared::PreparedStatement;
 use scylla::value::CqlDecimal;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
@@ -39,6 +39,9 @@ const VENDORS: usize = 10;
 /// How often the rows of a visitor's purchase are read, and for how long.
 const ROW_INTERVAL: Duration = Duration::from_millis(50);
 const ROW_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Purchases whose rows are read at a time. The others are shown by the committed offsets, once a second.
+const WATCHES_MAX: usize = 32;
 
 const EARLIER_LOG: &str = "the table also has purchases of an earlier log";
 const NO_ANSWER: &str = "the server does not answer";
@@ -269,10 +272,16 @@ fn lines(
 /// Reads the rows of visitors' purchases until they include them.
 pub(crate) async fn watch_purchases(stores: Arc<Stores>, board: Arc<Board>, audience: Audience) {
     let mut watched = audience.watched();
+    let watches = Arc::new(Semaphore::new(WATCHES_MAX));
     while watched.wait_for(|watched| *watched).await.is_ok() {
         let found = board.journeys().found();
         for watched in found {
-            tokio::spawn(watch_rows(stores.clone(), board.clone(), watched));
+            let Ok(permit) = watches.clone().try_acquire_owned() else { break };
+            let (stores, board) = (stores.clone(), board.clone());
+            tokio::spawn(async move {
+                watch_rows(stores, board, watched).await;
+                drop(permit);
+            });
         }
         sleep(ROW_INTERVAL).await;
     }

@@ -104,28 +104,9 @@ pub(crate) fn event(of: &Event) -> (&'static str, String) {
     }
 }
 
-/// The trace id of a `traceparent` (W3C Trace Context, version 00).
-pub(crate) fn trace_id(traceparent: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(traceparent).ok()?;
-    let id = text.split('-').nth(1)?;
-    let is_id =
-        id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) && id.bytes().any(|byte| byte != b'0');
-    is_id.then(|| id.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn finds_the_trace_id() {
-        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
-        assert_eq!(trace_id(format!("00-{id}-00f067aa0ba902b7-01").as_bytes()).as_deref(), Some(id));
-        for other in [&b""[..], b"00", b"00-4bf9-00f0-01", b"\xff-\xff", b"00-00000000000000000000000000000000-1-01"] {
-            assert_eq!(trace_id(other), None, "{other:?}");
-        }
-        assert_eq!(trace_id(b"00-<script>alert(1)</script>aaaaaaa-00f067aa0ba902b7-01"), None);
-    }
 
     #[test]
     fn shows_an_amount_exactly() {

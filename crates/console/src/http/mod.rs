@@ -1,4 +1,4 @@
-//! The HTTP server: connections are bounded, and a viewer that stops reading is disconnected.
+//! The HTTP server: connections are bounded, and a client that makes no progress is disconnected.
 
 mod assets;
 mod routes;
@@ -23,7 +23,7 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 pub(crate) use routes::Page;
-use stream::Progress;
+use stream::{Progress, Stalled};
 
 use crate::audience::VIEWERS_MAX;
 use crate::metrics::VIEWERS_STALLED;
@@ -38,11 +38,12 @@ const BUFFER_MAX: u16 = 32 * 1024;
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 256;
 
-/// A connection without a request is closed after this time.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection is closed after this time without a request, or with a request whose body does not arrive or whose response is
+/// not read. More than any response needs.
+pub(crate) const STALL_MAX: Duration = Duration::from_secs(30);
 
-/// How often it is checked whether a viewer still reads.
-const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// How often in that time it is checked.
+const CHECKS: u32 = 6;
 
 /// Pause after a failed accept, most likely for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -60,8 +61,9 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves the page until the shutdown. Viewers reconnect by themselves, so nothing is drained.
-pub(crate) async fn serve(listener: TcpListener, page: Page, mut shutdown: Shutdown) {
+/// Serves the page until the shutdown; a client without progress for `stall_max` is disconnected. Viewers reconnect by
+/// themselves, so nothing is drained.
+pub(crate) async fn serve(listener: TcpListener, page: Page, stall_max: Duration, mut shutdown: Shutdown) {
     let routes = routes::routes(Arc::new(page));
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let accept = async {
@@ -71,7 +73,7 @@ pub(crate) async fn serve(listener: TcpListener, page: Page, mut shutdown: Shutd
                 Ok((stream, _)) => {
                     let routes = routes.clone();
                     tokio::spawn(async move {
-                        connection(stream, routes).await;
+                        connection(stream, routes, stall_max).await;
                         drop(permit);
                     });
                 }
@@ -85,7 +87,7 @@ pub(crate) async fn serve(listener: TcpListener, page: Page, mut shutdown: Shutd
     tokio::select! { () = accept => {}, () = shutdown.requested() => {} }
 }
 
-async fn connection(stream: TcpStream, routes: BoxedFilter<(Response,)>) {
+async fn connection(stream: TcpStream, routes: BoxedFilter<(Response,)>, stall_max: Duration) {
     // A frame is written at once, so there is nothing to wait for.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "setting up a connection");
@@ -94,12 +96,13 @@ async fn connection(stream: TcpStream, routes: BoxedFilter<(Response,)>) {
     let service = TowerToHyperService::new(warp::service(routes));
     let of_connection = progress.clone();
     let with_progress = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        of_connection.requested();
         request.extensions_mut().insert(of_connection.clone());
         service.call(request)
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(stall_max)
         .max_buf_size(BUFFER_MAX.into())
         .serve_connection(TokioIo::new(stream), with_progress);
     let mut served = pin!(served);
@@ -111,11 +114,10 @@ async fn connection(stream: TcpStream, routes: BoxedFilter<(Response,)>) {
                 }
                 return;
             }
-            () = tokio::time::sleep(CHECK_INTERVAL) => {
-                if progress.has_stalled() {
-                    VIEWERS_STALLED.with(&[]).increment(1);
-                    return;
-                }
+            () = tokio::time::sleep(stall_max / CHECKS) => match progress.stalled(stall_max) {
+                None => {}
+                Some(Stalled::Viewer) => return VIEWERS_STALLED.with(&[]).increment(1),
+                Some(Stalled::Request) => return tracing::debug!("a client made no progress"),
             }
         }
     }

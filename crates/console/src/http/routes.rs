@@ -1,6 +1,7 @@
 //! Paths and methods.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use cart::{CartId, CommandId};
@@ -8,6 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 use service::{Metrics, Readiness, health_and_metrics};
 use warp::filters::BoxedFilter;
+use warp::http::uri::Authority;
 use warp::http::{HeaderMap, HeaderValue, StatusCode, header};
 use warp::reply::Response;
 use warp::{Filter, Rejection, Reply as _};
@@ -31,6 +33,8 @@ pub(crate) struct Page {
     pub(crate) carts: Carts,
     pub(crate) shop: Option<Shop>,
     pub(crate) trace_url: Option<String>,
+    /// The names under which browsers may reach the page, besides localhost.
+    pub(crate) hosts: Vec<String>,
     pub(crate) readiness: Readiness,
     pub(crate) metrics: Metrics,
 }
@@ -40,12 +44,26 @@ struct AtVersion {
     version: Option<i64>,
 }
 
-/// All routes.
+/// The request names another host.
+#[derive(Debug)]
+struct ForeignHost;
+
+impl warp::reject::Reject for ForeignHost {}
+
+/// All routes. Those of the page answer only to its own names; probes and Prometheus may use any.
 pub(crate) fn routes(page: Arc<Page>) -> BoxedFilter<(Response,)> {
     let with_page = {
         let page = page.clone();
         warp::any().map(move || page.clone())
     };
+    let own_host = with_page
+        .clone()
+        .and(warp::header::optional("host"))
+        .and_then(async |page: Arc<Page>, host: Option<HeaderValue>| {
+            let is_own = host.is_some_and(|host| is_own_host(&host, &page.hosts));
+            if is_own { Ok(()) } else { Err(warp::reject::custom(ForeignHost)) }
+        })
+        .untuple_one();
     let files = warp::path::tail().and(warp::get()).and_then(async |tail: warp::path::Tail| {
         let asset = ASSETS.iter().find(|asset| asset.path == tail.as_str());
         asset.map(|asset| asset.response()).ok_or_else(warp::reject::not_found)
@@ -95,7 +113,8 @@ pub(crate) fn routes(page: Arc<Page>) -> BoxedFilter<(Response,)> {
         });
     let service = health_and_metrics(page.readiness.clone(), page.metrics.clone());
     let api = stream.or(now).unify().or(settings).unify().or(at).unify().or(by_id).unify().or(history).unify();
-    let all = api.or(add).unify().or(checkout).unify().or(service).unify().or(files).unify();
+    let page = api.or(add).unify().or(checkout).unify().or(files).unify();
+    let all = service.or(own_host.and(page)).unify();
     all.recover(async |rejection: Rejection| Ok::<_, Infallible>(refused(&rejection))).unify().map(secured).boxed()
 }
 
@@ -106,6 +125,11 @@ fn limited_bytes() -> impl Filter<Extract = (bytes::Bytes,), Error = Rejection> 
 }
 
 fn refused(rejection: &Rejection) -> Response {
+    if rejection.find::<ForeignHost>().is_some() {
+        let error = "the page is not reached under this host name: open it by IP address or as localhost, \
+            or start cart-console with --host NAME";
+        return problem(StatusCode::FORBIDDEN, error);
+    }
     // First: the filters for other paths have rejected the request too.
     if rejection.find::<warp::reject::PayloadTooLarge>().is_some() {
         return problem(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body has more than {BODY_MAX} bytes"));
@@ -187,6 +211,15 @@ async fn send(page: &Page, headers: &HeaderMap, cart_id: CartId, wanted: Wanted)
     }
 }
 
+/// Whether the page is reached under a name of its own. Another site's name that resolves to the page's address (DNS rebinding)
+/// would make its scripts scripts of this origin.
+fn is_own_host(host: &HeaderValue, names: &[String]) -> bool {
+    let Ok(authority) = Authority::try_from(host.as_bytes()) else { return false };
+    let host = authority.host();
+    let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    is_address || host.eq_ignore_ascii_case("localhost") || names.iter().any(|name| host.eq_ignore_ascii_case(name))
+}
+
 /// Whether a request comes from this page, and not from another site's page in the same browser: a script of another origin
 /// can send this type of content only after a preflight, which is never allowed here.
 fn is_own_page(headers: &HeaderMap) -> bool {
@@ -195,4 +228,22 @@ fn is_own_page(headers: &HeaderMap) -> bool {
     let host = text("host").unwrap_or_default();
     let is_same = |origin: &str| origin.split_once("://").is_some_and(|(_, of)| of == host);
     is_json && text("origin").is_none_or(is_same)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_addresses_localhost_and_the_given_names() {
+        let names = ["page.example".to_owned()];
+        let is_own = |host: &'static str| is_own_host(&HeaderValue::from_static(host), &names);
+        for host in ["127.0.0.1:9010", "10.1.2.3", "[::1]:9010", "localhost:9010", "LocalHost", "Page.example:443"] {
+            assert!(is_own(host), "{host}");
+        }
+        for host in ["evil.example", "evil.example:9010", "127.0.0.1.evil.example", "localhost.evil.example", "", ":80"]
+        {
+            assert!(!is_own(host), "{host}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The stream of frames of one viewer.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -9,12 +9,26 @@ use tokio::sync::watch;
 
 use crate::audience::Seat;
 
-/// A viewer that has not taken a frame for so long does not read any more.
-const STALL_MAX: Duration = Duration::from_secs(30);
-
-/// When the stream of a connection was last asked for a frame; nothing while it has no stream.
+/// What a connection does.
 #[derive(Debug, Default)]
-pub(crate) struct Progress(Mutex<Option<Asked>>);
+pub(crate) struct Progress(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// When the head of the last request came. The response may be complete: then the client has sent no other for so long.
+    requested_at: Option<Instant>,
+    /// When its stream was last asked for a frame; nothing while it has no stream.
+    asked: Option<Asked>,
+}
+
+/// Why a connection is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stalled {
+    /// A viewer has stopped reading.
+    Viewer,
+    /// A body does not arrive, or a response is not read.
+    Request,
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Asked {
@@ -24,18 +38,28 @@ struct Asked {
 }
 
 impl Progress {
-    fn set(&self, asked: Option<Asked>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = asked;
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes the head of a request.
+    pub(crate) fn requested(&self) {
+        self.state().requested_at = Some(Instant::now());
     }
 
     fn is_waiting(&self, is_waiting: bool) {
-        self.set(Some(Asked { at: Instant::now(), is_waiting }));
+        self.state().asked = Some(Asked { at: Instant::now(), is_waiting });
     }
 
-    /// Whether the viewer has stopped reading.
-    pub(crate) fn has_stalled(&self) -> bool {
-        let asked = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.is_some_and(|asked| !asked.is_waiting && asked.at.elapsed() > STALL_MAX)
+    /// Whether the client has made no progress for so long. A stream that waits for a frame may wait for ever.
+    pub(crate) fn stalled(&self, max: Duration) -> Option<Stalled> {
+        let state = self.state();
+        let (since, stalled) = match state.asked {
+            Some(asked) if asked.is_waiting => return None,
+            Some(asked) => (asked.at, Stalled::Viewer),
+            None => (state.requested_at?, Stalled::Request),
+        };
+        (since.elapsed() > max).then_some(stalled)
     }
 }
 
@@ -44,7 +68,7 @@ struct Guard(std::sync::Arc<Progress>);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.0.set(None);
+        self.0.state().asked = None;
     }
 }
 
@@ -91,6 +115,8 @@ mod tests {
     use super::*;
     use crate::audience::Audience;
 
+    const MAX: Duration = Duration::from_secs(30);
+
     #[tokio::test]
     async fn a_slow_viewer_gets_the_newest_frame() {
         let (audience, progress) = (Audience::new(), Arc::new(Progress::default()));
@@ -102,17 +128,29 @@ mod tests {
             audience.show(Bytes::from_static(frame));
         }
         assert_eq!(stream.next().await, Some(Ok(Bytes::from_static(b"data: 4\n\n"))));
-        assert!(!progress.has_stalled());
+        assert_eq!(progress.stalled(MAX), None);
     }
 
     #[test]
     fn a_viewer_stalls_when_it_takes_nothing() {
         let progress = Progress::default();
-        assert!(!progress.has_stalled());
-        let at = Instant::now().checked_sub(2 * STALL_MAX).expect("a time");
-        progress.set(Some(Asked { at, is_waiting: true }));
-        assert!(!progress.has_stalled(), "there was no frame");
-        progress.set(Some(Asked { at, is_waiting: false }));
-        assert!(progress.has_stalled());
+        assert_eq!(progress.stalled(MAX), None);
+        let at = Instant::now().checked_sub(2 * MAX).expect("a time");
+        progress.state().requested_at = Some(at);
+        progress.state().asked = Some(Asked { at, is_waiting: true });
+        assert_eq!(progress.stalled(MAX), None, "there was no frame");
+        progress.state().asked = Some(Asked { at, is_waiting: false });
+        assert_eq!(progress.stalled(MAX), Some(Stalled::Viewer));
+    }
+
+    #[test]
+    fn a_request_without_a_stream_stalls_too() {
+        let progress = Progress::default();
+        progress.requested();
+        assert_eq!(progress.stalled(MAX), None);
+        progress.state().requested_at = Instant::now().checked_sub(2 * MAX);
+        assert_eq!(progress.stalled(MAX), Some(Stalled::Request));
+        progress.requested();
+        assert_eq!(progress.stalled(MAX), None, "the next request");
     }
 }

@@ -15,7 +15,7 @@ use kafka::{Admin, TopicSpec};
 const DEADLINE: Duration = Duration::from_secs(180);
 
 /// Each command of each service. The projectors that are left out have the options of one of these.
-const COMMANDS: [&[&str]; 9] = [
+const COMMANDS: [&[&str]; 10] = [
     &["cartctl", "audit"],
     &["ingest"],
     &["ingest", "setup"],
@@ -25,6 +25,7 @@ const COMMANDS: [&[&str]; 9] = [
     &["projectors", "setup"],
     &["projectors", "popular-items"],
     &["projectors", "vendor-billing-jdbc"],
+    &["cart-console"],
 ];
 
 /// The groups of the help texts, in order. An option without a heading is in the first one.

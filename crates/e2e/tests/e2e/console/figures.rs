@@ -104,7 +104,7 @@ async fn visit(console: &Console, ingest: &Api) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a browser must be told, and what another site's page must not do.
+/// What the headers tell a browser, and what another site's page must not do.
 async fn secures(console: &Console) -> anyhow::Result<()> {
     for path in ["/", "/main.js", "/api/now", "/nothing"] {
         let response = console.client.get(format!("{}{path}", console.url)).send().await?;

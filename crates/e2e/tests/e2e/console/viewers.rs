@@ -28,7 +28,7 @@ async fn viewer(address: SocketAddr) -> anyhow::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(4_096)?;
     let mut stream = socket.connect(address).await?;
-    stream.write_all(b"GET /api/stream HTTP/1.1\r\nhost: page\r\n\r\n").await?;
+    stream.write_all(b"GET /api/stream HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n").await?;
     Ok(stream)
 }
 
