@@ -151,8 +151,15 @@ async fn pictures(
     save(browser, folder, "console-phone.png", View { width: 390, height: 1_500, is_dark: false, is_phone: true })
         .await?;
     browser.look(View::DESKTOP).await?;
-    browser.run("document.querySelector('#newest [data-state] .row').click()").await?;
-    save(browser, folder, "console-way.png", View { height: 700, ..View::DESKTOP }).await?;
+    // A purchase goes all the way.
+    let click = "const rows = [...document.querySelectorAll('#newest tr')]; \
+        const bought = rows.find((row) => row.textContent.startsWith('buy') && row.textContent.includes('accepted')); \
+        bought?.querySelector('.row').click(); return bought !== undefined";
+    browser.sees("a purchase among the newest commands", click, &true.into()).await?;
+    browser.look(View { height: 700, ..View::DESKTOP }).await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    // The shadow of the dialog has more shades than a palette.
+    std::fs::write(folder.join("console-way.png"), browser.picture().await?).context("writing console-way.png")?;
     browser.press(ESCAPE).await?;
     // A projector that has stopped: what waits for it is red.
     processes.last_mut().context("the last projector")?.kill9()?;
