@@ -86,7 +86,7 @@ impl<'a> TraceHeaders<'a> {
         let (trace, span) = (TraceId::from_hex(&parent[3..35]).ok()?, SpanId::from_hex(&parent[36..52]).ok()?);
         let flags = TraceFlags::default().with_sampled(self.is_sampled());
         let state = self.state.and_then(|state| str::from_utf8(state).ok());
-        // A `tracestate` that is none does not make the `traceparent` wrong.
+        // An invalid `tracestate` does not make the `traceparent` wrong.
         let state = state.and_then(|state| TraceState::from_str(state).ok()).unwrap_or_default();
         Some(SpanContext::new(trace, span, flags, true, state))
     }

@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
 use super::events::EventBody;
+use super::unavailable::journal_unavailable;
 use super::wakeups::{Listener, NoListener, Wakeups};
 use crate::metrics::EVENT_STREAMS;
 use crate::problem::Problem;
@@ -121,7 +122,7 @@ impl EventStreams {
     async fn check(&self, cart_id: CartId, Start { after, reject }: Start) -> Result<(), Problem> {
         let before = SequenceNumber::from((after.get() - 1).max(0));
         let page = self.journal.page(cart_id, before, 1);
-        let entries = Store::Cassandra.time("journal_read", page).await.map_err(super::journal_unavailable)?;
+        let entries = Store::Cassandra.time("journal_read", page).await.map_err(journal_unavailable)?;
         if after == SequenceNumber::ZERO || entries.first().is_some_and(|entry| entry.sequence_number == after) {
             return Ok(());
         }

@@ -10,6 +10,7 @@ mod event_streams;
 mod events;
 mod read_after;
 mod read_after_token;
+mod unavailable;
 mod vendors;
 mod wakeups;
 mod watcher;
@@ -21,7 +22,7 @@ use cart::{Aggregate, CartId, ProductId, VendorId};
 use journal::Journal;
 use kafka::{Admin, KafkaArgs};
 use scylla::client::session::Session;
-use service::{LogLimit, Store};
+use service::Store;
 
 pub(crate) use event_streams::{Chunk, EventStreams, Start};
 pub(crate) use events::{Events, Page};
@@ -30,6 +31,7 @@ pub(crate) use vendors::{Billing, Quantities};
 
 use crate::problem::Problem;
 use read_after::{Freshness, Table};
+use unavailable::{journal_unavailable, unavailable};
 use vendors::Tables;
 
 /// Reads the journal and the read tables. Clones share the connections.
@@ -95,20 +97,4 @@ impl Reads {
             None => Ok(()),
         }
     }
-}
-
-fn journal_unavailable(error: journal::Error) -> Problem {
-    static LIMIT: LogLimit = LogLimit::new();
-    if let Some(left_out) = LIMIT.admit() {
-        tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), left_out, "reading a journal failed");
-    }
-    Problem::unavailable("the journal is unavailable; retry later")
-}
-
-fn unavailable(error: cassandra::Error) -> Problem {
-    static LIMIT: LogLimit = LogLimit::new();
-    if let Some(left_out) = LIMIT.admit() {
-        tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), left_out, "reading a read table failed");
-    }
-    Problem::unavailable("the read table is unavailable, or does not exist yet; retry later")
 }

@@ -264,7 +264,7 @@ pub(crate) async fn a_collector_that_hangs_changes_nothing_but_a_counter() -> an
     let collector = TraceCollector::start_hanging().await?;
     let installation = Installation::new("hanging")?;
     installation.setup().await?;
-    // One batch is under way for longer than the test runs, and few wait behind it.
+    // The export of one batch takes longer than the test, and few spans wait behind it.
     let more = [("OTEL_EXPORTER_OTLP_TIMEOUT", "600000"), ("OTEL_BSP_MAX_QUEUE_SIZE", "4")];
     let environment: Vec<_> =
         collector.environment().into_iter().chain(more.map(|(name, value)| (name, value.to_owned()))).collect();
