@@ -431,7 +431,7 @@ mod tests {
         for file in ["README.md", "docs/architecture.md"] {
             let text = fs::read_to_string(root.join(file)).expect("a file of the repository");
             for model in READ_MODELS {
-                assert!(text.contains(model.table), "{file} lacks {}", model.table);
+                assert!(text.contains(model.table.name()), "{file} lacks {model}");
             }
         }
     }
