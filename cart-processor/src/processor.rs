@@ -27,6 +27,14 @@ const IDLE_POLL: Duration = Duration::from_millis(100);
 /// How long a poll waits when a transaction is due and the last one is not done.
 const BUSY_POLL: Duration = Duration::from_millis(10);
 
+/// Records of one batch. A batch takes what has arrived, up to this; the bound limits how long its first command waits for
+/// the others.
+const BATCH_LEN_MAX: usize = 1_024;
+
+/// Events that wait for a transaction; at this length deciding pauses. It bounds a worker's memory while Kafka commits nothing,
+/// and is a second's work or more, far above what comes in between two transactions.
+const OUTBOX_LEN_MAX: usize = 20_000;
+
 /// Reads of redelivered carts that one worker has in flight.
 const CASSANDRA_CONCURRENCY: usize = 128;
 
@@ -44,21 +52,13 @@ pub(crate) struct Worker {
     pub(crate) replies: Replies,
     /// Its full name.
     pub(crate) events_topic: String,
-    pub(crate) settings: Settings,
+    /// The memory for carts, in bytes.
+    pub(crate) cart_cache_len: usize,
     pub(crate) pacing: CommitPacing,
     pub(crate) runtime: Handle,
     pub(crate) readiness: Readiness,
     pub(crate) shutdown: Shutdown,
     pub(crate) state: State,
-}
-
-/// What a worker may use.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Settings {
-    pub(crate) batch_len_max: usize,
-    pub(crate) outbox_len_max: usize,
-    /// Bytes.
-    pub(crate) cart_cache_len: usize,
 }
 
 /// What a worker has in memory. All of it can be read again from the log and the journal.
@@ -190,7 +190,7 @@ impl Worker {
     fn poll(&mut self) -> Result<Vec<Incoming>, Error> {
         let mut wait = self.poll_wait();
         let mut batch: Vec<Incoming> = Vec::new();
-        while batch.len() < self.settings.batch_len_max {
+        while batch.len() < BATCH_LEN_MAX {
             let intake = match self.consumer.poll(wait) {
                 Ok(message) => message.map(|message| self.reader.read(&message)).transpose()?,
                 // librdkafka reconnects by itself, and reports each failure.
@@ -267,7 +267,7 @@ impl Worker {
         for (partition, offset) in next {
             self.state.outbox.advance(partition, offset);
         }
-        let share = self.settings.cart_cache_len / self.state.partitions.len().max(1);
+        let share = self.cart_cache_len / self.state.partitions.len().max(1);
         for partition in self.state.partitions.values_mut() {
             partition.trim(share);
         }
@@ -385,7 +385,7 @@ impl Worker {
 
     /// Begins a transaction when one is due and the last one has ended; waits for it when the outbox is full.
     fn publish(&mut self) -> Result<(), Error> {
-        let is_full = self.state.outbox.len() >= self.settings.outbox_len_max;
+        let is_full = self.state.outbox.len() >= OUTBOX_LEN_MAX;
         while !self.wait_for_transaction(if is_full { IDLE_POLL } else { Duration::ZERO })? {
             if !is_full {
                 return Ok(());
