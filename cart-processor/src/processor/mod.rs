@@ -1,5 +1,8 @@
 //! The loop of one worker: poll, load, decide, journal, reply, enqueue, publish. All retries and all commits of deciding are here.
 
+mod error;
+mod steps;
+
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,14 +14,16 @@ use service::{Backoff, Readiness, Shutdown, Store};
 use tokio::runtime::Handle;
 use trace::Work;
 
+pub(crate) use self::error::Error;
+use self::steps::Steps;
 use crate::batch::{self, CartBatch};
 use crate::cart_cache::CartCache;
 use crate::commit_pacing::CommitPacing;
-use crate::intake::{self, CommandDecoder, ConsumedCommand, Incoming};
-use crate::metrics::{BATCH_RECORDS, BATCH_SECONDS, CARTS_REDELIVERED, COMMANDS, RECOVERIES, STEP_SECONDS};
+use crate::intake::{CommandDecoder, ConsumedCommand, Incoming};
+use crate::metrics::{BATCH_RECORDS, BATCH_SECONDS, CARTS_REDELIVERED, COMMANDS, RECOVERIES};
 use crate::outbox::Outbox;
 use crate::publisher::{PendingTransaction, Publisher};
-use crate::redelivery::{LogRewritten, RedeliveredRows};
+use crate::redelivery::RedeliveredRows;
 use crate::reply::Replies;
 
 /// How long a poll waits for a record when there is nothing else to do. A shutdown waits for it too.
@@ -71,83 +76,6 @@ pub(crate) struct State {
     /// Partitions whose log was rewritten, or is too new for this program. They stay stopped until a restart.
     stopped: HashSet<i32>,
     backoff: Backoff,
-}
-
-/// Why a step failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error(transparent)]
-    Kafka(#[from] kafka::Error),
-    #[error(transparent)]
-    Journal(#[from] journal::Error),
-    #[error(transparent)]
-    TooNew(intake::Error),
-    #[error("a cart was not loaded")]
-    NotLoaded,
-    #[error("partition {partition} is stopped")]
-    LogRewritten {
-        partition: i32,
-        #[source]
-        source: LogRewritten,
-    },
-}
-
-impl From<intake::Error> for Error {
-    fn from(error: intake::Error) -> Self {
-        match error {
-            intake::Error::Kafka(error) => Self::Kafka(error),
-            error @ intake::Error::TooNew { .. } => Self::TooNew(error),
-        }
-    }
-}
-
-impl Error {
-    fn recovery(&self) -> Recovery {
-        match self {
-            Self::Kafka(error) => error.recovery(),
-            Self::Journal(_) | Self::TooNew(_) | Self::NotLoaded | Self::LogRewritten { .. } => Recovery::Retry,
-        }
-    }
-
-    /// The partition that is to stop, if this is about one.
-    fn stops(&self) -> Option<i32> {
-        match self {
-            Self::LogRewritten { partition, .. } | Self::TooNew(intake::Error::TooNew { partition, .. }) => {
-                Some(*partition)
-            }
-            Self::Kafka(_) | Self::Journal(_) | Self::NotLoaded | Self::TooNew(intake::Error::Kafka(_)) => None,
-        }
-    }
-}
-
-/// Measures the steps of a batch, one after the other (`processor_step_seconds`), and traces them.
-struct Steps {
-    started_at: Instant,
-    work: Work,
-}
-
-impl Steps {
-    fn begin() -> Self {
-        Self { started_at: Instant::now(), work: Work::default() }
-    }
-
-    /// A step has ended, and the next begins.
-    fn ended(&mut self, step: &'static str) {
-        self.measure(step);
-        self.work.step(step);
-    }
-
-    /// The step has ended that journals.
-    fn journalled(&mut self, rows: usize) {
-        self.measure("journal");
-        self.work.database_step("cassandra", "INSERT", "cart_journal", rows);
-    }
-
-    fn measure(&mut self, step: &'static str) {
-        let now = Instant::now();
-        STEP_SECONDS.with(&[step]).record(now - self.started_at);
-        self.started_at = now;
-    }
 }
 
 impl Worker {
