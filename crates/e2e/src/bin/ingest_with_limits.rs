@@ -11,8 +11,9 @@ use ingest::FixedLimits;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Runs ingest with other limits
+// Not `Cli`: clap names groups of options after their structs, and `ingest::Cli` is one.
 #[derive(clap::Parser)]
-struct Cli {
+struct LimitedCli {
     /// Maximum number of bytes of a request's body
     #[arg(long)]
     body_len_max: Option<usize>,
@@ -31,7 +32,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = LimitedCli::parse();
     let usual = FixedLimits::default();
     let limits = FixedLimits {
         body_len_max: cli.body_len_max.unwrap_or(usual.body_len_max),
