@@ -47,16 +47,6 @@ pub(crate) struct Args {
     #[arg(long, env, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) workers: u16,
 
-    /// Maximum number of records processed in one batch
-    #[arg(help_heading = "Limits")]
-    #[arg(long, env, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(crate) batch_len_max: u32,
-
-    /// Maximum number of events that wait for a transaction; above it, deciding pauses
-    #[arg(help_heading = "Limits")]
-    #[arg(long, env, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=150_000))]
-    pub(crate) outbox_len_max: u32,
-
     /// Memory of this process for carts, in MiB; 256 MiB hold about 250,000 small carts. The least recently used carts are
     /// evicted, and reloaded when they are needed
     #[arg(help_heading = "Limits")]

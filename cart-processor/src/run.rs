@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use crate::args::{Args, Cli, Command};
 use crate::commit_pacing::CommitPacing;
 use crate::intake::CommandDecoder;
-use crate::processor::{Settings, State, Worker};
+use crate::processor::{State, Worker};
 use crate::publisher::{Publisher, Target};
 use crate::reply::Replies;
 
@@ -145,11 +145,6 @@ fn worker(
     let publisher = Publisher::start(target, readiness.clone(), shutdown.clone())?;
     let commands = kafka.prefixed(CartCommand::TOPIC);
     let consumer = GroupConsumer::join(kafka, &parts.instance, number, &commands, OffsetReset::Committed)?;
-    let settings = Settings {
-        batch_len_max: args.batch_len_max as usize,
-        outbox_len_max: args.outbox_len_max as usize,
-        cart_cache_len: args.cart_cache_mib as usize * MIB / usize::from(args.workers),
-    };
     let pacing = CommitPacing::every(Duration::from_millis(args.commit_interval_ms));
     Ok(Worker {
         name: format!("worker {number}"),
@@ -159,7 +154,7 @@ fn worker(
         journal: parts.journal.clone(),
         replies: parts.replies.clone(),
         events_topic: kafka.prefixed(CartEvent::TOPIC),
-        settings,
+        cart_cache_len: args.cart_cache_mib as usize * MIB / usize::from(args.workers),
         pacing,
         runtime,
         readiness,

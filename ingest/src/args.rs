@@ -54,20 +54,10 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
 
-    /// Maximum size of the body of a request, in bytes; the default fits a batch of 100 with the longest names
-    #[arg(help_heading = "Limits")]
-    #[arg(long, env, default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(1..=10_485_760))]
-    pub(crate) body_len_max: u32,
-
     /// Maximum total size of request bodies in memory, in bytes; further requests are answered with 503
     #[arg(help_heading = "Limits")]
     #[arg(long, env, default_value_t = 268_435_456, value_parser = clap::value_parser!(u32).range(10_485_760..))]
     pub(crate) bodies_len_max: u32,
-
-    /// Maximum number of commands that wait for their outcome; further ones are answered with 503
-    #[arg(help_heading = "Limits")]
-    #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub(crate) commands_in_flight_max: u32,
 
     /// Maximum wait for the outcome of a command; after it the request is answered with 202
     #[arg(help_heading = "Times")]
@@ -78,11 +68,6 @@ pub(crate) struct Args {
     #[arg(help_heading = "Times")]
     #[arg(long, env, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub(crate) read_after_timeout_ms: u64,
-
-    /// Maximum time for a client to send the body of a request
-    #[arg(help_heading = "Times")]
-    #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=300_000))]
-    pub(crate) body_timeout_ms: u64,
 
     #[command(flatten)]
     pub(crate) limits: LimitArgs,

@@ -54,4 +54,5 @@ pub use crate::metrics::ALL as METRICS;
 #[doc(hidden)]
 pub use api::commands_of;
 pub use args::Cli;
+pub use http::FixedLimits;
 pub use run::start;

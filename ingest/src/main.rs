@@ -11,5 +11,5 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     // Reads FAILPOINTS when built with the feature `fail-points`; otherwise nothing.
     let _fail_points = fail_points::start();
-    ingest::start(ingest::Cli::parse())
+    ingest::start(ingest::Cli::parse(), ingest::FixedLimits::default())
 }

@@ -19,7 +19,7 @@ use crate::api::{Api, BodyLimits, routes};
 use crate::args::{Args, Cli, Command};
 use crate::auth::Auth;
 use crate::commands::{CommandLookup, Commands, Waiters, random_partition, read_replies};
-use crate::http::{ConnectionPolicy, Tls, serve};
+use crate::http::{ConnectionPolicy, FixedLimits, Tls, serve};
 use crate::reads::{CommandLog, EventStreams, Reads};
 
 /// The delivery timeout of the producer: the maximum wait of a command for the commands before it, and again for its own
@@ -43,11 +43,11 @@ const BACKLOG: u32 = 4_096;
 /// Runs `ingest`: sets up, or serves until a signal. An error is printed on standard error.
 // The runtime is started here and not in `main.rs`, which would compile every future of this crate once more.
 #[tokio::main]
-pub async fn start(cli: Cli) -> ExitCode {
-    service::exit_code("ingest", run_command(cli).await)
+pub async fn start(cli: Cli, limits: FixedLimits) -> ExitCode {
+    service::exit_code("ingest", run_command(cli, limits).await)
 }
 
-async fn run_command(cli: Cli) -> anyhow::Result<()> {
+async fn run_command(cli: Cli, limits: FixedLimits) -> anyhow::Result<()> {
     if let Some(Command::Setup(args)) = cli.command {
         args.log.init()?;
         return crate::setup::setup(&args).await;
@@ -57,27 +57,21 @@ async fn run_command(cli: Cli) -> anyhow::Result<()> {
     let _tracing = cli.args.trace.start("ingest")?;
     crate::metrics::start();
     Store::Cassandra.start(&["journal_read", "table_read"]);
-    run(cli.args, metrics, shutdown_signal()?).await
+    run(cli.args, limits, metrics, shutdown_signal()?).await
 }
 
 /// Serves until the shutdown. Waits at the start for servers that are not ready yet.
-async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<()> {
+async fn run(args: Args, fixed_limits: FixedLimits, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<()> {
     let readiness = Readiness::default();
     // Background tasks that requests in flight need go on until the last response.
     let (end, ended) = Shutdown::channel();
     let auth = Auth::start(&args.auth, args.listen, args.startup.timeout(), ended.clone()).await?;
     let tls = Tls::start(&args.tls, ended.clone())?;
     let listener = listen(args.listen).with_context(|| format!("listening on {} (--listen)", args.listen))?;
-    let api = connect(&args, &readiness, &ended).await?;
+    let api = connect(&args, fixed_limits, &readiness, &ended).await?;
     shutdown.started();
     tracing::info!(address = %listener.local_addr()?, "serving carts");
-    let policy = ConnectionPolicy {
-        auth,
-        cors: args.cors.layer(),
-        tls,
-        limits: args.limits,
-        body_len_max: api.body_limits.len_max,
-    };
+    let policy = ConnectionPolicy { auth, cors: args.cors.layer(), tls, limits: args.limits, fixed_limits };
     let log = api.commands.log.clone();
     serve(listener, routes(api, metrics), policy, readiness, shutdown).await;
     // Also commands whose clients have disconnected.
@@ -95,7 +89,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-async fn connect(args: &Args, readiness: &Readiness, end: &Shutdown) -> anyhow::Result<Api> {
+async fn connect(args: &Args, limits: FixedLimits, readiness: &Readiness, end: &Shutdown) -> anyhow::Result<Api> {
     let kafka = &args.kafka;
     let timeout = args.startup.timeout();
     let admin = Admin::new(kafka)?;
@@ -126,12 +120,12 @@ async fn connect(args: &Args, readiness: &Readiness, end: &Shutdown) -> anyhow::
         log: PartitionBatcher::start(&producer, partitions),
         codec,
         waiters,
-        in_flight: Arc::new(Semaphore::new(args.commands_in_flight_max as usize)),
+        in_flight: Arc::new(Semaphore::new(limits.commands_in_flight_max)),
         reply_timeout,
     };
     let body_limits = BodyLimits {
-        len_max: args.body_len_max as usize,
-        timeout: Duration::from_millis(args.body_timeout_ms),
+        len_max: limits.body_len_max,
+        timeout: limits.body_timeout,
         memory: Arc::new(Semaphore::new(args.bodies_len_max as usize)),
     };
     let allow_client_time = args.allow_client_time;

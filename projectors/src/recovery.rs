@@ -7,9 +7,10 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cart::contract::{Contract, group};
+use cart::contract::{Contract, READ_MODELS, ReadModel, ReadTable, group};
 use cart::{CartEvent, EventId, PurchasedItem};
 use cassandra::CassandraArgs;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use kafka::{Admin, Codec, KafkaArgs, Message as _, Registry, TopicReader, TransactionalProducer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -28,15 +29,12 @@ const CHUNK_LEN: usize = 5_000;
 /// How long a topic may say nothing before we give up.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
-/// A table that can be built again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum RebuildTarget {
-    /// Cassandra item_quantity_by_day
-    PopularItems,
-    /// Cassandra balance_by_vendor
-    VendorBilling,
-    /// PostgreSQL vendor_billing
-    VendorBillingJdbc,
+/// Parses a read model by its group.
+fn read_model() -> impl TypedValueParser<Value = ReadModel> {
+    let names = READ_MODELS.map(|model| PossibleValue::new(model.group).help(model.to_string()));
+    PossibleValuesParser::new(names).try_map(|name| {
+        READ_MODELS.into_iter().find(|model| model.group == name).ok_or("it is not the name of a projector")
+    })
 }
 
 /// Empty a read table and reset its projector to the beginning
@@ -49,8 +47,8 @@ enum RebuildTarget {
 #[derive(Debug, Clone, clap::Args)]
 pub struct RebuildArgs {
     /// The read table, by the name of its projector
-    #[arg(value_enum)]
-    table: RebuildTarget,
+    #[arg(value_parser = read_model())]
+    table: ReadModel,
     #[command(flatten)]
     kafka: KafkaArgs,
     #[command(flatten)]
@@ -85,11 +83,7 @@ pub async fn rebuild(args: &RebuildArgs) -> anyhow::Result<()> {
     let kafka = &args.kafka;
     let admin = Admin::new(kafka)?;
     let topic = kafka.prefixed(PurchasedItem::TOPIC);
-    let name = match args.table {
-        RebuildTarget::PopularItems => group::POPULAR_ITEMS,
-        RebuildTarget::VendorBilling => group::VENDOR_BILLING,
-        RebuildTarget::VendorBillingJdbc => group::VENDOR_BILLING_JDBC,
-    };
+    let name = args.table.group;
     // The offsets first: if we die in between, the rows' positions make the second time harmless.
     tokio::task::block_in_place(|| {
         let group = kafka.prefixed(name);
@@ -97,10 +91,11 @@ pub async fn rebuild(args: &RebuildArgs) -> anyhow::Result<()> {
         let starts: Vec<_> = admin.watermarks(&topic)?.into_iter().map(|(start, _)| start).collect();
         admin.set_offsets(&group, &topic, starts)
     })?;
-    match args.table {
-        RebuildTarget::PopularItems => empty(args, popular_items::CREATE, "item_quantity_by_day").await?,
-        RebuildTarget::VendorBilling => empty(args, vendor_billing::CREATE, "balance_by_vendor").await?,
-        RebuildTarget::VendorBillingJdbc => empty_database(args, &topic).await?,
+    let table = args.table.table;
+    match table {
+        ReadTable::ItemQuantityByDay => empty(args, popular_items::CREATE, table.name()).await?,
+        ReadTable::BalanceByVendor => empty(args, vendor_billing::CREATE, table.name()).await?,
+        ReadTable::VendorBilling => empty_database(args, &topic).await?,
     }
     tracing::info!(projector = name, topic, "the table is empty; start its projector, which reads the topic anew");
     Ok(())

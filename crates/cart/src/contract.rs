@@ -1,5 +1,7 @@
 //! The topics and their schemas: the contract with other programs, in any language.
 
+use std::fmt;
+
 use crate::{Aggregate, CartCommand, CartEvent, CartReply, PurchasedItem};
 
 /// Accepts records of producers whose clocks are ahead, since a record's time has no meaning here. Kafka's default limit is an
@@ -57,6 +59,29 @@ pub enum Store {
     Postgres,
 }
 
+/// The tables for queries. What reads or checks them matches on this, so that a new table that it lacks is a compiler error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ReadTable {
+    /// The pieces sold of each product on each day, with the product's name.
+    ItemQuantityByDay,
+    /// Each vendor's balance in each month.
+    BalanceByVendor,
+    /// As `BalanceByVendor`.
+    VendorBilling,
+}
+
+impl ReadTable {
+    /// The name in its store.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ItemQuantityByDay => "item_quantity_by_day",
+            Self::BalanceByVendor => "balance_by_vendor",
+            Self::VendorBilling => "vendor_billing",
+        }
+    }
+}
+
 /// A table for queries, which a projector keeps from `item-purchased`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadModel {
@@ -64,16 +89,26 @@ pub struct ReadModel {
     pub group: &'static str,
     /// The table's store.
     pub store: Store,
-    /// The table's name.
-    pub table: &'static str,
+    pub table: ReadTable,
+}
+
+/// The table's name with its store: `Cassandra balance_by_vendor`.
+impl fmt::Display for ReadModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let store = match self.store {
+            Store::Cassandra => "Cassandra",
+            Store::Postgres => "PostgreSQL",
+        };
+        write!(f, "{store} {}", self.table.name())
+    }
 }
 
 /// All tables for queries. The harness, `audit`, `reconcile`, `uninstall`, the bench and tests start, wait for, check and delete by this
 /// list.
 pub const READ_MODELS: [ReadModel; 3] = [
-    ReadModel { group: group::POPULAR_ITEMS, store: Store::Cassandra, table: "item_quantity_by_day" },
-    ReadModel { group: group::VENDOR_BILLING, store: Store::Cassandra, table: "balance_by_vendor" },
-    ReadModel { group: group::VENDOR_BILLING_JDBC, store: Store::Postgres, table: "vendor_billing" },
+    ReadModel { group: group::POPULAR_ITEMS, store: Store::Cassandra, table: ReadTable::ItemQuantityByDay },
+    ReadModel { group: group::VENDOR_BILLING, store: Store::Cassandra, table: ReadTable::BalanceByVendor },
+    ReadModel { group: group::VENDOR_BILLING_JDBC, store: Store::Postgres, table: ReadTable::VendorBilling },
 ];
 
 /// All consumer groups, from the front of the pipeline to its end: once one is idle and no commands arrive, the topic of the next

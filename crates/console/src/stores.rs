@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cart::contract::{Contract as _, READ_MODELS, STAGES, Store, group};
+use cart::contract::{Contract as _, READ_MODELS, ReadTable, STAGES, group};
 use cart::{LogEpoch, Position, PurchasedItem};
 use cassandra::{CassandraArgs, decimal_from_cql};
 use chrono::Datelike as _;
@@ -312,17 +312,16 @@ async fn value_with(stores: &Stores, table: usize, watched: &Watched) -> anyhow:
     let (purchase, hop) = (&watched.purchase, watched.hop);
     let at = purchase.purchased_at;
     let key = Key { vendor: purchase.vendor_id, year: at.year(), month: at.month().cast_signed() };
-    let model = &READ_MODELS[table];
     let balance = |found: Found| found.ok().filter(|row| row.next > hop.offset).and_then(|row| row.balance);
-    if model.group == group::POPULAR_ITEMS {
-        let found = stores.cassandra_quantity(purchase).await?;
-        let includes =
-            |position: Position| position.epoch().is_some_and(|epoch| Position::new(epoch, hop.offset) <= position);
-        return Ok(found.filter(|(_, position)| includes(*position)).map(|(quantity, _)| quantity.to_string()));
-    }
-    let found = match model.store {
-        Store::Cassandra => stores.cassandra_balance(&key).await?,
-        Store::Postgres => {
+    let found = match READ_MODELS[table].table {
+        ReadTable::ItemQuantityByDay => {
+            let found = stores.cassandra_quantity(purchase).await?;
+            let includes =
+                |position: Position| position.epoch().is_some_and(|epoch| Position::new(epoch, hop.offset) <= position);
+            return Ok(found.filter(|(_, position)| includes(*position)).map(|(quantity, _)| quantity.to_string()));
+        }
+        ReadTable::BalanceByVendor => stores.cassandra_balance(&key).await?,
+        ReadTable::VendorBilling => {
             let counted = [Counted { key, partition: hop.partition, total: Decimal::ZERO }];
             stores.postgres_balances(&counted).await?.into_iter().next().context("a row for each key")?
         }

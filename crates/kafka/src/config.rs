@@ -82,7 +82,7 @@ const FIXED: [(&str, &str); 20] = [
     ("message.max.bytes", FOR_GUARANTEES),
     ("partition.assignment.strategy", FOR_GUARANTEES),
     ("partitioner", FOR_GUARANTEES),
-    ("queue.buffering.max.messages", "use --outbox-len-max of the cart-processor"),
+    ("queue.buffering.max.messages", FOR_GUARANTEES),
     ("session.timeout.ms", "use --session-timeout-ms"),
     ("transaction.timeout.ms", FOR_GUARANTEES),
     ("transactional.id", "use --instance, from which it is made"),

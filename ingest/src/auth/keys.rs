@@ -23,6 +23,10 @@ use warp::http::{StatusCode, Uri};
 
 use crate::metrics::JWKS_FAILURES;
 
+/// Time between two reloads. A key that the issuer withdraws is accepted for this long at most; a new key is not waited for,
+/// since a token that names it causes a reload.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Minimum time between two reloads: a token with an unknown key causes a reload.
 const RELOAD_INTERVAL_MIN: Duration = Duration::from_secs(5);
 
@@ -184,12 +188,12 @@ impl Keys {
     }
 
     /// Reloads the keys at each interval, and when a token has an unknown key.
-    pub(super) async fn refresh_loop(self: Arc<Self>, interval: Duration, mut shutdown: Shutdown) {
+    pub(super) async fn refresh_loop(self: Arc<Self>, mut shutdown: Shutdown) {
         let mut reloaded_at = Instant::now();
         loop {
             tokio::select! {
                 () = shutdown.requested() => return,
-                () = tokio::time::sleep(interval.saturating_sub(reloaded_at.elapsed())) => {}
+                () = tokio::time::sleep(RELOAD_INTERVAL.saturating_sub(reloaded_at.elapsed())) => {}
                 () = self.unknown.notified() => {
                     if reloaded_at.elapsed() < RELOAD_INTERVAL_MIN {
                         self.reloaded.notify_waiters();

@@ -53,11 +53,6 @@ pub(crate) struct AuthArgs {
     #[arg(long, env, help_heading = "Authentication and access", required_if_eq("auth", "jwt"))]
     jwt_issuer: Option<String>,
 
-    /// Interval at which the keys are reloaded; they are also reloaded when a token names an unknown key
-    #[arg(help_heading = "Authentication and access")]
-    #[arg(long, env, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    jwks_refresh_s: u64,
-
     /// Allow --auth none on an address other than loopback. Use it only if something in front of this service controls access
     #[arg(long, env, help_heading = "Authentication and access")]
     allow_anonymous: bool,
@@ -174,7 +169,7 @@ impl Auth {
                 wait_for("the issuer's keys (--jwks)", startup_timeout, async || keys.read().await).await?
             }
         }
-        tokio::spawn(keys.clone().refresh_loop(Duration::from_secs(args.jwks_refresh_s), shutdown));
+        tokio::spawn(keys.clone().refresh_loop(shutdown));
         Ok(Self(Some(Arc::new(Verifier { audience, issuer, keys }))))
     }
 

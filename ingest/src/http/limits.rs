@@ -8,6 +8,9 @@ use hyper_util::server::conn::auto::Builder;
 /// Maximum number of bytes of a request's head; a larger one is answered with 431. Tokens and cookies of usual size fit.
 const HEADER_LEN_MAX: u32 = 16_384;
 
+/// Maximum number of concurrent streams of an HTTP/2 connection. RFC 9113 (6.5.2) recommends at least 100.
+const H2_STREAMS_MAX: u32 = 128;
+
 /// Maximum number of HTTP/2 streams that a client may reset before they are accepted; the connection is closed when it resets
 /// more (CVE-2023-44487).
 const H2_RESETS_MAX: usize = 20;
@@ -27,6 +30,34 @@ const H2_ERRORS_MAX: usize = 64;
 /// Maximum number of unsent bytes of one HTTP/2 stream. A response is in memory as a whole anyway.
 const H2_SEND_BUFFER_MAX: usize = 65_536;
 
+/// Limits that are no options: their reasons do not depend on the installation. Tests that reach a limit lower it.
+#[derive(Debug, Clone, Copy)]
+pub struct FixedLimits {
+    /// Maximum number of bytes of a request's body; a larger one is answered with 413.
+    pub body_len_max: usize,
+    /// Maximum time for a client to send a body; after it the answer is 408.
+    pub body_timeout: Duration,
+    /// Maximum number of commands that wait for their outcome; further ones are answered with 503.
+    pub commands_in_flight_max: usize,
+    /// Maximum number of requests in progress; further ones are answered with 503, except health and metrics.
+    pub requests_in_flight_max: usize,
+}
+
+impl Default for FixedLimits {
+    fn default() -> Self {
+        Self {
+            // A batch of 100 commands with the longest names fits.
+            body_len_max: 131_072,
+            // 13 KB/s for the largest body.
+            body_timeout: Duration::from_secs(10),
+            // One worker decides more than 10,000 commands a second: more of them would only wait longer.
+            commands_in_flight_max: 10_000,
+            // As many reads beside the commands.
+            requests_in_flight_max: 20_000,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct LimitArgs {
     /// Maximum number of open connections; further ones wait to be accepted
@@ -38,11 +69,6 @@ pub(crate) struct LimitArgs {
     /// ingest behind a proxy
     #[arg(long, env, help_heading = "Limits", default_value_t = 2_048)]
     pub(crate) connections_per_address_max: u32,
-
-    /// Maximum number of requests in progress; further ones are answered with 503, except health and metrics
-    #[arg(help_heading = "Limits")]
-    #[arg(long, env, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub(crate) requests_in_flight_max: u32,
 
     /// Maximum number of open event streams; further ones are answered with 503. They do not count as requests in progress
     #[arg(help_heading = "Limits")]
@@ -58,11 +84,6 @@ pub(crate) struct LimitArgs {
     #[arg(help_heading = "Times")]
     #[arg(long, env, default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
     pub(crate) idle_timeout_ms: u64,
-
-    /// Maximum number of concurrent streams of an HTTP/2 connection
-    #[arg(help_heading = "Limits")]
-    #[arg(long, env, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub(crate) h2_streams_max: u32,
 
     /// Time after SIGTERM in which all requests are still served, while /health/ready answers 503. It must be longer than a load
     /// balancer needs to notice, and than clients keep idle connections
@@ -108,7 +129,7 @@ impl LimitArgs {
         http1.max_buf_size(HEADER_LEN_MAX as usize);
         let mut http2 = builder.http2();
         http2.timer(TokioTimer::new()).keep_alive_interval(H2_PING_INTERVAL).keep_alive_timeout(H2_PING_INTERVAL);
-        http2.max_header_list_size(HEADER_LEN_MAX).max_concurrent_streams(self.h2_streams_max);
+        http2.max_header_list_size(HEADER_LEN_MAX).max_concurrent_streams(H2_STREAMS_MAX);
         http2.max_pending_accept_reset_streams(H2_RESETS_MAX).max_local_error_reset_streams(H2_ERRORS_MAX);
         http2.initial_stream_window_size(H2_STREAM_WINDOW).initial_connection_window_size(H2_CONNECTION_WINDOW);
         http2.max_send_buf_size(H2_SEND_BUFFER_MAX);

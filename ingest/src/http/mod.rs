@@ -48,6 +48,7 @@ use warp::reply::Response;
 
 pub(crate) use cors::CorsArgs;
 pub(crate) use discard::{discard_body, discard_unread_body};
+pub use limits::FixedLimits;
 pub(crate) use limits::LimitArgs;
 pub(crate) use long_lived::LongLived;
 pub(crate) use tls::{Tls, TlsArgs};
@@ -76,7 +77,7 @@ pub(crate) struct ConnectionPolicy {
     pub(crate) cors: Option<CorsLayer>,
     pub(crate) tls: Option<Tls>,
     pub(crate) limits: LimitArgs,
-    pub(crate) body_len_max: usize,
+    pub(crate) fixed_limits: FixedLimits,
 }
 
 /// Serves until the shutdown, which takes three steps (see the module).
@@ -94,7 +95,7 @@ pub(crate) async fn serve(
         http: limits.http(),
         connections: Arc::new(Semaphore::new(limits.connections_max as usize)),
         addresses: PerIpLimiter::new(limits.connections_per_address_max),
-        requests: Arc::new(Semaphore::new(limits.requests_in_flight_max as usize)),
+        requests: Arc::new(Semaphore::new(policy.fixed_limits.requests_in_flight_max)),
         policy,
         leaving: shutdown.clone(),
         closing,
@@ -319,8 +320,9 @@ impl Server {
         head::check(request.version(), request.headers())?;
         let path = request.uri().path();
         let expires_at = self.policy.auth.check(path, request.headers()).await?;
-        if length(request.headers()).is_some_and(|length| length > self.policy.body_len_max as u64) {
-            return Err(Problem::payload_too_large(self.policy.body_len_max));
+        let body_len_max = self.policy.fixed_limits.body_len_max;
+        if length(request.headers()).is_some_and(|length| length > body_len_max as u64) {
+            return Err(Problem::payload_too_large(body_len_max));
         }
         if auth::is_public(path) {
             return Ok(Admission { permit: None, expires_at });
@@ -404,7 +406,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (_stop, shutdown) = Shutdown::channel();
         let auth = Auth::start(&args.auth, address, Duration::ZERO, shutdown.clone()).await.unwrap();
-        let policy = ConnectionPolicy { auth, cors: None, tls: None, limits: args.limits, body_len_max: 0 };
+        let fixed_limits = FixedLimits::default();
+        let policy = ConnectionPolicy { auth, cors: None, tls: None, limits: args.limits, fixed_limits };
         let handler = |id: String| async move {
             assert_ne!(id, "7", "cart {id} cannot be shown");
             id.into_response()

@@ -19,7 +19,7 @@ use crate::totals::{DayKey, MonthKey};
 /// Rows per page. A page is one request, and must be answered within the request timeout.
 const PAGE_ROWS: i32 = 2_000;
 
-/// Reads all rows of the three tables. `topic` is the full name of the topic of PostgreSQL's offsets.
+/// Reads all rows of the read tables. `topic` is the full name of the topic of PostgreSQL's offsets.
 pub(super) async fn read(session: &Session, database: &PgPool, topic: &str, epoch: LogEpoch) -> anyhow::Result<Tables> {
     let cassandra_months = cassandra_months(session, epoch).await.context("reading table balance_by_vendor")?;
     let cassandra_days = cassandra_days(session, epoch).await.context("reading table item_quantity_by_day")?;

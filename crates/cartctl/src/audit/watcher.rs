@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::mem::take;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use cart::contract::group::VENDOR_BILLING_JDBC;
-use cart::contract::{Contract as _, STAGES, Stage};
+use cart::contract::{Contract as _, READ_MODELS, ReadModel, ReadTable, STAGES, Stage};
 use cart::{LogEpoch, PurchasedItem};
 use futures::TryStreamExt as _;
 use kafka::{Admin, GroupProgress};
@@ -88,13 +89,24 @@ impl Sightings {
     }
 
     /// Replaces the values seen last, and records falls.
-    pub fn note(&mut self, now: Seen) {
-        let falls = &mut self.falls;
-        merge("balance_by_vendor", &mut self.last.cassandra_months, now.cassandra_months, falls);
-        merge("item_quantity_by_day", &mut self.last.cassandra_days, now.cassandra_days, falls);
-        merge("vendor_billing", &mut self.last.postgres_months, now.postgres_months, falls);
-        merge("cart_journal, newest event", &mut self.last.carts, now.carts, falls);
-        merge("committed offset", &mut self.last.offsets, now.offsets, falls);
+    pub fn note(&mut self, mut now: Seen) {
+        let (last, falls) = (&mut self.last, &mut self.falls);
+        for ReadModel { table, .. } in READ_MODELS {
+            let name = table.name();
+            match table {
+                ReadTable::BalanceByVendor => {
+                    merge(name, &mut last.cassandra_months, take(&mut now.cassandra_months), falls);
+                }
+                ReadTable::ItemQuantityByDay => {
+                    merge(name, &mut last.cassandra_days, take(&mut now.cassandra_days), falls);
+                }
+                ReadTable::VendorBilling => {
+                    merge(name, &mut last.postgres_months, take(&mut now.postgres_months), falls);
+                }
+            }
+        }
+        merge("cart_journal, newest event", &mut last.carts, now.carts, falls);
+        merge("committed offset", &mut last.offsets, now.offsets, falls);
         self.looks += 1;
     }
 }

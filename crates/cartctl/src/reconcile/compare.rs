@@ -7,6 +7,7 @@ use std::hash::Hash;
 use rust_decimal::Decimal;
 use serde::Serialize;
 
+use super::stores::Rows;
 use crate::totals::{DayKey, Labels, MonthKey, Sold, Totals};
 
 /// One value that is not as expected.
@@ -89,6 +90,14 @@ pub struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
+    /// A table's rows.
+    pub fn rows(self, store: &str, found: &Rows, differences: &mut Differences) {
+        match found {
+            Rows::Months(months) => self.months(store, months, differences),
+            Rows::Days(days) => self.days(store, days, differences),
+        }
+    }
+
     /// The vendors' balances by month.
     pub fn months(self, store: &str, found: &HashMap<MonthKey, Decimal>, differences: &mut Differences) {
         for row in self.unequal(&self.expected.months, found, |expected, found| expected == found) {

@@ -13,27 +13,24 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use cart::PurchasedItem;
-use cart::contract::Contract as _;
+use cart::contract::{Contract as _, READ_MODELS};
 use sqlx::PgPool;
 
 pub use args::Args;
 pub use compare::{Comparison, Difference, Differences};
 pub use csv_file::Error as FileError;
 pub use expected::read as read_expected;
-pub use report::{Report, Sums, Unanswered, Verdict};
+pub use report::{Report, Sums, TableSums, Unanswered, Verdict};
 pub(crate) use rest::stored_offsets;
 pub use rest::{ConsumerLag, Lag, NotAtRest, wait as wait_for_rest};
 pub use sent::read as read_sent;
 pub(crate) use stores::decimal;
-pub use stores::{cassandra as read_cassandra, postgres as read_postgres};
+pub use stores::{Rows, read_balance_by_vendor, read_item_quantity_by_day, read_table, read_vendor_billing};
 
 use crate::totals::{Labels, Totals};
 
 /// The store's name for differences in the file of sent commands.
 const SENT: &str = "sent commands";
-const CASSANDRA_MONTHS: &str = "Cassandra balance_by_vendor";
-const CASSANDRA_DAYS: &str = "Cassandra item_quantity_by_day";
-const POSTGRES_MONTHS: &str = "PostgreSQL vendor_billing";
 
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
@@ -68,8 +65,6 @@ pub async fn run(args: &Args) -> Result<Report, Error> {
 
     let session = cassandra::connect(&args.cassandra).await.context("reading Cassandra's tables")?;
     let topic = stores::purchases(&args.kafka, &mut differences).await.context("reading topic item-purchased")?;
-    let cassandra = stores::cassandra(&session).await?;
-    let postgres = stores::postgres(&database).await?;
 
     if expected.is_none() {
         sources.push(String::from("the purchases on the topic"));
@@ -82,22 +77,19 @@ pub async fn run(args: &Args) -> Result<Report, Error> {
     if expected.is_some() {
         compare(comparison, PurchasedItem::TOPIC, &topic, &mut differences);
     }
-    comparison.months(CASSANDRA_MONTHS, &cassandra.months, &mut differences);
-    comparison.days(CASSANDRA_DAYS, &cassandra.days, &mut differences);
-    comparison.months(POSTGRES_MONTHS, &postgres.months, &mut differences);
-    // The stores are also compared with each other, with or without expected totals.
-    let (balance, quantity) = (topic.balance(), topic.quantity());
-    differences.check(CASSANDRA_MONTHS, "total balance, as on the topic", balance, cassandra.balance());
-    differences.check(POSTGRES_MONTHS, "total balance, as on the topic", balance, postgres.balance());
-    differences.check(CASSANDRA_DAYS, "total quantity, as on the topic", quantity, cassandra.quantity());
-
-    Ok(Report::new(
-        sources,
-        expected.as_ref().map(Sums::of),
-        [Sums::of(&topic), Sums::of(&cassandra), Sums::of(&postgres).without_days()],
-        &differences,
-        unanswered,
-    ))
+    let on_topic = Sums::of(&topic);
+    let mut tables = Vec::new();
+    for model in READ_MODELS {
+        let rows = read_table(model.table, &session, &database).await?;
+        let store = model.to_string();
+        comparison.rows(&store, &rows, &mut differences);
+        let sums = Sums::of_rows(&rows);
+        // The tables are also compared with the topic, with or without expected totals.
+        sums.check(&store, &on_topic, &mut differences);
+        tables.push(TableSums { table: model.table.name(), sums });
+    }
+    let expected = expected.as_ref().map(Sums::of);
+    Ok(Report::new(sources, expected, on_topic, tables, &differences, unanswered))
 }
 
 /// Reads the files. If there are both kinds, compares them with each other.

@@ -1,13 +1,16 @@
 //! The result as text and as JSON.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
+use rust_decimal::Decimal;
 use serde::Serialize;
 
 use super::compare::{Difference, Differences};
-use crate::totals::Totals;
+use super::stores::Rows;
+use crate::totals::{DayKey, MonthKey, Sold, Totals};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -20,14 +23,14 @@ pub enum Verdict {
     Unknown,
 }
 
-/// The sums of a store, as far as it has them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// Sums and numbers of rows; `None` where a table has no such rows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sums {
     /// The sum of all balances, exactly.
-    pub balance: String,
+    pub balance: Option<String>,
     /// The number of rows by vendor and month.
-    pub month_rows: usize,
+    pub month_rows: Option<usize>,
     /// The sum of all quantities.
     pub quantity: Option<i64>,
     /// The number of rows by vendor, product and day.
@@ -37,22 +40,48 @@ pub struct Sums {
 }
 
 impl Sums {
-    /// The sums of these rows.
+    /// The sums of purchases.
     #[must_use]
     pub fn of(totals: &Totals) -> Self {
-        Self {
-            balance: totals.balance().to_string(),
-            month_rows: totals.months.len(),
-            quantity: Some(totals.quantity()),
-            day_rows: Some(totals.days.len()),
-            purchases: totals.purchases,
+        Self { purchases: totals.purchases, ..Self::of_months(&totals.months).with_days(&totals.days) }
+    }
+
+    /// The sums of a table.
+    pub(super) fn of_rows(rows: &Rows) -> Self {
+        match rows {
+            Rows::Months(months) => Self::of_months(months),
+            Rows::Days(days) => Self::default().with_days(days),
         }
     }
 
-    /// The sums of a store that has no rows by day.
-    pub(super) fn without_days(self) -> Self {
-        Self { quantity: None, day_rows: None, ..self }
+    fn of_months(months: &HashMap<MonthKey, Decimal>) -> Self {
+        let balance = months.values().sum::<Decimal>().normalize().to_string();
+        Self { balance: Some(balance), month_rows: Some(months.len()), ..Self::default() }
     }
+
+    fn with_days(self, days: &HashMap<DayKey, Sold>) -> Self {
+        let quantity = days.values().map(|sold| sold.quantity).sum();
+        Self { quantity: Some(quantity), day_rows: Some(days.len()), ..self }
+    }
+
+    /// Adds a difference for each sum that is not that of the topic.
+    pub(super) fn check(&self, store: &str, topic: &Self, differences: &mut Differences) {
+        if let (Some(expected), Some(found)) = (&topic.balance, &self.balance) {
+            differences.check(store, "total balance, as on the topic", expected, found);
+        }
+        if let (Some(expected), Some(found)) = (topic.quantity, self.quantity) {
+            differences.check(store, "total quantity, as on the topic", expected, found);
+        }
+    }
+}
+
+/// The sums of a read table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TableSums {
+    /// The table's name.
+    pub table: &'static str,
+    #[serde(flatten)]
+    pub sums: Sums,
 }
 
 /// Commands without an answer.
@@ -82,9 +111,8 @@ pub struct Report {
     pub expected: Option<Sums>,
     /// The item-purchased topic.
     pub topic: Sums,
-    pub cassandra: Sums,
-    /// PostgreSQL.
-    pub postgres: Sums,
+    /// The read tables.
+    pub tables: Vec<TableSums>,
     /// The number of differences.
     pub difference_count: usize,
     /// The first differences.
@@ -97,7 +125,8 @@ impl Report {
     pub(super) fn new(
         compared_with: Vec<String>,
         expected: Option<Sums>,
-        [topic, cassandra, postgres]: [Sums; 3],
+        topic: Sums,
+        tables: Vec<TableSums>,
         differences: &Differences,
         unanswered: Unanswered,
     ) -> Self {
@@ -111,8 +140,7 @@ impl Report {
             compared_with,
             expected,
             topic,
-            cassandra,
-            postgres,
+            tables,
             difference_count: differences.count(),
             differences: differences.kept().to_vec(),
             unanswered,
@@ -157,7 +185,7 @@ impl Report {
             (Verdict::Different, 1) => writeln!(out, "FAILED: 1 difference."),
             (Verdict::Different, count) => writeln!(out, "FAILED: {count} differences."),
             (Verdict::Equal | Verdict::Unknown, _) => {
-                writeln!(out, "0 differences: every purchase and every row of the three tables is as expected.")
+                writeln!(out, "0 differences: every purchase and every row of the read tables is as expected.")
             }
         }
     }
@@ -165,7 +193,7 @@ impl Report {
     fn table(&self) -> Table {
         let mut table = Table::new();
         let mut stores = vec![("topic item-purchased", &self.topic)];
-        stores.extend([("Cassandra", &self.cassandra), ("PostgreSQL", &self.postgres)]);
+        stores.extend(self.tables.iter().map(|TableSums { table, sums }| (*table, sums)));
         if let Some(expected) = &self.expected {
             stores.insert(0, ("expected", expected));
         }
@@ -174,10 +202,10 @@ impl Report {
             let values = stores.iter().map(|(_, sums)| value(sums).unwrap_or_else(|| String::from("-")));
             table.add_row([what.to_owned()].into_iter().chain(values));
         };
-        row("total balance", &|sums| Some(sums.balance.clone()));
+        row("total balance", &|sums| sums.balance.clone());
         row("total quantity", &|sums| sums.quantity.map(|quantity| quantity.to_string()));
         row("purchases", &|sums| sums.purchases.map(|purchases| purchases.to_string()));
-        row("vendors' months", &|sums| Some(sums.month_rows.to_string()));
+        row("vendors' months", &|sums| sums.month_rows.map(|rows| rows.to_string()));
         row("products' days", &|sums| sums.day_rows.map(|rows| rows.to_string()));
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -196,9 +224,9 @@ mod tests {
             differences.add("store", format!("row {row}"), Some(String::from("1")), Some(String::from("2")));
         }
         let sums = Sums::of(&Totals::default());
-        let stores = [sums.clone(), sums.clone(), sums.clone().without_days()];
+        let tables = vec![TableSums { table: "sold", sums: Sums::of_rows(&Rows::Days(HashMap::new())) }];
         let unanswered = Unanswered::new(unanswered, 2);
-        Report::new(vec![String::from("the totals")], Some(sums), stores, &differences, unanswered)
+        Report::new(vec![String::from("the totals")], Some(sums.clone()), sums, tables, &differences, unanswered)
     }
 
     fn text(report: &Report) -> String {

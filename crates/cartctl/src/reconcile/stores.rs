@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use anyhow::{Context as _, anyhow, bail};
 use cart::PurchasedItem;
-use cart::contract::Contract as _;
+use cart::contract::{Contract as _, ReadTable};
 use futures::TryStreamExt as _;
 use kafka::{Codec, KafkaArgs, Registry};
 use rust_decimal::Decimal;
@@ -62,58 +62,82 @@ pub(super) async fn purchases(kafka: &KafkaArgs, differences: &mut Differences) 
     Ok(totals)
 }
 
-/// Reads Cassandra's two tables. They do not have the number of purchases.
+/// The rows of a read table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rows {
+    /// The balance of each vendor in each month.
+    Months(HashMap<MonthKey, Decimal>),
+    /// The pieces of each product on each day.
+    Days(HashMap<DayKey, Sold>),
+}
+
+/// Reads a table from its store.
+///
+/// # Errors
+/// The store is unavailable, or a row is incomplete.
+pub async fn read_table(table: ReadTable, session: &Session, database: &PgPool) -> anyhow::Result<Rows> {
+    Ok(match table {
+        ReadTable::ItemQuantityByDay => Rows::Days(read_item_quantity_by_day(session).await?),
+        ReadTable::BalanceByVendor => Rows::Months(read_balance_by_vendor(session).await?),
+        ReadTable::VendorBilling => Rows::Months(read_vendor_billing(database).await?),
+    })
+}
+
+/// Reads Cassandra's `balance_by_vendor`.
 ///
 /// # Errors
 /// Cassandra is unavailable, or a row is incomplete.
-pub async fn cassandra(session: &Session) -> anyhow::Result<Totals> {
-    let months = cassandra_months(session).await.context("reading table balance_by_vendor")?;
-    let days = cassandra_days(session).await.context("reading table item_quantity_by_day")?;
-    Ok(Totals { months, days, purchases: None })
-}
-
-async fn cassandra_months(session: &Session) -> anyhow::Result<HashMap<MonthKey, Decimal>> {
+pub async fn read_balance_by_vendor(session: &Session) -> anyhow::Result<HashMap<MonthKey, Decimal>> {
     const SELECT: &str = "SELECT vendorid, year, month, balance FROM balance_by_vendor";
-    let pager = session.query_iter(Statement::new(SELECT).with_page_size(PAGE_ROWS), ()).await?;
-    let mut rows = pager.rows_stream::<(Uuid, i32, i32, Option<CqlDecimal>)>()?;
-    let mut months = HashMap::new();
-    while let Some((vendor, year, month, balance)) = rows.try_next().await? {
-        let balance = balance.ok_or_else(|| anyhow!("vendor {vendor}, {year}-{month:02} has no balance"))?;
-        months.insert(MonthKey { vendor, year, month }, decimal(&balance)?);
-    }
-    Ok(months)
+    let read = async {
+        let pager = session.query_iter(Statement::new(SELECT).with_page_size(PAGE_ROWS), ()).await?;
+        let mut rows = pager.rows_stream::<(Uuid, i32, i32, Option<CqlDecimal>)>()?;
+        let mut months = HashMap::new();
+        while let Some((vendor, year, month, balance)) = rows.try_next().await? {
+            let balance = balance.ok_or_else(|| anyhow!("vendor {vendor}, {year}-{month:02} has no balance"))?;
+            months.insert(MonthKey { vendor, year, month }, decimal(&balance)?);
+        }
+        anyhow::Ok(months)
+    };
+    read.await.context("reading table balance_by_vendor")
 }
 
-async fn cassandra_days(session: &Session) -> anyhow::Result<HashMap<DayKey, Sold>> {
+/// Reads Cassandra's `item_quantity_by_day`.
+///
+/// # Errors
+/// Cassandra is unavailable, or a row is incomplete.
+pub async fn read_item_quantity_by_day(session: &Session) -> anyhow::Result<HashMap<DayKey, Sold>> {
     const SELECT: &str = "SELECT vendorid, productid, year, month, day, quantity, name FROM item_quantity_by_day";
     type Row = (Uuid, Uuid, i32, i32, i32, Option<CqlValue>, Option<String>);
-    let pager = session.query_iter(Statement::new(SELECT).with_page_size(PAGE_ROWS), ()).await?;
-    let mut rows = pager.rows_stream::<Row>()?;
-    let mut days = HashMap::new();
-    while let Some((vendor, product, year, month, day, quantity, name)) = rows.try_next().await? {
-        let quantity = match quantity {
-            Some(CqlValue::Int(quantity)) => quantity.into(),
-            Some(CqlValue::BigInt(quantity)) => quantity,
-            other => bail!("the quantity of product {product} on {year}-{month:02}-{day:02} is {other:?}"),
-        };
-        let names = BTreeSet::from_iter(name);
-        days.insert(DayKey { vendor, product, year, month, day }, Sold { quantity, names });
-    }
-    Ok(days)
+    let read = async {
+        let pager = session.query_iter(Statement::new(SELECT).with_page_size(PAGE_ROWS), ()).await?;
+        let mut rows = pager.rows_stream::<Row>()?;
+        let mut days = HashMap::new();
+        while let Some((vendor, product, year, month, day, quantity, name)) = rows.try_next().await? {
+            let quantity = match quantity {
+                Some(CqlValue::Int(quantity)) => quantity.into(),
+                Some(CqlValue::BigInt(quantity)) => quantity,
+                other => bail!("the quantity of product {product} on {year}-{month:02}-{day:02} is {other:?}"),
+            };
+            let names = BTreeSet::from_iter(name);
+            days.insert(DayKey { vendor, product, year, month, day }, Sold { quantity, names });
+        }
+        anyhow::Ok(days)
+    };
+    read.await.context("reading table item_quantity_by_day")
 }
 
-/// Reads PostgreSQL's table.
+/// Reads PostgreSQL's `vendor_billing`.
 ///
 /// # Errors
 /// PostgreSQL is unavailable.
-pub async fn postgres(database: &PgPool) -> anyhow::Result<Totals> {
-    let months = sqlx::query_as("SELECT vendor_id, year, month, balance FROM vendor_billing")
+pub async fn read_vendor_billing(database: &PgPool) -> anyhow::Result<HashMap<MonthKey, Decimal>> {
+    sqlx::query_as("SELECT vendor_id, year, month, balance FROM vendor_billing")
         .fetch(database)
         .map_ok(|(vendor, year, month, balance)| (MonthKey { vendor, year, month }, balance))
         .try_collect()
         .await
-        .context("reading table vendor_billing")?;
-    Ok(Totals { months, ..Totals::default() })
+        .context("reading table vendor_billing")
 }
 
 /// Converts exactly; a value that does not fit is an error.

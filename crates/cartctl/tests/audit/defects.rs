@@ -1,7 +1,9 @@
 //! One defect at a time, in a correct run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
 
+use cart::contract::{READ_MODELS, ReadModel, ReadTable};
 use cart::{CartEvent, LogEpoch, Position};
 use cartctl::audit::{
     Attempt, Content, Evidence, Findings, Kind, Record, Report, Seen, Sightings, check, check_sightings,
@@ -308,21 +310,74 @@ fn finds_lost_doubled_and_changed_purchases() {
     found(&[Kind::Misplaced], |evidence| evidence.purchases[4].key = Uuid::nil().to_string());
 }
 
+type Defect = fn(&mut Evidence);
+
+/// The defects of a row and how each is found. Every table has at least a wrong total, a missing row and one too many.
+fn row_defects(table: ReadTable) -> Vec<(Kind, Defect)> {
+    match table {
+        ReadTable::BalanceByVendor => vec![
+            (Kind::TotalWrong, |evidence| first(&mut evidence.tables.cassandra_months).total += Decimal::new(1, 2)),
+            (Kind::RowMissing, |evidence| remove_one(&mut evidence.tables.cassandra_months)),
+            (Kind::RowTooMany, |evidence| copy_one(&mut evidence.tables.cassandra_months, |key| key.year += 1_000)),
+        ],
+        ReadTable::ItemQuantityByDay => vec![
+            (Kind::TotalWrong, |evidence| first(&mut evidence.tables.cassandra_days).total.0 += 1),
+            (Kind::TotalWrong, |evidence| first(&mut evidence.tables.cassandra_days).total.1 = "ANOTHER".to_owned()),
+            (Kind::RowMissing, |evidence| remove_one(&mut evidence.tables.cassandra_days)),
+            (Kind::RowTooMany, |evidence| copy_one(&mut evidence.tables.cassandra_days, |key| key.year += 1_000)),
+        ],
+        ReadTable::VendorBilling => vec![
+            (Kind::TotalWrong, |evidence| *first(&mut evidence.tables.postgres_months) -= Decimal::new(1, 4)),
+            (Kind::RowMissing, |evidence| remove_one(&mut evidence.tables.postgres_months)),
+            (Kind::RowTooMany, |evidence| copy_one(&mut evidence.tables.postgres_months, |key| key.year += 1_000)),
+            // A row that says that nothing was sold.
+            (Kind::RowTooMany, |evidence| {
+                let months = &mut evidence.tables.postgres_months;
+                let mut key = *months.keys().next().expect("a row");
+                key.year += 1_000;
+                months.insert(key, Decimal::ZERO);
+            }),
+        ],
+    }
+}
+
+fn first<K, V>(rows: &mut HashMap<K, V>) -> &mut V {
+    rows.values_mut().next().expect("a row")
+}
+
+fn remove_one<K: Copy + Eq + Hash, V>(rows: &mut HashMap<K, V>) {
+    let key = *rows.keys().next().expect("a row");
+    rows.remove(&key);
+}
+
+/// Adds a row like one that is there, under another key.
+fn copy_one<K: Copy + Eq + Hash, V: Clone>(rows: &mut HashMap<K, V>, change: impl FnOnce(&mut K)) {
+    let (key, row) = rows.iter().next().expect("a row");
+    let (mut key, row) = (*key, row.clone());
+    change(&mut key);
+    rows.insert(key, row);
+}
+
 #[test]
-fn finds_wrong_stale_missing_and_unexpected_rows() {
-    let cent = Decimal::new(1, 2);
-    found(&[Kind::TotalWrong], |evidence| {
-        evidence.tables.cassandra_months.values_mut().next().expect("a row").total += cent;
-    });
-    found(&[Kind::TotalWrong], |evidence| {
-        *evidence.tables.postgres_months.values_mut().next().expect("a row") -= Decimal::new(1, 4);
-    });
-    found(&[Kind::TotalWrong], |evidence| {
-        evidence.tables.cassandra_days.values_mut().next().expect("a row").total.0 += 1;
-    });
-    found(&[Kind::TotalWrong], |evidence| {
-        evidence.tables.cassandra_days.values_mut().next().expect("a row").total.1 = "ANOTHER".to_owned();
-    });
+fn finds_wrong_missing_and_unexpected_rows_of_each_table() {
+    for model in READ_MODELS {
+        let defects = row_defects(model.table);
+        for needed in [Kind::TotalWrong, Kind::RowMissing, Kind::RowTooMany] {
+            assert!(defects.iter().any(|(kind, _)| *kind == needed), "{model} has no defect {needed:?}");
+        }
+        for (kind, defect) in defects {
+            let mut evidence = correct();
+            defect(&mut evidence);
+            let report = audit(&evidence);
+            let found: Vec<_> = report.findings_by_kind.keys().copied().collect();
+            assert_eq!(found, [kind], "{model}: {report}");
+            assert!(report.findings.iter().all(|finding| finding.place.starts_with(&model.to_string())), "{report}");
+        }
+    }
+}
+
+#[test]
+fn finds_stale_rows() {
     // A vendor's row without the newest purchase, with that purchase's position and with the one before.
     for keep_offset in [true, false] {
         found(&[Kind::TotalStale], |evidence| {
@@ -337,17 +392,6 @@ fn finds_wrong_stale_missing_and_unexpected_rows() {
             let row = row.expect("its row").1;
             row.total -= newest.amount();
             row.offset = if keep_offset { offset } else { offset - 1 };
-        });
-    }
-    found(&[Kind::RowMissing], |evidence| {
-        let key = *evidence.tables.cassandra_days.keys().next().expect("a row");
-        evidence.tables.cassandra_days.remove(&key);
-    });
-    for zero in [false, true] {
-        found(&[Kind::RowTooMany], |evidence| {
-            let mut key = *evidence.tables.postgres_months.keys().next().expect("a row");
-            key.year += 1_000;
-            evidence.tables.postgres_months.insert(key, if zero { Decimal::ZERO } else { cent });
         });
     }
 }
@@ -372,9 +416,14 @@ fn finds_values_that_fell_during_the_run() {
         findings.counts().get(&Kind::Fell).copied().unwrap_or_default()
     };
     assert_eq!(falls(&|_| {}), 0);
-    assert_eq!(falls(&|seen| *seen.cassandra_months.values_mut().next().expect("a row") += Decimal::ONE), 1);
-    assert_eq!(falls(&|seen| *seen.cassandra_days.values_mut().next().expect("a row") += 1), 1);
-    assert_eq!(falls(&|seen| *seen.postgres_months.values_mut().next().expect("a row") += Decimal::ONE), 1);
+    for ReadModel { table, .. } in READ_MODELS {
+        let higher = |seen: &mut Seen| match table {
+            ReadTable::BalanceByVendor => *first(&mut seen.cassandra_months) += Decimal::ONE,
+            ReadTable::ItemQuantityByDay => *first(&mut seen.cassandra_days) += 1,
+            ReadTable::VendorBilling => *first(&mut seen.postgres_months) += Decimal::ONE,
+        };
+        assert_eq!(falls(&higher), 1, "{table:?}");
+    }
     assert_eq!(falls(&|seen| *seen.carts.values_mut().next().expect("a cart") += 1), 1);
     assert_eq!(falls(&|seen| *seen.carts.entry(Uuid::nil()).or_default() = 1), 1);
 }

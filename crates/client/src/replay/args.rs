@@ -57,9 +57,6 @@ pub struct Args {
     /// Maximum number of commands to send
     #[arg(long, env = "REPLAY_LIMIT", help_heading = "Source")]
     pub limit: Option<u64>,
-    /// Maximum number of commands to read ahead while their members wait for an answer
-    #[arg(long, env = "REPLAY_LOOK_AHEAD", default_value = "10000", help_heading = "Source")]
-    pub look_ahead: NonZeroUsize,
     /// Send each command's own time as Command-Time (the default); ingest must allow it with --allow-client-time
     #[arg(long, overrides_with = "no_send_time", help_heading = "Source")]
     pub send_time: bool,
@@ -75,12 +72,6 @@ pub struct Args {
     /// Maximum time to retry a command without an answer
     #[arg(long, env = "REPLAY_RETRY_FOR", default_value = "120s", value_parser = duration, help_heading = "Times")]
     pub retry_for: Duration,
-    /// Pause before the first retry; it doubles with each retry, up to 2 s. A longer Retry-After is respected
-    #[arg(long, env = "REPLAY_RETRY_PAUSE", default_value = "50ms", value_parser = duration, help_heading = "Times")]
-    pub retry_pause: Duration,
-    /// Timeout of a connection attempt
-    #[arg(long, env = "REPLAY_CONNECT_TIMEOUT", default_value = "2s", value_parser = duration, help_heading = "Times")]
-    pub connect_timeout: Duration,
     /// Timeout of one request; after it the command is retried
     #[arg(long, env = "REPLAY_ANSWER_TIMEOUT", default_value = "15s", value_parser = duration, help_heading = "Times")]
     pub answer_timeout: Duration,
@@ -108,6 +99,15 @@ pub struct Args {
     /// The shop.
     #[command(flatten)]
     pub shop: ShopArgs,
+
+    /// Maximum number of commands to read ahead while their members wait for an answer. No option, since it only bounds memory:
+    /// it is ten times what is in flight by default at a fixed rate.
+    #[arg(skip = 10_000_usize)]
+    pub look_ahead: usize,
+    /// Pause before the first retry; it doubles with each retry, up to 2 s. A longer Retry-After is respected. No option, since
+    /// it only has to be short beside the time of a restart.
+    #[arg(skip = Duration::from_millis(50))]
+    pub retry_pause: Duration,
 }
 
 impl Args {

@@ -91,22 +91,18 @@ pub(crate) struct Sender {
 impl Sender {
     pub(crate) fn new(args: &Args, run_id: String) -> Result<Self, Error> {
         let settings = ClientSettings {
-            connect_timeout: args.connect_timeout,
             answer_timeout: args.answer_timeout,
             idle_connections_max: args.in_flight_max(),
             token: args.token.clone(),
             ca_cert: args.ca_cert.clone(),
+            ..ClientSettings::default()
         };
         Ok(Self {
             clients: args.url.iter().map(|url| CartClient::new(url, &settings)).collect::<Result<_, _>>()?,
             run_id,
             send_time: !args.no_send_time,
             records: args.record.is_some(),
-            retry: Retry {
-                retry_for: args.retry_for,
-                not_executed_for: args.retry_for,
-                pause: args.retry_pause.max(Duration::from_millis(1)),
-            },
+            retry: Retry { retry_for: args.retry_for, not_executed_for: args.retry_for, pause: args.retry_pause },
             retries: Retries::default(),
         })
     }

@@ -144,7 +144,7 @@ impl Run {
             done: 0,
             not_done: None,
             schedule: None,
-            queues: MemberQueues::new(args.look_ahead.get()),
+            queues: MemberQueues::new(args.look_ahead),
             statistics: Statistics::new(),
             sent: sent.transpose()?,
             recorded: recorded.transpose()?,

@@ -5,7 +5,7 @@ use std::future::pending;
 use std::io::Write as _;
 use std::time::Duration;
 
-use client::replay::{Report, run, table};
+use client::replay::{Args, Report, run, table};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
@@ -129,8 +129,9 @@ async fn an_interrupted_import_can_be_continued() {
     let rows: String = (0..50).map(|number| add("1", &format!("P{number}"))).collect();
     let import = file(&rows);
     let service = Service::start(|_| Behaviour::Answer).await;
-    let options = format!("--file {} --look-ahead 5", import.0.display());
-    let report = run(&args(&service, &options), service.saw(10)).await.expect("a run");
+    let options = format!("--file {}", import.0.display());
+    let few = Args { look_ahead: 5, ..args(&service, &options) };
+    let report = run(&few, service.saw(10)).await.expect("a run");
     assert!(report.interrupted && report.exit_code() == 130, "{report:?}");
     let unfinished = report.unfinished.expect("there is more in the file");
     assert_eq!((unfinished.line, unfinished.answered_after), (report.commands + 2, 0));

@@ -30,10 +30,11 @@ async fn each_members_commands_stay_in_order_in_spite_of_failures() {
     let sent = TempFile::new(".csv.gz");
     let options = format!(
         "--commands 3000 --members 40 --products 30 --hot-carts 2 --hot-share 0.3 --refused-share 0.1 \
-         --concurrency 16 --look-ahead 100 --expect-intended --sent {}",
+         --concurrency 16 --expect-intended --sent {}",
         sent.0.display()
     );
-    let report = replay(&service, &options).await;
+    let args = Args { look_ahead: 100, ..args(&service, &options) };
+    let report = run(&args, pending()).await.expect("a run");
     let state = service.state();
 
     assert_eq!(report.failures, Vec::<String>::new(), "{report:#?}");
@@ -113,8 +114,8 @@ async fn one_slow_member_does_not_hold_the_others_back() {
 #[tokio::test]
 async fn reading_stops_while_the_look_ahead_is_full() {
     let service = Service::start(|call| if call.number == 0 { Behaviour::Hold } else { Behaviour::Answer }).await;
-    let options = "--commands 200 --members 1 --concurrency 4 --look-ahead 5 --refused-share 0";
-    let args = args(&service, options);
+    let options = "--commands 200 --members 1 --concurrency 4 --refused-share 0";
+    let args = Args { look_ahead: 5, ..args(&service, options) };
     let later = async {
         service.saw(1).await;
         service.release();
@@ -154,8 +155,8 @@ async fn several_services_take_turns() {
     let first = Service::start(|_| Behaviour::Answer).await;
     let second = Service::start(|_| Behaviour::Unavailable).await;
     let options = format!("--url {},{} --commands 20 --members 1 --mix add=1 --refused-share 0", first.url, second.url);
-    let words = ["replay", "--retry-pause", "1ms"].into_iter().chain(options.split_whitespace());
-    let args = Args::try_parse_from(words).expect("good options");
+    let args = Args::try_parse_from(["replay"].into_iter().chain(options.split_whitespace())).expect("good options");
+    let args = Args { retry_pause: Duration::from_millis(1), ..args };
     let report = run(&args, pending()).await.expect("a run");
     assert_eq!((report.accepted, report.retries.unavailable), (20, 10));
     assert_eq!((first.state().calls.len(), second.state().calls.len()), (20, 10));

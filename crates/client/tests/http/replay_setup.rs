@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Parser;
 use client::replay::{Args, Report, run};
@@ -26,8 +27,9 @@ impl Drop for TempFile {
 }
 
 pub(crate) fn args(service: &Service, options: &str) -> Args {
-    let words = ["replay", "--url", &service.url, "--run-id", "test", "--retry-pause", "1ms"];
-    Args::try_parse_from(words.into_iter().chain(options.split_whitespace())).expect("good options")
+    let words = ["replay", "--url", &service.url, "--run-id", "test"];
+    let args = Args::try_parse_from(words.into_iter().chain(options.split_whitespace())).expect("good options");
+    Args { retry_pause: Duration::from_millis(1), ..args }
 }
 
 /// A CSV file of commands.

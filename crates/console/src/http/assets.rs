@@ -64,7 +64,7 @@ impl Asset {
 
 #[cfg(test)]
 mod tests {
-    use cart::contract::{READ_MODELS, STAGES};
+    use cart::contract::{READ_MODELS, ReadModel, STAGES};
 
     use super::*;
 
@@ -81,7 +81,8 @@ mod tests {
             }
         }
         let dialogs = content("dialogs.js");
-        let places: Vec<_> = READ_MODELS.iter().map(|model| dialogs.find(&format!("[\"{}\"", model.table))).collect();
+        let place = |model: &ReadModel| dialogs.find(&format!("[\"{}\"", model.table.name()));
+        let places: Vec<_> = READ_MODELS.iter().map(place).collect();
         assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}");
     }
 

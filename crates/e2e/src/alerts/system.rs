@@ -43,7 +43,7 @@ pub(super) async fn start() -> anyhow::Result<(System, Vec<Target>)> {
     let ingest = ["--allow-client-time", "--reply-timeout-ms", "30000"];
     let mut services: Vec<(Service, &str, &[&str])> = vec![
         (Service::Ingest, "a", &ingest),
-        (Service::Ingest, "limited", &["--commands-in-flight-max", "1"]),
+        (Service::LimitedIngest, "limited", &["--commands-in-flight-max", "1"]),
         (Service::CartProcessor, "a", &[]),
     ];
     services.extend(Service::PROJECTORS.map(|projector| (projector, "a", &[][..])));

@@ -114,10 +114,10 @@ async fn proxies() -> anyhow::Result<Vec<(Server, Proxy)>> {
 
 fn args(service: Service, is_cluster: bool) -> &'static [&'static str] {
     match (service, is_cluster) {
-        (Service::Ingest, false) => &["--allow-client-time"],
+        (Service::Ingest | Service::LimitedIngest, false) => &["--allow-client-time"],
         // Much longer than a cluster takes to elect new leaders, also on a busy machine. The summary reports how long clients
         // waited.
-        (Service::Ingest, true) => &["--allow-client-time", "--reply-timeout-ms=60000"],
+        (Service::Ingest | Service::LimitedIngest, true) => &["--allow-client-time", "--reply-timeout-ms=60000"],
         (Service::CartProcessor | Service::Projector(_), false) => &SESSION,
         // Only servers die: the default session timeout is longer than the change of a group's coordinator.
         (Service::CartProcessor | Service::Projector(_), true) => &[],

@@ -48,6 +48,8 @@ struct Servers {
 pub enum Service {
     /// HTTP in, commands out.
     Ingest,
+    /// The same with the options of `ingest_with_limits.rs`.
+    LimitedIngest,
     /// Decides.
     CartProcessor,
     /// One of the projectors, by its subcommand.
@@ -68,6 +70,7 @@ impl Service {
     fn binary(self) -> &'static str {
         match self {
             Self::Ingest => "ingest",
+            Self::LimitedIngest => "ingest-with-limits",
             Self::CartProcessor => "cart-processor",
             Self::Projector(_) => "projectors",
         }
@@ -77,7 +80,8 @@ impl Service {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Ingest | Self::CartProcessor => self.binary(),
+            Self::Ingest | Self::LimitedIngest => "ingest",
+            Self::CartProcessor => "cart-processor",
             Self::Projector(name) => name,
         }
     }
@@ -312,13 +316,13 @@ impl Installation {
         environment: &[(&'static str, String)],
     ) -> anyhow::Result<Process> {
         let address = address.map_or_else(free_address, Ok).context("finding a free port")?;
-        let listen = if service == Service::Ingest { "--listen" } else { "--admin-listen" };
         let address_text = address.to_string();
         let mut all = match service {
-            Service::Projector(subcommand) => vec![subcommand],
-            Service::Ingest | Service::CartProcessor => vec![],
+            Service::Ingest | Service::LimitedIngest => vec!["--listen"],
+            Service::CartProcessor => vec!["--admin-listen"],
+            Service::Projector(subcommand) => vec![subcommand, "--admin-listen"],
         };
-        all.extend([listen, &address_text]);
+        all.push(&address_text);
         all.extend(args);
         let name = format!("{}-{instance}", service.name());
         let environment = [("INSTANCE", instance.to_owned())].into_iter().chain(environment.iter().cloned());
@@ -431,7 +435,7 @@ mod tests {
         for file in ["README.md", "docs/architecture.md"] {
             let text = fs::read_to_string(root.join(file)).expect("a file of the repository");
             for model in READ_MODELS {
-                assert!(text.contains(model.table), "{file} lacks {}", model.table);
+                assert!(text.contains(model.table.name()), "{file} lacks {model}");
             }
         }
     }

@@ -143,6 +143,7 @@ async fn each_read_model_is_checked(installation: &Installation) -> anyhow::Resu
     let database = PgPool::connect(installation.database_url()).await?;
     // The report keeps the first hundred findings of each kind: the table with the most rows comes last.
     for ReadModel { table, store, .. } in READ_MODELS.into_iter().rev() {
+        let table = table.name();
         match store {
             Store::Cassandra => drop(session.query_unpaged(format!("TRUNCATE {table}"), ()).await?),
             Store::Postgres => {

@@ -40,7 +40,7 @@ const WORKER: [&str; 6] = ["--session-timeout-ms", "2000", "--workers", "1", "--
 
 fn options(service: Service) -> &'static [&'static str] {
     match service {
-        Service::Ingest => &["--allow-client-time"],
+        Service::Ingest | Service::LimitedIngest => &["--allow-client-time"],
         Service::CartProcessor => &WORKER,
         Service::Projector(_) => &SESSION,
     }

@@ -154,8 +154,11 @@ pub(crate) async fn hostile_clients_block_no_other_client() -> anyhow::Result<()
     let installation = Installation::new("hostile")?;
     installation.setup().await?;
     let (hasty, patient) = ([LIMITS.as_slice(), &HASTY].concat(), [LIMITS.as_slice(), &PATIENT].concat());
-    let services: [(Service, &str, &[&str]); 3] =
-        [(Service::CartProcessor, "0", &[]), (Service::Ingest, "0", &hasty), (Service::Ingest, "1", &patient)];
+    let services: [(Service, &str, &[&str]); 3] = [
+        (Service::CartProcessor, "0", &[]),
+        (Service::LimitedIngest, "0", &hasty),
+        (Service::LimitedIngest, "1", &patient),
+    ];
     let mut processes = installation.start_all(&services).await?;
     let mut patient = Shop::open(processes.pop().context("it was started")?, "alice").await?;
     let mut hasty = Shop::open(processes.pop().context("it was started")?, "bob").await?;

@@ -33,7 +33,7 @@ const GROUPS: [&str; 9] =
     ["Options", "Common", "Servers", "Setup", "Authentication and access", "TLS", "Limits", "Times", "Logs"];
 
 /// Names with several defaults: the sample has the first service's, and mentions the others'.
-const SEVERAL_DEFAULTS: [&str; 2] = ["ADMIN_LISTEN", "BATCH_LEN_MAX"];
+const SEVERAL_DEFAULTS: [&str; 1] = ["ADMIN_LISTEN"];
 
 /// A setting in a help text or in the sample.
 #[derive(Debug, PartialEq, Eq)]

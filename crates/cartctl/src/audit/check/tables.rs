@@ -3,7 +3,11 @@
 //! The newest purchase in each row is known: from the row's position in Cassandra, and from the offset in the same transaction
 //! in PostgreSQL. So the expected total is exact, also while the projectors work.
 
+use std::collections::HashMap;
 use std::fmt::Display;
+use std::hash::Hash;
+
+use cart::contract::{READ_MODELS, ReadModel, ReadTable};
 
 use super::purchases::{Sold, Step};
 use crate::audit::cut::Cut;
@@ -14,39 +18,42 @@ use crate::totals::{DayKey, MonthKey};
 pub(super) fn check(evidence: &Evidence, sold: &Sold<'_>, findings: &mut Findings, counts: &mut Counts) {
     let tables = &evidence.tables;
     let mut checker = Checker { evidence, findings };
-    for (key, steps) in &sold.months {
-        let place = |table: &str| month(table, key);
-        let row = tables.cassandra_months.get(key).map(|row| (row.total.normalize(), row.offset));
-        checker.row(|| place("Cassandra balance_by_vendor"), row, steps, |total| total.normalize());
-        let next =
-            steps.first().and_then(|step| tables.postgres_next.get(&step.partition)).copied().unwrap_or_default();
-        let row = tables.postgres_months.get(key).map(|total| (total.normalize(), next - 1));
-        checker.row(|| place("PostgreSQL vendor_billing"), row, steps, |total| total.normalize());
+    for model in &READ_MODELS {
+        counts.rows += match model.table {
+            ReadTable::BalanceByVendor => {
+                for (key, steps) in &sold.months {
+                    let row = tables.cassandra_months.get(key).map(|row| (row.total.normalize(), row.offset));
+                    checker.row(|| month(model, key), row, steps, |total| total.normalize());
+                }
+                checker.too_many(&tables.cassandra_months, &sold.months, |key| month(model, key), |row| row.total)
+            }
+            ReadTable::VendorBilling => {
+                for (key, steps) in &sold.months {
+                    let next = steps.first().and_then(|step| tables.postgres_next.get(&step.partition));
+                    let newest = next.copied().unwrap_or_default() - 1;
+                    let row = tables.postgres_months.get(key).map(|total| (total.normalize(), newest));
+                    checker.row(|| month(model, key), row, steps, |total| total.normalize());
+                }
+                checker.too_many(&tables.postgres_months, &sold.months, |key| month(model, key), |total| *total)
+            }
+            ReadTable::ItemQuantityByDay => {
+                for (key, steps) in &sold.days {
+                    let row = tables.cassandra_days.get(key);
+                    let row = row.map(|row| (Pieces(row.total.0, row.total.1.clone()), row.offset));
+                    checker.row(|| day(model, key), row, steps, |(pieces, name)| Pieces(*pieces, (*name).to_owned()));
+                }
+                checker.too_many(&tables.cassandra_days, &sold.days, |key| day(model, key), |row| row.total.0)
+            }
+        };
     }
-    for (key, steps) in &sold.days {
-        let row = tables.cassandra_days.get(key);
-        let row = row.map(|row| (Pieces(row.total.0, row.total.1.clone()), row.offset));
-        checker.row(|| day(key), row, steps, |(pieces, name)| Pieces(*pieces, (*name).to_owned()));
-    }
-    for (key, row) in tables.cassandra_months.iter().filter(|(key, _)| !sold.months.contains_key(key)) {
-        findings.add(Kind::RowTooMany, month("Cassandra balance_by_vendor", key), None, Some(&row.total));
-    }
-    for (key, total) in tables.postgres_months.iter().filter(|(key, _)| !sold.months.contains_key(key)) {
-        findings.add(Kind::RowTooMany, month("PostgreSQL vendor_billing", key), None, Some(total));
-    }
-    for (key, row) in tables.cassandra_days.iter().filter(|(key, _)| !sold.days.contains_key(key)) {
-        findings.add(Kind::RowTooMany, day(key), None, Some(&row.total.0));
-    }
-    let rows = tables.cassandra_months.len() + tables.cassandra_days.len() + tables.postgres_months.len();
-    counts.rows = rows as u64;
 }
 
-pub(super) fn month(table: &str, MonthKey { vendor, year, month }: &MonthKey) -> String {
-    format!("{table}, vendor {vendor}, {year}-{month:02}")
+pub(super) fn month(model: &ReadModel, MonthKey { vendor, year, month }: &MonthKey) -> String {
+    format!("{model}, vendor {vendor}, {year}-{month:02}")
 }
 
-pub(super) fn day(DayKey { vendor, product, year, month, day }: &DayKey) -> String {
-    format!("Cassandra item_quantity_by_day, vendor {vendor}, product {product}, {year}-{month:02}-{day:02}")
+pub(super) fn day(model: &ReadModel, DayKey { vendor, product, year, month, day }: &DayKey) -> String {
+    format!("{model}, vendor {vendor}, product {product}, {year}-{month:02}-{day:02}")
 }
 
 /// A quantity, and the product's name.
@@ -65,6 +72,20 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
+    /// Adds the rows without a purchase to the findings. Returns the number of all rows.
+    fn too_many<K: Eq + Hash, R, S, T: Display>(
+        &mut self,
+        rows: &HashMap<K, R>,
+        sold: &HashMap<K, Vec<Step<S>>>,
+        place: impl Fn(&K) -> String,
+        total: impl Fn(&R) -> T,
+    ) -> u64 {
+        for (key, row) in rows.iter().filter(|(key, _)| !sold.contains_key(key)) {
+            self.findings.add(Kind::RowTooMany, place(key), None, Some(&total(row)));
+        }
+        rows.len() as u64
+    }
+
     /// `row` has the total, and the offset of the newest purchase that it may include.
     fn row<S, T: Display + PartialEq>(
         &mut self,

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use cartctl::reconcile::{read_cassandra, wait_for_rest};
+use cartctl::reconcile::{read_balance_by_vendor, wait_for_rest};
 use e2e::harness::{Installation, Process, Service};
+use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
@@ -28,10 +29,10 @@ const BALANCES: &str =
 
 async fn figures(browser: &Browser, installation: &Installation) -> anyhow::Result<()> {
     let session = cassandra::connect(installation.cassandra()).await?;
-    let totals = read_cassandra(&session).await?;
+    let balances = read_balance_by_vendor(&session).await?;
     // The page groups thousands; the digits are those of the table.
     let shown = "return document.getElementById('total-turnover').textContent.replaceAll(',', '')";
-    let mut balance = totals.balance();
+    let mut balance = balances.values().sum::<Decimal>().normalize();
     balance.rescale(balance.scale().max(2));
     browser.sees("the turnover of the tables", shown, &balance.to_string().into()).await?;
     browser.sees("all commands", "return document.getElementById('log-len').textContent", &"600".into()).await?;

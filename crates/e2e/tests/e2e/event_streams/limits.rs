@@ -36,7 +36,7 @@ async fn until_open(api: &Api, count: &str) -> anyhow::Result<()> {
 pub(crate) async fn streams_are_limited_and_free_what_they_hold() -> anyhow::Result<()> {
     let installation = Installation::new("event_stream_limits")?;
     installation.setup().await?;
-    let mut processes = installation.start_all(&[(Service::Ingest, "0", &INGEST), PROCESSOR]).await?;
+    let mut processes = installation.start_all(&[(Service::LimitedIngest, "0", &INGEST), PROCESSOR]).await?;
     let address = processes[0].address().context("ingest has an address")?;
     let api = Api::new(&processes[0]);
     let cart = api.cart();

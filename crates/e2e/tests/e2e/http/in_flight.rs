@@ -16,8 +16,8 @@ pub(crate) async fn requests_above_the_limit_are_rejected_and_never_executed() -
     let installation = Installation::new("in_flight")?;
     installation.setup().await?;
     let services: [(Service, &str, &[&str]); 2] = [
-        (Service::Ingest, "commands", &["--reply-timeout-ms", "60000", "--commands-in-flight-max", "1"]),
-        (Service::Ingest, "requests", &["--reply-timeout-ms", "60000", "--requests-in-flight-max", "1"]),
+        (Service::LimitedIngest, "commands", &["--reply-timeout-ms", "60000", "--commands-in-flight-max", "1"]),
+        (Service::LimitedIngest, "requests", &["--reply-timeout-ms", "60000", "--requests-in-flight-max", "1"]),
     ];
     let processes = installation.start_all(&services).await?;
     for process in &processes {

@@ -10,7 +10,7 @@ use tokio::task::block_in_place;
 use super::api::{Api, DEADLINE, logged};
 use super::refused::{CART, PRODUCT, Refusal, fields, item, malformed, requests};
 
-/// The default of `--body-len-max`.
+/// The limit of `ingest`.
 const BODY_LEN_MAX: usize = 131_072;
 
 async fn refuses_all(api: &Api, refusals: Vec<Refusal>) -> anyhow::Result<()> {
@@ -28,8 +28,8 @@ pub(crate) async fn invalid_requests_are_rejected_and_not_appended() -> anyhow::
     // There is no processor: an appended record would stay in the log and be answered with 202.
     let strict: &[&str] = &["--body-timeout-ms", "500", "--reply-timeout-ms", "10000"];
     let lenient = [strict, &["--allow-client-time", "--body-len-max", "64"]].concat();
-    let processes =
-        installation.start_all(&[(Service::Ingest, "strict", strict), (Service::Ingest, "lenient", &lenient)]).await?;
+    let services = [(Service::LimitedIngest, "strict", strict), (Service::LimitedIngest, "lenient", &lenient)];
+    let processes = installation.start_all(&services).await?;
     let (strict, lenient) = (Api::new(&processes[0]), Api::new(&processes[1]));
 
     let mut all = malformed();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use cart::EventId;
+use cart::contract::{READ_MODELS, ReadTable};
 use chrono::Datelike as _;
 use rust_decimal::Decimal;
 use uuid::Uuid;
@@ -38,7 +39,7 @@ pub(crate) struct Sold {
     pub(crate) written_at: i64,
 }
 
-/// All rows of the three tables.
+/// All rows of the read tables.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Rows {
     pub(crate) months: BTreeMap<Month, Balance>,
@@ -74,10 +75,12 @@ impl Rows {
 
     /// The differences of `found` from these.
     pub(crate) fn differences(&self, found: &Self) -> Vec<String> {
-        let months = differences("balance_by_vendor", &self.months, &found.months);
-        let days = differences("item_quantity_by_day", &self.days, &found.days);
-        let billing = differences("vendor_billing", &self.billing, &found.billing);
-        [months, days, billing].concat()
+        let of_table = |table: ReadTable| match table {
+            ReadTable::BalanceByVendor => differences(table.name(), &self.months, &found.months),
+            ReadTable::ItemQuantityByDay => differences(table.name(), &self.days, &found.days),
+            ReadTable::VendorBilling => differences(table.name(), &self.billing, &found.billing),
+        };
+        READ_MODELS.into_iter().flat_map(|model| of_table(model.table)).collect()
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use cart::contract::Contract as _;
+use cart::contract::{Contract as _, READ_MODELS, STAGES, group};
 use cart::{CartEvent, EventId, LogEpoch, Position, PurchasedItem};
 use cartctl::topic::{RawRecord, read_all};
 use e2e::harness::{Installation, Process, Service, wait_until};
@@ -17,13 +17,25 @@ use super::shop::Line;
 use super::tables;
 use super::writer::{Load, Target, Writer};
 
-pub(crate) const EVENTS: &str = "item-purchased-events";
-pub(crate) const POPULAR: &str = "popular-items";
-pub(crate) const BILLING: &str = "vendor-billing";
-pub(crate) const JDBC: &str = "vendor-billing-jdbc";
+pub(crate) const EVENTS: &str = group::ITEM_PURCHASED_EVENTS;
+pub(crate) const BILLING: &str = group::VENDOR_BILLING;
+pub(crate) const JDBC: &str = group::VENDOR_BILLING_JDBC;
 
 /// The projectors that keep tables.
-pub(crate) const TABLES: [&str; 3] = [POPULAR, BILLING, JDBC];
+pub(crate) const TABLES: [&str; READ_MODELS.len()] = {
+    let mut groups = [""; READ_MODELS.len()];
+    let mut index = 0;
+    while index < READ_MODELS.len() {
+        groups[index] = READ_MODELS[index].group;
+        index += 1;
+    }
+    groups
+};
+
+/// Whether a projector keeps its offsets in PostgreSQL.
+fn has_offsets_in_postgres(projector: &str) -> bool {
+    STAGES.iter().any(|stage| stage.group == projector && stage.has_offsets_in_postgres())
+}
 
 /// The timeout of every wait, with other tests at the same time on two cores.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
@@ -151,8 +163,8 @@ impl ReadSide {
     /// The next offset of a projector in each partition.
     pub(crate) async fn next_offsets(&self, projector: &str) -> anyhow::Result<Vec<i64>> {
         let kafka = self.installation.kafka();
-        if projector == JDBC {
-            let stored = tables::stored_offsets(&self.database).await?;
+        if has_offsets_in_postgres(projector) {
+            let stored = tables::stored_offsets(&self.database, projector).await?;
             let partitions = tokio::task::block_in_place(|| Admin::new(kafka)?.partitions(&self.topic_of(projector)))?;
             return Ok((0..partitions).map(|partition| stored.get(&partition).copied().unwrap_or_default()).collect());
         }

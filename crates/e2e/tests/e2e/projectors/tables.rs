@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
+use cart::contract::{READ_MODELS, ReadModel, ReadTable};
 use futures::TryStreamExt as _;
 use rust_decimal::Decimal;
 use scylla::client::session::Session;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::oracle::{Balance, Rows, Sold};
+use super::oracle::{Balance, Day, Month, Rows, Sold};
 
 // As text, a decimal has all its digits in any client.
 const MONTHS: &str = "SELECT vendorid, year, month, CAST(balance AS text), position, WRITETIME(balance), \
@@ -18,33 +19,53 @@ const DAYS: &str = "SELECT vendorid, productid, year, month, day, quantity, name
     WRITETIME(name), WRITETIME(position) FROM item_quantity_by_day";
 const BILLING: &str = "SELECT vendor_id, year, month, balance FROM vendor_billing";
 
-/// All rows of the three tables.
+/// All rows of the read tables.
 pub(crate) async fn read(session: &Session, database: &PgPool) -> anyhow::Result<Rows> {
     let mut rows = Rows::default();
+    for ReadModel { table, .. } in READ_MODELS {
+        match table {
+            ReadTable::BalanceByVendor => rows.months = months(session).await?,
+            ReadTable::ItemQuantityByDay => rows.days = days(session).await?,
+            ReadTable::VendorBilling => rows.billing = billing(database).await?,
+        }
+    }
+    Ok(rows)
+}
+
+async fn months(session: &Session) -> anyhow::Result<BTreeMap<Month, Balance>> {
+    let mut rows = BTreeMap::new();
     let mut found = session.query_iter(MONTHS, ()).await?.rows_stream::<(Uuid, i32, i32, String, i64, i64, i64)>()?;
     while let Some((vendor, year, month, balance, position, written_at, position_written_at)) = found.try_next().await?
     {
         anyhow::ensure!(written_at == position_written_at, "{vendor} {year}-{month} is of two writes");
         let balance = Decimal::from_str_exact(&balance).with_context(|| format!("balance {balance}"))?;
-        rows.months.insert((vendor, year, month), Balance { balance, position, written_at });
+        rows.insert((vendor, year, month), Balance { balance, position, written_at });
     }
+    Ok(rows)
+}
+
+async fn days(session: &Session) -> anyhow::Result<BTreeMap<Day, Sold>> {
     type DayRow = (Uuid, Uuid, i32, i32, i32, i64, String, i64, i64, i64, i64);
+    let mut rows = BTreeMap::new();
     let mut found = session.query_iter(DAYS, ()).await?.rows_stream::<DayRow>()?;
     while let Some((vendor, product, year, month, day, quantity, name, position, written_at, name_at, position_at)) =
         found.try_next().await?
     {
         let day = (vendor, product, year, month, day);
         anyhow::ensure!((written_at, written_at) == (name_at, position_at), "{day:?} is of two writes");
-        rows.days.insert(day, Sold { quantity, name, position, written_at });
+        rows.insert(day, Sold { quantity, name, position, written_at });
     }
-    let billing: Vec<(Uuid, i32, i32, Decimal)> = sqlx::query_as(BILLING).fetch_all(database).await?;
-    rows.billing = billing.into_iter().map(|(vendor, year, month, balance)| ((vendor, year, month), balance)).collect();
     Ok(rows)
 }
 
-/// The next offsets of `vendor-billing-jdbc` in all its partitions.
-pub(crate) async fn stored_offsets(database: &PgPool) -> anyhow::Result<BTreeMap<i32, i64>> {
-    let rows: Vec<(i32, i64)> =
-        sqlx::query_as("SELECT partition, next_offset FROM projection_offset").fetch_all(database).await?;
+async fn billing(database: &PgPool) -> anyhow::Result<BTreeMap<Month, Decimal>> {
+    let rows: Vec<(Uuid, i32, i32, Decimal)> = sqlx::query_as(BILLING).fetch_all(database).await?;
+    Ok(rows.into_iter().map(|(vendor, year, month, balance)| ((vendor, year, month), balance)).collect())
+}
+
+/// The next offsets of a projector that keeps them in PostgreSQL.
+pub(crate) async fn stored_offsets(database: &PgPool, projector: &str) -> anyhow::Result<BTreeMap<i32, i64>> {
+    let select = "SELECT partition, next_offset FROM projection_offset WHERE projection = $1";
+    let rows: Vec<(i32, i64)> = sqlx::query_as(select).bind(projector).fetch_all(database).await?;
     Ok(rows.into_iter().collect())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use cart::contract::Contract as _;
+use cart::contract::{Contract as _, READ_MODELS, ReadModel, ReadTable, STAGES, Stage, Store};
 use cart::{CartCommand, CartEvent, EventId, Item, PurchasedItem, SequenceNumber, SessionId};
 use cartctl::reconcile::Args;
 use cartctl::{cart_id, product_id, vendor_id};
@@ -25,17 +25,26 @@ const PARTITIONS: i32 = 2;
 const DEADLINE: Duration = Duration::from_secs(180);
 const TRANSACTIONAL_ID: &str = "reconcile-test";
 
-const CASSANDRA_TABLES: [&str; 2] = [
-    "CREATE TABLE item_quantity_by_day (vendorid uuid, productid uuid, year int, month int, day int, quantity bigint, \
-     name text, position bigint, PRIMARY KEY ((vendorid, productid, year, month), day)) WITH CLUSTERING ORDER BY (day ASC)",
-    "CREATE TABLE balance_by_vendor (vendorid uuid, year int, month int, balance decimal, position bigint, \
-     PRIMARY KEY ((vendorid, year), month)) WITH CLUSTERING ORDER BY (month DESC)",
-];
-const POSTGRES_TABLES: [&str; 2] = [
-    "CREATE TABLE vendor_billing (vendor_id uuid, year int, month int, balance numeric, PRIMARY KEY (vendor_id, year, month))",
-    "CREATE TABLE projection_offset (projection text, topic text, partition int, log_epoch int, next_offset bigint, \
-     PRIMARY KEY (projection, topic, partition, log_epoch))",
-];
+const OFFSETS: &str = "CREATE TABLE projection_offset (projection text, topic text, partition int, log_epoch int, next_offset bigint, \
+     PRIMARY KEY (projection, topic, partition, log_epoch))";
+
+fn create(table: ReadTable) -> &'static str {
+    match table {
+        ReadTable::ItemQuantityByDay => {
+            "CREATE TABLE item_quantity_by_day (vendorid uuid, productid uuid, year int, month int, day int, \
+             quantity bigint, name text, position bigint, PRIMARY KEY ((vendorid, productid, year, month), day)) \
+             WITH CLUSTERING ORDER BY (day ASC)"
+        }
+        ReadTable::BalanceByVendor => {
+            "CREATE TABLE balance_by_vendor (vendorid uuid, year int, month int, balance decimal, position bigint, \
+             PRIMARY KEY ((vendorid, year), month)) WITH CLUSTERING ORDER BY (month DESC)"
+        }
+        ReadTable::VendorBilling => {
+            "CREATE TABLE vendor_billing (vendor_id uuid, year int, month int, balance numeric, \
+             PRIMARY KEY (vendor_id, year, month))"
+        }
+    }
+}
 
 /// The settings from the environment.
 #[derive(clap::Parser)]
@@ -88,14 +97,9 @@ impl EndState {
     pub(crate) async fn make(installation: Installation) -> anyhow::Result<Self> {
         installation.create_database().await?;
         let database = PgPool::connect(installation.database_url()).await?;
-        for table in POSTGRES_TABLES {
-            sqlx::query(table).execute(&database).await?;
-        }
+        sqlx::query(OFFSETS).execute(&database).await?;
         cassandra::ensure_keyspace(installation.cassandra(), &KeyspaceArgs { cassandra_replication: 1 }).await?;
         let session = cassandra::connect(&installation.cassandra().patient()).await?;
-        for table in CASSANDRA_TABLES {
-            session.query_unpaged(table, ()).await?;
-        }
         let kafka = installation.kafka();
         let topics = [CartCommand::TOPIC, CartEvent::TOPIC, PurchasedItem::TOPIC];
         let spec =
@@ -107,7 +111,11 @@ impl EndState {
             producer.flush(DEADLINE)?;
         }
         let codec = Codec::register(&Registry::new(kafka)?, PurchasedItem::TOPIC, PurchasedItem::SCHEMA).await?;
-        Ok(Self { installation, session, database, codec })
+        let state = Self { installation, session, database, codec };
+        for model in READ_MODELS {
+            state.execute(model.store, create(model.table)).await?;
+        }
+        Ok(state)
     }
 
     pub(crate) async fn remove(self) -> anyhow::Result<()> {
@@ -200,12 +208,7 @@ impl EndState {
 
     /// Sets all groups to the ends of their topics.
     pub(crate) fn commit_groups(&self) -> anyhow::Result<()> {
-        for (group, topic) in [
-            ("cart-processor", CartCommand::TOPIC),
-            ("item-purchased-events", CartEvent::TOPIC),
-            ("popular-items", PurchasedItem::TOPIC),
-            ("vendor-billing", PurchasedItem::TOPIC),
-        ] {
+        for Stage { group, topic } in STAGES.into_iter().filter(|stage| !stage.has_offsets_in_postgres()) {
             self.commit_group(group, topic)?;
         }
         Ok(())
@@ -251,26 +254,30 @@ impl EndState {
         Ok(())
     }
 
-    pub(crate) async fn cassandra(&self, statement: &str) -> anyhow::Result<()> {
-        self.session.query_unpaged(statement, ()).await.with_context(|| statement.to_owned())?;
-        Ok(())
-    }
-
-    pub(crate) async fn postgres(&self, statement: &str) -> anyhow::Result<()> {
-        sqlx::query(AssertSqlSafe(statement)).execute(&self.database).await.with_context(|| statement.to_owned())?;
+    pub(crate) async fn execute(&self, store: Store, statement: &str) -> anyhow::Result<()> {
+        let failed = || statement.to_owned();
+        match store {
+            Store::Cassandra => drop(self.session.query_unpaged(statement, ()).await.with_context(failed)?),
+            Store::Postgres => {
+                sqlx::query(AssertSqlSafe(statement)).execute(&self.database).await.with_context(failed)?;
+            }
+        }
         Ok(())
     }
 
     /// Resets the tables to the totals of the first three sales.
     pub(crate) async fn write_tables(&self) -> anyhow::Result<()> {
         let (v1, v2, p1) = (vendor_id("V1"), vendor_id("V2"), product_id("P1"));
-        for month in [1, 2] {
-            let key = format!("vendorid = {v1} AND productid = {p1} AND year = 2026 AND month = {month}");
-            self.cassandra(&format!("DELETE FROM item_quantity_by_day WHERE {key}")).await?;
+        for ReadModel { store, table, .. } in READ_MODELS {
+            let rows = match table {
+                ReadTable::ItemQuantityByDay => {
+                    format!("vendorid = {v1} AND productid = {p1} AND year = 2026 AND month IN (1, 2)")
+                }
+                ReadTable::BalanceByVendor => format!("vendorid IN ({v1}, {v2}, {p1}) AND year = 2026"),
+                ReadTable::VendorBilling => String::from("true"),
+            };
+            self.execute(store, &format!("DELETE FROM {} WHERE {rows}", table.name())).await?;
         }
-        self.cassandra(&format!("DELETE FROM balance_by_vendor WHERE vendorid IN ({v1}, {v2}, {p1}) AND year = 2026"))
-            .await?;
-        self.postgres("DELETE FROM vendor_billing").await?;
         self.write_row("V1", "P1", "ONE, NEW", 5, "0.005").await?;
         self.write_row("V2", "P2", "TWO", 2, "25").await
     }
@@ -291,19 +298,22 @@ impl EndState {
         balance: &str,
     ) -> anyhow::Result<()> {
         let (vendor, product) = (vendor_id(vendor), product_id(product));
-        self.cassandra(&format!(
-            "INSERT INTO item_quantity_by_day (vendorid, productid, year, month, day, quantity, name) \
-             VALUES ({vendor}, {product}, 2026, 1, 31, {quantity}, '{name}')"
-        ))
-        .await?;
-        self.cassandra(&format!(
-            "INSERT INTO balance_by_vendor (vendorid, year, month, balance) VALUES ({vendor}, 2026, 1, {balance})"
-        ))
-        .await?;
-        self.postgres(&format!(
-            "INSERT INTO vendor_billing VALUES ('{vendor}', 2026, 1, {balance}) \
-             ON CONFLICT (vendor_id, year, month) DO UPDATE SET balance = EXCLUDED.balance"
-        ))
-        .await
+        for ReadModel { store, table, .. } in READ_MODELS {
+            let insert = match table {
+                ReadTable::ItemQuantityByDay => format!(
+                    "INSERT INTO item_quantity_by_day (vendorid, productid, year, month, day, quantity, name) \
+                     VALUES ({vendor}, {product}, 2026, 1, 31, {quantity}, '{name}')"
+                ),
+                ReadTable::BalanceByVendor => format!(
+                    "INSERT INTO balance_by_vendor (vendorid, year, month, balance) VALUES ({vendor}, 2026, 1, {balance})"
+                ),
+                ReadTable::VendorBilling => format!(
+                    "INSERT INTO vendor_billing VALUES ('{vendor}', 2026, 1, {balance}) \
+                     ON CONFLICT (vendor_id, year, month) DO UPDATE SET balance = EXCLUDED.balance"
+                ),
+            };
+            self.execute(store, &insert).await?;
+        }
+        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod end_state;
 
+use cart::contract::{READ_MODELS, ReadModel, ReadTable, Store};
 use cartctl::reconcile::{Args, Error, Lag, NotAtRest, Report, Verdict, run};
 use e2e::harness::Installation;
 use end_state::{EndState, Sale};
@@ -64,8 +65,7 @@ pub(crate) async fn each_defect_is_reported() -> anyhow::Result<()> {
 
     assert_differences(&state, &[]).await?;
     expected_files(&state).await?;
-    cassandra_defects(&state).await?;
-    postgres_defects(&state).await?;
+    each_table_is_compared(&state).await?;
     transactions(&state).await?;
     late_purchase(&state).await?;
     exit_codes(&state).await?;
@@ -85,7 +85,7 @@ async fn expected_files(state: &EndState) -> anyhow::Result<()> {
         state.args(),
     ] {
         let report = run(&args).await?;
-        assert_eq!((report.verdict, report.topic.balance.as_str()), (Verdict::Equal, "25.005"), "{report:#?}");
+        assert_eq!((report.verdict, report.topic.balance.as_deref()), (Verdict::Equal, Some("25.005")), "{report:#?}");
     }
     // Both sources, which contradict each other.
     state.write_file("sent.csv", &format!("{COMMANDS}{LATE_COMMANDS}"))?;
@@ -98,73 +98,83 @@ async fn expected_files(state: &EndState) -> anyhow::Result<()> {
     state.write_file("sent.csv", COMMANDS)
 }
 
-async fn cassandra_defects(state: &EndState) -> anyhow::Result<()> {
+/// Statements, each with the differences that it makes.
+type Defects<'a> = Vec<(String, &'a [&'a str])>;
+
+/// At least one row with a wrong value, one that is missing and one too many.
+fn defects(table: ReadTable) -> Defects<'static> {
     let (v1, p1) = (cartctl::vendor_id("V1"), cartctl::product_id("P1"));
     let day = format!("vendorid = {v1} AND productid = {p1} AND year = 2026 AND month = 1 AND day = 31");
     let month = format!("vendorid = {v1} AND year = 2026 AND month = 1");
-    for (defect, expected) in [
-        (
-            format!("DELETE FROM item_quantity_by_day WHERE {day}"),
-            &["quantity of product P1", "total quantity, as on the topic: expected 7, found 2"][..],
-        ),
-        (
-            format!("UPDATE item_quantity_by_day SET quantity = 10 WHERE {day}"),
-            &["expected 5, found 10", "total quantity, as on the topic: expected 7, found 12"],
-        ),
-        (
-            format!("UPDATE item_quantity_by_day SET name = 'OTHER' WHERE {day}"),
-            &["expected 'ONE' or 'ONE, NEW', found 'OTHER'"],
-        ),
-        (format!("UPDATE item_quantity_by_day SET name = null WHERE {day}"), &["expected 'ONE' or 'ONE, NEW', found "]),
-        (
-            format!(
-                "INSERT INTO item_quantity_by_day (vendorid, productid, year, month, day, quantity, name) \
-                 VALUES ({v1}, {p1}, 2026, 2, 1, 1, 'ONE')"
+    match table {
+        ReadTable::ItemQuantityByDay => vec![
+            (
+                format!("DELETE FROM item_quantity_by_day WHERE {day}"),
+                &["quantity of product P1", "total quantity, as on the topic: expected 7, found 2"],
             ),
-            &["2026-02-01: not expected, found 1", "total quantity, as on the topic: expected 7, found 8"],
-        ),
-        (
-            format!("UPDATE balance_by_vendor SET balance = 0.015 WHERE {month}"),
-            &["balance of vendor V1", "total balance, as on the topic: expected 25.005, found 25.015"],
-        ),
-        (
-            format!("DELETE FROM balance_by_vendor WHERE {month}"),
-            &["2026-01: expected 0.005, is missing", "total balance, as on the topic: expected 25.005, found 25"],
-        ),
-        (
-            format!("INSERT INTO balance_by_vendor (vendorid, year, month, balance) VALUES ({p1}, 2026, 1, 0)"),
-            &["2026-01: not expected, found 0"],
-        ),
-    ] {
-        state.cassandra(&defect).await?;
-        assert_differences(state, expected).await?;
-        state.write_tables().await?;
+            (
+                format!("UPDATE item_quantity_by_day SET quantity = 10 WHERE {day}"),
+                &["expected 5, found 10", "total quantity, as on the topic: expected 7, found 12"],
+            ),
+            (
+                format!("UPDATE item_quantity_by_day SET name = 'OTHER' WHERE {day}"),
+                &["expected 'ONE' or 'ONE, NEW', found 'OTHER'"],
+            ),
+            (
+                format!("UPDATE item_quantity_by_day SET name = null WHERE {day}"),
+                &["expected 'ONE' or 'ONE, NEW', found "],
+            ),
+            (
+                format!(
+                    "INSERT INTO item_quantity_by_day (vendorid, productid, year, month, day, quantity, name) \
+                     VALUES ({v1}, {p1}, 2026, 2, 1, 1, 'ONE')"
+                ),
+                &["2026-02-01: not expected, found 1", "total quantity, as on the topic: expected 7, found 8"],
+            ),
+        ],
+        ReadTable::BalanceByVendor => vec![
+            (
+                format!("UPDATE balance_by_vendor SET balance = 0.015 WHERE {month}"),
+                &["balance of vendor V1", "total balance, as on the topic: expected 25.005, found 25.015"],
+            ),
+            (
+                format!("DELETE FROM balance_by_vendor WHERE {month}"),
+                &["2026-01: expected 0.005, is missing", "total balance, as on the topic: expected 25.005, found 25"],
+            ),
+            (
+                format!("INSERT INTO balance_by_vendor (vendorid, year, month, balance) VALUES ({p1}, 2026, 1, 0)"),
+                &["2026-01: not expected, found 0"],
+            ),
+        ],
+        ReadTable::VendorBilling => vec![
+            (
+                format!("UPDATE vendor_billing SET balance = balance - 0.001 WHERE vendor_id = '{v1}'"),
+                &["expected 0.005, found 0.004", "expected 25.005, found 25.004"],
+            ),
+            (
+                format!("DELETE FROM vendor_billing WHERE vendor_id = '{v1}'"),
+                &["expected 0.005, is missing", "expected 25.005, found 25"],
+            ),
+            (
+                format!("INSERT INTO vendor_billing VALUES ('{v1}', 2026, 2, 7)"),
+                &["2026-02: not expected, found 7", "expected 25.005, found 32.005"],
+            ),
+        ],
     }
-    assert_differences(state, &[]).await
 }
 
-async fn postgres_defects(state: &EndState) -> anyhow::Result<()> {
-    let v1 = cartctl::vendor_id("V1");
-    for (defect, expected) in [
-        (
-            format!("UPDATE vendor_billing SET balance = balance - 0.001 WHERE vendor_id = '{v1}'"),
-            &["expected 0.005, found 0.004", "expected 25.005, found 25.004"][..],
-        ),
-        (
-            format!("DELETE FROM vendor_billing WHERE vendor_id = '{v1}'"),
-            &["expected 0.005, is missing", "expected 25.005, found 25"],
-        ),
-        (
-            format!("INSERT INTO vendor_billing VALUES ('{v1}', 2026, 2, 7)"),
-            &["2026-02: not expected, found 7", "expected 25.005, found 32.005"],
-        ),
-    ] {
-        state.postgres(&defect).await?;
-        assert_differences(state, expected).await?;
-        state.write_tables().await?;
+async fn each_table_is_compared(state: &EndState) -> anyhow::Result<()> {
+    for ReadModel { store, table, .. } in READ_MODELS {
+        for (defect, expected) in defects(table) {
+            state.execute(store, &defect).await?;
+            assert_differences(state, expected).await?;
+            state.write_tables().await?;
+        }
     }
-    let more = format!("INSERT INTO vendor_billing VALUES ('{v1}', 2027, 1, 0)");
-    state.postgres(&more).await?;
+    assert_differences(state, &[]).await?;
+
+    let more = format!("INSERT INTO vendor_billing VALUES ('{}', 2027, 1, 0)", cartctl::vendor_id("V1"));
+    state.execute(Store::Postgres, &more).await?;
     let report = run(&Args { sent: Some(state.file("sent.csv")), allow_more_rows: true, ..state.args() }).await?;
     assert_eq!(report.verdict, Verdict::Equal, "{report:#?}");
     state.write_tables().await

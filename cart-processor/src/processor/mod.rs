@@ -1,5 +1,8 @@
 //! The loop of one worker: poll, load, decide, journal, reply, enqueue, publish. All retries and all commits of deciding are here.
 
+mod error;
+mod steps;
+
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,14 +14,16 @@ use service::{Backoff, Readiness, Shutdown, Store};
 use tokio::runtime::Handle;
 use trace::Work;
 
+pub(crate) use self::error::Error;
+use self::steps::Steps;
 use crate::batch::{self, CartBatch};
 use crate::cart_cache::CartCache;
 use crate::commit_pacing::CommitPacing;
-use crate::intake::{self, CommandDecoder, ConsumedCommand, Incoming};
-use crate::metrics::{BATCH_RECORDS, BATCH_SECONDS, CARTS_REDELIVERED, COMMANDS, RECOVERIES, STEP_SECONDS};
+use crate::intake::{CommandDecoder, ConsumedCommand, Incoming};
+use crate::metrics::{BATCH_RECORDS, BATCH_SECONDS, CARTS_REDELIVERED, COMMANDS, RECOVERIES};
 use crate::outbox::Outbox;
 use crate::publisher::{PendingTransaction, Publisher};
-use crate::redelivery::{LogRewritten, RedeliveredRows};
+use crate::redelivery::RedeliveredRows;
 use crate::reply::Replies;
 
 /// How long a poll waits for a record when there is nothing else to do. A shutdown waits for it too.
@@ -26,6 +31,14 @@ const IDLE_POLL: Duration = Duration::from_millis(100);
 
 /// How long a poll waits when a transaction is due and the last one is not done.
 const BUSY_POLL: Duration = Duration::from_millis(10);
+
+/// Records of one batch. A batch takes what has arrived, up to this; the bound limits how long its first command waits for
+/// the others.
+const BATCH_LEN_MAX: usize = 1_024;
+
+/// Events that wait for a transaction; at this length deciding pauses. It bounds a worker's memory while Kafka commits nothing,
+/// and is a second's work or more, far above what comes in between two transactions.
+const OUTBOX_LEN_MAX: usize = 20_000;
 
 /// Reads of redelivered carts that one worker has in flight.
 const CASSANDRA_CONCURRENCY: usize = 128;
@@ -44,21 +57,13 @@ pub(crate) struct Worker {
     pub(crate) replies: Replies,
     /// Its full name.
     pub(crate) events_topic: String,
-    pub(crate) settings: Settings,
+    /// The memory for carts, in bytes.
+    pub(crate) cart_cache_len: usize,
     pub(crate) pacing: CommitPacing,
     pub(crate) runtime: Handle,
     pub(crate) readiness: Readiness,
     pub(crate) shutdown: Shutdown,
     pub(crate) state: State,
-}
-
-/// What a worker may use.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Settings {
-    pub(crate) batch_len_max: usize,
-    pub(crate) outbox_len_max: usize,
-    /// Bytes.
-    pub(crate) cart_cache_len: usize,
 }
 
 /// What a worker has in memory. All of it can be read again from the log and the journal.
@@ -71,83 +76,6 @@ pub(crate) struct State {
     /// Partitions whose log was rewritten, or is too new for this program. They stay stopped until a restart.
     stopped: HashSet<i32>,
     backoff: Backoff,
-}
-
-/// Why a step failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error(transparent)]
-    Kafka(#[from] kafka::Error),
-    #[error(transparent)]
-    Journal(#[from] journal::Error),
-    #[error(transparent)]
-    TooNew(intake::Error),
-    #[error("a cart was not loaded")]
-    NotLoaded,
-    #[error("partition {partition} is stopped")]
-    LogRewritten {
-        partition: i32,
-        #[source]
-        source: LogRewritten,
-    },
-}
-
-impl From<intake::Error> for Error {
-    fn from(error: intake::Error) -> Self {
-        match error {
-            intake::Error::Kafka(error) => Self::Kafka(error),
-            error @ intake::Error::TooNew { .. } => Self::TooNew(error),
-        }
-    }
-}
-
-impl Error {
-    fn recovery(&self) -> Recovery {
-        match self {
-            Self::Kafka(error) => error.recovery(),
-            Self::Journal(_) | Self::TooNew(_) | Self::NotLoaded | Self::LogRewritten { .. } => Recovery::Retry,
-        }
-    }
-
-    /// The partition that is to stop, if this is about one.
-    fn stops(&self) -> Option<i32> {
-        match self {
-            Self::LogRewritten { partition, .. } | Self::TooNew(intake::Error::TooNew { partition, .. }) => {
-                Some(*partition)
-            }
-            Self::Kafka(_) | Self::Journal(_) | Self::NotLoaded | Self::TooNew(intake::Error::Kafka(_)) => None,
-        }
-    }
-}
-
-/// Measures the steps of a batch, one after the other (`processor_step_seconds`), and traces them.
-struct Steps {
-    started_at: Instant,
-    work: Work,
-}
-
-impl Steps {
-    fn begin() -> Self {
-        Self { started_at: Instant::now(), work: Work::default() }
-    }
-
-    /// A step has ended, and the next begins.
-    fn ended(&mut self, step: &'static str) {
-        self.measure(step);
-        self.work.step(step);
-    }
-
-    /// The step has ended that journals.
-    fn journalled(&mut self, rows: usize) {
-        self.measure("journal");
-        self.work.database_step("cassandra", "INSERT", "cart_journal", rows);
-    }
-
-    fn measure(&mut self, step: &'static str) {
-        let now = Instant::now();
-        STEP_SECONDS.with(&[step]).record(now - self.started_at);
-        self.started_at = now;
-    }
 }
 
 impl Worker {
@@ -190,7 +118,7 @@ impl Worker {
     fn poll(&mut self) -> Result<Vec<Incoming>, Error> {
         let mut wait = self.poll_wait();
         let mut batch: Vec<Incoming> = Vec::new();
-        while batch.len() < self.settings.batch_len_max {
+        while batch.len() < BATCH_LEN_MAX {
             let intake = match self.consumer.poll(wait) {
                 Ok(message) => message.map(|message| self.reader.read(&message)).transpose()?,
                 // librdkafka reconnects by itself, and reports each failure.
@@ -267,7 +195,7 @@ impl Worker {
         for (partition, offset) in next {
             self.state.outbox.advance(partition, offset);
         }
-        let share = self.settings.cart_cache_len / self.state.partitions.len().max(1);
+        let share = self.cart_cache_len / self.state.partitions.len().max(1);
         for partition in self.state.partitions.values_mut() {
             partition.trim(share);
         }
@@ -385,7 +313,7 @@ impl Worker {
 
     /// Begins a transaction when one is due and the last one has ended; waits for it when the outbox is full.
     fn publish(&mut self) -> Result<(), Error> {
-        let is_full = self.state.outbox.len() >= self.settings.outbox_len_max;
+        let is_full = self.state.outbox.len() >= OUTBOX_LEN_MAX;
         while !self.wait_for_transaction(if is_full { IDLE_POLL } else { Duration::ZERO })? {
             if !is_full {
                 return Ok(());

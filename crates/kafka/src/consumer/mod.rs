@@ -1,20 +1,19 @@
 //! Consuming in a group: what was read, and what this member owns.
 
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod member;
+
+use std::sync::PoisonError;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata};
+use rdkafka::consumer::{CommitMode, Consumer as _, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
-use rdkafka::statistics::Statistics;
-use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use rdkafka::{Offset, TopicPartitionList};
 
-use crate::client_log::{self, PlainConsumer};
+pub use self::member::{AssignmentEvent, OffsetReset};
+use self::member::{Context, Member, subscribed};
+use crate::client_log::PlainConsumer;
 use crate::config::Settings;
-use crate::lag::MemberLag;
 use crate::membership::is_member;
 use crate::reconnect::BootstrapReconnect;
 use crate::{Error, Instance, KafkaArgs};
@@ -35,9 +34,6 @@ const FOLLOW_TIME: Duration = Duration::from_millis(100);
 /// How often librdkafka reports what a member waits for.
 const STATISTICS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long a member may take to leave its group. The others miss it after its session in any case.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How long ago a record was sent, by its producer's clock; zero when that is ahead of ours.
 #[must_use]
 pub fn record_age(message: &BorrowedMessage<'_>) -> Option<Duration> {
@@ -48,24 +44,6 @@ pub fn record_age(message: &BorrowedMessage<'_>) -> Option<Duration> {
 /// Committed records only, except where a test shows what it is like without.
 fn isolation_level() -> &'static str {
     if fail_points::is_off("guard-read-committed") { "read_uncommitted" } else { "read_committed" }
-}
-
-/// Where a member starts in a partition that it gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OffsetReset {
-    /// At the group's committed offset; without one the consumer fails rather than repeat or skip everything.
-    Committed,
-    /// At the group's committed offset, or at the beginning.
-    CommittedOrBeginning,
-}
-
-/// Partitions came or went. In order, on the polling thread, before anything is read from what came.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AssignmentEvent {
-    /// These are ours now.
-    Assigned(Vec<i32>),
-    /// These are not ours any more: forget what belongs to them.
-    Revoked(Vec<i32>),
 }
 
 /// A member of a consumer group, on one topic. For one thread.
@@ -84,137 +62,6 @@ impl std::fmt::Debug for GroupConsumer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("GroupConsumer").field("topic", &self.topic).finish_non_exhaustive()
     }
-}
-
-/// librdkafka's end of it: closing one may take for ever.
-struct Member(Option<BaseConsumer<Context>>);
-
-impl std::ops::Deref for Member {
-    type Target = BaseConsumer<Context>;
-
-    fn deref(&self) -> &Self::Target {
-        self.0.as_ref().expect("only `drop` takes it")
-    }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        let (left, end) = sync_channel::<()>(1);
-        let consumer = self.0.take();
-        std::thread::spawn(move || {
-            drop(consumer);
-            drop(left);
-        });
-        if end.recv_timeout(LEAVE_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
-            tracing::warn!("leaving the group timed out; the brokers remove this member when its session times out");
-        }
-    }
-}
-
-struct Context {
-    events: Mutex<Vec<AssignmentEvent>>,
-    start_at: OffsetReset,
-    reconnect: BootstrapReconnect,
-    membership: Mutex<Membership>,
-    lag: Arc<MemberLag>,
-}
-
-/// What is known of a member's place in its group.
-#[derive(Debug, Default)]
-struct Membership {
-    /// When the assignment was lost, or when the brokers were last seen unreachable, whichever is later.
-    lost_at: Option<Instant>,
-    /// What it waits for, in librdkafka's words.
-    state: String,
-}
-
-impl Context {
-    fn new(start_at: OffsetReset, reconnect: BootstrapReconnect, group: &str, topic: &str) -> Self {
-        Self {
-            events: Mutex::default(),
-            start_at,
-            reconnect,
-            membership: Mutex::default(),
-            lag: MemberLag::new(group, topic),
-        }
-    }
-
-    fn membership(&self) -> MutexGuard<'_, Membership> {
-        self.membership.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        client_log::line(level, facility, text);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-            // No member can rejoin meanwhile. librdkafka repeats this error until a broker responds.
-            let mut membership = self.membership();
-            membership.lost_at = membership.lost_at.map(|_| Instant::now());
-        }
-        self.reconnect.error(error, reason);
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        let Statistics { cgrp: Some(group), topics, .. } = statistics else { return };
-        for topic in topics.values() {
-            self.lag.report(topic);
-        }
-        for read in topics.values().flat_map(|topic| topic.partitions.values()).filter(|read| read.desired) {
-            tracing::debug!(
-                partition = read.partition,
-                state = read.fetch_state,
-                next = read.next_offset,
-                polled = read.app_offset,
-                fetched = read.fetchq_cnt,
-                end = read.ls_offset,
-                "reading"
-            );
-        }
-        self.membership().state = format!("{}, {}", group.state, group.join_state);
-    }
-}
-
-impl ConsumerContext for Context {
-    // Replaces the default to say what came and went. Runs inside poll, on the polling thread: nothing here may wait for
-    // another task of the worker.
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
-        let numbers: Vec<i32> = partitions.elements().iter().map(|element| element.partition()).collect();
-        let assign = code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        self.membership().lost_at = consumer.assignment_lost().then(Instant::now);
-        let result = if assign {
-            consumer.incremental_assign(partitions)
-        } else if consumer.assignment_lost() && fail_points::is_off("guard-unassign") {
-            Ok(())
-        } else {
-            consumer.incremental_unassign(partitions)
-        };
-        if let Err(error) = result {
-            // librdkafka reports the same to the next poll, which is where it is handled.
-            tracing::warn!(%error, assign, "taking part in a rebalance failed");
-        }
-        if assign {
-            self.lag.assigned(&numbers);
-        } else {
-            self.lag.revoked(&numbers);
-        }
-        if assign {
-            tracing::info!(partitions = ?numbers, "partitions assigned");
-        } else {
-            tracing::info!(partitions = ?numbers, "partitions revoked");
-        }
-        let event = if assign { AssignmentEvent::Assigned(numbers) } else { AssignmentEvent::Revoked(numbers) };
-        self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
-    }
-}
-
-fn subscribed(config: &Settings, context: Context, topic: &str) -> Result<Member, KafkaError> {
-    let consumer: BaseConsumer<Context> = config.create_with_context(context)?;
-    consumer.subscribe(&[topic])?;
-    Ok(Member(Some(consumer)))
 }
 
 impl GroupConsumer {
