@@ -43,7 +43,7 @@ async fn commands_and_reads(browser: &Browser, url: &str) -> anyhow::Result<Valu
     // The address of an operation unfolds it.
     browser.open(&format!("{url}/docs#/commands/addItem")).await?;
     let added: Value = serde_json::from_str(&execute(browser, ADD, 200, "commandId").await?)?;
-    ensure!(added["version"] == 1 && added["item"]["name"] == "red mug", "{added}");
+    ensure!(added["version"] == 1 && added["item"]["name"] == "lamp", "the first example was not added: {added}");
     unfold(browser, SHOW).await?;
     let cart: Value = serde_json::from_str(&execute(browser, SHOW, 200, "total").await?)?;
     ensure!(cart["cartId"] == added["cartId"] && cart["items"] == json!([added["item"]]), "{cart}");
