@@ -113,17 +113,20 @@ export function startDialogs() {
     ];
   }
 
+  // Answers may overtake each other while the slider is moved: only that to the last request is shown.
+  let asked = 0;
   async function cart(cartId, version) {
     const body = $("cart-body");
+    const ticket = (asked += 1);
     if (!cartDialog.open) {
       body.replaceChildren(element("p", { class: "note" }, "reading the journal"));
       cartDialog.showModal();
     }
     try {
       const history = await fetchJson(`/api/carts/${cartId}${version === undefined ? "" : `?version=${version}`}`);
-      showCart(body, history);
+      if (ticket === asked) showCart(body, history);
     } catch (error) {
-      body.replaceChildren(element("p", { class: "note" }, error.message));
+      if (ticket === asked) body.replaceChildren(element("p", { class: "note" }, error.message));
     }
   }
 
