@@ -1,18 +1,22 @@
-//! [`CartClient`]: one method per command.
+//! [`CartClient`]: one method per command, and the stream of a cart's events.
+
+mod events;
 
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use hyper::{Method, Request, StatusCode, Uri, http};
+use hyper::{Method, Request, Response, StatusCode, Uri, http};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+pub use events::{EventMessage, EventStream};
 
 use crate::error::Error;
 use crate::ids::{CartId, ProductId};
@@ -182,19 +186,22 @@ impl CartClient {
                 let PendingBody { command_id } = answer.read()?;
                 Ok(Outcome::Pending { command_id })
             }
-            StatusCode::SERVICE_UNAVAILABLE => {
-                let detail = answer.problem().map(|problem| problem.detail).unwrap_or_default();
-                Ok(Outcome::Unavailable { detail, retry_after: answer.retry_after })
-            }
-            status if status.is_client_error() => {
-                answer.problem().map(Outcome::Rejected).ok_or_else(|| answer.unexpected())
-            }
-            _ => Err(answer.unexpected()),
+            _ => answer.refusal(),
         }
     }
 
     /// Sends a request and reads the whole answer, within the timeout.
-    async fn send(&self, mut request: http::request::Builder, body: Body) -> Result<Answer, Error> {
+    async fn send(&self, request: http::request::Builder, body: Body) -> Result<Answer, Error> {
+        self.in_time(async { self.whole(self.response(request, body).await?).await }).await
+    }
+
+    async fn in_time<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let answer = tokio::time::timeout(self.answer_timeout, answer).await;
+        answer.unwrap_or_else(|elapsed| Err(no_answer(&self.origin, elapsed)))
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    async fn response(&self, mut request: http::request::Builder, body: Body) -> Result<Response<Incoming>, Error> {
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
@@ -202,33 +209,35 @@ impl CartClient {
             Body::None => request.body(Full::default()),
             Body::Json(json) => request.header(CONTENT_TYPE, "application/json").body(Full::from(json)),
         };
-        let request = request.map_err(Error::Request)?;
-        let no_answer = |source| Error::NoAnswer { url: self.origin.clone(), source };
-        let answer = async {
-            let response = self.http.request(request).await.map_err(|source| {
-                let url = self.origin.clone();
-                if source.is_connect() { Error::Connect { url, source } } else { no_answer(source.into()) }
-            })?;
-            let (head, mut parts) = response.into_parts();
-            let mut body = Vec::with_capacity(512);
-            while let Some(frame) = parts.frame().await {
-                let frame = frame.map_err(|source| no_answer(source.into()))?;
-                let Ok(data) = frame.into_data() else { continue };
-                if body.len() + data.len() > ANSWER_LEN_MAX {
-                    return Err(Error::AnswerTooLong { limit: ANSWER_LEN_MAX });
-                }
-                body.extend_from_slice(&data);
-            }
-            Ok(Answer {
-                status: head.status,
-                retry_after: retry_after(&head.headers),
-                is_problem: head.headers.get(CONTENT_TYPE).is_some_and(is_problem_type),
-                body,
-            })
-        };
-        let answer = tokio::time::timeout(self.answer_timeout, answer).await;
-        answer.unwrap_or_else(|elapsed| Err(no_answer(elapsed.into())))
+        self.http.request(request.map_err(Error::Request)?).await.map_err(|source| {
+            let url = self.origin.clone();
+            if source.is_connect() { Error::Connect { url, source } } else { no_answer(&self.origin, source) }
+        })
     }
+
+    /// Reads the whole answer.
+    async fn whole(&self, response: Response<Incoming>) -> Result<Answer, Error> {
+        let (head, mut parts) = response.into_parts();
+        let mut body = Vec::with_capacity(512);
+        while let Some(frame) = parts.frame().await {
+            let frame = frame.map_err(|source| no_answer(&self.origin, source))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if body.len() + data.len() > ANSWER_LEN_MAX {
+                return Err(Error::AnswerTooLong { limit: ANSWER_LEN_MAX });
+            }
+            body.extend_from_slice(&data);
+        }
+        Ok(Answer {
+            status: head.status,
+            retry_after: retry_after(&head.headers),
+            is_problem: head.headers.get(CONTENT_TYPE).is_some_and(is_problem_type),
+            body,
+        })
+    }
+}
+
+fn no_answer(origin: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::NoAnswer { url: origin.to_owned(), source: source.into() }
 }
 
 /// The body of a request.
@@ -254,6 +263,20 @@ struct Answer {
 impl Answer {
     fn read<T: DeserializeOwned>(&self) -> Result<T, Error> {
         serde_json::from_slice(&self.body).map_err(|source| Error::UnreadableAnswer { excerpt: self.excerpt(), source })
+    }
+
+    /// The outcome by an answer that is neither 200 nor 202.
+    fn refusal<T>(&self) -> Result<Outcome<T>, Error> {
+        match self.status {
+            StatusCode::SERVICE_UNAVAILABLE => {
+                let detail = self.problem().map(|problem| problem.detail).unwrap_or_default();
+                Ok(Outcome::Unavailable { detail, retry_after: self.retry_after })
+            }
+            status if status.is_client_error() => {
+                self.problem().map(Outcome::Rejected).ok_or_else(|| self.unexpected())
+            }
+            _ => Err(self.unexpected()),
+        }
     }
 
     fn problem(&self) -> Option<Problem> {

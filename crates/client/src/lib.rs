@@ -27,8 +27,8 @@ mod text;
 mod tls;
 mod wire;
 
-pub use cart_client::{CartClient, CommandOptions};
+pub use cart_client::{CartClient, CommandOptions, EventMessage, EventStream};
 pub use error::{CertificateError, Error, Execution};
 pub use settings::ClientSettings;
 pub use text::LineError;
-pub use wire::{Cart, Item, ItemChange, Outcome, Problem, Purchase};
+pub use wire::{Cart, CartEvent, Item, ItemChange, Outcome, Problem, Purchase};

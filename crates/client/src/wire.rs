@@ -73,6 +73,22 @@ pub struct Cart {
     pub total: Decimal,
 }
 
+/// An event of a cart, as far as it is shown; the others are in its JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CartEvent {
+    /// `ItemAdded`, for example.
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub sequence_number: i64,
+    /// The time of the command.
+    pub occurred_at: DateTime<Utc>,
+    /// The item after the event; the removed item after a removal.
+    pub item: Item,
+    pub increased_by: Option<i64>,
+    pub decreased_by: Option<i64>,
+}
+
 /// Problem details (RFC 9457): why a request was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {

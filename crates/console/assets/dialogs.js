@@ -1,8 +1,11 @@
-// A command's way, and a cart's history.
+// A command's way, a cart's history, and a group's partitions.
 
 import { $, clock, closable, count, element, fetchJson, money, short, span } from "./dom.js";
 
 const WATCH_MS = 400;
+
+// The offsets of groups are read once a second.
+const GROUP_MS = 1000;
 
 const PIECES = "pieces by day";
 
@@ -52,6 +55,11 @@ export function isArrived(journey) {
   return journey.events.every((event) => event.name !== "ItemPurchased" || (event.purchase && event.purchase.tables.every((table) => table !== null)));
 }
 
+// Whether the rows that include its purchases have been read.
+export function hasValues(journey) {
+  return journey.events.every((event) => !event.purchase || event.purchase.tables.every((table) => table !== null && table.value !== null));
+}
+
 // When the last table was seen to include the last purchase; null for a command that bought nothing.
 export function arrivedAt(journey) {
   const times = journey.events.flatMap((event) => event.purchase?.tables.map((table) => table.atMs) ?? []);
@@ -65,10 +73,13 @@ export function startDialogs() {
 
   const journeyDialog = $("journey");
   const cartDialog = $("cart");
+  const groupDialog = $("group");
   closable(journeyDialog);
   closable(cartDialog);
+  closable(groupDialog);
   let watching = 0;
   journeyDialog.addEventListener("close", () => (watching += 1));
+  groupDialog.addEventListener("close", () => (watching += 1));
 
   async function journey(path) {
     const body = $("journey-body");
@@ -102,17 +113,20 @@ export function startDialogs() {
     ];
   }
 
+  // Answers may overtake each other while the slider is moved: only that to the last request is shown.
+  let asked = 0;
   async function cart(cartId, version) {
     const body = $("cart-body");
+    const ticket = (asked += 1);
     if (!cartDialog.open) {
       body.replaceChildren(element("p", { class: "note" }, "reading the journal"));
       cartDialog.showModal();
     }
     try {
       const history = await fetchJson(`/api/carts/${cartId}${version === undefined ? "" : `?version=${version}`}`);
-      showCart(body, history);
+      if (ticket === asked) showCart(body, history);
     } catch (error) {
-      body.replaceChildren(element("p", { class: "note" }, error.message));
+      if (ticket === asked) body.replaceChildren(element("p", { class: "note" }, error.message));
     }
   }
 
@@ -145,5 +159,33 @@ export function startDialogs() {
     body.querySelector('[aria-current="step"]')?.scrollIntoView({ block: "nearest" });
   }
 
-  return { journey, cart, settings };
+  async function group(name) {
+    const body = $("group-body");
+    const ticket = (watching += 1);
+    body.replaceChildren(element("p", { class: "note" }, "looking it up"));
+    groupDialog.showModal();
+    while (ticket === watching) {
+      const found = await fetchJson(`/api/groups/${name}`).catch((error) => ({ error }));
+      if (ticket !== watching) return;
+      body.replaceChildren(element("p", { class: "lead" }, element("b", { class: "mono" }, name)), ...(found.error ? [element("p", { class: "note" }, found.error.message)] : partitions(found)));
+      await new Promise((resolve) => setTimeout(resolve, GROUP_MS));
+    }
+  }
+
+  function partitions({ topic, partitions }) {
+    const row = ({ partition, nextOffset, lag, owner }) => element("tr", { "data-partition": partition, "data-owner": owner ?? "" },
+      element("th", { scope: "row", class: "number" }, String(partition)),
+      element("td", { class: "number" }, nextOffset === null ? "–" : count(nextOffset)),
+      element("td", { class: "number" }, `${lag.isLeast ? "≥ " : ""}${count(lag.behind)}`, lag.behind > 0 && element("small", null, `oldest ${span(lag.oldestWaitingMs)}`)),
+      element("td", { class: owner ? "mono" : "late" }, owner ?? "none"));
+    const head = [["Partition", "number"], ["Next offset", "number"], ["Waiting", "number"], ["Owner", ""]];
+    return [
+      element("p", { class: "note" }, "The partitions of ", element("span", { class: "mono" }, topic), ": the next record that the group processes, and the member that has the partition: instance, worker, host and process."),
+      element("div", { class: "scroll" }, element("table", null,
+        element("thead", null, element("tr", null, ...head.map(([name, kind]) => element("th", { scope: "col", class: kind }, name)))),
+        element("tbody", null, ...partitions.map(row)))),
+    ];
+  }
+
+  return { journey, cart, group, settings };
 }

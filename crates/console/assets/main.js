@@ -9,8 +9,8 @@ import { startShop } from "./shop.js";
 // Frames come once a second. After this silence the page says that it is not live.
 const SILENCE_MS = 4000;
 
-const pipeline = startPipeline($("pipeline"));
 const dialogs = startDialogs();
+const pipeline = startPipeline($("pipeline"), dialogs);
 const panels = startPanels(dialogs);
 startShop(dialogs);
 

@@ -1,6 +1,6 @@
 // The picture of the pipeline: services, topics and tables, with what flows and what waits on every arrow.
 
-import { count, rate, shape, span } from "./dom.js";
+import { $, count, element, rate, shape, span } from "./dom.js";
 
 // Dots of an arrow in a second at most; above it one dot stands for more records.
 const DOTS_MAX = 12;
@@ -130,7 +130,11 @@ function waiting(from, middle, to, side) {
   return [label("waits", middle.x, middle.y - 10, "middle"), label("oldest", middle.x, middle.y + 20, "middle")];
 }
 
-export function startPipeline(host) {
+export function startPipeline(host, dialogs) {
+  // The labels of the picture are for the pointer; these also for the keyboard.
+  const groups = ARROWS.flatMap(([, , , group]) => group ?? []);
+  $("groups").append(...groups.map((group) => element("button", { type: "button", class: "link mono", "data-group": group, onclick: () => dialogs.group(group) }, group)));
+
   let arrows = [];
   let dots = null;
   let last = null;
@@ -164,7 +168,10 @@ export function startPipeline(host) {
       lines.append(line);
       const length = line.getTotalLength();
       const arrow = { flow, group, kind: KINDS[from] ?? flow, line, length, due: 0, rate: 0, dots: [] };
-      if (group) labels.append(...(arrow.labels = waiting(from, line.getPointAtLength(length / 2), b, s)));
+      if (group) {
+        labels.append(...(arrow.labels = waiting(from, line.getPointAtLength(length / 2), b, s)));
+        for (const label of arrow.labels) label.addEventListener("click", () => dialogs.group(group));
+      }
       return arrow;
     });
     if (last) show(last);

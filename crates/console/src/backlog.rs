@@ -94,21 +94,25 @@ impl Backlog {
 
     /// How far a group with these next offsets is behind; `None` while the topic is still being read.
     pub(crate) fn lag(&self, committed: &BTreeMap<i32, i64>, now_ms: i64) -> Option<Lag> {
-        let partitions = self.partitions.iter().map(|(partition, known)| {
+        let sum = |sum: Lag, (_, one): (i32, Lag)| Lag {
+            behind: sum.behind + one.behind,
+            oldest_waiting_ms: sum.oldest_waiting_ms.max(one.oldest_waiting_ms),
+            is_least: sum.is_least || one.is_least,
+        };
+        self.lags(committed, now_ms).map(|lags| lags.fold(Lag::default(), sum))
+    }
+
+    /// The same by partition.
+    pub(crate) fn lags(&self, committed: &BTreeMap<i32, i64>, now_ms: i64) -> Option<impl Iterator<Item = (i32, Lag)>> {
+        let lag = move |(partition, known): (&i32, &Partition)| {
             let next = committed.get(partition).copied().unwrap_or_default();
             let first = known.records.partition_point(|(offset, _)| *offset < next);
             let oldest = known.records.get(first).map_or(0, |(_, at_ms)| (now_ms - at_ms).max(0));
             // The group may have committed an offset that only a marker had.
             let is_least = next < known.from && known.records.front().is_some_and(|_| first == 0);
-            Lag { behind: known.records.len() - first, oldest_waiting_ms: oldest, is_least }
-        });
-        self.is_complete.then(|| {
-            partitions.fold(Lag::default(), |sum, one| Lag {
-                behind: sum.behind + one.behind,
-                oldest_waiting_ms: sum.oldest_waiting_ms.max(one.oldest_waiting_ms),
-                is_least: sum.is_least || one.is_least,
-            })
-        })
+            (*partition, Lag { behind: known.records.len() - first, oldest_waiting_ms: oldest, is_least })
+        };
+        self.is_complete.then(|| self.partitions.iter().map(lag))
     }
 }
 
@@ -138,6 +142,8 @@ mod tests {
         assert_eq!(lag(11), Lag { behind: 3, oldest_waiting_ms: 9_000, is_least: false });
         assert_eq!(lag(12), Lag { behind: 2, oldest_waiting_ms: 7_000, is_least: false });
         assert_eq!(lag(15), Lag::default());
+        let one = Lag { behind: 1, oldest_waiting_ms: 6_000, is_least: false };
+        assert!(backlog.lags(&next(14), 20_000).expect("complete").eq([(0, one)]));
     }
 
     #[test]

@@ -39,6 +39,19 @@ pub(crate) struct Groups {
     pub(crate) lags: [Option<Lag>; STAGES.len()],
     /// How many of the records that this process has read each group had processed then: its growth is the group's rate.
     pub(crate) processed: [Option<usize>; STAGES.len()],
+    /// The client ids of each group's members by partition, as they were last listed.
+    owners: [BTreeMap<i32, String>; STAGES.len()],
+}
+
+/// How far a group is in a partition, and the member that has it.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PartitionState {
+    partition: i32,
+    /// Unknown where the group has committed none.
+    next_offset: Option<i64>,
+    lag: Lag,
+    owner: Option<String>,
 }
 
 impl Groups {
@@ -50,6 +63,24 @@ impl Groups {
         self.lags[index] = lag;
         self.committed[index] = committed;
         self.trim();
+    }
+
+    /// Notes which members a group has.
+    pub(crate) fn note_owners(&mut self, index: usize, owners: BTreeMap<i32, String>) {
+        self.owners[index] = owners;
+    }
+
+    /// A group's partitions; `None` while its offsets or its lag are not known.
+    pub(crate) fn partitions(&self, index: usize, now_ms: i64) -> Option<Vec<PartitionState>> {
+        let committed = self.committed[index].as_ref()?;
+        let lags = self.topics.get(STAGES[index].topic)?.lags(committed, now_ms)?;
+        let state = |(partition, lag)| PartitionState {
+            partition,
+            next_offset: committed.get(&partition).copied(),
+            lag,
+            owner: self.owners[index].get(&partition).cloned(),
+        };
+        Some(lags.map(state).collect())
     }
 
     /// Drops the records that all groups of a topic have processed.
@@ -147,3 +178,33 @@ parts! {
 
 /// The topics that groups read.
 pub(crate) const GROUP_TOPICS: [&str; 3] = [CartCommand::TOPIC, CartEvent::TOPIC, PurchasedItem::TOPIC];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_have_offsets_lag_and_owners() {
+        let mut groups = Groups::default();
+        assert_eq!(groups.partitions(0, 0), None, "nothing is known yet");
+        let mut backlog = Backlog::default();
+        backlog.start(&BTreeMap::from([(0, 0), (1, 0)]));
+        backlog.add(0, 0, 1_000);
+        backlog.add(0, 1, 3_000);
+        backlog.complete();
+        groups.topics.insert(STAGES[0].topic, backlog);
+        groups.note(0, Some(BTreeMap::from([(0, 1)])), 5_000);
+        groups.note_owners(0, BTreeMap::from([(1, "0-0@host:7".to_owned())]));
+        let waiting = Lag { behind: 1, oldest_waiting_ms: 2_000, is_least: false };
+        let expected = [
+            PartitionState { partition: 0, next_offset: Some(1), lag: waiting, owner: None },
+            PartitionState {
+                partition: 1,
+                next_offset: None,
+                lag: Lag::default(),
+                owner: Some("0-0@host:7".to_owned()),
+            },
+        ];
+        assert_eq!(groups.partitions(0, 5_000).as_deref(), Some(&expected[..]));
+    }
+}

@@ -85,9 +85,14 @@ impl Carts {
     /// # Errors
     /// Too many are being read, or a server does not answer in time.
     pub(crate) async fn history(&self, cart_id: CartId, version: Option<i64>) -> anyhow::Result<History> {
+        self.in_time(self.read(cart_id, version)).await
+    }
+
+    /// As one of the readings that there may be at a time.
+    async fn in_time<T>(&self, read: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
         let _permit = self.reading.try_acquire().context("too many histories are being read: try again")?;
         let too_late = || format!("reading the journal: no answer within {} s", HISTORY_TIMEOUT.as_secs());
-        timeout(HISTORY_TIMEOUT, self.read(cart_id, version)).await.with_context(too_late)?
+        timeout(HISTORY_TIMEOUT, read).await.with_context(too_late)?
     }
 
     async fn read(&self, cart_id: CartId, version: Option<i64>) -> anyhow::Result<History> {
@@ -126,11 +131,24 @@ mod tests {
     use super::*;
     use crate::args::Args;
 
-    #[tokio::test]
-    async fn more_histories_at_a_time_are_refused() {
+    fn carts() -> Carts {
         let args = Args::parse_from(["cart-console"]);
         let stores = Stores::new(&args.kafka, &args.cassandra, &args.database_url).expect("a URL");
-        let carts = Carts::new(&args.kafka, Arc::new(stores));
+        Carts::new(&args.kafka, Arc::new(stores))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_history_that_takes_too_long_is_given_up() {
+        let carts = carts();
+        let late = carts.in_time(std::future::pending::<anyhow::Result<()>>()).await.expect_err("it never comes");
+        assert_eq!(late.to_string(), "reading the journal: no answer within 10 s");
+        assert_eq!(carts.reading.available_permits(), HISTORIES_MAX, "another one may be read");
+        assert_eq!(carts.in_time(async { Ok(7) }).await.expect("at once"), 7);
+    }
+
+    #[tokio::test]
+    async fn more_histories_at_a_time_are_refused() {
+        let carts = carts();
         let _permits: Vec<_> = (0..HISTORIES_MAX).map_while(|_| carts.reading.try_acquire().ok()).collect();
         let refused = carts.history(uuid::Uuid::nil().into(), None).await.expect_err("too many");
         assert_eq!(refused.to_string(), "too many histories are being read: try again");

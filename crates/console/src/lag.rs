@@ -1,4 +1,4 @@
-//! The thread that asks Kafka once a second how far the groups are.
+//! The thread that asks Kafka once a second how far the groups are, and more seldom who their members are.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,6 +13,9 @@ use crate::health::Server;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often the members are listed: they change with a rebalance only.
+const MEMBERS_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Clients that have failed so often in a row are replaced: they may have lost every broker for good.
 const FAILURES_MAX: u32 = 10;
 
@@ -23,7 +26,7 @@ pub(crate) fn start(mut context: Context) -> std::io::Result<()> {
         let mut failures = 0;
         while context.wait() {
             let started_at = Instant::now();
-            let asked = match &clients {
+            let asked = match &mut clients {
                 Some(clients) => clients.ask(&context),
                 None => Clients::new(&context).and_then(|new| clients.insert(new).ask(&context)),
             };
@@ -53,6 +56,7 @@ struct Clients {
     /// One for each of `STAGES` whose offsets are in Kafka.
     groups: Vec<(usize, GroupProgress)>,
     log: Admin,
+    members_listed_at: Option<Instant>,
 }
 
 impl Clients {
@@ -65,16 +69,24 @@ impl Clients {
             partitions = log.partitions(&topic)?;
             groups.push((index, GroupProgress::new(&context.kafka, &group, &topic)?));
         }
-        Ok(Self { partitions, groups, log })
+        Ok(Self { partitions, groups, log, members_listed_at: None })
     }
 
-    fn ask(&self, context: &Context) -> Result<(), kafka::Error> {
+    fn ask(&mut self, context: &Context) -> Result<(), kafka::Error> {
         let ends = self.log.watermarks(&context.kafka.prefixed(CartCommand::TOPIC))?;
         // Nothing but commands is in this topic, neither transactions nor deletions: its offsets count them.
         *context.board.log_len() = Some(ends.into_iter().map(|(_, end)| end).sum());
         for (index, group) in &self.groups {
             // Noted before the next group is asked: the lag is that of this moment.
             note(context, *index, group.committed(0..self.partitions)?);
+        }
+        if self.members_listed_at.is_none_or(|listed_at| listed_at.elapsed() >= MEMBERS_INTERVAL) {
+            self.members_listed_at = Some(Instant::now());
+            for (index, stage) in STAGES.iter().enumerate() {
+                let (group, topic) = (context.kafka.prefixed(stage.group), context.kafka.prefixed(stage.topic));
+                let owners = self.log.owners(&group, &topic)?;
+                context.board.groups().note_owners(index, owners);
+            }
         }
         Ok(())
     }
@@ -92,5 +104,6 @@ fn forget(context: &Context) {
     let mut groups = context.board.groups();
     for (index, _) in STAGES.iter().enumerate().filter(|(_, stage)| !stage.has_offsets_in_postgres()) {
         groups.note(index, None, now_ms());
+        groups.note_owners(index, BTreeMap::new());
     }
 }

@@ -275,15 +275,23 @@ pub(crate) async fn watch_purchases(stores: Arc<Stores>, board: Arc<Board>, audi
     let watches = Arc::new(Semaphore::new(WATCHES_MAX));
     while watched.wait_for(|watched| *watched).await.is_ok() {
         let found = board.journeys().found();
-        for watched in found {
-            let Ok(permit) = watches.clone().try_acquire_owned() else { break };
-            let (stores, board) = (stores.clone(), board.clone());
-            tokio::spawn(async move {
-                watch_rows(stores, board, watched).await;
-                drop(permit);
-            });
-        }
+        spawn_within(&watches, found, |watched| watch_rows(stores.clone(), board.clone(), watched));
         sleep(ROW_INTERVAL).await;
+    }
+}
+
+/// Spawns as many of the tasks as there are permits; the others are left out.
+fn spawn_within<T, F>(permits: &Arc<Semaphore>, inputs: Vec<T>, task: impl Fn(T) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    for input in inputs {
+        let Ok(permit) = permits.clone().try_acquire_owned() else { break };
+        let task = task(input);
+        tokio::spawn(async move {
+            task.await;
+            drop(permit);
+        });
     }
 }
 
@@ -327,4 +335,36 @@ async fn value_with(stores: &Stores, table: usize, watched: &Watched) -> anyhow:
         }
     };
     Ok(balance(found).map(|balance| balance.normalize().to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn watches_beyond_the_limit_are_left_out_until_others_have_ended() {
+        let (permits, ends) = (Arc::new(Semaphore::new(WATCHES_MAX)), Arc::new(Semaphore::new(0)));
+        let (sender, mut started) = tokio::sync::mpsc::unbounded_channel();
+        let spawn = |inputs: std::ops::Range<usize>| {
+            spawn_within(&permits, inputs.collect(), |input| {
+                let (sender, ends) = (sender.clone(), ends.clone());
+                async move {
+                    assert!(sender.send(input).is_ok());
+                    ends.acquire().await.expect("it is never closed").forget();
+                }
+            });
+        };
+        spawn(0..WATCHES_MAX + 8);
+        for input in 0..WATCHES_MAX {
+            assert_eq!(started.recv().await, Some(input));
+        }
+        assert_eq!(permits.available_permits(), 0);
+        ends.add_permits(1);
+        let freed = permits.clone().acquire_owned().await;
+        drop(freed);
+        spawn(100..102);
+        assert_eq!(started.recv().await, Some(100), "of those that were left out none starts later");
+        tokio::task::yield_now().await;
+        assert!(started.try_recv().is_err());
+    }
 }

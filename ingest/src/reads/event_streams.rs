@@ -46,9 +46,28 @@ const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 const RETRY_MS: u128 = 1_000;
 const RETRY_SPREAD_MS: u128 = 2_000;
 
-/// A comment is for people and proxies; clients skip it.
-const UP_TO_DATE: &str = ": up to date\n\n";
-const UNAVAILABLE: &str = ": the journal is unavailable; events follow later\n\n";
+/// What the last read found behind the events that were sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    Nothing,
+    /// This event is missing, and later ones are there. Rows of a cart become visible in their order, so it is most likely lost.
+    Gap(SequenceNumber),
+    /// The journal could not be read.
+    Unavailable,
+}
+
+impl Rest {
+    /// A heartbeat. A comment is for people and proxies; clients skip it.
+    fn comment(self) -> String {
+        match self {
+            Self::Nothing => String::from(": up to date\n\n"),
+            Self::Gap(missing) => {
+                format!(": event {missing} is missing in the journal; it and later ones follow when it is there\n\n")
+            }
+            Self::Unavailable => String::from(": the journal is unavailable; events follow later\n\n"),
+        }
+    }
+}
 
 /// Opens event streams. Clones share the limit.
 #[derive(Debug, Clone)]
@@ -109,7 +128,8 @@ impl EventStreams {
         })?;
         self.check(cart_id, start).await?;
         let (sender, receiver) = channel(1);
-        let stream = Stream { journal: self.journal.clone(), cart_id, after: start.after, listener, has_failed: false };
+        let stream =
+            Stream { journal: self.journal.clone(), cart_id, after: start.after, listener, rest: Rest::Nothing };
         let (heartbeat, stall_timeout) = (self.heartbeat, self.stall_timeout);
         tokio::spawn(async move {
             let _open = Open::new(permit);
@@ -154,8 +174,7 @@ struct Stream {
     /// The last event that was sent.
     after: SequenceNumber,
     listener: Listener,
-    /// Whether the last read failed.
-    has_failed: bool,
+    rest: Rest,
 }
 
 impl Stream {
@@ -187,9 +206,9 @@ impl Stream {
             }
             let is_due = Instant::now() >= beats_at;
             if is_due {
-                return String::from(if self.has_failed { UNAVAILABLE } else { UP_TO_DATE });
+                return self.rest.comment();
             }
-            if self.has_failed {
+            if self.rest == Rest::Unavailable {
                 sleep(FAILURE_PAUSE.min(heartbeat)).await;
             } else {
                 tokio::select! {
@@ -202,40 +221,49 @@ impl Stream {
 
     /// The events behind the last one; empty if there are none, or if they cannot be read now.
     async fn read(&mut self) -> String {
-        let read = self.try_read().await;
-        let has_failed = read.is_err();
-        let chunk = read.unwrap_or_else(|error| {
-            static LIMIT: LogLimit = LogLimit::new();
-            // Once per outage and stream, not per attempt.
-            if !self.has_failed
-                && let Some(left_out) = LIMIT.admit()
-            {
-                let error = format!("{:#}", anyhow::Error::new(error));
-                tracing::warn!(error, left_out, "an event stream cannot read the journal; it is retried");
+        static LIMIT: LogLimit = LogLimit::new();
+        let (chunk, rest) = match self.try_read().await {
+            Ok(read) => read,
+            Err(error) => {
+                // Once per outage and stream, not per attempt.
+                if self.rest != Rest::Unavailable
+                    && let Some(left_out) = LIMIT.admit()
+                {
+                    let error = format!("{:#}", anyhow::Error::new(error));
+                    tracing::warn!(error, left_out, "an event stream cannot read the journal; it is retried");
+                }
+                (String::new(), Rest::Unavailable)
             }
-            String::new()
-        });
-        self.has_failed = has_failed;
+        };
+        if let Rest::Gap(missing) = rest
+            && self.rest != rest
+            && let Some(left_out) = LIMIT.admit()
+        {
+            tracing::error!(%missing, left_out, "a journal lacks an event before later ones; run `cartctl audit`");
+            tracing::debug!(cart_id = %self.cart_id, "the cart of the journal");
+        }
+        self.rest = rest;
         chunk
     }
 
-    async fn try_read(&mut self) -> Result<String, journal::Error> {
+    async fn try_read(&mut self) -> Result<(String, Rest), journal::Error> {
         let page = self.journal.page(self.cart_id, self.after, CHUNK_EVENTS_MAX);
         let entries = Store::Cassandra.time("journal_read", page).await?;
-        let mut chunk = String::new();
+        let (mut chunk, mut sent) = (String::new(), 0);
         let mut last = self.after;
         for entry in without_gap(&entries, self.after) {
             let event = EventBody::from(self.journal.event(entry).await?);
-            last = entry.sequence_number;
+            (last, sent) = (entry.sequence_number, sent + 1);
             let json = serde_json::to_string(&event).unwrap_or_default();
             chunk.push_str(&format!("id: {last}\ndata: {json}\n\n"));
         }
         self.after = last;
-        Ok(chunk)
+        let rest = if sent < entries.len() { Rest::Gap(last.next()) } else { Rest::Nothing };
+        Ok((chunk, rest))
     }
 }
 
-/// The entries up to the first gap. Behind a gap are events whose predecessors are not visible yet; they are read again.
+/// The entries up to the first gap. What is behind it is read again, since a client that has it would not get what is missing.
 fn without_gap(entries: &[Entry], after: SequenceNumber) -> impl Iterator<Item = &Entry> {
     let mut last = after;
     entries.iter().take_while(move |entry| {

@@ -50,6 +50,8 @@ With --json each command writes one line to standard output, the body of the ser
                        {\"commandId\",\"cartId\",\"status\":\"pending\"}; 4 also has \"idempotencyKey\"
   change-member, current-member  {\"member\",\"cartId\"}
   history              [{\"command\",\"outcome\"},...]
+  watch                one line per event: {\"eventId\",\"type\",\"sequenceNumber\",\"sessionId\",\"commandId\",
+                       \"occurredAt\",\"item\":{...},\"increasedBy\"?,\"decreasedBy\"?}
 Prices are strings, times are RFC 3339 in UTC. With exit code 2 there is a line only if the service rejected
 the command; other errors are written to standard error.
 
@@ -150,6 +152,17 @@ pub enum Command {
         /// The idempotency key.
         #[command(flatten)]
         key: Key,
+    },
+    /// Print each event of a cart: those that it has, and new ones as they happen, until Ctrl-C
+    ///
+    /// Reconnects behind the last event when the connection is lost; gives up when the service is unavailable for two thirds
+    /// of --timeout-ms.
+    Watch {
+        /// Name of the member, or a cart's id, instead of the current member
+        cart: Option<Member>,
+        /// Start after the event with this sequence number
+        #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
+        after: i64,
     },
     /// Show the commands of this session and their outcomes
     History,

@@ -7,8 +7,9 @@ use tokio::runtime::Runtime;
 
 use super::args::{Command, Line, NoLine, Settings};
 use super::failure::Failure;
-use super::output::{Output, UNSURE};
-use super::session::{Done, Patience, Session};
+use super::output::{Output, UNSURE, show_event};
+use super::session::{Done, Observer, Session};
+use crate::EventMessage;
 
 /// The user of this process.
 #[derive(Debug)]
@@ -65,19 +66,19 @@ impl<'a> Console<'a> {
             }
         };
         let is_json = self.is_json || line.json;
-        let done = self.carry_out(&line.command);
+        let done = self.carry_out(&line.command, is_json);
         self.session.remember(text.trim(), done.as_ref().map_or_else(Failure::outcome, |_| "done"));
         self.show(done, is_json, place)
     }
 
     /// Executes a command and prints its outcome.
     pub(crate) fn execute(&mut self, command: &Command, is_json: bool, place: Option<u64>) -> Step {
-        let done = self.carry_out(command);
+        let done = self.carry_out(command, is_json);
         self.show(done, is_json, place)
     }
 
-    fn carry_out(&mut self, command: &Command) -> Result<Done, Failure> {
-        let messages = &mut self.output.messages;
+    fn carry_out(&mut self, command: &Command, is_json: bool) -> Result<Done, Failure> {
+        let Output { results, messages, .. } = &mut self.output;
         let mut is_waiting = false;
         let how_to_stop = if self.is_interactive { "; Ctrl-C stops waiting" } else { "" };
         // Printed once, and not with --json.
@@ -87,8 +88,9 @@ impl<'a> Console<'a> {
             }
             is_waiting = true;
         };
-        let patience = Patience { is_interruptible: self.is_interactive, note: &mut note };
-        self.runtime.block_on(self.session.execute(command, patience))
+        let mut show = |message: &EventMessage| show_event(results, message, is_json);
+        let observer = Observer { is_interruptible: self.is_interactive, note: &mut note, show: &mut show };
+        self.runtime.block_on(self.session.execute(command, observer))
     }
 
     fn show(&mut self, done: Result<Done, Failure>, is_json: bool, place: Option<u64>) -> Step {

@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::names::printable;
 use super::session::{Change, Done, Entry};
 use crate::ids::CartId;
-use crate::{Item, ItemChange};
+use crate::{CartEvent, EventMessage, Item, ItemChange};
 
 /// The style of successes and totals.
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
@@ -105,7 +105,7 @@ impl<O: Write, E: Write> Output<O, E> {
             }
             Done::Remembered(entries) if entries.is_empty() => writeln!(out, "no commands yet"),
             Done::Remembered(entries) => writeln!(out, "{}", history_table(entries, self.width)),
-            Done::Exit => Ok(()),
+            Done::Watched | Done::Exit => Ok(()),
         }?;
         out.flush()
     }
@@ -126,8 +126,36 @@ fn as_json(done: &Done) -> Option<serde_json::Result<String>> {
         Done::Bought(purchase) => serde_json::to_string(purchase),
         Done::Listed { cart, .. } => serde_json::to_string(cart),
         Done::Remembered(entries) => serde_json::to_string(entries),
-        Done::Exit => return None,
+        Done::Watched | Done::Exit => return None,
     })
+}
+
+/// Prints an event of `watch`, as JSON as it came.
+pub(crate) fn show_event(results: &mut impl Write, message: &EventMessage, is_json: bool) -> Result<(), Failure> {
+    if is_json {
+        writeln!(results, "{}", message.data)?;
+    } else {
+        let event = serde_json::from_str(&message.data);
+        let event: CartEvent = event.map_err(|error| Failure::away(&format!("event {}: {error}", message.id)))?;
+        let at = event.occurred_at.to_rfc3339_opts(SecondsFormat::Secs, true);
+        writeln!(results, "{:>4}  {at}  {}", message.id, happened(&event))?;
+    }
+    Ok(results.flush()?)
+}
+
+fn happened(event: &CartEvent) -> String {
+    let Item { name, price, quantity, .. } = &event.item;
+    let of = format!("{quantity} of {}", printable(name));
+    let (done, rest) = match (event.kind.as_str(), event.increased_by, event.decreased_by) {
+        ("ItemAdded", ..) => ("added", format!("{of} at {}", money(*price))),
+        ("ItemPurchased", ..) => ("bought", format!("{of} at {}", money(*price))),
+        ("ItemRemoved", ..) => ("removed", of),
+        (_, Some(by), _) => ("increased", format!("by {by} to {of}")),
+        (_, _, Some(by)) => ("decreased", format!("by {by} to {of}")),
+        // A newer service may have other events.
+        (other, None, None) => (other, of),
+    };
+    format!("{GOOD}{done}{GOOD:#} {rest}")
 }
 
 fn sentence(change: Change, changed: &ItemChange) -> String {
@@ -237,6 +265,26 @@ mod tests {
         let text = shown(&listed(vec![item("red mug", Decimal::ONE, 2)], true), false, None);
         assert!(text.contains(&ProductId::of_product("red mug").to_string()), "{text}");
         assert_eq!(shown(&listed(vec![], false), false, None), "the cart is empty\n");
+    }
+
+    #[test]
+    fn an_event_is_a_line() {
+        let shown = |kind: &str, more: &str| {
+            let item = serde_json::to_string(&item("red mug", Decimal::new(35, 1), 3)).expect("JSON");
+            let data = format!(
+                r#"{{"type":"{kind}","sequenceNumber":2,"occurredAt":"2026-11-29T09:29:03.344609Z","item":{item}{more}}}"#
+            );
+            let mut results = AutoStream::new(vec![], ColorChoice::Never);
+            show_event(&mut results, &EventMessage { id: 2, data }, false).expect("memory takes all");
+            String::from_utf8(results.into_inner()).expect("text")
+        };
+        let line = |text: &str| format!("   2  2026-11-29T09:29:03Z  {text}\n");
+        assert_eq!(shown("ItemAdded", ""), line("added 3 of red mug at 3.50"));
+        assert_eq!(shown("ItemQuantityIncreased", r#","increasedBy":1"#), line("increased by 1 to 3 of red mug"));
+        assert_eq!(shown("ItemQuantityDecreased", r#","decreasedBy":2"#), line("decreased by 2 to 3 of red mug"));
+        assert_eq!(shown("ItemRemoved", ""), line("removed 3 of red mug"));
+        assert_eq!(shown("ItemPurchased", ""), line("bought 3 of red mug at 3.50"));
+        assert_eq!(shown("ItemWrapped", ""), line("ItemWrapped 3 of red mug"));
     }
 
     #[test]

@@ -12,7 +12,10 @@ use super::failure::{Failure, problem};
 use super::names::{self, Member, Unresolved};
 use crate::ids::{CartId, ProductId};
 use crate::retry::{AttemptFailure, Completed, Retry};
-use crate::{Cart, CartClient, ClientSettings, CommandOptions, Error, Execution, Item, ItemChange, Outcome, Purchase};
+use crate::{
+    Cart, CartClient, ClientSettings, CommandOptions, Error, EventMessage, Execution, Item, ItemChange, Outcome,
+    Purchase, error,
+};
 
 /// How many earlier commands a session keeps.
 pub(crate) const HISTORY_LEN_MAX: usize = 1_000;
@@ -35,6 +38,8 @@ pub(crate) enum Done {
         ids: bool,
     },
     Remembered(Vec<Entry>),
+    /// Ctrl-C has ended it; its events are shown.
+    Watched,
     /// The session ends.
     Exit,
 }
@@ -54,12 +59,14 @@ pub(crate) struct Entry {
     pub(crate) outcome: String,
 }
 
-/// Reports the retries of a command, and says whether it can be interrupted.
-pub(crate) struct Patience<'a> {
+/// What a command reports while it is executed, and whether it can be interrupted.
+pub(crate) struct Observer<'a> {
     /// Ctrl-C gives up the command instead of ending the process.
     pub(crate) is_interruptible: bool,
     /// Called with the reason of each retry.
     pub(crate) note: &'a mut dyn FnMut(&str),
+    /// Called with each event of `watch`.
+    pub(crate) show: &'a mut dyn FnMut(&EventMessage) -> Result<(), Failure>,
 }
 
 /// One user of one service.
@@ -67,6 +74,8 @@ pub(crate) struct Patience<'a> {
 pub(crate) struct Session {
     client: CartClient,
     retry: Retry,
+    /// Of a stream of events.
+    reconnection: Retry,
     member: Option<Member>,
     history: VecDeque<Entry>,
 }
@@ -83,13 +92,15 @@ impl Session {
             token: settings.token.clone(),
             ca_cert: settings.ca_cert.clone(),
         };
+        let retry = Retry {
+            retry_for: 2 * third,
+            not_executed_for: NOT_EXECUTED_FOR.min(2 * third),
+            pause: RETRY_PAUSE.min(third),
+        };
         Ok(Self {
             client: CartClient::new(&settings.url, &client).map_err(Failure::Client)?,
-            retry: Retry {
-                retry_for: 2 * third,
-                not_executed_for: NOT_EXECUTED_FOR.min(2 * third),
-                pause: RETRY_PAUSE.min(third),
-            },
+            reconnection: Retry { not_executed_for: retry.retry_for, ..retry.clone() },
+            retry,
             member: settings.member.clone(),
             history: VecDeque::new(),
         })
@@ -112,28 +123,29 @@ impl Session {
     }
 
     /// Executes a command.
-    pub(crate) async fn execute(&mut self, command: &Command, patience: Patience<'_>) -> Result<Done, Failure> {
+    pub(crate) async fn execute(&mut self, command: &Command, observer: Observer<'_>) -> Result<Done, Failure> {
         match command {
             Command::ChangeMember { name } => {
                 self.member = Some(name.clone());
                 Ok(Done::Member(name.clone()))
             }
             Command::CurrentMember => self.required_member().map(|member| Done::Member(member.clone())),
-            Command::Add(add) => self.add(add, patience).await,
-            Command::Remove { item, key } => self.remove(item, key, patience).await,
-            Command::List { ids } => self.cart(patience).await.map(|cart| Done::Listed { cart, ids: *ids }),
-            Command::Adjust { item, by, key } => self.adjust(item, *by, key, patience).await,
+            Command::Add(add) => self.add(add, observer).await,
+            Command::Remove { item, key } => self.remove(item, key, observer).await,
+            Command::List { ids } => self.cart(observer).await.map(|cart| Done::Listed { cart, ids: *ids }),
+            Command::Adjust { item, by, key } => self.adjust(item, *by, key, observer).await,
             Command::Checkout { key } => {
                 let cart = self.required_member()?.cart();
                 let send = async |options: CommandOptions<'_>| self.client.checkout(cart, options).await;
-                self.run_command(cart, key, patience, send).await.map(Done::Bought)
+                self.run_command(cart, key, observer, send).await.map(Done::Bought)
             }
+            Command::Watch { cart, after } => self.watch(cart.as_ref(), *after, observer).await,
             Command::History => Ok(Done::Remembered(self.history.iter().cloned().collect())),
             Command::Exit => Ok(Done::Exit),
         }
     }
 
-    async fn add(&self, add: &Add, patience: Patience<'_>) -> Result<Done, Failure> {
+    async fn add(&self, add: &Add, observer: Observer<'_>) -> Result<Done, Failure> {
         let cart = self.required_member()?.cart();
         let item = Item {
             product_id: names::product(add.product.as_ref().unwrap_or(&add.name)),
@@ -143,21 +155,21 @@ impl Session {
             quantity: add.quantity,
         };
         let send = async |options: CommandOptions<'_>| self.client.add(cart, &item, options).await;
-        self.run_command(cart, &add.key, patience, send).await.map(|change| Done::Changed(Change::Added, change))
+        self.run_command(cart, &add.key, observer, send).await.map(|change| Done::Changed(Change::Added, change))
     }
 
-    async fn remove(&self, item: &str, key: &Key, mut patience: Patience<'_>) -> Result<Done, Failure> {
+    async fn remove(&self, item: &str, key: &Key, mut observer: Observer<'_>) -> Result<Done, Failure> {
         let cart = self.required_member()?.cart();
-        let product = self.product(item, &mut patience).await?;
+        let product = self.product(item, &mut observer).await?;
         let send = async |options: CommandOptions<'_>| self.client.remove(cart, product, options).await;
-        self.run_command(cart, key, patience, send).await.map(|change| Done::Changed(Change::Removed, change))
+        self.run_command(cart, key, observer, send).await.map(|change| Done::Changed(Change::Removed, change))
     }
 
-    async fn adjust(&self, item: &str, by: i64, key: &Key, mut patience: Patience<'_>) -> Result<Done, Failure> {
+    async fn adjust(&self, item: &str, by: i64, key: &Key, mut observer: Observer<'_>) -> Result<Done, Failure> {
         let cart = self.required_member()?.cart();
-        let product = self.product(item, &mut patience).await?;
+        let product = self.product(item, &mut observer).await?;
         let send = async |options: CommandOptions<'_>| self.client.adjust(cart, product, by, options).await;
-        self.run_command(cart, key, patience, send).await.map(|change| Done::Changed(Change::Adjusted, change))
+        self.run_command(cart, key, observer, send).await.map(|change| Done::Changed(Change::Adjusted, change))
     }
 
     fn required_member(&self) -> Result<&Member, Failure> {
@@ -166,12 +178,12 @@ impl Session {
     }
 
     /// Finds the product with a name or an id. Names are looked up in the cart.
-    async fn product(&self, text: &str, patience: &mut Patience<'_>) -> Result<ProductId, Failure> {
+    async fn product(&self, text: &str, observer: &mut Observer<'_>) -> Result<ProductId, Failure> {
         if let Some(id) = names::id(text) {
             return Ok(ProductId(id));
         }
-        let Patience { is_interruptible, note } = patience;
-        let cart = self.cart(Patience { is_interruptible: *is_interruptible, note: *note }).await?;
+        let Observer { is_interruptible, note, show } = observer;
+        let cart = self.cart(Observer { is_interruptible: *is_interruptible, note: *note, show: *show }).await?;
         names::find(&cart.items, text).map(|item| item.product_id).map_err(|unresolved| match unresolved {
             Unresolved::Ambiguous(text) => Failure::Usage(text),
             // The same problem as the service's.
@@ -181,12 +193,12 @@ impl Session {
         })
     }
 
-    async fn cart(&self, patience: Patience<'_>) -> Result<Cart, Failure> {
+    async fn cart(&self, observer: Observer<'_>) -> Result<Cart, Failure> {
         let cart = self.required_member()?.cart();
         let send = async |_| read(self.client.cart(cart).await);
         let completed = tokio::select! {
-            completed = self.retry.run(seed(), send, noting(patience.note)) => completed,
-            () = interrupted(patience.is_interruptible) => {
+            completed = self.retry.run(seed(), send, noting(observer.note)) => completed,
+            () = interrupted(observer.is_interruptible) => {
                 return Err(Failure::NotTaken { reason: "interrupted by Ctrl-C".to_owned() });
             }
         };
@@ -198,19 +210,53 @@ impl Session {
         }
     }
 
+    /// Shows the events behind `after`, until Ctrl-C.
+    async fn watch(&self, member: Option<&Member>, after: i64, observer: Observer<'_>) -> Result<Done, Failure> {
+        let cart = member.map_or_else(|| self.required_member(), Ok)?.cart();
+        let Observer { is_interruptible, note, show } = observer;
+        let follow = async {
+            let mut last = after;
+            loop {
+                let open = async |_| self.client.events(cart, last).await;
+                let mut stream = match self.reconnection.run(seed(), open, noting(note)).await {
+                    Ok(Completed::Accepted(stream)) => stream,
+                    Ok(Completed::Rejected(problem)) => return Err(Failure::Refused(problem)),
+                    Err(gave_up) => return Err(Failure::away(&gave_up.reason)),
+                };
+                let ended = loop {
+                    match stream.next().await {
+                        Ok(Some(message)) => {
+                            show(&message)?;
+                            last = message.id;
+                        }
+                        Ok(None) => break "the stream ended".to_owned(),
+                        Err(error) if error.is_transient() => break error::chain(&error),
+                        Err(error) => return Err(Failure::away(&error::chain(&error))),
+                    }
+                };
+                note(&ended);
+                tokio::time::sleep(stream.retry_pause()).await;
+            }
+        };
+        tokio::select! {
+            failed = follow => failed,
+            () = interrupted(is_interruptible) => Ok(Done::Watched),
+        }
+    }
+
     /// Sends a command with its key until it has an outcome.
     async fn run_command<T>(
         &self,
         cart: CartId,
         key: &Key,
-        patience: Patience<'_>,
+        observer: Observer<'_>,
         send: impl AsyncFn(CommandOptions<'_>) -> Result<Outcome<T>, Error>,
     ) -> Result<T, Failure> {
         let key = key.idempotency_key.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
         let options = CommandOptions { idempotency_key: Some(&key), command_time: None };
         let completed = tokio::select! {
-            completed = self.retry.run(seed(), async |_| send(options).await, noting(patience.note)) => completed,
-            () = interrupted(patience.is_interruptible) => {
+            completed = self.retry.run(seed(), async |_| send(options).await, noting(observer.note)) => completed,
+            () = interrupted(observer.is_interruptible) => {
                 return Err(Failure::Unknown { reason: "interrupted by Ctrl-C".to_owned(), key });
             }
         };
@@ -272,7 +318,7 @@ mod tests {
     }
 
     async fn execute(session: &mut Session, command: &Command) -> Result<Done, Failure> {
-        session.execute(command, Patience { is_interruptible: false, note: &mut |_| {} }).await
+        session.execute(command, Observer { is_interruptible: false, note: &mut |_| {}, show: &mut |_| Ok(()) }).await
     }
 
     #[tokio::test]

@@ -216,6 +216,47 @@ async fn scripts_of_other_systems_are_the_same_commands() {
     assert!(run.exit_code == 2 && run.out.contains("added 1 of mug"), "{run:?}");
 }
 
+fn event(number: i64, kind: &str) -> String {
+    let id = uuid::Uuid::nil();
+    let item = format!(r#"{{"productId":"{id}","vendorId":"{id}","name":"red mug","price":"3.5","quantity":2}}"#);
+    format!(r#"{{"type":"{kind}","sequenceNumber":{number},"occurredAt":"2026-11-29T09:29:03Z","item":{item}}}"#)
+}
+
+#[tokio::test]
+async fn a_watch_goes_on_behind_the_last_event_whatever_ends_its_stream() {
+    let part = |number, kind: &str| format!("id: {number}\ndata: {}\n\n", event(number, kind));
+    let first = format!("retry: 1\n\n{}{}", part(1, "ItemAdded"), part(2, "ItemRemoved"));
+    // The connection ends within an event.
+    let second = format!("retry: 1\n\n{}: up to date\n\nid: 4\ndata: {{\"type\"", part(3, "ItemAdded"));
+    let stream = |text: &str| Behaviour::Say(200, "text/event-stream", text.to_owned());
+    let service = Service::start(move |call| match call.number % 5 {
+        0 => stream(&first),
+        1 => Behaviour::Drop,
+        2 => Behaviour::Unavailable,
+        3 => stream(&second),
+        _ => {
+            let problem = r#"{"type":"urn:cart:problem:forbidden","title":"t","status":403,"detail":"the token"}"#;
+            Behaviour::Say(403, "application/problem+json", problem.to_owned())
+        }
+    })
+    .await;
+    let run = cart(&service, &["watch"], "").await;
+    assert_eq!((run.exit_code, run.err.as_str()), (1, "rejected (forbidden): the token\n"), "{run:?}");
+    let lines: Vec<_> = run.out.lines().collect();
+    assert_eq!(lines.len(), 3, "{run:?}");
+    assert_eq!(lines[0], "   1  2026-11-29T09:29:03Z  added 2 of red mug at 3.50");
+    let last: Vec<_> = service.state().calls.iter().map(|call| call.last_event.clone()).collect();
+    assert_eq!(last, ["0", "2", "2", "2", "3"].map(|id| Some(id.to_owned())));
+
+    let run = cart(&service, &["watch", "bob", "--after", "7", "--json"], "").await;
+    let numbers: Vec<_> = run.json().iter().filter_map(|line| line["sequenceNumber"].as_i64()).collect();
+    assert_eq!((run.exit_code, numbers), (1, vec![1, 2, 3]), "{run:?}");
+    let state = service.state();
+    assert_eq!(state.calls[5].last_event.as_deref(), Some("7"));
+    assert_eq!(state.calls[5].cart, client::ids::CartId::of_member("bob").to_string());
+    assert!(run.out.starts_with(&event(1, "ItemAdded")), "the very text of the service: {run:?}");
+}
+
 /// Long enough for a busy machine.
 const TERMINAL_DEADLINE: Duration = Duration::from_secs(60);
 

@@ -24,6 +24,8 @@ pub(crate) struct Call {
     pub(crate) cart: String,
     pub(crate) key: Option<String>,
     pub(crate) time: Option<String>,
+    /// The header `Last-Event-ID`.
+    pub(crate) last_event: Option<String>,
     rest: Vec<String>,
     body: Bytes,
 }
@@ -177,14 +179,14 @@ async fn handle(
 
 async fn arrive(request: Request<Incoming>, state: &Mutex<State>) -> Call {
     let header = |name| request.headers().get(name).map(|value| value.to_str().expect("ASCII").to_owned());
-    let (key, time) = (header("idempotency-key"), header("command-time"));
+    let (key, time, last_event) = (header("idempotency-key"), header("command-time"), header("last-event-id"));
     let method = request.method().clone();
     let mut path = request.uri().path().split('/').map(str::to_owned).skip(2);
     let cart = path.next().expect("a cart");
     let rest = path.collect();
     let body = request.into_body().collect().await.expect("a whole body").to_bytes();
     let mut state = state.lock().expect("no panic while it was held");
-    let call = Call { number: state.calls.len(), method, cart, key, time, rest, body };
+    let call = Call { number: state.calls.len(), method, cart, key, time, last_event, rest, body };
     state.calls.push(call.clone());
     if !state.in_flight.insert(call.cart.clone()) {
         state.overtaken.push(call.cart.clone());

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use cart::contract::STAGES;
 use cart::{CartId, CommandId};
 use serde::Serialize;
 use serde_json::json;
@@ -20,6 +21,7 @@ use crate::args::TRACE_ID;
 use crate::audience::Audience;
 use crate::board::Board;
 use crate::carts::Carts;
+use crate::clock::now_ms;
 use crate::shop::{Shop, Wanted};
 
 /// The longest body: an item with a name of 200 characters.
@@ -87,6 +89,10 @@ pub(crate) fn routes(page: Arc<Page>) -> BoxedFilter<(Response,)> {
         .and(warp::get())
         .and(with_page.clone())
         .map(|command_id, page: Arc<Page>| found(page.board.journeys().of(command_id)));
+    let group = warp::path!("api" / "groups" / String)
+        .and(warp::get())
+        .and(with_page.clone())
+        .map(|group: String, page: Arc<Page>| partitions(&page, &group));
     let history = warp::path!("api" / "carts" / CartId)
         .and(warp::get())
         .and(warp::query::<AtVersion>())
@@ -112,7 +118,19 @@ pub(crate) fn routes(page: Arc<Page>) -> BoxedFilter<(Response,)> {
             send(&page, &headers, cart_id, Wanted::Checkout).await
         });
     let service = health_and_metrics(page.readiness.clone(), page.metrics.clone());
-    let api = stream.or(now).unify().or(settings).unify().or(at).unify().or(by_id).unify().or(history).unify();
+    let api = stream
+        .or(now)
+        .unify()
+        .or(settings)
+        .unify()
+        .or(at)
+        .unify()
+        .or(by_id)
+        .unify()
+        .or(group)
+        .unify()
+        .or(history)
+        .unify();
     let page = api.or(add).unify().or(checkout).unify().or(files).unify();
     let all = service.or(own_host.and(page)).unify();
     all.recover(async |rejection: Rejection| Ok::<_, Infallible>(refused(&rejection))).unify().map(secured).boxed()
@@ -188,6 +206,19 @@ async fn now(page: &Page) -> Response {
 fn settings(page: &Page) -> Response {
     let trace_url = page.trace_url.as_ref().map(|url| url.split(TRACE_ID).collect::<Vec<_>>());
     json(&json!({ "hasShop": page.shop.is_some(), "traceUrl": trace_url }))
+}
+
+/// A group's partitions.
+fn partitions(page: &Page, group: &str) -> Response {
+    let Some((index, stage)) = STAGES.iter().enumerate().find(|(_, stage)| stage.group == group) else {
+        return problem(StatusCode::NOT_FOUND, "no group of the pipeline has this name");
+    };
+    page.audience.note();
+    let known = page.board.groups().partitions(index, now_ms());
+    let unknown = || {
+        problem(StatusCode::SERVICE_UNAVAILABLE, "the group's offsets are not known yet, or its server does not answer")
+    };
+    known.map_or_else(unknown, |partitions| json(&json!({ "topic": stage.topic, "partitions": partitions })))
 }
 
 async fn history(page: &Page, cart_id: CartId, version: Option<i64>) -> Response {

@@ -92,6 +92,7 @@ pub(crate) async fn a_cart_is_filled_and_bought_from_the_command_line() -> anyho
     scripts(&alice).await?;
     scripts_of_other_systems(&alice).await?;
     imports(&alice, installation.folder()).await?;
+    watches(&alice, &installation).await?;
 
     // Without a processor the command is in the log, and a repeat with its key gets the outcome later.
     processes[0].kill9()?;
@@ -159,7 +160,8 @@ async fn single_commands(alice: &User) -> anyhow::Result<()> {
     assert_ne!(other["cartId"], ids["cartId"]);
     assert_eq!(alice.json(&["history"]).await?, (Some(0), json!([])), "one command has none before it");
     let help = alice.script(&["help"], "").await?;
-    for command in ["change-member", "current-member", "add", "remove", "list", "adjust", "checkout", "history", "exit"]
+    for command in
+        ["change-member", "current-member", "add", "remove", "list", "adjust", "checkout", "watch", "history", "exit"]
     {
         assert!(help.exit_code == Some(0) && help.out.contains(&format!("\n  {command}")), "{command}: {help:?}");
     }
@@ -211,6 +213,27 @@ async fn scripts_of_other_systems(alice: &User) -> anyhow::Result<()> {
     }]);
     assert_eq!(lines.get(2).map(|list| &list["items"]), Some(&expected), "{run:?}");
     Ok(())
+}
+
+/// Each event of a cart is printed: those that it has, and new ones.
+async fn watches(alice: &User, installation: &Installation) -> anyhow::Result<()> {
+    let carol = User { member: "carol", ..alice.clone() };
+    assert_eq!(carol.json(&["add", "kettle", "--price", "20"]).await?.0, Some(0));
+    let args = ["--url", &alice.url, "--member", "carol", "watch", "--json"];
+    let watch = installation.spawn("watch", "cart", args)?;
+    let shows = async |kinds: &[&str]| {
+        wait_until(&format!("{kinds:?} to be shown"), DEADLINE, async || {
+            let text = watch.log();
+            let shown: Result<Vec<Value>, _> = text.lines().map(serde_json::from_str).collect();
+            let is_all = shown.is_ok_and(|lines| lines.iter().map(|line| &line["type"]).eq(kinds));
+            if is_all { Ok(()) } else { Err(text) }
+        })
+        .await
+    };
+    shows(&["ItemAdded"]).await?;
+    assert_eq!(carol.json(&["adjust", "kettle", "+1"]).await?.0, Some(0));
+    assert_eq!(carol.json(&["checkout"]).await?.0, Some(0));
+    shows(&["ItemAdded", "ItemQuantityIncreased", "ItemPurchased"]).await
 }
 
 /// An invalid line ends an import. The lines before it are executed, and the rest once it is corrected.

@@ -42,6 +42,7 @@ mod settings;
 mod tls;
 mod traces;
 mod uninstall;
+mod webdriver;
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -178,7 +179,11 @@ fn trials(times: &Times) -> Vec<Trial> {
 
 /// Those that need a browser, and more time.
 fn browser_trials(times: &Times) -> Vec<Trial> {
-    trials![times, console::browser::a_visitor_sees_what_the_tables_have_and_buys_with_the_keyboard]
+    trials![
+        times,
+        console::browser::a_visitor_sees_what_the_tables_have_and_buys_with_the_keyboard,
+        openapi::page::requests_are_sent_from_the_page,
+    ]
 }
 
 fn main() -> ExitCode {

@@ -2,6 +2,7 @@
 
 mod groups;
 mod missing;
+mod owners;
 mod topics;
 
 use std::time::Duration;

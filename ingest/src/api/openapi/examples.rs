@@ -1,5 +1,5 @@
 //! Examples of requests and responses: a member's first cart until its checkout. The code of the service parses the requests
-//! and makes the problems. A test compares all of them with their schemas (crates/e2e/tests/e2e/openapi.rs).
+//! and makes the problems. A test compares all of them with their schemas (crates/e2e/tests/e2e/openapi/).
 
 use cart::{CartId, CommandId, Rejection};
 use serde_json::{Map, Value, json};

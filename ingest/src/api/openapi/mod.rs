@@ -1,7 +1,7 @@
 //! The OpenAPI 3.1 document at `/openapi.json`, and its page at `/docs`.
 //!
 //! The schemas of bodies are derived from the types that are read and written, so they cannot drift. A test compares `paths`
-//! with the routes, and schemathesis compares the document with the running service (crates/e2e/tests/e2e/openapi.rs).
+//! with the routes, and schemathesis compares the document with the running service (crates/e2e/tests/e2e/openapi/mod.rs).
 //! `examples` has a request and a response of each kind.
 
 mod examples;

@@ -32,6 +32,11 @@ const BODY: [u16; 3] = [408, 413, 415];
 /// Headers of every command.
 const COMMAND: [&str; 6] = ["IdempotencyKey", "IfMatch", "IfNoneMatch", "Prefer", "CommandTime", "XRequestId"];
 
+/// How to follow a stream: a client that waits for the whole response waits for ever. The time is that of page.js.
+const STREAM: &str = "A stream does not end by itself. The page at `/docs` shows the first three seconds of one, if `text/event-stream` is \
+    chosen as the media type of the response. To follow a cart: \
+    `curl -N -H 'Accept: text/event-stream' http://127.0.0.1:9001/cart/{cartId}/events`";
+
 struct Operation<'a> {
     tag: &'static str,
     id: &'static str,
@@ -86,6 +91,9 @@ impl Operation<'_> {
             "tags": [self.tag], "operationId": self.id, "summary": self.summary,
             "parameters": parameters, "responses": responses,
         });
+        if self.id == "showEvents" {
+            operation["description"] = json!(STREAM);
+        }
         if let Some(body) = self.body {
             operation["requestBody"] = json!({
                 "required": true,

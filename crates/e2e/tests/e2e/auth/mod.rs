@@ -21,8 +21,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 const DEADLINE: Duration = Duration::from_secs(180);
-const AUDIENCE: &str = "carts.example";
-const ISSUER: &str = "https://issuer.example";
+pub(crate) const AUDIENCE: &str = "carts.example";
+pub(crate) const ISSUER: &str = "https://issuer.example";
 
 /// A key with its id.
 pub(crate) struct Signer {

@@ -1,9 +1,10 @@
 //! The figures are those of the commands that were sent, and those of the tables.
 
 use anyhow::{Context as _, ensure};
+use cart::contract::STAGES;
 use cartctl::reconcile::{read_balance_by_vendor, read_item_quantity_by_day, read_vendor_billing};
 use cartctl::totals::Totals;
-use e2e::harness::{Installation, Service, wait_until};
+use e2e::harness::{Installation, Process, Service, wait_until};
 use scylla::client::session::Session;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -112,6 +113,41 @@ async fn visit(console: &Console, ingest: &Api) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Each partition of each group has been read to its end, by the group's only process.
+async fn partitions(
+    console: &Console,
+    processes: &[Process],
+    installation: &Installation,
+    log_len: u64,
+) -> anyhow::Result<()> {
+    // The second one is ingest, which is in no group.
+    let members = processes.iter().take(1).chain(&processes[2..]);
+    for (stage, member) in STAGES.iter().zip(members) {
+        let pid = format!(":{}", member.id());
+        let what = format!("the members of {}", stage.group);
+        let group = wait_until(&what, DEADLINE, async || {
+            let group = console.get(&format!("/api/groups/{}", stage.group)).await;
+            let group = group.map_err(|error| format!("{error:#}"))?;
+            let partitions = group["partitions"].as_array().into_iter().flatten();
+            let is_done = |one: &&Value| {
+                one["lag"]["behind"] == 0 && one["owner"].as_str().is_some_and(|owner| owner.ends_with(&pid))
+            };
+            let done = partitions.filter(is_done).count();
+            if done == usize::from(installation.partitions()) { Ok(group) } else { Err(group.to_string()) }
+        });
+        let group = group.await?;
+        ensure!(group["topic"] == stage.topic, "{group}");
+        if stage.group == STAGES[0].group {
+            let partitions = group["partitions"].as_array().into_iter().flatten();
+            let next: u64 = partitions.filter_map(|one| one["nextOffset"].as_u64()).sum();
+            ensure!(next == log_len, "{group}");
+        }
+    }
+    let unknown = console.client.get(format!("{}/api/groups/nothing", console.url)).send().await?;
+    ensure!(unknown.status() == 404, "{unknown:?}");
+    Ok(())
+}
+
 /// What the headers tell a browser, and what another site's page must not do.
 async fn secures(console: &Console) -> anyhow::Result<()> {
     for path in ["/", "/main.js", "/api/now", "/nothing"] {
@@ -178,6 +214,7 @@ pub(crate) async fn the_page_shows_what_was_sent_and_what_the_tables_have() -> a
         ])
     };
     console.shows("all commands to be answered, and none to wait", answered, &all).await?;
+    partitions(&console, &processes, &installation, 5 * carts + 403).await?;
     let session = cassandra::connect(installation.cassandra()).await?;
     let database = PgPool::connect(installation.database_url()).await?;
     wait_until("the page's figures to be those of the tables", DEADLINE, async || {

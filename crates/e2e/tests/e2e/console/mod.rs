@@ -5,7 +5,6 @@ pub(crate) mod browser;
 pub(crate) mod figures;
 mod picture;
 pub(crate) mod viewers;
-mod webdriver;
 
 use anyhow::{Context as _, ensure};
 use e2e::harness::{Installation, Process, free_address, wait_until};

@@ -1,4 +1,4 @@
-//! The number of streams, heartbeats, clients that leave or stop to read, the shutdown.
+//! The number of streams, heartbeats, an event that is missing, clients that leave or stop to read, the shutdown.
 
 use anyhow::{Context as _, ensure};
 use e2e::harness::{Installation, Service, wait_until};
@@ -6,7 +6,7 @@ use reqwest::Client;
 
 use super::client::{EventStream, Part, request};
 use super::{client, fill, open_streams, pages, path};
-use crate::http::api::{Api, DEADLINE, PROCESSOR};
+use crate::http::api::{Api, Cart, DEADLINE, PROCESSOR};
 
 /// The heartbeat is a third of the idle timeout.
 const INGEST: [&str; 12] = [
@@ -31,6 +31,34 @@ async fn until_open(api: &Api, count: &str) -> anyhow::Result<()> {
         other => Err(format!("{other:?}")),
     });
     seen.await
+}
+
+/// Takes an event out of a journal: the stream says so, and goes on when it is there again.
+async fn gap(installation: &Installation, cart: &Cart, client: &Client, url: &str) -> anyhow::Result<()> {
+    fill(cart).await?;
+    let session = cassandra::connect(installation.cassandra()).await?;
+    let one = "WHERE cart_id = ? AND sequence_number = 199";
+    let select = format!(
+        "SELECT JSON cart_id, sequence_number, position, command_id, events, keyed, outcome FROM cart_journal {one}"
+    );
+    let row = session.query_unpaged(select, (cart.id,)).await?.into_rows_result()?.single_row::<(String,)>()?;
+    session.query_unpaged(format!("DELETE FROM cart_journal {one}"), (cart.id,)).await?;
+    let mut stream = EventStream::open(client, url, Some(198)).await?;
+    let mut comments = 0;
+    while comments < 2 {
+        match stream.next().await?.context("the stream goes on")? {
+            Part::Comment(comment) => {
+                ensure!(comment.starts_with("event 199 is missing in the journal"), "{comment}");
+                comments += 1;
+            }
+            Part::Retry(_) => {}
+            Part::Event { id, .. } => anyhow::bail!("event {id} comes from behind the gap"),
+        }
+    }
+    session.query_unpaged("INSERT INTO cart_journal JSON ?", row).await?;
+    let events = stream.events(2).await?;
+    ensure!(events[0]["sequenceNumber"] == 199 && events[1]["sequenceNumber"] == 200, "{events:?}");
+    Ok(())
 }
 
 pub(crate) async fn streams_are_limited_and_free_what_they_hold() -> anyhow::Result<()> {
@@ -69,6 +97,11 @@ pub(crate) async fn streams_are_limited_and_free_what_they_hold() -> anyhow::Res
     }
     // A client that leaves frees its place.
     drop(second);
+    until_open(&api, "1").await?;
+
+    let other = api.cart();
+    gap(&installation, &other, &http1, &format!("http://{address}{}", path(&other))).await?;
+    ensure!(processes[0].log().contains("a journal lacks an event"), "{}", processes[0].log());
     until_open(&api, "1").await?;
 
     // So does one that reads nothing: its window takes less than the history.

@@ -3,6 +3,8 @@
 //!
 //! Needs python3 with venv: `scripts/python-env` installs schemathesis into the target folder.
 
+pub(crate) mod page;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -10,32 +10,32 @@ use e2e::harness::{free_address, wait_until};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
-use super::super::http::api::DEADLINE;
+use super::http::api::DEADLINE;
 
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Keys by their code points in WebDriver.
-pub(super) const TAB: &str = "\u{E004}";
-pub(super) const ENTER: &str = "\u{E007}";
-pub(super) const ESCAPE: &str = "\u{E00C}";
-pub(super) const LEFT: &str = "\u{E012}";
+pub(crate) const TAB: &str = "\u{E004}";
+pub(crate) const ENTER: &str = "\u{E007}";
+pub(crate) const ESCAPE: &str = "\u{E00C}";
+pub(crate) const LEFT: &str = "\u{E012}";
 
 /// The size of the page's area, and how it is looked at.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct View {
-    pub(super) width: u32,
-    pub(super) height: u32,
-    pub(super) is_dark: bool,
-    pub(super) is_phone: bool,
+pub(crate) struct View {
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+    pub(crate) is_dark: bool,
+    pub(crate) is_phone: bool,
 }
 
 impl View {
-    pub(super) const DESKTOP: Self = Self { width: 1280, height: 900, is_dark: false, is_phone: false };
+    pub(crate) const DESKTOP: Self = Self { width: 1280, height: 900, is_dark: false, is_phone: false };
 }
 
 /// A browser with one window.
 #[derive(Debug)]
-pub(super) struct Browser {
+pub(crate) struct Browser {
     driver: Child,
     client: Client,
     session: String,
@@ -52,7 +52,7 @@ impl Drop for Browser {
 }
 
 impl Browser {
-    pub(super) async fn start() -> anyhow::Result<Self> {
+    pub(crate) async fn start() -> anyhow::Result<Self> {
         let address = free_address()?;
         let driver = Command::new("chromedriver")
             .args([format!("--port={}", address.port()), "--log-level=SEVERE".to_owned()])
@@ -86,17 +86,17 @@ impl Browser {
         Ok(answer["value"].take())
     }
 
-    pub(super) async fn open(&self, url: &str) -> anyhow::Result<()> {
+    pub(crate) async fn open(&self, url: &str) -> anyhow::Result<()> {
         self.call(Method::POST, "/url", &json!({"url": url})).await.map(drop)
     }
 
     /// The value of a script's `return`.
-    pub(super) async fn run(&self, script: &str) -> anyhow::Result<Value> {
+    pub(crate) async fn run(&self, script: &str) -> anyhow::Result<Value> {
         self.call(Method::POST, "/execute/sync", &json!({"script": script, "args": []})).await
     }
 
     /// Waits until a script returns a value.
-    pub(super) async fn sees(&self, what: &str, script: &str, wanted: &Value) -> anyhow::Result<()> {
+    pub(crate) async fn sees(&self, what: &str, script: &str, wanted: &Value) -> anyhow::Result<()> {
         wait_until(what, DEADLINE, async || {
             let found = self.run(script).await.map_err(|error| format!("{error:#}"))?;
             if found == *wanted { Ok(()) } else { Err(format!("{found} instead of {wanted}")) }
@@ -105,14 +105,41 @@ impl Browser {
     }
 
     /// Presses a key and lets it go.
-    pub(super) async fn press(&self, key: &str) -> anyhow::Result<()> {
-        let strokes = json!([{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]);
+    pub(crate) async fn press(&self, key: &str) -> anyhow::Result<()> {
+        self.presses([key.to_owned()]).await
+    }
+
+    /// Types a text into the element with the focus.
+    pub(crate) async fn types(&self, text: &str) -> anyhow::Result<()> {
+        self.presses(text.chars().map(String::from)).await
+    }
+
+    async fn presses(&self, keys: impl IntoIterator<Item = String>) -> anyhow::Result<()> {
+        let strokes: Vec<_> = keys
+            .into_iter()
+            .flat_map(|key| ["keyDown", "keyUp"].map(|stroke| json!({"type": stroke, "value": key})))
+            .collect();
         let actions = json!({"actions": [{"type": "key", "id": "keyboard", "actions": strokes}]});
         self.call(Method::POST, "/actions", &actions).await.map(drop)
     }
 
+    /// Clicks the element that a selector finds, once it is there and nothing covers it.
+    pub(crate) async fn click(&self, selector: &str) -> anyhow::Result<()> {
+        wait_until(&format!("{selector} to take a click"), DEADLINE, async || {
+            let clicked = async {
+                let found = json!({"using": "css selector", "value": selector});
+                let element = self.call(Method::POST, "/element", &found).await?;
+                let id = element.as_object().and_then(|object| object.values().next()).and_then(Value::as_str);
+                let path = format!("/element/{}/click", id.context("an element has an id")?);
+                self.call(Method::POST, &path, &json!({})).await
+            };
+            clicked.await.map(drop).map_err(|error: anyhow::Error| format!("{error:#}"))
+        })
+        .await
+    }
+
     /// Moves the focus with Tab until a script says that it is there.
-    pub(super) async fn tab_to(&self, what: &str, is_there: &str) -> anyhow::Result<()> {
+    pub(crate) async fn tab_to(&self, what: &str, is_there: &str) -> anyhow::Result<()> {
         const TABS_MAX: usize = 80;
         for _ in 0..TABS_MAX {
             self.press(TAB).await?;
@@ -124,7 +151,7 @@ impl Browser {
     }
 
     /// The errors and warnings since the last call, also those of the content security policy.
-    pub(super) async fn complaints(&self) -> anyhow::Result<Vec<Value>> {
+    pub(crate) async fn complaints(&self) -> anyhow::Result<Vec<Value>> {
         let log = self.call(Method::POST, "/se/log", &json!({"type": "browser"})).await?;
         let entries = log.as_array().cloned().unwrap_or_default();
         Ok(entries.into_iter().filter(|entry| entry["level"] == "SEVERE" || entry["level"] == "WARNING").collect())
@@ -134,7 +161,7 @@ impl Browser {
         self.call(Method::POST, "/goog/cdp/execute", &json!({"cmd": command, "params": params})).await
     }
 
-    pub(super) async fn look(&self, view: View) -> anyhow::Result<()> {
+    pub(crate) async fn look(&self, view: View) -> anyhow::Result<()> {
         let View { width, height, is_dark, is_phone } = view;
         let scale = if is_phone { 2 } else { 1 };
         let size = json!({"width": width, "height": height, "deviceScaleFactor": scale, "mobile": is_phone});
@@ -145,7 +172,7 @@ impl Browser {
     }
 
     /// What the window shows, as a PNG file.
-    pub(super) async fn picture(&self) -> anyhow::Result<Vec<u8>> {
+    pub(crate) async fn picture(&self) -> anyhow::Result<Vec<u8>> {
         let picture = self.devtools("Page.captureScreenshot", json!({"format": "png"})).await?;
         let text = picture["data"].as_str().context("a picture")?;
         BASE64_STANDARD.decode(text).context("reading a picture")
