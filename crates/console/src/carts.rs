@@ -133,7 +133,7 @@ mod tests {
 
     fn carts() -> Carts {
         let args = Args::parse_from(["cart-console"]);
-        let stores = Stores::new(&args.kafka, &args.cassandra, &args.database_url).expect("a URL");
+        let stores = Stores::new(&args.kafka, &args.cassandra, &args.database).expect("a URL");
         Carts::new(&args.kafka, Arc::new(stores))
     }
 

@@ -39,7 +39,7 @@ pub struct FixedLimits {
     pub body_timeout: Duration,
     /// Maximum number of commands that wait for their outcome; further ones are answered with 503.
     pub commands_in_flight_max: usize,
-    /// Maximum number of requests in progress; further ones are answered with 503, except health and metrics.
+    /// Maximum number of requests in progress; further ones are answered with 503, except health.
     pub requests_in_flight_max: usize,
 }
 
