@@ -72,6 +72,10 @@ impl Admin {
         Ok(Self { client, args: args.clone() })
     }
 
+    pub(crate) fn client(&self) -> &rdkafka::client::Client<Reporting> {
+        self.client.inner()
+    }
+
     /// Whether the brokers answer.
     ///
     /// # Errors
