@@ -212,13 +212,7 @@ mod tests {
 
     /// The schemas are compiled in, so no registry is asked.
     fn codecs() -> Codecs {
-        let args = KafkaArgs {
-            kafka_bootstrap_servers: String::new(),
-            kafka_properties: Vec::new(),
-            schema_registry_url: String::from("http://127.0.0.1:1"),
-            topic_prefix: String::new(),
-        };
-        let registry = Registry::new(&args).unwrap();
+        let registry = Registry::new(&KafkaArgs::plain("", "http://127.0.0.1:1")).unwrap();
         Codecs {
             events: Codec::registered(&registry, CartEvent::TOPIC, CartEvent::SCHEMA, 1).unwrap(),
             snapshots: Codec::registered(&registry, Aggregate::TOPIC, Aggregate::SCHEMA, 2).unwrap(),

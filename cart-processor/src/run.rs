@@ -10,7 +10,7 @@ use cart::contract::{Contract, DEAD_LETTER_TOPIC, group};
 use cart::{CartCommand, CartEvent, CartReply};
 use journal::Journal;
 use kafka::{Admin, GroupConsumer, Instance, OffsetReset, Producer};
-use service::{Metrics, Readiness, Shutdown, Store, probe, serve_admin, shutdown_signal};
+use service::{Metrics, Readiness, Shutdown, Startup, Store, probe, serve_admin, shutdown_signal};
 use tokio::runtime::Handle;
 
 use crate::args::{Args, Cli, Command};
@@ -45,9 +45,9 @@ async fn run_command(cli: Cli) -> anyhow::Result<()> {
 /// The failure that ended it early; an operator has to act.
 async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<()> {
     let readiness = Readiness::default();
-    readiness.set_unready("start", "connecting");
+    let startup = args.startup.start(&readiness);
     serve_admin(&args.admin, readiness.clone(), metrics, shutdown.clone()).await?;
-    let parts = connect(&args, &readiness, &shutdown).await?;
+    let parts = connect(&args, &startup, &readiness, &shutdown).await?;
     shutdown.started();
     // Room for every worker's end: at the shutdown they end together.
     let (ended, mut end) = tokio::sync::mpsc::channel(args.workers.into());
@@ -67,7 +67,7 @@ async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result
         std::thread::Builder::new().name(format!("worker-{number}")).spawn(work)?;
     }
     drop(ended);
-    readiness.set_ready("start");
+    startup.ready();
     // A worker ends by itself at the shutdown only, or when it can't go on: then the process ends, so that another
     // one takes over.
     let mut members: Vec<GroupConsumer> = Vec::new();
@@ -91,10 +91,10 @@ struct Parts {
     replies: Replies,
 }
 
-async fn connect(args: &Args, readiness: &Readiness, shutdown: &Shutdown) -> anyhow::Result<Parts> {
+async fn connect(args: &Args, startup: &Startup, readiness: &Readiness, shutdown: &Shutdown) -> anyhow::Result<Parts> {
     let kafka = &args.kafka;
     let admin = Admin::new(kafka)?;
-    let opened = journal::open(kafka, &args.cassandra, &admin, args.startup.timeout()).await?;
+    let opened = journal::open(kafka, &args.cassandra, &admin, startup).await?;
     let partitions = |name: &str| tokio::task::block_in_place(|| admin.partitions(&kafka.prefixed(name)));
     let event_partitions = partitions(CartEvent::TOPIC)?;
     ensure!(

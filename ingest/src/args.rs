@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use cassandra::CassandraArgs;
 use kafka::{KafkaArgs, TopicArgs};
-use service::{LogArgs, StartupArgs};
+use service::{AdminArgs, LogArgs, StartupArgs};
 use trace::TraceArgs;
 
 use crate::auth::AuthArgs;
@@ -13,7 +13,7 @@ use crate::http::{CorsArgs, LimitArgs, TlsArgs};
 /// The end of the output of `--help`.
 const EXAMPLE: &str = "\
 Example, with the servers of `scripts/stack servers` and a running cart-processor:
-  ingest setup && ingest --listen 127.0.0.1:9002 --reply-timeout-ms 15000";
+  ingest setup && ingest --listen 127.0.0.1:9002 --admin-listen 127.0.0.1:0 --reply-timeout-ms 15000";
 
 /// Accepts cart commands over HTTP, appends them to the log and answers with their outcome
 #[derive(Debug, clap::Parser)]
@@ -32,11 +32,18 @@ pub(crate) enum Command {
     Setup(SetupArgs),
 }
 
+/// Where metrics are by default. A second ingest on one host needs an address of its own.
+const ADMIN_LISTEN: &str = "127.0.0.1:9017";
+
 #[derive(Debug, Clone, clap::Args)]
+#[command(mut_arg("admin_listen", |arg| arg.default_value(ADMIN_LISTEN)))]
 pub(crate) struct Args {
-    /// Address of the API, health and metrics; with port 0 the system chooses a free port, which is logged
+    /// Address of the API and health; with port 0 the system chooses a free port, which is logged
     #[arg(long = "listen", env = "INGEST_LISTEN", help_heading = "Common", default_value = "127.0.0.1:9001")]
     pub(crate) listen: SocketAddr,
+
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
 
     #[command(flatten)]
     pub(crate) kafka: KafkaArgs,

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use cart::contract::Contract;
 use cart::{CartCommand, CartEvent, CartReply};
 use kafka::{Admin, Codec, PartitionBatcher, Producer, TailConsumer};
-use service::{Metrics, Readiness, Shutdown, Store, probe, shutdown_signal, wait_for};
+use service::{Metrics, Readiness, Shutdown, Startup, Store, probe, serve_admin, shutdown_signal, wait_for};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -63,13 +63,16 @@ async fn run_command(cli: Cli) -> anyhow::Result<()> {
 /// Serves until the shutdown. Waits at the start for servers that are not ready yet.
 async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<()> {
     let readiness = Readiness::default();
+    let startup = args.startup.start(&readiness);
     // Background tasks that requests in flight need go on until the last response.
     let (end, ended) = Shutdown::channel();
-    let auth = Auth::start(&args.auth, args.listen, args.startup.timeout(), ended.clone()).await?;
+    serve_admin(&args.admin, readiness.clone(), metrics, ended.clone()).await?;
+    let auth = Auth::start(&args.auth, args.listen, &startup, ended.clone()).await?;
     let tls = Tls::start(&args.tls, ended.clone())?;
     let listener = listen(args.listen).with_context(|| format!("listening on {} (--listen)", args.listen))?;
-    let api = connect(&args, &readiness, &ended).await?;
+    let api = connect(&args, &startup, &readiness, &ended).await?;
     shutdown.started();
+    startup.ready();
     tracing::info!(address = %listener.local_addr()?, "serving carts");
     let policy = ConnectionPolicy {
         auth,
@@ -79,7 +82,7 @@ async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result
         body_len_max: api.body_limits.len_max,
     };
     let log = api.commands.log.clone();
-    serve(listener, routes(api, metrics), policy, readiness, shutdown).await;
+    serve(listener, routes(api), policy, readiness, shutdown).await;
     // Also commands whose clients have disconnected.
     log.flush(args.limits.drain_timeout()).await.context("delivering the commands in flight")?;
     drop(end);
@@ -95,18 +98,17 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-async fn connect(args: &Args, readiness: &Readiness, end: &Shutdown) -> anyhow::Result<Api> {
+async fn connect(args: &Args, startup: &Startup, readiness: &Readiness, end: &Shutdown) -> anyhow::Result<Api> {
     let kafka = &args.kafka;
-    let timeout = args.startup.timeout();
     let admin = Admin::new(kafka)?;
-    let opened = journal::open(kafka, &args.cassandra, &admin, timeout).await?;
+    let opened = journal::open(kafka, &args.cassandra, &admin, startup).await?;
     let (commands, reply_topic) = (kafka.prefixed(CartCommand::TOPIC), kafka.prefixed(CartReply::TOPIC));
-    let reply_log = wait_for(&format!("topic {reply_topic}"), timeout, async || {
+    let reply_log = wait_for(&format!("topic {reply_topic}"), startup, async || {
         tokio::task::block_in_place(|| admin.identity(&reply_topic))
     })
     .await?;
     let reply_partition = random_partition(reply_log.partitions);
-    let waiters = follow_replies(args, &reply_topic, reply_partition, opened.replies, end).await?;
+    let waiters = follow_replies(args, startup, &reply_topic, reply_partition, opened.replies, end).await?;
     let admin = Arc::new(admin);
     probe("Kafka", readiness, end, admin.clone(), |admin| async move { admin.check().await });
     let (session, journal, codec) = (opened.session, opened.journal, opened.commands);
@@ -141,6 +143,7 @@ async fn connect(args: &Args, readiness: &Readiness, end: &Shutdown) -> anyhow::
 /// Starts a thread that reads the replies of one partition from its end on.
 async fn follow_replies(
     args: &Args,
+    startup: &Startup,
     topic: &str,
     partition: i32,
     codec: Codec<CartReply>,
@@ -150,7 +153,7 @@ async fn follow_replies(
     let open = async || {
         tokio::task::block_in_place(|| TailConsumer::open(&args.kafka, topic, partitions.clone(), END_TIMEOUT))
     };
-    let follower = wait_for("the end of the replies", args.startup.timeout(), open).await?;
+    let follower = wait_for("the end of the replies", startup, open).await?;
     let waiters = Waiters::at(partition);
     let (registered, runtime, end) = (waiters.clone(), Handle::current(), end.clone());
     let read = move || read_replies(&follower, &codec, &registered, &runtime, &end);

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use cassandra::{CassandraArgs, KeyspaceArgs};
 use kafka::{KafkaArgs, MemberArgs, TopicArgs};
+use postgres::DatabaseArgs;
 use service::{AdminArgs, LogArgs, StartupArgs};
 use trace::TraceArgs;
 
@@ -77,15 +78,6 @@ pub struct CassandraProjectorArgs {
     pub(crate) args: Args,
     #[command(flatten)]
     pub(crate) cassandra: CassandraArgs,
-}
-
-/// Where PostgreSQL is.
-#[derive(Debug, Clone, clap::Args)]
-pub(crate) struct DatabaseArgs {
-    /// URL of the PostgreSQL database
-    #[arg(help_heading = "Common")]
-    #[arg(long, env, hide_env_values = true, default_value = "postgres://cart:cart@127.0.0.1:5432/cart")]
-    pub(crate) database_url: String,
 }
 
 /// The projector that writes to PostgreSQL.

@@ -11,14 +11,14 @@ use cart::contract::{Contract, group};
 use cart::{CartEvent, EventId, PurchasedItem};
 use cassandra::CassandraArgs;
 use kafka::{Admin, Codec, KafkaArgs, Message as _, Registry, TopicReader, TransactionalProducer};
+use postgres::DatabaseArgs;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use service::LogArgs;
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::AssertSqlSafe;
 use tokio::runtime::Handle;
 use trace::TraceHeaders;
 
-use crate::args::DatabaseArgs;
 use crate::item_purchased_events::record;
 use crate::{popular_items, vendor_billing};
 
@@ -116,7 +116,7 @@ async fn empty(args: &RebuildArgs, create: &str, table: &str) -> anyhow::Result<
 
 /// The balances and their offsets in one transaction.
 async fn empty_database(args: &RebuildArgs, topic: &str) -> anyhow::Result<()> {
-    let pool = PgPool::connect(&args.database.database_url).await.context("connecting to PostgreSQL")?;
+    let pool = args.database.connect().await?;
     let failed = "emptying vendor_billing (`projectors setup` creates it)";
     let mut transaction = pool.begin().await.context(failed)?;
     sqlx::query(AssertSqlSafe("TRUNCATE vendor_billing")).execute(&mut *transaction).await.context(failed)?;

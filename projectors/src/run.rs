@@ -12,8 +12,10 @@ use kafka::{Admin, Codec, GroupConsumer, Instance, OffsetReset, Registry};
 use scylla::client::session::Session;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use service::{Metrics, Readiness, Shutdown, Store, probe, serve_admin, shutdown_signal, wait_for, wait_for_unless};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use service::{
+    Metrics, Readiness, Shutdown, Startup, Store, probe, serve_admin, shutdown_signal, wait_for, wait_for_unless,
+};
+use sqlx::postgres::PgPoolOptions;
 use tokio::runtime::Handle;
 use trace::Tracing;
 
@@ -53,6 +55,7 @@ struct Base {
     /// As its group is called, without a prefix.
     name: &'static str,
     readiness: Readiness,
+    startup: Startup,
     shutdown: Shutdown,
     registry: Registry,
     admin: Arc<Admin>,
@@ -64,7 +67,7 @@ impl Base {
     async fn start(args: &Args, name: &'static str) -> anyhow::Result<Self> {
         args.log.init()?;
         let readiness = Readiness::default();
-        readiness.set_unready("start", "connecting");
+        let startup = args.startup.start(&readiness);
         let shutdown = shutdown_signal()?;
         let metrics = Metrics::install(name, &[crate::METRICS, kafka::METRICS, trace::METRICS], &[kafka::collect_lag])?;
         crate::metrics::start(name);
@@ -72,11 +75,11 @@ impl Base {
         let tracing = args.trace.start(name)?;
         let admin = Arc::new(Admin::new(&args.kafka)?);
         probe("Kafka", &readiness, &shutdown, admin.clone(), |admin| async move { admin.check().await });
-        Ok(Self { name, readiness, shutdown, registry: Registry::new(&args.kafka)?, admin, tracing })
+        Ok(Self { name, readiness, startup, shutdown, registry: Registry::new(&args.kafka)?, admin, tracing })
     }
 
-    async fn identity(&self, args: &Args, topic: &str) -> anyhow::Result<kafka::LogIdentity> {
-        wait_for(&format!("topic {topic}"), args.startup.timeout(), async || {
+    async fn identity(&self, topic: &str) -> anyhow::Result<kafka::LogIdentity> {
+        wait_for(&format!("topic {topic}"), &self.startup, async || {
             tokio::task::block_in_place(|| self.admin.identity(topic))
         })
         .await
@@ -87,7 +90,7 @@ impl Base {
     async fn first_offsets(&self, args: &Args) -> anyhow::Result<()> {
         let group = args.kafka.prefixed(group::ITEM_PURCHASED_EVENTS);
         let [events, purchases] = [CartEvent::TOPIC, PurchasedItem::TOPIC].map(|topic| args.kafka.prefixed(topic));
-        wait_for("`projectors setup`", args.startup.timeout(), async || {
+        wait_for("`projectors setup`", &self.startup, async || {
             tokio::task::block_in_place(|| {
                 // If there are purchases, the group has begun. Missing offsets were lost then; the consumer reports that.
                 let has_begun = self.admin.watermarks(&purchases)?.iter().any(|(_, end)| *end > 0);
@@ -101,9 +104,9 @@ impl Base {
         .await
     }
 
-    async fn codec<T: Contract + Serialize + DeserializeOwned>(&self, args: &Args) -> anyhow::Result<Codec<T>> {
+    async fn codec<T: Contract + Serialize + DeserializeOwned>(&self) -> anyhow::Result<Codec<T>> {
         let is_incompatible = |error: &kafka::Error| error.recovery() == kafka::Recovery::Fatal;
-        wait_for_unless("the schema registry", args.startup.timeout(), is_incompatible, async || {
+        wait_for_unless("the schema registry", &self.startup, is_incompatible, async || {
             Codec::register(&self.registry, T::TOPIC, T::SCHEMA).await
         })
         .await
@@ -134,7 +137,7 @@ impl Base {
         self.shutdown.started();
         // A projector has one worker.
         let consumer = GroupConsumer::join(&args.kafka, &instance, 0, &args.kafka.prefixed(topic), start_at)?;
-        self.readiness.set_ready("start");
+        self.startup.ready();
         let runner = Runner {
             name: self.name,
             projector,
@@ -160,10 +163,10 @@ impl Base {
 async fn item_purchased_events(args: Args) -> anyhow::Result<()> {
     let base = Base::start(&args, group::ITEM_PURCHASED_EVENTS).await?;
     for topic in [CartEvent::TOPIC, PurchasedItem::TOPIC] {
-        base.identity(&args, &args.kafka.prefixed(topic)).await?;
+        base.identity(&args.kafka.prefixed(topic)).await?;
     }
-    let events = base.codec::<CartEvent>(&args).await?;
-    let purchases = base.codec::<PurchasedItem>(&args).await?;
+    let events = base.codec::<CartEvent>().await?;
+    let purchases = base.codec::<PurchasedItem>().await?;
     let topic = args.kafka.prefixed(PurchasedItem::TOPIC);
     let instance = base.instance(&args)?;
     kafka::start_transactions(instance.group());
@@ -177,11 +180,10 @@ async fn item_purchased_events(args: Args) -> anyhow::Result<()> {
 /// A session, and the epoch of the purchases' log. Another log ends the start at once: a wait would not change it.
 async fn cassandra(args: &CassandraProjectorArgs, base: &Base) -> anyhow::Result<(Arc<Session>, LogEpoch)> {
     let topic = args.args.kafka.prefixed(PurchasedItem::TOPIC);
-    let timeout = args.args.startup.timeout();
-    let identity = base.identity(&args.args, &topic).await?;
-    let session = wait_for("Cassandra", timeout, async || cassandra::connect(&args.cassandra).await).await?;
+    let identity = base.identity(&topic).await?;
+    let session = wait_for("Cassandra", &base.startup, async || cassandra::connect(&args.cassandra).await).await?;
     let is_another = |error: &cassandra::LogNotRecorded| matches!(error, cassandra::LogNotRecorded::Another { .. });
-    let epoch = wait_for_unless("`projectors setup`", timeout, is_another, async || {
+    let epoch = wait_for_unless("`projectors setup`", &base.startup, is_another, async || {
         cassandra::log_epoch(&session, &topic, &identity).await
     })
     .await?;
@@ -212,7 +214,7 @@ where
     Store::Cassandra.start(&["table_read", "table_write"]);
     let (session, epoch) = cassandra(&args, &base).await?;
     let table = open(session).await?;
-    let codec = base.codec::<PurchasedItem>(&args.args).await?;
+    let codec = base.codec::<PurchasedItem>().await?;
     let projector = Totals::new(table, args.args.rows_max as usize, epoch, Handle::current());
     let instance = base.instance(&args.args)?;
     base.run(args.args, projector, codec, instance, PurchasedItem::TOPIC, OffsetReset::CommittedOrBeginning).await
@@ -221,20 +223,18 @@ where
 async fn vendor_billing_jdbc(JdbcArgs { args, database }: JdbcArgs) -> anyhow::Result<()> {
     let base = Base::start(&args, group::VENDOR_BILLING_JDBC).await?;
     Store::Postgres.start(&["offsets_read", "transaction"]);
-    let timeout = args.startup.timeout();
     let topic = args.kafka.prefixed(PurchasedItem::TOPIC);
-    let identity = base.identity(&args, &topic).await?;
+    let identity = base.identity(&topic).await?;
     // One thread works, so one connection does; the second is for the moment in which the first is replaced.
     let options = PgPoolOptions::new().max_connections(2).acquire_timeout(Duration::from_secs(5));
-    let database: PgConnectOptions = database.database_url.parse().context("reading --database-url")?;
     // An instance that is paused inside its transaction has its offsets' rows locked. When the group has given its
     // partitions away, that must not block the new owner.
-    let database =
-        database.options([("idle_in_transaction_session_timeout", format!("{}ms", args.member.session_timeout_ms))]);
+    let session_timeout = [("idle_in_transaction_session_timeout", format!("{}ms", args.member.session_timeout_ms))];
+    let database = database.options()?.options(session_timeout);
     let connect = async || {
         options.clone().connect_with(database.clone()).await.map_err(|error| {
             let is_missing = is_missing_database(&error);
-            let error = anyhow::Error::new(error);
+            let error = anyhow::Error::new(postgres::Error::from(error));
             if is_missing {
                 error.context("using the database of --database-url failed (`projectors setup` creates it)")
             } else {
@@ -242,14 +242,15 @@ async fn vendor_billing_jdbc(JdbcArgs { args, database }: JdbcArgs) -> anyhow::R
             }
         })
     };
-    let pool = wait_for("PostgreSQL", timeout, connect).await?;
+    let pool = wait_for("PostgreSQL", &base.startup, connect).await?;
     let is_another = |error: &LogNotRecorded| matches!(error, LogNotRecorded::Another { .. });
-    let epoch =
-        wait_for_unless("`projectors setup`", timeout, is_another, async || log_epoch(&pool, &topic, &identity).await)
-            .await?;
-    let codec = base.codec::<PurchasedItem>(&args).await?;
+    let epoch = wait_for_unless("`projectors setup`", &base.startup, is_another, async || {
+        log_epoch(&pool, &topic, &identity).await
+    })
+    .await?;
+    let codec = base.codec::<PurchasedItem>().await?;
     probe("PostgreSQL", &base.readiness, &base.shutdown, pool.clone(), |pool| async move {
-        sqlx::query("SELECT 1").execute(&pool).await.map(|_| ())
+        sqlx::query("SELECT 1").execute(&pool).await.map(|_| ()).map_err(postgres::Error::from)
     });
     let projector = VendorBillingJdbc {
         pool,

@@ -6,7 +6,7 @@ use cart::{CartEvent, LogEpoch, PurchasedItem};
 use kafka::{Admin, Codec, LogIdentity, Registry};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions as _, Connection as _, PgPool, SqlStr};
+use sqlx::{ConnectOptions as _, Connection as _, SqlStr};
 
 use crate::args::SetupArgs;
 use crate::log_identity::log_epoch;
@@ -62,9 +62,8 @@ pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
 }
 
 async fn set_up_database(args: &SetupArgs, topic: &str, found: &LogIdentity) -> anyhow::Result<()> {
-    let options: PgConnectOptions = args.database.database_url.parse().context("reading --database-url")?;
-    ensure_database(&options).await?;
-    let pool = PgPool::connect_with(options).await.context("connecting to PostgreSQL")?;
+    ensure_database(&args.database.options()?).await?;
+    let pool = args.database.connect().await?;
     migrations().run(&pool).await.context("creating the tables in PostgreSQL")?;
     sqlx::query("INSERT INTO log_epoch (topic, epoch, cluster_id, topic_id, partitions) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING")
         .bind(topic)
@@ -100,11 +99,13 @@ async fn ensure_database(options: &PgConnectOptions) -> anyhow::Result<()> {
     match options.connect().await {
         Ok(connection) => return Ok(connection.close().await?),
         Err(error) if is_missing_database(&error) => {}
-        Err(error) => return Err(error).with_context(|| format!("connecting to the PostgreSQL database {name}")),
+        Err(error) => {
+            return Err(postgres::Error::from(error)).with_context(|| format!("using the PostgreSQL database {name}"));
+        }
     }
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     ensure!(plain, "the database {name} does not exist, and cannot be created with this name: use a-z, 0-9 and _");
-    let mut connection = options.clone().database("postgres").connect().await.context("connecting to PostgreSQL")?;
+    let mut connection = options.clone().database("postgres").connect().await.map_err(postgres::Error::from)?;
     let statement = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
     sqlx::query(statement).execute(&mut connection).await.with_context(|| format!("creating the database {name}"))?;
     Ok(())

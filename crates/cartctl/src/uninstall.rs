@@ -9,6 +9,7 @@ use cart::contract::{Contract, DEAD_LETTER_TOPIC, STAGES};
 use cart::{Aggregate, CartCommand, CartEvent, CartReply, PurchasedItem};
 use cassandra::CassandraArgs;
 use kafka::{Admin, KafkaArgs, Registry};
+use postgres::DatabaseArgs;
 use scylla::client::session::Session;
 use sqlx::error::DatabaseError;
 use sqlx::postgres::PgConnectOptions;
@@ -37,10 +38,8 @@ pub struct Args {
     #[command(flatten)]
     cassandra: CassandraArgs,
 
-    /// URL of the PostgreSQL database
-    #[arg(help_heading = "Common")]
-    #[arg(long, env, default_value = "postgres://cart:cart@127.0.0.1:5432/cart", hide_env_values = true)]
-    database_url: String,
+    #[command(flatten)]
+    database: DatabaseArgs,
 
     /// List what would be deleted, without deleting it
     #[arg(long, group = "decision")]
@@ -147,7 +146,7 @@ async fn recorded_in_database(database: &PgConnectOptions) -> anyhow::Result<Vec
 /// # Errors
 /// A consumer group has members, or a server does not answer or rejects a request.
 pub async fn uninstall(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
-    let database: PgConnectOptions = args.database_url.parse().context("reading --database-url")?;
+    let database = args.database.options()?;
     let names = Names::of(args, &database);
     names.write(out)?;
     let session = cassandra::open(&args.cassandra.patient()).await?;

@@ -13,6 +13,7 @@ use scylla::statement::{Consistency, Statement};
 
 use crate::Error;
 use crate::log_identity::LOG_TABLE;
+use crate::security::{CassandraSecurityArgs, Rejection};
 
 /// How to reach Cassandra, and where in it our tables are.
 #[derive(Debug, Clone, clap::Args)]
@@ -29,18 +30,14 @@ pub struct CassandraArgs {
     #[arg(long, env, help_heading = "Servers", default_value = "cart", value_parser = keyspace)]
     pub cassandra_keyspace: String,
 
-    /// Cassandra user, if the cluster requires authentication
-    #[arg(long, env, help_heading = "Servers", requires = "cassandra_password")]
-    pub cassandra_user: Option<String>,
-
-    /// Password of the Cassandra user
-    #[arg(long, env, help_heading = "Servers", hide_env_values = true)]
-    pub cassandra_password: Option<String>,
-
     /// Timeout of a Cassandra request before it is retried; after a quarter of it the request is also sent to a second node
     #[arg(help_heading = "Servers")]
     #[arg(long, env, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub cassandra_request_timeout_ms: u64,
+
+    /// How the nodes are secured.
+    #[command(flatten)]
+    pub security: CassandraSecurityArgs,
 }
 
 /// How the keyspace is made. Only `setup` reads this.
@@ -172,13 +169,20 @@ pub async fn open(args: &CassandraArgs) -> Result<Session, Error> {
         .keepalive_interval(KEEPALIVE.0)
         .keepalive_timeout(KEEPALIVE.1)
         .tcp_nodelay(true);
-    if let (Some(user), Some(password)) = (&args.cassandra_user, &args.cassandra_password) {
-        builder = builder.user(user, password);
+    let operation = || format!("connecting to Cassandra at {}", args.cassandra_nodes.join(", "));
+    if let Some((user, password)) = args.security.credentials().map_err(|error| Error::new(operation(), error))? {
+        builder = builder.user(user, password.expose());
     }
-    builder
-        .build()
-        .await
-        .map_err(|error| Error::new(format!("connecting to Cassandra at {}", args.cassandra_nodes.join(", ")), error))
+    let rejection = Rejection::default();
+    if let Some(tls) = args.security.tls(&rejection).map_err(|error| Error::new(operation(), error))? {
+        builder = builder.tls_context(Some(tls));
+    }
+    builder.build().await.map_err(|error| {
+        match rejection.advice().or_else(|| args.security.advice(&error.to_string())) {
+            Some(advice) => Error::new(operation(), format!("{advice} ({error})")),
+            None => Error::new(operation(), error),
+        }
+    })
 }
 
 #[cfg(test)]

@@ -6,9 +6,11 @@ mod decimal;
 mod error;
 mod groups;
 mod log_identity;
+mod security;
 
 pub use args::{CassandraArgs, KeyspaceArgs, check, connect, create_keyspace, ensure_keyspace, open};
 pub use decimal::{decimal_from_cql, decimal_to_cql};
 pub use error::Error;
 pub use groups::{groups, write_rows};
 pub use log_identity::{LogNotRecorded, accept_new_log, create_log_table, ensure_log, log_epoch, restore_log};
+pub use security::{CassandraSecurityArgs, TlsVerify};

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use cassandra::CassandraArgs;
 use kafka::KafkaArgs;
+use postgres::DatabaseArgs;
 use service::LogArgs;
 
 /// What is replaced in `--trace-url`.
@@ -17,7 +18,7 @@ pub(crate) const TRACE_ID: &str = "{trace_id}";
 #[command(name = "cart-console", version, max_term_width = 110)]
 #[command(after_help = "\
 Example, with the stack of `scripts/stack up`:
-  source .services/cart.env && cart-console --listen 127.0.0.1:9017 --ingest-url \"$CART_URL\"")]
+  source .services/cart.env && cart-console --listen 127.0.0.1:9018 --ingest-url \"$CART_URL\"")]
 pub struct Args {
     /// Address of the page, health and metrics; with port 0 the system chooses a free port, which is logged
     #[arg(long, env = "CONSOLE_LISTEN", help_heading = "Common", default_value = "127.0.0.1:9010")]
@@ -44,10 +45,8 @@ pub struct Args {
     #[command(flatten)]
     pub(crate) cassandra: CassandraArgs,
 
-    /// URL of the PostgreSQL database
-    #[arg(help_heading = "Common")]
-    #[arg(long, env, default_value = "postgres://cart:cart@127.0.0.1:5432/cart", hide_env_values = true)]
-    pub(crate) database_url: String,
+    #[command(flatten)]
+    pub(crate) database: DatabaseArgs,
 
     #[command(flatten)]
     pub(crate) log: LogArgs,

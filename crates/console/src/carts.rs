@@ -129,7 +129,7 @@ mod tests {
     #[tokio::test]
     async fn more_histories_at_a_time_are_refused() {
         let args = Args::parse_from(["cart-console"]);
-        let stores = Stores::new(&args.kafka, &args.cassandra, &args.database_url).expect("a URL");
+        let stores = Stores::new(&args.kafka, &args.cassandra, &args.database).expect("a URL");
         let carts = Carts::new(&args.kafka, Arc::new(stores));
         let _permits: Vec<_> = (0..HISTORIES_MAX).map_while(|_| carts.reading.try_acquire().ok()).collect();
         let refused = carts.history(uuid::Uuid::nil().into(), None).await.expect_err("too many");

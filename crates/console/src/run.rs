@@ -36,7 +36,7 @@ async fn run_command(args: Args) -> anyhow::Result<()> {
 /// Serves until the shutdown. It starts without waiting for the servers: the page says which are away.
 async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<()> {
     let (board, audience) = (Arc::new(Board::default()), Audience::new());
-    let stores = Arc::new(Stores::new(&args.kafka, &args.cassandra, &args.database_url)?);
+    let stores = Arc::new(Stores::new(&args.kafka, &args.cassandra, &args.database)?);
     let shop = args.ingest_url.as_deref().map(|url| Shop::new(url, board.clone())).transpose()?;
     let listener = listen(args.listen).with_context(|| format!("listening on {} (--listen)", args.listen))?;
 

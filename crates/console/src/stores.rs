@@ -11,6 +11,7 @@ use cart::{LogEpoch, Position, PurchasedItem};
 use cassandra::{CassandraArgs, decimal_from_cql};
 use chrono::Datelike as _;
 use kafka::KafkaArgs;
+use postgres::DatabaseArgs;
 use rust_decimal::Decimal;
 use scylla::client::session::Session;
 use scylla::statement::prepared::PreparedStatement;
@@ -89,14 +90,14 @@ impl Stores {
     ///
     /// # Errors
     /// The database's URL is invalid.
-    pub(crate) fn new(kafka: &KafkaArgs, cassandra: &CassandraArgs, database_url: &str) -> anyhow::Result<Self> {
-        let pool = PgPoolOptions::new().max_connections(2).acquire_timeout(TIMEOUT).connect_lazy(database_url);
+    pub(crate) fn new(kafka: &KafkaArgs, cassandra: &CassandraArgs, database: &DatabaseArgs) -> anyhow::Result<Self> {
+        let pool = PgPoolOptions::new().max_connections(2).acquire_timeout(TIMEOUT);
         Ok(Self {
             cassandra: cassandra.clone(),
             topic: kafka.prefixed(PurchasedItem::TOPIC),
             session: OnceCell::new(),
             statements: OnceCell::new(),
-            pool: pool.context("reading --database-url")?,
+            pool: database.connect_lazy(pool)?,
         })
     }
 

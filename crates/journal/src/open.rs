@@ -1,14 +1,13 @@
 //! What a service that uses the journal waits for at its start: servers, `setup`, schemas.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use cart::contract::Contract;
 use cart::{CartCommand, CartReply, LogEpoch};
 use cassandra::{CassandraArgs, LogNotRecorded};
 use kafka::{Admin, Codec, KafkaArgs, LogIdentity, Recovery, Registry};
 use scylla::client::session::Session;
-use service::{wait_for, wait_for_unless};
+use service::{Startup, wait_for, wait_for_unless};
 
 use crate::{Codecs, Journal};
 
@@ -33,7 +32,7 @@ impl std::fmt::Debug for Opened {
     }
 }
 
-/// Waits at most `timeout` for each of them.
+/// Waits for each of them.
 ///
 /// # Errors
 /// When one of them is not there in time. At once when the log is another than the recorded one, or a schema is incompatible:
@@ -42,22 +41,22 @@ pub async fn open(
     kafka: &KafkaArgs,
     cassandra: &CassandraArgs,
     admin: &Admin,
-    timeout: Duration,
+    startup: &Startup,
 ) -> anyhow::Result<Opened> {
     let topic = kafka.prefixed(CartCommand::TOPIC);
     let log =
-        wait_for(&format!("topic {topic}"), timeout, async || tokio::task::block_in_place(|| admin.identity(&topic)))
+        wait_for(&format!("topic {topic}"), startup, async || tokio::task::block_in_place(|| admin.identity(&topic)))
             .await?;
-    let session = wait_for("Cassandra", timeout, async || cassandra::connect(cassandra).await).await?;
+    let session = wait_for("Cassandra", startup, async || cassandra::connect(cassandra).await).await?;
     let session = Arc::new(session);
     let is_another = |error: &LogNotRecorded| matches!(error, LogNotRecorded::Another { .. });
-    let epoch = wait_for_unless("`cart-processor setup`", timeout, is_another, async || {
+    let epoch = wait_for_unless("`cart-processor setup`", startup, is_another, async || {
         cassandra::log_epoch(&session, &topic, &log).await
     })
     .await?;
     let registry = Registry::new(kafka)?;
     let is_incompatible = |error: &kafka::Error| error.recovery() == Recovery::Fatal;
-    let (codecs, commands, replies) = wait_for_unless("the schema registry", timeout, is_incompatible, async || {
+    let (codecs, commands, replies) = wait_for_unless("the schema registry", startup, is_incompatible, async || {
         Ok((
             Codecs::register(&registry).await?,
             Codec::register(&registry, CartCommand::TOPIC, CartCommand::SCHEMA).await?,
@@ -66,6 +65,6 @@ pub async fn open(
     })
     .await?;
     let journal =
-        wait_for("the journal", timeout, async || Journal::open(session.clone(), codecs.clone()).await).await?;
+        wait_for("the journal", startup, async || Journal::open(session.clone(), codecs.clone()).await).await?;
     Ok(Opened { log, epoch, session, journal, commands, replies })
 }

@@ -70,7 +70,7 @@ impl Admin {
 
     fn change(&self, doing: &str, acls: &[Acl], change: Change) -> Result<(), Error> {
         let bindings = acls.iter().map(|acl| Binding::new(acl, change)).collect::<Result<Vec<_>, _>>();
-        let result = bindings.and_then(|bindings| request(self.client().native_ptr(), &bindings, change));
+        let result = bindings.and_then(|bindings| request(self.client().inner().native_ptr(), &bindings, change));
         result.map_err(|reason| Error::retry(format!("{doing} {} grants in Kafka", acls.len()), reason))
     }
 }

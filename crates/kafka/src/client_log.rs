@@ -4,9 +4,12 @@
 //! ends its client is an error.
 
 use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use crate::token::TokenFile;
 
 /// Lines on lost connections: [`error`] gets the same.
 const REPORTED_AS_ERROR: [&str; 2] = ["FAIL", "ERROR"];
@@ -39,19 +42,33 @@ pub(crate) fn error(error: &KafkaError, reason: &str) {
 }
 
 /// The context of a client that only reports.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Reporting;
+#[derive(Debug, Clone)]
+pub(crate) struct Reporting {
+    token: TokenFile,
+}
+
+impl Reporting {
+    pub(crate) fn new(token: TokenFile) -> Self {
+        Self { token }
+    }
+}
 
 /// A consumer that joins no group and is asked questions only.
 pub(crate) type PlainConsumer = BaseConsumer<Reporting>;
 
 impl ClientContext for Reporting {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         line(level, facility, text);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         self::error(&error, reason);
+    }
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.token.read()
     }
 }
 

@@ -1,13 +1,15 @@
 //! Where Kafka and the registry are, and the settings that every client of ours has.
 
-use std::ops::Deref;
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::KafkaError;
+use rdkafka::{ClientConfig, ClientContext};
 
 use crate::client_log::Reporting;
+use crate::registry::RegistryArgs;
+use crate::security::KafkaSecurityArgs;
+use crate::token::{HasClient, TokenFile};
 
 /// How to reach Kafka and the schema registry.
 #[derive(Debug, Clone, clap::Args)]
@@ -20,7 +22,7 @@ pub struct KafkaArgs {
     #[arg(long, env, help_heading = "Common", default_value = "http://127.0.0.1:8081/apis/ccompat/v7")]
     pub schema_registry_url: String,
 
-    /// Additional librdkafka settings as name=value, comma-separated, such as security.protocol=SSL. They override the program's
+    /// Additional librdkafka settings as name=value, comma-separated, such as fetch.min.bytes=1000. They override the program's
     /// own; a setting that the guarantees depend on, such as group.id, is rejected
     #[arg(long, env, help_heading = "Servers", value_delimiter = ',', value_parser = property, hide_env_values = true)]
     pub kafka_properties: Vec<(String, String)>,
@@ -28,6 +30,13 @@ pub struct KafkaArgs {
     /// Prefix of the names of all topics, subjects and consumer groups; with it several installations can share a cluster
     #[arg(long, env, help_heading = "Servers", default_value = "")]
     pub topic_prefix: String,
+
+    /// How the brokers are secured.
+    #[command(flatten)]
+    pub security: KafkaSecurityArgs,
+    /// How the registry is secured.
+    #[command(flatten)]
+    pub registry: RegistryArgs,
 }
 
 /// Who a process is in its consumer group.
@@ -53,7 +62,7 @@ impl MemberArgs {
 }
 
 /// Settings with another name in librdkafka: they are the same setting.
-const ALIASES: [(&str, &str); 7] = [
+const ALIASES: [(&str, &str); 8] = [
     ("auto.commit.enable", "enable.auto.commit"),
     ("max.in.flight", "max.in.flight.requests.per.connection"),
     ("max.partition.fetch.bytes", "fetch.message.max.bytes"),
@@ -61,11 +70,13 @@ const ALIASES: [(&str, &str); 7] = [
     ("metadata.broker.list", "bootstrap.servers"),
     ("queue.buffering.max.ms", "linger.ms"),
     ("request.required.acks", "acks"),
+    ("sasl.mechanisms", "sasl.mechanism"),
 ];
 
 /// What cannot be given, and what to do instead. With another value records could be lost, doubled, reordered or read before
-/// they are committed, or an answer would come later than the API promises.
-const FIXED: [(&str, &str); 20] = [
+/// they are committed, or an answer would come later than the API promises. Others have options of their own, and a secret does not
+/// belong on a command line.
+const FIXED: [(&str, &str); 31] = [
     ("acks", FOR_GUARANTEES),
     ("auto.offset.reset", FOR_GUARANTEES),
     ("bootstrap.servers", "use --kafka-bootstrap-servers"),
@@ -83,7 +94,18 @@ const FIXED: [(&str, &str); 20] = [
     ("partition.assignment.strategy", FOR_GUARANTEES),
     ("partitioner", FOR_GUARANTEES),
     ("queue.buffering.max.messages", "use --outbox-len-max of the cart-processor"),
+    ("sasl.mechanism", "use --kafka-sasl-mechanism"),
+    ("sasl.oauthbearer.client.secret", "use --kafka-token-file"),
+    ("sasl.oauthbearer.config", "use --kafka-token-file"),
+    ("sasl.password", "use --kafka-password-file"),
+    ("sasl.username", "use --kafka-user"),
+    ("security.protocol", "use --kafka-security"),
     ("session.timeout.ms", "use --session-timeout-ms"),
+    ("ssl.ca.location", "use --kafka-ca-cert"),
+    ("ssl.certificate.location", "use --kafka-client-cert"),
+    ("ssl.key.location", "use --kafka-client-key"),
+    ("ssl.key.password", "use --kafka-client-key with a key that is not encrypted"),
+    ("ssl.key.pem", "use --kafka-client-key"),
     ("transaction.timeout.ms", FOR_GUARANTEES),
     ("transactional.id", "use --instance, from which it is made"),
 ];
@@ -112,6 +134,9 @@ fn property(text: &str) -> Result<(String, String), String> {
 pub(crate) struct Settings {
     config: ClientConfig,
     given: Vec<String>,
+    token: TokenFile,
+    /// What is wrong with the options.
+    problem: Option<String>,
 }
 
 impl Settings {
@@ -135,20 +160,49 @@ impl Settings {
     ///
     /// # Errors
     /// If a setting is invalid.
-    pub(crate) fn create<T: FromClientConfigAndContext<Reporting>>(&self) -> Result<T, KafkaError> {
-        self.config.create_with_context(Reporting)
+    pub(crate) fn create<T: FromClientConfigAndContext<Reporting> + HasClient<Reporting>>(
+        &self,
+    ) -> Result<T, KafkaError> {
+        self.create_with_context(Reporting::new(self.token.clone()))
     }
-}
 
-impl Deref for Settings {
-    type Target = ClientConfig;
+    /// Makes a client with a context, and gives it its token.
+    ///
+    /// # Errors
+    /// If a setting is invalid.
+    pub(crate) fn create_with_context<C, T>(&self, context: C) -> Result<T, KafkaError>
+    where
+        C: ClientContext,
+        T: FromClientConfigAndContext<C> + HasClient<C>,
+    {
+        if let Some(problem) = &self.problem {
+            return Err(KafkaError::ClientCreation(problem.clone()));
+        }
+        let client: T = self.config.create_with_context(context)?;
+        self.token.renew(client.inner_client());
+        Ok(client)
+    }
 
-    fn deref(&self) -> &ClientConfig {
-        &self.config
+    #[cfg(test)]
+    fn get(&self, name: &str) -> Option<&str> {
+        self.config.get(name)
     }
 }
 
 impl KafkaArgs {
+    /// For servers without security, with the default for everything else.
+    #[must_use]
+    pub fn plain(kafka_bootstrap_servers: &str, schema_registry_url: &str) -> Self {
+        Self {
+            kafka_bootstrap_servers: kafka_bootstrap_servers.to_owned(),
+            schema_registry_url: schema_registry_url.to_owned(),
+            kafka_properties: Vec::new(),
+            topic_prefix: String::new(),
+            security: KafkaSecurityArgs::default(),
+            registry: RegistryArgs::default(),
+        }
+    }
+
     /// A topic's or group's full name.
     #[must_use]
     pub fn prefixed(&self, name: &str) -> String {
@@ -163,7 +217,14 @@ impl KafkaArgs {
             config.set(name, value);
         }
         let given = self.kafka_properties.iter().map(|(name, _)| name.clone()).collect();
-        let mut settings = Settings { config, given };
+        let (secured, problem) = match self.security.settings() {
+            Ok(secured) => (secured, None),
+            Err(problem) => (Vec::new(), Some(problem)),
+        };
+        for (name, value) in secured {
+            config.set(name, value);
+        }
+        let mut settings = Settings { config, given, token: self.security.token(), problem };
         settings
             .set("bootstrap.servers", &self.kafka_bootstrap_servers)
             // A dead TCP connection is found by its owner, not after the kernel's hours.

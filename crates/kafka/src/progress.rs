@@ -14,6 +14,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::client_log::PlainConsumer;
 use crate::reader::ToTheEnd;
+use crate::token::TokenFile;
 use crate::{Error, KafkaArgs};
 
 /// A broker answers each of these questions in milliseconds.
@@ -23,6 +24,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct GroupProgress {
     group: String,
     topic: String,
+    token: TokenFile,
     // Two clients: the end that a broker reports depends on the client's isolation level.
     offsets: PlainConsumer,
     records: BaseConsumer<ToTheEnd>,
@@ -56,9 +58,10 @@ impl GroupProgress {
             .set_always("fetch.queue.backoff.ms", "1")
             // An offset that is not there any more is an error, not a silent start elsewhere.
             .set("auto.offset.reset", "error")
-            .create_with_context(ToTheEnd)
+            .create_with_context(ToTheEnd::new(args))
             .map_err(failed)?;
-        Ok(Self { group: group.to_owned(), topic: topic.to_owned(), offsets, records })
+        let token = args.security.token();
+        Ok(Self { group: group.to_owned(), topic: topic.to_owned(), token, offsets, records })
     }
 
     /// The first offset of a partition, and the one behind all that was written, also by transactions that are still open.
@@ -78,6 +81,7 @@ impl GroupProgress {
     }
 
     fn watermarks<C: ConsumerContext>(&self, client: &BaseConsumer<C>, partition: i32) -> Result<(i64, i64), Error> {
+        self.token.renew(client.client());
         client
             .fetch_watermarks(&self.topic, partition, REQUEST_TIMEOUT)
             .map_err(|error| Error::kafka(format!("reading the end of {}/{partition}", self.topic), error))
@@ -92,6 +96,7 @@ impl GroupProgress {
         for partition in partitions {
             list.add_partition(&self.topic, partition);
         }
+        self.token.renew(self.offsets.client());
         let committed = self
             .offsets
             .committed_offsets(list, REQUEST_TIMEOUT)

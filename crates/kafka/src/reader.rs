@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
+use crate::token::TokenFile;
 use crate::{Admin, Error, KafkaArgs, client_log};
 
 /// An empty fetch reports the end: soon, not after the default half second.
@@ -18,9 +20,19 @@ const FETCH_WAIT_MS: &str = "10";
 const FOLLOW_WAIT_MS: &str = "500";
 
 /// For consumers with `enable.partition.eof`: librdkafka reports a partition's end as an error.
-pub(crate) struct ToTheEnd;
+pub(crate) struct ToTheEnd {
+    token: TokenFile,
+}
+
+impl ToTheEnd {
+    pub(crate) fn new(args: &KafkaArgs) -> Self {
+        Self { token: args.security.token() }
+    }
+}
 
 impl ClientContext for ToTheEnd {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         client_log::line(level, facility, text);
     }
@@ -29,6 +41,10 @@ impl ClientContext for ToTheEnd {
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
             client_log::error(&error, reason);
         }
+    }
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.token.read()
     }
 }
 
@@ -191,6 +207,6 @@ fn consumer(args: &KafkaArgs, topic: &str, fetch_wait_ms: &str) -> Result<BaseCo
         .set("fetch.queue.backoff.ms", "10")
         // An offset that is not there any more is an error, not a silent start elsewhere.
         .set("auto.offset.reset", "error")
-        .create_with_context(ToTheEnd)
+        .create_with_context(ToTheEnd::new(args))
         .map_err(|error| Error::kafka(format!("starting to read {topic}"), error))
 }

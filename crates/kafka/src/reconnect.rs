@@ -1,4 +1,4 @@
-//! Reconnects a client after all brokers were down.
+//! Reconnects a client after all brokers were down, and hands it its token.
 //!
 //! The first metadata of a broker that restarts may list no broker. librdkafka (from 2.10 on) then forgets every broker, those
 //! of `bootstrap.servers` too, and never connects again (<https://github.com/confluentinc/librdkafka/issues/5301>). So the bootstrap
@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::client::{Client, ClientContext};
+use rdkafka::client::{Client, ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka_sys as sys;
 
+use crate::token::TokenFile;
 use crate::{KafkaArgs, client_log};
 
 /// When the brokers are added again, after the last report that all are down. librdkafka ignores known brokers.
@@ -31,6 +32,7 @@ pub(crate) struct BootstrapReconnect {
 #[derive(Debug)]
 struct Inner {
     bootstrap_servers: CString,
+    token: TokenFile,
     /// Read before each record, so it is an atomic.
     is_due: AtomicBool,
     outage: Mutex<Option<Outage>>,
@@ -46,7 +48,14 @@ impl BootstrapReconnect {
     pub(crate) fn of(args: &KafkaArgs) -> Self {
         // A text with a zero byte names no broker, as the client's own start has said.
         let bootstrap_servers = CString::new(args.kafka_bootstrap_servers.as_str()).unwrap_or_default();
-        Self { inner: Arc::new(Inner { bootstrap_servers, is_due: AtomicBool::default(), outage: Mutex::default() }) }
+        Self {
+            inner: Arc::new(Inner {
+                bootstrap_servers,
+                token: args.security.token(),
+                is_due: AtomicBool::default(),
+                outage: Mutex::default(),
+            }),
+        }
     }
 
     /// Notes an error that the client reports.
@@ -92,6 +101,8 @@ impl BootstrapReconnect {
 }
 
 impl ClientContext for BootstrapReconnect {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         client_log::line(level, facility, text);
     }
@@ -99,6 +110,10 @@ impl ClientContext for BootstrapReconnect {
     fn error(&self, error: KafkaError, reason: &str) {
         self.note(&error);
         client_log::error(&error, reason);
+    }
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.inner.token.read()
     }
 }
 
@@ -110,13 +125,7 @@ mod tests {
 
     #[test]
     fn readds_brokers_after_all_were_down() {
-        let args = KafkaArgs {
-            kafka_bootstrap_servers: String::from("127.0.0.1:9092"),
-            kafka_properties: Vec::new(),
-            schema_registry_url: String::new(),
-            topic_prefix: String::new(),
-        };
-        let reconnect = BootstrapReconnect::of(&args);
+        let reconnect = BootstrapReconnect::of(&KafkaArgs::plain("127.0.0.1:9092", ""));
         reconnect.note(&KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure));
         assert!(!reconnect.is_time());
         reconnect.note(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown));

@@ -1,13 +1,16 @@
 //! The schema registry: registering what we write, fetching what others wrote.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use apache_avro::Schema;
-use reqwest::StatusCode;
+use reqwest::{Certificate, ClientBuilder, RequestBuilder, Response, StatusCode, Url};
 use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_schema_by_id};
 use serde::Deserialize;
+use service::Secret;
 
+use crate::security::error_text;
 use crate::{Error, KafkaArgs};
 
 /// A registry answers in milliseconds or is in trouble; callers try again.
@@ -19,12 +22,105 @@ const COMPATIBILITY: &str = "BACKWARD_TRANSITIVE";
 /// Whether a URL names this machine: 127.0.0.0/8, `::1` or `localhost`. No proxy can reach that, so it is asked directly,
 /// also where `http_proxy` is set and `no_proxy` is not.
 fn is_loopback(url: &str) -> bool {
-    let Ok(url) = reqwest::Url::parse(url) else { return false };
+    let Ok(url) = Url::parse(url) else { return false };
     let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     match host.parse::<IpAddr>() {
         Ok(address) => address.to_canonical().is_loopback(),
         // The parser has made it lower case. RFC 6761 reserves all names below it.
         Err(_) => host.trim_end_matches('.').rsplit('.').next() == Some("localhost"),
+    }
+}
+
+/// How the registry is secured. An https URL of the registry is what makes the connection encrypted.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct RegistryArgs {
+    /// User of the schema registry (HTTP basic authentication); for a hosted registry its API key
+    #[arg(long, env, help_heading = "Secured servers")]
+    pub registry_user: Option<String>,
+
+    /// File with the password of the registry's user; without it the variable REGISTRY_PASSWORD has the password
+    #[arg(long, env, help_heading = "Secured servers", value_name = "FILE")]
+    pub registry_password_file: Option<PathBuf>,
+
+    /// The password, from the environment alone.
+    #[arg(skip = Secret::from_env(PASSWORD))]
+    pub registry_password: Option<Secret>,
+
+    /// File with the registry's bearer token, in place of user and password. It is read for each request
+    #[arg(long, env, help_heading = "Secured servers", value_name = "FILE")]
+    pub registry_token_file: Option<PathBuf>,
+
+    /// Certificates (PEM) of the authorities that the registry's certificate may be signed by, in addition to the system's
+    #[arg(long, env, help_heading = "Secured servers", value_name = "FILE")]
+    pub registry_ca_cert: Option<PathBuf>,
+}
+
+/// The variables with the secrets, and the names of their files with `_FILE`.
+const PASSWORD: &str = "REGISTRY_PASSWORD";
+const TOKEN: &str = "REGISTRY_TOKEN";
+
+/// What a request proves who it is with.
+enum Credentials {
+    Nothing,
+    Basic(String, Secret),
+    Bearer(Secret),
+}
+
+impl RegistryArgs {
+    /// Reads the files, so a renewed secret is used from the next request on.
+    fn credentials(&self) -> Result<Credentials, String> {
+        let user = self.registry_user.clone().filter(|user| !user.is_empty());
+        match (user, &self.registry_token_file) {
+            (None, None) => Ok(Credentials::Nothing),
+            (Some(_), Some(_)) => Err(String::from("give --registry-user or --registry-token-file, not both")),
+            (None, Some(path)) => {
+                Secret::read(TOKEN, path).map(Credentials::Bearer).map_err(|error| error_text(&error))
+            }
+            (Some(user), None) => {
+                Secret::of(PASSWORD, self.registry_password.as_ref(), self.registry_password_file.as_deref())
+                    .map_err(|error| error_text(&error))?
+                    .map(|password| Credentials::Basic(user, password))
+                    .ok_or_else(|| {
+                        String::from(
+                            "--registry-user needs --registry-password-file, or REGISTRY_PASSWORD in the environment",
+                        )
+                    })
+            }
+        }
+    }
+
+    /// The authorities of `--registry-ca-cert`.
+    fn authorities(&self) -> Result<Vec<Certificate>, String> {
+        let Some(path) = &self.registry_ca_cert else { return Ok(Vec::new()) };
+        let failed =
+            |reason: &dyn std::fmt::Display| format!("reading {} (--registry-ca-cert): {reason}", path.display());
+        let pem = std::fs::read(path).map_err(|error| failed(&error))?;
+        let authorities = Certificate::from_pem_bundle(&pem).map_err(|error| failed(&error))?;
+        if authorities.is_empty() {
+            return Err(failed(&"it has no certificate"));
+        }
+        Ok(authorities)
+    }
+}
+
+/// What to do about a request that failed or was refused.
+fn advice(args: &RegistryArgs, reason: &str, status: Option<StatusCode>) -> Option<&'static str> {
+    match status {
+        Some(StatusCode::UNAUTHORIZED) if args.registry_user.is_some() => {
+            Some("check --registry-user and --registry-password-file (REGISTRY_PASSWORD)")
+        }
+        Some(StatusCode::UNAUTHORIZED) if args.registry_token_file.is_some() => Some("check --registry-token-file"),
+        Some(StatusCode::UNAUTHORIZED) => Some("it wants a user: give --registry-user or --registry-token-file"),
+        Some(StatusCode::FORBIDDEN) => Some("the registry's user may not do this"),
+        Some(_) => None,
+        None if reason.contains("certificate has expired") => Some("renew the registry's certificate"),
+        None if reason.contains("mismatch") => {
+            Some("the certificate is not for the host in --schema-registry-url: use a name that it has")
+        }
+        None if reason.contains("certificate") => {
+            Some("no trusted authority has signed its certificate: give its authority's with --registry-ca-cert")
+        }
+        None => None,
     }
 }
 
@@ -37,7 +133,7 @@ struct Registered {
 /// A client of the schema registry.
 #[derive(Clone)]
 pub struct Registry {
-    settings: SrSettings,
+    args: RegistryArgs,
     http: reqwest::Client,
     url: String,
     prefix: String,
@@ -49,24 +145,55 @@ impl std::fmt::Debug for Registry {
     }
 }
 
+/// Shows what it is about, then why.
+fn shown(error: reqwest::Error) -> String {
+    // Its address is said already.
+    error_text(&error.without_url())
+}
+
 impl Registry {
     /// A client for the registry that the arguments name. Does not connect yet.
     ///
     /// # Errors
-    /// When the HTTP client can't be built.
+    /// When a setting or a file is invalid.
     pub fn new(args: &KafkaArgs) -> Result<Self, Error> {
         let url = args.schema_registry_url.trim_end_matches('/').to_owned();
-        let failed = || format!("setting up the client of the schema registry at {url}");
-        let mut settings = SrSettings::new_builder(url.clone());
-        settings.set_timeout(REQUEST_TIMEOUT);
-        let mut http = reqwest::Client::builder().timeout(REQUEST_TIMEOUT);
-        if is_loopback(&url) {
-            settings.no_proxy();
-            http = http.no_proxy();
+        // The URL is in errors and logs.
+        if Url::parse(&url).is_ok_and(|url| url.password().is_some()) {
+            return Err(Error::fatal(
+                "setting up the client of the schema registry",
+                "--schema-registry-url has a password: give it with --registry-user and --registry-password-file",
+            ));
         }
-        let settings = settings.build().map_err(|error| Error::fatal(failed(), error))?;
-        let http = http.build().map_err(|error| Error::fatal(failed(), error))?;
-        Ok(Self { settings, http, prefix: args.topic_prefix.clone(), url })
+        let failed =
+            |reason: String| Error::fatal(format!("setting up the client of the schema registry at {url}"), reason);
+        let registry = args.registry.clone();
+        registry.credentials().map_err(failed)?;
+        let http = http(&registry, &url).map_err(failed)?.build().map_err(|error| failed(shown(error)))?;
+        Ok(Self { args: registry, http, prefix: args.topic_prefix.clone(), url })
+    }
+
+    /// Sends a request, with the credentials.
+    async fn send(&self, request: RequestBuilder) -> Result<Response, String> {
+        let request = match self.args.credentials()? {
+            Credentials::Nothing => request,
+            Credentials::Basic(user, password) => request.basic_auth(user, Some(password.expose())),
+            Credentials::Bearer(token) => request.bearer_auth(token.expose()),
+        };
+        let response = request.send().await.map_err(|error| self.advise(shown(error), None))?;
+        match response.status() {
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                Err(self.advise(status.to_string(), Some(status)))
+            }
+            _ => Ok(response),
+        }
+    }
+
+    fn advise(&self, reason: String, status: Option<StatusCode>) -> String {
+        match advice(&self.args, &reason, status) {
+            Some(advice) => format!("{reason}: {advice}"),
+            None => reason,
+        }
     }
 
     /// Registers `schema` for the values of `topic` (without the prefix) and returns its id; the same id each time.
@@ -78,16 +205,16 @@ impl Registry {
         let subject = format!("{}{topic}-value", self.prefix);
         self.set_compatibility(&subject).await?;
         let operation = || format!("registering the schema of {subject} at {}", self.url);
-        let failed = |error: reqwest::Error| Error::retry(operation(), error);
+        let failed = |reason: String| Error::retry(operation(), reason);
         let url = format!("{}/subjects/{subject}/versions", self.url);
         let body = serde_json::json!({ "schema": schema, "schemaType": "AVRO" });
-        let response = self.http.post(&url).json(&body).send().await.map_err(failed)?;
+        let response = self.send(self.http.post(&url).json(&body)).await.map_err(failed)?;
         let status = response.status();
         if status.is_success() {
-            let registered: Registered = response.json().await.map_err(failed)?;
+            let registered: Registered = response.json().await.map_err(|error| failed(shown(error)))?;
             return Ok(registered.id);
         }
-        let reason = format!("{status}: {}", response.text().await.map_err(failed)?);
+        let reason = format!("{status}: {}", response.text().await.map_err(|error| failed(shown(error)))?);
         if status != StatusCode::CONFLICT {
             return Err(Error::retry(operation(), reason));
         }
@@ -97,24 +224,41 @@ impl Registry {
     }
 
     async fn set_compatibility(&self, subject: &str) -> Result<(), Error> {
-        let failed = |error| Error::retry(format!("setting the compatibility of {subject} at {}", self.url), error);
+        let failed =
+            |reason: String| Error::retry(format!("setting the compatibility of {subject} at {}", self.url), reason);
         let url = format!("{}/config/{subject}", self.url);
         if self.has_compatibility(&url).await.map_err(failed)? {
             return Ok(());
         }
         let body = serde_json::json!({ "compatibility": COMPATIBILITY });
-        let response = self.http.put(&url).json(&body).send().await.map_err(failed)?;
+        let response = self.send(self.http.put(&url).json(&body)).await.map_err(failed)?;
         // Of several that set it at the same moment, all but one get a conflict.
         if response.status() == StatusCode::CONFLICT && self.has_compatibility(&url).await.map_err(failed)? {
             return Ok(());
         }
-        response.error_for_status().map(|_| ()).map_err(failed)
+        response.error_for_status().map(|_| ()).map_err(|error| failed(shown(error)))
     }
 
     /// Whether a subject's compatibility, at `url`, is ours. There is none before it is set.
-    async fn has_compatibility(&self, url: &str) -> Result<bool, reqwest::Error> {
-        let response = self.http.get(url).send().await?;
-        Ok(response.status().is_success() && response.text().await?.contains(COMPATIBILITY))
+    async fn has_compatibility(&self, url: &str) -> Result<bool, String> {
+        let response = self.send(self.http.get(url)).await?;
+        Ok(response.status().is_success() && response.text().await.map_err(shown)?.contains(COMPATIBILITY))
+    }
+
+    /// The settings of the registry's other client, with the present credentials.
+    fn settings(&self) -> Result<SrSettings, String> {
+        let mut settings = SrSettings::new_builder(self.url.clone());
+        settings.set_timeout(REQUEST_TIMEOUT);
+        match self.args.credentials()? {
+            Credentials::Nothing => {}
+            Credentials::Basic(user, password) => {
+                settings.set_basic_authorization(&user, Some(password.expose()));
+            }
+            Credentials::Bearer(token) => {
+                settings.set_token_authorization(token.expose());
+            }
+        }
+        settings.build_with(http(&self.args, &self.url)?).map_err(|error| error_text(&error))
     }
 
     /// The schema with this id; `None` when the registry knows no such id or it is no Avro schema.
@@ -122,18 +266,22 @@ impl Registry {
     /// # Errors
     /// If the registry does not respond.
     pub(crate) async fn schema(&self, id: u32) -> Result<Option<Schema>, Error> {
-        let error = match get_schema_by_id(id, &self.settings).await {
+        let operation = || format!("fetching schema {id} from {}", self.url);
+        // Schemas are fetched once, so a client for each costs nothing, and has the present credentials.
+        let settings = self.settings().map_err(|reason| Error::retry(operation(), reason))?;
+        let error = match get_schema_by_id(id, &settings).await {
             Ok(registered) => return Ok(Schema::parse_str(&registered.schema).ok()),
             Err(error) => error,
         };
         // The registry has refused. The error does not have the status; another request does.
         if !error.retriable {
-            let response = self.http.get(format!("{}/schemas/ids/{id}", self.url)).send().await;
-            if response.is_ok_and(|response| response.status() == StatusCode::NOT_FOUND) {
-                return Ok(None);
+            match self.send(self.http.get(format!("{}/schemas/ids/{id}", self.url))).await {
+                Ok(response) if response.status() == StatusCode::NOT_FOUND => return Ok(None),
+                Ok(_) => {}
+                Err(reason) => return Err(Error::retry(operation(), reason)),
             }
         }
-        Err(Error::retry(format!("fetching schema {id} from {}", self.url), error))
+        Err(Error::retry(operation(), error))
     }
 
     /// Removes a subject (its full name) with all its versions; one that is not there is fine.
@@ -141,15 +289,16 @@ impl Registry {
     /// # Errors
     /// If the registry does not respond, or refuses.
     pub async fn remove_subject(&self, subject: &str) -> Result<(), Error> {
-        let failed = |error| Error::retry(format!("deleting the schemas of {subject} at {}", self.url), error);
+        let failed =
+            |reason: String| Error::retry(format!("deleting the schemas of {subject} at {}", self.url), reason);
         // A subject is marked as deleted first; only then can it be removed.
         for permanent in [false, true] {
             let url = format!("{}/subjects/{subject}?permanent={permanent}", self.url);
-            let response = self.http.delete(url).send().await.map_err(failed)?;
+            let response = self.send(self.http.delete(url)).await.map_err(failed)?;
             if response.status() == StatusCode::NOT_FOUND {
                 return Ok(());
             }
-            response.error_for_status().map_err(failed)?;
+            response.error_for_status().map_err(|error| failed(shown(error)))?;
         }
         Ok(())
     }
@@ -159,12 +308,16 @@ impl Registry {
     /// # Errors
     /// Says what it did instead.
     pub async fn check(&self) -> Result<(), Error> {
-        let response = self.http.get(format!("{}/schemas/types", self.url)).send().await;
-        match response.and_then(reqwest::Response::error_for_status) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Error::retry(format!("querying the schema registry at {}", self.url), error)),
-        }
+        let failed = |reason: String| Error::retry(format!("querying the schema registry at {}", self.url), reason);
+        let response = self.send(self.http.get(format!("{}/schemas/types", self.url))).await.map_err(failed)?;
+        response.error_for_status().map(|_| ()).map_err(|error| failed(shown(error)))
     }
+}
+
+/// What both HTTP clients of the registry start from.
+fn http(args: &RegistryArgs, url: &str) -> Result<ClientBuilder, String> {
+    let http = reqwest::Client::builder().timeout(REQUEST_TIMEOUT).tls_certs_merge(args.authorities()?);
+    Ok(if is_loopback(url) { http.no_proxy() } else { http })
 }
 
 #[cfg(test)]
@@ -261,12 +414,7 @@ mod tests {
 
     /// By both of its HTTP clients.
     fn ask(schema_registry_url: String) {
-        let args = KafkaArgs {
-            kafka_bootstrap_servers: String::new(),
-            kafka_properties: Vec::new(),
-            schema_registry_url,
-            topic_prefix: String::new(),
-        };
+        let args = KafkaArgs::plain("", &schema_registry_url);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let registry = Registry::new(&args).unwrap();
         runtime.block_on(registry.check()).unwrap();

@@ -8,8 +8,7 @@ use warp::{Filter, Reply};
 
 use crate::{Metrics, Readiness, Shutdown};
 
-/// The address of health and metrics, for a service without an API. Each service sets its own default, so that all of one host
-/// can be found.
+/// The address of health and metrics. Each service sets its own default, so that all of one host can be found.
 #[derive(Debug, Clone, clap::Args)]
 pub struct AdminArgs {
     /// Address of health and metrics; with port 0 the system chooses a free port, which is logged
@@ -17,22 +16,29 @@ pub struct AdminArgs {
     pub admin_listen: SocketAddr,
 }
 
-/// The three routes. Live: 200, or 503 with the loops that are stuck, one per line. Ready: 200, or 503 with the conditions
-/// that do not hold, one per line. Metrics.
-pub fn health_and_metrics(
+/// The routes of health. Live: 200, or 503 with the loops that are stuck, one per line. Ready: 200, or 503 with the conditions
+/// that do not hold, one per line.
+pub fn health(
     readiness: Readiness,
-    metrics: Metrics,
 ) -> impl Filter<Extract = (warp::reply::Response,), Error = warp::Rejection> + Clone + Send + Sync + 'static {
     // The path comes first: an unknown path answers every method with 404.
     let alive = readiness.clone();
     let live = warp::path!("health" / "live").and(warp::get()).map(move || answer("alive\n", &alive.stuck()));
-    let conditions = readiness.clone();
-    let ready = warp::path!("health" / "ready").and(warp::get()).map(move || answer("ready\n", &conditions.missing()));
+    let ready = warp::path!("health" / "ready").and(warp::get()).map(move || answer("ready\n", &readiness.missing()));
+    live.or(ready).unify()
+}
+
+/// The routes of [`health`], and the metrics.
+pub fn health_and_metrics(
+    readiness: Readiness,
+    metrics: Metrics,
+) -> impl Filter<Extract = (warp::reply::Response,), Error = warp::Rejection> + Clone + Send + Sync + 'static {
+    let health = health(readiness.clone());
     let metrics = warp::path!("metrics").and(warp::get()).map(move || {
         let text = metrics.render(readiness.missing().is_empty());
         warp::reply::with_header(text, "content-type", "text/plain; version=0.0.4").into_response()
     });
-    live.or(ready).unify().or(metrics).unify()
+    health.or(metrics).unify()
 }
 
 fn answer(well: &'static str, missing: &[String]) -> warp::reply::Response {

@@ -25,10 +25,31 @@ pub struct StartupArgs {
 }
 
 impl StartupArgs {
-    /// The wait.
+    /// The start of a service that shows in `readiness` what it waits for.
     #[must_use]
-    pub fn timeout(&self) -> Duration {
-        Duration::from_secs(self.startup_timeout_s)
+    pub fn start(&self, readiness: &Readiness) -> Startup {
+        readiness.set_unready(CONDITION, CONNECTING);
+        Startup { timeout: Duration::from_secs(self.startup_timeout_s), readiness: readiness.clone() }
+    }
+}
+
+/// The condition of [`Readiness`] that holds from the end of the start on.
+const CONDITION: &str = "start";
+
+/// What the condition says while nothing has failed.
+const CONNECTING: &str = "connecting";
+
+/// The start of a service.
+#[derive(Debug, Clone)]
+pub struct Startup {
+    timeout: Duration,
+    readiness: Readiness,
+}
+
+impl Startup {
+    /// The service works from now on.
+    pub fn ready(&self) {
+        self.readiness.set_ready(CONDITION);
     }
 }
 
@@ -61,47 +82,51 @@ where
     });
 }
 
-/// Repeats `attempt` until it succeeds. Logs what it waits for.
+/// Repeats `attempt` until it succeeds. Log and readiness say what it waits for, and why.
 ///
 /// # Errors
-/// The last error, when `timeout` has passed.
+/// The last error, when the time for the start has passed.
 pub async fn wait_for<T, E: Into<anyhow::Error>>(
     what: &str,
-    timeout: Duration,
+    startup: &Startup,
     attempt: impl AsyncFnMut() -> Result<T, E>,
 ) -> anyhow::Result<T> {
-    wait_for_unless(what, timeout, |_| false, attempt).await
+    wait_for_unless(what, startup, |_| false, attempt).await
 }
 
 /// As [`wait_for`]; an error that `is_final` ends the wait at once, since time would not change it.
 ///
 /// # Errors
-/// A final error, or the last one when `timeout` has passed.
+/// A final error, or the last one when the time for the start has passed.
 pub async fn wait_for_unless<T, E: Into<anyhow::Error>>(
     what: &str,
-    timeout: Duration,
+    startup: &Startup,
     is_final: impl Fn(&E) -> bool,
     mut attempt: impl AsyncFnMut() -> Result<T, E>,
 ) -> anyhow::Result<T> {
+    let timeout = startup.timeout;
     let end = Instant::now() + timeout;
-    let mut is_logged = false;
+    let mut logged = String::new();
     loop {
         let error: anyhow::Error = match attempt().await {
-            Ok(value) => return Ok(value),
+            Ok(value) => {
+                if !logged.is_empty() {
+                    startup.readiness.set_unready(CONDITION, CONNECTING);
+                }
+                return Ok(value);
+            }
             Err(error) if is_final(&error) => return Err(error.into().context("refusing to start")),
             Err(error) => error.into(),
         };
         if Instant::now() + PAUSE > end {
             return Err(error.context(format!("waited {} s for {what}", timeout.as_secs())));
         }
-        if !is_logged {
-            tracing::warn!(
-                what,
-                timeout_s = timeout.as_secs(),
-                reason = format!("{error:#}"),
-                "waiting for what the start needs"
-            );
-            is_logged = true;
+        let reason = format!("{error:#}");
+        // Another reason than before is news: the server may be up by now, and reject the password.
+        if logged != reason {
+            tracing::warn!(what, timeout_s = timeout.as_secs(), reason, "waiting for what the start needs");
+            startup.readiness.set_unready(CONDITION, format!("waiting for {what}: {reason}"));
+            logged = reason;
         }
         sleep(PAUSE).await;
     }
@@ -113,25 +138,36 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(10);
 
+    fn start() -> Startup {
+        StartupArgs { startup_timeout_s: TIMEOUT.as_secs() }.start(&Readiness::default())
+    }
+
     #[tokio::test(start_paused = true)]
     async fn attempts_are_repeated_until_one_succeeds() {
         let mut attempts = 0;
-        let result = wait_for("a server", TIMEOUT, async || {
+        let startup = start();
+        let result = wait_for("a server", &startup, async || {
             attempts += 1;
+            if attempts == 3 {
+                assert_eq!(startup.readiness.missing(), ["start: waiting for a server: down"]);
+            }
             if attempts < 3 { Err(anyhow::anyhow!("down")) } else { Ok(attempts) }
         });
         assert_eq!(result.await.expect("it is up"), 3);
+        assert_eq!(startup.readiness.missing(), ["start: connecting"]);
+        startup.ready();
+        assert_eq!(startup.readiness.missing(), [""; 0]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_wait_ends_with_its_timeout_or_at_once_with_a_final_error() {
-        let started_at = Instant::now();
+        let (started_at, startup) = (Instant::now(), start());
         let is_final = |error: &anyhow::Error| error.to_string() == "another log";
-        let error = wait_for_unless("a log", TIMEOUT, is_final, async || Err::<(), _>(anyhow::anyhow!("another log")));
+        let error = wait_for_unless("a log", &startup, is_final, async || Err::<(), _>(anyhow::anyhow!("another log")));
         let error = error.await.expect_err("it is final");
         assert_eq!(format!("{error:#}"), "refusing to start: another log");
         assert_eq!(started_at.elapsed(), Duration::ZERO);
-        let error = wait_for_unless("a log", TIMEOUT, is_final, async || Err::<(), _>(anyhow::anyhow!("down")));
+        let error = wait_for_unless("a log", &startup, is_final, async || Err::<(), _>(anyhow::anyhow!("down")));
         let error = error.await.expect_err("it stays down");
         assert_eq!(format!("{error:#}"), "waited 10 s for a log: down");
         assert!(started_at.elapsed() >= TIMEOUT - PAUSE);

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use cart::{CartCommand, CartId, Command, CommandId, ProductId, VendorId};
-use service::{Metrics, Readiness, health_and_metrics};
+use service::{Readiness, health};
 use warp::filters::BoxedFilter;
 use warp::http::{HeaderMap, Method, Uri};
 use warp::reply::Response;
@@ -38,8 +38,8 @@ pub(crate) struct Api {
 /// All paths. Each accepts every method, so that the response to another method lists the supported ones.
 ///
 /// Each path is boxed: warp nests the paths, and would otherwise move kilobytes from one to the next.
-pub(crate) fn routes(api: Api, metrics: Metrics) -> BoxedFilter<(Response,)> {
-    let health = health_and_metrics(api.readiness.clone(), metrics).boxed();
+pub(crate) fn routes(api: Api) -> BoxedFilter<(Response,)> {
+    let health = health(api.readiness.clone()).boxed();
     let body_limits = api.body_limits.clone();
     let body = warp::body::stream().map(move |stream| UnreadBody::new(stream, body_limits.clone()));
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
@@ -71,7 +71,7 @@ pub(crate) fn routes(api: Api, metrics: Metrics) -> BoxedFilter<(Response,)> {
     all.recover(rejected).unify().boxed()
 }
 
-/// Responds to requests that no path accepts. Health and metrics reject by method; the paths of carts and vendors do not.
+/// Responds to requests that no path accepts. Health rejects by method; the paths of carts and vendors do not.
 async fn rejected(rejection: Rejection) -> Result<Response, Infallible> {
     let is_method = rejection.find::<warp::reject::MethodNotAllowed>().is_some();
     let problem = if is_method { Problem::method_not_allowed("GET") } else { Problem::not_found() };

@@ -2,7 +2,7 @@
 //!
 //! | path | access |
 //! |---|---|
-//! | `/`, `/health/...`, `/metrics`, `/openapi.json`, `/docs...` | public |
+//! | `/`, `/health/...`, `/openapi.json`, `/docs...` | public |
 //! | `/cart/{cartId}...` | a token whose `sub` is the cart id, or with the scope `carts` |
 //! | `/vendors/{vendorId}...` | a token whose `sub` is the vendor id, or with the scope `vendors` |
 //! | any other | denied: a route without a rule cannot be reached |
@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, ensure};
 use jsonwebtoken::Validation;
 use serde::Deserialize;
-use service::{Shutdown, wait_for};
+use service::{Shutdown, Startup, wait_for};
 use tokio::time::Instant;
 use uuid::Uuid;
 use warp::http::{HeaderMap, header};
@@ -134,14 +134,14 @@ fn access(path: &str) -> Access<'_> {
     }
     let mut parts = path.strip_prefix('/').unwrap_or_default().split('/');
     match (parts.next(), parts.next()) {
-        (Some("health" | "docs"), _) | (Some("metrics" | "openapi.json"), None) => Access::Public,
+        (Some("health" | "docs"), _) | (Some("openapi.json"), None) => Access::Public,
         (Some("cart"), Some(id)) => Access::Resource { scope: "carts", id },
         (Some("vendors"), Some(id)) => Access::Resource { scope: "vendors", id },
         _ => Access::Denied,
     }
 }
 
-/// Whether a path is public: health, metrics and documentation.
+/// Whether a path is public: health and documentation.
 pub(crate) fn is_public(path: &str) -> bool {
     access(path) == Access::Public
 }
@@ -151,7 +151,7 @@ impl Auth {
     pub(crate) async fn start(
         args: &AuthArgs,
         listen: SocketAddr,
-        startup_timeout: Duration,
+        startup: &Startup,
         shutdown: Shutdown,
     ) -> anyhow::Result<Self> {
         if args.auth == Mode::None {
@@ -170,9 +170,7 @@ impl Auth {
         match source {
             // Waiting does not repair a file.
             JwksSource::File(_) => keys.read().await?,
-            JwksSource::Url(_) => {
-                wait_for("the issuer's keys (--jwks)", startup_timeout, async || keys.read().await).await?
-            }
+            JwksSource::Url(_) => wait_for("the issuer's keys (--jwks)", startup, async || keys.read().await).await?,
         }
         tokio::spawn(keys.clone().refresh_loop(Duration::from_secs(args.jwks_refresh_s), shutdown));
         Ok(Self(Some(Arc::new(Verifier { audience, issuer, keys }))))
@@ -235,8 +233,7 @@ mod tests {
 
     #[test]
     fn a_path_without_a_rule_is_denied() {
-        for path in
-            ["", "//", "/carts", "/cart", "/metrics/x", "/docsx", "/vendors", "//cart/7", "cart/7", "*", "/admin"]
+        for path in ["", "//", "/carts", "/cart", "/metrics", "/docsx", "/vendors", "//cart/7", "cart/7", "*", "/admin"]
         {
             assert_eq!(access(path), Access::Denied, "{path}");
         }

@@ -39,7 +39,7 @@ pub(crate) struct LimitArgs {
     #[arg(long, env, help_heading = "Limits", default_value_t = 2_048)]
     pub(crate) connections_per_address_max: u32,
 
-    /// Maximum number of requests in progress; further ones are answered with 503, except health and metrics
+    /// Maximum number of requests in progress; further ones are answered with 503, except health
     #[arg(help_heading = "Limits")]
     #[arg(long, env, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) requests_in_flight_max: u32,

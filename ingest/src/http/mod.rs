@@ -372,7 +372,7 @@ mod tests {
     use std::io::{Read as _, Write as _};
 
     use clap::Parser as _;
-    use service::Metrics;
+    use service::{Metrics, StartupArgs};
     use warp::{Filter as _, Reply as _, path};
 
     use super::*;
@@ -384,6 +384,8 @@ mod tests {
         auth: AuthArgs,
         #[command(flatten)]
         limits: LimitArgs,
+        #[command(flatten)]
+        startup: StartupArgs,
     }
 
     /// Sends the text, and returns the responses when the server has closed the connection.
@@ -403,7 +405,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (_stop, shutdown) = Shutdown::channel();
-        let auth = Auth::start(&args.auth, address, Duration::ZERO, shutdown.clone()).await.unwrap();
+        let auth = Auth::start(&args.auth, address, &args.startup.start(&Readiness::default()), shutdown.clone())
+            .await
+            .unwrap();
         let policy = ConnectionPolicy { auth, cors: None, tls: None, limits: args.limits, body_len_max: 0 };
         let handler = |id: String| async move {
             assert_ne!(id, "7", "cart {id} cannot be shown");

@@ -161,13 +161,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_read_does_not_wait_when_its_command_is_included_or_too_many_wait() {
-        let kafka = KafkaArgs {
-            // No broker is there, and none is needed.
-            kafka_bootstrap_servers: String::from("127.0.0.1:1"),
-            kafka_properties: Vec::new(),
-            schema_registry_url: String::new(),
-            topic_prefix: String::new(),
-        };
+        // No broker is there, and none is needed.
+        let kafka = KafkaArgs::plain("127.0.0.1:1", "");
         let admin = Arc::new(Admin::new(&kafka).unwrap());
         let freshness = Freshness::start(&kafka, admin, Duration::from_millis(50)).unwrap();
         freshness.purchase_partitions.count.set(1).unwrap();

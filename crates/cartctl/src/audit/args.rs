@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use cassandra::CassandraArgs;
 use kafka::KafkaArgs;
+use postgres::DatabaseArgs;
 use service::{AdminArgs, LogArgs};
 
 use super::report::FINDINGS_KEPT;
@@ -19,10 +20,9 @@ pub struct Target {
     #[command(flatten)]
     pub cassandra: CassandraArgs,
 
-    /// URL of the PostgreSQL database
-    #[arg(help_heading = "Common")]
-    #[arg(long, env, default_value = "postgres://cart:cart@127.0.0.1:5432/cart", hide_env_values = true)]
-    pub database_url: String,
+    /// Where PostgreSQL is.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
 
     /// Maximum number of findings in the report, in addition to the first of each kind
     #[arg(long, help_heading = "Limits", env = "AUDIT_FINDINGS_MAX", default_value_t = FINDINGS_KEPT)]
@@ -32,8 +32,8 @@ pub struct Target {
 impl Target {
     /// With the default for everything that is not named.
     #[must_use]
-    pub fn new(kafka: KafkaArgs, cassandra: CassandraArgs, database_url: String) -> Self {
-        Self { kafka, cassandra, database_url, findings_max: FINDINGS_KEPT }
+    pub fn new(kafka: KafkaArgs, cassandra: CassandraArgs, database: DatabaseArgs) -> Self {
+        Self { kafka, cassandra, database, findings_max: FINDINGS_KEPT }
     }
 }
 

@@ -30,8 +30,7 @@ mod watcher;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
 
 pub use args::{Args, Target};
 pub use catch_up::NotCaughtUp;
@@ -72,7 +71,7 @@ pub async fn audit_with(
         sent.extend(read_sent_commands(path)?);
     }
     // Lazily, so that it waits for a database that is still starting.
-    let database = PgPool::connect_lazy(&target.database_url).context("reading --database-url")?;
+    let database = target.database.connect_lazy(PgPoolOptions::new())?;
     let evidence = collect(target, &database, sent, deadline).await;
     database.close().await;
     let evidence = evidence?;

@@ -185,7 +185,7 @@ struct Eyes {
 impl Eyes {
     async fn open(target: &Target) -> anyhow::Result<Self> {
         let session = cassandra::connect(&target.cassandra).await?;
-        let database = PgPool::connect(&target.database_url).await?;
+        let database = target.database.connect().await?;
         let kafka = target.kafka.clone();
         let groups = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
             let mut groups = Vec::new();

@@ -7,6 +7,7 @@ use cassandra::CassandraArgs;
 use chrono::{Datelike as _, NaiveDate};
 use clap::ValueEnum;
 use kafka::KafkaArgs;
+use postgres::DatabaseArgs;
 
 /// Show how a stored figure follows from the log, record by record
 ///
@@ -78,10 +79,8 @@ pub(super) struct System {
     #[command(flatten)]
     pub(super) cassandra: CassandraArgs,
 
-    /// URL of the PostgreSQL database
-    #[arg(help_heading = "Common")]
-    #[arg(long, env, default_value = "postgres://cart:cart@127.0.0.1:5432/cart", hide_env_values = true)]
-    pub(super) database_url: String,
+    #[command(flatten)]
+    pub(super) database: DatabaseArgs,
 
     /// Print JSON
     #[arg(long)]

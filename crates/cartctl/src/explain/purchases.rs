@@ -8,7 +8,6 @@ use kafka::{Admin, Codec, Message as _, Registry, TopicReader};
 use rust_decimal::Decimal;
 use scylla::client::session::Session;
 use scylla::value::CqlDecimal;
-use sqlx::PgPool;
 use tokio::runtime::Handle;
 
 use super::args::{Month, Store, System};
@@ -175,7 +174,7 @@ async fn postgres_balance(system: &System, log: &Log, vendor: VendorId, month: M
     const BALANCE: &str = "SELECT balance FROM vendor_billing WHERE vendor_id = $1 AND year = $2 AND month = $3";
     const NEXT: &str = "SELECT next_offset FROM projection_offset \
         WHERE projection = $1 AND topic = $2 AND partition = $3 AND log_epoch = $4";
-    let database = PgPool::connect(&system.database_url).await?;
+    let database = system.database.connect().await?;
     let mut snapshot = database.begin().await?;
     sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").execute(&mut *snapshot).await?;
     let total: Option<Decimal> = sqlx::query_scalar(BALANCE)

@@ -2,6 +2,7 @@
 
 use cassandra::{CassandraArgs, KeyspaceArgs};
 use kafka::KafkaArgs;
+use postgres::DatabaseArgs;
 
 use super::service::{Service, Users};
 
@@ -53,11 +54,8 @@ pub struct Args {
     pub cassandra: CassandraArgs,
     #[command(flatten)]
     pub keyspace: KeyspaceArgs,
-
-    /// URL of the PostgreSQL database
-    #[arg(help_heading = "Common")]
-    #[arg(long, env, default_value = "postgres://cart:cart@127.0.0.1:5432/cart", hide_env_values = true)]
-    pub database_url: String,
+    #[command(flatten)]
+    pub database: DatabaseArgs,
 }
 
 /// Where grants are given, and their form.

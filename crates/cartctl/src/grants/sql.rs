@@ -81,7 +81,7 @@ fn make_database(args: &Args, database: &str) -> [String; 2] {
 }
 
 fn options(args: &Args) -> anyhow::Result<(PgConnectOptions, String)> {
-    let options: PgConnectOptions = args.database_url.parse().context("reading --database-url")?;
+    let options = args.database.options()?;
     let database = options.get_database().unwrap_or("cart").to_owned();
     Ok((options, database))
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use cassandra::CassandraArgs;
 use kafka::KafkaArgs;
+use postgres::DatabaseArgs;
 
 /// Compare every row of the read tables with the expected totals
 ///
@@ -25,10 +26,9 @@ pub struct Args {
     #[command(flatten)]
     pub cassandra: CassandraArgs,
 
-    /// URL of the PostgreSQL database
-    #[arg(help_heading = "Common")]
-    #[arg(long, env, default_value = "postgres://cart:cart@127.0.0.1:5432/cart", hide_env_values = true)]
-    pub database_url: String,
+    /// Where PostgreSQL is.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
 
     /// Folder of the expected totals: *.balance_by_vendor_month.csv, *.item_quantity_by_vendor_day.csv and *.totals.csv, each
     /// plain or gzipped (.gz)

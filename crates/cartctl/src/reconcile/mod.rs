@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use cart::PurchasedItem;
 use cart::contract::Contract as _;
-use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
 
 pub use args::Args;
 pub use compare::{Comparison, Difference, Differences};
@@ -63,7 +63,7 @@ pub async fn run(args: &Args) -> Result<Report, Error> {
     let mut differences = Differences::new(args.differences_max);
     let Expectations { mut sources, totals: expected, labels, unanswered } = expectations(args, &mut differences)?;
     // Lazily, so that it waits for a database that is still starting.
-    let database = PgPool::connect_lazy(&args.database_url).context("reading --database-url")?;
+    let database = args.database.connect_lazy(PgPoolOptions::new()).context("reading the settings of PostgreSQL")?;
     wait_for_rest(&args.kafka, &database, Duration::from_secs(args.timeout_s)).await?;
 
     let session = cassandra::connect(&args.cassandra).await.context("reading Cassandra's tables")?;

@@ -96,7 +96,7 @@ struct Server {
 
 fn start(stall_max: Duration) -> Server {
     let args = Args::parse_from(["cart-console"]);
-    let stores = Arc::new(Stores::new(&args.kafka, &args.cassandra, &args.database_url).expect("a URL"));
+    let stores = Arc::new(Stores::new(&args.kafka, &args.cassandra, &args.database).expect("a URL"));
     let audience = Audience::new();
     let page = Page {
         board: Arc::new(Board::default()),

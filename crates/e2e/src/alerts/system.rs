@@ -50,19 +50,18 @@ pub(super) async fn start() -> anyhow::Result<(System, Vec<Target>)> {
     let mut processes = installation.start_all(&services).await?;
     let mut targets: Vec<Target> = Vec::new();
     for ((service, ..), process) in services.iter().zip(&processes) {
-        let address = process.address().context("it has an address")?;
-        targets.push(Target { component: service.name().to_owned(), address, is_tls: false });
+        targets.push(Target { component: service.name().to_owned(), address: process.metrics_address()? });
     }
-    let (url, limited) = (format!("http://{}", targets[0].address), targets[1].address);
+    let url = format!("http://{}", processes[0].address().context("it has an address")?);
+    let limited = processes[1].address().context("it has an address")?;
     let with_tls = installation.start(Service::Ingest, "tls", &tls)?;
-    let address = with_tls.address().context("it has an address")?;
-    targets.push(Target { component: String::from("ingest"), address, is_tls: true });
+    targets.push(Target { component: String::from("ingest"), address: with_tls.metrics_address()? });
     let address = free_address()?;
     let listen = address.to_string();
     let args = ["audit", "--watch", "--interval-s", "1", "--timeout-s", "10", "--admin-listen", &listen];
     let mut audit = installation.spawn_listening("audit-watch", "cartctl", args, address)?;
     audit.ready(READY_DEADLINE).await?;
-    targets.push(Target { component: String::from("audit"), address, is_tls: false });
+    targets.push(Target { component: String::from("audit"), address });
     let replay = ["--url", &url, "--rate", RATE, "--commands", "100000", "--members", "200", "--vendors", "20"];
     let load = installation.spawn("replay", "replay", replay)?;
     let index =

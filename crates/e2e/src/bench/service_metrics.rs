@@ -1,7 +1,5 @@
 //! The services' own counters (`/metrics`): commands, records, batches, transactions.
 
-use std::net::SocketAddr;
-
 use anyhow::Context as _;
 
 use super::environment::Named;
@@ -16,24 +14,24 @@ const COUNTERS: [(&str, &str); 5] = [
     ("projector_apply_seconds_count", "batches"),
 ];
 
-/// The addresses of the services.
+/// The URLs of the services' metrics.
 #[derive(Debug)]
 pub(crate) struct ServiceMetrics {
-    services: Vec<(String, SocketAddr)>,
+    services: Vec<(String, String)>,
     client: reqwest::Client,
 }
 
 impl ServiceMetrics {
     pub(crate) fn of<'a>(processes: impl IntoIterator<Item = &'a Named>) -> Self {
-        let address = |(name, process): &Named| Some((name.clone(), process.address()?));
-        Self { services: processes.into_iter().filter_map(address).collect(), client: reqwest::Client::new() }
+        let url = |(name, process): &Named| Some((name.clone(), process.metrics_url().ok()?));
+        Self { services: processes.into_iter().filter_map(url).collect(), client: reqwest::Client::new() }
     }
 
     /// Reads the counters. Several services of one name are added up.
     pub(crate) async fn read(&self) -> anyhow::Result<Counts> {
         let mut counts = Counts::new();
-        for (name, address) in &self.services {
-            let response = self.client.get(format!("http://{address}/metrics")).send().await;
+        for (name, url) in &self.services {
+            let response = self.client.get(url).send().await;
             let text = response.and_then(reqwest::Response::error_for_status);
             let text = text.with_context(|| format!("asking {name} for its metrics"))?.text().await?;
             for (what, count) in text.lines().filter_map(counter) {

@@ -70,11 +70,7 @@ pub async fn run(name: &str, plan: &mut Plan, load: &Load) -> anyhow::Result<Sum
     let servers = servers.context("starting the servers")?;
     let mut environment = FaultEnvironment::open(name, servers).await?;
     let installation = environment.installation();
-    let target = Target::new(
-        installation.kafka().clone(),
-        installation.cassandra().clone(),
-        installation.database_url().to_owned(),
-    );
+    let target = Target::new(installation.kafka().clone(), installation.cassandra().clone(), installation.database());
     let watcher = Watcher::start(&target);
     let mut summary = Summary::new(plan.seed(), is_cluster);
     let mut records: Vec<PathBuf> = Vec::new();

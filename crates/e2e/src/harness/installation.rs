@@ -12,6 +12,8 @@ use cart::{CartCommand, CartEvent, CartReply, PurchasedItem};
 use cassandra::CassandraArgs;
 use clap::Parser;
 use kafka::{Admin, KafkaArgs};
+use postgres::DatabaseArgs;
+use service::Secret;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection};
 use uuid::Uuid;
@@ -39,8 +41,8 @@ struct Servers {
     kafka: KafkaArgs,
     #[command(flatten)]
     cassandra: CassandraArgs,
-    #[arg(long, env, default_value = "postgres://cart:cart@127.0.0.1:5432/cart")]
-    database_url: String,
+    #[command(flatten)]
+    database: DatabaseArgs,
 }
 
 /// One of the services of the pipeline.
@@ -89,8 +91,8 @@ pub struct Installation {
     name: String,
     /// The settings of its processes.
     servers: Servers,
-    /// An existing database, through which the installation's is created.
-    server_database_url: String,
+    /// The URL of its database, with the password.
+    database_url: String,
     log_folder: PathBuf,
     partitions: u16,
     /// The number of replicas of everything.
@@ -123,17 +125,15 @@ impl Installation {
     fn with(name: &str, mut servers: Servers, replication: u8) -> anyhow::Result<Self> {
         let random = Uuid::new_v4().simple().to_string();
         let name = format!("e2e_{name}_{}", &random[..8]);
-        let server_database_url = servers.database_url.clone();
         servers.kafka.topic_prefix = format!("{name}.");
         servers.cassandra.cassandra_keyspace.clone_from(&name);
         if replication > 1 {
             servers.cassandra.cassandra_request_timeout_ms = CLUSTER_REQUEST_TIMEOUT_MS;
         }
-        let database: PgConnectOptions = servers.database_url.parse().context("reading DATABASE_URL")?;
-        servers.database_url = database.database(&name).to_url_lossy().to_string();
+        let database_url = url_of(&servers.database, &name)?;
         let log_folder = log_folder(&name)?;
         let (partitions, links) = (PARTITIONS, Vec::new());
-        Ok(Self { name, servers, server_database_url, log_folder, partitions, replication, links })
+        Ok(Self { name, servers, database_url, log_folder, partitions, replication, links })
     }
 
     /// Sets the number of partitions of each topic. Must come before [`Installation::setup`].
@@ -184,7 +184,13 @@ impl Installation {
 
     #[must_use]
     pub fn database_url(&self) -> &str {
-        &self.servers.database_url
+        &self.database_url
+    }
+
+    /// Its settings of PostgreSQL.
+    #[must_use]
+    pub fn database(&self) -> DatabaseArgs {
+        DatabaseArgs::at(&self.database_url)
     }
 
     /// The folder for the logs of its processes, and for a test's files.
@@ -208,7 +214,7 @@ impl Installation {
             ("TOPIC_REPLICATION", self.replication.to_string()),
             ("CASSANDRA_REPLICATION", self.replication.to_string()),
             ("CASSANDRA_KEYSPACE", self.servers.cassandra.cassandra_keyspace.clone()),
-            ("DATABASE_URL", self.servers.database_url.clone()),
+            ("DATABASE_URL", self.database_url.clone()),
             // Errors are printed without a backtrace, and collecting it would cost more than the failed work.
             ("RUST_LIB_BACKTRACE", "0".to_owned()),
         ]
@@ -257,12 +263,8 @@ impl Installation {
 
     async fn server_database(&self) -> anyhow::Result<PgConnection> {
         // Every server has this database; that of an installation may be deleted at any time.
-        let server: PgConnectOptions = self.server_database_url.parse().context("reading DATABASE_URL")?;
-        server
-            .database("postgres")
-            .connect()
-            .await
-            .context("connecting to PostgreSQL (DATABASE_URL); `scripts/services up` starts one")
+        let server = self.servers.database.options()?.database("postgres");
+        server.connect().await.context("connecting to PostgreSQL (DATABASE_URL); `scripts/services up` starts one")
     }
 
     /// Starts a service; `instance` distinguishes it from others of its kind. [`Process::ready`] waits for it.
@@ -319,10 +321,16 @@ impl Installation {
             Service::Ingest | Service::CartProcessor => vec![],
         };
         all.extend([listen, &address_text]);
+        // ingest has its metrics at another address.
+        let admin = (service == Service::Ingest).then(free_address).transpose().context("finding a free port")?;
+        let admin_text = admin.map(|admin| admin.to_string());
+        if let Some(admin) = &admin_text {
+            all.extend(["--admin-listen", admin]);
+        }
         all.extend(args);
         let name = format!("{}-{instance}", service.name());
         let environment = [("INSTANCE", instance.to_owned())].into_iter().chain(environment.iter().cloned());
-        self.spawn_with(&name, service.binary(), all, environment, Some(address))
+        Ok(self.spawn_with(&name, service.binary(), all, environment, Some(address))?.with_admin(admin))
     }
 
     /// Starts a service that crashes at a fail point: `name=20*off->return` passes it 20 times first.
@@ -425,6 +433,17 @@ impl Installation {
         let environment = self.environment().into_iter().chain(self.links.iter().cloned()).chain(more);
         Process::spawn(name, binary, args, environment, &self.log_folder, address)
     }
+}
+
+/// The URL of another database of the server, with the password.
+fn url_of(server: &DatabaseArgs, database: &str) -> anyhow::Result<String> {
+    let mut url: reqwest::Url = server.database_url.expose().parse().context("reading DATABASE_URL")?;
+    url.set_path(database);
+    let (given, file) = (server.database_password.as_ref(), server.database_password_file.as_deref());
+    if let Some(password) = Secret::of("DATABASE_PASSWORD", given, file)? {
+        url.set_password(Some(password.expose())).ok().context("DATABASE_URL has no place for a password")?;
+    }
+    Ok(url.into())
 }
 
 #[cfg(test)]

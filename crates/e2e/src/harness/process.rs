@@ -30,6 +30,8 @@ pub struct Process {
     child: Child,
     log: PathBuf,
     address: Option<SocketAddr>,
+    /// Where it has its metrics, if not at its address.
+    admin: Option<SocketAddr>,
 }
 
 /// The path of a binary of this workspace: cargo puts it beside the folder of the running test.
@@ -119,7 +121,13 @@ impl Process {
             .stderr(output)
             .spawn()
             .with_context(|| format!("starting {name}"))?;
-        Ok(Self { name: name.to_owned(), child, log, address })
+        Ok(Self { name: name.to_owned(), child, log, address, admin: None })
+    }
+
+    /// Sets the address of its metrics.
+    pub(super) fn with_admin(mut self, admin: Option<SocketAddr>) -> Self {
+        self.admin = admin;
+        self
     }
 
     #[must_use]
@@ -130,6 +138,22 @@ impl Process {
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
+    }
+
+    /// The address of its metrics.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn metrics_address(&self) -> anyhow::Result<SocketAddr> {
+        self.admin.or(self.address).with_context(|| format!("{} has no metrics", self.name))
+    }
+
+    /// The URL of its metrics.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn metrics_url(&self) -> anyhow::Result<String> {
+        Ok(format!("http://{}/metrics", self.metrics_address()?))
     }
 
     /// Its log so far.
@@ -329,7 +353,7 @@ mod tests {
         let output = File::create(&log).expect("a log file");
         let child = Command::new(args[0]).args(&args[1..]).stdout(output).spawn().expect("a command");
         let address = Some(free_address().expect("a free port"));
-        Process { name: name.to_owned(), child, log, address }
+        Process { name: name.to_owned(), child, log, address, admin: None }
     }
 
     #[tokio::test]

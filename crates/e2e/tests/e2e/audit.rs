@@ -19,7 +19,7 @@ const DEADLINE: Duration = Duration::from_secs(180);
 
 fn target(installation: &Installation) -> Target {
     let (kafka, cassandra) = (installation.kafka().clone(), installation.cassandra().clone());
-    Target::new(kafka, cassandra, installation.database_url().to_owned())
+    Target::new(kafka, cassandra, installation.database())
 }
 
 fn replay(installation: &Installation, url: &str, record: &str) -> anyhow::Result<Process> {

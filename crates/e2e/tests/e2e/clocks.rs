@@ -71,7 +71,7 @@ async fn looked_up(url: &str) -> anyhow::Result<()> {
 
 async fn audited(installation: &Installation, records: &[PathBuf]) -> anyhow::Result<()> {
     let (kafka, cassandra) = (installation.kafka().clone(), installation.cassandra().clone());
-    let target = Target::new(kafka, cassandra, installation.database_url().to_owned());
+    let target = Target::new(kafka, cassandra, installation.database());
     let report = audit(&target, records, DEADLINE).await?;
     ensure!(report.is_clean() && report.counts.purchases > 0, "{report}");
     Ok(())

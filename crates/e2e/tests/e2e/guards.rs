@@ -65,7 +65,7 @@ impl System {
         let others = installation.start_all(&services).await?;
         let url = format!("http://{}", others[0].address().context("ingest has an address")?);
         let (kafka, cassandra) = (installation.kafka().clone(), installation.cassandra().clone());
-        let target = Target::new(kafka, cassandra, installation.database_url().to_owned());
+        let target = Target::new(kafka, cassandra, installation.database());
         Ok(Self { installation, target, url, others, loads: 0 })
     }
 

@@ -10,6 +10,7 @@
 mod audit;
 mod auth;
 mod cassandra;
+mod certificates;
 mod cli;
 mod clocks;
 mod commands;
@@ -169,6 +170,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         kafka::a_batcher_keeps_the_order_of_each_partition_and_returns_the_offsets,
         kafka::a_tail_has_what_is_appended_after_it_was_opened,
         http::ending::a_service_that_still_waits_for_servers_ends_at_once,
+        certificates::a_rejected_certificate_is_explained_with_the_option_to_change,
         auth::refuses_to_start_without_auth_unless_allowed,
         settings::the_sample_names_every_option_with_its_default,
         examples::checks::errors_of_a_page_are_reported,

@@ -102,7 +102,7 @@ async fn same(cart: &Cart, request: &Request, key: &str, first: &Answer) -> anyh
 
 async fn audited(installation: &Installation) -> anyhow::Result<Report> {
     let (kafka, cassandra) = (installation.kafka().clone(), installation.cassandra().clone());
-    let target = Target::new(kafka, cassandra, installation.database_url().to_owned());
+    let target = Target::new(kafka, cassandra, installation.database());
     let report = audit(&target, &[], DEADLINE).await?;
     ensure!(report.is_clean(), "{report}");
     Ok(report)

@@ -105,10 +105,7 @@ pub(crate) async fn certificates_change_while_the_service_runs() -> anyhow::Resu
     ensure!(!answer.starts_with(b"HTTP/"), "answered without TLS");
 
     // rcgen's certificates expire with the year 4095.
-    let mut stream = connected(address, &first.certificate, &["http/1.1"]).await?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await?;
-    let mut metrics = String::new();
-    stream.read_to_string(&mut metrics).await?;
+    let metrics = reqwest::get(ingest.metrics_url()?).await?.text().await?;
     let expiry = "ingest_tls_certificate_expiry_timestamp_seconds 67090118400";
     ensure!(metrics.lines().any(|line| line == expiry), "{metrics}");
 

@@ -229,7 +229,7 @@ pub(crate) async fn a_checkout_is_one_trace_from_the_request_to_each_row() -> an
     traces.rest_is_work_for(&[&crashed, &plain])?;
 
     let (kafka, cassandra) = (installation.kafka().clone(), installation.cassandra().clone());
-    let report = audit(&Target::new(kafka, cassandra, installation.database_url().to_owned()), &[], DEADLINE).await?;
+    let report = audit(&Target::new(kafka, cassandra, installation.database()), &[], DEADLINE).await?;
     ensure!(report.is_clean(), "{report}");
     // An unsampled context is passed on as it came, and a sampled one is that of the sender's span.
     let added = contexts(installation.kafka(), CartEvent::TOPIC)?;

@@ -126,7 +126,7 @@ impl Admin {
     /// When it has some, or the brokers do not respond.
     pub fn ensure_idle(&self, group: &str) -> Result<(), Error> {
         let operation = || format!("checking that group {group} has no members");
-        let groups = self.client.inner().fetch_group_list(Some(group), REQUEST_TIMEOUT);
+        let groups = self.client().inner().fetch_group_list(Some(group), REQUEST_TIMEOUT);
         let groups = groups.map_err(|error| Error::kafka(operation(), error))?;
         match groups.groups().iter().map(|group| group.members().len()).sum() {
             0 => Ok(()),
@@ -139,7 +139,7 @@ impl Admin {
     /// dead predecessor, whose session has not timed out yet.
     pub fn report_namesakes(&self, instance: &Instance) {
         let (group, name) = (instance.group(), instance.name());
-        let groups = match self.client.inner().fetch_group_list(Some(group), CHECK_TIMEOUT) {
+        let groups = match self.client().inner().fetch_group_list(Some(group), CHECK_TIMEOUT) {
             Ok(groups) => groups,
             Err(error) => return tracing::debug!(group, %error, "the group's members are not known"),
         };
@@ -177,7 +177,7 @@ impl Admin {
         let operation = |group: &str| format!("removing group {group}");
         let deadline = Instant::now() + REQUEST_TIMEOUT;
         loop {
-            let results = self.client.delete_groups(names, &options).await;
+            let results = self.client().delete_groups(names, &options).await;
             let mut is_rebalancing = false;
             for result in results.map_err(|error| Error::kafka(operation(&names.join(", ")), error))? {
                 match result {

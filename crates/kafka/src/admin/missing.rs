@@ -13,7 +13,7 @@ impl Admin {
     /// Why there may be no such topic: the prefix that was used, and those that have one.
     pub(super) fn explain_missing(&self, topic: &str) -> String {
         let used = &self.args.topic_prefix;
-        let metadata = self.client.inner().fetch_metadata(None, CHECK_TIMEOUT);
+        let metadata = self.client().inner().fetch_metadata(None, CHECK_TIMEOUT);
         let existing = match &metadata {
             Ok(metadata) => found(&prefixes(metadata.topics().iter().map(MetadataTopic::name), topic, used)),
             Err(_) => String::from("the brokers did not list the prefixes that have it"),

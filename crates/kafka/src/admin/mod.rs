@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use rdkafka::admin::AdminClient;
 use rdkafka::consumer::Consumer;
-use rdkafka::metadata::{MetadataPartition, MetadataTopic};
+use rdkafka::metadata::{Metadata, MetadataPartition, MetadataTopic};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::client_log::{PlainConsumer, Reporting};
+use crate::diagnosis::{Diagnosis, diagnose};
 use crate::reconnect::BootstrapReconnect;
 use crate::{Error, KafkaArgs, topic_id::topic_id};
 
@@ -72,20 +73,43 @@ impl Admin {
         Ok(Self { client, args: args.clone() })
     }
 
-    pub(crate) fn client(&self) -> &rdkafka::client::Client<Reporting> {
-        self.client.inner()
+    /// The client, with the present token: it is never polled, so it does not ask for one.
+    pub(crate) fn client(&self) -> &AdminClient<Reporting> {
+        self.args.security.token().renew(self.client.inner());
+        &self.client
     }
 
     /// Whether the brokers answer.
     ///
     /// # Errors
-    /// Says what they did instead.
+    /// Says what they did instead, with the option to change where a setting is the reason.
     pub async fn check(&self) -> Result<(), Error> {
-        let ask = || self.client.inner().fetch_metadata(Some("__consumer_offsets"), CHECK_TIMEOUT);
-        tokio::task::block_in_place(ask).map(|_| ()).map_err(|error| {
-            // It may have none left to ask.
-            BootstrapReconnect::of(&self.args).readd_brokers(self.client.inner());
-            Error::kafka(format!("querying Kafka at {}", self.args.kafka_bootstrap_servers), error)
+        let operation = || format!("querying Kafka at {}", self.args.kafka_bootstrap_servers);
+        tokio::task::block_in_place(|| {
+            let answer = self.client().inner().fetch_metadata(Some("__consumer_offsets"), CHECK_TIMEOUT);
+            answer.map(|_| ()).map_err(|error| {
+                // It may have none left to ask.
+                BootstrapReconnect::of(&self.args).readd_brokers(self.client.inner());
+                match diagnose(&self.args) {
+                    Some(diagnosis) => Error::retry(operation(), diagnosis.reason),
+                    None => Error::kafka(operation(), error),
+                }
+            })
+        })
+    }
+
+    /// What the brokers say of a topic, or of all. If they do not answer soon, it is found out why.
+    fn metadata(&self, topic: Option<&str>, operation: impl Fn() -> String) -> Result<Metadata, Error> {
+        if let Ok(metadata) = self.client().inner().fetch_metadata(topic, CHECK_TIMEOUT) {
+            return Ok(metadata);
+        }
+        let diagnosis = match diagnose(&self.args) {
+            Some(Diagnosis { is_decisive: true, reason }) => return Err(Error::retry(operation(), reason)),
+            other => other,
+        };
+        self.client.inner().fetch_metadata(topic, REQUEST_TIMEOUT).map_err(|error| match diagnosis {
+            Some(Diagnosis { reason, .. }) => Error::retry(operation(), reason),
+            None => Error::kafka(operation(), error),
         })
     }
 
@@ -100,8 +124,7 @@ impl Admin {
 
     /// As [`Admin::partitions`]; `None` where there is no such topic.
     fn partitions_if_exists(&self, topic: &str) -> Result<Option<i32>, Error> {
-        let metadata = self.client.inner().fetch_metadata(Some(topic), REQUEST_TIMEOUT);
-        let metadata = metadata.map_err(|error| Error::kafka(self.looking_up(topic), error))?;
+        let metadata = self.metadata(Some(topic), || self.looking_up(topic))?;
         let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
         Ok(Some(i32::try_from(partitions).unwrap_or(i32::MAX)).filter(|partitions| *partitions > 0))
     }
@@ -116,8 +139,7 @@ impl Admin {
     /// If the brokers do not respond.
     pub fn copies(&self) -> Result<Vec<PartitionReplicas>, Error> {
         let operation = || format!("listing the partitions at {}", self.args.kafka_bootstrap_servers);
-        let metadata = self.client.inner().fetch_metadata(None, REQUEST_TIMEOUT);
-        let metadata = metadata.map_err(|error| Error::kafka(operation(), error))?;
+        let metadata = self.metadata(None, operation)?;
         let partitions = |topic: &MetadataTopic| {
             let copies = |partition: &MetadataPartition| PartitionReplicas {
                 topic: topic.name().to_owned(),
@@ -138,7 +160,7 @@ impl Admin {
     pub fn identity(&self, topic: &str) -> Result<LogIdentity, Error> {
         let operation = || format!("reading the identity of topic {topic}");
         let partitions = self.partitions(topic)?;
-        let client = self.client.inner();
+        let client = self.client().inner();
         let cluster_id = client
             .fetch_cluster_id(REQUEST_TIMEOUT)
             .ok_or_else(|| Error::retry(operation(), "no broker returned the id of the cluster"))?;

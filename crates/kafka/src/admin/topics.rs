@@ -70,7 +70,9 @@ impl Admin {
             .collect();
         let options = AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT));
         let operation = |topic: &str| format!("creating topic {topic} at {}", self.args.kafka_bootstrap_servers);
-        let results = self.client.create_topics(&topics, &options).await;
+        // The request below would only time out, after a minute.
+        tokio::task::block_in_place(|| self.metadata(Some(&specs[0].name), || operation(&specs[0].name)))?;
+        let results = self.client().create_topics(&topics, &options).await;
         let mut there = Vec::new();
         for result in results.map_err(|error| Error::kafka(operation(&specs[0].name), error))? {
             match result {
@@ -109,7 +111,7 @@ impl Admin {
         for spec in specs {
             let topic = &spec.name;
             let operation = || format!("reading the settings of topic {topic}");
-            let described = self.client.describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await;
+            let described = self.client().describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await;
             let described = described.map_err(|error| Error::kafka(operation(), error))?.pop();
             let settings = match described {
                 Some(Ok(settings)) => settings,
@@ -141,7 +143,7 @@ impl Admin {
     pub async fn remove_topics(&self, names: &[&str]) -> Result<(), Error> {
         let options = AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT));
         let operation = |topic: &str| format!("removing topic {topic}");
-        let results = self.client.delete_topics(names, &options).await;
+        let results = self.client().delete_topics(names, &options).await;
         for result in results.map_err(|error| Error::kafka(operation(&names.join(", ")), error))? {
             match result {
                 Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}

@@ -217,8 +217,9 @@ pub(crate) async fn each_token_opens_only_its_own_resources() -> anyhow::Result<
     }
     ensure!(commands(&installation).await? == taken, "a command was taken from somebody who may not");
 
-    // Health and metrics are public; a path without a rule is denied.
-    for path in ["/health/live", "/health/ready", "/metrics", "/openapi.json", "/docs"] {
+    // Health and documentation are public; a path without a rule is denied, and metrics are at another address.
+    api.expect(Method::GET, "/metrics", None, StatusCode::NOT_FOUND).await?;
+    for path in ["/health/live", "/health/ready", "/openapi.json", "/docs"] {
         api.expect(Method::GET, path, None, StatusCode::OK).await?;
     }
     // A huge body is not read.

@@ -115,7 +115,7 @@ pub(crate) async fn keys_are_loaded_and_refreshed_from_the_issuer() -> anyhow::R
     for token in [&old_token, &new_token] {
         api.expect(Method::GET, &path, Some(token), StatusCode::OK).await?;
     }
-    let metrics = api.client.get(format!("{}/metrics", api.url)).send().await?.text().await?;
+    let metrics = api.client.get(ingest.metrics_url()?).send().await?.text().await?;
     ensure!(metrics.contains("ingest_jwks_failures_total"), "{metrics}");
     ingest.terminate(DEADLINE).await?;
     installation.remove().await

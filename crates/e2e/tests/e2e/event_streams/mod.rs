@@ -48,7 +48,7 @@ async fn fill(cart: &Cart) -> anyhow::Result<()> {
 
 /// The value of the gauge of open streams.
 async fn open_streams(api: &Api) -> anyhow::Result<String> {
-    let metrics = api.send(&reqwest::Method::GET, "/metrics", &[], None).await?.text;
+    let metrics = api.metrics().await?;
     let line = metrics.lines().find_map(|line| line.strip_prefix("ingest_event_streams "));
     Ok(line.unwrap_or("none").to_owned())
 }

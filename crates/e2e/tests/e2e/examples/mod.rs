@@ -54,7 +54,10 @@ impl Started {
         let listen = args.iter().position(|arg| *arg == "--listen").with_context(|| format!("{place}: no --listen"))?;
         let shown = args.get(listen + 1).with_context(|| format!("{place}: --listen has no address"))?;
         ensure!(*shown != STACK, "{place}: {STACK} is the address of the stack");
-        let others = args[..listen].iter().chain(&args[listen + 2..]);
+        let pairs = args.windows(2).map(|pair| (pair[0], pair[1]));
+        let addresses = pairs.filter(|(option, _)| ["--listen", "--admin-listen"].contains(option));
+        let addresses: Vec<_> = addresses.flat_map(|(option, address)| [option, address]).collect();
+        let others = args.iter().filter(|arg| !addresses.contains(*arg));
         let in_folder = |arg: &&str| match folder.join(arg) {
             file if file.is_file() => file.display().to_string(),
             _ => (*arg).to_owned(),

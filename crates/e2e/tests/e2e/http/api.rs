@@ -29,6 +29,7 @@ pub(crate) type Headers<'a> = &'a [(&'a str, &'a str)];
 pub(crate) struct Api {
     client: Client,
     base: String,
+    metrics_url: String,
 }
 
 #[derive(Debug, Clone)]
@@ -42,7 +43,12 @@ impl Api {
     pub(crate) fn new(ingest: &Process) -> Self {
         let base = format!("http://{}", ingest.address().expect("ingest has an address"));
         let client = Client::builder().timeout(DEADLINE).build().expect("a client");
-        Self { client, base }
+        Self { client, base, metrics_url: ingest.metrics_url().expect("ingest has metrics") }
+    }
+
+    /// The metrics, in Prometheus' text format.
+    pub(crate) async fn metrics(&self) -> anyhow::Result<String> {
+        Ok(self.client.get(&self.metrics_url).send().await?.error_for_status()?.text().await?)
     }
 
     pub(crate) async fn send(

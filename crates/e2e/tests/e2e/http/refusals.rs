@@ -107,7 +107,6 @@ async fn wrong_methods(api: &Api) -> anyhow::Result<()> {
         (&command, "GET", vec![&put, &post, &patch, &delete]),
         ("/health/live", "GET", vec![&post, &delete]),
         ("/health/ready", "GET", vec![&post, &delete]),
-        ("/metrics", "GET", vec![&post, &delete]),
     ] {
         for method in wrong {
             let answer = api.send(method, path, &[], None).await?;

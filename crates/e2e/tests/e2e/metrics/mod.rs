@@ -23,7 +23,7 @@ const PARTS: [(&str, &str, &[Definition]); 8] = [
     ("Every service", "All services.", service::COMMON_METRICS),
     ("Groups and transactions", "`cart-processor` and the projectors.", kafka::METRICS),
     ("Traces", "`ingest`, `cart-processor` and the projectors, also when nothing is traced.", trace::METRICS),
-    ("ingest", "`ingest`, on its own port.", ingest::METRICS),
+    ("ingest", "`ingest`.", ingest::METRICS),
     ("cart-processor", "`cart-processor`.", cart_processor::METRICS),
     ("Projectors", "The subcommands of `projectors`.", projectors::METRICS),
     ("Audit", "`cartctl audit --watch`.", cartctl::audit::METRICS),

@@ -17,8 +17,7 @@ pub(crate) struct Scraped {
 
 /// All metrics of a service, by name.
 pub(crate) async fn scrape(service: &Process) -> anyhow::Result<BTreeMap<String, Scraped>> {
-    let address = service.address().context("it has no address")?;
-    read(&reqwest::get(format!("http://{address}/metrics")).await?.error_for_status()?.text().await?)
+    read(&reqwest::get(service.metrics_url()?).await?.error_for_status()?.text().await?)
 }
 
 fn read(text: &str) -> anyhow::Result<BTreeMap<String, Scraped>> {

@@ -333,7 +333,7 @@ pub(crate) async fn get(process: &Process, path: &str) -> anyhow::Result<String>
 
 /// A counter of an instance, its series added up.
 pub(crate) async fn metric(process: &Process, name: &str) -> anyhow::Result<u64> {
-    let metrics = get(process, "/metrics").await?;
+    let metrics = reqwest::get(process.metrics_url()?).await?.error_for_status()?.text().await?;
     let samples = metrics.lines().filter_map(|line| line.rsplit_once(' '));
     let series = samples.filter(|(series, _)| series.split('{').next() == Some(name));
     series.map(|(_, value)| Ok(value.parse::<u64>()?)).sum()

@@ -52,7 +52,7 @@ pub(crate) async fn each_row_is_rejected_with_its_reason_or_accepted_by_rule() -
     assert_eq!(report["unanswered"], 0);
 
     let (kafka, cassandra) = (installation.kafka().clone(), installation.cassandra().clone());
-    let target = Target::new(kafka, cassandra, installation.database_url().to_owned());
+    let target = Target::new(kafka, cassandra, installation.database());
     let report = audit(&target, &[record], DEADLINE).await?;
     ensure!(report.is_clean(), "{report}");
     let (client, counts) = (&report.client, &report.counts);

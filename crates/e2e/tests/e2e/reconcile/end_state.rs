@@ -133,7 +133,7 @@ impl EndState {
         Args {
             kafka: self.installation.kafka().clone(),
             cassandra: self.installation.cassandra().clone(),
-            database_url: self.installation.database_url().to_owned(),
+            database: self.installation.database(),
             timeout_s: 20,
             ..Cli::parse_from(["reconcile"]).args
         }

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use e2e::harness::{Installation, Process, Service, free_address};
-use sqlx::postgres::PgConnectOptions;
 
 /// The timeout of every wait, on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
@@ -56,7 +55,9 @@ impl Secured {
     /// The settings that make a process the user's.
     pub(crate) fn user(&self, user: &str) -> anyhow::Result<Environment> {
         let password = self.passwords.join(user).display().to_string();
-        let database: PgConnectOptions = self.installation.database_url().parse().context("reading DATABASE_URL")?;
+        let mut database: reqwest::Url = self.installation.database_url().parse().context("reading DATABASE_URL")?;
+        let is_set = database.set_username(user).is_ok() && database.set_password(None).is_ok();
+        ensure!(is_set, "DATABASE_URL has no place for a user");
         Ok(vec![
             ("KAFKA_USER", user.to_owned()),
             ("KAFKA_PASSWORD_FILE", password.clone()),
@@ -65,7 +66,7 @@ impl Secured {
             ("REGISTRY_USER", user.to_owned()),
             ("REGISTRY_PASSWORD_FILE", password.clone()),
             ("DATABASE_PASSWORD_FILE", password),
-            ("DATABASE_URL", database.username(user).to_url_lossy().to_string()),
+            ("DATABASE_URL", database.to_string()),
         ])
     }
 

@@ -230,7 +230,7 @@ pub(crate) async fn wrong_clients_are_refused_and_say_why() -> anyhow::Result<()
             "advertised.listeners",
             "--cassandra-tls-verify",
             "--schema-registry-url",
-            "DATABASE_URL",
+            "--database-url",
         ),
     ] {
         let authority = text(&certificates.authority);

@@ -12,7 +12,6 @@ use e2e::harness::{Process, Service, wait_until};
 use kafka::{Acl, Admin, Producer, Record};
 use scylla::client::session::Session;
 use serde_json::{Value, json};
-use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection};
 use tokio::time::sleep;
 use uuid::Uuid;
@@ -62,11 +61,10 @@ struct Servers {
 
 impl Servers {
     async fn connect(secured: &Secured) -> anyhow::Result<Self> {
-        let postgres: PgConnectOptions = secured.installation.database_url().parse()?;
         Ok(Self {
             kafka: Admin::new(secured.installation.kafka())?,
             cassandra: cassandra::open(secured.installation.cassandra()).await?,
-            postgres: postgres.password(&secured.password("admin")?).connect().await?,
+            postgres: secured.installation.database().options()?.connect().await?,
         })
     }
 
@@ -298,7 +296,7 @@ impl<'a> System<'a> {
         // A record that cannot be decoded becomes a dead letter.
         let commands = self.secured.installation.kafka().prefixed(CartCommand::TOPIC);
         let producer = Producer::durable(self.secured.installation.kafka(), &commands)?;
-        producer.send(&Record { key: None, value: Some(b"garbage".to_vec()), ..Record::default() })?.await?;
+        producer.send(&Record { partition: None, key: None, value: Some(b"garbage".to_vec()), headers: None })?.await?;
         wait_until(&format!("a word about {resource}"), SAID_WITHIN, async || {
             drop(self.buy().await);
             let said = said(&process).await;

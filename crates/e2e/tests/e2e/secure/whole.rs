@@ -1,7 +1,12 @@
 //! The whole system on secured servers, each service with its own user: nothing is missing, nothing is lost, no secret shows.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, ensure};
+use cart::CartCommand;
+use cart::contract::Contract as _;
 use e2e::harness::{Process, Service};
+use kafka::{Producer, Record};
 
 use super::{DEADLINE, Secured};
 
@@ -40,7 +45,7 @@ pub(crate) async fn the_whole_system_works_with_the_least_grants() -> anyhow::Re
     let frame = reqwest::get(format!("http://{page}/api/now")).await?.text().await?;
     shows_no_secret(&secured, &processes, &frame).await?;
 
-    // It may not write where only ingest may.
+    no_other_user_writes_commands(&secured).await?;
     let (is_success, output) = secured.run("audit", "cartctl", &["rebuild", "popular-items"]).await?;
     ensure!(!is_success, "a reader may not rebuild a table: {output}");
 
@@ -51,6 +56,36 @@ pub(crate) async fn the_whole_system_works_with_the_least_grants() -> anyhow::Re
     secured.succeed("operator", "cartctl", &["uninstall", "--yes"]).await?;
     secured.succeed("admin", "cartctl", &["grants", "--for", "kafka", "--remove"]).await?;
     std::fs::remove_dir_all(kept).context("removing the test's logs")
+}
+
+/// The users of the services.
+const USERS: [&str; 10] = [
+    "setup",
+    "ingest",
+    "cart-processor",
+    "item-purchased-events",
+    "popular-items",
+    "vendor-billing",
+    "vendor-billing-jdbc",
+    "console",
+    "audit",
+    "operator",
+];
+
+/// A transaction that another producer left open would hold back all readers.
+async fn no_other_user_writes_commands(secured: &Secured) -> anyhow::Result<()> {
+    let commands = secured.installation.kafka().prefixed(CartCommand::TOPIC);
+    for user in USERS.into_iter().filter(|user| *user != "ingest") {
+        let mut kafka = secured.installation.kafka().clone();
+        kafka.security.kafka_user = Some(user.to_owned());
+        kafka.security.kafka_password_file = Some(secured.passwords.join(user));
+        let producer = Producer::durable_within(&kafka, &commands, Duration::from_secs(20))?;
+        let record = Record { partition: None, key: None, value: Some(b"not mine".to_vec()), headers: None };
+        let error = producer.send(&record)?.await.err().with_context(|| format!("{user} may write {commands}"))?;
+        let error = format!("{:#}", anyhow::Error::from(error));
+        ensure!(error.contains("uthorization") && error.contains(&commands), "{user}: {error}");
+    }
+    Ok(())
 }
 
 /// Neither a log, nor a command line or environment, nor a metric has a password.
@@ -74,17 +109,7 @@ async fn shows_no_secret(secured: &Secured, processes: &[Process], frame: &str) 
         let path = file?.path();
         places.push((path.display().to_string(), String::from_utf8_lossy(&std::fs::read(&path)?).into_owned()));
     }
-    for user in [
-        "admin",
-        "setup",
-        "ingest",
-        "cart-processor",
-        "item-purchased-events",
-        "popular-items",
-        "console",
-        "audit",
-        "operator",
-    ] {
+    for user in USERS.into_iter().chain(["admin"]) {
         let password = secured.password(user)?;
         ensure!(password.len() >= 20, "the password of {user} is too short to be searched");
         let shown = places.iter().find(|(_, text)| text.contains(&password));

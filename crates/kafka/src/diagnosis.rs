@@ -1,0 +1,140 @@
+//! Why a client does not reach its brokers, with the option to change.
+//!
+//! A request that fails says only 'timed out' or 'transport failure'. The reason is reported to the client's context, while the
+//! client is polled, and of a certificate librdkafka says only that it could not be verified. So after a failed request
+//! a client of its own connects for a moment, and listens; a rejected certificate is looked at with the same library.
+
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use openssl::ssl::{HandshakeError, SslConnector, SslFiletype, SslMethod};
+use openssl::x509::X509VerifyResult;
+use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use service::certificate_advice;
+
+use crate::KafkaArgs;
+use crate::token::TokenFile;
+
+/// How long the client listens. Brokers reject within milliseconds; SCRAM takes some more.
+const LISTEN: Duration = Duration::from_secs(2);
+
+/// How long it waits at a time.
+const POLL: Duration = Duration::from_millis(50);
+
+/// The maximum wait for a broker's certificate.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Collects what librdkafka reports.
+struct Listener {
+    token: TokenFile,
+    reports: Mutex<Vec<(RDKafkaErrorCode, String)>>,
+}
+
+impl ClientContext for Listener {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    /// The client that failed logs the same.
+    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let Some(code) = error.rdkafka_error_code() else { return };
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner).push((code, reason.to_owned()));
+    }
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.token.read()
+    }
+}
+
+impl ConsumerContext for Listener {}
+
+/// Whether a report says that a setting is wrong, and not only that a broker is away.
+fn is_decisive(code: RDKafkaErrorCode, reason: &str) -> bool {
+    match code {
+        RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL | RDKafkaErrorCode::Resolve => true,
+        RDKafkaErrorCode::BrokerTransportFailure => reason.contains("security.protocol"),
+        _ => false,
+    }
+}
+
+/// Why no broker answers.
+#[derive(Debug)]
+pub(crate) struct Diagnosis {
+    /// Whether a wait would not change it: a setting or a certificate is wrong.
+    pub(crate) is_decisive: bool,
+    pub(crate) reason: String,
+}
+
+/// Why no broker answers, where that can be found out within about two seconds.
+pub(crate) fn diagnose(args: &KafkaArgs) -> Option<Diagnosis> {
+    let listener = Listener { token: args.security.token(), reports: Mutex::default() };
+    let consumer: BaseConsumer<Listener> = args.client().create_with_context(listener).ok()?;
+    let deadline = Instant::now() + LISTEN;
+    while Instant::now() < deadline {
+        drop(consumer.poll(POLL));
+        let reports = consumer.context().reports.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((code, reason)) = reports.iter().find(|(code, reason)| is_decisive(*code, reason)) {
+            return Some(Diagnosis { is_decisive: true, reason: explain(args, *code, reason) });
+        }
+    }
+    // A refused connection, for example.
+    let reports = consumer.context().reports.lock().unwrap_or_else(PoisonError::into_inner);
+    let report = reports.iter().find(|(code, _)| *code != RDKafkaErrorCode::AllBrokersDown)?;
+    Some(Diagnosis { is_decisive: false, reason: report.1.clone() })
+}
+
+fn explain(args: &KafkaArgs, code: RDKafkaErrorCode, reason: &str) -> String {
+    let advice = match code {
+        RDKafkaErrorCode::Authentication => String::from(
+            "the brokers do not accept the user: check --kafka-user, --kafka-password-file (KAFKA_PASSWORD), \
+             --kafka-token-file and --kafka-sasl-mechanism",
+        ),
+        RDKafkaErrorCode::SSL => rejected_certificate(args).unwrap_or_else(|| {
+            String::from(
+                "no TLS connection: check --kafka-ca-cert, --kafka-client-cert and --kafka-client-key, and that the \
+                 port has TLS (--kafka-security)",
+            )
+        }),
+        RDKafkaErrorCode::Resolve => String::from("check the host names in --kafka-bootstrap-servers"),
+        _ => String::from("the port wants TLS or a user: check --kafka-security"),
+    };
+    format!("{advice} ({reason})")
+}
+
+/// What is wrong with the certificate of the first broker whose certificate is rejected.
+fn rejected_certificate(args: &KafkaArgs) -> Option<String> {
+    args.kafka_bootstrap_servers.split(',').find_map(|server| {
+        // A protocol may stand before the name, as in SASL_SSL://kafka:9093.
+        let server = server.trim().rsplit("://").next()?;
+        let host = server.rsplit_once(':')?.0.trim_start_matches('[').trim_end_matches(']');
+        let result = verify(args, server, host)?;
+        let name_advice = format!(
+            "it is not for {host}: --kafka-bootstrap-servers and the brokers' advertised.listeners must have the names of \
+             the certificate"
+        );
+        let advice = certificate_advice(result.as_raw(), "--kafka-ca-cert", &name_advice);
+        Some(format!("the certificate of {server} was rejected, {}: {advice}", result.error_string()))
+    })
+}
+
+/// How the verification of a server's certificate ends; none if it ends well, or does not come so far.
+fn verify(args: &KafkaArgs, server: &str, host: &str) -> Option<X509VerifyResult> {
+    let address = server.to_socket_addrs().ok()?.next()?;
+    let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).ok()?;
+    stream.set_read_timeout(Some(CONNECT_TIMEOUT)).ok()?;
+    let mut connector = SslConnector::builder(SslMethod::tls_client()).ok()?;
+    if let Some(authorities) = &args.security.kafka_ca_cert {
+        connector.set_ca_file(authorities).ok()?;
+    }
+    if let (Some(certificate), Some(key)) = (&args.security.kafka_client_cert, &args.security.kafka_client_key) {
+        connector.set_certificate_chain_file(certificate).ok()?;
+        connector.set_private_key_file(key, SslFiletype::PEM).ok()?;
+    }
+    let Err(HandshakeError::Failure(failed)) = connector.build().connect(host, stream) else { return None };
+    Some(failed.ssl().verify_result()).filter(|result| *result != X509VerifyResult::OK)
+}
