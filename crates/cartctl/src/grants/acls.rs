@@ -46,7 +46,7 @@ type Row = (Operation, Resource, &'static [Service]);
 
 use Operation::{Create, Delete, Describe, DescribeConfigs, Read, Write as Produce};
 
-/// The grants. Nobody but `ingest` may write `cart-commands`: an open transaction of another producer would hold back its readers.
+/// The grants. Only `ingest` may write `cart-commands`: an open transaction of another producer would hold back its readers.
 const TABLE: &[Row] = &[
     // `setup` makes the topics, and compares the settings of those that exist. It commits where the two groups begin that publish:
     // for that it needs to read their topics.
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_but_ingest_may_write_commands() {
+    fn only_ingest_may_write_commands() {
         let writers: Vec<_> = TABLE
             .iter()
             .filter(|(operation, resource, _)| {

@@ -72,7 +72,7 @@ fn privileges(args: &Args, service: Service, database: &str) -> Vec<Privilege> {
     sql(service, &args.user.of(service), &args.user.of(Setup), database)
 }
 
-/// `setup` owns the database, and so may make its tables. Nobody else may connect, unless a grant says so.
+/// `setup` owns the database, and so may make its tables. Others connect only where a grant says so.
 fn make_database(args: &Args, database: &str) -> [String; 2] {
     [
         format!("CREATE DATABASE \"{database}\" OWNER \"{}\"", args.user.of(Setup)),
