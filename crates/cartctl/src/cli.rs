@@ -8,9 +8,9 @@ use anyhow::Context as _;
 
 use crate::audit::{Report, audit, watch};
 use crate::recovery::Recovery;
-use crate::{audit, explain, reconcile, tail, uninstall};
+use crate::{audit, explain, grants, reconcile, tail, uninstall};
 
-/// `audit`, `explain`, `tail` and `uninstall` failed. `reconcile`: the pipeline did not become idle in time.
+/// `audit`, `explain`, `grants`, `tail` and `uninstall` failed. `reconcile`: the pipeline did not become idle in time.
 const NOT_FOUND_OUT: u8 = 2;
 /// `reconcile` failed: a server is unavailable, or a file can't be read.
 const RECONCILE_FAILED: u8 = 4;
@@ -34,6 +34,7 @@ pub struct Cli {
 enum Command {
     Audit(audit::Args),
     Explain(explain::Args),
+    Grants(grants::Args),
     Reconcile(reconcile::Args),
     Tail(tail::Args),
     #[command(flatten)]
@@ -49,6 +50,7 @@ pub async fn start(cli: Cli) -> ExitCode {
         Command::Audit(args) if args.watch => ("audit", watch(args).await.map(|()| 0)),
         Command::Audit(args) => ("audit", look(args).await),
         Command::Explain(args) => ("explain", explain::explain(args, &mut stdout().lock()).await),
+        Command::Grants(args) => ("grants", grants::grants(args, &mut stdout().lock()).await.map(|()| 0)),
         Command::Tail(args) => ("tail", tail::tail(args, &mut stdout().lock()).await.map(|()| 0)),
         Command::Uninstall(args) => ("uninstall", uninstall::uninstall(args, &mut stdout().lock()).await.map(|()| 0)),
         Command::Recovery(recovery) => {

@@ -11,6 +11,7 @@
 //! * [`audit`]: compares events, journal, purchases and tables with what follows from the commands in the log, also while the
 //!   system works.
 //! * [`mod@explain`]: shows how a stored figure follows from the log.
+//! * [`mod@grants`]: prints or gives the least that the user of each service may do in the servers.
 //! * [`mod@tail`]: prints a topic's records as they come.
 //! * [`mod@uninstall`]: deletes an installation.
 //! * [`model`]: the expected results of the sent commands, from the rules in docs/api.md.
@@ -23,6 +24,7 @@
 pub mod audit;
 mod cli;
 pub mod explain;
+pub mod grants;
 mod ids;
 pub mod journal;
 mod line;

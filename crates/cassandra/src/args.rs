@@ -104,18 +104,26 @@ pub async fn check(session: &Session) -> Result<(), Error> {
     asked.map(|_| ()).map_err(|error| Error::new("querying Cassandra", error))
 }
 
-/// Makes the keyspace if it is not there.
+/// The statement that makes the keyspace.
+#[must_use]
+pub fn create_keyspace(args: &CassandraArgs, keyspace: &KeyspaceArgs) -> String {
+    format!(
+        "CREATE KEYSPACE IF NOT EXISTS {} WITH replication = {{'class': 'NetworkTopologyStrategy', '{}': {}}}",
+        args.cassandra_keyspace, args.cassandra_datacenter, keyspace.cassandra_replication
+    )
+}
+
+/// Makes the keyspace if it is not there. If it is, no right to make keyspaces is needed.
 ///
 /// # Errors
 /// When no node answers.
 pub async fn ensure_keyspace(args: &CassandraArgs, keyspace: &KeyspaceArgs) -> Result<(), Error> {
     let session = open(&args.patient()).await?;
-    let statement = format!(
-        "CREATE KEYSPACE IF NOT EXISTS {} WITH replication = {{'class': 'NetworkTopologyStrategy', '{}': {}}}",
-        args.cassandra_keyspace, args.cassandra_datacenter, keyspace.cassandra_replication
-    );
+    if session.get_cluster_state().get_keyspace(&args.cassandra_keyspace).is_some() {
+        return Ok(());
+    }
     session
-        .query_unpaged(statement, ())
+        .query_unpaged(create_keyspace(args, keyspace), ())
         .await
         .map_err(|error| Error::new(format!("creating keyspace {}", args.cassandra_keyspace), error))?;
     Ok(())

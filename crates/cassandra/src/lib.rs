@@ -8,7 +8,7 @@ mod groups;
 mod log_identity;
 mod security;
 
-pub use args::{CassandraArgs, KeyspaceArgs, check, connect, ensure_keyspace, open};
+pub use args::{CassandraArgs, KeyspaceArgs, check, connect, create_keyspace, ensure_keyspace, open};
 pub use decimal::{decimal_from_cql, decimal_to_cql};
 pub use error::Error;
 pub use groups::{groups, write_rows};

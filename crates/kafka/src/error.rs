@@ -26,7 +26,22 @@ pub enum Recovery {
 impl Error {
     /// Wraps an error of librdkafka. Its errors are classified only here.
     pub(crate) fn kafka(operation: impl Into<String>, source: KafkaError) -> Self {
-        Self { operation: operation.into(), recovery: recovery(&source), source: Box::new(source) }
+        let mut operation = operation.into();
+        if source.rdkafka_error_code().is_some_and(is_missing_grant) {
+            operation += " (the user lacks a grant: see `cartctl grants --for kafka`)";
+        }
+        Self { operation, recovery: recovery(&source), source: Box::new(source) }
+    }
+
+    /// As [`Error::kafka`], of a client that names `group`. librdkafka does not say which group a user may not use.
+    pub(crate) fn in_group(group: &str, operation: impl Into<String>, source: KafkaError) -> Self {
+        let operation = operation.into();
+        match source.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {
+                Self::kafka(format!("{operation} with group {group}"), source)
+            }
+            Some(_) | None => Self::kafka(operation, source),
+        }
     }
 
     /// A failure that passes.
@@ -62,6 +77,16 @@ impl Error {
     pub fn recovery(&self) -> Recovery {
         self.recovery
     }
+}
+
+fn is_missing_grant(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+    )
 }
 
 fn recovery(error: &KafkaError) -> Recovery {

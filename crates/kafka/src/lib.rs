@@ -3,6 +3,7 @@
 //!
 //! librdkafka's calls mostly block. What is here is therefore for plain threads, except where a function is `async`.
 
+mod acls;
 mod admin;
 mod client_id;
 mod client_log;
@@ -30,6 +31,7 @@ mod topic_id;
 mod trace_context;
 mod transaction;
 
+pub use acls::{Acl, Operation, ResourceType};
 pub use admin::{Admin, LogIdentity, PartitionReplicas, TopicArgs, TopicSpec};
 pub use codec::{Codec, DecodeError};
 pub use config::{KafkaArgs, MemberArgs};

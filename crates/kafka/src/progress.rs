@@ -116,7 +116,7 @@ impl GroupProgress {
     /// If the brokers do not respond in time, or an offset is not there any more.
     pub fn first_records(&self, starts: &BTreeMap<i32, i64>) -> Result<BTreeMap<i32, i64>, Error> {
         let operation = || format!("searching records of {}", self.topic);
-        let failed = |error| Error::kafka(operation(), error);
+        let failed = |error| Error::in_group(&self.group, operation(), error);
         let mut list = TopicPartitionList::new();
         for (partition, offset) in starts {
             list.add_partition_offset(&self.topic, *partition, Offset::Offset(*offset)).map_err(failed)?;

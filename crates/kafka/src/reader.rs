@@ -154,7 +154,7 @@ impl TopicReader {
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     self.unfinished.remove(&partition);
                 }
-                Some(Err(error)) => return Err(Error::kafka(format!("reading {}", self.topic), error)),
+                Some(Err(error)) => return Err(self.failed(error)),
                 None => {
                     let silence = format!("neither a record nor the end arrived within {} s", timeout.as_secs());
                     return Err(Error::retry(format!("reading {}", self.topic), silence));
@@ -176,8 +176,12 @@ impl TopicReader {
                 Ok(None)
             }
             None => Ok(None),
-            Some(Err(error)) => Err(Error::kafka(format!("reading {}", self.topic), error)),
+            Some(Err(error)) => Err(self.failed(error)),
         }
+    }
+
+    fn failed(&self, error: KafkaError) -> Error {
+        Error::in_group(&group(&self.topic), format!("reading {}", self.topic), error)
     }
 
     /// Whether the end of a partition was reported once. A partition that is written all the time may never report it.
@@ -187,10 +191,14 @@ impl TopicReader {
     }
 }
 
+/// librdkafka wants a name; nothing is ever committed under it.
+fn group(topic: &str) -> String {
+    format!("{topic}-reader")
+}
+
 fn consumer(args: &KafkaArgs, topic: &str, fetch_wait_ms: &str) -> Result<BaseConsumer<ToTheEnd>, Error> {
     args.client()
-        // librdkafka wants a name here; nothing is ever committed under it.
-        .set("group.id", format!("{topic}-reader"))
+        .set("group.id", group(topic))
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("isolation.level", "read_committed")

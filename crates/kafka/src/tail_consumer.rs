@@ -16,6 +16,11 @@ pub struct TailConsumer {
     topic: String,
 }
 
+/// librdkafka wants a name; nothing is ever committed under it.
+fn group(topic: &str) -> String {
+    format!("{topic}-follower")
+}
+
 impl std::fmt::Debug for TailConsumer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TailConsumer").field("topic", &self.topic).finish_non_exhaustive()
@@ -32,8 +37,7 @@ impl TailConsumer {
         let failed = |error| Error::kafka(format!("starting to follow {topic}"), error);
         let consumer: BaseConsumer<BootstrapReconnect> = args
             .client()
-            // librdkafka requires a group id; nothing is committed under it.
-            .set("group.id", format!("{topic}-follower"))
+            .set("group.id", group(topic))
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             // Answer a fetch as soon as there is anything, and ask for more as soon as there is room.
@@ -64,6 +68,6 @@ impl TailConsumer {
     pub fn poll(&self, timeout: Duration) -> Result<Option<BorrowedMessage<'_>>, Error> {
         self.consumer.context().keep(self.consumer.client());
         let polled = self.consumer.poll(timeout).transpose();
-        polled.map_err(|error| Error::kafka(format!("following {}", self.topic), error))
+        polled.map_err(|error| Error::in_group(&group(&self.topic), format!("following {}", self.topic), error))
     }
 }

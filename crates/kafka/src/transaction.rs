@@ -60,9 +60,9 @@ impl std::fmt::Debug for TransactionalProducer {
     }
 }
 
-/// Keeps the first failed delivery, and the places of watched records.
+/// Keeps the first failed delivery with its topic, and the places of watched records.
 struct Deliveries {
-    failed: Mutex<Option<KafkaError>>,
+    failed: Mutex<Option<(String, KafkaError)>>,
     watched: Mutex<Vec<WatchedRecord>>,
     reconnect: BootstrapReconnect,
 }
@@ -113,8 +113,9 @@ impl ProducerContext for Deliveries {
                 self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(record);
             }
             Ok(_) => {}
-            Err((error, _)) => {
-                self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
+            Err((error, message)) => {
+                let failed = || (message.topic().to_owned(), error.clone());
+                self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(failed);
             }
         }
     }
@@ -229,7 +230,7 @@ impl Transaction<'_> {
             self.work();
         }
         match self.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(error) => Err(Error::kafka("delivering a transaction's records", error)),
+            Some((topic, error)) => Err(Error::kafka(format!("delivering a transaction's records to {topic}"), error)),
             None => Ok(()),
         }
     }

@@ -395,6 +395,21 @@ impl Installation {
         self.spawn_with(name, binary, args, [], Some(address))
     }
 
+    /// Starts a binary on this installation with more environment variables. With an `address`, it reports its health there.
+    ///
+    /// # Errors
+    /// The binary does not exist.
+    pub fn spawn_as(
+        &self,
+        name: &str,
+        binary: &str,
+        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        environment: &[(&'static str, String)],
+        address: Option<SocketAddr>,
+    ) -> anyhow::Result<Process> {
+        self.spawn_with(name, binary, args, environment.iter().cloned(), address)
+    }
+
     /// Runs a binary on this installation to its end, and returns its output.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! They are one binary with its own harness: the tests share one pool of threads and start in the order of the list below. A
 //! test that is not in the list is an unused function, which the compiler reports.
 //!
+//! `CART_TEST_SECURE=FOLDER` has those on the secured servers instead; the folder is that of the users' passwords.
 //! `CART_TEST_BROWSER=1` adds those that need Chromium and its driver. `CART_TEST_TIMES=1` prints the time of each test, the longest first.
 
 mod audit;
@@ -39,6 +40,7 @@ mod reconcile;
 mod recovery;
 mod registry;
 mod requests;
+mod secure;
 mod settings;
 mod tls;
 mod traces;
@@ -188,9 +190,21 @@ fn browser_trials(times: &Times) -> Vec<Trial> {
     ]
 }
 
+/// Those that need the secured servers (`CART_SECURE=1 scripts/services up`), with the settings of the user `admin`.
+fn secure_trials(times: &Times) -> Vec<Trial> {
+    trials![
+        times,
+        secure::removal::each_grant_is_needed_by_the_service_that_has_it,
+        secure::whole::the_whole_system_works_with_the_least_grants,
+        secure::refused::wrong_clients_are_refused_and_say_why,
+        secure::refused::plain_clients_are_refused_on_every_port,
+    ]
+}
+
 fn main() -> ExitCode {
     let times = Times::default();
-    let mut trials = trials(&times);
+    let is_secure = std::env::var_os("CART_TEST_SECURE").is_some();
+    let mut trials = if is_secure { secure_trials(&times) } else { trials(&times) };
     if std::env::var_os("CART_TEST_BROWSER").is_some() {
         trials.extend(browser_trials(&times));
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rdkafka::admin::AdminClient;
 use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::{Metadata, MetadataPartition, MetadataTopic};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -75,7 +76,7 @@ impl Admin {
     }
 
     /// The client, with the present token: it is never polled, so it does not ask for one.
-    fn client(&self) -> &AdminClient<Reporting> {
+    pub(crate) fn client(&self) -> &AdminClient<Reporting> {
         self.args.security.token().renew(self.client.inner());
         &self.client
     }
@@ -126,7 +127,13 @@ impl Admin {
     /// As [`Admin::partitions`]; `None` where there is no such topic.
     fn partitions_if_exists(&self, topic: &str) -> Result<Option<i32>, Error> {
         let metadata = self.metadata(Some(topic), || self.looking_up(topic))?;
-        let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+        let found = metadata.topics().first();
+        // A topic that the user may not see looks like one that is not there, but for this.
+        let code = found.and_then(MetadataTopic::error).map(RDKafkaErrorCode::from);
+        if let Some(code @ RDKafkaErrorCode::TopicAuthorizationFailed) = code {
+            return Err(Error::kafka(self.looking_up(topic), KafkaError::MetadataFetch(code)));
+        }
+        let partitions = found.map_or(0, |topic| topic.partitions().len());
         Ok(Some(i32::try_from(partitions).unwrap_or(i32::MAX)).filter(|partitions| *partitions > 0))
     }
 

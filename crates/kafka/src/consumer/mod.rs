@@ -186,7 +186,7 @@ impl GroupConsumer {
             } else {
                 ""
             };
-            return Err(Error::kafka(format!("reading {}{hint}", self.topic), error));
+            return Err(Error::in_group(self.group(), format!("reading {}{hint}", self.topic), error));
         }
     }
 

@@ -1,0 +1,237 @@
+//! Kafka's grants: ACLs.
+//!
+//! `Read` and `Write` include `Describe`. An idempotent producer needs no `IdempotentWrite` on the cluster: since Kafka 3.0 `Write`
+//! on a topic suffices.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use cart::contract::{Contract as _, DEAD_LETTER_TOPIC, group};
+use cart::{CartCommand, CartEvent, CartReply, PurchasedItem};
+use kafka::{Acl, Admin, KafkaArgs, Operation, ResourceType};
+
+use super::args::Args;
+use super::service::Service::{
+    self, Audit, CartProcessor, Console, Ingest, ItemPurchasedEvents, Operator, PopularItems, Setup, VendorBilling,
+    VendorBillingJdbc,
+};
+
+const COMMANDS: &str = CartCommand::TOPIC;
+const EVENTS: &str = CartEvent::TOPIC;
+const REPLIES: &str = CartReply::TOPIC;
+const PURCHASES: &str = PurchasedItem::TOPIC;
+const DEAD_LETTERS: &str = DEAD_LETTER_TOPIC;
+const TOPICS: [&str; 5] = [COMMANDS, EVENTS, REPLIES, DEAD_LETTERS, PURCHASES];
+
+/// What a grant is on, without the installation's prefix.
+#[derive(Debug, Clone, Copy)]
+enum Resource {
+    Topic(&'static str),
+    /// All of the installation's topics.
+    EachTopic,
+    Group(&'static str),
+    /// All of the pipeline's groups.
+    EachGroup,
+    /// The group that clients name which read a topic without a group, with this ending: nothing is committed there, but librdkafka
+    /// asks for its coordinator.
+    GroupOfTopic(&'static str, &'static str),
+    TransactionalId(&'static str),
+    /// All whose names begin so.
+    TransactionalIds(&'static str),
+}
+
+use Resource::{EachGroup, EachTopic, Group, GroupOfTopic, Topic, TransactionalId, TransactionalIds};
+
+type Row = (Operation, Resource, &'static [Service]);
+
+use Operation::{Create, Delete, Describe, DescribeConfigs, Read, Write as Produce};
+
+/// The grants. Only `ingest` may write `cart-commands`: an open transaction of another producer would hold back its readers.
+const TABLE: &[Row] = &[
+    // `setup` makes the topics, and compares the settings of those that exist. It commits where the two groups begin that publish:
+    // for that it needs to read their topics.
+    (Create, EachTopic, &[Setup]),
+    (DescribeConfigs, EachTopic, &[Setup]),
+    (Describe, Topic(REPLIES), &[Setup]),
+    (Describe, Topic(DEAD_LETTERS), &[Setup]),
+    (Describe, Topic(PURCHASES), &[Setup]),
+    // `ingest` searches a command of which it is asked what became of it.
+    (Produce, Topic(COMMANDS), &[Ingest]),
+    (Read, Topic(COMMANDS), &[Setup, Ingest, CartProcessor, Console, Audit, Operator]),
+    // `ingest` wakes event streams by it. `cartctl republish` fills it anew.
+    (Produce, Topic(EVENTS), &[CartProcessor, Operator]),
+    (Read, Topic(EVENTS), &[Setup, Ingest, ItemPurchasedEvents, Console, Audit, Operator]),
+    (Produce, Topic(REPLIES), &[CartProcessor]),
+    (Read, Topic(REPLIES), &[Ingest, Console, Audit, Operator]),
+    (Produce, Topic(DEAD_LETTERS), &[CartProcessor]),
+    (Read, Topic(DEAD_LETTERS), &[Audit, Operator]),
+    // `ingest` looks for records that a table does not have yet (Read-After). `cartctl resume-purchases` adds what is missing.
+    (Produce, Topic(PURCHASES), &[ItemPurchasedEvents, Operator]),
+    (Read, Topic(PURCHASES), &[Ingest, PopularItems, VendorBilling, VendorBillingJdbc, Console, Audit, Operator]),
+    (Delete, EachTopic, &[Operator]),
+    // Members, and those that set a group's offsets.
+    (Read, Group(group::CART_PROCESSOR), &[Setup, CartProcessor, Operator]),
+    (Read, Group(group::ITEM_PURCHASED_EVENTS), &[Setup, ItemPurchasedEvents, Operator]),
+    (Read, Group(group::POPULAR_ITEMS), &[PopularItems, Operator]),
+    (Read, Group(group::VENDOR_BILLING), &[VendorBilling, Operator]),
+    (Read, Group(group::VENDOR_BILLING_JDBC), &[VendorBillingJdbc, Operator]),
+    // Those that watch how far a group is.
+    (Describe, Group(group::CART_PROCESSOR), &[Ingest]),
+    (Describe, Group(group::ITEM_PURCHASED_EVENTS), &[Ingest]),
+    (Describe, Group(group::POPULAR_ITEMS), &[Ingest]),
+    (Describe, Group(group::VENDOR_BILLING), &[Ingest]),
+    (Describe, EachGroup, &[Console, Audit]),
+    (Delete, EachGroup, &[Operator]),
+    // Those that read without a group.
+    (Describe, GroupOfTopic(COMMANDS, "reader"), &[Ingest, Console, Audit, Operator]),
+    (Describe, GroupOfTopic(EVENTS, "reader"), &[Console, Audit, Operator]),
+    (Describe, GroupOfTopic(REPLIES, "reader"), &[Console, Audit, Operator]),
+    (Describe, GroupOfTopic(DEAD_LETTERS, "reader"), &[Audit, Operator]),
+    (Describe, GroupOfTopic(PURCHASES, "reader"), &[Console, Audit, Operator]),
+    (Describe, GroupOfTopic(REPLIES, "follower"), &[Ingest]),
+    (Describe, GroupOfTopic(EVENTS, "follower"), &[Ingest]),
+    (Describe, GroupOfTopic(COMMANDS, "audit"), &[Audit, Operator]),
+    (Describe, GroupOfTopic(EVENTS, "audit"), &[Audit, Operator]),
+    (Describe, GroupOfTopic(DEAD_LETTERS, "audit"), &[Audit, Operator]),
+    (Describe, GroupOfTopic(PURCHASES, "audit"), &[Audit, Operator]),
+    // Behind the group's name comes the instance's.
+    (Produce, TransactionalIds("cart-processor-"), &[CartProcessor]),
+    (Produce, TransactionalIds("item-purchased-events-"), &[ItemPurchasedEvents]),
+    (Produce, TransactionalId("cart-processor-republish"), &[Operator]),
+    (Produce, TransactionalId("item-purchased-events-resume"), &[Operator]),
+];
+
+impl Resource {
+    /// The kind, the names, and whether they are prefixes.
+    fn names(self) -> (ResourceType, Vec<String>, bool) {
+        let groups = || cart::contract::STAGES.iter().map(|stage| stage.group.to_owned()).collect();
+        match self {
+            Topic(name) => (ResourceType::Topic, vec![name.to_owned()], false),
+            EachTopic => (ResourceType::Topic, TOPICS.map(str::to_owned).to_vec(), false),
+            Group(name) => (ResourceType::Group, vec![name.to_owned()], false),
+            EachGroup => (ResourceType::Group, groups(), false),
+            GroupOfTopic(topic, ending) => (ResourceType::Group, vec![format!("{topic}-{ending}")], false),
+            TransactionalId(name) => (ResourceType::TransactionalId, vec![name.to_owned()], false),
+            TransactionalIds(prefix) => (ResourceType::TransactionalId, vec![prefix.to_owned()], true),
+        }
+    }
+}
+
+/// The grants of a service's user, as ACLs with full names.
+#[must_use]
+pub fn acls(service: Service, user: &str, kafka: &KafkaArgs) -> Vec<Acl> {
+    let mut acls = Vec::new();
+    for (operation, resource, _) in TABLE.iter().filter(|(_, _, services)| services.contains(&service)) {
+        let (resource_type, names, is_prefix) = resource.names();
+        acls.extend(names.into_iter().map(|name| Acl {
+            principal: format!("User:{user}"),
+            resource_type,
+            name: kafka.prefixed(&name),
+            is_prefix,
+            operation: *operation,
+        }));
+    }
+    acls
+}
+
+pub(super) fn change(args: &Args, services: &[Service]) -> Result<(), kafka::Error> {
+    let acls: Vec<_> =
+        services.iter().flat_map(|service| acls(*service, &args.user.of(*service), &args.kafka)).collect();
+    let admin = Admin::new(&args.kafka)?;
+    tokio::task::block_in_place(|| if args.remove { admin.remove_acls(&acls) } else { admin.create_acls(&acls) })
+}
+
+/// Grants with the same operation on resources of one kind are one command.
+pub(super) fn print(args: &Args, services: &[Service], out: &mut impl Write) -> io::Result<()> {
+    for service in services {
+        let user = args.user.of(*service);
+        writeln!(out, "# {}", service.name())?;
+        let mut commands: BTreeMap<_, Vec<String>> = BTreeMap::new();
+        for acl in acls(*service, &user, &args.kafka) {
+            commands.entry((acl.resource_type, acl.is_prefix, acl.operation)).or_default().push(acl.name);
+        }
+        for ((resource_type, is_prefix, operation), names) in commands {
+            let option = match resource_type {
+                ResourceType::Topic => "--topic",
+                ResourceType::Group => "--group",
+                ResourceType::TransactionalId => "--transactional-id",
+            };
+            write!(
+                out,
+                "kafka-acls.sh --bootstrap-server {} --command-config admin.properties --add --allow-principal 'User:{user}' \
+                 --operation {operation:?}",
+                args.kafka.kafka_bootstrap_servers
+            )?;
+            if is_prefix {
+                write!(out, " --resource-pattern-type prefixed")?;
+            }
+            for name in names {
+                write!(out, " {option} '{name}'")?;
+            }
+            writeln!(out)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        kafka: KafkaArgs,
+    }
+
+    #[test]
+    fn only_ingest_may_write_commands() {
+        let writers: Vec<_> = TABLE
+            .iter()
+            .filter(|(operation, resource, _)| {
+                let (resource_type, names, _) = resource.names();
+                *operation == Produce
+                    && resource_type == ResourceType::Topic
+                    && names.iter().any(|name| name == COMMANDS)
+            })
+            .flat_map(|(_, _, services)| services.iter())
+            .collect();
+        assert_eq!(writers, [&Ingest]);
+    }
+
+    #[test]
+    fn each_group_of_the_pipeline_has_a_user_that_may_read_its_topic() {
+        let kafka = Cli::parse_from(["test", "--topic-prefix", "shop-"]).kafka;
+        for stage in cart::contract::STAGES {
+            let service: Service = clap::ValueEnum::from_str(stage.group, false).expect("a service of that name");
+            let may_read = |resource_type, name: &str| {
+                let name = kafka.prefixed(name);
+                acls(service, stage.group, &kafka)
+                    .iter()
+                    .any(|acl| acl.operation == Read && acl.resource_type == resource_type && acl.name == name)
+            };
+            assert!(may_read(ResourceType::Group, stage.group), "{stage:?}");
+            assert!(may_read(ResourceType::Topic, stage.topic), "{stage:?}");
+        }
+    }
+
+    #[test]
+    fn no_grant_is_given_twice_or_by_another() {
+        let kafka = Cli::parse_from(["test", "--topic-prefix", "shop-"]).kafka;
+        for service in Service::ALL {
+            let acls = acls(service, "u", &kafka);
+            for (index, acl) in acls.iter().enumerate() {
+                let includes = |other: &Acl| {
+                    other == acl
+                        || acl.operation == Describe
+                            && matches!(other.operation, Read | Produce | Delete)
+                            && (other.resource_type, &other.name) == (acl.resource_type, &acl.name)
+                };
+                let other = acls.iter().enumerate().find(|(other, acl)| *other != index && includes(acl));
+                assert!(other.is_none(), "{service:?}: {acl:?} and {other:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The whole system on secured servers, each service with its own user: nothing is missing, nothing is lost, no secret shows.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use cart::CartCommand;
+use cart::contract::Contract as _;
+use e2e::harness::{Process, Service};
+use kafka::{Producer, Record};
+
+use super::{DEADLINE, Secured};
+
+pub(crate) async fn the_whole_system_works_with_the_least_grants() -> anyhow::Result<()> {
+    let secured = Secured::set_up("whole").await?;
+    // Once more: what exists is no reason for another grant.
+    for binary in ["cart-processor", "ingest", "projectors"] {
+        secured.succeed("setup", binary, &["setup"]).await?;
+    }
+    let mut processes = Vec::new();
+    for service in [Service::Ingest, Service::CartProcessor].into_iter().chain(Service::PROJECTORS) {
+        let args: &[&str] = if service == Service::Ingest { &["--allow-client-time"] } else { &[] };
+        processes.push(secured.start(service, args, &[])?);
+    }
+    let ingest = processes[0].address().context("ingest has an address")?;
+    processes.push(secured.start_console(Some(ingest))?);
+    for process in &mut processes {
+        process.ready(DEADLINE).await?;
+    }
+    let sent = secured.installation.folder().join("sent.csv.gz").display().to_string();
+    let url = format!("http://{ingest}");
+    let shop =
+        ["--commands", "1000", "--members", "100", "--products", "40", "--vendors", "5", "--refused-share", "0.05"];
+    let args = [&["--url", &url, "--concurrency", "16", "--sent", &sent, "--expect-intended"], &shop[..]].concat();
+    secured.installation.run("replay", "replay", args, DEADLINE).await?;
+
+    let report = secured.succeed("audit", "cartctl", &["reconcile", "--sent", &sent]).await?;
+    ensure!(report.contains("0 differences"), "{report}");
+    secured.succeed("audit", "cartctl", &["audit"]).await?;
+    for topic in ["cart-commands", "cart-events", "cart-replies", "item-purchased"] {
+        let records =
+            secured.succeed("audit", "cartctl", &["tail", topic, "--from", "beginning", "--until-end"]).await?;
+        ensure!(records.lines().count() > 10, "tail {topic}: {records}");
+    }
+    let page = processes.last().and_then(Process::address).context("the console has an address")?;
+    let frame = reqwest::get(format!("http://{page}/api/now")).await?.text().await?;
+    shows_no_secret(&secured, &processes, &frame).await?;
+
+    no_other_user_writes_commands(&secured).await?;
+    let (is_success, output) = secured.run("audit", "cartctl", &["rebuild", "popular-items"]).await?;
+    ensure!(!is_success, "a reader may not rebuild a table: {output}");
+
+    for process in &mut processes {
+        process.terminate(DEADLINE).await?;
+    }
+    let kept = secured.installation.folder().clone();
+    secured.succeed("operator", "cartctl", &["uninstall", "--yes"]).await?;
+    secured.succeed("admin", "cartctl", &["grants", "--for", "kafka", "--remove"]).await?;
+    std::fs::remove_dir_all(kept).context("removing the test's logs")
+}
+
+/// The users of the services.
+const USERS: [&str; 10] = [
+    "setup",
+    "ingest",
+    "cart-processor",
+    "item-purchased-events",
+    "popular-items",
+    "vendor-billing",
+    "vendor-billing-jdbc",
+    "console",
+    "audit",
+    "operator",
+];
+
+/// A transaction that another producer left open would hold back all readers.
+async fn no_other_user_writes_commands(secured: &Secured) -> anyhow::Result<()> {
+    let commands = secured.installation.kafka().prefixed(CartCommand::TOPIC);
+    for user in USERS.into_iter().filter(|user| *user != "ingest") {
+        let mut kafka = secured.installation.kafka().clone();
+        kafka.security.kafka_user = Some(user.to_owned());
+        kafka.security.kafka_password_file = Some(secured.passwords.join(user));
+        let producer = Producer::durable_within(&kafka, &commands, Duration::from_secs(20))?;
+        let record = Record { partition: None, key: None, value: Some(b"not mine".to_vec()), headers: None };
+        let error = producer.send(&record)?.await.err().with_context(|| format!("{user} may write {commands}"))?;
+        let error = format!("{:#}", anyhow::Error::from(error));
+        ensure!(error.contains("uthorization") && error.contains(&commands), "{user}: {error}");
+    }
+    Ok(())
+}
+
+/// Neither a log, nor a command line or environment, nor a metric has a password.
+async fn shows_no_secret(secured: &Secured, processes: &[Process], frame: &str) -> anyhow::Result<()> {
+    let mut places = vec![("the live page".to_owned(), frame.to_owned())];
+    for process in processes {
+        let id = process.id();
+        let read = |file: &str| -> anyhow::Result<String> {
+            let path = format!("/proc/{id}/{file}");
+            Ok(String::from_utf8_lossy(&std::fs::read(&path).with_context(|| format!("reading {path}"))?).into_owned())
+        };
+        places.push((format!("the command line of process {id}"), read("cmdline")?));
+        places.push((format!("the environment of process {id}"), read("environ")?));
+        places.push((format!("the log of process {id}"), process.log()));
+        if let Some(address) = process.address() {
+            let metrics = reqwest::get(format!("http://{address}/metrics")).await?.text().await?;
+            places.push((format!("the metrics of process {id}"), metrics));
+        }
+    }
+    for file in std::fs::read_dir(secured.installation.folder())? {
+        let path = file?.path();
+        places.push((path.display().to_string(), String::from_utf8_lossy(&std::fs::read(&path)?).into_owned()));
+    }
+    for user in USERS.into_iter().chain(["admin"]) {
+        let password = secured.password(user)?;
+        ensure!(password.len() >= 20, "the password of {user} is too short to be searched");
+        let shown = places.iter().find(|(_, text)| text.contains(&password));
+        ensure!(shown.is_none(), "{} shows the password of {user}", shown.map_or("", |(place, _)| place.as_str()));
+    }
+    Ok(())
+}
