@@ -2,6 +2,7 @@
 
 mod groups;
 mod missing;
+mod settings;
 mod topics;
 
 use std::time::Duration;
@@ -15,6 +16,7 @@ use crate::client_log::{PlainConsumer, Reporting};
 use crate::reconnect::BootstrapReconnect;
 use crate::{Error, KafkaArgs, topic_id::topic_id};
 
+pub use settings::{Difference, Settings, differences};
 pub use topics::{TopicArgs, TopicSpec};
 
 /// A broker answers such requests in milliseconds; when it is starting, in seconds.
