@@ -24,14 +24,14 @@ pub(super) fn now_ms() -> i64 {
 pub(super) fn judge(before_ms: i64, server_ms: i64, after_ms: i64) -> Verdict {
     let (distance, way) = match server_ms {
         server if server < before_ms => (before_ms.abs_diff(server), "behind"),
-        server if server > after_ms => (server.abs_diff(after_ms), "ahead of"),
-        _ => (0, "equal to"),
+        server => (server.saturating_sub(after_ms).max(0).unsigned_abs(), "ahead of"),
     };
     let distance = Duration::from_millis(distance);
-    let found = format!(
-        "the server's clock is {distance:.1?} {way} this machine's, by a question of {} ms",
-        after_ms.abs_diff(before_ms)
-    );
+    let asked = format!("asked for {} ms", before_ms.abs_diff(after_ms));
+    let found = match distance.is_zero() {
+        true => format!("the server's clock and this machine's agree ({asked})"),
+        false => format!("the server's clock is {distance:.1?} {way} this machine's ({asked})"),
+    };
     if distance <= USUAL {
         Verdict::holds(found)
     } else if distance <= WRONG {

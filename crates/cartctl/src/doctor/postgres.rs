@@ -8,7 +8,7 @@ use projectors::{migrate, migrations_to_do};
 use rust_decimal::Decimal;
 use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgPool};
 use uuid::Uuid;
 
 use super::report::{Check, Finding, Server, Verdict};
@@ -103,17 +103,21 @@ pub(super) async fn check_all(database_url: &str) -> Vec<Finding> {
 /// The installation's database; before the first `setup` another one of the server. Says which.
 async fn connect(database_url: &str) -> anyhow::Result<(PgPool, bool)> {
     let options: PgConnectOptions = database_url.parse().context("reading --database-url")?;
+    let operation = format!("connecting to PostgreSQL at {}:{}", options.get_host(), options.get_port());
     match pool(options.clone()).await {
         Ok(pool) => Ok((pool, true)),
         Err(error) if code(&error).as_deref() == Some(NO_DATABASE) => {
             let pool = pool(options.database(MAINTENANCE_DATABASE)).await;
-            Ok((pool.context("connecting to PostgreSQL's database postgres")?, false))
+            Ok((pool.context(operation)?, false))
         }
-        Err(error) => Err(error).context("connecting to PostgreSQL"),
+        Err(error) => Err(error).context(operation),
     }
 }
 
 async fn pool(options: PgConnectOptions) -> Result<PgPool, sqlx::Error> {
+    // A pool repeats what a single connection says at once.
+    let first = tokio::time::timeout(TIMEOUT, options.connect()).await.map_err(|_| sqlx::Error::PoolTimedOut)?;
+    first?.close().await?;
     PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(TIMEOUT).connect_with(options).await
 }
 

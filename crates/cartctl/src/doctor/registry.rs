@@ -39,6 +39,8 @@ const WRITE: &str =
 /// What to do where the registry lets too much or too little through.
 const OTHER_REGISTRY: &str = "use a registry that knows BACKWARD_TRANSITIVE for a subject, such as Apicurio Registry 3, with which the tests run";
 
+const NOT_SET_UP: &str = "no subject of this prefix has a schema: run the three `setup`s";
+
 /// The subjects with the schemas of this program.
 const OURS: [(&str, &str); 5] = [
     (CartCommand::TOPIC, CartCommand::SCHEMA),
@@ -158,18 +160,24 @@ async fn try_out(registry: &Registry, topic: &str) -> Vec<Finding> {
 }
 
 async fn subjects(args: &KafkaArgs, registry: &Registry) -> anyhow::Result<Verdict> {
-    let mut others = Vec::new();
+    let (mut known, mut others) = (0, Vec::new());
     for (topic, schema) in OURS {
         if registry.is_registered(topic, schema).await?.is_none() {
             continue;
         }
+        known += 1;
         let found = registry.compatibility(topic).await?;
         if found.as_deref() != Some(COMPATIBILITY) {
             let subject = args.prefixed(&format!("{topic}-value"));
             others.push((subject, found.unwrap_or_else(|| String::from("not set"))));
         }
     }
-    let [(first, _), ..] = others.as_slice() else { return Ok(Verdict::holds(format!("all are {COMPATIBILITY}"))) };
+    if known == 0 {
+        return Ok(Verdict::not_set_up(NOT_SET_UP));
+    }
+    let [(first, _), ..] = others.as_slice() else {
+        return Ok(Verdict::holds(format!("{known} subjects are {COMPATIBILITY}")));
+    };
     let found: Vec<_> = others.iter().map(|(subject, level)| format!("{subject} is {level}")).collect();
     let url = args.schema_registry_url.trim_end_matches('/');
     Ok(Verdict::fails(
@@ -192,7 +200,7 @@ async fn schemas(args: &KafkaArgs, registry: &Registry) -> anyhow::Result<Verdic
         }
     }
     if absent.len() == OURS.len() {
-        return Ok(Verdict::not_set_up("no subject of this prefix has a schema: run the three `setup`s"));
+        return Ok(Verdict::not_set_up(NOT_SET_UP));
     }
     let missing: Vec<_> = absent.into_iter().chain(older).collect();
     if missing.is_empty() {

@@ -150,14 +150,15 @@ pub struct Report {
     pub warnings: usize,
     pub failed: usize,
     pub unknown: usize,
+    pub not_set_up: usize,
 }
 
 impl Report {
     pub fn new(checks: Vec<Finding>) -> Self {
         let count = |state| checks.iter().filter(|finding| finding.state == state).count();
         let [ok, warnings] = [State::Ok, State::Warning].map(count);
-        let [failed, unknown] = [State::Failed, State::Unknown].map(count);
-        Self { checks, ok, warnings, failed, unknown }
+        let [failed, unknown, not_set_up] = [State::Failed, State::Unknown, State::NotSetUp].map(count);
+        Self { checks, ok, warnings, failed, unknown, not_set_up }
     }
 
     /// 1 if a check failed, else 2 if one could not be made, else 0.
@@ -183,8 +184,8 @@ impl fmt::Display for Report {
                 }
             }
         }
-        let Self { ok, warnings, failed, unknown, .. } = self;
-        write!(f, "{ok} ok, {warnings} warnings, {failed} failed, {unknown} unknown")
+        let Self { ok, warnings, failed, unknown, not_set_up, .. } = self;
+        write!(f, "{ok} ok, {warnings} warnings, {failed} failed, {unknown} unknown, {not_set_up} not set up")
     }
 }
 
@@ -220,6 +221,6 @@ mod tests {
         {
             assert!(text.contains(line), "{text}");
         }
-        assert!(text.ends_with("0 ok, 0 warnings, 1 failed, 0 unknown"), "{text}");
+        assert!(text.ends_with("0 ok, 0 warnings, 1 failed, 0 unknown, 0 not set up"), "{text}");
     }
 }

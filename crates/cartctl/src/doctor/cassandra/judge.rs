@@ -39,7 +39,7 @@ pub(super) fn keyspace(keyspace: &Keyspace, datacenter: &str, nodes: usize) -> V
             format!("ALTER KEYSPACE {name} WITH durable_writes = true"),
         );
     }
-    let found = format!("keyspace {name} has {copies} copies in data centre {datacenter}, which has {nodes} nodes");
+    let found = format!("keyspace {name} has copies: {copies}, of nodes in data centre {datacenter}: {nodes}");
     if copies == 0 {
         let others = keyspace.replication.keys().filter(|key| *key != "class").cloned().collect::<Vec<_>>();
         return Verdict::fails(
@@ -69,7 +69,7 @@ pub(super) fn keyspace(keyspace: &Keyspace, datacenter: &str, nodes: usize) -> V
 /// Judges `commitlog_sync` of each node, by its address, for rows with so many copies.
 pub(super) fn commit_log(nodes: &[(String, String)], copies: usize) -> Verdict {
     let list = nodes.iter().map(|(node, sync)| format!("{sync} at {node}")).collect::<Vec<_>>().join(", ");
-    let found = format!("commitlog_sync is {list}; a row has {copies} copies");
+    let found = format!("commitlog_sync is {list}; copies of a row: {copies}");
     let is_periodic = nodes.iter().any(|(_, sync)| sync == "periodic");
     match (is_periodic, copies) {
         (false, _) => Verdict::holds(found),

@@ -72,7 +72,7 @@ pub(super) async fn check_all(args: &CassandraArgs, kafka: &KafkaArgs) -> Vec<Fi
         Err(error) => return vec![Finding::unknown(&REACHABLE, &error.into())],
     };
     let nodes = nodes(&session, args);
-    let found = format!("{} nodes of data centre {} answer", nodes.len(), args.cassandra_datacenter);
+    let found = format!("nodes of data centre {} that answer: {}", args.cassandra_datacenter, nodes.len());
     let reached = async {
         anyhow::ensure!(
             !nodes.is_empty(),

@@ -41,7 +41,7 @@ pub(super) fn judge(topics: &[Durability], brokers: usize) -> Verdict {
     let mut limited = Vec::new();
     for topic in topics {
         let Durability { topic: name, copies, in_sync, .. } = topic;
-        let found = format!("{name} has {copies} copies and min.insync.replicas={in_sync} on {brokers} brokers");
+        let found = format!("{name} has copies: {copies}, min.insync.replicas: {in_sync}, of brokers: {brokers}");
         if in_sync > copies {
             return Verdict::fails(
                 format!("{found}: nothing can be written"),
@@ -76,7 +76,7 @@ pub(super) fn judge(topics: &[Durability], brokers: usize) -> Verdict {
         return Verdict::holds(format!("three copies, of which two have each record: {}", named.join(", ")));
     }
     let found =
-        format!("too few for production (copies, min.insync.replicas) on {brokers} brokers: {}", limited.join(", "));
+        format!("too few for production, of brokers: {brokers}; (copies, min.insync.replicas): {}", limited.join(", "));
     Verdict::limited(
         found,
         "fine for development: a lost disk is lost data, and while a broker is away nothing is written. In production use three \
@@ -135,7 +135,7 @@ mod tests {
         assert!(verdict(3, 2, 3).starts_with("holds"), "{}", verdict(3, 2, 3));
         assert!(verdict(5, 3, 5).starts_with("holds"));
         assert!(verdict(3, 1, 3).contains("--topic t --add-config min.insync.replicas=2"), "{}", verdict(3, 1, 3));
-        assert!(verdict(1, 1, 3).contains("fails: t has 1 copies"), "{}", verdict(1, 1, 3));
+        assert!(verdict(1, 1, 3).contains("fails: t has copies: 1"), "{}", verdict(1, 1, 3));
         assert!(verdict(1, 2, 1).contains("nothing can be written"), "{}", verdict(1, 2, 1));
         assert!(verdict(3, 3, 3).starts_with("limited"), "a broker that is away stops all writes");
     }
@@ -145,7 +145,7 @@ mod tests {
         let text = change(judge(&[topic("__transaction_state", 1, 1)], 1));
         assert_eq!(
             text,
-            "limited: too few for production (copies, min.insync.replicas) on 1 brokers: __transaction_state (1, 1)"
+            "limited: too few for production, of brokers: 1; (copies, min.insync.replicas): __transaction_state (1, 1)"
         );
     }
 

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use cart::contract::{Contract as _, DEAD_LETTER_SETTINGS, DEAD_LETTER_TOPIC};
 use cart::{CartCommand, CartEvent, CartReply, PurchasedItem};
-use kafka::{Admin, KafkaArgs, PartitionReplicas, Settings, differences};
+use kafka::{Admin, Difference, KafkaArgs, PartitionReplicas, Settings, differences};
 use tokio::task::block_in_place;
 
 use super::copies::{self, Durability};
@@ -70,6 +70,12 @@ const OURS: [(&str, &[(&str, &str)]); 5] = [
     (DEAD_LETTER_TOPIC, DEAD_LETTER_SETTINGS),
 ];
 
+/// Compaction deletes all but a key's newest record. `setup` leaves it to the brokers, whose default is right.
+const NOT_COMPACTED: &[(&str, &str)] = &[("cleanup.policy", "delete")];
+
+/// How long replies are kept is a matter of disks alone.
+const OF_REPLIES: [&str; 2] = ["retention.ms", "segment.ms"];
+
 /// The brokers' topics, which exist since the first transaction with offsets.
 const TRANSACTION_STATE: &str = "__transaction_state";
 const OFFSETS: &str = "__consumer_offsets";
@@ -133,11 +139,15 @@ async fn ours(args: &KafkaArgs, cluster: &Cluster<'_>) -> Vec<Finding> {
         };
         return checks.map(|check| Finding::new(check, Ok(verdict.clone()))).into();
     }
+    let replies = args.prefixed(CartReply::TOPIC);
     let looked_at = async {
         let (mut differing, mut durable) = (Vec::new(), Vec::new());
         for (topic, wanted) in &named {
             let settings = cluster.admin.topic_settings(topic).await?;
-            differing.extend(differences(topic, &settings, wanted).into_iter().map(|one| (topic.clone(), one)));
+            let all =
+                differences(topic, &settings, wanted).into_iter().chain(differences(topic, &settings, NOT_COMPACTED));
+            let is_wrong = |one: &Difference| !(*topic == replies && OF_REPLIES.contains(&one.setting));
+            differing.extend(all.filter(is_wrong).map(|one| (topic.clone(), one)));
             let of_topic = Durability::of(topic, &cluster.partitions, &settings);
             durable.push(of_topic.with_context(|| format!("topic {topic} has no partitions"))?);
         }

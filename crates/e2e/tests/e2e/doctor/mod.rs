@@ -63,7 +63,7 @@ fn examine(installation: &Installation, environment: &[(&str, &str)]) -> anyhow:
 const ONE_COPY: [&str; 4] = ["keyspace-copies", "offset-copies", "topic-copies", "transaction-state-copies"];
 
 /// Of an installation: what is not there before its `setup`.
-const SET_UP: [&str; 10] = [
+const SET_UP: [&str; 11] = [
     "clean-elections",
     "journal-of-this-log",
     "keyspace-copies",
@@ -71,6 +71,7 @@ const SET_UP: [&str; 10] = [
     "partitions",
     "rows-are-kept",
     "schemas-registered",
+    "subject-compatibility",
     "tables",
     "topic-copies",
     "topic-settings",
@@ -194,7 +195,7 @@ pub(crate) async fn each_misconfiguration_is_named_with_what_to_do() -> anyhow::
     let findings = examine(&installation, &[("FAILPOINTS", "clock=return(3600)")])?;
     ensure!(findings.exit_code == Some(1), "{:?}", findings.exit_code);
     let events = kafka.prefixed(CartEvent::TOPIC);
-    let in_sync = format!("{} has 1 copies and min.insync.replicas=2", kafka.prefixed(PurchasedItem::TOPIC));
+    let in_sync = format!("{} has copies: 1, min.insync.replicas: 2", kafka.prefixed(PurchasedItem::TOPIC));
     let url = format!("{}/config/{events}-value", kafka.schema_registry_url);
     for (check, words) in [
         ("topic-settings", ["retention.ms=86400000, not -1", "--add-config retention.ms=-1"]),
