@@ -37,4 +37,5 @@ mod vendor_billing_jdbc;
 pub use crate::metrics::ALL as METRICS;
 pub use args::{Args, CassandraProjectorArgs, Cli, Skip};
 pub use run::{start, totals};
+pub use setup::{migrate, migrations_to_do};
 pub use totals::{Key, Row, Rows, Table};

@@ -28,6 +28,41 @@ fn migrations() -> Migrator {
     )])
 }
 
+/// Makes the tables in PostgreSQL, or brings them up to date.
+///
+/// # Errors
+/// If PostgreSQL does not respond, or refuses; also if a migration was changed after it was applied.
+pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
+    migrations().run(pool).await
+}
+
+/// In what way the tables in PostgreSQL are not those that [`migrate`] makes, one sentence each; changes nothing.
+///
+/// # Errors
+/// If PostgreSQL does not respond, or the table of the migrations cannot be read, as before the first `setup`.
+pub async fn migrations_to_do(pool: &PgPool) -> Result<Vec<String>, sqlx::Error> {
+    let applied: Vec<(i64, Vec<u8>, bool)> =
+        sqlx::query_as("SELECT version, checksum, success FROM _sqlx_migrations ORDER BY version")
+            .fetch_all(pool)
+            .await?;
+    let migrations = migrations();
+    let mut problems = Vec::new();
+    for migration in migrations.iter() {
+        let Migration { version, description, checksum, .. } = migration;
+        match applied.iter().find(|(applied, ..)| applied == version) {
+            None => problems.push(format!("migration {version} ({description}) is not applied")),
+            Some((.., false)) => problems.push(format!("migration {version} ({description}) has failed half-way")),
+            Some((_, found, true)) if found.as_slice() != &**checksum => {
+                problems.push(format!("migration {version} ({description}) is another one than this program's"));
+            }
+            Some(_) => {}
+        }
+    }
+    let newer = applied.iter().filter(|(version, ..)| !migrations.version_exists(*version));
+    problems.extend(newer.map(|(version, ..)| format!("migration {version} is of a newer version of this program")));
+    Ok(problems)
+}
+
 /// Idempotent: a second time changes nothing.
 pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
     let SetupArgs { kafka, topics, cassandra, keyspace, .. } = args;
@@ -64,7 +99,7 @@ pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
 async fn set_up_database(args: &SetupArgs, topic: &str, found: &LogIdentity) -> anyhow::Result<()> {
     ensure_database(&args.database.options()?).await?;
     let pool = args.database.connect().await?;
-    migrations().run(&pool).await.context("creating the tables in PostgreSQL")?;
+    migrate(&pool).await.context("creating the tables in PostgreSQL")?;
     sqlx::query("INSERT INTO log_epoch (topic, epoch, cluster_id, topic_id, partitions) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING")
         .bind(topic)
         .bind(LogEpoch::FIRST.get())

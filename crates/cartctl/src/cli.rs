@@ -1,16 +1,18 @@
 //! The subcommands, what they print, and their exit codes.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{Write as _, stderr, stdout};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use serde::Serialize;
 
-use crate::audit::{Report, audit, watch};
+use crate::audit::{audit, watch};
 use crate::recovery::Recovery;
-use crate::{audit, explain, grants, reconcile, tail, uninstall};
+use crate::{audit, doctor, explain, grants, reconcile, tail, uninstall};
 
-/// `audit`, `explain`, `grants`, `tail` and `uninstall` failed. `reconcile`: the pipeline did not become idle in time.
+/// `audit`, `doctor`, `explain`, `grants`, `tail` and `uninstall` failed. `reconcile`: the pipeline did not become idle in time.
 const NOT_FOUND_OUT: u8 = 2;
 /// `reconcile` failed: a server is unavailable, or a file can't be read.
 const RECONCILE_FAILED: u8 = 4;
@@ -33,6 +35,7 @@ pub struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Audit(audit::Args),
+    Doctor(doctor::Args),
     Explain(explain::Args),
     Grants(grants::Args),
     Reconcile(reconcile::Args),
@@ -49,6 +52,7 @@ pub async fn start(cli: Cli) -> ExitCode {
     let (name, result) = match &cli.command {
         Command::Audit(args) if args.watch => ("audit", watch(args).await.map(|()| 0)),
         Command::Audit(args) => ("audit", look(args).await),
+        Command::Doctor(args) => ("doctor", ask(args).await),
         Command::Explain(args) => ("explain", explain::explain(args, &mut stdout().lock()).await),
         Command::Grants(args) => ("grants", grants::grants(args, &mut stdout().lock()).await.map(|()| 0)),
         Command::Tail(args) => ("tail", tail::tail(args, &mut stdout().lock()).await.map(|()| 0)),
@@ -74,7 +78,13 @@ async fn look(args: &audit::Args) -> anyhow::Result<u8> {
     Ok(report.exit_code())
 }
 
-fn write(report: &Report, as_json: bool) -> anyhow::Result<()> {
+async fn ask(args: &doctor::Args) -> anyhow::Result<u8> {
+    let report = doctor::doctor(args).await?;
+    write(&report, args.json).context("writing the report")?;
+    Ok(report.exit_code())
+}
+
+fn write(report: &(impl Display + Serialize), as_json: bool) -> anyhow::Result<()> {
     let mut out = stdout().lock();
     if as_json {
         serde_json::to_writer_pretty(&mut out, report)?;

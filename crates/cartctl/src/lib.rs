@@ -10,6 +10,7 @@
 //! * [`reconcile`]: waits until the pipeline is idle, then compares every row.
 //! * [`audit`]: compares events, journal, purchases and tables with what follows from the commands in the log, also while the
 //!   system works.
+//! * [`mod@doctor`]: asks the servers for what the system relies on.
 //! * [`mod@explain`]: shows how a stored figure follows from the log.
 //! * [`mod@grants`]: prints or gives the least that the user of each service may do in the servers.
 //! * [`mod@tail`]: prints a topic's records as they come.
@@ -18,11 +19,12 @@
 //! * [`journal`]: compares the journal with the events topic, byte for byte.
 //!
 //! These share no code with the cart-processor and the projectors beyond the wire types, so that they do not repeat their
-//! mistakes. There are two exceptions: the module `recovery` does what the services do, with their code, and `explain` shows what
-//! the rules of `crates/cart` decide, beside the journal.
+//! mistakes. There are three exceptions: the module `recovery` does what the services do, with their code; `doctor` finds out
+//! whether what they make can be made; and `explain` shows what the rules of `crates/cart` decide, beside the journal.
 
 pub mod audit;
 mod cli;
+pub mod doctor;
 pub mod explain;
 pub mod grants;
 mod ids;

@@ -62,6 +62,9 @@ const CREATE_UNCHANGED: &str = "CREATE TABLE IF NOT EXISTS cart_unchanged (\
 const ROW: &str = "SELECT sequence_number, position, command_id, events, keyed, outcome FROM cart_journal \
     WHERE cart_id = ? AND sequence_number = ?";
 
+const UNCHANGED_ROW: &str = "SELECT sequence_number, command_id, digest, issued_at, outcome FROM cart_unchanged \
+    WHERE cart_id = ? AND position = ?";
+
 /// A snapshot is written at every checkout, when this many events have come since the last, and when this many requests were
 /// rejected: a load reads about so many rows beside it.
 pub const SNAPSHOT_EVERY: i64 = 32;
@@ -135,7 +138,16 @@ impl Journal {
         ] {
             session.query_unpaged(statement, ()).await.map_err(|error| Error::new(operation, error))?;
         }
+        Self::check(session).await
+    }
+
+    /// Whether the session's keyspace has the tables, with the columns of this version. Changes nothing.
+    ///
+    /// # Errors
+    /// If it does not, or Cassandra does not respond.
+    pub async fn check(session: &Session) -> Result<(), Error> {
         prepare(session, ROW).await?;
+        prepare(session, UNCHANGED_ROW).await?;
         Ok(())
     }
 

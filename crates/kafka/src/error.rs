@@ -72,6 +72,34 @@ impl Error {
         )
     }
 
+    /// Whether the server has refused it for want of a permission.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        if let Some(error) = self.source.downcast_ref::<reqwest::Error>() {
+            return matches!(error.status(), Some(reqwest::StatusCode::UNAUTHORIZED | reqwest::StatusCode::FORBIDDEN));
+        }
+        matches!(
+            self.code(),
+            Some(
+                RDKafkaErrorCode::TopicAuthorizationFailed
+                    | RDKafkaErrorCode::GroupAuthorizationFailed
+                    | RDKafkaErrorCode::ClusterAuthorizationFailed
+                    | RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+            )
+        )
+    }
+
+    /// Whether the record is larger than the client, the brokers or the topic allow.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        matches!(self.code(), Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::MessageBatchTooLarge))
+    }
+
+    fn code(&self) -> Option<RDKafkaErrorCode> {
+        let kafka = self.source.downcast_ref::<KafkaError>().and_then(KafkaError::rdkafka_error_code);
+        kafka.or_else(|| self.source.downcast_ref().copied())
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn recovery(&self) -> Recovery {
@@ -115,5 +143,22 @@ fn recovery(error: &KafkaError) -> Recovery {
         ) => Recovery::Fatal,
         Some(_) => Recovery::Retry,
         None => Recovery::Fatal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_from_a_server_that_is_away() {
+        for code in [RDKafkaErrorCode::TopicAuthorizationFailed, RDKafkaErrorCode::TransactionalIdAuthorizationFailed] {
+            assert!(Error::kafka("producing", KafkaError::MessageProduction(code)).is_denied());
+            assert!(Error::retry("creating a topic", code).is_denied());
+        }
+        let away = RDKafkaErrorCode::BrokerTransportFailure;
+        assert!(!Error::kafka("producing", KafkaError::MessageProduction(away)).is_denied());
+        assert!(!Error::retry("producing", away).is_denied());
+        assert!(!Error::retry("producing", "the queue is full").is_denied());
     }
 }

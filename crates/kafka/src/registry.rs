@@ -17,7 +17,7 @@ use crate::{Error, KafkaArgs};
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Old data must stay readable with new schemas, over all versions. FULL would forbid a new kind of event for ever.
-const COMPATIBILITY: &str = "BACKWARD_TRANSITIVE";
+pub const COMPATIBILITY: &str = "BACKWARD_TRANSITIVE";
 
 /// Whether a URL names this machine: 127.0.0.0/8, `::1` or `localhost`. No proxy can reach that, so it is asked directly,
 /// also where `http_proxy` is set and `no_proxy` is not.
@@ -301,6 +301,56 @@ impl Registry {
             response.error_for_status().map_err(|error| failed(shown(error)))?;
         }
         Ok(())
+    }
+
+    /// The compatibility that is set on the subject of `topic` (without the prefix); `None` where none is set.
+    ///
+    /// # Errors
+    /// If the registry does not respond, or refuses.
+    pub async fn compatibility(&self, topic: &str) -> Result<Option<String>, Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Config {
+            compatibility_level: String,
+        }
+        let subject = format!("{}{topic}-value", self.prefix);
+        let failed = |error| Error::retry(format!("reading the compatibility of {subject} at {}", self.url), error);
+        let response = self.http.get(format!("{}/config/{subject}", self.url)).send().await.map_err(failed)?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let config: Config = response.error_for_status().map_err(failed)?.json().await.map_err(failed)?;
+        Ok(Some(config.compatibility_level))
+    }
+
+    /// Whether `schema` is registered under the subject of `topic` (without the prefix); `None` where the subject has no schema.
+    ///
+    /// # Errors
+    /// If the registry does not respond, or refuses.
+    pub async fn is_registered(&self, topic: &str, schema: &str) -> Result<Option<bool>, Error> {
+        let subject = format!("{}{topic}-value", self.prefix);
+        let failed = |error| Error::retry(format!("looking up the schema of {subject} at {}", self.url), error);
+        let url = format!("{}/subjects/{subject}", self.url);
+        let body = serde_json::json!({ "schema": schema, "schemaType": "AVRO" });
+        let response = self.http.post(&url).json(&body).send().await.map_err(failed)?;
+        if response.status() != StatusCode::NOT_FOUND {
+            return response.error_for_status().map(|_| Some(true)).map_err(failed);
+        }
+        let versions = self.http.get(format!("{url}/versions")).send().await.map_err(failed)?;
+        if versions.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        versions.error_for_status().map(|_| Some(false)).map_err(failed)
+    }
+
+    /// The names of all subjects.
+    ///
+    /// # Errors
+    /// If the registry does not respond, or refuses.
+    pub async fn subjects(&self) -> Result<Vec<String>, Error> {
+        let failed = |error| Error::retry(format!("listing the subjects at {}", self.url), error);
+        let response = self.http.get(format!("{}/subjects", self.url)).send().await.map_err(failed)?;
+        response.error_for_status().map_err(failed)?.json().await.map_err(failed)
     }
 
     /// Whether the registry answers at all.

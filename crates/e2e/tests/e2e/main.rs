@@ -5,7 +5,8 @@
 //! test that is not in the list is an unused function, which the compiler reports.
 //!
 //! `CART_TEST_SECURE=FOLDER` has those on the secured servers instead; the folder is that of the users' passwords.
-//! `CART_TEST_BROWSER=1` adds those that need Chromium and its driver. `CART_TEST_TIMES=1` prints the time of each test, the longest first.
+//! `CART_TEST_OWN_SERVERS=1` has those that start servers of their own instead. `CART_TEST_BROWSER=1` adds those that need Chromium
+//! and its driver. `CART_TEST_TIMES=1` prints the time of each test, the longest first.
 
 mod audit;
 mod auth;
@@ -17,6 +18,7 @@ mod commands;
 mod console;
 mod crash;
 mod dead_letters;
+mod doctor;
 mod downstream;
 mod event_streams;
 mod examples;
@@ -29,6 +31,7 @@ mod journal;
 mod kafka;
 mod log_identity;
 mod logs;
+mod losses;
 mod metrics;
 mod newer_command;
 mod openapi;
@@ -144,6 +147,8 @@ fn trials(times: &Times) -> Vec<Trial> {
         dead_letters::each_undecidable_record_is_a_dead_letter_and_its_partition_goes_on,
         traces::a_collector_that_hangs_changes_nothing_but_a_counter,
         uninstall::an_installation_is_removed_and_its_neighbour_stays,
+        doctor::each_misconfiguration_is_named_with_what_to_do,
+        doctor::all_checks_hold_and_nothing_is_left,
         http::outcomes::every_rule_is_reported_and_a_checkout_begins_another_session,
         http::browsers::pages_of_named_origins_may_use_the_api,
         event_streams::kills::a_reconnecting_client_sees_each_event_once,
@@ -155,6 +160,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         http::ending::kept_connections_get_connection_close_before_they_are_closed,
         projectors::exact_sums::sums_are_exact_and_days_are_utc,
         settings::a_topic_is_usable_once_setup_has_made_it,
+        doctor::servers_that_do_not_answer_are_named,
         raw_rows::each_row_is_rejected_with_its_reason_or_accepted_by_rule,
         http::ending::requests_in_flight_get_their_outcomes,
         http::reads::a_get_after_a_200_shows_that_write,
@@ -201,13 +207,29 @@ fn secure_trials(times: &Times) -> Vec<Trial> {
     ]
 }
 
+/// Those that start servers of their own at the ports of the fault tests, so that each runs alone.
+fn own_servers_trials(times: &Times) -> Vec<Trial> {
+    trials![
+        times,
+        doctor::own_servers::settings_of_whole_servers_are_named_with_what_to_do,
+        losses::each_server_loses_all_its_data_and_is_restored,
+    ]
+}
+
 fn main() -> ExitCode {
     let times = Times::default();
-    let is_secure = std::env::var_os("CART_TEST_SECURE").is_some();
-    let mut trials = if is_secure { secure_trials(&times) } else { trials(&times) };
-    if std::env::var_os("CART_TEST_BROWSER").is_some() {
-        trials.extend(browser_trials(&times));
-    }
+    let is_set = |name| std::env::var_os(name).is_some();
+    let trials = if is_set("CART_TEST_SECURE") {
+        secure_trials(&times)
+    } else if is_set("CART_TEST_OWN_SERVERS") {
+        own_servers_trials(&times)
+    } else {
+        let mut trials = trials(&times);
+        if is_set("CART_TEST_BROWSER") {
+            trials.extend(browser_trials(&times));
+        }
+        trials
+    };
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
     if std::env::var_os("CART_TEST_TIMES").is_some() {
         let mut times = times.lock().unwrap_or_else(PoisonError::into_inner);

@@ -3,6 +3,7 @@
 mod groups;
 mod missing;
 mod owners;
+mod settings;
 mod topics;
 
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::diagnosis::{Diagnosis, diagnose};
 use crate::reconnect::BootstrapReconnect;
 use crate::{Error, KafkaArgs, topic_id::topic_id};
 
+pub use settings::{Difference, Settings, differences};
 pub use topics::{TopicArgs, TopicSpec};
 
 /// A broker answers such requests in milliseconds; when it is starting, in seconds.

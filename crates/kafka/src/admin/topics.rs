@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use rdkafka::error::RDKafkaErrorCode;
 
+use super::settings::{Difference, differences};
 use super::{ASK_AGAIN_PAUSE, Admin, REQUEST_TIMEOUT};
 use crate::Error;
 
@@ -107,30 +108,18 @@ impl Admin {
     }
 
     async fn tell_differences(&self, specs: impl Iterator<Item = &TopicSpec>) -> Result<(), Error> {
-        let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
-        for spec in specs {
-            let topic = &spec.name;
-            let operation = || format!("reading the settings of topic {topic}");
-            let described = self.client().describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await;
-            let described = described.map_err(|error| Error::kafka(operation(), error))?.pop();
-            let settings = match described {
-                Some(Ok(settings)) => settings,
-                Some(Err(code)) => return Err(Error::retry(operation(), code)),
-                None => return Err(Error::retry(operation(), "the response has no settings")),
-            };
-            for (name, wanted) in spec.config {
-                let found = settings.get(name).and_then(|entry| entry.value.as_deref()).unwrap_or("no value");
-                if found != *wanted {
-                    let command = format!("kafka-configs.sh --alter --topic {topic} --add-config {name}={wanted}");
-                    tracing::warn!(
-                        %topic,
-                        setting = name,
-                        found,
-                        wanted,
-                        %command,
-                        "an existing topic has another setting, which `setup` does not change"
-                    );
-                }
+        for TopicSpec { name: topic, config, .. } in specs {
+            for Difference { setting, found, wanted, command } in
+                differences(topic, &self.topic_settings(topic).await?, config)
+            {
+                tracing::warn!(
+                    %topic,
+                    setting,
+                    found,
+                    wanted,
+                    %command,
+                    "an existing topic has another setting, which `setup` does not change"
+                );
             }
         }
         Ok(())

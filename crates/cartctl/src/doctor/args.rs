@@ -1,0 +1,33 @@
+//! The settings of `doctor`.
+
+use cassandra::CassandraArgs;
+use kafka::KafkaArgs;
+
+/// Check that the servers do what this system relies on
+///
+/// Tries it out in topics, a subject, a keyspace and a database schema of its own, whose names have `cart_doctor_`, and removes
+/// them. Those that a killed doctor has left are removed by a run that is 15 minutes later. It also looks at this
+/// installation's topics, schemas and tables, if `setup` has made them, and changes none of them. It produces and reads
+/// 20 MB. It needs the permissions of `setup`; of a check that lacks one it prints which. Run it before the first `setup`, and
+/// after each change of a server.
+///
+/// Exit code 0: all checks hold, perhaps with warnings. 1: a check failed. 2: none failed, but one could not be made.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Example, with the stack of `scripts/stack up`:
+  source .services/cart.env && cartctl doctor")]
+pub struct Args {
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
+    #[command(flatten)]
+    pub cassandra: CassandraArgs,
+
+    /// URL of the PostgreSQL database
+    #[arg(help_heading = "Common")]
+    #[arg(long, env, default_value = "postgres://cart:cart@127.0.0.1:5432/cart", hide_env_values = true)]
+    pub database_url: String,
+
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+}

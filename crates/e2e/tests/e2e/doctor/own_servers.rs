@@ -1,0 +1,79 @@
+//! What can be wrong with a whole server, on servers of its own: brokers, nodes and a database whose settings are not those that
+//! this system needs. Takes a minute, and the ports of the fault tests: `scripts/test --all` runs it, alone.
+
+use anyhow::ensure;
+use e2e::harness::{Installation, OwnServers};
+use sqlx::Connection as _;
+use tokio::task::block_in_place;
+
+use super::examine;
+
+const KAFKA: &str = "unclean.leader.election.enable=true auto.create.topics.enable=true offsets.retention.minutes=10080 \
+    message.max.bytes=200000 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer \
+    allow.everyone.if.no.acl.found=true";
+
+/// Cassandra's defaults.
+const CASSANDRA: &str = "commitlog_sync=periodic commitlog_sync_period=10000ms batch_size_fail_threshold=50KiB";
+
+/// The id of a client with a quota.
+const SLOW: &str = "client.id=slow-client";
+
+pub(crate) async fn settings_of_whole_servers_are_named_with_what_to_do() -> anyhow::Result<()> {
+    let settings = [("KAFKA_SETTINGS", KAFKA), ("CASSANDRA_SETTINGS", CASSANDRA)];
+    let servers = block_in_place(|| OwnServers::start_with_settings("doctor-servers", &settings))?;
+    let installation = Installation::on("doctor_servers", &servers)?;
+    let mut database = servers.database().await?;
+    for statement in ["ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"] {
+        sqlx::query(statement).execute(&mut database).await?;
+    }
+    database.close().await?;
+    installation.create_database().await?;
+
+    let findings = examine(&installation, &[])?;
+    ensure!(findings.exit_code == Some(1), "{:?}", findings.exit_code);
+    for (check, state, words) in [
+        ("clean-elections-by-default", "failed", ["unclean.leader.election.enable=true", "in the brokers' settings"]),
+        ("record-sizes", "failed", ["a command or event of 998976 bytes", "message.max.bytes"]),
+        ("offset-retention", "warning", ["for 7 days", "offsets.retention.minutes"]),
+        ("no-automatic-topics", "warning", ["auto.create.topics.enable=true", "auto.create.topics.enable=false"]),
+        ("commit-log", "failed", ["periodic", "commitlog_sync: batch"]),
+        ("large-batches", "failed", ["is refused", "batch_size_fail_threshold: 10MiB"]),
+        ("durable-commits", "failed", ["fsync=off", "fsync = on"]),
+        ("no-quota", "ok", ["not slowed down", "MiB"]),
+    ] {
+        findings.expect(check, state, &words)?;
+    }
+    ensure!(findings.of("unknown").is_empty(), "{:?}", findings.checks);
+
+    // A quota of one client id, and then grants that are taken away from every client.
+    let quota = [
+        "--alter",
+        "--entity-type",
+        "clients",
+        "--entity-name",
+        "slow-client",
+        "--add-config",
+        "producer_byte_rate=20000",
+    ];
+    block_in_place(|| servers.kafka_tool("kafka.admin.ConfigCommand", &quota))?;
+    let findings = examine(&installation, &[("KAFKA_PROPERTIES", SLOW)])?;
+    findings.expect("no-quota", "warning", &["producing by", "raise the quotas"])?;
+
+    for (resource, name, operation) in
+        [("--transactional-id", "*", "Write"), ("--cluster", "", "DescribeConfigs"), ("--group", "*", "Read")]
+    {
+        let resource = [resource, name].into_iter().filter(|word| !word.is_empty());
+        let deny = ["--add", "--force", "--deny-principal", "User:ANONYMOUS", "--operation", operation];
+        let args: Vec<_> = deny.into_iter().chain(resource).collect();
+        block_in_place(|| servers.kafka_tool("org.apache.kafka.tools.AclCommand", &args))?;
+    }
+    let findings = examine(&installation, &[])?;
+    for (check, words) in [
+        ("fenced-producers", ["a permission is missing", "Write on the transactional id"]),
+        ("offsets-in-transactions", ["a permission is missing", "Read on the group"]),
+        ("offset-retention", ["a permission is missing", "DescribeConfigs on the cluster"]),
+    ] {
+        findings.expect(check, "unknown", &words)?;
+    }
+    Ok(())
+}
