@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use tokio::task::JoinSet;
 
-use super::manifests::{Manifests, Workload};
+use super::manifests::Manifests;
 use super::pod::{Pod, PodState};
+use super::workload::Workload;
 use crate::faults::{Balancer, Endpoints};
 use crate::harness::{Installation, Process, free_address};
 

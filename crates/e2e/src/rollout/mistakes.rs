@@ -94,7 +94,6 @@ impl Mistake {
     ///
     /// # Panics
     /// The workload has no such place, so the mistake would not be made.
-    #[must_use]
     pub(super) fn make(&self, right: &Value) -> Value {
         let mut wrong = right.clone();
         for (place, value) in self.places {

@@ -9,7 +9,7 @@
 //! at the end: audit
 //! ```
 //!
-//! * [`manifests`]: what is read of them.
+//! * [`manifests`], [`workload`]: what is read of them.
 //! * [`pod`]: the kubelet. A pod has an address of its own (127.77.0.0/16) and the ports that the manifests say. A container that the
 //!   kubelet would restart is a finding.
 //! * [`replicas`]: the controllers of Deployments and StatefulSets.
@@ -24,6 +24,7 @@ mod manifests;
 mod mistakes;
 mod pod;
 mod replicas;
+mod workload;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::manifests::{Container, Probe};
+use super::workload::{Container, Probe};
 use crate::harness::Process;
 
 /// How long a Job may take, and how long a killed process may take to be gone.

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::cluster::Cluster;
-use super::manifests::{Kind, Probe, Workload};
+use super::workload::{Kind, Probe, Workload};
 use super::pod::Pod;
 
 /// The interval at which a controller looks at its pods.
