@@ -83,7 +83,11 @@ async fn look(client: reqwest::Client, ingests: Vec<SocketAddr>, endpoints: Endp
                 Err(error) if error.is_timeout() => continue,
                 Err(_) => false,
             };
-            if is_ready { unready.remove(ingest) } else { unready.insert(*ingest) };
+            if is_ready {
+                unready.remove(ingest)
+            } else {
+                unready.insert(*ingest)
+            };
             let ready: Vec<_> = ingests.iter().copied().filter(|ingest| !unready.contains(ingest)).collect();
             // If none is ready, use any.
             endpoints.set(if ready.is_empty() { ingests.clone() } else { ready });

@@ -97,8 +97,7 @@ impl Mistake {
     pub(super) fn make(&self, right: &Value) -> Value {
         let mut wrong = right.clone();
         for (place, value) in self.places {
-            let place =
-                if place.starts_with("/spec/") { (*place).to_owned() } else { format!("{CONTAINER}{place}") };
+            let place = if place.starts_with("/spec/") { (*place).to_owned() } else { format!("{CONTAINER}{place}") };
             match value {
                 Wrong::Number(number) => put(&mut wrong, &place, json!(number)),
                 Wrong::Text(text) => put(&mut wrong, &place, json!(text)),

@@ -134,10 +134,11 @@ impl System {
             let clients = self.load(&format!("mistake-{}", self.records.len()))?;
             tokio::time::sleep(WARM_UP).await;
             findings.extend(self.workloads[index].update(&self.cluster).await?);
-            if findings.is_empty() {
-                findings.extend(self.workloads[index].watch(self.workloads[index].liveness_fails_within()?).await);
-            }
             self.outcomes(clients, &mut findings).await?;
+            if findings.is_empty() {
+                let time = self.workloads[index].liveness_fails_within()?;
+                findings.extend(self.workloads[index].watch(time).await);
+            }
         }
         let problems = self.workloads[index].replace(&self.cluster, right).await?;
         ensure!(problems.is_empty(), "without the mistake: {}", problems.join("; "));

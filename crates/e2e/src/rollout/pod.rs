@@ -170,7 +170,13 @@ impl Asked {
 }
 
 /// What the kubelet does with the probes of a container. Where it would restart the container, it reports a failure.
-async fn probe(name: String, startup: Option<Asked>, liveness: Option<Asked>, readiness: Option<Asked>, state: PodState) {
+async fn probe(
+    name: String,
+    startup: Option<Asked>,
+    liveness: Option<Asked>,
+    readiness: Option<Asked>,
+    state: PodState,
+) {
     if let Some(startup) = startup {
         startup
             .repeatedly(|result| {

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use futures::StreamExt as _;
 use futures::future::join_all;
-use tokio::task::JoinSet;
+use futures::stream::FuturesUnordered;
 use tokio::time::sleep;
 
 use super::cluster::Cluster;
-use super::workload::{Kind, Probe, Workload};
 use super::pod::Pod;
+use super::workload::{Kind, Probe, Workload};
 
 /// The interval at which a controller looks at its pods.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -126,22 +127,23 @@ impl Replicas {
         let (surge, unavailable) = self.workload.surge_and_unavailable()?;
         let (replicas, grace) = (self.workload.replicas(), self.workload.grace());
         let mut old = std::mem::take(&mut self.pods);
-        let mut ending = JoinSet::new();
+        let mut ending = FuturesUnordered::new();
         let mut problems = Problems::new();
         let mut deadline = Instant::now() + self.workload.progress_deadline();
         let mut last = (old.len(), 0);
         while problems.is_empty() {
             let available = old.iter().chain(&self.pods).filter(|pod| self.is_available(pod)).count();
             let spare = (available + unavailable).saturating_sub(replicas);
-            let next = old.iter().position(|pod| !self.is_available(pod)).or((spare > 0 && !old.is_empty()).then_some(0));
+            let next =
+                old.iter().position(|pod| !self.is_available(pod)).or((spare > 0 && !old.is_empty()).then_some(0));
             if let Some(index) = next {
-                ending.spawn(old.remove(index).end(grace));
+                ending.push(old.remove(index).end(grace));
             }
             while self.pods.len() < replicas && self.pods.len() + old.len() < replicas + surge {
                 let pod = self.new_pod(cluster, self.pods.len())?;
                 self.pods.push(pod);
             }
-            problems = self.failures(&old);
+            problems.extend(self.failures(&old));
             let done = self.pods.iter().filter(|pod| self.is_available(pod)).count();
             if old.is_empty() && done == replicas {
                 break;
@@ -152,12 +154,15 @@ impl Replicas {
             } else if Instant::now() >= deadline {
                 problems.push(self.no_progress());
             }
-            sleep(LOOK_INTERVAL).await;
+            tokio::select! {
+                () = sleep(LOOK_INTERVAL) => {}
+                Some(ended) = ending.next() => problems.extend(ended?),
+            }
         }
         // They serve on where the update has failed.
         self.pods.extend(old);
-        while let Some(ended) = ending.join_next().await {
-            problems.extend(ended??);
+        while let Some(ended) = ending.next().await {
+            problems.extend(ended?);
         }
         Ok(problems)
     }

@@ -18,29 +18,32 @@ const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Options that the file does not pass from the environment, and why.
 const NOT_PASSED: [(&str, &[&str]); 4] = [
-    ("the servers are those of the file", &[
-        "CASSANDRA_DATACENTER",
-        "CASSANDRA_USER",
-        "CASSANDRA_PASSWORD",
-        "CASSANDRA_PASSWORD_FILE",
-        "CASSANDRA_CA_CERT",
-        "CASSANDRA_CLIENT_CERT",
-        "CASSANDRA_CLIENT_KEY",
-        "CASSANDRA_TLS_VERIFY",
-        "DATABASE_PASSWORD_FILE",
-        "KAFKA_SECURITY",
-        "KAFKA_SASL_MECHANISM",
-        "KAFKA_USER",
-        "KAFKA_PASSWORD_FILE",
-        "KAFKA_TOKEN_FILE",
-        "KAFKA_CA_CERT",
-        "KAFKA_CLIENT_CERT",
-        "KAFKA_CLIENT_KEY",
-        "REGISTRY_USER",
-        "REGISTRY_PASSWORD_FILE",
-        "REGISTRY_TOKEN_FILE",
-        "REGISTRY_CA_CERT",
-    ]),
+    (
+        "the servers are those of the file",
+        &[
+            "CASSANDRA_DATACENTER",
+            "CASSANDRA_USER",
+            "CASSANDRA_PASSWORD",
+            "CASSANDRA_PASSWORD_FILE",
+            "CASSANDRA_CA_CERT",
+            "CASSANDRA_CLIENT_CERT",
+            "CASSANDRA_CLIENT_KEY",
+            "CASSANDRA_TLS_VERIFY",
+            "DATABASE_PASSWORD_FILE",
+            "KAFKA_SECURITY",
+            "KAFKA_SASL_MECHANISM",
+            "KAFKA_USER",
+            "KAFKA_PASSWORD_FILE",
+            "KAFKA_TOKEN_FILE",
+            "KAFKA_CA_CERT",
+            "KAFKA_CLIENT_CERT",
+            "KAFKA_CLIENT_KEY",
+            "REGISTRY_USER",
+            "REGISTRY_PASSWORD_FILE",
+            "REGISTRY_TOKEN_FILE",
+            "REGISTRY_CA_CERT",
+        ],
+    ),
     ("each container has a name of its own", &["INSTANCE"]),
     ("files of this machine are not in a container", &["TLS_CERT", "TLS_KEY", "AUDIT_RECORD"]),
     ("the file's command sets it", &["AUDIT_JSON", "AUDIT_WATCH", "CONSOLE_INGEST_URL"]),
@@ -112,7 +115,8 @@ pub(crate) async fn images_have_the_versions_of_the_tests() -> anyhow::Result<()
         let (_, tag) = image.split_once(':').context("it has a tag")?;
         // The version of PostgreSQL's binaries has a third number of their own.
         let version = &versions[property];
-        let is_same = version == tag || (service == "postgres" && version.rsplit_once('.').is_some_and(|(v, _)| v == tag));
+        let is_same =
+            version == tag || (service == "postgres" && version.rsplit_once('.').is_some_and(|(v, _)| v == tag));
         ensure!(is_same, "{FILE} has {image}, scripts/servers/pom.xml has {version}");
     }
     let manifest = text("Cargo.toml")?;
@@ -169,9 +173,11 @@ pub(crate) async fn health_checks_of_servers_ask_them() -> anyhow::Result<()> {
         let volumes = strings(&file["services"][service]["volumes"]);
         ensure!(volumes.iter().any(|volume| volume == "./scripts/servers/answers:/cart/answers:ro"), "{volumes:?}");
         for (address, is_up) in [(address.as_str(), true), (&silent, false)] {
-            let (host, port) = address.split_once(',').map_or(address, |(first, _)| first).split_once(':').context("a port")?;
+            let (host, port) =
+                address.split_once(',').map_or(address, |(first, _)| first).split_once(':').context("a port")?;
             let mut script = Command::new("timeout");
-            let output = script.arg("3").arg(root().join("scripts/servers/answers")).args([service, host, port]).output()?;
+            let output =
+                script.arg("3").arg(root().join("scripts/servers/answers")).args([service, host, port]).output()?;
             ensure!(output.status.success() == is_up, "{service} at {address}: {output:?}");
         }
     }
@@ -221,7 +227,8 @@ pub(crate) async fn what_it_starts_answers_its_checks() -> anyhow::Result<()> {
         containers.insert(name.clone(), Container { process, ip, check });
     }
     for (name, container) in &containers {
-        let healthy = wait_until(&format!("{name} to be healthy"), DEADLINE, async || {
+        let what = format!("{name} to be healthy");
+        let healthy = wait_until(&what, DEADLINE, async || {
             let output = Command::new(&container.check[0]).args(&container.check[1..]).output();
             match output {
                 Ok(output) if output.status.success() => Ok(()),

@@ -27,20 +27,19 @@ const WORKLOADS: [&str; 9] = [
 ];
 
 /// Options of secured servers.
-const COMING: [&str; 13] = [
+const COMING: [&str; 12] = [
     "CASSANDRA_CA_CERT",
     "CASSANDRA_PASSWORD_FILE",
     "CASSANDRA_TLS_VERIFY",
     "DATABASE_PASSWORD_FILE",
     "KAFKA_CA_CERT",
-    "KAFKA_CLIENT_CERT",
-    "KAFKA_CLIENT_KEY",
     "KAFKA_PASSWORD_FILE",
     "KAFKA_SASL_MECHANISM",
     "KAFKA_SECURITY",
     "KAFKA_USER",
     "REGISTRY_CA_CERT",
     "REGISTRY_PASSWORD_FILE",
+    "REGISTRY_USER",
 ];
 
 /// A workload of the base, and the other objects of its file.
@@ -94,7 +93,8 @@ fn variables(value: &Value, found: &mut BTreeSet<String>) {
                 found.insert(name.to_owned());
             }
             let literals = fields.get("literals").map(strings).unwrap_or_default();
-            found.extend(literals.iter().filter_map(|literal| literal.split_once('=')).map(|(name, _)| name.to_owned()));
+            found
+                .extend(literals.iter().filter_map(|literal| literal.split_once('=')).map(|(name, _)| name.to_owned()));
             // A patch in a kustomization is a text.
             let patch = fields.get("patch").and_then(Value::as_str);
             let patch: Option<Value> = patch.and_then(|patch| serde_saphyr::from_str(patch).ok());
@@ -193,7 +193,13 @@ fn servers_are_reachable() -> anyhow::Result<()> {
             let place = rest.split('/').next().unwrap_or_default();
             let port = match place.rsplit_once(':') {
                 Some((_, port)) => port.parse()?,
-                None => if address.starts_with("https:") { 443 } else { 80 },
+                None => {
+                    if address.starts_with("https:") {
+                        443
+                    } else {
+                        80
+                    }
+                }
             };
             ensure!(ports.contains(&port), "{file}: no network policy allows port {port} of {name}");
         }
@@ -213,7 +219,10 @@ pub(crate) async fn alerts_are_those_of_prometheus() -> anyhow::Result<()> {
     let rules = document("scripts/observability/alerts.yml")?;
     let ours = document(&format!("{FOLDER}/components/monitoring/alerts.yaml"))?;
     let is_same = rules["groups"] == ours["spec"]["groups"] && rules["groups"].is_array();
-    ensure!(is_same, "components/monitoring/alerts.yaml is not scripts/observability/alerts.yml: scripts/kubernetes/alerts makes it");
+    ensure!(
+        is_same,
+        "components/monitoring/alerts.yaml is not scripts/observability/alerts.yml: scripts/kubernetes/alerts makes it"
+    );
     Ok(())
 }
 
@@ -231,7 +240,8 @@ pub(crate) async fn examples_of_servers_have_what_is_needed() -> anyhow::Result<
     let broker = &of_kind("Kafka")?["kafka"];
     ensure!(broker["version"] == versions["kafka"].as_str(), "Kafka is {}", broker["version"]);
     // What scripts/servers/kafka*.properties have for the guarantees.
-    let properties = [text("scripts/servers/kafka.properties")?, text("scripts/servers/kafka-cluster.properties")?].concat();
+    let properties =
+        [text("scripts/servers/kafka.properties")?, text("scripts/servers/kafka-cluster.properties")?].concat();
     let properties: BTreeMap<_, _> = properties.lines().filter_map(|line| line.split_once('=')).collect();
     let guaranteed = [
         "auto.create.topics.enable",
@@ -248,7 +258,11 @@ pub(crate) async fn examples_of_servers_have_what_is_needed() -> anyhow::Result<
     }
     let cassandra = document(&format!("{FOLDER}/operators/cassandra.yaml"))?;
     let cassandra = &cassandra["spec"]["cassandra"];
-    ensure!(cassandra["serverVersion"] == versions["cassandra"].as_str(), "Cassandra is {}", cassandra["serverVersion"]);
+    ensure!(
+        cassandra["serverVersion"] == versions["cassandra"].as_str(),
+        "Cassandra is {}",
+        cassandra["serverVersion"]
+    );
     let tested = document("scripts/servers/cassandra.yaml")?;
     for name in ["commitlog_sync", "batch_size_warn_threshold", "batch_size_fail_threshold"] {
         let ours = &cassandra["config"]["cassandraYaml"][name];
