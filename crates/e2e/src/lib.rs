@@ -5,6 +5,7 @@
 //! * [`mod@faults`]: injects faults under load, then runs the audit. The binary of that name.
 //! * [`mod@bench`]: measures the system, and a floor of the same hops for comparison. The binary of that name.
 //! * [`hostile`]: malicious clients, for a test and the bench.
+//! * [`mod@rollout`]: plays a rolling update of the Kubernetes manifests. The binary of that name.
 //! * [`mod@modules`]: which modules import each other in circles. The binary of that name.
 //!
 //! The checks, `cartctl audit` and `cartctl reconcile`, are in `crates/cartctl`.
@@ -15,3 +16,4 @@ pub mod faults;
 pub mod harness;
 pub mod hostile;
 pub mod modules;
+pub mod rollout;

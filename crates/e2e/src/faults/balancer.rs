@@ -20,26 +20,49 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 /// The pause after an accept that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-type Addresses = Arc<Mutex<BTreeSet<SocketAddr>>>;
+/// The addresses among which a balancer distributes new connections. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Endpoints(Arc<Mutex<Vec<SocketAddr>>>);
+
+impl Endpoints {
+    pub(crate) fn set(&self, addresses: Vec<SocketAddr>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+    }
+
+    fn at(&self, turn: usize) -> Option<SocketAddr> {
+        let addresses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        addresses.get(turn.checked_rem(addresses.len())?).copied()
+    }
+}
 
 /// A load balancer. Closes all of its connections when it is dropped.
 #[derive(Debug)]
-pub(super) struct Balancer {
-    tasks: [JoinHandle<()>; 2],
+pub(crate) struct Balancer {
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Balancer {
-    /// Listens at one address and distributes connections among the ingests.
+    /// Listens at one address and distributes connections among the ingests that say that they are ready.
     ///
     /// # Errors
     /// It can't listen.
     pub(super) async fn start(listen: SocketAddr, ingests: Vec<SocketAddr>) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(listen).await.with_context(|| format!("listening at {listen}"))?;
         let client = reqwest::Client::builder().timeout(LOOK_TIMEOUT).no_proxy().build();
         let client = client.context("making an HTTP client")?;
-        let unready = Addresses::default();
-        let look = look(client, ingests.clone(), unready.clone());
-        Ok(Self { tasks: [tokio::spawn(look), tokio::spawn(accept(listener, ingests, unready))] })
+        let endpoints = Endpoints::default();
+        endpoints.set(ingests.clone());
+        let mut balancer = Self::over(listen, endpoints.clone()).await?;
+        balancer.tasks.push(tokio::spawn(look(client, ingests, endpoints)));
+        Ok(balancer)
+    }
+
+    /// Listens at one address and distributes connections among the endpoints. Without one a connection is closed.
+    ///
+    /// # Errors
+    /// It can't listen.
+    pub(crate) async fn over(listen: SocketAddr, endpoints: Endpoints) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(listen).await.with_context(|| format!("listening at {listen}"))?;
+        Ok(Self { tasks: vec![tokio::spawn(accept(listener, endpoints))] })
     }
 }
 
@@ -49,7 +72,8 @@ impl Drop for Balancer {
     }
 }
 
-async fn look(client: reqwest::Client, ingests: Vec<SocketAddr>, unready: Addresses) {
+async fn look(client: reqwest::Client, ingests: Vec<SocketAddr>, endpoints: Endpoints) {
+    let mut unready = BTreeSet::new();
     loop {
         for ingest in &ingests {
             let answer = client.get(format!("http://{ingest}/health/ready")).send().await;
@@ -59,31 +83,29 @@ async fn look(client: reqwest::Client, ingests: Vec<SocketAddr>, unready: Addres
                 Err(error) if error.is_timeout() => continue,
                 Err(_) => false,
             };
-            let mut unready = unready.lock().unwrap_or_else(PoisonError::into_inner);
             if is_ready {
                 unready.remove(ingest)
             } else {
                 unready.insert(*ingest)
             };
+            let ready: Vec<_> = ingests.iter().copied().filter(|ingest| !unready.contains(ingest)).collect();
+            // If none is ready, use any.
+            endpoints.set(if ready.is_empty() { ingests.clone() } else { ready });
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
 }
 
-async fn accept(listener: TcpListener, mut ingests: Vec<SocketAddr>, unready: Addresses) {
+async fn accept(listener: TcpListener, endpoints: Endpoints) {
     let mut connections = JoinSet::new();
-    loop {
+    for turn in 0.. {
         while connections.try_join_next().is_some() {}
         let Ok((client, _)) = listener.accept().await else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        ingests.rotate_left(1);
-        let unready = unready.lock().unwrap_or_else(PoisonError::into_inner);
-        // If none is ready, use any.
-        let ready = ingests.iter().find(|ingest| !unready.contains(ingest)).or(ingests.first());
-        if let Some(ingest) = ready {
-            connections.spawn(pass(client, *ingest));
+        if let Some(endpoint) = endpoints.at(turn) {
+            connections.spawn(pass(client, endpoint));
         }
     }
 }

@@ -35,7 +35,7 @@ struct Latency {
 
 impl ClientOutcomes {
     /// Reads the files that `replay --record` and `--json` have written.
-    pub(super) fn read(record: &Path, result: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn read(record: &Path, result: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(result).with_context(|| format!("reading {}", result.display()))?;
         let replayed: Replayed =
             serde_json::from_str(&text).with_context(|| format!("reading {}", result.display()))?;
@@ -61,7 +61,7 @@ impl ClientOutcomes {
     }
 
     /// Adds what other clients got.
-    pub(super) fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.reads += other.reads;
         self.pending += other.pending;
         self.errors += other.errors;

@@ -37,10 +37,12 @@ use procfs::Current as _;
 use crate::harness::{HOW_TO_MOUNT, OwnServers, may_mount};
 use cartctl::audit::{Target, Watcher, audit_with};
 
+pub(crate) use balancer::{Balancer, Endpoints};
 pub use client_outcomes::ClientOutcomes;
 pub use environment::FaultEnvironment;
 pub use plan::{Fault, Load, Plan};
 pub use proxy::{Link, Protocol, Proxy};
+pub(crate) use readers::Readers;
 pub use summary::{Injected, Summary};
 
 /// How long all consumers may take to catch up after the last fault: transaction timeout (15 s), session timeout (3 s), and

@@ -18,14 +18,14 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Readers, one for each address; they stop when it is dropped.
 #[derive(Debug)]
-pub(super) struct Readers {
+pub(crate) struct Readers {
     outcomes: Arc<Mutex<ClientOutcomes>>,
     task: JoinHandle<()>,
 }
 
 impl Readers {
     /// Starts them; each reads again and again.
-    pub(super) fn start(urls: Vec<String>) -> anyhow::Result<Self> {
+    pub(crate) fn start(urls: Vec<String>) -> anyhow::Result<Self> {
         let client = reqwest::Client::builder().timeout(ANSWER_TIMEOUT).no_proxy().build();
         let client = client.context("making an HTTP client")?;
         let outcomes = Arc::<Mutex<ClientOutcomes>>::default();
@@ -39,7 +39,7 @@ impl Readers {
     }
 
     /// What they got.
-    pub(super) fn stop(self) -> ClientOutcomes {
+    pub(crate) fn stop(self) -> ClientOutcomes {
         self.task.abort();
         self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

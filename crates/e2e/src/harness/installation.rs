@@ -462,7 +462,9 @@ mod tests {
     #[test]
     fn every_stage_is_started_and_documented() {
         let root = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
-        for file in ["scripts/stack", "docker-compose.yml", "README.md", "docs/architecture.md", "docs/deployment.md"] {
+        let manifests = "scripts/kubernetes/base/kustomization.yaml";
+        let pages = ["README.md", "docs/architecture.md", "docs/deployment.md"];
+        for file in ["scripts/stack", "docker-compose.yml", manifests].into_iter().chain(pages) {
             let text = fs::read_to_string(root.join(file)).expect("a file of the repository");
             let words: Vec<&str> = text.split(|c: char| !(c.is_ascii_alphanumeric() || "-_".contains(c))).collect();
             for stage in STAGES {

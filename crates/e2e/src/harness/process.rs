@@ -109,13 +109,36 @@ impl Process {
         log_folder: &Path,
         address: Option<SocketAddr>,
     ) -> anyhow::Result<Self> {
+        let mut command = Command::new(binary(binary_name)?);
+        command.args(args).envs(environment);
+        Self::run(name, command, log_folder, address)
+    }
+
+    /// Starts a command as a container does: with these variables and no others. Binaries of this workspace are found by their
+    /// names.
+    ///
+    /// # Errors
+    /// There is no such program.
+    pub fn contained(
+        name: &str,
+        words: &[String],
+        environment: impl IntoIterator<Item = (String, String)>,
+        log_folder: &Path,
+        address: Option<SocketAddr>,
+    ) -> anyhow::Result<Self> {
+        let (program, args) = words.split_first().with_context(|| format!("{name} has no command"))?;
+        let path = format!("{}:/usr/local/bin:/usr/bin:/bin", profile_folder()?.display());
+        let mut command = Command::new(program);
+        command.args(args).env_clear().envs(environment).envs([("PATH", path.as_str()), ("RUST_LIB_BACKTRACE", "0")]);
+        Self::run(name, command, log_folder, address)
+    }
+
+    fn run(name: &str, mut command: Command, log_folder: &Path, address: Option<SocketAddr>) -> anyhow::Result<Self> {
         let log = log_folder.join(format!("{name}.log"));
         // A restarted process appends to the same file.
         let output = File::options().create(true).append(true).open(&log);
         let output = output.with_context(|| format!("opening {}", log.display()))?;
-        let child = Command::new(binary(binary_name)?)
-            .args(args)
-            .envs(environment)
+        let child = command
             .stdin(Stdio::null())
             .stdout(output.try_clone().context("sharing a log file")?)
             .stderr(output)

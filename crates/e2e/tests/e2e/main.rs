@@ -18,6 +18,7 @@ mod commands;
 mod console;
 mod crash;
 mod dead_letters;
+mod deployment;
 mod doctor;
 mod downstream;
 mod event_streams;
@@ -122,6 +123,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         projectors::two_instances::an_instance_that_was_paused_does_no_harm,
         projectors::garbage::garbage_stops_its_partition_until_it_is_skipped,
         commands::the_status_of_a_command_survives_restarts,
+        deployment::compose::what_it_starts_answers_its_checks,
         examples::the_service_answers_as_the_pages_show,
         traces::a_checkout_is_one_trace_from_the_request_to_each_row,
         crash::between_the_journal_write_and_the_transaction,
@@ -180,6 +182,15 @@ fn trials(times: &Times) -> Vec<Trial> {
         certificates::a_rejected_certificate_is_explained_with_the_option_to_change,
         auth::refuses_to_start_without_auth_unless_allowed,
         settings::the_sample_names_every_option_with_its_default,
+        deployment::compose::the_file_is_valid,
+        deployment::compose::each_setting_reaches_the_services,
+        deployment::compose::images_have_the_versions_of_the_tests,
+        deployment::compose::the_image_has_what_is_started,
+        deployment::compose::health_checks_of_servers_ask_them,
+        deployment::kubernetes::variables_are_options,
+        deployment::kubernetes::manifests_agree_with_each_other,
+        deployment::kubernetes::alerts_are_those_of_prometheus,
+        deployment::kubernetes::examples_of_servers_have_what_is_needed,
         examples::checks::errors_of_a_page_are_reported,
         metrics::the_page_lists_what_is_exported,
         metrics::dashboard_and_rules_use_metrics_that_exist,

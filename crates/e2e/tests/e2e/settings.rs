@@ -65,6 +65,11 @@ fn settings(command: &[&str]) -> anyhow::Result<(BTreeMap<String, Setting>, Vec<
     Ok((settings, groups))
 }
 
+/// The names of a command's options that can be set in the environment.
+pub(crate) fn option_names(command: &[&str]) -> anyhow::Result<Vec<String>> {
+    Ok(settings(command)?.0.into_keys().collect())
+}
+
 /// The settings of `.env.sample`: `# --- services: group ---`, then `# sentence` and `#NAME=default` of each.
 fn sampled() -> anyhow::Result<BTreeMap<String, Setting>> {
     let sample = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.env.sample"))?;

@@ -1,0 +1,275 @@
+//! The files of `scripts/kubernetes`, before kustomize: their variables, ports and numbers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, ensure};
+use cart::CartCommand;
+use cart::contract::Contract as _;
+use serde_json::Value;
+
+use super::{document, documents, is_no_option, options_of, root, server_versions, strings, text};
+
+const FOLDER: &str = "scripts/kubernetes";
+
+/// The workloads of the base.
+const WORKLOADS: [&str; 9] = [
+    "setup",
+    "ingest",
+    "cart-processor",
+    "item-purchased-events",
+    "popular-items",
+    "vendor-billing",
+    "vendor-billing-jdbc",
+    "console",
+    "audit",
+];
+
+/// Options of secured servers.
+const COMING: [&str; 12] = [
+    "CASSANDRA_CA_CERT",
+    "CASSANDRA_PASSWORD_FILE",
+    "CASSANDRA_TLS_VERIFY",
+    "DATABASE_PASSWORD_FILE",
+    "KAFKA_CA_CERT",
+    "KAFKA_PASSWORD_FILE",
+    "KAFKA_SASL_MECHANISM",
+    "KAFKA_SECURITY",
+    "KAFKA_USER",
+    "REGISTRY_CA_CERT",
+    "REGISTRY_PASSWORD_FILE",
+    "REGISTRY_USER",
+];
+
+/// A workload of the base, and the other objects of its file.
+struct Workload {
+    object: Value,
+    others: Vec<Value>,
+}
+
+impl Workload {
+    fn read(name: &str) -> anyhow::Result<Self> {
+        let mut all = documents(&format!("{FOLDER}/base/{name}.yaml"))?;
+        ensure!(all[0]["metadata"]["name"] == name, "base/{name}.yaml begins with {}", all[0]["metadata"]["name"]);
+        Ok(Self { object: all.remove(0), others: all })
+    }
+
+    fn container(&self) -> &Value {
+        &self.object["spec"]["template"]["spec"]["containers"][0]
+    }
+
+    fn variable(&self, name: &str) -> Option<&str> {
+        let variables = self.container()["env"].as_array()?;
+        variables.iter().find(|variable| variable["name"] == name)?["value"].as_str()
+    }
+
+    fn port(&self, name: &str) -> Option<u64> {
+        let ports = self.container()["ports"].as_array()?;
+        ports.iter().find(|port| port["name"] == name)?["containerPort"].as_u64()
+    }
+}
+
+/// The YAML files of a folder and the folders below it.
+fn files(folder: PathBuf) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(files(path)?);
+        } else if path.extension().is_some_and(|extension| extension == "yaml") {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+/// The names of all variables in an object, a patch or a kustomization.
+fn variables(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            let is_variable = fields.contains_key("value") || fields.contains_key("valueFrom");
+            if let Some(name) = fields.get("name").and_then(Value::as_str).filter(|_| is_variable) {
+                found.insert(name.to_owned());
+            }
+            let literals = fields.get("literals").map(strings).unwrap_or_default();
+            found
+                .extend(literals.iter().filter_map(|literal| literal.split_once('=')).map(|(name, _)| name.to_owned()));
+            // A patch in a kustomization is a text.
+            let patch = fields.get("patch").and_then(Value::as_str);
+            let patch: Option<Value> = patch.and_then(|patch| serde_saphyr::from_str(patch).ok());
+            fields.values().chain(&patch).for_each(|value| variables(value, found));
+        }
+        Value::Array(values) => values.iter().for_each(|value| variables(value, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+pub(crate) async fn variables_are_options() -> anyhow::Result<()> {
+    let mut every = BTreeSet::new();
+    for name in WORKLOADS {
+        let workload = Workload::read(name)?;
+        let options = options_of(&strings(&workload.container()["command"]))?;
+        let mut used = BTreeSet::new();
+        variables(&workload.object, &mut used);
+        for variable in used {
+            let is_coming = COMING.contains(&variable.as_str());
+            ensure!(options.contains(&variable) || is_coming, "base/{name}.yaml: {variable} is no option");
+        }
+        every.extend(options);
+    }
+    let mut used = BTreeSet::new();
+    for file in files(root().join(FOLDER))? {
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&fs::read_to_string(&file)?)
+            .with_context(|| format!("reading {}", file.display()))?;
+        // Names of Prometheus' rules and of other operators' objects are no variables.
+        let is_ours = !file.starts_with(root().join(FOLDER).join("operators"));
+        documents.iter().filter(|_| is_ours).for_each(|document| variables(document, &mut used));
+    }
+    ensure!(used.contains("KAFKA_SECURITY") && used.contains("TOPIC_PARTITIONS"), "not understood: {used:?}");
+    for variable in &used {
+        let is_known = every.contains(variable) || is_no_option(variable) || COMING.contains(&variable.as_str());
+        ensure!(is_known, "scripts/kubernetes: {variable} is no option");
+    }
+    Ok(())
+}
+
+pub(crate) async fn manifests_agree_with_each_other() -> anyhow::Result<()> {
+    let listed = document(&format!("{FOLDER}/base/kustomization.yaml"))?;
+    let (resources, literals) = (strings(&listed["resources"]), strings(&listed["configMapGenerator"][0]["literals"]));
+    let admin = literals.iter().find_map(|literal| literal.strip_prefix("ADMIN_LISTEN=0.0.0.0:"));
+    let admin: u64 = admin.context("ADMIN_LISTEN is set")?.parse()?;
+    for name in WORKLOADS {
+        let workload = Workload::read(name)?;
+        ensure!(resources.contains(&format!("{name}.yaml")), "base/kustomization.yaml lacks {name}.yaml");
+        let (spec, labels) = (&workload.object["spec"], &workload.object["spec"]["template"]["metadata"]["labels"]);
+        ensure!(labels["app.kubernetes.io/name"] == name, "{name}: the pods have the labels {labels}");
+        if name == "setup" {
+            continue;
+        }
+        ensure!(spec["selector"]["matchLabels"] == *labels, "{name} selects {}", spec["selector"]);
+        // Where the probes ask, and Prometheus.
+        let own = workload.variable("CONSOLE_LISTEN").and_then(|address| address.rsplit_once(':'));
+        let own = own.map_or(Ok(admin), |(_, port)| port.parse())?;
+        ensure!(workload.port("admin") == Some(own), "{name}: the port admin is not {own}, where health is");
+        ensure!(!workload.container()["resources"]["limits"]["memory"].is_null(), "{name} has no limit of memory");
+        ensure!(workload.container()["resources"]["limits"]["cpu"].is_null(), "{name} has a limit of CPU time");
+        let replicas = spec["replicas"].as_u64().context("a number of replicas")?;
+        let budget = workload.others.iter().find(|other| other["kind"] == "PodDisruptionBudget");
+        ensure!(budget.is_some() == (replicas > 1), "{name}: {replicas} replicas, budget: {budget:?}");
+        if let Some(budget) = budget {
+            ensure!(budget["spec"]["selector"]["matchLabels"] == *labels, "{name}: its budget is for other pods");
+        }
+    }
+    let ingest = Workload::read("ingest")?;
+    let number = |name: &str| -> anyhow::Result<u64> {
+        Ok(ingest.variable(name).with_context(|| format!("ingest: {name} is not set"))?.parse()?)
+    };
+    let grace = ingest.object["spec"]["template"]["spec"]["terminationGracePeriodSeconds"].as_u64();
+    let needed = number("LAME_DUCK_MS")? / 1_000 + 2 * number("DRAIN_TIMEOUT_S")? + 10;
+    ensure!(grace >= Some(needed), "ingest needs a grace period of {needed} s and has {grace:?}");
+    let listens = ingest.variable("INGEST_LISTEN").and_then(|address| address.rsplit_once(':')).map(|(_, port)| port);
+    ensure!(ingest.port("http").map(|port| port.to_string()).as_deref() == listens, "ingest listens on {listens:?}");
+    let user = document(&format!("{FOLDER}/base/pod.yaml"))?;
+    let user = user.as_array().into_iter().flatten().find(|patch| !patch["value"]["runAsUser"].is_null());
+    let user = user.context("pods run as a user")?["value"]["runAsUser"].to_string();
+    ensure!(text("scripts/Dockerfile")?.contains(&format!("USER {user}:{user}")), "the image's user is not {user}");
+    servers_are_reachable()
+}
+
+/// The ports of the servers of each overlay are those that the network policies allow; members are not more than partitions.
+fn servers_are_reachable() -> anyhow::Result<()> {
+    let policies = documents(&format!("{FOLDER}/base/network-policies.yaml"))?;
+    let rules = policies.iter().filter_map(|policy| policy["spec"]["egress"].as_array()).flatten();
+    let ports: BTreeSet<u64> =
+        rules.filter_map(|rule| rule["ports"].as_array()).flatten().filter_map(|port| port["port"].as_u64()).collect();
+    for overlay in ["small", "production"] {
+        let file = format!("{FOLDER}/overlays/{overlay}/kustomization.yaml");
+        let literals = strings(&document(&file)?["configMapGenerator"][0]["literals"]);
+        let settings: BTreeMap<_, _> = literals.iter().filter_map(|literal| literal.split_once('=')).collect();
+        for name in ["KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL", "CASSANDRA_NODES", "DATABASE_URL"] {
+            let address = settings.get(name).with_context(|| format!("{file} lacks {name}"))?;
+            let rest = address.rsplit_once("://").map_or(*address, |(_, rest)| rest);
+            let place = rest.split('/').next().unwrap_or_default();
+            let port = match place.rsplit_once(':') {
+                Some((_, port)) => port.parse()?,
+                None => {
+                    if address.starts_with("https:") {
+                        443
+                    } else {
+                        80
+                    }
+                }
+            };
+            ensure!(ports.contains(&port), "{file}: no network policy allows port {port} of {name}");
+        }
+        if overlay == "production" {
+            let scaling = document(&format!("{FOLDER}/components/autoscaling/kustomization.yaml"))?;
+            let patches = scaling["patches"].as_array().into_iter().flatten();
+            let texts: Vec<_> = patches.filter_map(|patch| patch["patch"].as_str()).collect();
+            let partitions = settings.get("TOPIC_PARTITIONS").context("a number of partitions")?;
+            let max = format!("path: /spec/maxReplicaCount\n  value: {partitions}\n");
+            ensure!(texts.concat().contains(&max), "components/autoscaling has no maximum of {partitions} members");
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn alerts_are_those_of_prometheus() -> anyhow::Result<()> {
+    let rules = document("scripts/observability/alerts.yml")?;
+    let ours = document(&format!("{FOLDER}/components/monitoring/alerts.yaml"))?;
+    let is_same = rules["groups"] == ours["spec"]["groups"] && rules["groups"].is_array();
+    ensure!(
+        is_same,
+        "components/monitoring/alerts.yaml is not scripts/observability/alerts.yml: scripts/kubernetes/alerts makes it"
+    );
+    Ok(())
+}
+
+pub(crate) async fn examples_of_servers_have_what_is_needed() -> anyhow::Result<()> {
+    let versions = server_versions()?;
+    let kafka = documents(&format!("{FOLDER}/operators/kafka.yaml"))?;
+    let of_kind = |kind: &str| {
+        let found = kafka.iter().find(|object| object["kind"] == kind);
+        found.map(|object| &object["spec"]).with_context(|| format!("operators/kafka.yaml has no {kind}"))
+    };
+    let topic = of_kind("KafkaTopic")?;
+    for (name, value) in CartCommand::SETTINGS {
+        ensure!(topic["config"][name].to_string() == *value, "KafkaTopic: {name} is not {value}");
+    }
+    let broker = &of_kind("Kafka")?["kafka"];
+    ensure!(broker["version"] == versions["kafka"].as_str(), "Kafka is {}", broker["version"]);
+    // What scripts/servers/kafka*.properties have for the guarantees.
+    let properties =
+        [text("scripts/servers/kafka.properties")?, text("scripts/servers/kafka-cluster.properties")?].concat();
+    let properties: BTreeMap<_, _> = properties.lines().filter_map(|line| line.split_once('=')).collect();
+    let guaranteed = [
+        "auto.create.topics.enable",
+        "min.insync.replicas",
+        "offsets.topic.replication.factor",
+        "offsets.retention.minutes",
+        "transaction.state.log.replication.factor",
+        "transaction.state.log.min.isr",
+        "replica.fetch.max.bytes",
+    ];
+    for name in guaranteed {
+        let (ours, tested) = (&broker["config"][name], properties.get(name).copied().unwrap_or_default());
+        ensure!(ours.to_string().trim_matches('"') == tested, "Kafka: {name} is {ours}; the tests run with {tested}");
+    }
+    let cassandra = document(&format!("{FOLDER}/operators/cassandra.yaml"))?;
+    let cassandra = &cassandra["spec"]["cassandra"];
+    ensure!(
+        cassandra["serverVersion"] == versions["cassandra"].as_str(),
+        "Cassandra is {}",
+        cassandra["serverVersion"]
+    );
+    let tested = document("scripts/servers/cassandra.yaml")?;
+    for name in ["commitlog_sync", "batch_size_warn_threshold", "batch_size_fail_threshold"] {
+        let ours = &cassandra["config"]["cassandraYaml"][name];
+        ensure!(*ours == tested[name], "Cassandra: {name} is {ours}; the tests run with {}", tested[name]);
+    }
+    let postgres = document(&format!("{FOLDER}/operators/postgres.yaml"))?;
+    let major = postgres["spec"]["imageCatalogRef"]["major"].to_string();
+    ensure!(versions["postgres"].split('.').next() == Some(&major), "PostgreSQL is {major}");
+    Ok(())
+}
