@@ -52,6 +52,13 @@ async fn rollout(args: &Args) -> anyhow::Result<bool> {
         writeln!(out, "FINDING {finding}")?;
     }
     let mut is_right = summary.findings.is_empty();
+    if args.mistakes {
+        let findings = system.make_none().await?;
+        is_right &= findings.is_empty();
+        for finding in findings {
+            writeln!(out, "FINDING without a mistake: {finding}")?;
+        }
+    }
     for mistake in MISTAKES.iter().filter(|_| args.mistakes) {
         let findings = system.make(mistake).await.with_context(|| mistake.name.to_owned())?;
         let found = findings.iter().find(|finding| mistake.is_found_by(finding));

@@ -16,7 +16,7 @@ use crate::faults::{Balancer, Endpoints};
 use crate::harness::{Installation, Process, free_address};
 
 /// The time until every node of a cluster sends requests according to a change of a pod.
-const PROPAGATION: Duration = Duration::from_secs(2);
+pub(super) const PROPAGATION: Duration = Duration::from_secs(2);
 
 /// The interval at which the pods' states are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);

@@ -9,12 +9,12 @@
 //! at the end: audit
 //! ```
 //!
-//! * [`manifests`], [`workload`]: what is read of them.
-//! * [`pod`]: the kubelet. A pod has an address of its own (127.77.0.0/16) and the ports that the manifests say. A container that the
+//! * `manifests`, `workload`: what is read of them.
+//! * `pod`: the kubelet. A pod has an address of its own (127.77.0.0/16) and the ports that the manifests say. A container that the
 //!   kubelet would restart is a finding.
-//! * [`replicas`]: the controllers of Deployments and StatefulSets.
-//! * [`cluster`]: the Service, which learns of a change of a pod after 2 s; the local servers in place of those of the overlay.
-//! * [`mistakes`]: manifests that must lead to a finding.
+//! * `replicas`: the controllers of Deployments and StatefulSets.
+//! * `cluster`: the Service, which learns of a change of a pod after 2 s; the local servers in place of those of the overlay.
+//! * `mistakes`: manifests that must lead to a finding.
 //!
 //! Not played: the scheduler, images, security contexts, volumes, network policies, memory limits, disruption budgets.
 
@@ -32,10 +32,11 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use cartctl::audit::{Target, audit_with};
 use futures::future::{join_all, try_join_all};
+use serde_json::Value;
 
 use crate::faults::ClientOutcomes;
 use crate::harness::Installation;
-use cluster::Cluster;
+use cluster::{Cluster, INGEST, PROPAGATION};
 use load::Clients;
 use replicas::{Problems, Replicas};
 
@@ -97,8 +98,7 @@ impl System {
     /// # Errors
     /// A server is unavailable. What is wrong with the manifests is a finding.
     pub async fn update(&mut self) -> anyhow::Result<Summary> {
-        let clients = self.load("update")?;
-        tokio::time::sleep(WARM_UP).await;
+        let clients = self.load("update").await?;
         let started_at = std::time::Instant::now();
         let cluster = &self.cluster;
         let problems = try_join_all(self.workloads.iter_mut().map(|each| each.update(cluster))).await?;
@@ -124,15 +124,26 @@ impl System {
     /// # Errors
     /// A server is unavailable.
     pub async fn make(&mut self, mistake: &Mistake) -> anyhow::Result<Vec<String>> {
-        let index = self.workloads.iter().position(|each| each.name() == mistake.workload);
-        let index = index.with_context(|| format!("there is no workload {}", mistake.workload))?;
+        self.replace(mistake.workload, |object| mistake.make(object)).await
+    }
+
+    /// Does the same without a mistake: there must be no findings, or those of mistakes would prove nothing.
+    ///
+    /// # Errors
+    /// A server is unavailable.
+    pub async fn make_none(&mut self) -> anyhow::Result<Vec<String>> {
+        self.replace(INGEST, Value::clone).await
+    }
+
+    async fn replace(&mut self, workload: &str, change: impl Fn(&Value) -> Value) -> anyhow::Result<Vec<String>> {
+        let index = self.workloads.iter().position(|each| each.name() == workload);
+        let index = index.with_context(|| format!("there is no workload {workload}"))?;
         let manifests = self.cluster.manifests();
-        let object = manifests.object(mistake.workload)?;
-        let (right, wrong) = (manifests.workload(object)?, manifests.workload(&mistake.make(object))?);
-        let mut findings = self.workloads[index].replace(&self.cluster, wrong).await?;
+        let object = manifests.object(workload)?;
+        let (right, changed) = (manifests.workload(object)?, manifests.workload(&change(object))?);
+        let mut findings = self.workloads[index].replace(&self.cluster, changed).await?;
         if findings.is_empty() {
-            let clients = self.load(&format!("mistake-{}", self.records.len()))?;
-            tokio::time::sleep(WARM_UP).await;
+            let clients = self.load(&format!("mistake-{}", self.records.len())).await?;
             findings.extend(self.workloads[index].update(&self.cluster).await?);
             self.outcomes(clients, &mut findings).await?;
             if findings.is_empty() {
@@ -141,7 +152,7 @@ impl System {
             }
         }
         let problems = self.workloads[index].replace(&self.cluster, right).await?;
-        ensure!(problems.is_empty(), "without the mistake: {}", problems.join("; "));
+        ensure!(problems.is_empty(), "with the right manifest: {}", problems.join("; "));
         Ok(findings)
     }
 
@@ -155,9 +166,13 @@ impl System {
         self.cluster.into_installation().remove().await
     }
 
-    fn load(&mut self, name: &str) -> anyhow::Result<Clients> {
+    /// Starts the clients, once the Service knows the pods.
+    async fn load(&mut self, name: &str) -> anyhow::Result<Clients> {
+        tokio::time::sleep(2 * PROPAGATION).await;
         let seed = self.records.len() as u64 + 1;
-        Clients::start(&self.cluster, name, self.rate, seed)
+        let clients = Clients::start(&self.cluster, name, self.rate, seed)?;
+        tokio::time::sleep(WARM_UP).await;
+        Ok(clients)
     }
 
     /// Watches all pods until a liveness probe that is wrong has failed.
