@@ -1,8 +1,6 @@
 //! `cartctl doctor`: on the usual servers all checks hold, and nothing is left behind; each thing that is wrong on purpose is
 //! named, with what to do.
 
-pub(crate) mod own_servers;
-
 use std::collections::BTreeMap;
 use std::process::{Command, Output};
 
