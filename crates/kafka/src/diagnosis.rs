@@ -55,11 +55,9 @@ impl ConsumerContext for Listener {}
 
 /// Whether a report says that a setting is wrong, and not only that a broker is away.
 fn is_decisive(code: RDKafkaErrorCode, reason: &str) -> bool {
-    match code {
-        RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL | RDKafkaErrorCode::Resolve => true,
-        RDKafkaErrorCode::BrokerTransportFailure => reason.contains("security.protocol"),
-        _ => false,
-    }
+    use RDKafkaErrorCode::{Authentication, BrokerTransportFailure, Resolve, SSL};
+    [Authentication, SSL, Resolve].contains(&code)
+        || (code == BrokerTransportFailure && reason.contains("security.protocol"))
 }
 
 /// Why no broker answers.
@@ -89,19 +87,22 @@ pub(crate) fn diagnose(args: &KafkaArgs) -> Option<Diagnosis> {
 }
 
 fn explain(args: &KafkaArgs, code: RDKafkaErrorCode, reason: &str) -> String {
-    let advice = match code {
-        RDKafkaErrorCode::Authentication => String::from(
+    let advice = if code == RDKafkaErrorCode::Authentication {
+        String::from(
             "the brokers do not accept the user: check --kafka-user, --kafka-password-file (KAFKA_PASSWORD), \
              --kafka-token-file and --kafka-sasl-mechanism",
-        ),
-        RDKafkaErrorCode::SSL => rejected_certificate(args).unwrap_or_else(|| {
+        )
+    } else if code == RDKafkaErrorCode::SSL {
+        rejected_certificate(args).unwrap_or_else(|| {
             String::from(
                 "no TLS connection: check --kafka-ca-cert, --kafka-client-cert and --kafka-client-key, and that the \
                  port has TLS (--kafka-security)",
             )
-        }),
-        RDKafkaErrorCode::Resolve => String::from("check the host names in --kafka-bootstrap-servers"),
-        _ => String::from("the port wants TLS or a user: check --kafka-security"),
+        })
+    } else if code == RDKafkaErrorCode::Resolve {
+        String::from("check the host names in --kafka-bootstrap-servers")
+    } else {
+        String::from("the port wants TLS or a user: check --kafka-security")
     };
     format!("{advice} ({reason})")
 }

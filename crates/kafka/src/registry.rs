@@ -343,16 +343,6 @@ impl Registry {
         versions.error_for_status().map(|_| Some(false)).map_err(failed)
     }
 
-    /// The names of all subjects.
-    ///
-    /// # Errors
-    /// If the registry does not respond, or refuses.
-    pub async fn subjects(&self) -> Result<Vec<String>, Error> {
-        let failed = |error| Error::retry(format!("listing the subjects at {}", self.url), error);
-        let response = self.http.get(format!("{}/subjects", self.url)).send().await.map_err(failed)?;
-        response.error_for_status().map_err(failed)?.json().await.map_err(failed)
-    }
-
     /// Whether the registry answers at all.
     ///
     /// # Errors

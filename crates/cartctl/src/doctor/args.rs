@@ -5,7 +5,7 @@ use kafka::KafkaArgs;
 
 /// Check that the servers do what this system relies on
 ///
-/// Tries it out in topics, a subject, a keyspace and a database schema of its own, whose names have `cart_doctor_`, and removes
+/// Tries it out in topics, a subject, a keyspace and a database schema of its own, whose names have `cart_doctor`, and removes
 /// them. Those that a killed doctor has left are removed by a run that is 15 minutes later. It also looks at this
 /// installation's topics, schemas and tables, if `setup` has made them, and changes none of them. It produces and reads
 /// 20 MB. It needs the permissions of `setup`; of a check that lacks one it prints which. Run it before the first `setup`, and

@@ -1,8 +1,6 @@
 //! `cartctl doctor`: on the usual servers all checks hold, and nothing is left behind; each thing that is wrong on purpose is
 //! named, with what to do.
 
-pub(crate) mod own_servers;
-
 use std::collections::BTreeMap;
 use std::process::{Command, Output};
 
@@ -80,13 +78,18 @@ const SET_UP: [&str; 11] = [
 /// A name as of a doctor that was killed long ago.
 const LEFT: &str = "cart_doctor_1000_";
 
+/// Of the doctor's subject.
+const SUBJECT: &str = "cart_doctor";
+
 /// What doctors have left under the installation's names: topics, subjects, keyspaces and schemas.
 async fn left(installation: &Installation) -> anyhow::Result<Vec<String>> {
     let kafka = installation.kafka();
     let partitions = block_in_place(|| Admin::new(kafka)?.copies())?;
     let mut all: Vec<_> = partitions.into_iter().map(|partition| partition.topic).collect();
-    all.extend(Registry::new(kafka)?.subjects().await?);
     all.retain(|name| name.starts_with(&kafka.prefixed("cart_doctor_")));
+    if Registry::new(kafka)?.is_registered(SUBJECT, CartEvent::SCHEMA).await?.is_some() {
+        all.push(String::from(SUBJECT));
+    }
     let session = cassandra::open(installation.cassandra()).await?;
     let cluster = session.get_cluster_state();
     all.extend(cluster.keyspaces_iter().map(|(name, _)| name.to_owned()).filter(|name| name.starts_with(LEFT)));
@@ -104,7 +107,7 @@ pub(crate) async fn all_checks_hold_and_nothing_is_left() -> anyhow::Result<()> 
     // Before `setup`, and with what a killed doctor has left.
     let topic = TopicSpec { name: kafka.prefixed(&format!("{LEFT}a-log")), partitions: 1, replication: 1, config: &[] };
     Admin::new(kafka)?.ensure_topics(&[topic]).await?;
-    Registry::new(kafka)?.register(&format!("{LEFT}a"), CartEvent::SCHEMA).await?;
+    Registry::new(kafka)?.register(SUBJECT, CartEvent::SCHEMA).await?;
     let session = cassandra::open(&installation.cassandra().patient()).await?;
     let create = format!(
         "CREATE KEYSPACE {LEFT}{} WITH replication = {{'class': 'SimpleStrategy', 'replication_factor': 1}}",
