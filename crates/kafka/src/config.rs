@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, ClientContext};
 
@@ -156,6 +156,12 @@ impl Settings {
 }
 
 impl Settings {
+    /// Lets librdkafka also log what is no error to it, whatever the levels of our own log are.
+    pub(crate) fn with_information(&mut self) -> &mut Self {
+        self.config.set_log_level(RDKafkaLogLevel::Info);
+        self
+    }
+
     /// Makes a client that only reports.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 //! a client of its own connects for a moment, and listens; a rejected certificate is looked at with the same library.
 
 use std::net::{TcpStream, ToSocketAddrs as _};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use openssl::ssl::{HandshakeError, SslConnector, SslFiletype, SslMethod};
@@ -18,10 +18,14 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use service::certificate_advice;
 
 use crate::KafkaArgs;
+use crate::security::SaslMechanism;
 use crate::token::TokenFile;
 
 /// How long the client listens. Brokers reject within milliseconds; SCRAM takes some more.
 const LISTEN: Duration = Duration::from_secs(2);
+
+/// What librdkafka writes of a connection that ends at once, since only one side wants TLS or a user.
+const PROTOCOL: &str = "security.protocol";
 
 /// How long it waits at a time.
 const POLL: Duration = Duration::from_millis(50);
@@ -38,12 +42,17 @@ struct Listener {
 impl ClientContext for Listener {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
-    /// The client that failed logs the same.
-    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
+    /// The client that failed logs the same. That a port has TLS and the client has not is no error to librdkafka, only a line.
+    fn log(&self, _: RDKafkaLogLevel, _: &str, text: &str) {
+        if text.contains(PROTOCOL) {
+            self.note(RDKafkaErrorCode::BrokerTransportFailure, text);
+        }
+    }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let Some(code) = error.rdkafka_error_code() else { return };
-        self.reports.lock().unwrap_or_else(PoisonError::into_inner).push((code, reason.to_owned()));
+        if let Some(code) = error.rdkafka_error_code() {
+            self.note(code, reason);
+        }
     }
 
     fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
@@ -53,11 +62,22 @@ impl ClientContext for Listener {
 
 impl ConsumerContext for Listener {}
 
+impl Listener {
+    fn note(&self, code: RDKafkaErrorCode, reason: &str) {
+        // Depending on where a handshake fails, librdkafka calls the same failure one of the transport.
+        let code = if reason.contains("SSL routines") { RDKafkaErrorCode::SSL } else { code };
+        self.reports().push((code, reason.to_owned()));
+    }
+
+    fn reports(&self) -> MutexGuard<'_, Vec<(RDKafkaErrorCode, String)>> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Whether a report says that a setting is wrong, and not only that a broker is away.
 fn is_decisive(code: RDKafkaErrorCode, reason: &str) -> bool {
-    use RDKafkaErrorCode::{Authentication, BrokerTransportFailure, Resolve, SSL};
-    [Authentication, SSL, Resolve].contains(&code)
-        || (code == BrokerTransportFailure && reason.contains("security.protocol"))
+    let codes = [RDKafkaErrorCode::Authentication, RDKafkaErrorCode::SSL, RDKafkaErrorCode::Resolve];
+    codes.contains(&code) || (code == RDKafkaErrorCode::BrokerTransportFailure && reason.contains(PROTOCOL))
 }
 
 /// Why no broker answers.
@@ -71,38 +91,40 @@ pub(crate) struct Diagnosis {
 /// Why no broker answers, where that can be found out within about two seconds.
 pub(crate) fn diagnose(args: &KafkaArgs) -> Option<Diagnosis> {
     let listener = Listener { token: args.security.token(), reports: Mutex::default() };
-    let consumer: BaseConsumer<Listener> = args.client().create_with_context(listener).ok()?;
+    let consumer: BaseConsumer<Listener> = args.client().with_information().create_with_context(listener).ok()?;
     let deadline = Instant::now() + LISTEN;
     while Instant::now() < deadline {
         drop(consumer.poll(POLL));
-        let reports = consumer.context().reports.lock().unwrap_or_else(PoisonError::into_inner);
+        let reports = consumer.context().reports();
         if let Some((code, reason)) = reports.iter().find(|(code, reason)| is_decisive(*code, reason)) {
             return Some(Diagnosis { is_decisive: true, reason: explain(args, *code, reason) });
         }
     }
     // A refused connection, for example.
-    let reports = consumer.context().reports.lock().unwrap_or_else(PoisonError::into_inner);
+    let reports = consumer.context().reports();
     let report = reports.iter().find(|(code, _)| *code != RDKafkaErrorCode::AllBrokersDown)?;
     Some(Diagnosis { is_decisive: false, reason: report.1.clone() })
 }
 
 fn explain(args: &KafkaArgs, code: RDKafkaErrorCode, reason: &str) -> String {
-    let advice = if code == RDKafkaErrorCode::Authentication {
-        String::from(
-            "the brokers do not accept the user: check --kafka-user, --kafka-password-file (KAFKA_PASSWORD), \
-             --kafka-token-file and --kafka-sasl-mechanism",
-        )
-    } else if code == RDKafkaErrorCode::SSL {
-        rejected_certificate(args).unwrap_or_else(|| {
-            String::from(
-                "no TLS connection: check --kafka-ca-cert, --kafka-client-cert and --kafka-client-key, and that the \
-                 port has TLS (--kafka-security)",
-            )
-        })
-    } else if code == RDKafkaErrorCode::Resolve {
-        String::from("check the host names in --kafka-bootstrap-servers")
+    let has_token = args.security.kafka_sasl_mechanism == SaslMechanism::OAuthBearer;
+    let certificate = (code == RDKafkaErrorCode::SSL).then(|| rejected_certificate(args)).flatten();
+    let advice = if let Some(certificate) = certificate {
+        certificate
     } else {
-        String::from("the port wants TLS or a user: check --kafka-security")
+        String::from(if code == RDKafkaErrorCode::SSL {
+            "no TLS connection: check --kafka-ca-cert, --kafka-client-cert and --kafka-client-key, and that the port has TLS \
+             (--kafka-security)"
+        } else if code == RDKafkaErrorCode::Authentication && has_token {
+            "the brokers do not accept the token: check --kafka-token-file"
+        } else if code == RDKafkaErrorCode::Authentication {
+            "the brokers do not accept the user: check --kafka-user, --kafka-password-file (KAFKA_PASSWORD) and \
+             --kafka-sasl-mechanism"
+        } else if code == RDKafkaErrorCode::Resolve {
+            "check the host names in --kafka-bootstrap-servers"
+        } else {
+            "the port wants TLS or a user: check --kafka-security"
+        })
     };
     format!("{advice} ({reason})")
 }

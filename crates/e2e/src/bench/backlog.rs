@@ -126,7 +126,7 @@ enum Progress {
     /// Offsets and events are committed together.
     System(GroupProgress, i32),
     /// It publishes a record for each command.
-    Floor(Admin, String),
+    Floor(Box<Admin>, String),
 }
 
 impl Progress {
@@ -138,7 +138,7 @@ impl Progress {
                 let group = kafka.prefixed(PROCESSOR);
                 Self::System(GroupProgress::new(kafka, &group, &topic)?, partitions)
             }
-            Subject::Floor => Self::Floor(Admin::new(kafka)?, kafka.prefixed(floor::EVENTS)),
+            Subject::Floor => Self::Floor(Box::new(Admin::new(kafka)?), kafka.prefixed(floor::EVENTS)),
         })
     }
 

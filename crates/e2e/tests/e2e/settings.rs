@@ -29,8 +29,18 @@ const COMMANDS: [&[&str]; 10] = [
 ];
 
 /// The groups of the help texts, in order. An option without a heading is in the first one.
-const GROUPS: [&str; 9] =
-    ["Options", "Common", "Servers", "Setup", "Authentication and access", "TLS", "Limits", "Times", "Logs"];
+const GROUPS: [&str; 10] = [
+    "Options",
+    "Common",
+    "Servers",
+    "Secured servers",
+    "Setup",
+    "Authentication and access",
+    "TLS",
+    "Limits",
+    "Times",
+    "Logs",
+];
 
 /// Names with several defaults: the sample has the first service's, and mentions the others'.
 const SEVERAL_DEFAULTS: [&str; 1] = ["ADMIN_LISTEN"];

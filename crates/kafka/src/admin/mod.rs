@@ -111,7 +111,7 @@ impl Admin {
             Some(Diagnosis { is_decisive: true, reason }) => return Err(Error::retry(operation(), reason)),
             other => other,
         };
-        self.client.inner().fetch_metadata(topic, REQUEST_TIMEOUT).map_err(|error| match diagnosis {
+        self.client.inner().fetch_metadata(topic, REQUEST_TIMEOUT / 2).map_err(|error| match diagnosis {
             Some(Diagnosis { reason, .. }) => Error::retry(operation(), reason),
             None => Error::kafka(operation(), error),
         })
