@@ -235,7 +235,8 @@ pub(crate) async fn examples_of_servers_have_what_is_needed() -> anyhow::Result<
     };
     let topic = of_kind("KafkaTopic")?;
     for (name, value) in CartCommand::SETTINGS {
-        ensure!(topic["config"][name].to_string() == *value, "KafkaTopic: {name} is not {value}");
+        let ours = topic["config"][name].to_string();
+        ensure!(ours == *value, "KafkaTopic: {name} is {ours}, not {value}");
     }
     let broker = &of_kind("Kafka")?["kafka"];
     ensure!(broker["version"] == versions["kafka"].as_str(), "Kafka is {}", broker["version"]);
