@@ -97,10 +97,11 @@ impl GroupProgress {
             list.add_partition(&self.topic, partition);
         }
         self.token.renew(self.offsets.client());
-        let committed = self
-            .offsets
-            .committed_offsets(list, REQUEST_TIMEOUT)
-            .map_err(|error| Error::kafka(format!("reading the committed offsets of group {}", self.group), error))?;
+        let committed = self.offsets.committed_offsets(list, REQUEST_TIMEOUT).map_err(|error| {
+            // It has waited for a coordinator that the user may not ask for: the queue has the reason.
+            let reason = self.offsets.poll(Duration::ZERO).and_then(Result::err).unwrap_or(error);
+            Error::kafka(format!("reading the committed offsets of group {}", self.group), reason)
+        })?;
         let offset = |offset| if let Offset::Offset(offset) = offset { Some(offset) } else { None };
         Ok(committed
             .elements()

@@ -156,6 +156,10 @@ pub(crate) fn read_replies(
                 }
             }
             Ok(None) => {}
+            // librdkafka reports it once: the user lacks a grant, for example.
+            Err(error) if error.recovery() == kafka::Recovery::Fatal => {
+                tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "reading replies failed");
+            }
             Err(error) => tracing::debug!(error = format!("{:#}", anyhow::Error::new(error)), "reading replies"),
         }
     }

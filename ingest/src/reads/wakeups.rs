@@ -145,6 +145,10 @@ impl Shared {
             match tail.poll(POLL_TIMEOUT) {
                 Ok(Some(message)) => self.wake(message.key().unwrap_or_default()),
                 Ok(None) => {}
+                // librdkafka reports it once: the user lacks a grant, for example.
+                Err(error) if error.recovery() == kafka::Recovery::Fatal => {
+                    tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "event streams are delayed");
+                }
                 Err(error) => tracing::debug!(error = format!("{:#}", anyhow::Error::new(error)), "following events"),
             }
         }
