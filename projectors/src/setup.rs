@@ -6,7 +6,7 @@ use cart::{CartEvent, LogEpoch, PurchasedItem};
 use kafka::{Admin, Codec, LogIdentity, Registry};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions as _, Connection as _, SqlStr};
+use sqlx::{ConnectOptions as _, Connection as _, PgPool, SqlStr};
 
 use crate::args::SetupArgs;
 use crate::log_identity::log_epoch;

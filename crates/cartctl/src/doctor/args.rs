@@ -2,6 +2,7 @@
 
 use cassandra::CassandraArgs;
 use kafka::KafkaArgs;
+use postgres::DatabaseArgs;
 
 /// Check that the servers do what this system relies on
 ///
@@ -21,11 +22,8 @@ pub struct Args {
     pub kafka: KafkaArgs,
     #[command(flatten)]
     pub cassandra: CassandraArgs,
-
-    /// URL of the PostgreSQL database
-    #[arg(help_heading = "Common")]
-    #[arg(long, env, default_value = "postgres://cart:cart@127.0.0.1:5432/cart", hide_env_values = true)]
-    pub database_url: String,
+    #[command(flatten)]
+    pub database: DatabaseArgs,
 
     /// Print the report as JSON
     #[arg(long)]

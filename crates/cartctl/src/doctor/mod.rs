@@ -38,12 +38,12 @@ pub fn checks() -> impl Iterator<Item = &'static Check> {
 /// A bug ended the checks of a server.
 pub async fn doctor(args: &Args) -> anyhow::Result<Report> {
     // Each on a task of its own, since the calls of librdkafka block.
-    let Args { kafka: broker, cassandra: nodes, database_url, .. } = args.clone();
+    let Args { kafka: broker, cassandra: nodes, database, .. } = args.clone();
     let (for_registry, for_journal) = (broker.clone(), broker.clone());
     let kafka = tokio::spawn(async move { kafka::check_all(&broker).await });
     let registry = tokio::spawn(async move { registry::check_all(&for_registry).await });
     let cassandra = tokio::spawn(async move { cassandra::check_all(&nodes, &for_journal).await });
-    let postgres = tokio::spawn(async move { postgres::check_all(&database_url).await });
+    let postgres = tokio::spawn(async move { postgres::check_all(&database).await });
     let mut findings = Vec::new();
     for checks in [kafka, registry, cassandra, postgres] {
         findings.extend(checks.await?);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ::postgres::DatabaseArgs;
 use anyhow::Context as _;
 use cart::contract::{READ_MODELS, Store};
 use projectors::{migrate, migrations_to_do};
@@ -76,8 +77,8 @@ const CONNECTIONS: u32 = 3;
 const MEET: Duration = Duration::from_millis(100);
 
 /// Makes all of them.
-pub(super) async fn check_all(database_url: &str) -> Vec<Finding> {
-    let (pool, is_there) = match connect(database_url).await {
+pub(super) async fn check_all(database: &DatabaseArgs) -> Vec<Finding> {
+    let (pool, is_there) = match connect(database).await {
         Ok(connected) => connected,
         Err(error) => return vec![Finding::unknown(&REACHABLE, &error)],
     };
@@ -101,8 +102,8 @@ pub(super) async fn check_all(database_url: &str) -> Vec<Finding> {
 }
 
 /// The installation's database; before the first `setup` another one of the server. Says which.
-async fn connect(database_url: &str) -> anyhow::Result<(PgPool, bool)> {
-    let options: PgConnectOptions = database_url.parse().context("reading --database-url")?;
+async fn connect(database: &DatabaseArgs) -> anyhow::Result<(PgPool, bool)> {
+    let options: PgConnectOptions = database.options()?;
     let operation = format!("connecting to PostgreSQL at {}:{}", options.get_host(), options.get_port());
     match pool(options.clone()).await {
         Ok(pool) => Ok((pool, true)),
@@ -305,7 +306,7 @@ async fn tables(pool: &PgPool) -> anyhow::Result<Verdict> {
         }
         Err(error) => return Err(error).context("reading the migrations"),
     };
-    let read_models = READ_MODELS.iter().filter(|model| model.store == Store::Postgres).map(|model| model.table);
+    let read_models = READ_MODELS.iter().filter(|model| model.store == Store::Postgres).map(|model| model.table.name());
     for table in ["projection_offset", "log_epoch"].into_iter().chain(read_models) {
         let is_there: bool =
             sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL").bind(table).fetch_one(pool).await?;

@@ -107,8 +107,8 @@ impl System {
         findings.extend(self.watched().await?);
         let clients = self.outcomes(clients, &mut findings).await?;
         let installation = self.cluster.installation();
-        let database_url = installation.database_url().to_owned();
-        let target = Target::new(installation.kafka().clone(), installation.cassandra().clone(), database_url);
+        let target =
+            Target::new(installation.kafka().clone(), installation.cassandra().clone(), installation.database());
         let report = audit_with(&target, &self.records, CATCH_UP_DEADLINE, None).await?;
         findings.extend(report.findings.iter().map(|finding| format!("the audit found {finding:?}")));
         let acknowledged = report.client.acknowledged;

@@ -198,7 +198,8 @@ async fn tables(session: &Session) -> anyhow::Result<Verdict> {
         let keyspace = session.get_keyspace().map(|name| name.to_string()).unwrap_or_default();
         session.get_cluster_state().get_keyspace(keyspace).is_some_and(|of| of.tables.contains_key(table))
     };
-    let read_models = READ_MODELS.iter().filter(|model| model.store == Store::Cassandra).map(|model| model.table);
+    let read_models =
+        READ_MODELS.iter().filter(|model| model.store == Store::Cassandra).map(|model| model.table.name());
     let all: Vec<_> = JOURNAL.into_iter().chain(read_models).collect();
     let missing: Vec<_> = all.iter().copied().filter(|table| !existing(table)).collect();
     if !missing.is_empty() {

@@ -26,22 +26,6 @@ const WORKLOADS: [&str; 9] = [
     "audit",
 ];
 
-/// Options of secured servers.
-const COMING: [&str; 12] = [
-    "CASSANDRA_CA_CERT",
-    "CASSANDRA_PASSWORD_FILE",
-    "CASSANDRA_TLS_VERIFY",
-    "DATABASE_PASSWORD_FILE",
-    "KAFKA_CA_CERT",
-    "KAFKA_PASSWORD_FILE",
-    "KAFKA_SASL_MECHANISM",
-    "KAFKA_SECURITY",
-    "KAFKA_USER",
-    "REGISTRY_CA_CERT",
-    "REGISTRY_PASSWORD_FILE",
-    "REGISTRY_USER",
-];
-
 /// A workload of the base, and the other objects of its file.
 struct Workload {
     object: Value,
@@ -113,8 +97,7 @@ pub(crate) async fn variables_are_options() -> anyhow::Result<()> {
         let mut used = BTreeSet::new();
         variables(&workload.object, &mut used);
         for variable in used {
-            let is_coming = COMING.contains(&variable.as_str());
-            ensure!(options.contains(&variable) || is_coming, "base/{name}.yaml: {variable} is no option");
+            ensure!(options.contains(&variable), "base/{name}.yaml: {variable} is no option");
         }
         every.extend(options);
     }
@@ -128,7 +111,7 @@ pub(crate) async fn variables_are_options() -> anyhow::Result<()> {
     }
     ensure!(used.contains("KAFKA_SECURITY") && used.contains("TOPIC_PARTITIONS"), "not understood: {used:?}");
     for variable in &used {
-        let is_known = every.contains(variable) || is_no_option(variable) || COMING.contains(&variable.as_str());
+        let is_known = every.contains(variable) || is_no_option(variable);
         ensure!(is_known, "scripts/kubernetes: {variable} is no option");
     }
     Ok(())

@@ -149,7 +149,7 @@ struct System<'a> {
 /// Arguments that make a service say soon what is wrong.
 fn args(service: Service) -> &'static [&'static str] {
     match service {
-        Service::Ingest => &[
+        Service::Ingest | Service::LimitedIngest => &[
             "--startup-timeout-s",
             "5",
             "--reply-timeout-ms",
