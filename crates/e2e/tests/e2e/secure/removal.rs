@@ -225,7 +225,10 @@ impl<'a> System<'a> {
 
     /// Lets the service work, and waits until it says that it may not do something with the resource.
     async fn probe(&self, service: grants::Service, resource: &str) -> anyhow::Result<()> {
-        use grants::Service::{Audit, Console, Operator, Setup};
+        use grants::Service::{
+            Audit, CartProcessor, Console, Ingest, ItemPurchasedEvents, Operator, PopularItems, Setup, VendorBilling,
+            VendorBillingJdbc,
+        };
         match service {
             Setup => {
                 self.probe_commands(
@@ -238,7 +241,7 @@ impl<'a> System<'a> {
             Audit => self.probe_audit(resource).await,
             Console => self.probe_console(resource).await,
             Operator => bail!("it is not tried"),
-            _ => {
+            Ingest | CartProcessor | ItemPurchasedEvents | PopularItems | VendorBilling | VendorBillingJdbc => {
                 let service = pipeline(service).context("a service of the pipeline")?;
                 let process = self.secured.start(service, args(service), &[])?;
                 if service == Service::Ingest {
