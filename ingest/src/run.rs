@@ -40,6 +40,9 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// Beyond it a connection attempt is dropped like a lost packet, and the client retries after a second.
 const BACKLOG: u32 = 4_096;
 
+/// Time between two checks that the producer of commands can still send.
+const PRODUCER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Runs `ingest`: sets up, or serves until a signal. An error is printed on standard error.
 // The runtime is started here and not in `main.rs`, which would compile every future of this crate once more.
 #[tokio::main]
@@ -70,17 +73,34 @@ async fn run(args: Args, fixed_limits: FixedLimits, metrics: Metrics, shutdown: 
     let auth = Auth::start(&args.auth, args.listen, &startup, ended.clone()).await?;
     let tls = Tls::start(&args.tls, ended.clone())?;
     let listener = listen(args.listen).with_context(|| format!("listening on {} (--listen)", args.listen))?;
-    let api = connect(&args, fixed_limits, &startup, &readiness, &ended).await?;
+    let (api, producer) = connect(&args, fixed_limits, &startup, &readiness, &ended).await?;
     shutdown.started();
     startup.ready();
     tracing::info!(address = %listener.local_addr()?, "serving carts");
     let policy = ConnectionPolicy { auth, cors: args.cors.layer(), tls, limits: args.limits, fixed_limits };
     let log = api.commands.log.clone();
-    serve(listener, routes(api), policy, readiness, shutdown).await;
+    // Ends the service in the same orderly way as a signal.
+    let (stop, stopping) = Shutdown::channel();
+    let watched = async {
+        let result = watch_producer(&producer, shutdown).await;
+        drop(stop);
+        result
+    };
+    let ((), watched) = tokio::join!(serve(listener, routes(api), policy, readiness, stopping), watched);
     // Also commands whose clients have disconnected.
     log.flush(args.limits.drain_timeout()).await.context("delivering the commands in flight")?;
     drop(end);
-    Ok(())
+    watched.context("the producer of commands has ended: correct the cause, then start the service again")
+}
+
+/// Returns at the shutdown, or with the error that has ended the producer: no command would be accepted from then on.
+async fn watch_producer(producer: &Producer, mut shutdown: Shutdown) -> Result<(), kafka::Error> {
+    loop {
+        tokio::select! {
+            () = shutdown.requested() => return Ok(()),
+            () = tokio::time::sleep(PRODUCER_CHECK_INTERVAL) => producer.check()?,
+        }
+    }
 }
 
 /// As [`TcpListener::bind`], with a longer queue of connections that wait to be accepted.
@@ -98,7 +118,7 @@ async fn connect(
     startup: &Startup,
     readiness: &Readiness,
     end: &Shutdown,
-) -> anyhow::Result<Api> {
+) -> anyhow::Result<(Api, Producer)> {
     let kafka = &args.kafka;
     let admin = Admin::new(kafka)?;
     let opened = journal::open(kafka, &args.cassandra, &admin, startup).await?;
@@ -137,7 +157,8 @@ async fn connect(
         memory: Arc::new(Semaphore::new(args.bodies_len_max as usize)),
     };
     let allow_client_time = args.allow_client_time;
-    Ok(Api { commands, lookup, reads, event_streams, allow_client_time, body_limits, readiness: readiness.clone() })
+    let readiness = readiness.clone();
+    Ok((Api { commands, lookup, reads, event_streams, allow_client_time, body_limits, readiness }, producer))
 }
 
 /// Starts a thread that reads the replies of one partition from its end on.

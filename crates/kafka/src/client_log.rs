@@ -36,6 +36,8 @@ pub(crate) fn line(level: RDKafkaLogLevel, facility: &str, text: &str) {
 /// An error of a client. The failing call returns it too; only this one has the reason.
 pub(crate) fn error(error: &KafkaError, reason: &str) {
     match error.rdkafka_error_code() {
+        // To librdkafka the end of a partition is one too.
+        Some(RDKafkaErrorCode::PartitionEOF) => {}
         Some(RDKafkaErrorCode::Fatal) => tracing::error!(%error, reason, "a Kafka client ended with a fatal error"),
         Some(_) | None => tracing::warn!(%error, reason, "a Kafka client reports an error; it is retried"),
     }

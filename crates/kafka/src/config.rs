@@ -7,7 +7,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, ClientContext};
 
 use crate::client_log::Reporting;
-use crate::registry::RegistryArgs;
+use crate::registry_args::RegistryArgs;
 use crate::security::KafkaSecurityArgs;
 use crate::token::{HasClient, TokenFile};
 
@@ -76,7 +76,7 @@ const ALIASES: [(&str, &str); 8] = [
 /// What cannot be given, and what to do instead. With another value records could be lost, doubled, reordered or read before
 /// they are committed, or an answer would come later than the API promises. Others have options of their own, and a secret does not
 /// belong on a command line.
-const FIXED: [(&str, &str); 31] = [
+const FIXED: [(&str, &str); 35] = [
     ("acks", FOR_GUARANTEES),
     ("auto.offset.reset", FOR_GUARANTEES),
     ("bootstrap.servers", "use --kafka-bootstrap-servers"),
@@ -95,6 +95,9 @@ const FIXED: [(&str, &str); 31] = [
     ("partitioner", FOR_GUARANTEES),
     ("queue.buffering.max.messages", FOR_GUARANTEES),
     ("sasl.mechanism", "use --kafka-sasl-mechanism"),
+    ("sasl.oauthbearer.assertion.private.key.passphrase", "use --kafka-token-file"),
+    ("sasl.oauthbearer.assertion.private.key.pem", "use --kafka-token-file"),
+    ("sasl.oauthbearer.client.credentials.client.secret", "use --kafka-token-file"),
     ("sasl.oauthbearer.client.secret", "use --kafka-token-file"),
     ("sasl.oauthbearer.config", "use --kafka-token-file"),
     ("sasl.password", "use --kafka-password-file"),
@@ -105,6 +108,7 @@ const FIXED: [(&str, &str); 31] = [
     ("ssl.certificate.location", "use --kafka-client-cert"),
     ("ssl.key.location", "use --kafka-client-key"),
     ("ssl.key.password", "use --kafka-client-key with a key that is not encrypted"),
+    ("ssl.keystore.password", "use --kafka-client-cert and --kafka-client-key"),
     ("ssl.key.pem", "use --kafka-client-key"),
     ("transaction.timeout.ms", FOR_GUARANTEES),
     ("transactional.id", "use --instance, from which it is made"),

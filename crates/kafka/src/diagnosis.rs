@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use openssl::ssl::{HandshakeError, SslConnector, SslFiletype, SslMethod};
 use openssl::x509::X509VerifyResult;
+use openssl::x509::store::X509StoreBuilder;
 use rdkafka::ClientContext;
 use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
@@ -66,6 +67,8 @@ impl Listener {
     fn note(&self, code: RDKafkaErrorCode, reason: &str) {
         // Depending on where a handshake fails, librdkafka calls the same failure one of the transport.
         let code = if reason.contains("SSL routines") { RDKafkaErrorCode::SSL } else { code };
+        // The time and the state of the attempt: an error that stays the same is logged once.
+        let reason = reason.rsplit_once(" (after ").map_or(reason, |(start, _)| start);
         self.reports().push((code, reason.to_owned()));
     }
 
@@ -74,10 +77,14 @@ impl Listener {
     }
 }
 
-/// Whether a report says that a setting is wrong, and not only that a broker is away.
-fn is_decisive(code: RDKafkaErrorCode, reason: &str) -> bool {
-    let codes = [RDKafkaErrorCode::Authentication, RDKafkaErrorCode::SSL, RDKafkaErrorCode::Resolve];
-    codes.contains(&code) || (code == RDKafkaErrorCode::BrokerTransportFailure && reason.contains(PROTOCOL))
+/// The report that says that a setting is wrong, and not only that a broker is away.
+fn decisive(reports: &[(RDKafkaErrorCode, String)]) -> Option<&(RDKafkaErrorCode, String)> {
+    let codes = [RDKafkaErrorCode::Authentication, RDKafkaErrorCode::SSL];
+    // librdkafka says it of each connection that ends early, so also once of a broker that starts or stops.
+    let mut ended = reports
+        .iter()
+        .filter(|(code, reason)| *code == RDKafkaErrorCode::BrokerTransportFailure && reason.contains(PROTOCOL));
+    reports.iter().find(|(code, _)| codes.contains(code)).or_else(|| ended.nth(1))
 }
 
 /// Why no broker answers.
@@ -96,14 +103,17 @@ pub(crate) fn diagnose(args: &KafkaArgs) -> Option<Diagnosis> {
     while Instant::now() < deadline {
         drop(consumer.poll(POLL));
         let reports = consumer.context().reports();
-        if let Some((code, reason)) = reports.iter().find(|(code, reason)| is_decisive(*code, reason)) {
+        if let Some((code, reason)) = decisive(&reports) {
             return Some(Diagnosis { is_decisive: true, reason: explain(args, *code, reason) });
         }
     }
     // A refused connection, for example.
     let reports = consumer.context().reports();
     let report = reports.iter().find(|(code, _)| *code != RDKafkaErrorCode::AllBrokersDown)?;
-    Some(Diagnosis { is_decisive: false, reason: report.1.clone() })
+    let (code, reason) = report;
+    // Not decisive: the name of a container exists once it runs.
+    let is_name = *code == RDKafkaErrorCode::Resolve;
+    Some(Diagnosis { is_decisive: false, reason: if is_name { explain(args, *code, reason) } else { reason.clone() } })
 }
 
 fn explain(args: &KafkaArgs, code: RDKafkaErrorCode, reason: &str) -> String {
@@ -152,6 +162,8 @@ fn verify(args: &KafkaArgs, server: &str, host: &str) -> Option<X509VerifyResult
     stream.set_read_timeout(Some(CONNECT_TIMEOUT)).ok()?;
     let mut connector = SslConnector::builder(SslMethod::tls_client()).ok()?;
     if let Some(authorities) = &args.security.kafka_ca_cert {
+        // librdkafka trusts these alone, the builder the system's too.
+        connector.set_cert_store(X509StoreBuilder::new().ok()?.build());
         connector.set_ca_file(authorities).ok()?;
     }
     if let (Some(certificate), Some(key)) = (&args.security.kafka_client_cert, &args.security.kafka_client_key) {

@@ -62,6 +62,11 @@ impl Error {
         Self { operation: operation.into(), recovery: Recovery::Fatal, source: source.into() }
     }
 
+    /// Of a producer that librdkafka has ended: it stays so, also when the cause is gone.
+    pub(crate) fn ended(operation: impl Into<String>, code: RDKafkaErrorCode) -> Self {
+        Self { recovery: Recovery::Fatal, ..Self::kafka(operation, KafkaError::MessageProduction(code)) }
+    }
+
     /// Whether another producer has taken over the transactional id (or the transaction outlived its time-out).
     #[must_use]
     pub fn is_fenced(&self) -> bool {
@@ -104,6 +109,14 @@ impl Error {
     #[must_use]
     pub fn recovery(&self) -> Recovery {
         self.recovery
+    }
+}
+
+/// An error with its cause.
+pub(crate) fn error_text(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", error_text(source)),
+        None => error.to_string(),
     }
 }
 

@@ -110,6 +110,17 @@ impl std::fmt::Debug for Producer {
 }
 
 impl Producer {
+    /// Whether it can still send.
+    ///
+    /// # Errors
+    /// When librdkafka has ended it for good, as for a user without the grant to write: every record fails from then on.
+    pub fn check(&self) -> Result<(), Error> {
+        match self.producer.client().fatal_error() {
+            None => Ok(()),
+            Some((code, reason)) => Err(Error::ended(format!("producing to {} ({reason})", self.topic), code)),
+        }
+    }
+
     /// How long librdkafka tries to deliver a record before it says so: as long as a client may wait for what comes of it.
     /// A cluster that lost a broker misses it after its session (9 s by default), and needs some seconds more to go on.
     pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
@@ -19,7 +19,7 @@ const FETCH_WAIT_MS: &str = "10";
 /// The broker answers a fetch as soon as there is a record, or after this time: for readers that stay.
 const FOLLOW_WAIT_MS: &str = "500";
 
-/// For consumers with `enable.partition.eof`: librdkafka reports a partition's end as an error.
+/// The context of a reader.
 pub(crate) struct ToTheEnd {
     token: TokenFile,
 }
@@ -38,9 +38,7 @@ impl ClientContext for ToTheEnd {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-            client_log::error(&error, reason);
-        }
+        client_log::error(&error, reason);
     }
 
     fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {

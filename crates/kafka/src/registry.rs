@@ -1,17 +1,16 @@
 //! The schema registry: registering what we write, fetching what others wrote.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use apache_avro::Schema;
-use reqwest::{Certificate, ClientBuilder, RequestBuilder, Response, StatusCode, Url};
+use reqwest::{ClientBuilder, RequestBuilder, Response, StatusCode, Url};
 use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_schema_by_id};
 use serde::Deserialize;
-use service::Secret;
 
-use crate::security::error_text;
-use crate::{Error, KafkaArgs};
+use crate::error::error_text;
+use crate::registry_args::Credentials;
+use crate::{Error, KafkaArgs, RegistryArgs};
 
 /// A registry answers in milliseconds or is in trouble; callers try again.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,78 +27,6 @@ fn is_loopback(url: &str) -> bool {
         Ok(address) => address.to_canonical().is_loopback(),
         // The parser has made it lower case. RFC 6761 reserves all names below it.
         Err(_) => host.trim_end_matches('.').rsplit('.').next() == Some("localhost"),
-    }
-}
-
-/// How the registry is secured. An https URL of the registry is what makes the connection encrypted.
-#[derive(Debug, Clone, Default, clap::Args)]
-pub struct RegistryArgs {
-    /// User of the schema registry (HTTP basic authentication); for a hosted registry its API key
-    #[arg(long, env, help_heading = "Secured servers")]
-    pub registry_user: Option<String>,
-
-    /// File with the password of the registry's user; without it the variable REGISTRY_PASSWORD has the password
-    #[arg(long, env, help_heading = "Secured servers", value_name = "FILE")]
-    pub registry_password_file: Option<PathBuf>,
-
-    /// The password, from the environment alone.
-    #[arg(skip = Secret::from_env(PASSWORD))]
-    pub registry_password: Option<Secret>,
-
-    /// File with the registry's bearer token, in place of user and password. It is read for each request
-    #[arg(long, env, help_heading = "Secured servers", value_name = "FILE")]
-    pub registry_token_file: Option<PathBuf>,
-
-    /// Certificates (PEM) of the authorities that the registry's certificate may be signed by, in addition to the system's
-    #[arg(long, env, help_heading = "Secured servers", value_name = "FILE")]
-    pub registry_ca_cert: Option<PathBuf>,
-}
-
-/// The variables with the secrets, and the names of their files with `_FILE`.
-const PASSWORD: &str = "REGISTRY_PASSWORD";
-const TOKEN: &str = "REGISTRY_TOKEN";
-
-/// What a request proves who it is with.
-enum Credentials {
-    Nothing,
-    Basic(String, Secret),
-    Bearer(Secret),
-}
-
-impl RegistryArgs {
-    /// Reads the files, so a renewed secret is used from the next request on.
-    fn credentials(&self) -> Result<Credentials, String> {
-        let user = self.registry_user.clone().filter(|user| !user.is_empty());
-        match (user, &self.registry_token_file) {
-            (None, None) => Ok(Credentials::Nothing),
-            (Some(_), Some(_)) => Err(String::from("give --registry-user or --registry-token-file, not both")),
-            (None, Some(path)) => {
-                Secret::read(TOKEN, path).map(Credentials::Bearer).map_err(|error| error_text(&error))
-            }
-            (Some(user), None) => {
-                Secret::of(PASSWORD, self.registry_password.as_ref(), self.registry_password_file.as_deref())
-                    .map_err(|error| error_text(&error))?
-                    .map(|password| Credentials::Basic(user, password))
-                    .ok_or_else(|| {
-                        String::from(
-                            "--registry-user needs --registry-password-file, or REGISTRY_PASSWORD in the environment",
-                        )
-                    })
-            }
-        }
-    }
-
-    /// The authorities of `--registry-ca-cert`.
-    fn authorities(&self) -> Result<Vec<Certificate>, String> {
-        let Some(path) = &self.registry_ca_cert else { return Ok(Vec::new()) };
-        let failed =
-            |reason: &dyn std::fmt::Display| format!("reading {} (--registry-ca-cert): {reason}", path.display());
-        let pem = std::fs::read(path).map_err(|error| failed(&error))?;
-        let authorities = Certificate::from_pem_bundle(&pem).map_err(|error| failed(&error))?;
-        if authorities.is_empty() {
-            return Err(failed(&"it has no certificate"));
-        }
-        Ok(authorities)
     }
 }
 
@@ -159,10 +86,10 @@ impl Registry {
     pub fn new(args: &KafkaArgs) -> Result<Self, Error> {
         let url = args.schema_registry_url.trim_end_matches('/').to_owned();
         // The URL is in errors and logs.
-        if Url::parse(&url).is_ok_and(|url| url.password().is_some()) {
+        if Url::parse(&url).is_ok_and(|url| url.password().is_some() || !url.username().is_empty()) {
             return Err(Error::fatal(
                 "setting up the client of the schema registry",
-                "--schema-registry-url has a password: give it with --registry-user and --registry-password-file",
+                "--schema-registry-url has a user or a password: give them with --registry-user and --registry-password-file",
             ));
         }
         let failed =
@@ -314,12 +241,14 @@ impl Registry {
             compatibility_level: String,
         }
         let subject = format!("{}{topic}-value", self.prefix);
-        let failed = |error| Error::retry(format!("reading the compatibility of {subject} at {}", self.url), error);
-        let response = self.http.get(format!("{}/config/{subject}", self.url)).send().await.map_err(failed)?;
+        let failed =
+            |reason: String| Error::retry(format!("reading the compatibility of {subject} at {}", self.url), reason);
+        let response = self.send(self.http.get(format!("{}/config/{subject}", self.url))).await.map_err(failed)?;
         if response.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        let config: Config = response.error_for_status().map_err(failed)?.json().await.map_err(failed)?;
+        let response = response.error_for_status().map_err(|error| failed(shown(error)))?;
+        let config: Config = response.json().await.map_err(|error| failed(shown(error)))?;
         Ok(Some(config.compatibility_level))
     }
 
@@ -329,18 +258,19 @@ impl Registry {
     /// If the registry does not respond, or refuses.
     pub async fn is_registered(&self, topic: &str, schema: &str) -> Result<Option<bool>, Error> {
         let subject = format!("{}{topic}-value", self.prefix);
-        let failed = |error| Error::retry(format!("looking up the schema of {subject} at {}", self.url), error);
+        let failed =
+            |reason: String| Error::retry(format!("looking up the schema of {subject} at {}", self.url), reason);
         let url = format!("{}/subjects/{subject}", self.url);
         let body = serde_json::json!({ "schema": schema, "schemaType": "AVRO" });
-        let response = self.http.post(&url).json(&body).send().await.map_err(failed)?;
+        let response = self.send(self.http.post(&url).json(&body)).await.map_err(failed)?;
         if response.status() != StatusCode::NOT_FOUND {
-            return response.error_for_status().map(|_| Some(true)).map_err(failed);
+            return response.error_for_status().map(|_| Some(true)).map_err(|error| failed(shown(error)));
         }
-        let versions = self.http.get(format!("{url}/versions")).send().await.map_err(failed)?;
+        let versions = self.send(self.http.get(format!("{url}/versions"))).await.map_err(failed)?;
         if versions.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        versions.error_for_status().map(|_| Some(false)).map_err(failed)
+        versions.error_for_status().map(|_| Some(false)).map_err(|error| failed(shown(error)))
     }
 
     /// Whether the registry answers at all.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use service::Secret;
 
+use crate::error::error_text;
 use crate::token::TokenFile;
 
 /// How the brokers are secured.
@@ -184,14 +185,6 @@ fn name_of(security: Security) -> String {
 
 fn text(path: &Path, option: &str) -> Result<String, String> {
     path.to_str().map(str::to_owned).ok_or_else(|| format!("the path of {option} is not UTF-8"))
-}
-
-/// An error with its cause.
-pub(crate) fn error_text(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", error_text(source)),
-        None => error.to_string(),
-    }
 }
 
 #[cfg(test)]

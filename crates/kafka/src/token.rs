@@ -23,7 +23,7 @@ use rdkafka_sys as sys;
 use serde::Deserialize;
 use service::Secret;
 
-use crate::security::error_text;
+use crate::error::error_text;
 
 /// How long a token is used whose end is unknown, since it is no JWT. Then the file is read again.
 const UNKNOWN_LIFETIME: Duration = Duration::from_secs(300);

@@ -60,6 +60,13 @@ pub struct Admin {
     args: KafkaArgs,
 }
 
+/// Why the brokers do not answer.
+struct Unanswered {
+    error: Error,
+    /// Whether a wait would not change it.
+    is_decisive: bool,
+}
+
 impl std::fmt::Debug for Admin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Admin").finish_non_exhaustive()
@@ -72,8 +79,9 @@ impl Admin {
     /// # Errors
     /// If a setting is invalid.
     pub fn new(args: &KafkaArgs) -> Result<Self, Error> {
-        let client =
-            args.client().create().map_err(|error| Error::kafka("setting up the Kafka admin client", error))?;
+        // To librdkafka it is a producer, and a producer that looks a topic up makes it.
+        let client = args.client().set("allow.auto.create.topics", "false").create();
+        let client = client.map_err(|error| Error::kafka("setting up the Kafka admin client", error))?;
         Ok(Self { client, args: args.clone() })
     }
 
@@ -104,16 +112,25 @@ impl Admin {
 
     /// What the brokers say of a topic, or of all. If they do not answer soon, it is found out why.
     fn metadata(&self, topic: Option<&str>, operation: impl Fn() -> String) -> Result<Metadata, Error> {
+        self.try_metadata(topic, operation).map_err(|unanswered| unanswered.error)
+    }
+
+    fn try_metadata(&self, topic: Option<&str>, operation: impl Fn() -> String) -> Result<Metadata, Unanswered> {
         if let Ok(metadata) = self.client().inner().fetch_metadata(topic, CHECK_TIMEOUT) {
             return Ok(metadata);
         }
         let diagnosis = match diagnose(&self.args) {
-            Some(Diagnosis { is_decisive: true, reason }) => return Err(Error::retry(operation(), reason)),
+            Some(Diagnosis { is_decisive: true, reason }) => {
+                return Err(Unanswered { error: Error::retry(operation(), reason), is_decisive: true });
+            }
             other => other,
         };
-        self.client.inner().fetch_metadata(topic, REQUEST_TIMEOUT / 2).map_err(|error| match diagnosis {
-            Some(Diagnosis { reason, .. }) => Error::retry(operation(), reason),
-            None => Error::kafka(operation(), error),
+        self.client.inner().fetch_metadata(topic, REQUEST_TIMEOUT / 2).map_err(|error| {
+            let error = match diagnosis {
+                Some(Diagnosis { reason, .. }) => Error::retry(operation(), reason),
+                None => Error::kafka(operation(), error),
+            };
+            Unanswered { error, is_decisive: false }
         })
     }
 

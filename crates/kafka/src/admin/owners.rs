@@ -13,7 +13,7 @@ impl Admin {
     /// If the brokers do not respond.
     pub fn owners(&self, group: &str, topic: &str) -> Result<BTreeMap<i32, String>, Error> {
         let failed = |error| Error::kafka(format!("listing the members of group {group}"), error);
-        let groups = self.client.inner().fetch_group_list(Some(group), CHECK_TIMEOUT).map_err(failed)?;
+        let groups = self.client().inner().fetch_group_list(Some(group), CHECK_TIMEOUT).map_err(failed)?;
         let members = groups.groups().iter().flat_map(|group| group.members());
         let owned = members.flat_map(|member| {
             let partitions = assigned(member.assignment().unwrap_or_default(), topic).unwrap_or_default();

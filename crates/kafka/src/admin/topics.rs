@@ -6,8 +6,11 @@ use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::settings::{Difference, differences};
-use super::{ASK_AGAIN_PAUSE, Admin, REQUEST_TIMEOUT};
+use super::{ASK_AGAIN_PAUSE, Admin, REQUEST_TIMEOUT, Unanswered};
 use crate::Error;
+
+/// For brokers that start together with `setup`.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// From a topic's creation until it can be used. A broker makes partitions one after the other, each with files of its own:
 /// hundreds take it seconds.
@@ -71,8 +74,7 @@ impl Admin {
             .collect();
         let options = AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT));
         let operation = |topic: &str| format!("creating topic {topic} at {}", self.args.kafka_bootstrap_servers);
-        // The request below would only time out, after a minute.
-        tokio::task::block_in_place(|| self.metadata(Some(&specs[0].name), || operation(&specs[0].name)))?;
+        self.wait_for_brokers(&specs[0].name, || operation(&specs[0].name)).await?;
         let results = self.client().create_topics(&topics, &options).await;
         let mut there = Vec::new();
         for result in results.map_err(|error| Error::kafka(operation(&specs[0].name), error))? {
@@ -86,6 +88,21 @@ impl Admin {
             self.wait_for_topic(&spec.name).await?;
         }
         self.tell_differences(specs.iter().filter(|spec| there.contains(&spec.name))).await
+    }
+
+    /// Waits for brokers that start. The request that follows would only say that it timed out.
+    async fn wait_for_brokers(&self, topic: &str, operation: impl Fn() -> String) -> Result<(), Error> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            match tokio::task::block_in_place(|| self.try_metadata(Some(topic), &operation)) {
+                Ok(_) => return Ok(()),
+                Err(Unanswered { error, is_decisive }) if is_decisive || Instant::now() > deadline => {
+                    return Err(error);
+                }
+                Err(Unanswered { error, .. }) => tracing::debug!(%error, "waiting for the brokers"),
+            }
+            tokio::time::sleep(ASK_AGAIN_PAUSE).await;
+        }
     }
 
     /// A topic is created when the controller has written that down; the brokers hear of it, and of what they lead,
