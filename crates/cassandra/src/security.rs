@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslConnector, SslConnectorBuilder, SslFiletype, SslMethod, SslVerifyMode};
 use openssl::x509::X509VerifyResult;
+use openssl::x509::store::X509StoreBuilder;
 use service::{Secret, SecretError, certificate_advice};
 
 /// How Cassandra is secured.
@@ -145,6 +146,8 @@ impl CassandraSecurityArgs {
             move |source| SecurityError::Certificate { option, path, source }
         };
         let mut connector = SslConnector::builder(SslMethod::tls_client())?;
+        // The builder trusts the system's authorities too.
+        connector.set_cert_store(X509StoreBuilder::new()?.build());
         connector.set_ca_file(authorities).map_err(unreadable("--cassandra-ca-cert", authorities))?;
         if let Some((certificate, key)) = client {
             let option = "--cassandra-client-cert";
