@@ -84,7 +84,11 @@ impl Clients {
             self.members_listed_at = Some(Instant::now());
             for (index, stage) in STAGES.iter().enumerate() {
                 let (group, topic) = (context.kafka.prefixed(stage.group), context.kafka.prefixed(stage.topic));
-                let owners = self.log.owners(&group, &topic)?;
+                // The lag is shown also while one broker does not list its groups.
+                let owners = self.log.owners(&group, &topic).unwrap_or_else(|error| {
+                    tracing::debug!(%error, "the members of a group are not known");
+                    BTreeMap::new()
+                });
                 context.board.groups().note_owners(index, owners);
             }
         }
@@ -102,8 +106,10 @@ fn note(context: &Context, index: usize, committed: BTreeMap<i32, i64>) {
 /// What is not known any more is not shown.
 fn forget(context: &Context) {
     let mut groups = context.board.groups();
-    for (index, _) in STAGES.iter().enumerate().filter(|(_, stage)| !stage.has_offsets_in_postgres()) {
-        groups.note(index, None, now_ms());
+    for (index, stage) in STAGES.iter().enumerate() {
         groups.note_owners(index, BTreeMap::new());
+        if !stage.has_offsets_in_postgres() {
+            groups.note(index, None, now_ms());
+        }
     }
 }

@@ -221,13 +221,14 @@ impl Stream {
 
     /// The events behind the last one; empty if there are none, or if they cannot be read now.
     async fn read(&mut self) -> String {
-        static LIMIT: LogLimit = LogLimit::new();
+        static UNAVAILABLE: LogLimit = LogLimit::new();
+        static GAPS: LogLimit = LogLimit::new();
         let (chunk, rest) = match self.try_read().await {
             Ok(read) => read,
             Err(error) => {
                 // Once per outage and stream, not per attempt.
                 if self.rest != Rest::Unavailable
-                    && let Some(left_out) = LIMIT.admit()
+                    && let Some(left_out) = UNAVAILABLE.admit()
                 {
                     let error = format!("{:#}", anyhow::Error::new(error));
                     tracing::warn!(error, left_out, "an event stream cannot read the journal; it is retried");
@@ -237,7 +238,7 @@ impl Stream {
         };
         if let Rest::Gap(missing) = rest
             && self.rest != rest
-            && let Some(left_out) = LIMIT.admit()
+            && let Some(left_out) = GAPS.admit()
         {
             tracing::error!(%missing, left_out, "a journal lacks an event before later ones; run `cartctl audit`");
             tracing::debug!(cart_id = %self.cart_id, "the cart of the journal");

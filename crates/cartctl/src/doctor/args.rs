@@ -9,7 +9,7 @@ use postgres::DatabaseArgs;
 /// Tries it out in topics, a subject, a keyspace and a database schema of its own, whose names have `cart_doctor`, and removes
 /// them. Those that a killed doctor has left are removed by a run that is 15 minutes later. It also looks at this
 /// installation's topics, schemas and tables, if `setup` has made them, and changes none of them. It produces and reads
-/// 20 MB. It needs the permissions of `setup`; of a check that lacks one it prints which. Run it before the first `setup`, and
+/// 20 MB. It needs an administrator's permissions; of a check that lacks one it prints which. Run it before the first `setup`, and
 /// after each change of a server.
 ///
 /// Exit code 0: all checks hold, perhaps with warnings. 1: a check failed. 2: none failed, but one could not be made.

@@ -11,7 +11,7 @@ use super::service::{Service, Users};
 /// Prints the commands that give the user of each service what it needs: kafka-acls.sh, CQL or SQL, or the KafkaUsers of Strimzi.
 /// --apply gives the grants itself, with the server's settings and an administrator's user. Each service has a user of its own:
 /// setup (the three `setup`s), ingest, cart-processor, the four projectors, console, audit (audit, explain, reconcile, tail), and
-/// operator (all of cartctl). Users and their passwords are made with the servers' own tools.
+/// operator (all of cartctl but doctor and grants). Users and their passwords are made with the servers' own tools.
 ///
 /// Kafka's grants may come before its topics. Cassandra's and PostgreSQL's come in two steps, since tables must exist: `--of
 /// setup` makes the keyspace or the database and lets `setup` work there; after `setup` come the others.

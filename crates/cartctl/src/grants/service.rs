@@ -18,7 +18,7 @@ pub enum Service {
     Console,
     /// The verbs of `cartctl` that only read: audit, explain, reconcile, tail
     Audit,
-    /// All of `cartctl`, for recovery and `uninstall`
+    /// All of `cartctl` but `doctor` and `grants`, for recovery and `uninstall`
     Operator,
 }
 

@@ -7,8 +7,16 @@ use std::hash::Hash;
 use rust_decimal::Decimal;
 use serde::Serialize;
 
-use super::stores::Rows;
 use crate::totals::{DayKey, Labels, MonthKey, Sold, Totals};
+
+/// The rows of a read table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rows {
+    /// The balance of each vendor in each month.
+    Months(HashMap<MonthKey, Decimal>),
+    /// The pieces of each product on each day.
+    Days(HashMap<DayKey, Sold>),
+}
 
 /// One value that is not as expected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

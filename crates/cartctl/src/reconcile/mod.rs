@@ -17,7 +17,7 @@ use cart::contract::{Contract as _, READ_MODELS};
 use sqlx::postgres::PgPoolOptions;
 
 pub use args::Args;
-pub use compare::{Comparison, Difference, Differences};
+pub use compare::{Comparison, Difference, Differences, Rows};
 pub use csv_file::Error as FileError;
 pub use expected::read as read_expected;
 pub use report::{Report, Sums, TableSums, Unanswered, Verdict};
@@ -25,7 +25,7 @@ pub(crate) use rest::stored_offsets;
 pub use rest::{ConsumerLag, Lag, NotAtRest, wait as wait_for_rest};
 pub use sent::read as read_sent;
 pub(crate) use stores::decimal;
-pub use stores::{Rows, read_balance_by_vendor, read_item_quantity_by_day, read_table, read_vendor_billing};
+pub use stores::{read_balance_by_vendor, read_item_quantity_by_day, read_table, read_vendor_billing};
 
 use crate::totals::{Labels, Totals};
 

@@ -8,8 +8,7 @@ use comfy_table::{CellAlignment, Table};
 use rust_decimal::Decimal;
 use serde::Serialize;
 
-use super::compare::{Difference, Differences};
-use super::stores::Rows;
+use super::compare::{Difference, Differences, Rows};
 use crate::totals::{DayKey, MonthKey, Sold, Totals};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

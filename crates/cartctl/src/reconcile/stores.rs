@@ -15,7 +15,7 @@ use sqlx::PgPool;
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
-use super::compare::Differences;
+use super::compare::{Differences, Rows};
 use crate::topic;
 use crate::totals::{DayKey, MonthKey, Purchase, Sold, Totals};
 
@@ -60,15 +60,6 @@ pub(super) async fn purchases(kafka: &KafkaArgs, differences: &mut Differences) 
         differences.add(PurchasedItem::TOPIC, place, Some(expected.to_owned()), Some(found));
     }
     Ok(totals)
-}
-
-/// The rows of a read table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rows {
-    /// The balance of each vendor in each month.
-    Months(HashMap<MonthKey, Decimal>),
-    /// The pieces of each product on each day.
-    Days(HashMap<DayKey, Sold>),
 }
 
 /// Reads a table from its store.

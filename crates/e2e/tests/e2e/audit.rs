@@ -182,8 +182,8 @@ fn start_watching(installation: &Installation) -> anyhow::Result<Process> {
 }
 
 async fn metrics(service: &Process) -> Result<String, String> {
-    let address = service.address().ok_or("it has no address")?;
-    let answer = reqwest::get(format!("http://{address}/metrics")).await.map_err(|error| error.to_string())?;
+    let url = service.metrics_url().map_err(|error| error.to_string())?;
+    let answer = reqwest::get(url).await.map_err(|error| error.to_string())?;
     answer.text().await.map_err(|error| error.to_string())
 }
 

@@ -8,7 +8,8 @@ async function readStream(url, options) {
   const isStream = response.headers.get("content-type")?.startsWith("text/event-stream");
   if (!isStream) return response;
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  setTimeout(() => reader.cancel(), STREAM_MS);
+  // A stream that broke cannot be cancelled.
+  setTimeout(() => reader.cancel().catch(() => {}), STREAM_MS);
   let text = "";
   while (text.length < STREAM_CHARACTERS_MAX) {
     const { done, value } = await reader.read();

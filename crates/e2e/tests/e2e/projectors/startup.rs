@@ -13,7 +13,7 @@ use super::read_side::{self, BILLING, DEADLINE, EVENTS, ReadSide, TABLES, get};
 
 async fn is_waiting(process: &Process) -> anyhow::Result<()> {
     wait_until("an instance to answer", DEADLINE, async || match get(process, "/health/ready").await {
-        Ok(text) if text.contains("start: connecting") => Ok(()),
+        Ok(text) if text.contains("start: waiting for topic") => Ok(()),
         Ok(text) => Err(format!("it says {text}")),
         Err(error) => Err(format!("{error:#}")),
     })
