@@ -112,7 +112,11 @@ pub async fn accept_new_log(session: &Session, topic: &str, found: &LogIdentity)
         Err(error @ LogNotRecorded::Another { .. }) => error,
         other => return other,
     };
-    let Some((old, _)) = recorded(session, topic).await? else { return Err(error) };
+    let Some((old, known)) = recorded(session, topic).await? else { return Err(error) };
+    // Another process has accepted it since the check above.
+    if known == *found {
+        return Ok(old);
+    }
     let failed = |error| Error::new(format!("starting a new log epoch of topic {topic}"), error);
     let new = LogEpoch::new(old.get() + 1)
         .ok_or_else(|| Error::new(format!("starting a new log epoch of topic {topic}"), "all epochs are used up"))?;
