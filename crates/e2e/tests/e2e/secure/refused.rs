@@ -166,7 +166,9 @@ pub(crate) async fn wrong_clients_are_refused_and_say_why() -> anyhow::Result<()
         &["--kafka-password-file"],
     );
     add("a wrong Kafka user", ingest, vec![("KAFKA_USER", "stranger".to_owned())], &["--kafka-user"]);
-    add("a plain Kafka client", ingest, plain(), &["--kafka-security"]);
+    // Its other options have no effect then.
+    let plain = vec![("KAFKA_SECURITY", "plaintext".to_owned())];
+    add("a plain Kafka client", ingest, plain, &["--kafka-ca-cert needs --kafka-security"]);
     add(
         "another Kafka authority",
         ingest,
@@ -266,10 +268,6 @@ pub(crate) async fn wrong_clients_are_refused_and_say_why() -> anyhow::Result<()
     }
     ensure!(silent.is_empty(), "{} of {}:\n{}", silent.len(), all.len(), silent.join("\n\n"));
     secured.remove().await
-}
-
-fn plain() -> Environment {
-    vec![("KAFKA_SECURITY", "plaintext".to_owned()), ("KAFKA_USER", String::new()), ("KAFKA_CA_CERT", String::new())]
 }
 
 /// The URL with another authority.
