@@ -88,9 +88,11 @@ async fn run(args: Args, fixed_limits: FixedLimits, metrics: Metrics, shutdown: 
     };
     let ((), watched) = tokio::join!(serve(listener, routes(api), policy, readiness, stopping), watched);
     // Also commands whose clients have disconnected.
-    log.flush(args.limits.drain_timeout()).await.context("delivering the commands in flight")?;
+    let flushed = log.flush(args.limits.drain_timeout()).await;
     drop(end);
-    watched.context("the producer of commands has ended: correct the cause, then start the service again")
+    // A producer that has ended delivers nothing: its reason comes first.
+    watched.context("the producer of commands has ended: correct the cause, then start the service again")?;
+    flushed.context("delivering the commands in flight")
 }
 
 /// Returns at the shutdown, or with the error that has ended the producer: no command would be accepted from then on.

@@ -139,7 +139,7 @@ pub(crate) struct Settings {
     config: ClientConfig,
     given: Vec<String>,
     token: TokenFile,
-    /// What is wrong with the options.
+    /// The error of the options.
     problem: Option<String>,
 }
 

@@ -139,7 +139,7 @@ fn explain(args: &KafkaArgs, code: RDKafkaErrorCode, reason: &str) -> String {
     format!("{advice} ({reason})")
 }
 
-/// What is wrong with the certificate of the first broker whose certificate is rejected.
+/// Why the first broker's certificate that fails verification is rejected.
 fn rejected_certificate(args: &KafkaArgs) -> Option<String> {
     args.kafka_bootstrap_servers.split(',').find_map(|server| {
         // A protocol may stand before the name, as in SASL_SSL://kafka:9093.

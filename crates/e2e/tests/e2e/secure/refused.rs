@@ -1,4 +1,4 @@
-//! Who is refused, and what a service says whose settings are wrong.
+//! Rejected clients, and the errors of services with wrong settings.
 
 use std::fs;
 use std::net::SocketAddr;
