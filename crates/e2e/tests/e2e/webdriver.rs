@@ -1,5 +1,7 @@
 //! A real Chromium, driven by Debian's `chromium-driver` (<https://www.w3.org/TR/webdriver2/>): HTTP and JSON.
 
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -37,16 +39,16 @@ impl View {
 #[derive(Debug)]
 pub(crate) struct Browser {
     driver: Child,
+    address: SocketAddr,
     client: Client,
     session: String,
 }
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver ends its browser when it is asked to end; a killed one would leave it behind.
-        if let Some(pid) = rustix::process::Pid::from_raw(self.driver.id().cast_signed()) {
-            rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap_or_default();
-        }
+        // A driver that ends leaves its browser behind; the end of the session ends both.
+        self.end_session().unwrap_or_default();
+        self.driver.kill().unwrap_or_default();
         drop(self.driver.wait());
     }
 }
@@ -61,7 +63,7 @@ impl Browser {
             .spawn()
             .context("starting chromedriver; `scripts/prerequisites --install browser` installs it on Debian")?;
         let client = Client::builder().timeout(DEADLINE).build()?;
-        let mut browser = Self { driver, client, session: format!("http://{address}") };
+        let mut browser = Self { driver, address, client, session: format!("http://{address}") };
         wait_until("the driver", START_DEADLINE, async || browser.call(Method::GET, "/status", &Value::Null).await)
             .await?;
         // The sandbox needs a user of its own, which root is not.
@@ -74,6 +76,16 @@ impl Browser {
         let id = session["sessionId"].as_str().with_context(|| format!("no session: {session}"))?;
         browser.session = format!("{}/session/{id}", browser.session);
         Ok(browser)
+    }
+
+    /// Without the client, whose runtime may be at its end.
+    fn end_session(&self) -> std::io::Result<()> {
+        let path = self.session.trim_start_matches("http://").trim_start_matches(&self.address.to_string());
+        let mut connection = TcpStream::connect(self.address)?;
+        connection.set_read_timeout(Some(DEADLINE))?;
+        write!(connection, "DELETE {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address)?;
+        // The answer comes when the browser has ended.
+        connection.read(&mut [0; 512]).map(drop)
     }
 
     async fn call(&self, method: Method, path: &str, body: &Value) -> anyhow::Result<Value> {
