@@ -54,6 +54,8 @@ pub static MISTAKES: [Mistake; 7] = [
         name: "a startup probe that waits too short",
         workload: INGEST,
         places: &[
+            // A service that listens within milliseconds passes a single probe for its life, and only that.
+            ("/startupProbe/httpGet/path", Wrong::Text("/health/ready")),
             ("/startupProbe/periodSeconds", Wrong::Number(1)),
             ("/startupProbe/timeoutSeconds", Wrong::Number(1)),
             ("/startupProbe/failureThreshold", Wrong::Number(1)),
@@ -131,7 +133,7 @@ mod tests {
                 "terminationGracePeriodSeconds": 40,
                 "containers": [{
                     "env": [{"name": "A", "value": "1"}, {"name": "LAME_DUCK_MS", "value": "10000"}],
-                    "startupProbe": {}, "livenessProbe": {"httpGet": {"path": "/health/live"}},
+                    "startupProbe": {"httpGet": {"path": "/health/live"}}, "livenessProbe": {"httpGet": {"path": "/health/live"}},
                     "readinessProbe": {"httpGet": {"port": "admin"}},
                 }],
             }},
