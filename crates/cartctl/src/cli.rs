@@ -8,11 +8,11 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use serde::Serialize;
 
-use crate::audit::{audit, watch};
+use crate::audit::watch;
 use crate::recovery::Recovery;
-use crate::{audit, doctor, explain, grants, reconcile, tail, uninstall};
+use crate::{audit, doctor, explain, grants, reconcile, rehearse, tail, uninstall};
 
-/// `audit`, `doctor`, `explain`, `grants`, `tail` and `uninstall` failed. `reconcile`: the pipeline did not become idle in time.
+/// `audit`, `doctor`, `explain`, `grants`, `rehearse`, `tail` and `uninstall` failed. `reconcile`: the pipeline did not become idle in time.
 const NOT_FOUND_OUT: u8 = 2;
 /// `reconcile` failed: a server is unavailable, or a file can't be read.
 const RECONCILE_FAILED: u8 = 4;
@@ -39,6 +39,7 @@ enum Command {
     Explain(explain::Args),
     Grants(grants::Args),
     Reconcile(reconcile::Args),
+    Rehearse(rehearse::Args),
     Tail(tail::Args),
     #[command(flatten)]
     Recovery(Recovery),
@@ -55,6 +56,7 @@ pub async fn start(cli: Cli) -> ExitCode {
         Command::Doctor(args) => ("doctor", ask(args).await),
         Command::Explain(args) => ("explain", explain::explain(args, &mut stdout().lock()).await),
         Command::Grants(args) => ("grants", grants::grants(args, &mut stdout().lock()).await.map(|()| 0)),
+        Command::Rehearse(args) => ("rehearse", try_out(args).await),
         Command::Tail(args) => ("tail", tail::tail(args, &mut stdout().lock()).await.map(|()| 0)),
         Command::Uninstall(args) => ("uninstall", uninstall::uninstall(args, &mut stdout().lock()).await.map(|()| 0)),
         Command::Recovery(recovery) => {
@@ -73,13 +75,19 @@ fn failed(name: &str, error: &anyhow::Error, exit_code: u8) -> ExitCode {
 }
 
 async fn look(args: &audit::Args) -> anyhow::Result<u8> {
-    let report = audit(&args.target, &args.record, args.timeout()).await?;
+    let report = audit::once(args).await?;
     write(&report, args.json).context("writing the report")?;
     Ok(report.exit_code())
 }
 
 async fn ask(args: &doctor::Args) -> anyhow::Result<u8> {
     let report = doctor::doctor(args).await?;
+    write(&report, args.json).context("writing the report")?;
+    Ok(report.exit_code())
+}
+
+async fn try_out(args: &rehearse::Args) -> anyhow::Result<u8> {
+    let report = rehearse::rehearse(args).await?;
     write(&report, args.json).context("writing the report")?;
     Ok(report.exit_code())
 }

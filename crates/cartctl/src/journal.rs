@@ -1,16 +1,17 @@
 //! Compares the journal with the events topic, byte for byte.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::Context as _;
 use cart::contract::Contract as _;
 use cart::{CartEvent, Position};
 use cassandra::CassandraArgs;
 use chrono::DateTime;
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kafka::KafkaArgs;
 use scylla::client::session::Session;
 use scylla::statement::Statement;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -19,6 +20,9 @@ use crate::topic::{RawRecord, read_all};
 
 /// Rows per page. A page is one request, and must be answered within the request timeout.
 const PAGE_ROWS: i32 = 2_000;
+
+/// Carts that are read at the same time.
+const CONCURRENCY: usize = 64;
 
 /// An event of the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +34,14 @@ pub struct JournalRow {
     pub command_id: Uuid,
     /// The event's bytes.
     pub event: Vec<u8>,
+}
+
+/// The newest entries of a cart in the journal: a sequence number, and the position of a request without events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Newest {
+    pub sequence_number: i64,
+    pub unchanged: i64,
 }
 
 /// Each cart's events, oldest first.
@@ -51,50 +63,119 @@ pub async fn read(session: &Session) -> anyhow::Result<Events> {
 /// # Errors
 /// As [`read`].
 pub async fn read_tables(session: &Session) -> anyhow::Result<(Events, Requests)> {
-    let mut requests = unchanged(session).await.context("reading table cart_unchanged")?;
-    let events = events(session, &mut requests).await.context("reading table cart_journal")?;
-    Ok((events, requests))
+    let mut journal = Journal::default();
+    journal.add_all_unchanged(session).await.context("reading table cart_unchanged")?;
+    journal.add_all_events(session).await.context("reading table cart_journal")?;
+    Ok(journal.sorted())
 }
 
-async fn events(session: &Session, requests: &mut Requests) -> anyhow::Result<Events> {
-    const SELECT: &str =
-        "SELECT cart_id, sequence_number, position, command_id, events, keyed, outcome FROM cart_journal";
-    type Row = (Uuid, Option<i64>, Option<i64>, Option<Uuid>, Option<Vec<Vec<u8>>>, Option<bool>, Option<String>);
-    let pager = session.query_iter(Statement::new(SELECT).with_page_size(PAGE_ROWS), ()).await?;
-    let mut rows = pager.rows_stream::<Row>()?;
-    let mut carts = Events::new();
-    while let Some((cart_id, last, position, command_id, events, keyed, outcome)) = rows.try_next().await? {
+/// Reads the rows of these carts in both tables. Each of them has an entry in both results.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) async fn read_carts(session: &Session, cart_ids: &BTreeSet<Uuid>) -> anyhow::Result<(Events, Requests)> {
+    let of_cart = |select: &str| format!("{select} WHERE cart_id = ?");
+    let events = session.prepare(of_cart(SELECT_EVENTS)).await.context("reading table cart_journal")?;
+    let unchanged = session.prepare(of_cart(SELECT_UNCHANGED)).await.context("reading table cart_unchanged")?;
+    let (events, unchanged) = (&events, &unchanged);
+    let mut carts = stream::iter(cart_ids.iter().copied())
+        .map(async |cart_id| {
+            let unchanged = session.execute_iter(unchanged.clone(), (cart_id,)).await?.rows_stream::<UnchangedRow>()?;
+            let events = session.execute_iter(events.clone(), (cart_id,)).await?.rows_stream::<EventsRow>()?;
+            let unchanged: Vec<_> = unchanged.try_collect().await.context("reading table cart_unchanged")?;
+            let events: Vec<_> = events.try_collect().await.context("reading table cart_journal")?;
+            anyhow::Ok((cart_id, unchanged, events))
+        })
+        .buffer_unordered(CONCURRENCY);
+    let mut journal = Journal::default();
+    while let Some((cart_id, unchanged, events)) = carts.try_next().await? {
+        journal.events.entry(cart_id).or_default();
+        journal.requests.entry(cart_id).or_default();
+        unchanged.into_iter().try_for_each(|row| journal.add_unchanged(row))?;
+        events.into_iter().try_for_each(|row| journal.add_events(row))?;
+    }
+    Ok(journal.sorted())
+}
+
+/// Reads the newest entries of each cart: one row of each table per cart.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) async fn read_newest(session: &Session) -> anyhow::Result<HashMap<Uuid, Newest>> {
+    const NUMBERS: &str = "SELECT cart_id, sequence_number FROM cart_journal PER PARTITION LIMIT 1";
+    const POSITIONS: &str = "SELECT cart_id, position FROM cart_unchanged PER PARTITION LIMIT 1";
+    let mut newest: HashMap<Uuid, Newest> = HashMap::new();
+    let pager = session.query_iter(Statement::new(NUMBERS).with_page_size(PAGE_ROWS), ()).await?;
+    let mut rows = pager.rows_stream::<(Uuid, Option<i64>)>()?;
+    while let Some((cart_id, number)) = rows.try_next().await.context("reading table cart_journal")? {
+        // A cart with a snapshot and no events has a row without clustering columns.
+        if let Some(number) = number {
+            newest.entry(cart_id).or_default().sequence_number = number;
+        }
+    }
+    let pager = session.query_iter(Statement::new(POSITIONS).with_page_size(PAGE_ROWS), ()).await?;
+    let mut rows = pager.rows_stream::<(Uuid, i64)>()?;
+    while let Some((cart_id, position)) = rows.try_next().await.context("reading table cart_unchanged")? {
+        newest.entry(cart_id).or_default().unchanged = position;
+    }
+    Ok(newest)
+}
+
+const SELECT_EVENTS: &str =
+    "SELECT cart_id, sequence_number, position, command_id, events, keyed, outcome FROM cart_journal";
+type EventsRow = (Uuid, Option<i64>, Option<i64>, Option<Uuid>, Option<Vec<Vec<u8>>>, Option<bool>, Option<String>);
+
+const SELECT_UNCHANGED: &str =
+    "SELECT cart_id, position, sequence_number, command_id, digest, issued_at, outcome FROM cart_unchanged";
+type UnchangedRow = (Uuid, i64, Option<i64>, Option<Uuid>, Option<i64>, Option<i64>, Option<String>);
+
+/// Both tables. The rows without events are added first.
+#[derive(Default)]
+struct Journal {
+    events: Events,
+    requests: Requests,
+}
+
+impl Journal {
+    async fn add_all_events(&mut self, session: &Session) -> anyhow::Result<()> {
+        let pager = session.query_iter(Statement::new(SELECT_EVENTS).with_page_size(PAGE_ROWS), ()).await?;
+        let mut rows = pager.rows_stream::<EventsRow>()?;
+        while let Some(row) = rows.try_next().await? {
+            self.add_events(row)?;
+        }
+        Ok(())
+    }
+
+    async fn add_all_unchanged(&mut self, session: &Session) -> anyhow::Result<()> {
+        let pager = session.query_iter(Statement::new(SELECT_UNCHANGED).with_page_size(PAGE_ROWS), ()).await?;
+        let mut rows = pager.rows_stream::<UnchangedRow>()?;
+        while let Some(row) = rows.try_next().await? {
+            self.add_unchanged(row)?;
+        }
+        Ok(())
+    }
+
+    fn add_events(&mut self, row: EventsRow) -> anyhow::Result<()> {
+        let (cart_id, last, position, command_id, events, keyed, outcome) = row;
         // A cart with a snapshot and no events has a row without clustering columns.
         if last.is_none() {
-            continue;
+            return Ok(());
         }
         let row = (|| Some((last?, position?, command_id?, events.filter(|events| !events.is_empty())?)))();
         let (last, position, command_id, events) =
             row.with_context(|| format!("a row of cart {cart_id} ({last:?}) lacks a column"))?;
         let numbered = events.into_iter().rev().zip(0..).map(|(event, age)| (last - age, event));
         let rows = numbered.map(|(sequence_number, event)| JournalRow { sequence_number, position, command_id, event });
-        carts.entry(cart_id).or_default().extend(rows);
+        self.events.entry(cart_id).or_default().extend(rows);
         let outcome = outcome.as_deref().map(in_words).transpose()?;
         let kept = Kept { command_id, keyed, outcome, sequence_number: last, unchanged: None };
         // If both tables have a row at the same position, one of them is wrong and must be reported.
-        requests.entry(cart_id).or_default().entry(position.into()).or_insert(kept);
+        self.requests.entry(cart_id).or_default().entry(position.into()).or_insert(kept);
+        Ok(())
     }
-    for rows in carts.values_mut() {
-        rows.sort_unstable_by_key(|row| row.sequence_number);
-    }
-    Ok(carts)
-}
 
-async fn unchanged(session: &Session) -> anyhow::Result<Requests> {
-    const SELECT: &str =
-        "SELECT cart_id, position, sequence_number, command_id, digest, issued_at, outcome FROM cart_unchanged";
-    type Row = (Uuid, i64, Option<i64>, Option<Uuid>, Option<i64>, Option<i64>, Option<String>);
-    let pager = session.query_iter(Statement::new(SELECT).with_page_size(PAGE_ROWS), ()).await?;
-    let mut rows = pager.rows_stream::<Row>()?;
-    let mut requests = Requests::new();
-    while let Some((cart_id, position, sequence_number, command_id, digest, issued_at, outcome)) =
-        rows.try_next().await?
-    {
+    fn add_unchanged(&mut self, row: UnchangedRow) -> anyhow::Result<()> {
+        let (cart_id, position, sequence_number, command_id, digest, issued_at, outcome) = row;
         let row = (|| {
             let issued_at = DateTime::from_timestamp_micros(issued_at?)?;
             Some((sequence_number?, command_id?, (digest?, issued_at), outcome?))
@@ -103,9 +184,16 @@ async fn unchanged(session: &Session) -> anyhow::Result<Requests> {
             row.with_context(|| format!("the row at {position} of cart {cart_id} lacks a column"))?;
         let (outcome, unchanged) = (Some(in_words(&outcome)?), Some(unchanged));
         let kept = Kept { command_id, keyed: Some(true), outcome, sequence_number, unchanged };
-        requests.entry(cart_id).or_default().insert(position.into(), kept);
+        self.requests.entry(cart_id).or_default().insert(position.into(), kept);
+        Ok(())
     }
-    Ok(requests)
+
+    fn sorted(mut self) -> (Events, Requests) {
+        for rows in self.events.values_mut() {
+            rows.sort_unstable_by_key(|row| row.sequence_number);
+        }
+        (self.events, self.requests)
+    }
 }
 
 /// An outcome as text, as the audit's rules have it. It parses the JSON without the types of `crates/cart`.

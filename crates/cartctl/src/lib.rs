@@ -12,6 +12,7 @@
 //!   system works.
 //! * [`mod@doctor`]: asks the servers for what the system relies on.
 //! * [`mod@explain`]: shows how a stored figure follows from the log.
+//! * [`mod@rehearse`]: decides the log again with the rules of this program, and shows what would differ.
 //! * [`mod@grants`]: prints or gives the least that the user of each service may do in the servers.
 //! * [`mod@tail`]: prints a topic's records as they come.
 //! * [`mod@uninstall`]: deletes an installation.
@@ -20,7 +21,8 @@
 //!
 //! These share no code with the cart-processor and the projectors beyond the wire types, so that they do not repeat their
 //! mistakes. There are three exceptions: the module `recovery` does what the services do, with their code; `doctor` finds out
-//! whether what they make can be made; and `explain` shows what the rules of `crates/cart` decide, beside the journal.
+//! whether what they make can be made; and `explain` and `rehearse` show what the rules of `crates/cart` decide, beside the
+//! journal.
 
 pub mod audit;
 mod cli;
@@ -28,11 +30,13 @@ pub mod doctor;
 pub mod explain;
 pub mod grants;
 mod ids;
+mod intake;
 pub mod journal;
 mod line;
 pub mod model;
 pub mod reconcile;
 mod recovery;
+pub mod rehearse;
 pub mod tail;
 pub mod topic;
 pub mod totals;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kafka::{Admin, Error, KafkaArgs, Message as _, TopicReader};
+use kafka::{Admin, BorrowedMessage, Error, KafkaArgs, Message as _, TopicReader};
 
 /// How long a read may go without a record.
 pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(20);
@@ -16,6 +16,18 @@ pub struct RawRecord {
     pub value: Option<Vec<u8>>,
 }
 
+impl RawRecord {
+    /// Copies a record.
+    pub(crate) fn of(message: &BorrowedMessage<'_>) -> Self {
+        Self {
+            partition: message.partition(),
+            offset: message.offset(),
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(<[u8]>::to_vec),
+        }
+    }
+}
+
 /// Passes each committed record that `topic` (full name) has now to `take`, in order within a partition. Blocks.
 ///
 /// # Errors
@@ -23,17 +35,22 @@ pub struct RawRecord {
 pub fn for_each<E: From<Error>>(
     args: &KafkaArgs,
     topic: &str,
-    mut take: impl FnMut(RawRecord) -> Result<(), E>,
+    take: impl FnMut(RawRecord) -> Result<(), E>,
 ) -> Result<(), E> {
     let watermarks = Admin::new(args)?.watermarks(topic)?;
-    let mut reader = TopicReader::open(args, topic, (0..).zip(watermarks.into_iter().map(|(start, _)| start)))?;
+    for_each_from(args, topic, watermarks.into_iter().map(|(start, _)| start), take)
+}
+
+/// As [`for_each`], from these offsets of the partitions on.
+pub(crate) fn for_each_from<E: From<Error>>(
+    args: &KafkaArgs,
+    topic: &str,
+    starts: impl IntoIterator<Item = i64>,
+    mut take: impl FnMut(RawRecord) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut reader = TopicReader::open(args, topic, (0..).zip(starts))?;
     while let Some(message) = reader.next(SILENCE_MAX)? {
-        take(RawRecord {
-            partition: message.partition(),
-            offset: message.offset(),
-            key: message.key().map(<[u8]>::to_vec),
-            value: message.payload().map(<[u8]>::to_vec),
-        })?;
+        take(RawRecord::of(&message))?;
     }
     Ok(())
 }

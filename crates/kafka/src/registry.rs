@@ -252,20 +252,38 @@ impl Registry {
         Ok(Some(config.compatibility_level))
     }
 
+    /// The id of `schema` under the subject of `topic` (without the prefix); `None` where it is not registered. Registers
+    /// nothing.
+    ///
+    /// # Errors
+    /// If the registry does not respond, or refuses.
+    pub async fn registered_id(&self, topic: &str, schema: &str) -> Result<Option<u32>, Error> {
+        let subject = format!("{}{topic}-value", self.prefix);
+        let failed =
+            |reason: String| Error::retry(format!("looking up the schema of {subject} at {}", self.url), reason);
+        let body = serde_json::json!({ "schema": schema, "schemaType": "AVRO" });
+        let request = self.http.post(format!("{}/subjects/{subject}", self.url)).json(&body);
+        let response = self.send(request).await.map_err(failed)?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let response = response.error_for_status().map_err(|error| failed(shown(error)))?;
+        let registered: Registered = response.json().await.map_err(|error| failed(shown(error)))?;
+        Ok(Some(registered.id))
+    }
+
     /// Whether `schema` is registered under the subject of `topic` (without the prefix); `None` where the subject has no schema.
     ///
     /// # Errors
     /// If the registry does not respond, or refuses.
     pub async fn is_registered(&self, topic: &str, schema: &str) -> Result<Option<bool>, Error> {
+        if self.registered_id(topic, schema).await?.is_some() {
+            return Ok(Some(true));
+        }
         let subject = format!("{}{topic}-value", self.prefix);
         let failed =
             |reason: String| Error::retry(format!("looking up the schema of {subject} at {}", self.url), reason);
         let url = format!("{}/subjects/{subject}", self.url);
-        let body = serde_json::json!({ "schema": schema, "schemaType": "AVRO" });
-        let response = self.send(self.http.post(&url).json(&body)).await.map_err(failed)?;
-        if response.status() != StatusCode::NOT_FOUND {
-            return response.error_for_status().map(|_| Some(true)).map_err(|error| failed(shown(error)));
-        }
         let versions = self.send(self.http.get(format!("{url}/versions"))).await.map_err(failed)?;
         if versions.status() == StatusCode::NOT_FOUND {
             return Ok(None);

@@ -8,6 +8,7 @@ use kafka::KafkaArgs;
 use postgres::DatabaseArgs;
 use service::{AdminArgs, LogArgs};
 
+use super::checkpoints::Checkpoints;
 use super::report::FINDINGS_KEPT;
 
 /// The system that is looked at.
@@ -43,6 +44,10 @@ impl Target {
 /// the log, waits until all consumers have reached it, and compares up to there. It reads everything from the beginning, and
 /// needs about 3 KB of memory per command.
 ///
+/// With --checkpoint an audit without findings leaves a checkpoint, and the next one reads what has come since. It finds what
+/// went wrong since, and changed journals of carts that were touched since. What else was changed before the checkpoint is found
+/// by --full: run it now and then.
+///
 /// Exit code 0: no findings. 1: findings. 2: the audit failed, for example because a server is unavailable or a consumer lags.
 #[derive(Debug, Clone, clap::Args)]
 #[command(mut_arg("admin_listen", |arg| arg.default_value("127.0.0.1:9016")))]
@@ -54,14 +59,22 @@ pub struct Args {
     #[command(flatten)]
     pub target: Target,
 
-    /// Files of the clients' requests and answers, as `replay --record` writes them, comma-separated
-    #[arg(long, env = "AUDIT_RECORD", value_delimiter = ',')]
+    /// Files of the clients' requests and answers, as `replay --record` writes them, comma-separated. Not with --checkpoint
+    #[arg(long, env = "AUDIT_RECORD", value_delimiter = ',', conflicts_with = "checkpoint")]
     pub record: Vec<PathBuf>,
 
     /// Maximum wait until all consumers have reached the end of the log
     #[arg(help_heading = "Times")]
     #[arg(long, env = "AUDIT_TIMEOUT_S", default_value_t = 300, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub timeout_s: u64,
+
+    /// Folder of a checkpoint: read what has come since, and seal what was read if there are no findings
+    #[arg(long, env = "AUDIT_CHECKPOINT", value_name = "DIR")]
+    pub checkpoint: Option<PathBuf>,
+
+    /// Read everything, and do not start from the checkpoint
+    #[arg(long, env = "AUDIT_FULL")]
+    pub full: bool,
 
     /// Print the report as JSON
     #[arg(long, env = "AUDIT_JSON")]
@@ -89,6 +102,12 @@ impl Args {
     #[must_use]
     pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout_s)
+    }
+
+    /// The checkpoints, if there are any.
+    #[must_use]
+    pub fn checkpoints(&self) -> Option<Checkpoints> {
+        Some(Checkpoints { folder: self.checkpoint.clone()?, is_full: self.full })
     }
 
     /// The pause.

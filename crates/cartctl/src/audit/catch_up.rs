@@ -40,7 +40,7 @@ pub(super) async fn catch_up(kafka: &KafkaArgs, database: &PgPool, deadline: Dur
     let commands = wait.ends(CartCommand::TOPIC).await?;
     wait.group(group::CART_PROCESSOR, CartCommand::TOPIC, &commands).await?;
     let events = wait.ends(CartEvent::TOPIC).await?;
-    wait.ends(DEAD_LETTER_TOPIC).await?;
+    let dead_letters = wait.ends(DEAD_LETTER_TOPIC).await?;
     wait.group(group::ITEM_PURCHASED_EVENTS, CartEvent::TOPIC, &events).await?;
     let purchases = wait.ends(PurchasedItem::TOPIC).await?;
     try_join_all(READ_MODELS.iter().map(async |table| match table.store {
@@ -48,7 +48,7 @@ pub(super) async fn catch_up(kafka: &KafkaArgs, database: &PgPool, deadline: Dur
         Store::Postgres => wait.database(database, table.group, &purchases).await,
     }))
     .await?;
-    Ok(Cut { commands, events, purchases })
+    Ok(Cut { commands, events, purchases, dead_letters })
 }
 
 struct Wait {

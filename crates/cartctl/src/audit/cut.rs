@@ -13,6 +13,8 @@ pub struct Cut {
     pub events: Vec<i64>,
     /// On `item-purchased`.
     pub purchases: Vec<i64>,
+    /// On `cart-commands-dead-letter`.
+    pub dead_letters: Vec<i64>,
 }
 
 impl Cut {

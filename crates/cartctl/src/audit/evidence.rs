@@ -1,14 +1,17 @@
 //! The input of an audit as plain values: [`super::check()`] takes it, and a test can put defects into it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use cart::{CartCommand, CartEvent, LogEpoch, Position, PurchasedItem};
+use cart::{CartCommand, CartEvent, CartId, EventId, LogEpoch, Position, PurchasedItem};
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
+use super::checkpoint::{Checkpoint, Marks, mark};
 use super::client_view::SentCommand;
 use super::cut::{Cut, UpToCut};
 use super::rules::Kept;
+use crate::intake::DeadLetter;
 use crate::journal::JournalRow;
 use crate::totals::{DayKey, MonthKey};
 
@@ -40,6 +43,16 @@ pub struct Evidence {
     pub tables: Tables,
     /// The clients' requests and answers.
     pub sent: Vec<SentCommand>,
+    /// Up to where an earlier audit has looked at everything. Then the topics have only what came since, and the journal only the
+    /// carts that were touched since.
+    pub checkpoint: Option<Arc<Checkpoint>>,
+    /// With a checkpoint: the journalled events up to it of each cart that was touched since, oldest first, or why they cannot be
+    /// decoded.
+    pub sealed: BTreeMap<Uuid, Result<Vec<CartEvent>, String>>,
+    /// The rolling hashes of the topics at the cut.
+    pub marks: Marks,
+    /// Partitions whose records before the last checkpoint are no longer those that were audited. Only a full audit reads them.
+    pub changed: Vec<String>,
 }
 
 impl Evidence {
@@ -48,20 +61,39 @@ impl Evidence {
         self.is_of_earlier_epoch(position) || Cut::is_before(&self.cut.commands, partition, position.offset())
     }
 
-    /// Counts what is before the cut.
+    /// Whether a command was before the checkpoint, so that its effects were looked at.
+    pub(crate) fn is_sealed(&self, partition: i32, position: Position) -> bool {
+        let Some(checkpoint) = &self.checkpoint else { return false };
+        let next = mark(&checkpoint.marks.commands, partition).map_or(0, |mark| mark.next);
+        self.is_of_earlier_epoch(position) || position.offset() < next
+    }
+
+    /// The event of a purchase that was looked at before the checkpoint, if its cart was touched since.
+    pub(crate) fn sealed_event(&self, cart_id: CartId, event_id: EventId) -> Option<&CartEvent> {
+        let events = self.sealed.get(&cart_id.as_uuid())?.as_ref().ok()?;
+        events.iter().find(|event| event.event_id == event_id)
+    }
+
+    /// The partition of a cart on `cart-commands` and `cart-events`.
+    pub(crate) fn partition(&self, cart_id: Uuid) -> i32 {
+        kafka::partition_of(cart_id.to_string().as_bytes(), self.partitions)
+    }
+
+    /// Counts what is before the cut, and after the checkpoint.
     pub(crate) fn up_to_cut(&self) -> UpToCut {
         let count = |records: &mut dyn Iterator<Item = bool>| records.filter(|is_before| *is_before).count() as u64;
         let mut commands = self.commands.iter().map(|record| {
             matches!(record.content, Content::Command(_))
                 && Cut::is_before(&self.cut.commands, record.partition, record.offset)
         });
+        let is_due = |partition, position| self.is_due(partition, position) && !self.is_sealed(partition, position);
         let mut events = self
             .events
             .iter()
-            .map(|record| record.value.as_ref().is_ok_and(|event| self.is_due(record.partition, event.position)));
+            .map(|record| record.value.as_ref().is_ok_and(|event| is_due(record.partition, event.position)));
         let mut journal_events = self.journal.iter().flat_map(|(cart_id, rows)| {
-            let partition = kafka::partition_of(cart_id.to_string().as_bytes(), self.partitions);
-            rows.iter().map(move |row| self.is_due(partition, row.position.into()))
+            let partition = self.partition(*cart_id);
+            rows.iter().map(move |row| is_due(partition, row.position.into()))
         });
         let mut purchases =
             self.purchases.iter().map(|record| Cut::is_before(&self.cut.purchases, record.partition, record.offset));
@@ -103,17 +135,6 @@ pub enum Content {
         /// The record's value.
         value: Option<Vec<u8>>,
     },
-}
-
-/// A record of `cart-commands-dead-letter`.
-#[derive(Debug, Clone)]
-pub struct DeadLetter {
-    pub partition: i32,
-    pub offset: i64,
-    /// Partition and offset on `cart-commands`, from its headers.
-    pub origin: Option<(i32, i64)>,
-    pub key: Option<Vec<u8>>,
-    pub value: Option<Vec<u8>>,
 }
 
 /// A record of a topic that only our services write.

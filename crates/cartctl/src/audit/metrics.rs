@@ -6,7 +6,7 @@ service::define_metrics! {
         &[0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_200.0, 1_800.0, 3_600.0, 7_200.0, 14_400.0],
         "Time of an audit, also of one that failed",
     );
-    COMMANDS: Gauge = Gauge::new("audit_commands", "Commands that the last completed audit looked at");
+    COMMANDS: Gauge = Gauge::new("audit_commands", "Commands that the last completed audit looked at, with those before its checkpoint");
     FINDINGS: Gauge = Gauge::new("audit_findings", "Findings of the last completed audit, by kind; 0 is right")
         .labels(&[Label::any("kind")]);
     INTERVAL_SECONDS: Gauge =

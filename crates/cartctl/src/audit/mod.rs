@@ -11,37 +11,57 @@
 //! noted ends must be in all stores; the effects of later records may be, and must be right. The comparison itself is a pure
 //! function, [`check()`].
 //!
-//! Everything is in memory for the comparison: about 3 KB per command in the log, and 1 KB more with clients' records.
+//! Everything is in memory for the comparison: about 3 KB per command in the log, and 1 KB more with clients' records. With a
+//! checkpoint (`checkpoint`) that is what has come since, and a digest of each cart.
 
 mod args;
 mod catch_up;
 mod check;
+mod checkpoint;
+mod checkpoint_file;
+mod checkpoints;
 mod client_view;
 mod cut;
+mod digest;
 mod evidence;
 mod metrics;
 mod read;
 mod report;
 mod rules;
+mod seal;
 mod stores;
+mod touched;
 mod watch;
 mod watcher;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context as _;
+use chrono::Utc;
+use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
+use catch_up::catch_up;
+use checkpoint_file::save;
+use checkpoints::Start;
+use read::{Epochs, Scope, collect};
+
+pub use crate::intake::DeadLetter;
 pub use args::{Args, Target};
 pub use catch_up::NotCaughtUp;
 pub use check::{check, check_sightings};
+pub use checkpoint::{Checkpoint, Mark, Marks, SealedTotal, System};
+pub use checkpoints::Checkpoints;
 pub use client_view::{AnsweredItem, Attempt, SentCommand, read as read_sent_commands};
 pub use cut::{Cut, UpToCut};
-pub use evidence::{Content, DeadLetter, Evidence, LogRecord, Record, Row, Tables};
+pub use digest::{CartDigest, Hash};
+pub use evidence::{Content, Evidence, LogRecord, Record, Row, Tables};
 pub use metrics::ALL as METRICS;
-pub use read::collect;
-pub use report::{ClientView, Counts, FINDINGS_KEPT, Finding, Findings, Kind, Report};
+pub use report::{ClientView, Counts, FINDINGS_KEPT, Finding, Findings, Kind, Report, Seal, Span};
 pub use rules::{Cart, Decided, Kept, Verdict};
+pub use seal::seal;
+pub use touched::touched;
 pub use watch::watch;
 pub use watcher::{Fall, Seen, Sightings, Watcher};
 
@@ -65,25 +85,83 @@ pub async fn audit_with(
     deadline: Duration,
     sightings: Option<&Sightings>,
 ) -> anyhow::Result<Report> {
-    // Read before the ends are noted, so that all answers are of records before them.
     let mut sent = Vec::new();
     for path in records {
+        // Before the ends are noted, so that all answers are of records before them.
         sent.extend(read_sent_commands(path)?);
     }
+    let sightings = sightings.cloned();
+    look(target, sent, sightings, None, deadline).await
+}
+
+/// Does the same as [`audit`] from the checkpoint of a folder on, without clients' answers, and leaves a new one there if there are
+/// no findings.
+///
+/// # Errors
+/// As [`audit`]; also if the checkpoint was changed or is of another installation, or the new one can't be written.
+pub async fn audit_since(target: &Target, checkpoints: &Checkpoints, deadline: Duration) -> anyhow::Result<Report> {
+    look(target, Vec::new(), None, Some(checkpoints.clone()), deadline).await
+}
+
+/// Audits once, as the arguments say.
+///
+/// # Errors
+/// As [`audit`] and [`audit_since`].
+pub async fn once(args: &Args) -> anyhow::Result<Report> {
+    match args.checkpoints() {
+        Some(checkpoints) => audit_since(&args.target, &checkpoints, args.timeout()).await,
+        None => audit(&args.target, &args.record, args.timeout()).await,
+    }
+}
+
+async fn look(
+    target: &Target,
+    sent: Vec<SentCommand>,
+    sightings: Option<Sightings>,
+    checkpoints: Option<Checkpoints>,
+    deadline: Duration,
+) -> anyhow::Result<Report> {
     // Lazily, so that it waits for a database that is still starting.
     let database = target.database.connect_lazy(PgPoolOptions::new())?;
-    let evidence = collect(target, &database, sent, deadline).await;
+    let collected = read(target, &database, sent, checkpoints.as_ref(), deadline).await;
     database.close().await;
-    let evidence = evidence?;
+    let (evidence, start) = collected?;
     let kept_max = target.findings_max;
-    let sightings = sightings.cloned();
     // Computes for seconds if the log is large, so not on an async thread.
-    Ok(tokio::task::spawn_blocking(move || {
+    tokio::task::spawn_blocking(move || {
         let mut findings = Findings::new(kept_max);
         if let Some(sightings) = &sightings {
             check_sightings(sightings, &evidence, &mut findings);
         }
-        check(&evidence, findings)
+        let mut report = check(&evidence, findings);
+        if let (Some(Checkpoints { folder, .. }), Some(Start { system, since, note, .. })) = (checkpoints, start) {
+            let sealed = seal(evidence, &report, system, Utc::now());
+            if let Some(checkpoint) = &sealed {
+                save(&folder, checkpoint)?;
+            }
+            report.span = Some(Span { since, note, sealed: sealed.as_ref().map(Checkpoint::seal) });
+        }
+        Ok(report)
     })
-    .await?)
+    .await?
+}
+
+/// Waits until all consumers have reached the current ends of the topics, then reads.
+async fn read(
+    target: &Target,
+    database: &PgPool,
+    sent: Vec<SentCommand>,
+    checkpoints: Option<&Checkpoints>,
+    deadline: Duration,
+) -> anyhow::Result<(Evidence, Option<Start>)> {
+    let cut = catch_up(&target.kafka, database, deadline).await?;
+    let session = cassandra::connect(&target.cassandra).await.context("reading Cassandra's tables")?;
+    let epochs = Epochs::read(&target.kafka, &session).await?;
+    let mut start = match checkpoints {
+        Some(checkpoints) => Some(checkpoints::start(target, &session, epochs, checkpoints).await?),
+        None => None,
+    };
+    let scope = start.as_mut().and_then(|start| start.scope.take()).unwrap_or(Scope::All(None));
+    let evidence = collect(&target.kafka, (&session, database), cut, epochs, scope, sent).await?;
+    Ok((evidence, start))
 }

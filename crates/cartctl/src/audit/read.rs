@@ -1,76 +1,58 @@
-//! Reads everything: the tables first, then the topics that they are made from, and the commands last. So the cause of each
-//! row or record is read after it.
+//! Reads everything, or what has come since a checkpoint.
+//!
+//! Everything: the tables first, then the topics that they are made from, and the commands last. So the cause of each row or
+//! record is read after it. With a checkpoint the journals of the touched carts are read last, when these are known; what they
+//! have of commands that were not read is left out.
 
-use std::collections::HashSet;
-use std::time::Duration;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use anyhow::Context as _;
-use cart::contract::{Contract, DEAD_LETTER_TOPIC};
-use cart::{CartCommand, CartEvent, LogEpoch, PurchasedItem};
-use kafka::{Admin, Codec, DecodeError, Headers as _, KafkaArgs, Message as _, Registry, TopicReader};
+use cart::contract::Contract;
+use cart::{CartCommand, CartEvent, LogEpoch, Position, PurchasedItem};
+use kafka::{Admin, Codec, KafkaArgs, Registry};
 use scylla::client::session::Session;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::PgPool;
 use tokio::runtime::Handle;
+use uuid::Uuid;
 
-use super::Target;
-use super::catch_up::catch_up;
+use super::checkpoint::{Checkpoint, Mark, Marks};
 use super::client_view::SentCommand;
-use super::evidence::{Content, DeadLetter, Evidence, LogRecord, Record};
+use super::cut::Cut;
+use super::digest::{Chains, Hash};
+use super::evidence::{Content, Evidence, LogRecord, Record};
 use super::stores;
-use crate::topic::{RawRecord, SILENCE_MAX, for_each};
+use super::touched::touched;
+use crate::intake::{DeadLetter, Intake, dead_letters, decode};
+use crate::journal::{Events, Newest, Requests, read_carts, read_newest, read_tables};
+use crate::topic::{RawRecord, for_each, for_each_from};
 
-/// Waits until all consumers have reached the current ends of the topics, then reads everything.
-///
-/// # Errors
-/// Consumers have not caught up within `deadline`, or something can't be read.
-pub async fn collect(
-    target: &Target,
-    database: &PgPool,
-    sent: Vec<SentCommand>,
-    deadline: Duration,
-) -> anyhow::Result<Evidence> {
-    let kafka = &target.kafka;
-    let cut = catch_up(kafka, database, deadline).await?;
-    let session = cassandra::connect(&target.cassandra).await.context("reading Cassandra's tables")?;
-    let commands_epoch = epoch(kafka, &session, CartCommand::TOPIC).await?;
-    let purchases_epoch = epoch(kafka, &session, PurchasedItem::TOPIC).await?;
-    let registry = Registry::new(kafka)?;
-    let purchase_codec = Codec::register(&registry, PurchasedItem::TOPIC, PurchasedItem::SCHEMA).await?;
-    let event_codec = Codec::register(&registry, CartEvent::TOPIC, CartEvent::SCHEMA).await?;
-    let command_codec = Codec::register(&registry, CartCommand::TOPIC, CartCommand::SCHEMA).await?;
-
-    let tables = stores::read(&session, database, &kafka.prefixed(PurchasedItem::TOPIC), purchases_epoch).await?;
-    let (journal, requests) = crate::journal::read_tables(&session).await.context("reading the journal")?;
-    let (args, runtime) = (kafka.clone(), Handle::current());
-    let partitions = i32::try_from(cut.commands.len())?;
-    let purchase_partitions = i32::try_from(cut.purchases.len())?;
-    tokio::task::spawn_blocking(move || {
-        let purchases = records(&args, &purchase_codec, &runtime, false)?;
-        let events = records(&args, &event_codec, &runtime, true)?;
-        let dead_letters = dead_letters(&args).context("reading topic cart-commands-dead-letter")?;
-        let letters = dead_letters.iter().filter_map(|letter| letter.origin).collect();
-        let commands = commands(&args, &command_codec, &runtime, partitions, &letters)?;
-        Ok(Evidence {
-            partitions,
-            purchase_partitions,
-            commands_epoch: commands_epoch.get(),
-            cut,
-            commands,
-            dead_letters,
-            events,
-            journal,
-            requests,
-            purchases,
-            tables,
-            sent,
-        })
-    })
-    .await?
+/// What is read.
+#[derive(Debug, Clone)]
+pub(super) enum Scope {
+    /// Everything. With a checkpoint the records before it must still be those that were audited.
+    All(Option<Arc<Checkpoint>>),
+    /// What has come since the checkpoint.
+    Since(Arc<Checkpoint>),
 }
 
-/// The topic's log epoch. Fails if the topic is not the recorded log.
+/// The epochs of `cart-commands` and `item-purchased`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Epochs {
+    pub(super) commands: LogEpoch,
+    pub(super) purchases: LogEpoch,
+}
+
+impl Epochs {
+    /// Fails if a topic is not the recorded log.
+    pub(super) async fn read(kafka: &KafkaArgs, session: &Session) -> anyhow::Result<Self> {
+        let commands = epoch(kafka, session, CartCommand::TOPIC).await?;
+        Ok(Self { commands, purchases: epoch(kafka, session, PurchasedItem::TOPIC).await? })
+    }
+}
+
 async fn epoch(kafka: &KafkaArgs, session: &Session, topic: &str) -> anyhow::Result<LogEpoch> {
     let full = kafka.prefixed(topic);
     let (args, name) = (kafka.clone(), full.clone());
@@ -78,108 +60,287 @@ async fn epoch(kafka: &KafkaArgs, session: &Session, topic: &str) -> anyhow::Res
     Ok(cassandra::log_epoch(session, &full, &identity).await?)
 }
 
-/// Decodes a value. The outer error: the registry is unavailable, or the record is newer than this program. The inner error:
-/// the bytes are invalid.
-fn decode<T: Serialize + DeserializeOwned>(
-    codec: &Codec<T>,
-    bytes: &[u8],
-    runtime: &Handle,
-) -> Result<Result<T, DecodeError>, kafka::Error> {
-    match codec.decode_or_fetch_blocking(bytes, runtime)? {
-        Err(newer @ DecodeError::Newer { .. }) => Err(kafka::Error::fatal("reading a record", newer)),
-        decoded => Ok(decoded),
-    }
-}
-
-fn records<T: Contract + Serialize + DeserializeOwned>(
+/// Reads, when all consumers have reached the cut.
+///
+/// # Errors
+/// Something can't be read.
+pub(super) async fn collect(
     kafka: &KafkaArgs,
-    codec: &Codec<T>,
-    runtime: &Handle,
-    keep_bytes: bool,
-) -> anyhow::Result<Vec<Record<T>>> {
-    let mut records = Vec::new();
-    for_each::<anyhow::Error>(kafka, &kafka.prefixed(T::TOPIC), |RawRecord { partition, offset, key, value }| {
-        let bytes = value.unwrap_or_default();
-        let value = decode(codec, &bytes, runtime)?.map_err(|error| error.to_string());
-        let key = String::from_utf8_lossy(&key.unwrap_or_default()).into_owned();
-        let bytes = if keep_bytes { bytes } else { Vec::new() };
-        records.push(Record { partition, offset, key, bytes, value });
-        Ok(())
+    (session, database): (&Session, &PgPool),
+    cut: Cut,
+    epochs: Epochs,
+    scope: Scope,
+    sent: Vec<SentCommand>,
+) -> anyhow::Result<Evidence> {
+    let registry = Registry::new(kafka)?;
+    let codecs = Codecs {
+        purchases: Codec::register(&registry, PurchasedItem::TOPIC, PurchasedItem::SCHEMA).await?,
+        events: Codec::register(&registry, CartEvent::TOPIC, CartEvent::SCHEMA).await?,
+        commands: Codec::register(&registry, CartCommand::TOPIC, CartCommand::SCHEMA).await?,
+    };
+    let tables = stores::read(session, database, &kafka.prefixed(PurchasedItem::TOPIC), epochs.purchases).await?;
+    let journal = match &scope {
+        Scope::All(_) => Journal::All(read_tables(session).await.context("reading the journal")?),
+        Scope::Since(_) => {
+            Journal::Newest(read_newest(session).await.context("reading the newest entries of the journal")?)
+        }
+    };
+    let mut topics = Topics { kafka: kafka.clone(), runtime: Handle::current(), cut, scope, changed: Vec::new() };
+    let events_codec = codecs.events.clone();
+    let (mut evidence, scope) = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
+        let evidence = topics.read(&codecs)?;
+        Ok((Evidence { cut: topics.cut, changed: topics.changed, ..evidence }, topics.scope))
     })
-    .with_context(|| format!("reading topic {}", T::TOPIC))?;
-    Ok(records)
-}
-
-fn commands(
-    kafka: &KafkaArgs,
-    codec: &Codec<CartCommand>,
-    runtime: &Handle,
-    partitions: i32,
-    letters: &HashSet<(i32, i64)>,
-) -> anyhow::Result<Vec<LogRecord>> {
-    let mut commands = Vec::new();
-    for_each::<anyhow::Error>(kafka, &kafka.prefixed(CartCommand::TOPIC), |record| {
-        let RawRecord { partition, offset, key, value } = record;
-        let decoded = match &value {
-            None => Err(String::from("no value")),
-            Some(bytes) => decode(codec, bytes, runtime)?.map_err(|error| error.to_string()),
-        };
-        let is_letter = letters.contains(&(partition, offset));
-        let command = decoded
-            .and_then(|command| belongs(command, key.as_deref(), partition, partitions))
-            .and_then(|command| check(command, is_letter));
-        let content = match command {
-            Ok(command) => Content::Command(Box::new(command)),
-            Err(reason) => Content::Undecidable { reason, key, value },
-        };
-        commands.push(LogRecord { partition, offset, content });
-        Ok(())
-    })
-    .context("reading topic cart-commands")?;
-    Ok(commands)
-}
-
-/// Fails for a command outside the partition of its cart: it has no order among the cart's other commands.
-fn belongs(command: CartCommand, key: Option<&[u8]>, partition: i32, partitions: i32) -> Result<CartCommand, String> {
-    let cart_id = command.cart_id.to_string();
-    if key != Some(cart_id.as_bytes()) {
-        return Err(format!("the key is not cart id {cart_id}"));
+    .await??;
+    evidence.commands_epoch = epochs.commands.get();
+    (evidence.tables, evidence.sent) = (tables, sent);
+    match (journal, scope) {
+        (Journal::All((journal, requests)), _) => (evidence.journal, evidence.requests) = (journal, requests),
+        (Journal::Newest(newest), Scope::Since(checkpoint)) => {
+            let carts = touched(&checkpoint, &evidence.commands, &evidence.events, &evidence.purchases, &newest);
+            let read = read_carts(session, &carts).await.context("reading the journal of the touched carts")?;
+            evidence.checkpoint = Some(checkpoint);
+            add_journal(&mut evidence, read, &events_codec).await?;
+        }
+        (Journal::Newest(_), Scope::All(_)) => {}
     }
-    match kafka::partition_of(cart_id.as_bytes(), partitions) {
-        belongs if belongs == partition => Ok(command),
-        belongs => Err(format!("cart {cart_id} belongs to partition {belongs}")),
-    }
+    Ok(evidence)
 }
 
-/// Fails for a command whose outcome a reader could not represent. Before version 0.2 that was not checked, so a command of an
-/// earlier version that is not a dead letter was decided.
-fn check(command: CartCommand, is_letter: bool) -> Result<CartCommand, String> {
-    match command.check() {
-        Err(reason) if is_letter || command.keyed.is_some() => Err(reason.to_string()),
-        Err(_) | Ok(()) => Ok(command),
-    }
+/// What was read of the journal before the topics.
+enum Journal {
+    All((Events, Requests)),
+    Newest(HashMap<Uuid, Newest>),
 }
 
-fn dead_letters(kafka: &KafkaArgs) -> anyhow::Result<Vec<DeadLetter>> {
-    let topic = kafka.prefixed(DEAD_LETTER_TOPIC);
-    let starts = Admin::new(kafka)?.watermarks(&topic)?.into_iter().map(|(start, _)| start);
-    let mut reader = TopicReader::open(kafka, &topic, (0..).zip(starts))?;
-    let mut letters = Vec::new();
-    while let Some(message) = reader.next(SILENCE_MAX)? {
-        let header = |name: &str| -> Option<i64> {
-            let headers = message.headers()?;
-            // A dead letter that was resent and failed again has both origins; the last one is of this topic.
-            let value = headers.iter().filter(|header| header.key == name).last()?.value?;
-            std::str::from_utf8(value).ok()?.parse().ok()
+/// Adds the journals of touched carts, without what comes after the commands that were read.
+async fn add_journal(
+    evidence: &mut Evidence,
+    (mut journal, mut requests): (Events, Requests),
+    codec: &Codec<CartEvent>,
+) -> anyhow::Result<()> {
+    let epoch = LogEpoch::new(evidence.commands_epoch).unwrap_or(LogEpoch::FIRST);
+    let mut ends: Vec<i64> = evidence.cut.commands.clone();
+    for record in &evidence.commands {
+        if let Some(end) = usize::try_from(record.partition).ok().and_then(|partition| ends.get_mut(partition)) {
+            *end = (*end).max(record.offset + 1);
+        }
+    }
+    let end = |partition: i32| {
+        let end = usize::try_from(partition).ok().and_then(|partition| ends.get(partition)).copied();
+        end.map_or(Position::MAX, |end| Position::new(epoch, end))
+    };
+    for (cart_id, rows) in &mut journal {
+        let (partition, mut events) = (evidence.partition(*cart_id), Ok(Vec::new()));
+        let end = end(partition);
+        rows.retain(|row| Position::from(row.position) < end);
+        for row in rows.iter().filter(|row| evidence.is_sealed(partition, row.position.into())) {
+            let event = codec.decode_or_fetch(&row.event).await?;
+            events = match (events, event) {
+                (Ok(mut events), Ok(event)) => {
+                    events.push(event);
+                    Ok(events)
+                }
+                (Ok(_), Err(error)) => Err(format!("event {} cannot be decoded: {error}", row.sequence_number)),
+                (Err(reason), _) => Err(reason),
+            };
+        }
+        evidence.sealed.insert(*cart_id, events);
+    }
+    for (cart_id, requests) in &mut requests {
+        let end = end(evidence.partition(*cart_id));
+        requests.retain(|position, _| *position < end);
+    }
+    (evidence.journal, evidence.requests) = (journal, requests);
+    Ok(())
+}
+
+struct Codecs {
+    purchases: Codec<PurchasedItem>,
+    events: Codec<CartEvent>,
+    commands: Codec<CartCommand>,
+}
+
+struct Topics {
+    kafka: KafkaArgs,
+    runtime: Handle,
+    cut: Cut,
+    scope: Scope,
+    /// As [`Evidence::changed`].
+    changed: Vec<String>,
+}
+
+impl Topics {
+    /// Reads the topics. Blocks.
+    fn read(&mut self, codecs: &Codecs) -> anyhow::Result<Evidence> {
+        let partitions = i32::try_from(self.cut.commands.len())?;
+        let cut = self.cut.clone();
+        let (purchases, purchase_marks) = self.records(&codecs.purchases, &cut.purchases, |marks| &marks.purchases)?;
+        let (events, event_marks) = self.records(&codecs.events, &cut.events, |marks| &marks.events)?;
+        let (dead_letters, letter_marks) = self.dead_letters(&cut.dead_letters)?;
+        let letters = dead_letters.iter().filter_map(|letter| letter.origin).collect();
+        let (commands, command_marks) = self.commands(&codecs.commands, &cut.commands, &letters)?;
+        let marks = Marks {
+            commands: command_marks,
+            events: event_marks,
+            purchases: purchase_marks,
+            dead_letters: letter_marks,
         };
-        let origin = header("dead-letter-partition").zip(header("dead-letter-offset"));
-        letters.push(DeadLetter {
-            partition: message.partition(),
-            offset: message.offset(),
-            origin: origin.and_then(|(partition, offset)| Some((i32::try_from(partition).ok()?, offset))),
-            key: message.key().map(<[u8]>::to_vec),
-            value: message.payload().map(<[u8]>::to_vec),
+        let purchase_partitions = i32::try_from(self.cut.purchases.len())?;
+        Ok(Evidence {
+            partitions,
+            purchase_partitions,
+            commands,
+            dead_letters,
+            events,
+            purchases,
+            marks,
+            journal: BTreeMap::new(),
+            ..Evidence::default()
+        })
+    }
+
+    fn reading(&self, cut: &[i64], of: fn(&Marks) -> &Vec<Mark>) -> Reading {
+        let since = |checkpoint: &Checkpoint| of(&checkpoint.marks).clone();
+        let hashed = |marks: &[Mark]| marks.iter().map(|mark| (mark.next, mark.hash)).collect::<Vec<_>>();
+        let all = || std::iter::repeat_n((0, Hash::default()), cut.len());
+        match &self.scope {
+            Scope::All(former) => Reading {
+                cut: cut.to_vec(),
+                since: None,
+                chains: Chains::new(all(), cut.iter().copied()),
+                former: former.as_deref().map(|checkpoint| {
+                    let marks = since(checkpoint);
+                    (Chains::new(all(), marks.iter().map(|mark| mark.next)), marks)
+                }),
+            },
+            Scope::Since(checkpoint) => {
+                let marks = since(checkpoint);
+                let chains = Chains::new(hashed(&marks), cut.iter().copied());
+                Reading { cut: cut.to_vec(), since: Some(marks), chains, former: None }
+            }
+        }
+    }
+
+    /// Passes the records to `take` that this audit looks at.
+    fn for_each(
+        &self,
+        topic: &str,
+        reading: &mut Reading,
+        mut take: impl FnMut(RawRecord) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let full = self.kafka.prefixed(topic);
+        let starts = reading.starts();
+        let take = |record: RawRecord| {
+            let place = (record.partition, record.offset);
+            if reading.take(place, record.key.as_deref(), record.value.as_deref(), None) {
+                take(record)
+            } else {
+                Ok(())
+            }
+        };
+        match starts {
+            Some(starts) => for_each_from::<anyhow::Error>(&self.kafka, &full, starts, take),
+            None => for_each::<anyhow::Error>(&self.kafka, &full, take),
+        }
+        .with_context(|| format!("reading topic {topic}"))
+    }
+
+    fn records<T: Contract + Serialize + DeserializeOwned>(
+        &mut self,
+        codec: &Codec<T>,
+        cut: &[i64],
+        of: fn(&Marks) -> &Vec<Mark>,
+    ) -> anyhow::Result<(Vec<Record<T>>, Vec<Mark>)> {
+        let mut reading = self.reading(cut, of);
+        // Only the bytes of events are compared.
+        let keep_bytes = T::TOPIC == CartEvent::TOPIC;
+        let mut records = Vec::new();
+        self.for_each(T::TOPIC, &mut reading, |RawRecord { partition, offset, key, value }| {
+            let bytes = value.unwrap_or_default();
+            let value = decode(codec, &bytes, &self.runtime)?.map_err(|error| error.to_string());
+            let key = String::from_utf8_lossy(&key.unwrap_or_default()).into_owned();
+            let bytes = if keep_bytes { bytes } else { Vec::new() };
+            records.push(Record { partition, offset, key, bytes, value });
+            Ok(())
+        })?;
+        Ok((records, reading.finish(T::TOPIC, &mut self.changed)))
+    }
+
+    fn commands(
+        &mut self,
+        codec: &Codec<CartCommand>,
+        cut: &[i64],
+        letters: &HashSet<(i32, i64)>,
+    ) -> anyhow::Result<(Vec<LogRecord>, Vec<Mark>)> {
+        let mut reading = self.reading(cut, |marks| &marks.commands);
+        let intake = Intake { codec, runtime: &self.runtime, partitions: i32::try_from(cut.len())?, letters };
+        let mut commands = Vec::new();
+        self.for_each(CartCommand::TOPIC, &mut reading, |record| {
+            let command = intake.command(&record)?;
+            let RawRecord { partition, offset, key, value } = record;
+            let content = match command {
+                Ok(command) => Content::Command(Box::new(command)),
+                Err(reason) => Content::Undecidable { reason, key, value },
+            };
+            commands.push(LogRecord { partition, offset, content });
+            Ok(())
+        })?;
+        Ok((commands, reading.finish(CartCommand::TOPIC, &mut self.changed)))
+    }
+
+    fn dead_letters(&mut self, cut: &[i64]) -> anyhow::Result<(Vec<DeadLetter>, Vec<Mark>)> {
+        let mut reading = self.reading(cut, |marks| &marks.dead_letters);
+        let mut letters = dead_letters(&self.kafka, reading.starts().as_deref())?;
+        letters.retain(|letter| {
+            let place = (letter.partition, letter.offset);
+            reading.take(place, letter.key.as_deref(), letter.value.as_deref(), letter.origin)
         });
+        Ok((letters, reading.finish(cart::contract::DEAD_LETTER_TOPIC, &mut self.changed)))
     }
-    Ok(letters)
+}
+
+/// A topic that is being read.
+struct Reading {
+    cut: Vec<i64>,
+    /// The marks of the checkpoint that it is read from.
+    since: Option<Vec<Mark>>,
+    chains: Chains,
+    /// In a full audit: the marks of the last checkpoint, and the hashes up to them.
+    former: Option<(Chains, Vec<Mark>)>,
+}
+
+impl Reading {
+    fn starts(&self) -> Option<Vec<i64>> {
+        Some(self.since.as_ref()?.iter().map(Mark::start).collect())
+    }
+
+    /// Takes the next record of a partition. Returns whether this audit looks at it.
+    fn take(
+        &mut self,
+        place: (i32, i64),
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        origin: Option<(i32, i64)>,
+    ) -> bool {
+        self.chains.take(place, key, value, origin);
+        if let Some((chains, _)) = &mut self.former {
+            chains.take(place, key, value, origin);
+        }
+        let mark = |marks: &Vec<Mark>| super::checkpoint::mark(marks, place.0).is_none_or(|mark| mark.is_open(place.1));
+        self.since.as_ref().is_none_or(mark)
+    }
+
+    /// The marks at the cut. Adds the partitions that were changed since the last checkpoint.
+    fn finish(self, topic: &str, changed: &mut Vec<String>) -> Vec<Mark> {
+        if let Some((chains, marks)) = self.former {
+            let differ =
+                (0..).zip(chains.hashes().into_iter().zip(marks)).filter(|(_, (hash, mark))| *hash != mark.hash);
+            changed.extend(differ.map(|(partition, (_, mark)): (i32, _)| {
+                format!("{topic}, partition {partition} before offset {}", mark.next)
+            }));
+        }
+        let hashes = self.chains.hashes();
+        self.cut.into_iter().zip(hashes).map(|(next, hash)| Mark { next, hash, left: Vec::new() }).collect()
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use clap::ValueEnum;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
@@ -82,6 +83,10 @@ pub enum Kind {
     RowTooMany,
     /// A value that only grows has fallen.
     Fell,
+    /// What the journal has of a cart up to the checkpoint is not what was audited. What came since is not compared then.
+    SealBroken,
+    /// The records of a topic up to the last checkpoint are not those that were audited.
+    LogChanged,
 }
 
 impl Kind {
@@ -211,10 +216,36 @@ pub struct ClientView {
     pub retried: u64,
 }
 
+/// A checkpoint in a report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Seal {
+    pub sealed_at: DateTime<Utc>,
+    /// Commands before it.
+    pub commands: u64,
+    /// The hash over the topics up to it.
+    pub hash: String,
+}
+
+/// Where an audit began, and the checkpoint that it left.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Span {
+    /// `None`: everything was read.
+    pub since: Option<Seal>,
+    /// Why everything was read.
+    pub note: Option<String>,
+    /// The new checkpoint. `None` if there are findings.
+    pub sealed: Option<Seal>,
+}
+
 /// The result of an audit; its fields are those of `--json`.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
+    /// With `--checkpoint`. After a checkpoint the counts are of what came since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub span: Option<Span>,
     /// The numbers of records and rows that were read.
     pub counts: Counts,
     /// The part of it that all consumers have reached.
@@ -229,7 +260,15 @@ pub struct Report {
 
 impl Report {
     pub(crate) fn new(counts: Counts, up_to_cut: UpToCut, client: ClientView, findings: Findings) -> Self {
-        Self { counts, up_to_cut, client, findings_by_kind: findings.counts, findings: findings.kept }
+        Self { span: None, counts, up_to_cut, client, findings_by_kind: findings.counts, findings: findings.kept }
+    }
+
+    /// The commands of this audit and of those whose checkpoint it went on from.
+    #[must_use]
+    pub fn commands_in_all(&self) -> u64 {
+        let since = self.span.as_ref().and_then(|span| span.since.as_ref());
+        // After the cut some commands are looked at twice; the checkpoint counts those before it.
+        self.counts.commands + since.map_or(0, |since| since.commands)
     }
 
     /// Whether there are no findings.
@@ -254,6 +293,27 @@ impl Report {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         u8::from(!self.is_clean())
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.since, &self.note) {
+            (Some(since), _) => write!(f, "read: what has come since {since}")?,
+            (None, Some(note)) => write!(f, "read: everything ({note})")?,
+            (None, None) => write!(f, "read: everything")?,
+        }
+        match &self.sealed {
+            Some(sealed) => write!(f, "\nsealed: {sealed}"),
+            None => write!(f, "\nsealed: nothing, since there are findings"),
+        }
+    }
+}
+
+impl fmt::Display for Seal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = self.sealed_at.to_rfc3339_opts(SecondsFormat::Secs, true);
+        write!(f, "the checkpoint of {at}, {} commands, {}", self.commands, self.hash)
     }
 }
 
@@ -297,6 +357,9 @@ impl fmt::Display for Report {
         let ends = (0..).zip(&due.cut.commands).map(|(partition, end): (i32, _)| format!("{partition}/{end}"));
         let ends = ends.collect::<Vec<_>>().join(" ");
         writeln!(f, "the cut: cart-commands up to {ends}; later records may still be in progress")?;
+        if let Some(span) = &self.span {
+            writeln!(f, "{span}")?;
+        }
         for finding in &self.findings {
             writeln!(f, "{finding}")?;
         }

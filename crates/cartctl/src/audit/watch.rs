@@ -1,8 +1,7 @@
 //! `audit --watch`: repeats the audit, and exports its findings as metrics.
 //!
 //! Each audit reads everything from the beginning, so that it also finds old defects. Its memory grows with the log: about 3 KB
-//! per command. Nothing is kept between audits. If the log is too large for the machine, run it on one with more memory, with a
-//! longer pause.
+//! per command. Nothing is kept between audits. With `--checkpoint` each reads what has come since the last one without findings.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +10,7 @@ use service::{Metrics, Readiness, serve_admin, shutdown_signal};
 
 use super::metrics::{AUDIT_SECONDS, COMMANDS, FINDINGS, INTERVAL_SECONDS, LAST_COMPLETED, RUNS};
 use super::report::{Kind, Report};
-use super::{Args, audit, metrics};
+use super::{Args, metrics, once};
 
 /// The condition of readiness: whether the last audit could be made. Findings do not matter for it; they are in the metrics.
 const CONDITION: &str = "audit";
@@ -34,7 +33,7 @@ pub async fn watch(args: &Args) -> anyhow::Result<()> {
     loop {
         let started_at = Instant::now();
         let looked = tokio::select! {
-            looked = audit(&args.target, &args.record, args.timeout()) => looked,
+            looked = once(args) => looked,
             () = shutdown.requested() => return Ok(()),
         };
         AUDIT_SECONDS.with(&[]).record(started_at.elapsed());
@@ -54,7 +53,7 @@ pub async fn watch(args: &Args) -> anyhow::Result<()> {
 
 fn export(report: &Report) {
     export_counts(Some(report));
-    COMMANDS.with(&[]).set(number(report.counts.commands));
+    COMMANDS.with(&[]).set(number(report.commands_in_all()));
     LAST_COMPLETED.with(&[]).set(unix_time());
     RUNS.with(&["completed"]).increment(1);
     for finding in &report.findings {

@@ -6,24 +6,63 @@ use std::hash::Hash;
 use cart::contract::{READ_MODELS, ReadModel, ReadTable};
 use cart::{CartEvent, LogEpoch, Position};
 use cartctl::audit::{
-    Attempt, Content, Evidence, Findings, Kind, Record, Report, Seen, Sightings, check, check_sightings,
+    Attempt, Content, DeadLetter, Evidence, Findings, Kind, Record, Report, Seen, Sightings, check, check_sightings,
 };
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
 use crate::run::correct;
+use crate::since::{audit_since, last_tenth, sealed};
 
 fn audit(evidence: &Evidence) -> Report {
     check(evidence, Findings::default())
 }
 
-/// Checks that exactly these kinds are found in a run with one defect.
-fn found(kinds: &[Kind], defect: impl FnOnce(&mut Evidence)) {
+/// The kinds that need the clients' answers. An audit from a checkpoint on has none.
+const OF_CLIENTS: [Kind; 6] = [
+    Kind::AckWithoutEvent,
+    Kind::AckDiffers,
+    Kind::RefusalHadEffect,
+    Kind::RefusalDiffers,
+    Kind::NotTakenWasTaken,
+    Kind::KeyTwice,
+];
+
+fn kinds_of(report: &Report) -> BTreeSet<Kind> {
+    report.findings_by_kind.keys().copied().collect()
+}
+
+/// Checks that exactly these kinds are found in a run with one defect: by an audit of everything, and by one from a checkpoint
+/// before the defect on.
+fn found(kinds: &[Kind], defect: impl Fn(&mut Evidence)) -> Defective {
+    found_since(kinds, kinds, defect)
+}
+
+/// The same where the audit from the checkpoint on finds other kinds.
+fn found_since(kinds: &[Kind], since: &[Kind], defect: impl Fn(&mut Evidence)) -> Defective {
     let mut evidence = correct();
     defect(&mut evidence);
     let report = audit(&evidence);
-    let found: BTreeSet<_> = report.findings_by_kind.keys().copied().collect();
-    assert_eq!(found, BTreeSet::from_iter(kinds.iter().copied()), "{report}");
+    assert_eq!(kinds_of(&report), BTreeSet::from_iter(kinds.iter().copied()), "{report}");
+    let report = audit_since(&evidence, &sealed(&correct(), &[1; 3], 0));
+    let expected = since.iter().copied().filter(|kind| !OF_CLIENTS.contains(kind));
+    assert_eq!(kinds_of(&report), BTreeSet::from_iter(expected), "from a checkpoint on: {report}");
+    Defective(evidence)
+}
+
+/// A run with a defect that was found.
+struct Defective(Evidence);
+
+impl Defective {
+    /// Checks what an audit finds from a checkpoint on that was sealed before the last tenth of the commands. Each cart has commands in
+    /// that tenth, so its journal is read, and a changed one is found (`SealBroken`). Of the topics only what a defect added at
+    /// the end, or changed in the last tenth, is found.
+    #[track_caller]
+    fn before_a_checkpoint(self, kinds: &[Kind]) {
+        let run = correct();
+        let report = audit_since(&self.0, &sealed(&run, &last_tenth(&run), 3));
+        assert_eq!(kinds_of(&report), BTreeSet::from_iter(kinds.iter().copied()), "after the defect: {report}");
+    }
 }
 
 fn event(record: &Record<CartEvent>) -> &CartEvent {
@@ -61,22 +100,26 @@ fn finds_lost_and_doubled_events() {
     found(&[Kind::EventLost, Kind::AckWithoutEvent, Kind::JournalOnly], |evidence| {
         let last = acknowledged_last(evidence);
         evidence.events.remove(last);
-    });
+    })
+    .before_a_checkpoint(&[Kind::EventLost, Kind::JournalOnly]);
     found(&[Kind::EventLost, Kind::SequenceGap, Kind::JournalOnly, Kind::PurchaseUnexpected], |evidence| {
         evidence.sent.clear();
         let first = evidence.events.iter().position(is_purchase).expect("something was bought");
         evidence.events.remove(first);
-    });
+    })
+    .before_a_checkpoint(&[]);
     found(&[Kind::EventDoubled], |evidence| {
-        let again = evidence.events[5].clone();
+        let again = Record { offset: 900_000, ..evidence.events[5].clone() };
         evidence.events.push(again);
-    });
+    })
+    .before_a_checkpoint(&[Kind::EventDoubled]);
     found(&[Kind::EventUnexpected, Kind::TopicOnly], |evidence| {
         let mut other = event(&evidence.events[5]).clone();
         (other.cart_id, other.event_id) = (Uuid::nil().into(), Uuid::nil().into());
         let key = other.cart_id.to_string();
-        evidence.events.push(Record { key, value: Ok(other), ..evidence.events[5].clone() });
-    });
+        evidence.events.push(Record { key, value: Ok(other), offset: 900_000, ..evidence.events[5].clone() });
+    })
+    .before_a_checkpoint(&[Kind::EventUnexpected, Kind::TopicOnly]);
 }
 
 /// The index of an event that is the newest of its cart, no purchase, and the only one of an acknowledged command.
@@ -100,7 +143,8 @@ fn finds_reordered_and_changed_events() {
         let pair: Vec<_> =
             (0..evidence.events.len()).filter(|place| event(&evidence.events[*place]).cart_id == cart).collect();
         evidence.events.swap(pair[2], pair[3]);
-    });
+    })
+    .before_a_checkpoint(&[]);
     // Both stores have it, so only the model differs.
     found(&[Kind::EventDiffers], |evidence| {
         let record = &mut evidence.events[3];
@@ -108,7 +152,8 @@ fn finds_reordered_and_changed_events() {
         other.occurred_at += chrono::TimeDelta::microseconds(1);
         record.value = Ok(other);
         evidence.sent.clear();
-    });
+    })
+    .before_a_checkpoint(&[]);
     found(&[Kind::EventDiffers, Kind::SequenceGap, Kind::JournalOnly, Kind::TopicOnly, Kind::AckDiffers], |evidence| {
         let last = acknowledged_last(evidence);
         let record = &mut evidence.events[last];
@@ -119,9 +164,11 @@ fn finds_reordered_and_changed_events() {
         let cart = event(record).cart_id.as_uuid();
         let row = evidence.journal.get_mut(&cart).and_then(|rows| rows.last_mut()).expect("a row");
         row.sequence_number += 2;
-    });
-    found(&[Kind::Misplaced], |evidence| evidence.events[4].partition = (evidence.events[4].partition + 1) % 3);
-    found(&[Kind::Misplaced], |evidence| evidence.events[4].key = Uuid::nil().to_string());
+    })
+    .before_a_checkpoint(&[Kind::EventDiffers, Kind::SequenceGap, Kind::JournalOnly, Kind::TopicOnly]);
+    found(&[Kind::Misplaced], |evidence| evidence.events[4].partition = (evidence.events[4].partition + 1) % 3)
+        .before_a_checkpoint(&[]);
+    found(&[Kind::Misplaced], |evidence| evidence.events[4].key = Uuid::nil().to_string()).before_a_checkpoint(&[]);
 }
 
 #[test]
@@ -132,29 +179,34 @@ fn finds_a_journal_that_differs_from_the_topic() {
         let mut changed = rows(evidence);
         changed[2].event[10] ^= 1;
         put(evidence, changed);
-    });
+    })
+    .before_a_checkpoint(&[Kind::SealBroken]);
     found(&[Kind::JournalDiffers], |evidence| {
         let mut changed = rows(evidence);
         let last = changed.len() - 1;
         changed[last].position = Position::new(LogEpoch::FIRST, 900_000).get();
         put(evidence, changed);
-    });
+    })
+    .before_a_checkpoint(&[Kind::JournalDiffers]);
     found(&[Kind::SequenceGap, Kind::TopicOnly], |evidence| {
         let mut changed = rows(evidence);
         changed.remove(3);
         put(evidence, changed);
-    });
+    })
+    .before_a_checkpoint(&[Kind::SealBroken]);
     found(&[Kind::JournalOnly, Kind::JournalRowDoubled], |evidence| {
         let mut changed = rows(evidence);
         let mut more = changed[0].clone();
         more.sequence_number = changed[changed.len() - 1].sequence_number + 1;
         changed.push(more);
         put(evidence, changed);
-    });
+    })
+    .before_a_checkpoint(&[Kind::SealBroken]);
     found(&[Kind::TopicOnly], |evidence| {
         let cart = *evidence.journal.keys().next().expect("a cart");
         evidence.journal.remove(&cart);
-    });
+    })
+    .before_a_checkpoint(&[Kind::SealBroken]);
 }
 
 #[test]
@@ -168,13 +220,15 @@ fn finds_lost_changed_and_unexpected_requests() {
     found(&[Kind::RequestLost], |evidence| {
         let (cart_id, position) = unchanged(evidence);
         evidence.requests.get_mut(&cart_id).and_then(|requests| requests.remove(&position)).expect("it is there");
-    });
+    })
+    .before_a_checkpoint(&[Kind::SealBroken]);
     found(&[Kind::RequestUnexpected], |evidence| {
         let (cart_id, position) = unchanged(evidence);
         let requests = evidence.requests.get_mut(&cart_id).expect("they are there");
         let other = requests[&position].clone();
         requests.insert(Position::new(LogEpoch::FIRST, 900_000), other);
-    });
+    })
+    .before_a_checkpoint(&[Kind::RequestUnexpected]);
     let changes: [fn(&mut cartctl::audit::Kept); 5] = [
         |kept| kept.command_id = Uuid::nil(),
         |kept| kept.keyed = None,
@@ -186,26 +240,28 @@ fn finds_lost_changed_and_unexpected_requests() {
         found(&[Kind::RequestDiffers], |evidence| {
             let (cart_id, position) = unchanged(evidence);
             evidence.requests.get_mut(&cart_id).and_then(|requests| requests.get_mut(&position)).map(change);
-        });
+        })
+        .before_a_checkpoint(&[Kind::SealBroken]);
     }
 }
 
 #[test]
 fn finds_wrong_dead_letters() {
-    found(&[Kind::DeadLetterLost], |evidence| drop(evidence.dead_letters.pop()));
+    found(&[Kind::DeadLetterLost], |evidence| drop(evidence.dead_letters.pop())).before_a_checkpoint(&[]);
     found(&[Kind::DeadLetterUnexpected], |evidence| {
-        let again = evidence.dead_letters[0].clone();
+        let again = DeadLetter { offset: 900, ..evidence.dead_letters[0].clone() };
         evidence.dead_letters.push(again);
-    });
-    found(&[Kind::DeadLetterDiffers], |evidence| evidence.dead_letters[0].value = None);
+    })
+    .before_a_checkpoint(&[Kind::DeadLetterUnexpected]);
+    found(&[Kind::DeadLetterDiffers], |evidence| evidence.dead_letters[1].value = None).before_a_checkpoint(&[]);
     found(&[Kind::DeadLetterWrong], |evidence| {
         // A rejected command: without it the model changes nothing else.
         let refused = refused(evidence);
-        let mut letter = evidence.dead_letters[0].clone();
-        letter.origin = Some(refused);
+        let letter = DeadLetter { offset: 900, origin: Some(refused), ..evidence.dead_letters[0].clone() };
         evidence.dead_letters.push(letter);
         evidence.sent.clear();
-    });
+    })
+    .before_a_checkpoint(&[Kind::DeadLetterUnexpected]);
 }
 
 fn refused(evidence: &Evidence) -> (i32, i64) {
@@ -213,13 +269,16 @@ fn refused(evidence: &Evidence) -> (i32, i64) {
         Content::Command(command) => evidence.events.iter().all(|other| event(other).command_id != command.command_id),
         Content::Undecidable { .. } => false,
     };
-    let record = evidence.commands.iter().find(made_nothing).expect("something was refused");
+    // Not the first of its partition, which is before every checkpoint here.
+    let is_later = |record: &&cartctl::audit::LogRecord| record.offset > 0;
+    let record = evidence.commands.iter().filter(is_later).find(made_nothing).expect("something was refused");
     (record.partition, record.offset)
 }
 
 #[test]
 fn finds_wrong_answers_to_clients() {
-    found(&[Kind::AckWithoutEvent], |evidence| acknowledged(evidence).command_id = Uuid::max());
+    found(&[Kind::AckWithoutEvent], |evidence| acknowledged(evidence).command_id = Uuid::max())
+        .before_a_checkpoint(&[]);
     for change in [
         |attempt: &mut Attempt| {
             if let Attempt::Accepted { version, .. } = attempt {
@@ -242,26 +301,31 @@ fn finds_wrong_answers_to_clients() {
             }
         },
     ] {
-        found(&[Kind::AckDiffers], |evidence| change(acknowledged(evidence).attempts.last_mut().expect("an attempt")));
+        found(&[Kind::AckDiffers], |evidence| change(acknowledged(evidence).attempts.last_mut().expect("an attempt")))
+            .before_a_checkpoint(&[]);
     }
     let refusal = |id| Attempt::Rejected { problem: "item-not-in-cart".to_owned(), command_id: id };
-    found(&[Kind::RefusalHadEffect], |evidence| acknowledged(evidence).attempts = vec![refusal(None)]);
+    found(&[Kind::RefusalHadEffect], |evidence| acknowledged(evidence).attempts = vec![refusal(None)])
+        .before_a_checkpoint(&[]);
     found(&[Kind::RefusalDiffers], |evidence| {
         let is_refused =
             |sent: &&mut cartctl::audit::SentCommand| matches!(sent.attempts.last(), Some(Attempt::Rejected { .. }));
         let sent = evidence.sent.iter_mut().find(is_refused).expect("one was refused");
         let id = Some(sent.command_id);
         sent.attempts = vec![Attempt::Rejected { problem: "cart-full".to_owned(), command_id: id }];
-    });
+    })
+    .before_a_checkpoint(&[]);
     found(&[Kind::NotTakenWasTaken], |evidence| {
         acknowledged(evidence).attempts = vec![Attempt::NotExecuted { reason: "503".to_owned() }];
-    });
+    })
+    .before_a_checkpoint(&[]);
     // A command without an answer may have been executed or not.
-    found(&[], |evidence| acknowledged(evidence).attempts = vec![Attempt::Pending {}]);
+    found(&[], |evidence| acknowledged(evidence).attempts = vec![Attempt::Pending {}]).before_a_checkpoint(&[]);
     found(&[], |evidence| {
         let sent = acknowledged(evidence);
         (sent.command_id, sent.attempts) = (Uuid::max(), vec![Attempt::Unknown { reason: "reset".to_owned() }]);
-    });
+    })
+    .before_a_checkpoint(&[]);
 }
 
 #[test]
@@ -292,22 +356,26 @@ fn finds_lost_doubled_and_changed_purchases() {
         let is_alone = |place: &usize| days.iter().filter(|day| **day == days[*place]).count() == 1;
         let alone = (0..days.len()).find(is_alone).expect("the only one of its product and day");
         evidence.purchases.remove(alone);
-    });
+    })
+    .before_a_checkpoint(&[]);
     found(&[Kind::PurchaseDoubled, Kind::TotalStale], |evidence| {
         let mut again = evidence.purchases[4].clone();
         again.offset = 900_000;
         evidence.purchases.push(again);
-    });
+    })
+    .before_a_checkpoint(&[Kind::PurchaseDoubled, Kind::TotalStale]);
     let change = |evidence: &mut Evidence, change: &dyn Fn(&mut cart::PurchasedItem)| {
         if let Ok(purchase) = &mut evidence.purchases[4].value {
             change(purchase);
         }
     };
-    found(&[Kind::PurchaseDiffers], |evidence| change(evidence, &|purchase| purchase.cart_id = Uuid::nil().into()));
+    found(&[Kind::PurchaseDiffers], |evidence| change(evidence, &|purchase| purchase.cart_id = Uuid::nil().into()))
+        .before_a_checkpoint(&[]);
     found(&[Kind::PurchaseLost, Kind::PurchaseUnexpected], |evidence| {
         change(evidence, &|purchase| purchase.event_id = Uuid::nil().into());
-    });
-    found(&[Kind::Misplaced], |evidence| evidence.purchases[4].key = Uuid::nil().to_string());
+    })
+    .before_a_checkpoint(&[]);
+    found(&[Kind::Misplaced], |evidence| evidence.purchases[4].key = Uuid::nil().to_string()).before_a_checkpoint(&[]);
 }
 
 type Defect = fn(&mut Evidence);
@@ -366,12 +434,17 @@ fn finds_wrong_missing_and_unexpected_rows_of_each_table() {
             assert!(defects.iter().any(|(kind, _)| *kind == needed), "{model} has no defect {needed:?}");
         }
         for (kind, defect) in defects {
-            let mut evidence = correct();
+            let run = correct();
+            let mut evidence = run.clone();
             defect(&mut evidence);
-            let report = audit(&evidence);
-            let found: Vec<_> = report.findings_by_kind.keys().copied().collect();
-            assert_eq!(found, [kind], "{model}: {report}");
-            assert!(report.findings.iter().all(|finding| finding.place.starts_with(&model.to_string())), "{report}");
+            let late = sealed(&run, &last_tenth(&run), 3);
+            for report in [audit(&evidence), audit_since(&evidence, &late)] {
+                assert_eq!(kinds_of(&report), BTreeSet::from([kind]), "{model}: {report}");
+                assert!(
+                    report.findings.iter().all(|finding| finding.place.starts_with(&model.to_string())),
+                    "{report}"
+                );
+            }
         }
     }
 }
@@ -392,7 +465,8 @@ fn finds_stale_rows() {
             let row = row.expect("its row").1;
             row.total -= newest.amount();
             row.offset = if keep_offset { offset } else { offset - 1 };
-        });
+        })
+        .before_a_checkpoint(&[Kind::TotalStale]);
     }
 }
 

@@ -4,3 +4,4 @@ mod defects;
 mod outcomes;
 mod rules;
 mod run;
+mod since;

@@ -55,10 +55,12 @@ pub(crate) enum Bench {
     Restart,
     /// What a request of ordinary load costs, and why: short sessions, all services running, without a floor
     Ordinary,
+    /// Time and memory of `cartctl audit` and `rehearse`: a log of many commands, and what has come since a checkpoint; no floor
+    Audit,
 }
 
 impl Bench {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Http,
         Self::Backlog,
         Self::Projectors,
@@ -67,6 +69,7 @@ impl Bench {
         Self::Scale,
         Self::Restart,
         Self::Ordinary,
+        Self::Audit,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -79,6 +82,7 @@ impl Bench {
             Self::Scale => "scale",
             Self::Restart => "restart",
             Self::Ordinary => "ordinary",
+            Self::Audit => "audit",
         }
     }
 }
@@ -114,7 +118,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) clients: Vec<u32>,
 
-    /// Commands of a backlog, and purchases for a projector; by default 1,000,000, with --quick 100,000
+    /// Commands of a backlog and of the audited log, and purchases for a projector; by default 1,000,000, with --quick 100,000
     #[arg(long, value_parser = clap::value_parser!(u64).range(100..=100_000_000))]
     pub(crate) commands: Option<u64>,
 

@@ -11,6 +11,7 @@
 #![expect(clippy::float_arithmetic, reason = "these are measurements, not money")]
 
 mod args;
+mod audit;
 mod backlog;
 mod capacity;
 mod drain;
@@ -83,6 +84,7 @@ async fn run(args: &RunArgs) -> anyhow::Result<()> {
             Bench::Scale => scale::measure(args).await,
             Bench::Restart => restart::measure(args).await,
             Bench::Ordinary => ordinary::measure(args).await,
+            Bench::Audit => audit::measure(args).await,
         };
         measurements.extend(measured.with_context(|| format!("measuring {}", bench.name()))?);
     }

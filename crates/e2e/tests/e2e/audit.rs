@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use cart::contract::{Contract as _, READ_MODELS, ReadModel, Store};
 use cart::{CartCommand, PurchasedItem};
-use cartctl::audit::{Kind, Report, Target, Watcher, audit, audit_with};
+use cartctl::audit::{Checkpoints, Kind, Report, Target, Watcher, audit, audit_since, audit_with};
 use e2e::harness::{Installation, Process, Service, binary, free_address, wait_until};
 use kafka::{Producer, Record, TopicReader};
 use serde_json::Value;
@@ -52,7 +52,9 @@ pub(crate) async fn audits_a_running_system_its_end_and_its_defects() -> anyhow:
     let mut replay = replay(&installation, &url, &record.display().to_string())?;
     // While the system works, and with garbage in the log.
     garbage(&installation)?;
-    found(&audit(&target, &[], DEADLINE).await?, &[])?;
+    let checkpoints = Checkpoints { folder: installation.folder().join("checkpoint"), is_full: false };
+    let first = audit_since(&target, &checkpoints, DEADLINE).await?;
+    found(&first, &[])?;
     replay.succeeded(DEADLINE).await?;
 
     let seen = watcher.stop().await?;
@@ -66,6 +68,8 @@ pub(crate) async fn audits_a_running_system_its_end_and_its_defects() -> anyhow:
     let due = &report.up_to_cut;
     ensure!((due.commands, due.events) == (1_200, counts.events) && due.events == due.journal_events, "{report}");
     ensure!(seen.looks().0 > 1 && seen.falls().is_empty(), "{seen:?}");
+
+    goes_on_from_its_checkpoint(&target, &checkpoints, &first).await?;
 
     the_binary_reports_the_same(&installation, &records, 0)?;
     let service = start_watching(&installation)?;
@@ -84,6 +88,12 @@ pub(crate) async fn audits_a_running_system_its_end_and_its_defects() -> anyhow:
     nothing_is_left(&installation, &processes[1..]).await?;
     documented(processes.iter().chain([&service])).await?;
     seed(&installation).await?;
+    let report = audit_since(&target, &checkpoints, DEADLINE).await?;
+    // The journal has a cart that had nothing at the checkpoint.
+    for kind in [Kind::SealBroken, Kind::PurchaseDoubled, Kind::TotalWrong, Kind::RowTooMany] {
+        ensure!(report.has(kind), "from the checkpoint on, {kind:?}:\n{report}");
+    }
+    ensure!(report.span.as_ref().is_some_and(|span| span.sealed.is_none()), "sealed with findings: {report}");
     let report = audit(&target, &records, DEADLINE).await?;
     // The doubled purchase is also in the tables by now, which agrees with the topic.
     for kind in [Kind::JournalOnly, Kind::PurchaseDoubled, Kind::TotalWrong, Kind::RowTooMany] {
@@ -95,6 +105,26 @@ pub(crate) async fn audits_a_running_system_its_end_and_its_defects() -> anyhow:
         .await?;
     drop((processes, service));
     installation.remove().await
+}
+
+/// Goes on from the checkpoint that was sealed under load, and seals a new one. An audit of everything has the same hashes.
+async fn goes_on_from_its_checkpoint(target: &Target, checkpoints: &Checkpoints, first: &Report) -> anyhow::Result<()> {
+    let sealed =
+        |report: &Report| report.span.as_ref().and_then(|span| span.sealed.clone()).context("nothing is sealed");
+    let first = sealed(first)?;
+    let second = audit_since(target, checkpoints, DEADLINE).await?;
+    found(&second, &[])?;
+    let since = second.span.as_ref().and_then(|span| span.since.as_ref());
+    ensure!(since == Some(&first) && second.counts.commands + first.commands == 1_200, "after {first}: {second}");
+    let full = Checkpoints { is_full: true, ..checkpoints.clone() };
+    let full = audit_since(target, &full, DEADLINE).await?;
+    found(&full, &[])?;
+    let (second, full) = (sealed(&second)?, sealed(&full)?);
+    ensure!((second.commands, second.hash) == (1_200, full.hash.clone()), "{full}");
+    let third = audit_since(target, checkpoints, DEADLINE).await?;
+    found(&third, &[])?;
+    ensure!(third.counts.commands == 0 && sealed(&third)?.hash == full.hash, "nothing has come since: {third}");
+    Ok(())
 }
 
 /// A key or a value.
@@ -177,7 +207,8 @@ fn the_binary_reports_the_same(installation: &Installation, records: &[PathBuf],
 fn start_watching(installation: &Installation) -> anyhow::Result<Process> {
     let address = free_address()?;
     let listen = address.to_string();
-    let args = ["audit", "--watch", "--interval-s", "1", "--admin-listen", &listen];
+    let folder = installation.folder().join("watched").display().to_string();
+    let args = ["audit", "--watch", "--checkpoint", &folder, "--interval-s", "1", "--admin-listen", &listen];
     installation.spawn_listening("audit-watch", "cartctl", args, address)
 }
 

@@ -41,6 +41,7 @@ mod reads;
 mod reconcile;
 mod recovery;
 mod registry;
+mod rehearse;
 mod requests;
 mod secure;
 mod settings;

@@ -7,10 +7,11 @@ use cartctl::journal::journal_equals_topic;
 use e2e::harness::{Installation, Process, Service};
 
 use crate::explain::explains_figures_and_finds_wrong_ones;
+use crate::rehearse::rehearses_the_log_and_finds_a_changed_rule;
 
 /// The timeout, far longer than a debug build needs on two busy cores.
 const REPLAY_DEADLINE: Duration = Duration::from_secs(180);
-const RECONCILE_DEADLINE: Duration = Duration::from_secs(180);
+pub(crate) const RECONCILE_DEADLINE: Duration = Duration::from_secs(180);
 const TERMINATE_DEADLINE: Duration = Duration::from_secs(180);
 
 /// The replay checks each answer.
@@ -57,6 +58,7 @@ pub(crate) async fn every_table_has_what_was_sent() -> anyhow::Result<()> {
     for process in &mut processes {
         process.terminate(TERMINATE_DEADLINE).await?;
     }
+    rehearses_the_log_and_finds_a_changed_rule(&installation)?;
     // Last, since it makes tables wrong.
     explains_figures_and_finds_wrong_ones(&installation).await?;
     installation.remove().await

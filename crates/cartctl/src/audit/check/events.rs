@@ -11,10 +11,12 @@ use crate::audit::report::{Findings, Kind};
 
 pub(super) fn check(evidence: &Evidence, log: &Log, published: &ByCart<'_>, findings: &mut Findings) {
     let nothing = Vec::new();
-    for (cart_id, expected) in &log.carts {
+    for (cart_id, expected) in log.carts.iter().filter(|(cart_id, _)| !log.unknown.contains(cart_id)) {
         check_cart(evidence, *cart_id, expected, published.get(cart_id).unwrap_or(&nothing), findings);
     }
-    for found in published.iter().filter(|(cart_id, _)| !log.carts.contains_key(cart_id)).flat_map(|(_, found)| found) {
+    let has_no_command = |cart_id: &CartId| !log.carts.contains_key(cart_id) && !log.unknown.contains(cart_id);
+    let unexpected = published.iter().filter(|(cart_id, _)| has_no_command(cart_id));
+    for found in unexpected.flat_map(|(_, found)| found) {
         findings.add(Kind::EventUnexpected, found.place(), None, Some(&Shown(found.event)));
     }
 }
@@ -37,14 +39,23 @@ fn check_cart(
         (0_usize..).zip(&expected.events).map(|(place, event)| (event.event_id, place)).collect();
     let mut seen: Vec<Option<usize>> = vec![None; expected.events.len()];
     let mut newest = None;
-    let mut sequence_number = 0;
+    let mut sequence_number = expected.sealed;
     for (number, one) in found.iter().enumerate() {
         if one.record.partition != expected_partition(evidence, cart_id) {
             let expected = format!("partition {}", expected_partition(evidence, cart_id));
             findings.add(Kind::Misplaced, one.place(), Some(&expected), Some(&one.record.partition));
         }
         let Some(place) = places.get(&one.event.event_id).copied() else {
-            findings.add(Kind::EventUnexpected, one.place(), None, Some(&Shown(one.event)));
+            if evidence.sealed_event(cart_id, one.event.event_id).is_some() {
+                findings.add(
+                    Kind::EventDoubled,
+                    one.place(),
+                    Some(&"it before the checkpoint"),
+                    Some(&Shown(one.event)),
+                );
+            } else {
+                findings.add(Kind::EventUnexpected, one.place(), None, Some(&Shown(one.event)));
+            }
             continue;
         };
         let wanted = &expected.events[place];

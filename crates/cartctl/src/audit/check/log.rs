@@ -1,15 +1,17 @@
 //! Runs the commands through the model in the order of the log, and checks the dead letters.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use cart::{CartEvent, CartId, LogEpoch, Position};
 use uuid::Uuid;
 
 use super::published::ByCart;
+use super::sealed;
 use crate::audit::cut::Cut;
-use crate::audit::evidence::{Content, DeadLetter, Evidence, LogRecord};
+use crate::audit::evidence::{Content, Evidence, LogRecord};
 use crate::audit::report::{Counts, Findings, Kind};
 use crate::audit::rules::{Cart, Kept, Verdict};
+use crate::intake::DeadLetter;
 
 /// What follows from the log.
 #[derive(Debug, Default)]
@@ -17,14 +19,19 @@ pub(super) struct Log {
     pub(super) carts: HashMap<CartId, Expected>,
     /// The result of each record of a command, by cart and command id. Only filled if there are clients' records.
     pub(super) verdicts: HashMap<(Uuid, Uuid), Vec<Taken>>,
+    /// Carts whose journals up to the checkpoint are not what was sealed: what follows is unknown.
+    pub(super) unknown: HashSet<CartId>,
 }
 
 /// A cart's expected events and requests.
 #[derive(Debug, Default)]
 pub(super) struct Expected {
     pub(super) partition: i32,
+    /// With a checkpoint: the events after it.
     pub(super) events: Vec<CartEvent>,
-    /// The expected entries of the journal by position; those of earlier log epochs are taken from it.
+    /// With a checkpoint: the number of the newest event before it.
+    pub(super) sealed: i64,
+    /// The expected entries of the journal by position; those of earlier log epochs and before the checkpoint are taken from it.
     pub(super) requests: BTreeMap<Position, Kept>,
 }
 
@@ -41,7 +48,10 @@ pub(super) fn replay(evidence: &Evidence, published: &ByCart<'_>, findings: &mut
     let epoch = LogEpoch::new(evidence.commands_epoch).unwrap_or(LogEpoch::FIRST);
     let mut log = Log::default();
     let mut models: HashMap<CartId, Cart> = HashMap::new();
-    follow_earlier(evidence, published, &mut log, &mut models);
+    match &evidence.checkpoint {
+        Some(checkpoint) => sealed::follow(evidence, checkpoint, &mut log, &mut models, findings),
+        None => follow_earlier(evidence, published, &mut log, &mut models),
+    }
     for record in &evidence.commands {
         let letter = letters.get(&(record.partition, record.offset)).copied();
         let command = match &record.content {
@@ -56,6 +66,9 @@ pub(super) fn replay(evidence: &Evidence, published: &ByCart<'_>, findings: &mut
         if let Some(letter) = letter {
             let found = format!("dead letter {}/{}", letter.partition, letter.offset);
             findings.add(Kind::DeadLetterWrong, place(record), Some(&"a decision"), Some(&found));
+            continue;
+        }
+        if log.unknown.contains(&command.cart_id) {
             continue;
         }
         let model = models.entry(command.cart_id).or_default();

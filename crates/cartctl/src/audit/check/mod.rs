@@ -6,18 +6,24 @@ mod journal;
 mod log;
 mod published;
 mod purchases;
+mod sealed;
 mod sightings;
 mod tables;
 
+pub(super) use purchases::sold;
 pub use sightings::check as check_sightings;
 
 use super::evidence::Evidence;
-use super::report::{ClientView, Counts, Findings, Report};
+use super::report::{ClientView, Counts, Findings, Kind, Report};
 
 /// Makes all comparisons, and adds to `findings`.
 #[must_use]
 pub fn check(evidence: &Evidence, mut findings: Findings) -> Report {
     let mut counts = Counts::default();
+    for log in &evidence.changed {
+        let expected = "the records before the last checkpoint as they were audited";
+        findings.add(Kind::LogChanged, log, Some(&expected), Some(&"other records"));
+    }
     let published = published::by_cart(evidence, &mut findings, &mut counts);
     let log = log::replay(evidence, &published, &mut findings, &mut counts);
     events::check(evidence, &log, &published, &mut findings);

@@ -6,7 +6,8 @@ use cart::{CartEvent, EventId, PurchasedItem};
 use chrono::Datelike as _;
 use rust_decimal::Decimal;
 
-use super::published::{ByCart, Shown};
+use super::published::{ByCart, Published, Shown};
+use crate::audit::checkpoint::mark;
 use crate::audit::cut::Cut;
 use crate::audit::evidence::{Evidence, Record};
 use crate::audit::report::{Counts, Findings, Kind};
@@ -15,17 +16,17 @@ use crate::totals::{DayKey, MonthKey};
 /// Each row's total after each of its purchases, in the order of the topic. All purchases of a row are of one vendor, so they
 /// are in one partition.
 #[derive(Debug, Default)]
-pub(super) struct Sold<'a> {
-    pub(super) months: HashMap<MonthKey, Vec<Step<Decimal>>>,
-    pub(super) days: HashMap<DayKey, Vec<Step<(i64, &'a str)>>>,
+pub(in crate::audit) struct Sold<'a> {
+    pub(in crate::audit) months: HashMap<MonthKey, Vec<Step<Decimal>>>,
+    pub(in crate::audit) days: HashMap<DayKey, Vec<Step<(i64, &'a str)>>>,
 }
 
 /// A total, and the newest purchase in it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Step<T> {
-    pub(super) partition: i32,
-    pub(super) offset: i64,
-    pub(super) total: T,
+pub(in crate::audit) struct Step<T> {
+    pub(in crate::audit) partition: i32,
+    pub(in crate::audit) offset: i64,
+    pub(in crate::audit) total: T,
 }
 
 pub(super) fn check<'a>(
@@ -35,11 +36,13 @@ pub(super) fn check<'a>(
     counts: &mut Counts,
 ) -> Sold<'a> {
     let mut bought: HashMap<EventId, (&Record<CartEvent>, &CartEvent)> = HashMap::new();
-    for one in published.values().flatten().filter(|one| one.event.is_purchase()) {
+    // An event before the checkpoint that is here again was bought then.
+    let is_new = |one: &&Published<'_>| !evidence.is_sealed(one.record.partition, one.event.position);
+    for one in published.values().flatten().filter(|one| one.event.is_purchase()).filter(is_new) {
         bought.entry(one.event.event_id).or_insert((one.record, one.event));
     }
     let mut seen = HashSet::new();
-    let mut sold = Sold::default();
+    let sold = sold(evidence);
     for record in &evidence.purchases {
         counts.purchases += 1;
         let place = || format!("item-purchased {}/{}", record.partition, record.offset);
@@ -50,7 +53,6 @@ pub(super) fn check<'a>(
                 continue;
             }
         };
-        sold.add(record, purchase);
         let shown = || format!("{} ({purchase:?})", purchase.event_id);
         let partition = kafka::partition_of(record.key.as_bytes(), evidence.purchase_partitions);
         if record.key != purchase.vendor_id.to_string() || partition != record.partition {
@@ -58,6 +60,9 @@ pub(super) fn check<'a>(
             findings.add(Kind::Misplaced, place(), Some(&expected), Some(&format!("key {}", record.key)));
         }
         match bought.get(&purchase.event_id) {
+            None if evidence.sealed_event(purchase.cart_id, purchase.event_id).is_some_and(CartEvent::is_purchase) => {
+                findings.add(Kind::PurchaseDoubled, place(), Some(&"it before the checkpoint"), Some(&shown()));
+            }
             None => findings.add(Kind::PurchaseUnexpected, place(), None, Some(&shown())),
             Some((_, event)) if !is_of(purchase, event) => {
                 findings.add(Kind::PurchaseDiffers, place(), Some(&Shown(event)), Some(&shown()));
@@ -85,6 +90,33 @@ fn is_of(purchase: &PurchasedItem, event: &CartEvent) -> bool {
         && purchase.purchased_at == event.occurred_at
         && (purchase.product_id, purchase.vendor_id) == (item.product_id, item.vendor_id)
         && (&purchase.name, purchase.price, purchase.quantity) == (&item.name, item.price, item.quantity)
+}
+
+/// Adds up all purchases; those before the checkpoint are in its totals.
+pub(in crate::audit) fn sold(evidence: &Evidence) -> Sold<'_> {
+    let mut sold = Sold::default();
+    if let Some(checkpoint) = &evidence.checkpoint {
+        for (key, sealed) in &checkpoint.months {
+            let (partition, offset) = (sealed.partition, sealed.offset);
+            sold.months.insert(*key, vec![Step { partition, offset, total: sealed.total }]);
+        }
+        for (key, sealed) in &checkpoint.days {
+            let (partition, offset) = (sealed.partition, sealed.offset);
+            let total = (sealed.total.0, sealed.total.1.as_str());
+            sold.days.insert(*key, vec![Step { partition, offset, total }]);
+        }
+    }
+    let marks = evidence.checkpoint.as_ref().map(|checkpoint| checkpoint.marks.purchases.as_slice());
+    let is_new = |record: &Record<PurchasedItem>| {
+        let mark = marks.and_then(|marks| mark(marks, record.partition));
+        mark.is_none_or(|mark| record.offset >= mark.next)
+    };
+    for record in evidence.purchases.iter().filter(|record| is_new(record)) {
+        if let Ok(purchase) = &record.value {
+            sold.add(record, purchase);
+        }
+    }
+    sold
 }
 
 impl<'a> Sold<'a> {

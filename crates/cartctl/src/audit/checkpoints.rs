@@ -1,0 +1,125 @@
+//! Decides what an audit reads: everything, or what has come since the checkpoint of its folder.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, ensure};
+use kafka::{Admin, KafkaArgs};
+use scylla::client::session::Session;
+use tokio::task::spawn_blocking;
+
+use super::Target;
+use super::checkpoint::{Checkpoint, System, TOPICS};
+use super::checkpoint_file::{Found, load};
+use super::read::{Epochs, Scope};
+use super::report::Seal;
+
+/// Where checkpoints are.
+#[derive(Debug, Clone)]
+pub struct Checkpoints {
+    /// The folder of `--checkpoint`.
+    pub folder: PathBuf,
+    /// Whether everything is read, whatever the folder has.
+    pub is_full: bool,
+}
+
+/// What is read, and why.
+pub(super) struct Start {
+    /// Taken when it is read: the checkpoint is large.
+    pub(super) scope: Option<Scope>,
+    pub(super) system: System,
+    pub(super) since: Option<Seal>,
+    /// Why there is no checkpoint to start from.
+    pub(super) note: Option<String>,
+}
+
+/// Chooses.
+///
+/// # Errors
+/// The checkpoint was changed, is of another installation, or the log does not go on where it ends.
+pub(super) async fn start(
+    target: &Target,
+    session: &Session,
+    epochs: Epochs,
+    checkpoints: &Checkpoints,
+) -> anyhow::Result<Start> {
+    let (kafka, keyspace) = (target.kafka.clone(), session.get_keyspace().map(|name| name.to_string()));
+    let kept = spawn_blocking({
+        let kafka = kafka.clone();
+        move || system(&kafka, epochs, keyspace.unwrap_or_default())
+    });
+    let system = kept.await??;
+    let all = |former, note: &str| {
+        let note = Some(format!("{note}; everything is read"));
+        Ok(Start { scope: Some(Scope::All(former)), system: system.clone(), since: None, note })
+    };
+    let found = match load_in_background(&checkpoints.folder).await {
+        Err(error) if checkpoints.is_full => return all(None, &format!("{error:#}")),
+        found => found?,
+    };
+    let checkpoint = match found {
+        Found::Nothing => return all(None, "there is no checkpoint yet"),
+        Found::OtherFormat(format) => {
+            return all(None, &format!("the checkpoint has format {format}, of another version of this program"));
+        }
+        Found::Checkpoint(checkpoint) => Arc::new(*checkpoint),
+    };
+    ensure!(
+        checkpoint.system.installation == system.installation,
+        "the checkpoint in {} is of another installation ({}); this one is {}. Give each its own --checkpoint",
+        checkpoints.folder.display(),
+        checkpoint.system.installation,
+        system.installation
+    );
+    if checkpoint.system != system {
+        return all(None, "the checkpoint is of an earlier log: a topic was replaced since");
+    }
+    if checkpoints.is_full {
+        return all(Some(checkpoint), "--full");
+    }
+    spawn_blocking({
+        let checkpoint = checkpoint.clone();
+        move || goes_on(&kafka, &checkpoint)
+    })
+    .await??;
+    let since = Some(checkpoint.seal());
+    Ok(Start { scope: Some(Scope::Since(checkpoint)), system, since, note: None })
+}
+
+async fn load_in_background(folder: &Path) -> anyhow::Result<Found> {
+    let folder = folder.to_owned();
+    spawn_blocking(move || load(&folder)).await?
+}
+
+/// Identifies the logs.
+fn system(kafka: &KafkaArgs, epochs: Epochs, keyspace: String) -> anyhow::Result<System> {
+    let admin = Admin::new(kafka)?;
+    let mut logs = Vec::new();
+    for topic in TOPICS {
+        let identity = admin.identity(&kafka.prefixed(topic))?;
+        logs.push(format!(
+            "{topic} {} of {}, {} partitions",
+            identity.topic_id, identity.cluster_id, identity.partitions
+        ));
+    }
+    logs.push(format!("log epochs {} and {}", epochs.commands.get(), epochs.purchases.get()));
+    let installation = format!("topics '{}*', keyspace {keyspace}", kafka.topic_prefix);
+    Ok(System { installation, logs })
+}
+
+/// Whether each log has the records from the checkpoint on.
+fn goes_on(kafka: &KafkaArgs, checkpoint: &Checkpoint) -> anyhow::Result<()> {
+    let admin = Admin::new(kafka)?;
+    for (topic, marks) in TOPICS.iter().zip(checkpoint.marks.all()) {
+        let watermarks = admin.watermarks(&kafka.prefixed(topic)).context("reading the ends of the topics")?;
+        for (partition, (mark, (first, end))) in (0_i32..).zip(marks.iter().zip(watermarks)) {
+            ensure!(
+                first <= mark.start() && mark.next <= end,
+                "{topic}/{partition} has the offsets from {first} to {end}, and the checkpoint ends at {}: records were deleted, \
+                 or the topic was restored from a backup. Find out why; `cartctl audit --full` checks what is there",
+                mark.next
+            );
+        }
+    }
+    Ok(())
+}
