@@ -23,6 +23,12 @@ pub(crate) struct LogRewritten {
     found: cart::CommandId,
 }
 
+impl LogRewritten {
+    pub(crate) fn offset(&self) -> i64 {
+        self.position.offset()
+    }
+}
+
 impl RedeliveredRows {
     pub(crate) fn new(rows: Vec<Row>) -> Self {
         Self(rows)

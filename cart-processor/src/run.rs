@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::ensure;
 use cart::contract::{Contract, DEAD_LETTER_TOPIC, group};
 use cart::{CartCommand, CartEvent, CartReply};
+use control::{ControlTopic, Follower, MemberControl};
 use journal::Journal;
-use kafka::{Admin, GroupConsumer, Instance, OffsetReset, Producer};
-use service::{Metrics, Readiness, Shutdown, Startup, Store, probe, serve_admin, shutdown_signal};
+use kafka::{Admin, GroupConsumer, Instance, OffsetReset, Producer, Registry};
+use service::{Metrics, Readiness, Shutdown, Startup, Store, probe, serve_admin, shutdown_signal, wait_for};
 use tokio::runtime::Handle;
 
 use crate::args::{Args, Cli, Command};
@@ -89,6 +90,7 @@ struct Parts {
     reader: CommandDecoder,
     journal: Journal,
     replies: Replies,
+    follower: Follower,
 }
 
 async fn connect(args: &Args, startup: &Startup, readiness: &Readiness, shutdown: &Shutdown) -> anyhow::Result<Parts> {
@@ -118,11 +120,18 @@ async fn connect(args: &Args, startup: &Startup, readiness: &Readiness, shutdown
     Store::Cassandra.start(&["journal_append", "journal_load", "journal_read"]);
     // Before the producers, which fence those of a namesake.
     tokio::task::block_in_place(|| admin.report_namesakes(&instance));
-    probe("Kafka", readiness, shutdown, Arc::new(admin), |admin| async move { admin.check().await });
+    let admin = Arc::new(admin);
+    // Read to its end before a command is decided.
+    let follower = wait_for("the topic cart-control", startup, async || {
+        let topic = ControlTopic::open(kafka, &Registry::new(kafka)?, admin.clone()).await?;
+        tokio::task::block_in_place(|| Follower::start(topic, shutdown.clone()))
+    })
+    .await?;
+    probe("Kafka", readiness, shutdown, admin, |admin| async move { admin.check().await });
     probe("Cassandra", readiness, shutdown, opened.session, |session| async move { cassandra::check(&session).await });
     let producer = Producer::transient(kafka, &kafka.prefixed(CartReply::TOPIC))?;
     let replies = Replies { journal: opened.journal.clone(), codec: opened.replies, producer };
-    Ok(Parts { instance, reader, journal: opened.journal, replies })
+    Ok(Parts { instance, reader, journal: opened.journal, replies, follower })
 }
 
 fn worker(
@@ -145,10 +154,14 @@ fn worker(
     let publisher = Publisher::start(target, readiness.clone(), shutdown.clone())?;
     let commands = kafka.prefixed(CartCommand::TOPIC);
     let consumer = GroupConsumer::join(kafka, &parts.instance, number, &commands, OffsetReset::Committed)?;
+    let by = format!("{}-{number}", parts.instance.name());
+    let (group, topic) = (group::CART_PROCESSOR, CartCommand::TOPIC);
+    let control = MemberControl::new(parts.follower.clone(), readiness.clone(), group, topic, by);
     let pacing = CommitPacing::every(Duration::from_millis(args.commit_interval_ms));
     Ok(Worker {
         name: format!("worker {number}"),
         consumer,
+        control,
         publisher,
         reader: parts.reader.clone(),
         journal: parts.journal.clone(),

@@ -1,8 +1,8 @@
 //! Making what the processor needs, where it is not there yet.
 
 use anyhow::{Context as _, ensure};
-use cart::contract::{Contract, DEAD_LETTER_SETTINGS, DEAD_LETTER_TOPIC, group};
-use cart::{Aggregate, CartCommand, CartEvent, CartReply};
+use cart::contract::{CONTROL_PARTITIONS, Contract, DEAD_LETTER_SETTINGS, DEAD_LETTER_TOPIC, group};
+use cart::{Aggregate, CartCommand, CartEvent, CartReply, ControlRecord};
 use cassandra::LogNotRecorded;
 use journal::Journal;
 use kafka::{Admin, Codec, Registry};
@@ -20,10 +20,12 @@ pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
             topics.spec(events.clone(), CartEvent::SETTINGS),
             topics.spec(kafka.prefixed(CartReply::TOPIC), CartReply::SETTINGS),
             topics.spec(kafka.prefixed(DEAD_LETTER_TOPIC), DEAD_LETTER_SETTINGS),
+            topics.spec_of(kafka.prefixed(ControlRecord::TOPIC), CONTROL_PARTITIONS, ControlRecord::SETTINGS),
         ])
         .await?;
     let registry = Registry::new(kafka)?;
     Codec::<CartCommand>::register(&registry, CartCommand::TOPIC, CartCommand::SCHEMA).await?;
+    Codec::<ControlRecord>::register(&registry, ControlRecord::TOPIC, ControlRecord::SCHEMA).await?;
     Codec::<CartEvent>::register(&registry, CartEvent::TOPIC, CartEvent::SCHEMA).await?;
     Codec::<CartReply>::register(&registry, CartReply::TOPIC, CartReply::SCHEMA).await?;
     Codec::<Aggregate>::register(&registry, Aggregate::TOPIC, Aggregate::SCHEMA).await?;

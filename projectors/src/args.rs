@@ -1,7 +1,5 @@
 //! The command line.
 
-use std::str::FromStr;
-
 use cassandra::{CassandraArgs, KeyspaceArgs};
 use kafka::{KafkaArgs, MemberArgs, TopicArgs};
 use postgres::DatabaseArgs;
@@ -57,10 +55,6 @@ pub struct Args {
     #[arg(long, env, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) rows_max: u32,
 
-    /// Records to skip because they cannot be read, as topic/partition/offset, comma-separated
-    #[arg(long, env = "SKIP_RECORDS", value_delimiter = ',')]
-    pub(crate) skip: Vec<Skip>,
-
     #[command(flatten)]
     pub(crate) member: MemberArgs,
     #[command(flatten)]
@@ -111,28 +105,6 @@ pub(crate) struct SetupArgs {
     pub(crate) log: LogArgs,
 }
 
-/// One record of one topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Skip {
-    /// The topic's full name.
-    pub topic: String,
-    pub partition: i32,
-    pub offset: i64,
-}
-
-impl FromStr for Skip {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let error = || format!("'{text}' is not of the form topic/partition/offset");
-        let mut parts = text.rsplitn(3, '/');
-        let offset = parts.next().and_then(|part| part.parse().ok()).ok_or_else(error)?;
-        let partition = parts.next().and_then(|part| part.parse().ok()).ok_or_else(error)?;
-        let topic = parts.next().filter(|topic| !topic.is_empty()).ok_or_else(error)?.to_owned();
-        Ok(Self { topic, partition, offset })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -148,14 +120,5 @@ mod tests {
         let subcommands: BTreeSet<_> = cli.get_subcommands().map(clap::Command::get_name).collect();
         let stages = STAGES.iter().map(|stage| stage.group).filter(|group| *group != group::CART_PROCESSOR);
         assert_eq!(subcommands, stages.chain(["setup"]).collect());
-    }
-
-    #[test]
-    fn a_skipped_record_is_named_by_topic_partition_and_offset() {
-        let skip = Skip { topic: String::from("item-purchased"), partition: 3, offset: 77 };
-        assert_eq!("item-purchased/3/77".parse(), Ok(skip));
-        assert!("item-purchased/3".parse::<Skip>().is_err());
-        assert!("/3/7".parse::<Skip>().is_err());
-        assert!("t/x/7".parse::<Skip>().is_err());
     }
 }

@@ -246,6 +246,10 @@ impl Projector for ItemPurchasedEvents {
         }
     }
 
+    fn flush(&mut self, consumer: &GroupConsumer) -> Result<(), Error> {
+        if self.pending.since.is_some() { self.publish(consumer) } else { Ok(()) }
+    }
+
     fn finish(&mut self, consumer: &GroupConsumer) -> Result<(), Error> {
         // A failed producer is not replaced: the broker aborts what it left open, or its successor does.
         let pending = std::mem::take(&mut self.pending);

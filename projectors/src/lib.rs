@@ -35,7 +35,7 @@ mod vendor_billing;
 mod vendor_billing_jdbc;
 
 pub use crate::metrics::ALL as METRICS;
-pub use args::{Args, CassandraProjectorArgs, Cli, Skip};
+pub use args::{Args, CassandraProjectorArgs, Cli};
 pub use run::{start, totals};
 pub use setup::{migrate, migrations_to_do};
 pub use totals::{Key, Row, Rows, Table};

@@ -1,6 +1,6 @@
 //! Putting a projector together.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use cart::contract::{Contract, group};
 use cart::{CartEvent, LogEpoch, PurchasedItem};
+use control::{ControlTopic, Follower, MemberControl};
 use kafka::{Admin, Codec, GroupConsumer, Instance, OffsetReset, Registry};
 use scylla::client::session::Session;
 use serde::Serialize;
@@ -119,6 +120,15 @@ impl Base {
         Ok(instance)
     }
 
+    /// The control topic, read to its end: no record is applied before.
+    async fn control(&self, args: &Args) -> anyhow::Result<Follower> {
+        wait_for("the topic cart-control", &self.startup, async || {
+            let topic = ControlTopic::open(&args.kafka, &self.registry, self.admin.clone()).await?;
+            tokio::task::block_in_place(|| Follower::start(topic, self.shutdown.clone()))
+        })
+        .await
+    }
+
     /// Joins the group and works until the shutdown.
     async fn run<P>(
         self,
@@ -133,23 +143,27 @@ impl Base {
         P: Projector + Send + 'static,
         P::Event: 'static,
     {
+        let follower = self.control(&args).await?;
         // A member of the group takes its leave.
         self.shutdown.started();
         // A projector has one worker.
         let consumer = GroupConsumer::join(&args.kafka, &instance, 0, &args.kafka.prefixed(topic), start_at)?;
+        let by = instance.name().to_owned();
+        let control = MemberControl::new(follower, self.readiness.clone(), self.name, topic, by);
         self.startup.ready();
         let runner = Runner {
             name: self.name,
             projector,
             consumer,
+            topic: topic.to_owned(),
             group: instance.group().to_owned(),
             codec,
-            skip: args.skip,
+            control,
             batch_len_max: args.batch_len_max as usize,
             runtime: Handle::current(),
             readiness: self.readiness,
             shutdown: self.shutdown,
-            stopped: HashSet::new(),
+            stopped: BTreeMap::new(),
         };
         let thread = std::thread::Builder::new().name(String::from("projector"));
         let (ended, end) = tokio::sync::oneshot::channel();

@@ -1,8 +1,9 @@
 //! The one loop: poll, apply, commit. All retries are here.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use control::{Changes, MemberControl};
 use kafka::{AssignmentEvent, BorrowedMessage, Codec, DecodeError, GroupConsumer, Message as _, Recovery};
 use rdkafka::Offset;
 use serde::Serialize;
@@ -12,7 +13,6 @@ use tokio::runtime::Handle;
 use trace::names::{OUTCOME, outcome};
 use trace::{Place, Span, Trace, Work};
 
-use crate::args::Skip;
 use crate::error::Error;
 use crate::metrics::{APPLY_SECONDS, BATCH_RECORDS, RECORDS, RECOVERIES};
 
@@ -68,6 +68,11 @@ pub(crate) trait Projector {
     /// How long until [`Projector::apply`] has something to do without a new record; `None` while it has not.
     fn due_in(&self) -> Option<Duration>;
 
+    /// Writes and commits what waits now, without waiting for more.
+    fn flush(&mut self, consumer: &GroupConsumer) -> Result<(), Error> {
+        self.finish(consumer)
+    }
+
     /// Writes and commits what waits, before the member leaves its group.
     fn finish(&mut self, consumer: &GroupConsumer) -> Result<(), Error>;
 
@@ -87,18 +92,45 @@ pub(crate) struct Runner<P: Projector> {
     pub(crate) name: &'static str,
     pub(crate) projector: P,
     pub(crate) consumer: GroupConsumer,
+    /// The topic's name, without a prefix.
+    pub(crate) topic: String,
     /// The group's full name.
     pub(crate) group: String,
     pub(crate) codec: Codec<P::Event>,
-    pub(crate) skip: Vec<Skip>,
+    pub(crate) control: MemberControl,
     pub(crate) batch_len_max: usize,
     pub(crate) runtime: Handle,
     pub(crate) readiness: Readiness,
     pub(crate) shutdown: Shutdown,
-    pub(crate) stopped: HashSet<i32>,
+    pub(crate) stopped: BTreeMap<i32, Unreadable>,
+}
+
+/// A record at which a partition is stopped.
+#[derive(Debug)]
+pub(crate) struct Unreadable {
+    offset: i64,
+    sha256: String,
+}
+
+/// What a record is to its projector.
+enum Read<E> {
+    Event(E),
+    /// An operator has it skipped.
+    Skipped {
+        by: String,
+        reason: String,
+    },
+    Unreadable {
+        sha256: String,
+        error: DecodeError,
+    },
 }
 
 const CONDITION: &str = "projector";
+
+fn offsets(starts: Vec<(i32, i64)>) -> impl Iterator<Item = (i32, Offset)> {
+    starts.into_iter().map(|(partition, next)| (partition, Offset::Offset(next)))
+}
 
 /// Down while a partition is stopped.
 fn condition(partition: i32) -> String {
@@ -128,11 +160,14 @@ impl<P: Projector> Runner<P> {
 
     fn step(&mut self) -> Result<(), Error> {
         self.consumer.rejoin_if_lost()?;
+        self.follow_control()?;
         let batch = self.poll()?;
+        let next_offsets = batch.next_offsets.clone();
         let started_at = Instant::now();
         let len = batch.records.len();
         let spans: Vec<Span> = batch.spans().cloned().collect();
         self.projector.apply(batch, &self.consumer)?;
+        self.control.went_on(next_offsets);
         for span in spans {
             span.end();
         }
@@ -142,6 +177,39 @@ impl<P: Projector> Runner<P> {
             APPLY_SECONDS.with(&[self.name]).record(started_at.elapsed());
         }
         Ok(())
+    }
+
+    /// Pauses and resumes what operators want, and goes past records that they want to be skipped. Between two batches: what
+    /// was read is applied and committed before a partition is paused.
+    fn follow_control(&mut self) -> Result<(), Error> {
+        let Changes { pause, resume } = self.control.changes(&self.consumer)?;
+        if !pause.is_empty() {
+            self.projector.flush(&self.consumer)?;
+            self.control.pause(&self.consumer, &pause)?;
+        }
+        let skipped = self.stopped.iter().filter(|(partition, record)| {
+            let skip = self.control.skips_hash(**partition, record.offset, || record.sha256.clone());
+            skip.is_some() && !self.control.is_paused(**partition)
+        });
+        let go_on: Vec<i32> = resume.into_iter().chain(skipped.map(|(partition, _)| *partition)).collect();
+        if !go_on.is_empty() { self.go_on(&go_on) } else { Ok(()) }
+    }
+
+    /// Reads partitions again from where they are committed. One that is stopped meets its record again.
+    fn go_on(&mut self, partitions: &[i32]) -> Result<(), Error> {
+        // A stopped partition that waits for nothing else may have records that are applied and not committed.
+        self.projector.flush(&self.consumer)?;
+        let committed = self.consumer.committed(partitions)?;
+        for partition in partitions {
+            if self.stopped.remove(partition).is_some() {
+                self.readiness.set_ready(&condition(*partition));
+            }
+            self.consumer.resume(*partition)?;
+            let next = committed.get(partition).copied().flatten();
+            self.seek([(*partition, next.map_or(Offset::Beginning, Offset::Offset))])?;
+        }
+        let starts = self.projector.start_offsets(partitions)?;
+        self.seek(offsets(starts))
     }
 
     /// What is there now, up to the limit.
@@ -159,24 +227,25 @@ impl<P: Projector> Runner<P> {
                 Err(error) if error.recovery() == Recovery::Retry => None,
                 Err(error) => return Err(error.into()),
             };
-            self.follow_assignment(&mut batch)?;
+            let place = read.as_ref().map(|(partition, offset, ..)| (*partition, *offset));
+            let is_dropped = self.follow_assignment(&mut batch, place)?;
             let Some((partition, offset, read, trace)) = read else { break };
             wait = Duration::ZERO;
-            if self.stopped.contains(&partition) {
+            if is_dropped || self.stopped.contains_key(&partition) || self.control.holds(partition, offset) {
                 continue;
             }
             match read {
-                Ok(event) => batch.records.push(Received { partition, offset, event, trace }),
-                Err(error) if self.is_skipped(partition, offset) => {
+                Read::Event(event) => batch.records.push(Received { partition, offset, event, trace }),
+                Read::Skipped { by, reason } => {
                     let place = Place { topic: self.consumer.topic(), partition, offset };
-                    tracing::warn!(position = %place, %error, "skipping a record (--skip)");
+                    tracing::warn!(position = %place, by, reason, "skipping a record (cartctl skip)");
                     if let Some(span) = trace.span() {
                         span.set(OUTCOME, outcome::SKIPPED);
                         span.end();
                     }
                 }
-                Err(error) => {
-                    self.stop(partition, offset, &error)?;
+                Read::Unreadable { sha256, error } => {
+                    self.stop(partition, offset, sha256, &error)?;
                     continue;
                 }
             }
@@ -198,58 +267,71 @@ impl<P: Projector> Runner<P> {
         trace::process(headers, place, &self.group)
     }
 
-    fn read(&self, message: &BorrowedMessage<'_>) -> Result<Result<P::Event, DecodeError>, Error> {
+    fn read(&self, message: &BorrowedMessage<'_>) -> Result<Read<P::Event>, Error> {
+        // A record that a newer program can read stays skipped: a table that is built again is the same.
+        if let Some((by, reason)) = self.control.skips(message.partition(), message.offset(), message.payload()) {
+            return Ok(Read::Skipped { by: by.to_owned(), reason: reason.to_owned() });
+        }
         let value = message.payload().unwrap_or_default();
-        Ok(self.codec.decode_or_fetch_blocking(value, &self.runtime)?)
-    }
-
-    fn is_skipped(&self, partition: i32, offset: i64) -> bool {
-        let topic = self.consumer.topic();
-        self.skip.iter().any(|skip| skip.topic == topic && skip.partition == partition && skip.offset == offset)
+        Ok(match self.codec.decode_or_fetch_blocking(value, &self.runtime)? {
+            Ok(event) => Read::Event(event),
+            Err(error) => Read::Unreadable { sha256: control::sha256(message.payload()), error },
+        })
     }
 
     /// A record on a topic that we write ourselves can't be read: a person has to look. The other partitions go on.
-    fn stop(&mut self, partition: i32, offset: i64, error: &DecodeError) -> Result<(), Error> {
+    fn stop(&mut self, partition: i32, offset: i64, sha256: String, error: &DecodeError) -> Result<(), Error> {
         let record = format!("{}/{partition}/{offset}", self.consumer.topic());
         let reason = format!(
-            "{record} cannot be read: {error}. The partition is stopped there. If this program is too old for the \
-             record, upgrade it; if the record is garbage, start with --skip {record}"
+            "{record} cannot be read: {error}. The partition is stopped there. If this program is too old for the record, \
+             upgrade it; if the record is garbage, run `cartctl skip {} {}/{partition}/{offset} --expect sha256:{sha256} \
+             --reason TEXT`",
+            self.name, self.topic
         );
-        if self.stopped.insert(partition) {
-            tracing::error!(partition, offset, reason, "a partition is stopped");
-        }
+        tracing::error!(partition, offset, sha256, reason, "a partition is stopped");
+        self.control.stopped(partition, offset, &sha256, &format!("cannot be read: {error}"));
+        self.stopped.insert(partition, Unreadable { offset, sha256 });
         self.readiness.set_unready(&condition(partition), reason);
-        self.consumer.pause(partition)?;
+        self.consumer.stop(partition)?;
         Ok(())
     }
 
-    fn follow_assignment(&mut self, batch: &mut Batch<P::Event>) -> Result<(), Error> {
+    /// `read` is where the record was read that came with the events. Returns whether it is to be dropped: it came before what
+    /// operators want of its partition was known, and comes again.
+    fn follow_assignment(&mut self, batch: &mut Batch<P::Event>, read: Option<(i32, i64)>) -> Result<bool, Error> {
+        let mut is_dropped = false;
         for event in self.consumer.assignment_events() {
             match event {
                 AssignmentEvent::Assigned(partitions) => {
+                    self.control.assigned(&self.consumer, &partitions)?;
+                    if let Some((partition, offset)) = read.filter(|(partition, _)| partitions.contains(partition)) {
+                        self.seek([(partition, Offset::Offset(offset))])?;
+                        is_dropped = true;
+                    }
                     let starts = self.projector.start_offsets(&partitions)?;
-                    self.seek(starts)?;
+                    self.seek(offsets(starts))?;
                 }
                 AssignmentEvent::Revoked(partitions) => {
                     batch.records.retain(|record| !partitions.contains(&record.partition));
                     batch.next_offsets.retain(|partition, _| !partitions.contains(partition));
                     self.projector.forget_partitions(&partitions);
+                    self.control.revoked(&partitions);
                     for partition in partitions {
                         // The new owner reports it. If the partition comes back, its record is met again.
-                        if self.stopped.remove(&partition) {
+                        if self.stopped.remove(&partition).is_some() {
                             self.readiness.set_ready(&condition(partition));
                         }
                     }
                 }
             }
         }
-        Ok(())
+        Ok(is_dropped)
     }
 
-    fn seek(&self, starts: Vec<(i32, i64)>) -> Result<(), Error> {
+    fn seek(&self, starts: impl IntoIterator<Item = (i32, Offset)>) -> Result<(), Error> {
         let started_at = Instant::now();
         for (partition, offset) in starts {
-            while let Err(error) = self.consumer.seek(partition, Offset::Offset(offset)) {
+            while let Err(error) = self.consumer.seek(partition, offset) {
                 if started_at.elapsed() >= SEEK_TIMEOUT {
                     return Err(error.into());
                 }
@@ -279,7 +361,8 @@ impl<P: Projector> Runner<P> {
             let ours = self.consumer.rejoin_if_lost().and_then(|()| self.consumer.rewind());
             let rewound = ours.map_err(Error::from).and_then(|partitions| {
                 let starts = self.projector.start_offsets(&partitions)?;
-                self.seek(starts)
+                self.seek(offsets(starts))?;
+                Ok(self.control.hold_again(&self.consumer)?)
             });
             match rewound {
                 Ok(()) => break,

@@ -1,8 +1,8 @@
 //! Making what the projectors need, where it is not there yet.
 
 use anyhow::{Context as _, ensure};
-use cart::contract::{Contract, group};
-use cart::{CartEvent, LogEpoch, PurchasedItem};
+use cart::contract::{CONTROL_PARTITIONS, Contract, group};
+use cart::{CartEvent, ControlRecord, LogEpoch, PurchasedItem};
 use kafka::{Admin, Codec, LogIdentity, Registry};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::PgConnectOptions;
@@ -72,9 +72,11 @@ pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
         .ensure_topics(&[
             topics.spec(events.clone(), CartEvent::SETTINGS),
             topics.spec(purchases.clone(), PurchasedItem::SETTINGS),
+            topics.spec_of(kafka.prefixed(ControlRecord::TOPIC), CONTROL_PARTITIONS, ControlRecord::SETTINGS),
         ])
         .await?;
     let registry = Registry::new(kafka)?;
+    Codec::<ControlRecord>::register(&registry, ControlRecord::TOPIC, ControlRecord::SCHEMA).await?;
     Codec::<CartEvent>::register(&registry, CartEvent::TOPIC, CartEvent::SCHEMA).await?;
     Codec::<PurchasedItem>::register(&registry, PurchasedItem::TOPIC, PurchasedItem::SCHEMA).await?;
     let identity = tokio::task::block_in_place(|| admin.identity(&purchases))?;

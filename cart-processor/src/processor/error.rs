@@ -41,12 +41,11 @@ impl Error {
         }
     }
 
-    /// The partition that is to stop, if this is about one.
-    pub(super) fn stops(&self) -> Option<i32> {
+    /// The partition that is to stop and its record's offset, if this is about one.
+    pub(super) fn stops(&self) -> Option<(i32, i64)> {
         match self {
-            Self::LogRewritten { partition, .. } | Self::TooNew(intake::Error::TooNew { partition, .. }) => {
-                Some(*partition)
-            }
+            Self::LogRewritten { partition, source } => Some((*partition, source.offset())),
+            Self::TooNew(intake::Error::TooNew { partition, offset, .. }) => Some((*partition, *offset)),
             Self::Kafka(_) | Self::Journal(_) | Self::NotLoaded | Self::TooNew(intake::Error::Kafka(_)) => None,
         }
     }

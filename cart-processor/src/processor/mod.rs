@@ -1,11 +1,13 @@
 //! The loop of one worker: poll, load, decide, journal, reply, enqueue, publish. All retries and all commits of deciding are here.
 
+mod control;
 mod error;
 mod steps;
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant, SystemTime};
 
+use ::control::MemberControl;
 use cart::{CartId, Position};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use journal::{Content, Journal, LOAD_LEN_MAX};
@@ -51,6 +53,7 @@ const LOADS_MAX: usize = 8;
 pub(crate) struct Worker {
     pub(crate) name: String,
     pub(crate) consumer: GroupConsumer,
+    pub(crate) control: MemberControl,
     pub(crate) publisher: Publisher,
     pub(crate) reader: CommandDecoder,
     pub(crate) journal: Journal,
@@ -97,6 +100,7 @@ impl Worker {
 
     fn step(&mut self) -> Result<(), Error> {
         self.consumer.rejoin_if_lost()?;
+        self.follow_control()?;
         let mut steps = Steps::begin();
         let batch = self.poll()?;
         if !batch.is_empty() {
@@ -127,8 +131,11 @@ impl Worker {
             };
             self.follow_assignment(&mut batch)?;
             let Some(intake) = intake else { break };
-            batch.push(intake);
             wait = Duration::ZERO;
+            let (partition, offset) = intake.origin();
+            if !self.control.holds(partition, offset) {
+                batch.push(intake);
+            }
         }
         Ok(batch)
     }
@@ -138,15 +145,17 @@ impl Worker {
         for event in self.consumer.assignment_events() {
             match event {
                 AssignmentEvent::Assigned(partitions) => {
+                    self.control.assigned(&self.consumer, &partitions)?;
                     for partition in partitions {
                         self.state.partitions.insert(partition, CartCache::default());
                         if self.state.stopped.contains(&partition) {
-                            self.consumer.pause(partition)?;
+                            self.consumer.stop(partition)?;
                         }
                     }
                 }
                 AssignmentEvent::Revoked(partitions) => {
                     batch.retain(|intake| !partitions.contains(&intake.origin().0));
+                    self.control.revoked(&partitions);
                     for partition in partitions {
                         self.state.partitions.remove(&partition);
                         self.state.outbox.forget(partition);
@@ -332,7 +341,8 @@ impl Worker {
         if !matches!(has_ended, Ok(false)) {
             let next_offsets = std::mem::take(&mut self.state.publishing);
             if has_ended.is_ok() {
-                self.consumer.applied(next_offsets);
+                self.consumer.applied(next_offsets.iter().copied());
+                self.control.went_on(next_offsets);
             }
         }
         has_ended
@@ -354,9 +364,11 @@ impl Worker {
         if recovery == Recovery::Fatal {
             return Err(error);
         }
-        if let Some(partition) = error.stops() {
+        if let Some((partition, offset)) = error.stops() {
             let error = anyhow::Error::new(error);
             if self.state.stopped.insert(partition) {
+                // Without a hash: a command is never skipped.
+                self.control.stopped(partition, offset, "", &format!("{error:#}"));
                 tracing::error!(worker = self.name, partition, reason = format!("{error:#}"), "a partition is stopped");
             }
             self.readiness.set_unready(&format!("partition {partition}"), error);
@@ -392,7 +404,10 @@ impl Worker {
                 Err(_) => {}
             }
             let ours = self.consumer.rejoin_if_lost().and_then(|()| self.consumer.rewind());
-            let rewound = ours.map_err(Error::from).and_then(|_| self.pause_stopped());
+            let rewound = ours.map_err(Error::from).and_then(|_| {
+                self.pause_stopped()?;
+                Ok(self.control.hold_again(&self.consumer)?)
+            });
             match rewound {
                 Ok(()) => return Ok(()),
                 Err(error) => self.readiness.set_unready(&self.name, anyhow::Error::new(error)),
@@ -408,7 +423,7 @@ impl Worker {
     fn pause_stopped(&self) -> Result<(), Error> {
         for partition in &self.state.stopped {
             if self.state.partitions.contains_key(partition) {
-                self.consumer.pause(*partition)?;
+                self.consumer.stop(*partition)?;
             }
         }
         Ok(())

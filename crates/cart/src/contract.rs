@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Aggregate, CartCommand, CartEvent, CartReply, PurchasedItem};
+use crate::{Aggregate, CartCommand, CartEvent, CartReply, ControlRecord, PurchasedItem};
 
 /// Accepts records of producers whose clocks are ahead, since a record's time has no meaning here. Kafka's default limit is an
 /// hour.
@@ -173,6 +173,16 @@ impl Contract for PurchasedItem {
     const SCHEMA: &'static str = include_str!("../../../schemas/item-purchased-value.avsc");
     const SETTINGS: &'static [(&'static str, &'static str)] = UNLIMITED;
 }
+
+/// The topic has one partition ([`CONTROL_PARTITIONS`]), and each record is kept, so that who did what stays known.
+impl Contract for ControlRecord {
+    const TOPIC: &'static str = "cart-control";
+    const SCHEMA: &'static str = include_str!("../../../schemas/cart-control-value.avsc");
+    const SETTINGS: &'static [(&'static str, &'static str)] = UNLIMITED;
+}
+
+/// What operators do has one order.
+pub const CONTROL_PARTITIONS: i32 = 1;
 
 /// Snapshots are on no topic, but their schema is registered like the others, so that it can change like them.
 impl Contract for Aggregate {

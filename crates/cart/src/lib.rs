@@ -19,6 +19,7 @@ mod characters;
 mod check;
 mod command;
 pub mod contract;
+mod control;
 mod decided;
 mod event;
 mod id;
@@ -34,6 +35,7 @@ pub use aggregate::{Aggregate, Decision, REMEMBERED_FOR, REMEMBERED_MAX, REMEMBE
 pub use cart::{Cart, Refusal, Rejection};
 pub use check::Undecidable;
 pub use command::{CartCommand, Command};
+pub use control::{Control, ControlKey, ControlRecord, InvalidControlKey};
 pub use decided::{CommandResult, Decided, RequestOutcome};
 pub use event::{CartEvent, Event};
 pub use id::{CartId, CommandId, EventId, ProductId, SessionId, VendorId};

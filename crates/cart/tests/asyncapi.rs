@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use cart::contract::{Contract, DEAD_LETTER_SETTINGS, DEAD_LETTER_TOPIC, header};
-use cart::{CartCommand, CartEvent, CartReply, PurchasedItem};
+use cart::{CartCommand, CartEvent, CartReply, ControlRecord, PurchasedItem};
 use serde_json::{Map, Value, json};
 
 struct Topic {
@@ -39,7 +39,7 @@ const TRACE: (&str, &str) =
     (header::TRACE_PARENT, "W3C Trace Context of what the record follows from, if it belongs to a trace");
 const TRACE_STATE: (&str, &str) = (header::TRACE_STATE, "What tracing systems add to traceparent");
 
-fn topics() -> [Topic; 5] {
+fn topics() -> [Topic; 6] {
     [
         Topic {
             name: CartCommand::TOPIC,
@@ -85,6 +85,16 @@ fn topics() -> [Topic; 5] {
             payload: avro::<CartReply>(),
             headers: headers(&[TRACE, TRACE_STATE]),
             operations: &["send"],
+        },
+        Topic {
+            name: ControlRecord::TOPIC,
+            settings: ControlRecord::SETTINGS,
+            description: "What operators want of consumer groups (pause, resume, skip), and what members answer. One partition; \
+                 the last record of a key holds, and one without a value ends what the key stood for.",
+            key: None,
+            payload: avro::<ControlRecord>(),
+            headers: headers(&[CONTENT_TYPE]),
+            operations: &["send", "receive"],
         },
         Topic {
             name: DEAD_LETTER_TOPIC,

@@ -210,6 +210,19 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
     ]
 }
 
+fn controls() -> Vec<(&'static str, Control)> {
+    let sha256 = || "9f0c".repeat(16);
+    vec![
+        ("Pause", Control::Pause { before_offset: None }),
+        ("Pause-before", Control::Pause { before_offset: Some(120_000) }),
+        ("Resume", Control::Resume {}),
+        ("Skip", Control::Skip { sha256: sha256() }),
+        ("Paused", Control::Paused { pause: 7, next_offset: 119_999 }),
+        ("Stopped", Control::Stopped { offset: 77, sha256: sha256() }),
+        ("Withdraw", Control::Withdraw {}),
+    ]
+}
+
 fn all() -> Vec<Golden> {
     let mut all = Vec::new();
     for (name, one) in commands() {
@@ -231,6 +244,10 @@ fn all() -> Vec<Golden> {
     }
     all.push(golden("CartSnapshot", without_requests(&cart)));
     all.push(golden("CartSnapshot-with-requests", cart));
+    for (name, control) in controls() {
+        let (by, reason) = (String::from("ops"), String::from("index build"));
+        all.push(golden(name, ControlRecord { by, at: "2026-11-29T12:04:00.5Z".parse().unwrap(), reason, control }));
+    }
     for (name, outcome) in outcomes() {
         let position = Position::new(LogEpoch::new(2).unwrap(), 41);
         all.push(golden(name, CartReply { command_id: id(1), cart_id: id(2), position, outcome }));
@@ -335,7 +352,7 @@ fn without_docs(mut json: serde_json::Value) -> serde_json::Value {
 fn no_branch_of_a_union_is_missing() {
     let all = all();
     let topics: BTreeSet<_> = all.iter().map(|golden| (golden.topic, golden.schema)).collect();
-    assert_eq!(topics.len(), 5, "commands, events, replies, purchases, snapshots");
+    assert_eq!(topics.len(), 6, "commands, events, replies, purchases, snapshots, control");
     for (topic, schema) in topics {
         let schema = Schema::parse_str(schema).unwrap();
         let reader = GenericDatumReader::builder(&schema).human_readable(false).build().unwrap();

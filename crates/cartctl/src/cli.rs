@@ -10,9 +10,9 @@ use serde::Serialize;
 
 use crate::audit::watch;
 use crate::recovery::Recovery;
-use crate::{audit, doctor, explain, grants, reconcile, rehearse, tail, uninstall};
+use crate::{audit, doctor, explain, grants, operate, reconcile, rehearse, status, tail, uninstall};
 
-/// `audit`, `doctor`, `explain`, `grants`, `rehearse`, `tail` and `uninstall` failed. `reconcile`: the pipeline did not become idle in time.
+/// All verbs but `reconcile` and recovery: it could not be found out, or done. `reconcile`: the pipeline did not become idle in time.
 const NOT_FOUND_OUT: u8 = 2;
 /// `reconcile` failed: a server is unavailable, or a file can't be read.
 const RECONCILE_FAILED: u8 = 4;
@@ -38,8 +38,16 @@ enum Command {
     Doctor(doctor::Args),
     Explain(explain::Args),
     Grants(grants::Args),
+    /// Print all records of cart-control in their order: who has paused, resumed or skipped what, and what members answered
+    Log(operate::ListArgs),
+    Pause(operate::PauseArgs),
     Reconcile(reconcile::Args),
     Rehearse(rehearse::Args),
+    Resume(operate::ResumeArgs),
+    Skip(operate::SkipArgs),
+    /// List the records that groups skip, with who, when and why
+    Skipped(operate::ListArgs),
+    Status(status::Args),
     Tail(tail::Args),
     #[command(flatten)]
     Recovery(Recovery),
@@ -57,6 +65,14 @@ pub async fn start(cli: Cli) -> ExitCode {
         Command::Explain(args) => ("explain", explain::explain(args, &mut stdout().lock()).await),
         Command::Grants(args) => ("grants", grants::grants(args, &mut stdout().lock()).await.map(|()| 0)),
         Command::Rehearse(args) => ("rehearse", try_out(args).await),
+        Command::Log(args) => ("log", operate::log(args, &mut stdout().lock()).await.map(|()| 0)),
+        Command::Pause(args) => ("pause", operate::pause(args).await.and_then(|outcome| show(&outcome, args.json()))),
+        Command::Resume(args) => {
+            ("resume", operate::resume(args).await.and_then(|outcome| show(&outcome, args.json())))
+        }
+        Command::Skip(args) => ("skip", operate::skip(args).await.and_then(|outcome| show(&outcome, args.json()))),
+        Command::Skipped(args) => ("skipped", operate::skipped(args, &mut stdout().lock()).await.map(|()| 0)),
+        Command::Status(args) => ("status", status::status(args, &mut stdout().lock()).await.map(|()| 0)),
         Command::Tail(args) => ("tail", tail::tail(args, &mut stdout().lock()).await.map(|()| 0)),
         Command::Uninstall(args) => ("uninstall", uninstall::uninstall(args, &mut stdout().lock()).await.map(|()| 0)),
         Command::Recovery(recovery) => {
@@ -90,6 +106,17 @@ async fn try_out(args: &rehearse::Args) -> anyhow::Result<u8> {
     let report = rehearse::rehearse(args).await?;
     write(&report, args.json).context("writing the report")?;
     Ok(report.exit_code())
+}
+
+/// Writes what a verb has done. What was refused is on standard error.
+fn show<T: Display + Serialize>(outcome: &operate::Outcome<T>, as_json: bool) -> anyhow::Result<u8> {
+    let (text, exit_code) = outcome.shown(as_json);
+    if exit_code == 1 && !as_json {
+        writeln!(stderr().lock(), "{text}").unwrap_or_default();
+    } else {
+        writeln!(stdout().lock(), "{text}").context("writing the result")?;
+    }
+    Ok(exit_code)
 }
 
 fn write(report: &(impl Display + Serialize), as_json: bool) -> anyhow::Result<()> {

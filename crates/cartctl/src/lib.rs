@@ -14,15 +14,17 @@
 //! * [`mod@explain`]: shows how a stored figure follows from the log.
 //! * [`mod@rehearse`]: decides the log again with the rules of this program, and shows what would differ.
 //! * [`mod@grants`]: prints or gives the least that the user of each service may do in the servers.
+//! * [`mod@operate`]: pauses, resumes and skips, and lists what operators have done.
+//! * [`mod@status`]: shows how far each consumer group is, and what keeps it.
 //! * [`mod@tail`]: prints a topic's records as they come.
 //! * [`mod@uninstall`]: deletes an installation.
 //! * [`model`]: the expected results of the sent commands, from the rules in docs/api.md.
 //! * [`journal`]: compares the journal with the events topic, byte for byte.
 //!
 //! These share no code with the cart-processor and the projectors beyond the wire types, so that they do not repeat their
-//! mistakes. There are three exceptions: the module `recovery` does what the services do, with their code; `doctor` finds out
-//! whether what they make can be made; and `explain` and `rehearse` show what the rules of `crates/cart` decide, beside the
-//! journal.
+//! mistakes. There are four exceptions: the module `recovery` does what the services do, with their code; `doctor` finds out
+//! whether what they make can be made; `explain` and `rehearse` show what the rules of `crates/cart` decide, beside the journal;
+//! and `operate` and `status` read the control topic as members do (crate `control`).
 
 pub mod audit;
 mod cli;
@@ -34,9 +36,12 @@ mod intake;
 pub mod journal;
 mod line;
 pub mod model;
+pub mod operate;
 pub mod reconcile;
 mod recovery;
 pub mod rehearse;
+mod skips;
+pub mod status;
 pub mod tail;
 pub mod topic;
 pub mod totals;
@@ -44,3 +49,4 @@ pub mod uninstall;
 
 pub use cli::{Cli, start};
 pub use ids::{cart_id, product_id, vendor_id};
+pub use skips::SkippedRecord;

@@ -81,6 +81,22 @@ impl Totals {
         *self.purchases.get_or_insert_default() += 1;
     }
 
+    /// The totals without those of some purchases. A row from which nothing is left is none.
+    #[must_use]
+    pub fn without(&self, less: &Self) -> Self {
+        let mut rest = self.clone();
+        for (key, balance) in &less.months {
+            rest.months.entry(*key).and_modify(|total| *total -= *balance);
+        }
+        for (key, sold) in &less.days {
+            rest.days.entry(*key).and_modify(|total| total.quantity -= sold.quantity);
+        }
+        rest.months.retain(|key, total| !less.months.contains_key(key) || !total.is_zero());
+        rest.days.retain(|key, total| !less.days.contains_key(key) || total.quantity != 0);
+        rest.purchases = self.purchases.map(|count| count.saturating_sub(less.purchases.unwrap_or_default()));
+        rest
+    }
+
     /// The sum of all balances, exactly.
     #[must_use]
     pub fn balance(&self) -> Decimal {

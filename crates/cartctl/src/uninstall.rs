@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use cart::contract::{Contract, DEAD_LETTER_TOPIC, STAGES};
-use cart::{Aggregate, CartCommand, CartEvent, CartReply, PurchasedItem};
+use cart::{Aggregate, CartCommand, CartEvent, CartReply, ControlRecord, PurchasedItem};
 use cassandra::CassandraArgs;
 use kafka::{Admin, KafkaArgs, Registry};
 use postgres::DatabaseArgs;
@@ -74,13 +74,14 @@ struct Names {
 
 impl Names {
     fn of(args: &Args, database: &PgConnectOptions) -> Self {
-        let topics = [CartCommand::TOPIC, CartEvent::TOPIC, CartReply::TOPIC, DEAD_LETTER_TOPIC, PurchasedItem::TOPIC];
-        let schemas = [CartCommand::TOPIC, CartEvent::TOPIC, CartReply::TOPIC, Aggregate::TOPIC, PurchasedItem::TOPIC];
+        let both = [CartCommand::TOPIC, CartEvent::TOPIC, CartReply::TOPIC, PurchasedItem::TOPIC, ControlRecord::TOPIC];
+        let topics = both.into_iter().chain([DEAD_LETTER_TOPIC]);
+        let schemas = both.into_iter().chain([Aggregate::TOPIC]);
         let kafka = &args.kafka;
         Self {
-            topics: topics.iter().map(|topic| kafka.prefixed(topic)).collect(),
+            topics: topics.map(|topic| kafka.prefixed(topic)).collect(),
             groups: STAGES.iter().map(|stage| kafka.prefixed(stage.group)).collect(),
-            subjects: schemas.iter().map(|topic| kafka.prefixed(&format!("{topic}-value"))).collect(),
+            subjects: schemas.map(|topic| kafka.prefixed(&format!("{topic}-value"))).collect(),
             keyspace: args.cassandra.cassandra_keyspace.clone(),
             database: database.get_database().unwrap_or("cart").to_owned(),
         }

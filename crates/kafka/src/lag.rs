@@ -14,7 +14,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use rdkafka::statistics::Topic;
 use service::{Gauge, Sample};
 
-use crate::metrics::{ASSIGNED_PARTITIONS, LAG_RECORDS, LAG_SECONDS, PARTITION_STOPPED, POSITION, TOPIC_PARTITIONS};
+use crate::metrics::{
+    ASSIGNED_PARTITIONS, LAG_RECORDS, LAG_SECONDS, PARTITION_PAUSED, PARTITION_STOPPED, POSITION, TOPIC_PARTITIONS,
+};
 
 /// Records that were sent within so many milliseconds share one age: what is kept of a backlog is small.
 const AGE_STEP_MS: u64 = 100;
@@ -50,6 +52,7 @@ struct PartitionLag {
     /// Whether the end was read after the last record.
     is_at_end: bool,
     is_stopped: bool,
+    is_paused: bool,
     /// The last stable offset, and the next to fetch, at librdkafka's last report.
     end: i64,
     next_fetched: i64,
@@ -167,8 +170,12 @@ impl MemberLag {
         self.change(partition, |lag| lag.seek(next));
     }
 
-    pub(crate) fn stopped(&self, partition: i32) {
-        self.change(partition, |lag| lag.is_stopped = true);
+    pub(crate) fn stopped(&self, partition: i32, is_stopped: bool) {
+        self.change(partition, |lag| lag.is_stopped = is_stopped);
+    }
+
+    pub(crate) fn paused(&self, partition: i32, is_paused: bool) {
+        self.change(partition, |lag| lag.is_paused = is_paused);
     }
 
     /// Takes over librdkafka's report about the topic.
@@ -203,6 +210,7 @@ pub fn collect_lag() -> Vec<Sample> {
             let labels = vec![member.group.clone(), member.topic.clone(), partition.to_string()];
             let mut add = |gauge, value| samples.push(Sample { gauge, labels: labels.clone(), value });
             add(&PARTITION_STOPPED, f64::from(u8::from(lag.is_stopped)));
+            add(&PARTITION_PAUSED, f64::from(u8::from(lag.is_paused)));
             let (Some(position), Some(records)) = (lag.next(), lag.records()) else { continue };
             add(&POSITION, number(position));
             add(&LAG_RECORDS, number(records));

@@ -46,7 +46,7 @@ pub use metrics::{ALL as METRICS, count_transaction, start_transactions};
 pub use partition_batcher::PartitionBatcher;
 pub use partitioner::partition_of;
 pub use producer::{Producer, Record};
-pub use progress::GroupProgress;
+pub use progress::{FirstRecord, GroupProgress};
 pub use rdkafka::Message;
 pub use rdkafka::consumer::ConsumerGroupMetadata;
 pub use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Header, Headers, OwnedHeaders};

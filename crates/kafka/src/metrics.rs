@@ -36,6 +36,12 @@ service::define_metrics! {
         "1 when the partition is stopped at a record that cannot be processed, else 0",
     )
     .labels(PARTITION);
+    PARTITION_PAUSED: Gauge = Gauge::new(
+        "cart_partition_paused",
+        "1 when an operator has paused the partition (cartctl pause), else 0. Meanwhile it is not read, so its lag is that of the \
+         beginning of the pause; `cartctl status` asks the brokers",
+    )
+    .labels(PARTITION);
     TRANSACTION_SECONDS: Histogram = Histogram::seconds(
         "cart_transaction_seconds",
         "Time of a Kafka transaction, from its begin to the answer to its commit",

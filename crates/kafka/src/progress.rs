@@ -20,6 +20,14 @@ use crate::{Error, KafkaArgs};
 /// A broker answers each of these questions in milliseconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// A record that a group has not applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FirstRecord {
+    pub offset: i64,
+    /// When it was sent, by its producer's clock, in milliseconds since 1970.
+    pub sent_at_ms: i64,
+}
+
 /// Asks about one group on one topic, over connections that stay. For one thread; its calls block.
 pub struct GroupProgress {
     group: String,
@@ -115,7 +123,7 @@ impl GroupProgress {
     ///
     /// # Errors
     /// If the brokers do not respond in time, or an offset is not there any more.
-    pub fn first_records(&self, starts: &BTreeMap<i32, i64>) -> Result<BTreeMap<i32, i64>, Error> {
+    pub fn first_records(&self, starts: &BTreeMap<i32, i64>) -> Result<BTreeMap<i32, FirstRecord>, Error> {
         let operation = || format!("searching records of {}", self.topic);
         let failed = |error| Error::in_group(&self.group, operation(), error);
         let mut list = TopicPartitionList::new();
@@ -133,14 +141,15 @@ impl GroupProgress {
     }
 
     /// Reads until each partition has shown a record or its end. `None` as the error: not in time.
-    fn read_first(&self, starts: &BTreeMap<i32, i64>) -> Result<BTreeMap<i32, i64>, Option<KafkaError>> {
+    fn read_first(&self, starts: &BTreeMap<i32, i64>) -> Result<BTreeMap<i32, FirstRecord>, Option<KafkaError>> {
         let deadline = Instant::now() + REQUEST_TIMEOUT;
         let mut unknown: Vec<i32> = starts.keys().copied().collect();
         let mut found = BTreeMap::new();
         while !unknown.is_empty() {
             let partition = match self.records.poll(deadline.saturating_duration_since(Instant::now())) {
                 Some(Ok(message)) => {
-                    found.entry(message.partition()).or_insert(message.offset());
+                    let sent_at_ms = message.timestamp().to_millis().unwrap_or_default();
+                    found.entry(message.partition()).or_insert(FirstRecord { offset: message.offset(), sent_at_ms });
                     message.partition()
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => partition,

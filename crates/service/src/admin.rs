@@ -16,15 +16,17 @@ pub struct AdminArgs {
     pub admin_listen: SocketAddr,
 }
 
-/// The routes of health. Live: 200, or 503 with the loops that are stuck, one per line. Ready: 200, or 503 with the conditions
-/// that do not hold, one per line.
+/// The routes of health. Live: 200, or 503 with the loops that are stuck, one per line. Ready: 200 and what is to be known
+/// although it is ready, or 503 with the conditions that do not hold, one per line.
 pub fn health(
     readiness: Readiness,
 ) -> impl Filter<Extract = (warp::reply::Response,), Error = warp::Rejection> + Clone + Send + Sync + 'static {
     // The path comes first: an unknown path answers every method with 404.
     let alive = readiness.clone();
-    let live = warp::path!("health" / "live").and(warp::get()).map(move || answer("alive\n", &alive.stuck()));
-    let ready = warp::path!("health" / "ready").and(warp::get()).map(move || answer("ready\n", &readiness.missing()));
+    let live = warp::path!("health" / "live").and(warp::get()).map(move || answer("alive", &[], &alive.stuck()));
+    let ready = warp::path!("health" / "ready")
+        .and(warp::get())
+        .map(move || answer("ready", &readiness.notes(), &readiness.missing()));
     live.or(ready).unify()
 }
 
@@ -41,9 +43,10 @@ pub fn health_and_metrics(
     health.or(metrics).unify()
 }
 
-fn answer(well: &'static str, missing: &[String]) -> warp::reply::Response {
+fn answer(well: &str, notes: &[String], missing: &[String]) -> warp::reply::Response {
     if missing.is_empty() {
-        return well.into_response();
+        let lines: Vec<&str> = std::iter::once(well).chain(notes.iter().map(String::as_str)).collect();
+        return (lines.join("\n") + "\n").into_response();
     }
     warp::reply::with_status(missing.join("\n") + "\n", StatusCode::SERVICE_UNAVAILABLE).into_response()
 }

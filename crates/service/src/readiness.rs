@@ -14,6 +14,7 @@ const STUCK_AFTER: Duration = Duration::from_secs(300);
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
     conditions: Arc<RwLock<BTreeMap<String, Condition>>>,
+    notes: Arc<RwLock<BTreeMap<String, String>>>,
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +68,22 @@ impl Readiness {
         }
     }
 
+    /// Sets what a part of the service has to say although it is ready; `None` when there is nothing any more.
+    pub fn set_note(&self, part: &str, note: Option<String>) {
+        let mut notes = self.notes.write().unwrap_or_else(PoisonError::into_inner);
+        match note {
+            Some(note) => drop(notes.insert(part.to_owned(), note)),
+            None => drop(notes.remove(part)),
+        }
+    }
+
+    /// All notes, one per line.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let notes = self.notes.read().unwrap_or_else(PoisonError::into_inner);
+        notes.iter().map(|(part, note)| format!("{part}: {note}")).collect()
+    }
+
     /// The conditions that do not hold, one per line; empty when the service is ready.
     #[must_use]
     pub fn missing(&self) -> Vec<String> {
@@ -115,6 +132,15 @@ mod tests {
         assert_eq!(readiness.missing(), ["Kafka: no broker answers"]);
         readiness.set_ready("Kafka");
         assert_eq!(readiness.missing(), [""; 0]);
+    }
+
+    #[test]
+    fn a_note_is_no_condition() {
+        let readiness = Readiness::default();
+        readiness.set_note("worker 0", Some(String::from("paused")));
+        assert_eq!((readiness.missing(), readiness.notes()), (vec![], vec![String::from("worker 0: paused")]));
+        readiness.set_note("worker 0", None);
+        assert_eq!(readiness.notes(), [""; 0]);
     }
 
     #[test]

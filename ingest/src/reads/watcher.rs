@@ -218,8 +218,8 @@ impl Group {
             last_stable_offsets.insert(*partition, self.progress.last_stable_offset(*partition)?);
         }
         if !unqueried.is_empty() {
-            for (partition, record) in self.progress.first_records(&unqueried)? {
-                self.unread.insert(partition, Unread { from: unqueried[&partition], record });
+            for (partition, first) in self.progress.first_records(&unqueried)? {
+                self.unread.insert(partition, Unread { from: unqueried[&partition], record: first.offset });
             }
         }
         let state = |(partition, next): (&i32, &i64)| {

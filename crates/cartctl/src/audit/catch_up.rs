@@ -183,9 +183,9 @@ fn behind(progress: &GroupProgress, committed: &BTreeMap<i32, i64>, ends: &[i64]
         return Ok(0);
     }
     let records = progress.first_records(&starts).context("searching the remaining records")?;
-    let left = records.into_iter().map(|(partition, offset)| {
+    let left = records.into_iter().map(|(partition, first)| {
         let end = ends.get(usize::try_from(partition).unwrap_or_default()).copied().unwrap_or_default();
-        (end - offset).max(0)
+        (end - first.offset).max(0)
     });
     Ok(left.sum())
 }

@@ -33,7 +33,7 @@ pub(super) struct Start {
     pub(super) note: Option<String>,
 }
 
-/// Chooses.
+/// Chooses. An `exception` says why only a look at everything is right.
 ///
 /// # Errors
 /// The checkpoint was changed, is of another installation, or the log does not go on where it ends.
@@ -42,6 +42,7 @@ pub(super) async fn start(
     session: &Session,
     epochs: Epochs,
     checkpoints: &Checkpoints,
+    exception: Option<&str>,
 ) -> anyhow::Result<Start> {
     let (kafka, keyspace) = (target.kafka.clone(), session.get_keyspace().map(|name| name.to_string()));
     let kept = spawn_blocking({
@@ -76,6 +77,9 @@ pub(super) async fn start(
     }
     if checkpoints.is_full {
         return all(Some(checkpoint), "--full");
+    }
+    if let Some(exception) = exception {
+        return all(Some(checkpoint), exception);
     }
     spawn_blocking({
         let checkpoint = checkpoint.clone();

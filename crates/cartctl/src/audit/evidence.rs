@@ -11,6 +11,7 @@ use super::checkpoint::{Checkpoint, Marks, mark};
 use super::client_view::SentCommand;
 use super::cut::{Cut, UpToCut};
 use super::rules::Kept;
+use crate::SkippedRecord;
 use crate::intake::DeadLetter;
 use crate::journal::JournalRow;
 use crate::totals::{DayKey, MonthKey};
@@ -53,6 +54,8 @@ pub struct Evidence {
     pub marks: Marks,
     /// Partitions whose records before the last checkpoint are no longer those that were audited. Only a full audit reads them.
     pub changed: Vec<String>,
+    /// The records that groups skip.
+    pub skips: Vec<SkippedRecord>,
 }
 
 impl Evidence {

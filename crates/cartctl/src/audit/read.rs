@@ -19,7 +19,6 @@ use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use super::checkpoint::{Checkpoint, Mark, Marks};
-use super::client_view::SentCommand;
 use super::cut::Cut;
 use super::digest::{Chains, Hash};
 use super::evidence::{Content, Evidence, LogRecord, Record};
@@ -70,7 +69,6 @@ pub(super) async fn collect(
     cut: Cut,
     epochs: Epochs,
     scope: Scope,
-    sent: Vec<SentCommand>,
 ) -> anyhow::Result<Evidence> {
     let registry = Registry::new(kafka)?;
     let codecs = Codecs {
@@ -93,7 +91,7 @@ pub(super) async fn collect(
     })
     .await??;
     evidence.commands_epoch = epochs.commands.get();
-    (evidence.tables, evidence.sent) = (tables, sent);
+    evidence.tables = tables;
     match (journal, scope) {
         (Journal::All((journal, requests)), _) => (evidence.journal, evidence.requests) = (journal, requests),
         (Journal::Newest(newest), Scope::Since(checkpoint)) => {

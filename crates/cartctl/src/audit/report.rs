@@ -10,6 +10,7 @@ use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
 use super::cut::UpToCut;
+use crate::SkippedRecord;
 
 /// The kind of a finding. The names are those of the JSON report and of the metric's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ValueEnum)]
@@ -87,6 +88,8 @@ pub enum Kind {
     SealBroken,
     /// The records of a topic up to the last checkpoint are not those that were audited.
     LogChanged,
+    /// The record that an operator has skipped is another one now, or is not there.
+    SkipDiffers,
 }
 
 impl Kind {
@@ -252,6 +255,8 @@ pub struct Report {
     pub up_to_cut: UpToCut,
     /// The clients' answers.
     pub client: ClientView,
+    /// Records that groups skip: what they would have changed is not expected.
+    pub skipped: Vec<SkippedRecord>,
     /// The number of findings of each kind.
     pub findings_by_kind: BTreeMap<Kind, u64>,
     /// The first findings, and at least one of each kind.
@@ -259,8 +264,15 @@ pub struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(counts: Counts, up_to_cut: UpToCut, client: ClientView, findings: Findings) -> Self {
-        Self { span: None, counts, up_to_cut, client, findings_by_kind: findings.counts, findings: findings.kept }
+    pub(crate) fn new(
+        counts: Counts,
+        up_to_cut: UpToCut,
+        client: ClientView,
+        skipped: Vec<SkippedRecord>,
+        findings: Findings,
+    ) -> Self {
+        let (findings_by_kind, findings) = (findings.counts, findings.kept);
+        Self { span: None, counts, up_to_cut, client, skipped, findings_by_kind, findings }
     }
 
     /// The commands of this audit and of those whose checkpoint it went on from.
@@ -359,6 +371,9 @@ impl fmt::Display for Report {
         writeln!(f, "the cut: cart-commands up to {ends}; later records may still be in progress")?;
         if let Some(span) = &self.span {
             writeln!(f, "{span}")?;
+        }
+        for skipped in &self.skipped {
+            writeln!(f, "skipped: {skipped}")?;
         }
         for finding in &self.findings {
             writeln!(f, "{finding}")?;

@@ -3,7 +3,7 @@
 
 use anyhow::Context as _;
 use cart::contract::Contract as _;
-use cart::{Aggregate, CartCommand, CartEvent, CartReply, PurchasedItem};
+use cart::{Aggregate, CartCommand, CartEvent, CartReply, ControlRecord, PurchasedItem};
 use kafka::{COMPATIBILITY, KafkaArgs, Recovery, Registry};
 
 use super::report::{Check, Finding, Server, State, Verdict};
@@ -45,12 +45,13 @@ const NOT_SET_UP: &str = "no subject of this prefix has a schema: run the three 
 const OWN: &str = "cart_doctor";
 
 /// The subjects with the schemas of this program.
-const OURS: [(&str, &str); 5] = [
+const OURS: [(&str, &str); 6] = [
     (CartCommand::TOPIC, CartCommand::SCHEMA),
     (CartEvent::TOPIC, CartEvent::SCHEMA),
     (CartReply::TOPIC, CartReply::SCHEMA),
     (Aggregate::TOPIC, Aggregate::SCHEMA),
     (PurchasedItem::TOPIC, PurchasedItem::SCHEMA),
+    (ControlRecord::TOPIC, ControlRecord::SCHEMA),
 ];
 
 const fn check(name: &'static str, without_it: &'static str, needs: &'static str) -> Check {

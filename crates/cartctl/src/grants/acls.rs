@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use cart::contract::{Contract as _, DEAD_LETTER_TOPIC, group};
-use cart::{CartCommand, CartEvent, CartReply, PurchasedItem};
+use cart::{CartCommand, CartEvent, CartReply, ControlRecord, PurchasedItem};
 use kafka::{Acl, Admin, KafkaArgs, Operation, ResourceType};
 
 use super::args::Args;
@@ -21,7 +21,8 @@ const EVENTS: &str = CartEvent::TOPIC;
 const REPLIES: &str = CartReply::TOPIC;
 const PURCHASES: &str = PurchasedItem::TOPIC;
 const DEAD_LETTERS: &str = DEAD_LETTER_TOPIC;
-const TOPICS: [&str; 5] = [COMMANDS, EVENTS, REPLIES, DEAD_LETTERS, PURCHASES];
+const CONTROL: &str = ControlRecord::TOPIC;
+const TOPICS: [&str; 6] = [COMMANDS, EVENTS, REPLIES, DEAD_LETTERS, PURCHASES, CONTROL];
 
 /// What a grant is on, without the installation's prefix.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +56,7 @@ const TABLE: &[Row] = &[
     (Describe, Topic(REPLIES), &[Setup]),
     (Describe, Topic(DEAD_LETTERS), &[Setup]),
     (Describe, Topic(PURCHASES), &[Setup]),
+    (Describe, Topic(CONTROL), &[Setup]),
     // `ingest` searches a command of which it is asked what became of it.
     (Produce, Topic(COMMANDS), &[Ingest]),
     (Read, Topic(COMMANDS), &[Setup, Ingest, CartProcessor, Console, Audit, Operator]),
@@ -68,6 +70,18 @@ const TABLE: &[Row] = &[
     // `ingest` looks for records that a table does not have yet (Read-After). `cartctl resume-purchases` adds what is missing.
     (Produce, Topic(PURCHASES), &[ItemPurchasedEvents, Operator]),
     (Read, Topic(PURCHASES), &[Ingest, PopularItems, VendorBilling, VendorBillingJdbc, Console, Audit, Operator]),
+    // Members follow what operators want, and answer. Kafka does not tell one record of the topic from another: a service that is
+    // taken over could also write a pause, which `cartctl log` shows.
+    (
+        Produce,
+        Topic(CONTROL),
+        &[CartProcessor, ItemPurchasedEvents, PopularItems, VendorBilling, VendorBillingJdbc, Operator],
+    ),
+    (
+        Read,
+        Topic(CONTROL),
+        &[CartProcessor, ItemPurchasedEvents, PopularItems, VendorBilling, VendorBillingJdbc, Audit, Operator],
+    ),
     (Delete, EachTopic, &[Operator]),
     // Members, and those that set a group's offsets.
     (Read, Group(group::CART_PROCESSOR), &[Setup, CartProcessor, Operator]),
@@ -88,6 +102,11 @@ const TABLE: &[Row] = &[
     (Describe, GroupOfTopic(REPLIES, "reader"), &[Console, Audit, Operator]),
     (Describe, GroupOfTopic(DEAD_LETTERS, "reader"), &[Audit, Operator]),
     (Describe, GroupOfTopic(PURCHASES, "reader"), &[Console, Audit, Operator]),
+    (
+        Describe,
+        GroupOfTopic(CONTROL, "reader"),
+        &[CartProcessor, ItemPurchasedEvents, PopularItems, VendorBilling, VendorBillingJdbc, Audit, Operator],
+    ),
     (Describe, GroupOfTopic(REPLIES, "follower"), &[Ingest]),
     (Describe, GroupOfTopic(EVENTS, "follower"), &[Ingest]),
     (Describe, GroupOfTopic(COMMANDS, "audit"), &[Audit, Operator]),

@@ -16,9 +16,9 @@ pub enum Service {
     VendorBillingJdbc,
     /// `cart-console`
     Console,
-    /// The verbs of `cartctl` that only read: audit, explain, reconcile, tail
+    /// The verbs of `cartctl` that only read: audit, explain, log, reconcile, skipped, status, tail
     Audit,
-    /// All of `cartctl` but `doctor` and `grants`, for recovery and `uninstall`
+    /// All of `cartctl` but `doctor` and `grants`, for pauses, skips, recovery and `uninstall`
     Operator,
 }
 

@@ -9,6 +9,7 @@ use rust_decimal::Decimal;
 use serde::Serialize;
 
 use super::compare::{Difference, Differences, Rows};
+use crate::SkippedRecord;
 use crate::totals::{DayKey, MonthKey, Sold, Totals};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -118,6 +119,8 @@ pub struct Report {
     pub differences: Vec<Difference>,
     /// Commands without an answer.
     pub unanswered: Unanswered,
+    /// Records that groups skip: what they would have changed is not expected.
+    pub skipped: Vec<SkippedRecord>,
 }
 
 impl Report {
@@ -143,6 +146,7 @@ impl Report {
             difference_count: differences.count(),
             differences: differences.kept().to_vec(),
             unanswered,
+            skipped: Vec::new(),
         }
     }
 
@@ -166,6 +170,9 @@ impl Report {
         }
         if let Some(more) = self.difference_count.checked_sub(self.differences.len()).filter(|more| *more > 0) {
             writeln!(out, "... and {more} more")?;
+        }
+        for skipped in &self.skipped {
+            writeln!(out, "skipped: {skipped}")?;
         }
         writeln!(out, "{}", self.table())?;
         writeln!(out, "Compared with {}.", self.compared_with.join(" and "))?;

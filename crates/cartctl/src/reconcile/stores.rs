@@ -3,8 +3,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use anyhow::{Context as _, anyhow, bail};
-use cart::PurchasedItem;
 use cart::contract::{Contract as _, ReadTable};
+use cart::{ControlRecord, PurchasedItem};
 use futures::TryStreamExt as _;
 use kafka::{Codec, KafkaArgs, Registry};
 use rust_decimal::Decimal;
@@ -16,50 +16,73 @@ use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use super::compare::{Differences, Rows};
+use crate::SkippedRecord;
+use crate::skips::{self, is_skipped};
 use crate::topic;
 use crate::totals::{DayKey, MonthKey, Purchase, Sold, Totals};
 
 /// Rows per page. A page is one request, and must be answered within the request timeout.
 const PAGE_ROWS: i32 = 2_000;
 
+/// The purchases on their topic.
+pub(super) struct Purchases {
+    pub(super) totals: Totals,
+    /// Records that groups skip.
+    pub(super) skipped: Vec<SkippedRecord>,
+    /// The purchases among them, by group: its table lacks them.
+    pub(super) without: HashMap<String, Totals>,
+}
+
 /// Reads the purchases on their topic, and adds the invalid ones to the differences.
-pub(super) async fn purchases(kafka: &KafkaArgs, differences: &mut Differences) -> anyhow::Result<Totals> {
-    let codec =
-        Codec::<PurchasedItem>::register(&Registry::new(kafka)?, PurchasedItem::TOPIC, PurchasedItem::SCHEMA).await?;
+pub(super) async fn purchases(kafka: &KafkaArgs, differences: &mut Differences) -> anyhow::Result<Purchases> {
+    let registry = Registry::new(kafka)?;
+    let codec = Codec::<PurchasedItem>::register(&registry, PurchasedItem::TOPIC, PurchasedItem::SCHEMA).await?;
+    let control = Codec::<ControlRecord>::register(&registry, ControlRecord::TOPIC, ControlRecord::SCHEMA).await?;
     let (args, topic) = (kafka.clone(), kafka.prefixed(PurchasedItem::TOPIC));
     let runtime = Handle::current();
     let reading = tokio::task::spawn_blocking(move || {
         let mut totals = Totals { purchases: Some(0), ..Totals::default() };
         let mut event_ids = HashSet::new();
         let mut wrong = Vec::new();
+        let skips = skips::read(&args, &control, &runtime)?;
+        let mut without: HashMap<String, Totals> = HashMap::new();
         topic::for_each::<anyhow::Error>(&args, &topic, |record| {
             let place = format!("record {}/{}", record.partition, record.offset);
             match codec.decode_or_fetch_blocking(&record.value.unwrap_or_default(), &runtime)? {
+                Err(_) if is_skipped(&skips, PurchasedItem::TOPIC, record.partition, record.offset) => {}
                 Err(error) => wrong.push((place, "a purchase", error.to_string())),
                 Ok(purchase) => {
                     let event_id = purchase.event_id.as_uuid();
                     if !event_ids.insert(event_id) {
                         wrong.push((place, "each event once", format!("event {event_id} once more")));
                     }
-                    totals.add(&Purchase {
+                    let purchase = Purchase {
                         vendor: purchase.vendor_id.as_uuid(),
                         product: purchase.product_id.as_uuid(),
                         name: purchase.name.as_str(),
                         price: purchase.price.get(),
                         quantity: purchase.quantity.get().into(),
                         at: purchase.purchased_at,
-                    });
+                    };
+                    totals.add(&purchase);
+                    let is_of = |skip: &&SkippedRecord| {
+                        skip.is_of(&skip.group, PurchasedItem::TOPIC, record.partition, record.offset)
+                    };
+                    for skip in skips.iter().filter(is_of) {
+                        without.entry(skip.group.clone()).or_default().add(&purchase);
+                    }
                 }
             }
             Ok(())
         })?;
-        Ok::<_, anyhow::Error>((totals, wrong))
+        let skipped = skips.into_iter().filter(SkippedRecord::holds).collect();
+        Ok::<_, anyhow::Error>((Purchases { totals, skipped, without }, wrong))
     });
-    let (totals, wrong) = reading.await??;
+    let (purchases, wrong) = reading.await??;
     for (place, expected, found) in wrong {
         differences.add(PurchasedItem::TOPIC, place, Some(expected.to_owned()), Some(found));
     }
-    Ok(totals)
+    Ok(purchases)
 }
 
 /// Reads a table from its store.

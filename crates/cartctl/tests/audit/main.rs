@@ -5,3 +5,4 @@ mod outcomes;
 mod rules;
 mod run;
 mod since;
+mod skips;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use cart::contract::STAGES;
 use tokio::net::TcpStream;
 
 use super::cluster;
@@ -29,6 +30,9 @@ const STORM_LEN: usize = 60;
 
 /// The additional cart-processors, beside the two permanent ones.
 const MORE_PROCESSORS: [&str; 4] = ["2", "3", "4", "5"];
+
+/// How long an operator's command may take, with a member that takes over.
+const OPERATOR_DEADLINE: Duration = Duration::from_secs(90);
 
 /// How long two processes of one name run.
 const TWINS_TIME: Duration = Duration::from_secs(10);
@@ -100,6 +104,7 @@ pub(super) async fn inject(
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
+        Fault::PauseGroup => return pause_group(environment, fault, plan).await,
         Fault::LinkCut => return network::bad(environment, fault, plan, Link::Cut).await,
         Fault::LinkSlow => return network::bad(environment, fault, plan, Link::Slow(LATE)).await,
         Fault::LinkThrottled => return network::bad(environment, fault, plan, Link::Throttled(FEW_BYTES)).await,
@@ -193,6 +198,20 @@ async fn twins(environment: &mut FaultEnvironment, place: Place) -> anyhow::Resu
     // Whether it has ended or not.
     environment.process(place)?.kill9()?;
     environment.start(place)
+}
+
+/// Pauses a group while it works. A member that dies meanwhile has a successor that applies nothing either, which the audit
+/// would not see; the test `projectors::control` does.
+async fn pause_group(environment: &mut FaultEnvironment, fault: Fault, plan: &mut Plan) -> anyhow::Result<String> {
+    let groups: Vec<&str> = STAGES.iter().map(|stage| stage.group).collect();
+    let group = plan.any(&groups);
+    let pause = ["pause", group, "--reason", "a fault", "--by", "faults", "--wait", "60s"];
+    environment.installation().run("pause", "cartctl", pause, OPERATOR_DEADLINE).await?;
+    kill(environment, plan.any(&instances_of(group)), plan).await?;
+    tokio::time::sleep(AWAY).await;
+    let resume = ["resume", group, "--by", "faults", "--wait", "60s"];
+    environment.installation().run("resume", "cartctl", resume, OPERATOR_DEADLINE).await?;
+    Ok(format!("{fault} {group}"))
 }
 
 async fn scale(environment: &mut FaultEnvironment) -> anyhow::Result<()> {

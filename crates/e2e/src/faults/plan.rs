@@ -87,6 +87,8 @@ pub enum Fault {
     FewDescriptors,
     /// Cart-processors start and stop, one per second for a minute
     Storm,
+    /// An operator pauses a group (`cartctl pause`); one of its members is killed and restarted; the operator resumes it
+    PauseGroup,
     /// The connections to a server are closed, and new ones are rejected
     LinkCut,
     /// Traffic to and from a server is delayed

@@ -15,6 +15,7 @@ mod cli;
 mod clocks;
 mod commands;
 mod console;
+mod control;
 mod crash;
 mod dead_letters;
 mod deployment;
@@ -109,6 +110,8 @@ fn trials(times: &Times) -> Vec<Trial> {
         guards::the_offset_in_the_database_keeps_a_stale_instance_out,
         projectors::two_instances::an_instance_stuck_in_a_rebalance_joins_its_group_again,
         journal::what_was_appended_is_loaded_and_a_late_write_changes_nothing,
+        projectors::control::a_pause_holds_until_it_is_resumed,
+        control::operators_pause_skip_and_see_what_groups_do,
         projectors::added::an_added_read_model_includes_each_purchase_once,
         projectors::crash::a_killed_projector_continues_where_it_was,
         auth::url::keys_are_loaded_and_refreshed_from_the_issuer,
@@ -133,6 +136,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         http::late::a_command_that_could_not_be_sent_in_time_is_not_sent_later,
         projectors::redelivery::redelivered_records_change_nothing,
         projectors::two_instances::a_reassigned_partition_reloads_its_totals,
+        projectors::control::a_member_that_does_not_read_the_control_topic_first_applies_records,
         guards::aborted_records_are_not_read,
         cassandra::grouped_rows_are_all_written_and_a_late_write_changes_nothing,
         cassandra::a_log_has_one_epoch_until_another_log_is_accepted,

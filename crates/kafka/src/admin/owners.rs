@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use rdkafka::groups::GroupList;
+
 use super::{Admin, CHECK_TIMEOUT};
 use crate::Error;
 
@@ -12,14 +14,26 @@ impl Admin {
     /// # Errors
     /// If the brokers do not respond.
     pub fn owners(&self, group: &str, topic: &str) -> Result<BTreeMap<i32, String>, Error> {
-        let failed = |error| Error::kafka(format!("listing the members of group {group}"), error);
-        let groups = self.client().inner().fetch_group_list(Some(group), CHECK_TIMEOUT).map_err(failed)?;
+        let groups = self.members(group)?;
         let members = groups.groups().iter().flat_map(|group| group.members());
         let owned = members.flat_map(|member| {
             let partitions = assigned(member.assignment().unwrap_or_default(), topic).unwrap_or_default();
             partitions.into_iter().map(|partition| (partition, member.client_id().to_owned()))
         });
         Ok(owned.collect())
+    }
+
+    /// Whether a group has members, also while it rebalances.
+    ///
+    /// # Errors
+    /// If the brokers do not respond.
+    pub fn has_members(&self, group: &str) -> Result<bool, Error> {
+        Ok(self.members(group)?.groups().iter().any(|group| !group.members().is_empty()))
+    }
+
+    fn members(&self, group: &str) -> Result<GroupList, Error> {
+        let failed = |error| Error::kafka(format!("listing the members of group {group}"), error);
+        self.client().inner().fetch_group_list(Some(group), CHECK_TIMEOUT).map_err(failed)
     }
 }
 

@@ -38,7 +38,13 @@ impl TopicArgs {
     /// How the topic with this full name is to be.
     #[must_use]
     pub fn spec(&self, name: String, config: &'static [(&'static str, &'static str)]) -> TopicSpec {
-        TopicSpec { name, partitions: self.topic_partitions, replication: self.topic_replication, config }
+        self.spec_of(name, self.topic_partitions, config)
+    }
+
+    /// The same for a topic whose partitions are not a matter of load.
+    #[must_use]
+    pub fn spec_of(&self, name: String, partitions: i32, config: &'static [(&'static str, &'static str)]) -> TopicSpec {
+        TopicSpec { name, partitions, replication: self.topic_replication, config }
     }
 }
 

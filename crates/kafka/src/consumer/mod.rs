@@ -2,6 +2,7 @@
 
 mod member;
 
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -294,13 +295,61 @@ impl GroupConsumer {
     ///
     /// # Errors
     /// When it is not ours.
+    pub fn stop(&self, partition: i32) -> Result<(), Error> {
+        self.consumer.context().lag.stopped(partition, true);
+        self.suspend(partition)
+    }
+
+    /// Reads no more of a partition that we own, since an operator wants that. Its offset stays where it is.
+    ///
+    /// # Errors
+    /// When it is not ours.
     pub fn pause(&self, partition: i32) -> Result<(), Error> {
+        self.consumer.context().lag.paused(partition, true);
+        self.suspend(partition)
+    }
+
+    fn suspend(&self, partition: i32) -> Result<(), Error> {
+        self.consumer
+            .pause(&self.one(partition))
+            .map_err(|error| Error::retry(format!("pausing {}/{partition}", self.topic), error))
+    }
+
+    /// Reads again a partition that was stopped or paused. Seek afterwards: records that were read and dropped meanwhile do
+    /// not come again.
+    ///
+    /// # Errors
+    /// When it is not ours.
+    pub fn resume(&self, partition: i32) -> Result<(), Error> {
+        let lag = &self.consumer.context().lag;
+        lag.stopped(partition, false);
+        lag.paused(partition, false);
+        self.consumer
+            .resume(&self.one(partition))
+            .map_err(|error| Error::retry(format!("resuming {}/{partition}", self.topic), error))
+    }
+
+    fn one(&self, partition: i32) -> TopicPartitionList {
         let mut partitions = TopicPartitionList::new();
         partitions.add_partition(&self.topic, partition);
-        self.consumer.context().lag.stopped(partition);
-        self.consumer
-            .pause(&partitions)
-            .map_err(|error| Error::retry(format!("pausing {}/{partition}", self.topic), error))
+        partitions
+    }
+
+    /// The group's committed offset in each of these partitions; `None` where it has committed none.
+    ///
+    /// # Errors
+    /// If the brokers do not respond.
+    pub fn committed(&self, partitions: &[i32]) -> Result<BTreeMap<i32, Option<i64>>, Error> {
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition(&self.topic, *partition);
+        }
+        let committed = self
+            .consumer
+            .committed_offsets(list, REQUEST_TIMEOUT)
+            .map_err(|error| Error::retry(format!("reading the committed offsets of {}", self.topic), error))?;
+        let offset = |offset| if let Offset::Offset(offset) = offset { Some(offset) } else { None };
+        Ok(committed.elements().iter().map(|element| (element.partition(), offset(element.offset()))).collect())
     }
 
     /// Goes on at `offset` of a partition that we own.

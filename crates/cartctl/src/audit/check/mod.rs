@@ -8,6 +8,7 @@ mod published;
 mod purchases;
 mod sealed;
 mod sightings;
+mod skips;
 mod tables;
 
 pub(super) use purchases::sold;
@@ -32,5 +33,7 @@ pub fn check(evidence: &Evidence, mut findings: Findings) -> Report {
     client::check(evidence, &log, &published, &mut findings, &mut client);
     let sold = purchases::check(evidence, &published, &mut findings, &mut counts);
     tables::check(evidence, &sold, &mut findings, &mut counts);
-    Report::new(counts, evidence.up_to_cut(), client, findings)
+    skips::check(evidence, &mut findings);
+    let skipped = evidence.skips.iter().filter(|skip| skip.holds()).cloned().collect();
+    Report::new(counts, evidence.up_to_cut(), client, skipped, findings)
 }

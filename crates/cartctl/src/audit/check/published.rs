@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use cart::contract::Contract as _;
 use cart::{CartEvent, CartId, Event};
 
 use crate::audit::evidence::{Evidence, Record};
 use crate::audit::report::{Counts, Findings, Kind};
+use crate::skips::is_skipped;
 
 /// An event with its record.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +36,7 @@ pub(super) fn by_cart<'a>(evidence: &'a Evidence, findings: &mut Findings, count
         counts.events += 1;
         let place = || format!("cart-events {}/{}", record.partition, record.offset);
         match &record.value {
+            Err(_) if is_skipped(&evidence.skips, CartEvent::TOPIC, record.partition, record.offset) => {}
             Err(reason) => findings.add(Kind::Unreadable, place(), Some(&"an event"), Some(reason)),
             Ok(event) => {
                 if record.key != event.cart_id.to_string() {

@@ -2,15 +2,18 @@
 
 use std::collections::{HashMap, HashSet};
 
+use cart::contract::{Contract as _, group};
 use cart::{CartEvent, EventId, PurchasedItem};
 use chrono::Datelike as _;
 use rust_decimal::Decimal;
 
 use super::published::{ByCart, Published, Shown};
+use crate::SkippedRecord;
 use crate::audit::checkpoint::mark;
 use crate::audit::cut::Cut;
 use crate::audit::evidence::{Evidence, Record};
 use crate::audit::report::{Counts, Findings, Kind};
+use crate::skips::is_skipped;
 use crate::totals::{DayKey, MonthKey};
 
 /// Each row's total after each of its purchases, in the order of the topic. All purchases of a row are of one vendor, so they
@@ -48,6 +51,7 @@ pub(super) fn check<'a>(
         let place = || format!("item-purchased {}/{}", record.partition, record.offset);
         let purchase = match &record.value {
             Ok(purchase) => purchase,
+            Err(_) if is_skipped(&evidence.skips, PurchasedItem::TOPIC, record.partition, record.offset) => continue,
             Err(reason) => {
                 findings.add(Kind::Unreadable, place(), Some(&"a purchase"), Some(reason));
                 continue;
@@ -74,6 +78,12 @@ pub(super) fn check<'a>(
         }
     }
     for (record, event) in bought.values().filter(|(_, event)| !seen.contains(&event.event_id)) {
+        let Record { partition, offset, .. } = record;
+        let is_of =
+            |skip: &SkippedRecord| skip.is_of(group::ITEM_PURCHASED_EVENTS, CartEvent::TOPIC, *partition, *offset);
+        if evidence.skips.iter().any(is_of) {
+            continue;
+        }
         if Cut::is_before(&evidence.cut.events, record.partition, record.offset) {
             let place = format!("item-purchased, for cart-events {}/{}", record.partition, record.offset);
             findings.add(Kind::PurchaseLost, place, Some(&Shown(event)), None);
@@ -120,6 +130,21 @@ pub(in crate::audit) fn sold(evidence: &Evidence) -> Sold<'_> {
 }
 
 impl<'a> Sold<'a> {
+    /// What a group has that skips purchases which can be read; `None` if it skips none.
+    pub(super) fn of_group(evidence: &'a Evidence, group: &str) -> Option<Self> {
+        let is_of = |record: &Record<PurchasedItem>| {
+            evidence.skips.iter().any(|skip| skip.is_of(group, PurchasedItem::TOPIC, record.partition, record.offset))
+        };
+        evidence.purchases.iter().find(|record| record.value.is_ok() && is_of(record))?;
+        let mut sold = Self::default();
+        for record in evidence.purchases.iter().filter(|record| !is_of(record)) {
+            if let Ok(purchase) = &record.value {
+                sold.add(record, purchase);
+            }
+        }
+        Some(sold)
+    }
+
     fn add(&mut self, record: &Record<PurchasedItem>, purchase: &'a PurchasedItem) {
         let at = purchase.purchased_at;
         let (vendor, product) = (purchase.vendor_id.as_uuid(), purchase.product_id.as_uuid());

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use cart::contract::{Contract as _, DEAD_LETTER_SETTINGS, DEAD_LETTER_TOPIC};
-use cart::{CartCommand, CartEvent, CartReply, PurchasedItem};
+use cart::{CartCommand, CartEvent, CartReply, ControlRecord, PurchasedItem};
 use kafka::{Admin, Difference, KafkaArgs, PartitionReplicas, Settings, differences};
 use tokio::task::block_in_place;
 
@@ -62,12 +62,13 @@ pub(super) const CHECKS: [&Check; 8] =
     [&TOPICS, &PARTITIONS, &COPIES, &ELECTIONS, &TRANSACTION_COPIES, &OFFSET_COPIES, &RETENTION, &AUTO_CREATE];
 
 /// The topics with what `setup` asks for them.
-const OURS: [(&str, &[(&str, &str)]); 5] = [
+const OURS: [(&str, &[(&str, &str)]); 6] = [
     (CartCommand::TOPIC, CartCommand::SETTINGS),
     (CartEvent::TOPIC, CartEvent::SETTINGS),
     (CartReply::TOPIC, CartReply::SETTINGS),
     (PurchasedItem::TOPIC, PurchasedItem::SETTINGS),
     (DEAD_LETTER_TOPIC, DEAD_LETTER_SETTINGS),
+    (ControlRecord::TOPIC, ControlRecord::SETTINGS),
 ];
 
 /// Compaction deletes all but a key's newest record. `setup` leaves it to the brokers, whose default is right.

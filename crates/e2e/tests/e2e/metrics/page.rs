@@ -58,7 +58,7 @@ fn label(label: &Label) -> String {
 fn unit(metric: &Definition) -> &'static str {
     let name = metric.name.trim_end_matches("_total");
     match name.rsplit('_').next().unwrap_or_default() {
-        "info" | "ready" | "stopped" => "0 or 1",
+        "info" | "paused" | "ready" | "stopped" => "0 or 1",
         "position" => "offset",
         "fds" => "files",
         "dropped" => "spans",

@@ -1,5 +1,5 @@
-//! An unreadable record on a topic of the system stops its partition, and no other. The instance reports the offset and what
-//! to do, and with `--skip` it continues after the record.
+//! An unreadable record on a topic of the system stops its partition, and no other. The instance reports the offset, the hash
+//! and what to do, and after `cartctl skip` it continues after the record, as does each later instance.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +8,7 @@ use cart::CartEvent;
 use cart::contract::Contract as _;
 use cartctl::topic::read_all;
 use e2e::harness::{Process, wait_until};
+use futures::future::try_join_all;
 use kafka::{Admin, Producer, Record, partition_of};
 
 use super::read_side::{DEADLINE, EVENTS, ReadSide, TABLES, get};
@@ -26,8 +27,11 @@ const KINDS: [(Option<&[u8]>, &str); 4] = [
 struct Garbage {
     partition: i32,
     offset: i64,
-    /// The argument of `--skip`.
+    /// The record's full name.
     name: String,
+    /// The record's name without the installation's prefix.
+    short: String,
+    sha256: String,
     reason: &'static str,
 }
 
@@ -40,34 +44,47 @@ impl Garbage {
         let (value, reason) = KINDS[place];
         let record = Record { partition: Some(partition), key: None, value: value.map(<[u8]>::to_vec), headers: None };
         Producer::durable(kafka, topic)?.send(&record)?.await?;
-        Ok(Self { partition, offset, name: format!("{topic}/{partition}/{offset}"), reason })
+        let name = format!("{topic}/{partition}/{offset}");
+        let short = name.strip_prefix(&kafka.topic_prefix).unwrap_or(&name).to_owned();
+        Ok(Self { partition, offset, name, short, sha256: control::sha256(value), reason })
     }
 
-    /// Whether an instance's readiness reports it as expected.
-    fn is_reported(&self, readiness: &str) -> bool {
+    /// Whether the readiness of a member of `group` reports it as expected.
+    fn is_reported(&self, group: &str, readiness: &str) -> bool {
         let start = format!("partition {}: {} cannot be read: {}", self.partition, self.name, self.reason);
-        let end = format!("start with --skip {}", self.name);
+        let end = format!("`cartctl skip {group} {} --expect sha256:{} --reason TEXT`", self.short, self.sha256);
         readiness.lines().any(|line| line.starts_with(&start) && line.ends_with(&end))
     }
+
+    async fn skip(&self, read_side: &ReadSide, group: &str) -> anyhow::Result<()> {
+        let expected = format!("sha256:{}", self.sha256);
+        let args = ["skip", group, &self.short, "--expect", &expected, "--reason", "garbage", "--by", "the test"];
+        let said =
+            read_side.installation.run(&format!("skip-{group}-{}", self.partition), "cartctl", args, DEADLINE).await?;
+        ensure!(said.contains("goes on behind it"), "{said}");
+        Ok(())
+    }
 }
 
-fn skip(garbage: &[Garbage]) -> String {
-    garbage.iter().map(|garbage| garbage.name.as_str()).collect::<Vec<_>>().join(",")
-}
-
-/// Waits until an instance reports exactly these.
-async fn reports(process: &Process, garbage: &[Garbage]) -> anyhow::Result<()> {
-    reports_some(process, garbage, garbage.len()).await
-}
-
-/// Waits until an instance reports this many of these, and nothing else.
-async fn reports_some(process: &Process, garbage: &[Garbage], count: usize) -> anyhow::Result<()> {
-    wait_until(&format!("an instance to tell of {count} of {}", skip(garbage)), DEADLINE, async || {
+/// Waits until a member of `group` reports exactly these.
+async fn reports(process: &Process, group: &str, garbage: &[Garbage]) -> anyhow::Result<()> {
+    let names: Vec<_> = garbage.iter().map(|garbage| garbage.name.as_str()).collect();
+    wait_until(&format!("an instance to report {names:?}"), DEADLINE, async || {
         let readiness = get(process, "/health/ready").await.map_err(|error| format!("{error:#}"))?;
-        let reported = garbage.iter().filter(|garbage| garbage.is_reported(&readiness)).count();
-        if reported == count && readiness.lines().count() == count { Ok(()) } else { Err(readiness) }
+        let reported = garbage.iter().filter(|garbage| garbage.is_reported(group, &readiness)).count();
+        if reported == garbage.len() && readiness.lines().count() == reported { Ok(()) } else { Err(readiness) }
     })
     .await
+}
+
+/// A skip that is refused, and why.
+async fn refused(read_side: &ReadSide, record: &str, sha256: &str, why: &str) -> anyhow::Result<()> {
+    let expected = format!("sha256:{sha256}");
+    let args = ["skip", EVENTS, record, "--expect", &expected, "--reason", "garbage"];
+    let mut process = read_side.installation.spawn("refused", "cartctl", args)?;
+    let status = process.ended(DEADLINE).await?;
+    ensure!(status.code() == Some(1) && process.log().contains(why), "{status}: {}", process.log());
+    Ok(())
 }
 
 /// Waits until a projector is at the end of every partition, or at its garbage.
@@ -93,11 +110,15 @@ async fn on_cart_events(read_side: &mut ReadSide) -> anyhow::Result<()> {
     read_side.rest(&[EVENTS]).await?;
     let garbage = [Garbage::put(read_side, &topic, 1).await?];
     read_side.send(read_side.events(), read_side.lines(100))?;
-    reports(&processes[0], &garbage).await?;
+    reports(&processes[0], EVENTS, &garbage).await?;
     rest_in_front(read_side, EVENTS, &topic, &garbage).await?;
-    processes[0].terminate(DEADLINE).await?;
+    let Garbage { offset, short, sha256, .. } = &garbage[0];
+    refused(read_side, short, &"00".repeat(32), &format!("has sha256:{sha256}")).await?;
+    let other = format!("{}/1/{}", CartEvent::TOPIC, offset + 1);
+    refused(read_side, &other, sha256, &format!("is stopped at {offset}, not at {}", offset + 1)).await?;
+    refused(read_side, &format!("{}/0/{offset}", CartEvent::TOPIC), sha256, "is not stopped").await?;
 
-    let mut processes = read_side.start_to_skip(&[EVENTS], "a", &skip(&garbage)).await?;
+    garbage[0].skip(read_side, EVENTS).await?;
     read_side.rest(&[EVENTS]).await?;
     read_side.check_topic().await?;
     processes[0].terminate(DEADLINE).await
@@ -108,10 +129,10 @@ async fn on_item_purchased(read_side: &mut ReadSide) -> anyhow::Result<()> {
     let mut first = read_side.start(&TABLES, "a").await?;
     read_side.rest(&TABLES).await?;
     let before = read_side.sent.len();
-    let mut garbage = vec![Garbage::put(read_side, &topic, 0).await?, Garbage::put(read_side, &topic, 2).await?];
+    let garbage = [Garbage::put(read_side, &topic, 0).await?, Garbage::put(read_side, &topic, 2).await?];
     read_side.send(read_side.purchases(), read_side.lines(200))?;
     for (projector, process) in TABLES.iter().zip(&first) {
-        reports(process, &garbage).await?;
+        reports(process, projector, &garbage).await?;
         rest_in_front(read_side, projector, &topic, &garbage).await?;
     }
     // From the stopped partitions the records before the garbage, from the others all.
@@ -126,20 +147,21 @@ async fn on_item_purchased(read_side: &mut ReadSide) -> anyhow::Result<()> {
     let differences = read_side.expected_of(&reached).await?.differences(&read_side.rows().await?);
     ensure!(differences.is_empty(), "beside stopped partitions:\n{}", differences.join("\n"));
 
-    // Also in the other partitions, so that all partitions of a second instance are stopped.
-    garbage.push(Garbage::put(read_side, &topic, 1).await?);
-    garbage.push(Garbage::put(read_side, &topic, 3).await?);
-    read_side.send(read_side.purchases(), read_side.lines(200))?;
-    for process in &first {
-        reports(process, &garbage).await?;
-    }
-    let _second = read_side.start_to_skip(&TABLES, "b", &skip(&garbage)).await?;
-    for process in &mut first {
-        // Of its own partitions.
-        reports_some(process, &garbage, garbage.len() / 2).await?;
-        process.terminate(DEADLINE).await?;
+    for projector in TABLES {
+        try_join_all(garbage.iter().map(|garbage| garbage.skip(read_side, projector))).await?;
     }
     read_side.rest(&TABLES).await?;
+    read_side.check_tables().await?;
+
+    // The skips hold when a table is built again from the first record.
+    let (rebuilt, process) = (TABLES[0], &mut first[0]);
+    process.terminate(DEADLINE).await?;
+    read_side.installation.run("rebuild", "cartctl", ["rebuild", rebuilt], DEADLINE).await?;
+    *process = read_side.start(&[rebuilt], "a").await?.remove(0);
+    read_side.rest(&TABLES).await?;
+    for process in &mut first {
+        process.terminate(DEADLINE).await?;
+    }
     read_side.check_tables().await
 }
 

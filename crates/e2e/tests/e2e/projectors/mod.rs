@@ -12,6 +12,7 @@
 //! * the others: one or two tests each.
 
 pub(crate) mod added;
+pub(crate) mod control;
 pub(crate) mod crash;
 pub(crate) mod exact_sums;
 

@@ -89,6 +89,11 @@ impl ReadSide {
         self.installation.kafka().prefixed(PurchasedItem::TOPIC)
     }
 
+    /// The purchase in a record.
+    pub(crate) fn purchase(&self, value: &[u8]) -> anyhow::Result<PurchasedItem> {
+        Ok(self.purchases.decode(value)?)
+    }
+
     pub(crate) fn purchases(&self) -> Target {
         Target::Purchases(self.purchases.clone())
     }
@@ -141,19 +146,6 @@ impl ReadSide {
         fail_points: &str,
     ) -> anyhow::Result<Process> {
         self.installation.start_at(Service::Projector(projector), instance, &ARGS, None, Some(fail_points))
-    }
-
-    /// Starts an instance of each of these that skips records.
-    pub(crate) async fn start_to_skip(
-        &self,
-        projectors: &[&'static str],
-        instance: &str,
-        records: &str,
-    ) -> anyhow::Result<Vec<Process>> {
-        let args: Vec<&str> = ARGS.into_iter().chain(["--skip", records]).collect();
-        let services: Vec<_> =
-            projectors.iter().map(|projector| (Service::Projector(projector), instance, &args[..])).collect();
-        self.installation.start_all(&services).await
     }
 
     fn topic_of(&self, projector: &str) -> String {

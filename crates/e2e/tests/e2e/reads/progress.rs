@@ -24,7 +24,8 @@ struct Look {
 
 fn look(progress: &GroupProgress) -> Result<Look, kafka::Error> {
     let committed = progress.committed([0])?.get(&0).copied();
-    let first = progress.first_records(&BTreeMap::from([(0, committed.unwrap_or(0))]))?.get(&0).copied();
+    let first =
+        progress.first_records(&BTreeMap::from([(0, committed.unwrap_or(0))]))?.get(&0).map(|first| first.offset);
     Ok(Look { end: progress.bounds(0)?.1, last_stable_offset: progress.last_stable_offset(0)?, committed, first })
 }
 

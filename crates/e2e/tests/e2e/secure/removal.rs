@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use cart::CartCommand;
 use cart::contract::Contract as _;
+use cart::{CartCommand, ControlRecord};
 use cartctl::grants::{self, Permission, Privilege, acls, cql, sql};
 use clap::ValueEnum as _;
 use e2e::harness::{Process, Service, wait_until};
@@ -243,8 +243,18 @@ impl<'a> System<'a> {
             Operator => bail!("it is not tried"),
             Ingest | CartProcessor | ItemPurchasedEvents | PopularItems | VendorBilling | VendorBillingJdbc => {
                 let service = pipeline(service).context("a service of the pipeline")?;
+                // A member writes to this topic only when there is something to answer.
+                let is_control = resource == self.secured.installation.kafka().prefixed(ControlRecord::TOPIC);
+                if is_control {
+                    let pause = ["pause", service.name(), "--reason", "a test"];
+                    self.secured.succeed("operator", "cartctl", &pause).await?;
+                }
                 let process = self.secured.start(service, args(service), &[])?;
-                if service == Service::Ingest {
+                if is_control {
+                    let denied = self.probe_consumer(process, resource).await;
+                    self.secured.succeed("operator", "cartctl", &["resume", service.name()]).await?;
+                    denied
+                } else if service == Service::Ingest {
                     self.probe_ingest(process, resource).await
                 } else {
                     self.probe_consumer(process, resource).await
@@ -269,8 +279,11 @@ impl<'a> System<'a> {
         let tail = |topic| ["tail", topic, "--from", "beginning", "--until-end"];
         let topics = ["cart-commands", "cart-events", "cart-replies", "item-purchased", "cart-commands-dead-letter"];
         let tails = topics.map(tail);
-        let mut commands: Vec<(&str, &[&str])> =
-            vec![("cartctl", &["audit", "--timeout-s", "5"]), ("cartctl", &["reconcile", "--timeout-s", "5"])];
+        let mut commands: Vec<(&str, &[&str])> = vec![
+            ("cartctl", &["audit", "--timeout-s", "5"]),
+            ("cartctl", &["reconcile", "--timeout-s", "5"]),
+            ("cartctl", &["log"]),
+        ];
         commands.extend(tails.iter().map(|args| ("cartctl", &args[..])));
         self.probe_commands("audit", &commands, resource).await
     }

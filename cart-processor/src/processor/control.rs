@@ -1,0 +1,27 @@
+//! Pauses and resumes partitions as operators want (`cartctl pause`).
+
+use control::Changes;
+use rdkafka::Offset;
+
+use super::{Error, Worker};
+
+impl Worker {
+    /// Between two batches: what was decided is published and committed before a partition is paused.
+    pub(super) fn follow_control(&mut self) -> Result<(), Error> {
+        let Changes { pause, resume } = self.control.changes(&self.consumer)?;
+        if !pause.is_empty() {
+            self.publish_rest()?;
+            self.control.pause(&self.consumer, &pause)?;
+        }
+        if resume.is_empty() {
+            return Ok(());
+        }
+        for (partition, next) in self.consumer.committed(&resume)? {
+            self.consumer.resume(partition)?;
+            if let Some(next) = next {
+                self.consumer.seek(partition, Offset::Offset(next))?;
+            }
+        }
+        self.pause_stopped()
+    }
+}

@@ -1,0 +1,80 @@
+//! `cartctl pause`, `resume`, `skip`, `skipped` and `log`: what operators want of the consumer groups, as records of the topic
+//! `cart-control` (crate `control`).
+
+mod args;
+mod group;
+mod list;
+mod pause;
+mod resume;
+mod skip;
+
+use std::fmt::Display;
+use std::sync::Arc;
+
+use cart::{Control, ControlRecord};
+use chrono::{DateTime, SecondsFormat, SubsecRound as _, Utc};
+use control::ControlTopic;
+use kafka::{Admin, KafkaArgs, Registry};
+use serde::Serialize;
+
+pub use args::{ListArgs, PauseArgs, ResumeArgs, SkipArgs};
+pub use list::{log, skipped};
+pub use pause::pause;
+pub use resume::resume;
+pub use skip::skip;
+
+/// What a verb has done, or why it was refused.
+#[derive(Debug)]
+pub enum Outcome<T> {
+    /// Exit code 0.
+    Done(T),
+    /// Exit code 1. Nothing was changed.
+    Refused(String),
+    /// Exit code 2: it is recorded, and whether the members follow was not found out in time.
+    Waiting(T),
+}
+
+impl<T: Display + Serialize> Outcome<T> {
+    /// The text or the JSON, and the exit code.
+    #[must_use]
+    pub fn shown(&self, as_json: bool) -> (String, u8) {
+        let (done, code) = match self {
+            Self::Refused(reason) if as_json => return (serde_json::json!({ "refused": reason }).to_string(), 1),
+            Self::Refused(reason) => return (format!("refused: {reason}"), 1),
+            Self::Done(done) => (done, 0),
+            Self::Waiting(done) => (done, 2),
+        };
+        let json = || serde_json::to_string_pretty(done).unwrap_or_default();
+        (if as_json { json() } else { done.to_string() }, code)
+    }
+}
+
+/// Kafka, and the control topic of an installation.
+pub(crate) struct Kafka {
+    pub(crate) args: KafkaArgs,
+    pub(crate) admin: Arc<Admin>,
+    pub(crate) control: ControlTopic,
+}
+
+impl Kafka {
+    pub(crate) async fn connect(args: &KafkaArgs) -> anyhow::Result<Self> {
+        let admin = Arc::new(Admin::new(args)?);
+        let control = ControlTopic::open(args, &Registry::new(args)?, admin.clone()).await?;
+        Ok(Self { args: args.clone(), admin, control })
+    }
+}
+
+fn record(by: &str, reason: &str, control: Control) -> ControlRecord {
+    ControlRecord { by: by.to_owned(), at: Utc::now().trunc_subsecs(6), reason: reason.to_owned(), control }
+}
+
+/// A time as it is printed.
+pub(crate) fn time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// `partitions 0, 3`.
+fn partitions(of: impl IntoIterator<Item = i32>) -> String {
+    let numbers: Vec<String> = of.into_iter().map(|partition| partition.to_string()).collect();
+    format!("partition{} {}", if numbers.len() == 1 { "" } else { "s" }, numbers.join(", "))
+}

@@ -1,0 +1,92 @@
+//! `cartctl resume`.
+
+use std::fmt;
+use std::time::Instant;
+
+use cart::{Control, ControlKey};
+use serde::Serialize;
+use tokio::task::block_in_place;
+
+use super::args::ResumeArgs;
+use super::group::Group;
+use super::pause::LOOK_PAUSE;
+use super::{Kafka, Outcome, partitions, record};
+
+/// What was recorded, and which members have followed.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resumed {
+    group: &'static str,
+    /// The pauses that ended, by their keys.
+    ended: Vec<String>,
+    is_dry_run: bool,
+    /// Partitions whose members have not gone on yet.
+    waiting: Vec<i32>,
+}
+
+impl fmt::Display for Resumed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.ended.is_empty() {
+            return write!(f, "{} is not paused", self.group);
+        }
+        if self.is_dry_run {
+            return write!(f, "{} would go on; nothing was recorded (--dry-run)", self.group);
+        }
+        write!(f, "{} goes on", self.group)?;
+        if !self.waiting.is_empty() {
+            write!(f, "\n  not gone on in time: {}", partitions(self.waiting.iter().copied()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Resumes a group or one of its partitions.
+///
+/// # Errors
+/// Kafka or the registry does not respond.
+pub async fn resume(args: &ResumeArgs) -> anyhow::Result<Outcome<Resumed>> {
+    let kafka = Kafka::connect(&args.kafka).await?;
+    let Group(stage) = args.group;
+    let group = || stage.group.to_owned();
+    let controls = block_in_place(|| kafka.control.controls())?;
+    let of_group = controls.pause_of_group(stage.group);
+    let of = |partition| ControlKey::PausePartition { group: group(), partition };
+    let ended: Vec<ControlKey> = match args.partition {
+        Some(_) if of_group.is_some() => {
+            let reason = format!("{} is paused as a whole: resume it whole, then pause other partitions", stage.group);
+            return Ok(Outcome::Refused(reason));
+        }
+        Some(partition) => {
+            controls.pause_of_partition(stage.group, partition).map(|_| of(partition)).into_iter().collect()
+        }
+        None => {
+            let whole = of_group.map(|_| ControlKey::PauseGroup { group: group() });
+            whole.into_iter().chain(controls.paused_partitions(stage.group).into_iter().map(of)).collect()
+        }
+    };
+    for key in ended.iter().filter(|_| !args.dry_run) {
+        kafka.control.send(key, Some(&record(&args.by, &args.reason, Control::Resume {}))).await?;
+    }
+    let ended: Vec<String> = ended.iter().map(ToString::to_string).collect();
+    let mut done = Resumed { group: stage.group, ended, is_dry_run: args.dry_run, waiting: Vec::new() };
+    let Some(timeout) = args.wait.filter(|_| !args.dry_run) else { return Ok(Outcome::Done(done)) };
+    let count = block_in_place(|| kafka.admin.partitions(&args.kafka.prefixed(stage.topic)))?;
+    let deadline = Instant::now() + timeout;
+    loop {
+        done.waiting = block_in_place(|| {
+            let controls = kafka.control.controls()?;
+            let named = (0..count).filter(|partition| args.partition.is_none_or(|named| named == *partition));
+            let is_paused = |partition: &i32| controls.ack(stage.group, *partition).is_some();
+            let is_running = kafka.admin.has_members(&args.kafka.prefixed(stage.group))?;
+            // Without members nothing is paused any more: the next ones just start.
+            anyhow::Ok(named.filter(|partition| is_running && is_paused(partition)).collect())
+        })?;
+        if done.waiting.is_empty() {
+            return Ok(Outcome::Done(done));
+        }
+        if Instant::now() >= deadline {
+            return Ok(Outcome::Waiting(done));
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+}

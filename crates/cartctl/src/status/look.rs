@@ -1,0 +1,139 @@
+//! Asks Kafka how far the groups are.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use anyhow::{Context as _, anyhow};
+use cart::contract::{STAGES, Stage};
+use chrono::Utc;
+use control::Controls;
+use kafka::{Admin, FirstRecord, GroupProgress, KafkaArgs};
+
+use super::text::{Partition, SkippedRecord, State, Status};
+use crate::operate::Kafka;
+
+/// Looks at all groups, over connections that stay.
+pub(super) struct Looks {
+    kafka: Kafka,
+    groups: Vec<Group>,
+}
+
+struct Group {
+    stage: Stage,
+    full_name: String,
+    full_topic: String,
+    progress: GroupProgress,
+    partitions: i32,
+    /// The committed offsets of the last look, and when that was.
+    last: Option<(Instant, BTreeMap<i32, i64>)>,
+}
+
+/// What one look has found out about a group.
+struct Found {
+    committed: BTreeMap<i32, i64>,
+    /// The first offset of each partition: where a group without a committed offset begins.
+    starts: BTreeMap<i32, i64>,
+    ends: BTreeMap<i32, i64>,
+    first: BTreeMap<i32, FirstRecord>,
+    owners: BTreeMap<i32, String>,
+    rates: BTreeMap<i32, f64>,
+}
+
+impl Looks {
+    pub(super) async fn open(args: &KafkaArgs) -> anyhow::Result<Self> {
+        let kafka = Kafka::connect(args).await?;
+        let groups = tokio::task::block_in_place(|| {
+            let group = |stage: &Stage| {
+                let (full_name, full_topic) = (args.prefixed(stage.group), args.prefixed(stage.topic));
+                let progress = GroupProgress::new(args, &full_name, &full_topic)?;
+                let partitions = kafka.admin.partitions(&full_topic)?;
+                anyhow::Ok(Group { stage: *stage, full_name, full_topic, progress, partitions, last: None })
+            };
+            STAGES.iter().map(group).collect::<anyhow::Result<Vec<_>>>()
+        })?;
+        Ok(Self { kafka, groups })
+    }
+
+    /// Blocks for some tenths of a second: each partition's first record is read.
+    pub(super) fn look(&mut self) -> anyhow::Result<Status> {
+        let controls = self.kafka.control.controls()?;
+        let admin = &self.kafka.admin;
+        let found: Vec<anyhow::Result<Vec<Partition>>> = std::thread::scope(|scope| {
+            let look = |group| scope.spawn(|| look_at(group, admin, &controls));
+            let threads: Vec<_> = self.groups.iter_mut().map(look).collect();
+            threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("a look panicked"))?).collect()
+        });
+        let partitions = found.into_iter().collect::<anyhow::Result<Vec<_>>>()?.into_iter().flatten().collect();
+        let skipped = controls.skips().map(|skip| SkippedRecord {
+            group: skip.group.to_owned(),
+            record: format!("{}/{}/{}", skip.topic, skip.partition, skip.offset),
+            by: skip.entry.record.by.clone(),
+            at: skip.entry.record.at,
+            reason: skip.entry.record.reason.clone(),
+        });
+        Ok(Status { at: Utc::now(), partitions, skipped: skipped.collect() })
+    }
+}
+
+fn look_at(group: &mut Group, admin: &Admin, controls: &Controls) -> anyhow::Result<Vec<Partition>> {
+    let stage = group.stage;
+    let found = group.look(admin).with_context(|| format!("looking at group {}", stage.group))?;
+    let now_ms = Utc::now().timestamp_millis();
+    let partition = |partition: i32| {
+        let first = found.first.get(&partition);
+        let end = found.ends.get(&partition).copied().unwrap_or_default();
+        let owner = found.owners.get(&partition).cloned();
+        let next =
+            found.committed.get(&partition).or_else(|| found.starts.get(&partition)).copied().unwrap_or_default();
+        Partition {
+            group: stage.group,
+            topic: stage.topic,
+            partition,
+            state: State::of(controls, stage.group, partition, first.map(|first| first.offset), owner.is_some()),
+            next,
+            behind: first.map_or(0, |first| (end - first.offset).max(1)),
+            oldest_waiting_ms: first.map(|first| (now_ms - first.sent_at_ms).max(0)),
+            rate: found.rates.get(&partition).copied(),
+            owner,
+        }
+    };
+    Ok((0..group.partitions).map(partition).collect())
+}
+
+impl Group {
+    fn look(&mut self, admin: &Admin) -> anyhow::Result<Found> {
+        let progress = &self.progress;
+        let committed = progress.committed(0..self.partitions)?;
+        let now = Instant::now();
+        let mut ends = BTreeMap::new();
+        let mut starts = BTreeMap::new();
+        for partition in 0..self.partitions {
+            ends.insert(partition, progress.last_stable_offset(partition)?);
+            let start = match committed.get(&partition) {
+                Some(next) => *next,
+                None => progress.bounds(partition)?.0,
+            };
+            starts.insert(partition, start);
+        }
+        // There is nothing behind the end.
+        let mut unread = starts.clone();
+        unread.retain(|partition, start| *start < ends[partition]);
+        let first = if unread.is_empty() { BTreeMap::new() } else { progress.first_records(&unread)? };
+        let owners = admin.owners(&self.full_name, &self.full_topic)?;
+        let rates = self.last.as_ref().map_or_else(BTreeMap::new, |(then, earlier)| {
+            let seconds = now.duration_since(*then).as_secs_f64();
+            let rate = |(partition, next): (&i32, &i64)| {
+                let records = next - earlier.get(partition)?;
+                Some((*partition, per_second(records, seconds)))
+            };
+            committed.iter().filter_map(rate).collect()
+        });
+        self.last = Some((now, committed.clone()));
+        Ok(Found { committed, starts, ends, first, owners, rates })
+    }
+}
+
+#[expect(clippy::float_arithmetic, reason = "a rate is shown, nothing is computed with it")]
+fn per_second(records: i64, seconds: f64) -> f64 {
+    (records.max(0) as f64 / seconds.max(f64::EPSILON)).round()
+}

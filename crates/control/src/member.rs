@@ -1,0 +1,453 @@
+//! How one member of a group follows the control topic.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use cart::{Control, ControlKey, ControlRecord};
+use chrono::{DateTime, SecondsFormat, SubsecRound as _, Utc};
+use kafka::{Error, GroupConsumer, GroupProgress};
+use service::Readiness;
+
+use crate::{Controls, Follower};
+
+/// Between two looks whether a partition has reached the offset that a pause names.
+const CUT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Before what could not be recorded is tried to be recorded again.
+const RECORD_PAUSE: Duration = Duration::from_secs(5);
+
+/// What is to change in a member's partitions, between two batches.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Finish and commit what was read, then call [`MemberControl::pause`].
+    pub pause: Vec<i32>,
+    /// Go on where they are committed, with [`GroupConsumer::resume`] and a seek.
+    pub resume: Vec<i32>,
+}
+
+/// What operators want of the partitions of one member. For one thread; its calls block.
+#[derive(Debug)]
+pub struct MemberControl {
+    follower: Follower,
+    readiness: Readiness,
+    /// Without the installation's prefix, as the topic below.
+    group: String,
+    topic: String,
+    /// The member's name in what it records.
+    by: String,
+    assigned: BTreeSet<i32>,
+    /// Whether partitions were assigned after the control topic was read to its end.
+    is_behind: bool,
+    /// The version of what is in `wanted`, `skips` and `stops`; `None` when they are to be looked up again.
+    seen: Option<u64>,
+    wanted: BTreeMap<i32, Wanted>,
+    skips: BTreeMap<(i32, i64), WantedSkip>,
+    /// The offsets at which the control topic says that partitions are stopped.
+    stops: BTreeMap<i32, i64>,
+    held: BTreeMap<i32, Held>,
+    /// Partitions that have reached the offset that this pause names.
+    reached: BTreeMap<i32, i64>,
+    progress: Option<GroupProgress>,
+    cuts_checked_at: Option<Instant>,
+    /// What is to be recorded, and does no harm when it comes late.
+    unrecorded: BTreeMap<ControlKey, Option<ControlRecord>>,
+    recorded_at: Option<Instant>,
+}
+
+/// A pause that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wanted {
+    /// The offset of the pause on the control topic.
+    pause: i64,
+    before: Option<i64>,
+    by: String,
+    at: DateTime<Utc>,
+    reason: String,
+}
+
+/// A partition that is paused.
+#[derive(Debug)]
+struct Held {
+    /// The pause that it was paused for.
+    pause: i64,
+    is_acked: bool,
+}
+
+#[derive(Debug)]
+struct WantedSkip {
+    sha256: String,
+    by: String,
+    reason: String,
+}
+
+impl MemberControl {
+    /// For a member of `group` that reads `topic`, both without the installation's prefix. `by` names it in what it records.
+    #[must_use]
+    pub fn new(follower: Follower, readiness: Readiness, group: &str, topic: &str, by: String) -> Self {
+        Self {
+            follower,
+            readiness,
+            group: group.to_owned(),
+            topic: topic.to_owned(),
+            by,
+            assigned: BTreeSet::new(),
+            is_behind: false,
+            seen: None,
+            wanted: BTreeMap::new(),
+            skips: BTreeMap::new(),
+            stops: BTreeMap::new(),
+            held: BTreeMap::new(),
+            reached: BTreeMap::new(),
+            progress: None,
+            cuts_checked_at: None,
+            unrecorded: BTreeMap::new(),
+            recorded_at: None,
+        }
+    }
+
+    /// Partitions were assigned: reads the control topic to its end, and pauses those that are to be. Nothing of them may be
+    /// applied before this has succeeded; after an error, [`MemberControl::changes`] repeats it.
+    ///
+    /// # Errors
+    /// If the brokers or the registry do not respond.
+    pub fn assigned(&mut self, consumer: &GroupConsumer, partitions: &[i32]) -> Result<(), Error> {
+        self.assigned.extend(partitions);
+        self.is_behind = true;
+        for partition in partitions {
+            self.forget(*partition);
+            // librdkafka would go on pausing what was paused when it was revoked.
+            consumer.resume(*partition)?;
+        }
+        self.catch_up(consumer)
+    }
+
+    /// Partitions were revoked: their next owner follows the control topic.
+    pub fn revoked(&mut self, partitions: &[i32]) {
+        for partition in partitions {
+            self.assigned.remove(partition);
+            self.forget(*partition);
+        }
+        self.seen = None;
+        self.say();
+    }
+
+    fn forget(&mut self, partition: i32) {
+        self.held.remove(&partition);
+        self.reached.remove(&partition);
+        self.unrecorded.remove(&self.stopped_key(partition));
+        self.unrecorded.remove(&self.ack_key(partition));
+    }
+
+    fn stopped_key(&self, partition: i32) -> ControlKey {
+        ControlKey::Stopped { group: self.group.clone(), partition }
+    }
+
+    fn ack_key(&self, partition: i32) -> ControlKey {
+        ControlKey::Ack { group: self.group.clone(), partition }
+    }
+
+    fn catch_up(&mut self, consumer: &GroupConsumer) -> Result<(), Error> {
+        if self.is_behind && !fail_points::is_off("guard-control") {
+            self.follower.read_to_end()?;
+        }
+        self.is_behind = false;
+        self.seen = None;
+        self.look();
+        // Before anything of them is read. What has to be committed first are other partitions' records.
+        for partition in self.to_pause() {
+            if !self.held.contains_key(&partition) {
+                self.hold(consumer, partition)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn look(&mut self) {
+        let version = self.follower.version();
+        if self.seen == Some(version) {
+            return;
+        }
+        self.seen = Some(version);
+        let (group, topic, assigned) = (&self.group, &self.topic, &self.assigned);
+        (self.wanted, self.skips, self.stops) = self.follower.with(|controls| {
+            let wanted =
+                assigned.iter().filter_map(|partition| Some((*partition, wanted(controls, group, *partition)?)));
+            let skips = controls.skips().filter(|skip| skip.group == group && skip.topic == topic).map(|skip| {
+                let (by, reason) = (skip.entry.record.by.clone(), skip.entry.record.reason.clone());
+                ((skip.partition, skip.offset), WantedSkip { sha256: skip.sha256.to_owned(), by, reason })
+            });
+            let stops =
+                assigned.iter().filter_map(|partition| Some((*partition, controls.stop(group, *partition)?.offset)));
+            (wanted.collect(), skips.collect(), stops.collect())
+        });
+    }
+
+    /// Whether a partition is to be paused now: also when it is already.
+    fn is_due(&self, partition: i32, wanted: &Wanted) -> bool {
+        wanted.before.is_none() || self.reached.get(&partition) == Some(&wanted.pause)
+    }
+
+    /// The partitions that are to be paused, and for this pause are not yet or have not said so.
+    fn to_pause(&self) -> Vec<i32> {
+        let due = self.wanted.iter().filter(|(partition, wanted)| self.is_due(**partition, wanted));
+        let is_new = |partition: &i32, wanted: &Wanted| {
+            self.held.get(partition).is_none_or(|held| held.pause != wanted.pause || !held.is_acked)
+        };
+        due.filter(|(partition, wanted)| is_new(partition, wanted)).map(|(partition, _)| *partition).collect()
+    }
+
+    /// What is to change now. Call it between two batches.
+    ///
+    /// # Errors
+    /// If partitions were assigned, and the brokers or the registry do not respond: nothing may be applied then.
+    pub fn changes(&mut self, consumer: &GroupConsumer) -> Result<Changes, Error> {
+        if self.is_behind {
+            self.catch_up(consumer)?;
+        }
+        self.look();
+        self.check_cuts(consumer);
+        self.record();
+        let is_wanted =
+            |partition: &i32| self.wanted.get(partition).is_some_and(|wanted| self.is_due(*partition, wanted));
+        let resume: Vec<i32> = self.held.keys().filter(|partition| !is_wanted(partition)).copied().collect();
+        let pause = self.to_pause();
+        for partition in &resume {
+            self.held.remove(partition);
+            // Recorded the next time: by then it has gone on.
+            self.unrecorded.insert(self.ack_key(*partition), None);
+            tracing::info!(group = self.group, partition, "a partition goes on");
+        }
+        if !resume.is_empty() {
+            self.say();
+        }
+        Ok(Changes { pause, resume })
+    }
+
+    /// Whether a record must not be applied: its partition is paused, or is to be paused in front of it. The record does not
+    /// count as read.
+    #[must_use]
+    pub fn holds(&mut self, partition: i32, offset: i64) -> bool {
+        if self.is_behind || self.held.contains_key(&partition) {
+            return true;
+        }
+        let Some(wanted) = self.wanted.get(&partition) else { return false };
+        if wanted.before.is_none_or(|before| offset < before) {
+            return false;
+        }
+        self.reached.insert(partition, wanted.pause);
+        true
+    }
+
+    /// Pauses partitions whose records are all committed, and records with which offset.
+    ///
+    /// # Errors
+    /// If the brokers do not respond. They are paused then, and [`MemberControl::changes`] names them again.
+    pub fn pause(&mut self, consumer: &GroupConsumer, partitions: &[i32]) -> Result<(), Error> {
+        for partition in partitions {
+            self.hold(consumer, *partition)?;
+        }
+        let committed = consumer.committed(partitions)?;
+        for partition in partitions {
+            let Some(wanted) = self.wanted.get(partition) else { continue };
+            let next_offset = committed.get(partition).copied().flatten().unwrap_or_default();
+            let (pause, reason) = (wanted.pause, wanted.reason.clone());
+            let is_known = self.follower.with(|controls| {
+                controls
+                    .ack(&self.group, *partition)
+                    .is_some_and(|ack| (ack.pause, ack.next_offset) == (pause, next_offset))
+            });
+            if !is_known {
+                let record = self.said(reason, Control::Paused { pause, next_offset });
+                self.send(&self.ack_key(*partition), Some(&record))?;
+            }
+            self.unrecorded.remove(&self.ack_key(*partition));
+            if let Some(held) = self.held.get_mut(partition) {
+                held.is_acked = true;
+            }
+        }
+        self.say();
+        Ok(())
+    }
+
+    fn hold(&mut self, consumer: &GroupConsumer, partition: i32) -> Result<(), Error> {
+        let Some(wanted) = self.wanted.get(&partition) else { return Ok(()) };
+        consumer.pause(partition)?;
+        let held = Held { pause: wanted.pause, is_acked: false };
+        let is_new = self.held.insert(partition, held).is_none();
+        if is_new {
+            let Wanted { by, reason, .. } = wanted;
+            tracing::info!(group = self.group, partition, by, reason, "a partition is paused");
+            self.say();
+        }
+        Ok(())
+    }
+
+    /// Pauses again what is paused, after the consumer was rewound or replaced.
+    ///
+    /// # Errors
+    /// If a partition is not ours.
+    pub fn hold_again(&self, consumer: &GroupConsumer) -> Result<(), Error> {
+        self.held.keys().try_for_each(|partition| consumer.pause(*partition))
+    }
+
+    /// Whether the partition is paused.
+    #[must_use]
+    pub fn is_paused(&self, partition: i32) -> bool {
+        self.held.contains_key(&partition)
+    }
+
+    /// Whether this record is to be skipped: an operator wants that, and it has the expected hash. Returns who, and why.
+    #[must_use]
+    pub fn skips(&self, partition: i32, offset: i64, value: Option<&[u8]>) -> Option<(&str, &str)> {
+        self.skips_hash(partition, offset, || crate::sha256(value))
+    }
+
+    /// As [`MemberControl::skips`], for a record whose hash is known.
+    #[must_use]
+    pub fn skips_hash(&self, partition: i32, offset: i64, sha256: impl FnOnce() -> String) -> Option<(&str, &str)> {
+        let skip = self.skips.get(&(partition, offset))?;
+        let found = sha256();
+        if found != skip.sha256 {
+            tracing::warn!(partition, offset, expected = skip.sha256, found, "a skip is for another record");
+            return None;
+        }
+        Some((&skip.by, &skip.reason))
+    }
+
+    /// Records that a partition is stopped, for `cartctl status` and `cartctl skip`. If that fails, it is repeated later.
+    pub fn stopped(&mut self, partition: i32, offset: i64, sha256: &str, reason: &str) {
+        let is_known = self.follower.with(|controls| {
+            let stop = controls.stop(&self.group, partition);
+            stop.is_some_and(|stop| (stop.offset, stop.sha256, &*stop.entry.record.reason) == (offset, sha256, reason))
+        });
+        if !is_known {
+            let record = self.said(reason.to_owned(), Control::Stopped { offset, sha256: sha256.to_owned() });
+            self.unrecorded.insert(self.stopped_key(partition), Some(record));
+            self.recorded_at = None;
+            self.record();
+        }
+    }
+
+    fn record(&mut self) {
+        if self.unrecorded.is_empty() || self.recorded_at.is_some_and(|at| at.elapsed() < RECORD_PAUSE) {
+            return;
+        }
+        self.recorded_at = None;
+        for (key, record) in std::mem::take(&mut self.unrecorded) {
+            if let Err(error) = self.send(&key, record.as_ref()) {
+                let error = format!("{:#}", anyhow::Error::new(error));
+                tracing::warn!(%key, error, "a control record could not be written yet");
+                self.unrecorded.insert(key, record);
+                self.recorded_at = Some(Instant::now());
+            }
+        }
+    }
+
+    /// Everything before these offsets is applied or skipped: partitions that were stopped before them are not any more.
+    pub fn went_on(&mut self, next_offsets: impl IntoIterator<Item = (i32, i64)>) {
+        for (partition, next) in next_offsets {
+            if self.stops.get(&partition).is_some_and(|offset| *offset < next) {
+                self.stops.remove(&partition);
+                self.unrecorded.insert(self.stopped_key(partition), None);
+            }
+        }
+    }
+
+    /// Looks which partitions have reached the offset that their pause names. A record at or behind it shows that at once
+    /// ([`MemberControl::holds`]), but there may be none yet.
+    fn check_cuts(&mut self, consumer: &GroupConsumer) {
+        let cuts: BTreeMap<i32, (i64, i64)> = self
+            .wanted
+            .iter()
+            .filter(|(partition, wanted)| !self.is_due(**partition, wanted))
+            .filter_map(|(partition, wanted)| Some((*partition, (wanted.pause, wanted.before?))))
+            .collect();
+        if cuts.is_empty() {
+            self.progress = None;
+            return;
+        }
+        if self.cuts_checked_at.is_some_and(|at| at.elapsed() < CUT_INTERVAL) {
+            return;
+        }
+        self.cuts_checked_at = Some(Instant::now());
+        match self.reached_cuts(consumer, &cuts) {
+            Ok(reached) => self.reached.extend(reached),
+            // Nothing behind the cut is applied meanwhile.
+            Err(error) => {
+                let error = format!("{:#}", anyhow::Error::new(error));
+                tracing::debug!(error, "whether the offset of a pause is reached is not known");
+            }
+        }
+    }
+
+    /// The partitions without a record between their committed offset and their cut, with their pauses.
+    fn reached_cuts(
+        &mut self,
+        consumer: &GroupConsumer,
+        cuts: &BTreeMap<i32, (i64, i64)>,
+    ) -> Result<Vec<(i32, i64)>, Error> {
+        if self.progress.is_none() {
+            self.progress =
+                Some(GroupProgress::new(self.follower.topic().kafka(), consumer.group(), consumer.topic())?);
+        }
+        let Some(progress) = &self.progress else { return Ok(Vec::new()) };
+        let partitions: Vec<i32> = cuts.keys().copied().collect();
+        let committed = consumer.committed(&partitions)?;
+        let (mut reached, mut starts) = (Vec::new(), BTreeMap::new());
+        for (partition, (pause, before)) in cuts {
+            let next = match committed.get(partition).copied().flatten() {
+                Some(next) => next,
+                None => progress.bounds(*partition)?.0,
+            };
+            if next >= *before {
+                reached.push((*partition, *pause));
+            } else if progress.last_stable_offset(*partition)? >= *before {
+                // No record before the cut can appear any more.
+                starts.insert(*partition, next);
+            }
+        }
+        if !starts.is_empty() {
+            let first = progress.first_records(&starts)?;
+            let is_behind =
+                |partition: &i32| first.get(partition).is_none_or(|first| first.offset >= cuts[partition].1);
+            reached.extend(starts.keys().filter(|partition| is_behind(partition)).map(|p| (*p, cuts[p].0)));
+        }
+        Ok(reached)
+    }
+
+    fn said(&self, reason: String, control: Control) -> ControlRecord {
+        // Avro has microseconds.
+        let at = DateTime::<Utc>::from(fail_points::now()).trunc_subsecs(6);
+        ControlRecord { by: self.by.clone(), at, reason, control }
+    }
+
+    fn send(&self, key: &ControlKey, record: Option<&ControlRecord>) -> Result<(), Error> {
+        let topic = self.follower.topic();
+        let sent = topic.runtime().block_on(topic.send(key, record));
+        // Also without the grant to write: a member that can't answer waits, and says so.
+        sent.map(drop).map_err(|error| Error::retry(format!("recording {key}"), error))
+    }
+
+    /// Says in `/health/ready` what is paused.
+    fn say(&self) {
+        let mut pauses: BTreeMap<i64, (&Wanted, Vec<String>)> = BTreeMap::new();
+        for (partition, held) in &self.held {
+            if let Some(wanted) = self.wanted.get(partition).filter(|wanted| wanted.pause == held.pause) {
+                pauses.entry(held.pause).or_insert((wanted, Vec::new())).1.push(partition.to_string());
+            }
+        }
+        let lines = pauses.into_values().map(|(Wanted { by, at, reason, .. }, partitions)| {
+            let at = at.to_rfc3339_opts(SecondsFormat::Secs, true);
+            format!("partitions {} of {} are paused by {by} since {at}: {reason}", partitions.join(", "), self.topic)
+        });
+        let note = lines.collect::<Vec<_>>().join("; ");
+        self.readiness.set_note(&self.by, (!note.is_empty()).then_some(note));
+    }
+}
+
+fn wanted(controls: &Controls, group: &str, partition: i32) -> Option<Wanted> {
+    let pause = controls.pause(group, partition)?;
+    let ControlRecord { by, at, reason, .. } = &pause.entry.record;
+    let (by, reason) = (by.clone(), reason.clone());
+    Some(Wanted { pause: pause.entry.offset, before: pause.before, by, at: *at, reason })
+}

@@ -1,0 +1,178 @@
+//! What an operator does with `cartctl` on the whole system: `status` shows what each group does, a paused processor decides
+//! nothing, and a record that cannot be read is skipped, which the audit and `reconcile` report.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use cart::PurchasedItem;
+use cart::contract::group::{CART_PROCESSOR, ITEM_PURCHASED_EVENTS, VENDOR_BILLING};
+use cart::contract::{Contract as _, READ_MODELS, STAGES};
+use e2e::harness::{Installation, Process, Service, wait_until};
+use kafka::{Admin, Producer, Record};
+use reqwest::Method;
+use serde_json::Value;
+
+use super::http::api::{Api, item};
+
+const DEADLINE: Duration = Duration::from_secs(180);
+const SESSION: [&str; 2] = ["--session-timeout-ms", "2000"];
+
+struct System {
+    installation: Installation,
+    processes: Vec<Process>,
+}
+
+impl System {
+    async fn start() -> anyhow::Result<Self> {
+        let installation = Installation::new("operate")?;
+        installation.setup().await?;
+        let mut services = vec![(Service::Ingest, "0", &[][..]), (Service::CartProcessor, "0", &SESSION[..])];
+        services.extend(Service::PROJECTORS.map(|projector| (projector, "0", &SESSION[..])));
+        let processes = installation.start_all(&services).await?;
+        Ok(Self { installation, processes })
+    }
+
+    async fn cartctl(&self, args: &[&str]) -> anyhow::Result<String> {
+        self.installation.run(&format!("cartctl-{}", args[0]), "cartctl", args, DEADLINE).await
+    }
+
+    async fn status(&self) -> anyhow::Result<Value> {
+        let text = self.cartctl(&["status", "--json"]).await?;
+        let json = text.find('{').map(|start| &text[start..]).with_context(|| text.clone())?;
+        serde_json::from_str(json).with_context(|| text.clone())
+    }
+
+    /// Waits until the status shows what is wanted of the partitions of a group.
+    async fn shows(&self, what: &str, group: &str, is_so: impl Fn(&Value) -> bool) -> anyhow::Result<Vec<Value>> {
+        wait_until(&format!("{group} {what}"), DEADLINE, async || {
+            let status = self.status().await.map_err(|error| format!("{error:#}"))?;
+            let of_group = |partition: &&Value| partition["group"] == group;
+            let partitions: Vec<Value> =
+                status["partitions"].as_array().into_iter().flatten().filter(of_group).cloned().collect();
+            if !partitions.is_empty() && partitions.iter().all(&is_so) {
+                Ok(partitions)
+            } else {
+                Err(status.to_string())
+            }
+        })
+        .await
+    }
+
+    async fn load(&self) -> anyhow::Result<()> {
+        let url = format!("http://{}", self.processes[0].address().context("ingest has an address")?);
+        let shop = ["--commands", "300", "--members", "30", "--products", "12", "--vendors", "3"];
+        let args = ["--url", &url, "--concurrency", "16"].into_iter().chain(shop);
+        self.installation.run("replay", "replay", args, DEADLINE).await.map(drop)
+    }
+}
+
+/// After a load nothing is behind, although transactions' markers are behind the committed offsets.
+async fn nothing_is_behind(system: &System) -> anyhow::Result<()> {
+    system.load().await?;
+    let mut markers = 0;
+    for stage in STAGES {
+        let partitions =
+            system.shows("to have nothing left", stage.group, |partition| partition["behind"] == 0).await?;
+        ensure!(partitions.iter().all(|partition| partition["state"]["is"] == "running"), "{partitions:?}");
+        ensure!(partitions.iter().all(|partition| partition["owner"].is_string()), "{partitions:?}");
+        let kafka = system.installation.kafka();
+        let ends = tokio::task::block_in_place(|| Admin::new(kafka)?.watermarks(&kafka.prefixed(stage.topic)))?;
+        let next: i64 = partitions.iter().filter_map(|partition| partition["next"].as_i64()).sum();
+        markers += ends.iter().map(|(_, end)| end).sum::<i64>() - next;
+    }
+    ensure!(markers > 0, "the usual figure, end minus committed, is 0 too: the test shows nothing");
+    Ok(())
+}
+
+async fn a_paused_processor_decides_nothing(system: &System) -> anyhow::Result<()> {
+    let paused =
+        system.cartctl(&["pause", CART_PROCESSOR, "--reason", "maintenance", "--by", "ops", "--wait", "60s"]).await?;
+    ensure!(paused.contains("cart-processor is paused"), "{paused}");
+    let api = Api::new(&system.processes[0]);
+    let mut pending = Vec::new();
+    for _ in 0..8 {
+        let cart = api.cart();
+        let answer = cart.send(Method::POST, "", &[("prefer", "respond-async")], Some(item(1, 1).to_string())).await?;
+        ensure!(answer.status == 202, "{answer:?}");
+        let command = answer.json()["commandId"].as_str().context("a command has an id")?.to_owned();
+        pending.push((cart, format!("/commands/{command}")));
+    }
+    let state = |partition: &Value| partition["state"]["is"] == "paused" && partition["state"]["isFollowed"] == true;
+    let partitions = system.shows("to be paused", CART_PROCESSOR, state).await?;
+    let waiting: i64 = partitions.iter().filter_map(|partition| partition["behind"].as_i64()).sum();
+    ensure!(waiting == 8, "{partitions:?}");
+    system.cartctl(&["resume", CART_PROCESSOR, "--wait", "60s"]).await?;
+    for (cart, path) in pending {
+        wait_until("a command to be decided", DEADLINE, async || {
+            match cart.send(Method::GET, &path, &[], None).await {
+                Ok(answer) if answer.status == 200 && answer.json()["status"] == "accepted" => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+async fn a_skip_is_reported(system: &mut System) -> anyhow::Result<()> {
+    let kafka = system.installation.kafka();
+    let topic = kafka.prefixed(PurchasedItem::TOPIC);
+    let garbage = Record { partition: Some(1), key: None, value: Some(b"garbage".to_vec()), headers: None };
+    let offset = Producer::durable(kafka, &topic)?.send(&garbage)?.await?;
+    let record = format!("{}/1/{offset}", PurchasedItem::TOPIC);
+    for model in READ_MODELS {
+        let is_stopped = |partition: &Value| partition["partition"] != 1 || partition["state"]["is"] == "stopped";
+        let partitions = system.shows("to be stopped", model.group, is_stopped).await?;
+        let state = &partitions[1]["state"];
+        ensure!(state["offset"] == offset, "{state}");
+        let expected = format!("sha256:{}", state["sha256"].as_str().context("a hash")?);
+        let skip =
+            ["skip", model.group, &record, "--expect", &expected, "--reason", "written by a test", "--by", "ops"];
+        system.cartctl(&skip).await?;
+    }
+    system.load().await?;
+    let skipped = system.cartctl(&["skipped"]).await?;
+    ensure!(skipped.lines().filter(|line| line.contains(&record)).count() == READ_MODELS.len(), "{skipped}");
+    reported(system, offset).await?;
+
+    // A table that is built again goes past it, too.
+    let place = 2 + Service::PROJECTORS
+        .iter()
+        .position(|projector| *projector == Service::Projector(VENDOR_BILLING))
+        .context("it is one of the projectors")?;
+    system.processes[place].terminate(DEADLINE).await?;
+    system.cartctl(&["rebuild", VENDOR_BILLING]).await?;
+    system.processes[place] =
+        system.installation.start_all(&[(Service::Projector(VENDOR_BILLING), "0", &SESSION)]).await?.remove(0);
+    reported(system, offset).await
+}
+
+/// The audit and `reconcile` find nothing, and name the skips.
+async fn reported(system: &System, offset: i64) -> anyhow::Result<()> {
+    for verb in ["audit", "reconcile"] {
+        let report = system.cartctl(&[verb, "--timeout-s", "60"]).await?;
+        let line = format!("skipped: {} 1/{offset} by {VENDOR_BILLING} (ops, ", PurchasedItem::TOPIC);
+        ensure!(report.contains(&line) && report.contains("\"written by a test\""), "{report}");
+    }
+    Ok(())
+}
+
+pub(crate) async fn operators_pause_skip_and_see_what_groups_do() -> anyhow::Result<()> {
+    let mut system = System::start().await?;
+    nothing_is_behind(&system).await?;
+    a_paused_processor_decides_nothing(&system).await?;
+    a_skip_is_reported(&mut system).await?;
+    let log = system.cartctl(&["log"]).await?;
+    for expected in [
+        format!("pause/{CART_PROCESSOR}: pause, by ops: maintenance"),
+        format!("pause/{CART_PROCESSOR}: resume"),
+        format!("ack/{CART_PROCESSOR}/0: paused, next offset"),
+        format!("stopped/{VENDOR_BILLING}/1: stopped at"),
+        String::from("by ops: written by a test"),
+    ] {
+        ensure!(log.contains(&expected), "'{expected}' is not in:\n{log}");
+    }
+    ensure!(!log.contains(&format!("stopped/{ITEM_PURCHASED_EVENTS}")), "{log}");
+    drop(system.processes);
+    system.installation.remove().await
+}
