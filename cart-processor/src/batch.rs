@@ -61,6 +61,7 @@ pub(crate) fn decide_batch(
     history: &RedeliveredRows,
     codecs: &Codecs,
 ) -> Result<CartBatch, Error> {
+    assert!(!fail_points::names("decide-panics", &cart.cart_id()), "a test lets the rules panic");
     let before = snapshots_due(cart);
     let mut batch = CartBatch {
         cart_id: cart.cart_id(),
@@ -129,6 +130,18 @@ impl CartBatch {
     /// The rows and the snapshot to write.
     pub(crate) fn rows_to_append(&self) -> Append<'_> {
         Append { cart_id: self.cart_id, rows: &self.rows[self.journalled..], snapshot: self.snapshot.as_ref() }
+    }
+
+    /// Adds what follows of the same cart.
+    pub(crate) fn add(&mut self, mut next: Self) {
+        // Redelivered commands come first, so that what is journalled stays in front.
+        self.journalled += next.journalled;
+        self.rows.append(&mut next.rows);
+        self.traces.append(&mut next.traces);
+        self.spans.append(&mut next.spans);
+        self.replies.append(&mut next.replies);
+        self.letters.append(&mut next.letters);
+        self.snapshot = next.snapshot.or(self.snapshot.take());
     }
 
     fn push(&mut self, row: Row, trace: Trace) {

@@ -14,6 +14,7 @@
 //! - Events and the offsets of the commands that made them become visible together, in one transaction.
 //! - A command at or before its cart's newest journalled position was decided before: its events are read from the journal
 //!   and published, and nothing is decided again (module `redelivery`).
+//! - A cart that fails alone is parked: the others of its partition go on, its commands wait in the log (module `parking`).
 //! - After any failure the worker drops what is in memory and rewinds to the committed offsets; the rules above make the
 //!   second time harmless.
 
@@ -24,6 +25,7 @@ mod commit_pacing;
 mod intake;
 mod metrics;
 mod outbox;
+mod parking;
 mod processor;
 mod publisher;
 pub mod recovery;

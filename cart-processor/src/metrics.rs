@@ -24,6 +24,11 @@ service::define_metrics! {
         "processor_dead_letters_total",
         "Records of cart-commands that cannot be decided and go to cart-commands-dead-letter; repeats after a restart count again",
     );
+    PARKED_CARTS: Gauge = Gauge::new(
+        "processor_parked_carts",
+        "Carts of a partition whose commands wait, because they cannot be read or decided, or are tried again",
+    )
+    .labels(&[Label::any("partition")]);
     RECOVERIES: Counter = Counter::new(
         "processor_recoveries_total",
         "Failures after which a worker went back to its committed offsets: retry after an error of a server or of a \

@@ -25,6 +25,8 @@ pub(crate) struct PartitionOutbox {
     /// The spans of events whose commands are recorded, in order.
     pub(crate) sends: Vec<SendSpan>,
     pub(crate) dead_letters: Vec<Record>,
+    /// Of `cart-parked`.
+    pub(crate) parked: Vec<Record>,
     pub(crate) next_offset: i64,
 }
 
@@ -58,6 +60,11 @@ impl Outbox {
         self.partitions.entry(partition).or_default().dead_letters.push(letter);
     }
 
+    /// Adds a record of `cart-parked`. [`Outbox::advance`] must follow.
+    pub(crate) fn push_parked(&mut self, partition: i32, record: Record) {
+        self.partitions.entry(partition).or_default().parked.push(record);
+    }
+
     /// Sets the offset that the transaction commits for a partition: everything before it is in here.
     pub(crate) fn advance(&mut self, partition: i32, next_offset: i64) {
         self.partitions.entry(partition).or_default().next_offset = next_offset;
@@ -74,7 +81,8 @@ impl Outbox {
 
     /// How many records wait.
     pub(crate) fn len(&self) -> usize {
-        self.partitions.values().map(|partition| partition.events.len() + partition.dead_letters.len()).sum()
+        let len = |one: &PartitionOutbox| one.events.len() + one.dead_letters.len() + one.parked.len();
+        self.partitions.values().map(len).sum()
     }
 
     pub(crate) fn next_offsets(&self) -> impl Iterator<Item = (i32, i64)> + '_ {

@@ -30,6 +30,7 @@ pub(crate) struct Target {
     pub(crate) transactional_id: String,
     pub(crate) events: String,
     pub(crate) dead_letters: String,
+    pub(crate) parked: String,
 }
 
 /// The worker's handle of the thread. At most one transaction is in progress.
@@ -145,10 +146,23 @@ fn publish(
             transaction.send(&target.dead_letters, letter)?;
         }
     }
+    let parked: Vec<_> = pending.outbox.partitions().flat_map(|partition| &partition.parked).collect();
+    let has_parked = !parked.is_empty();
+    if has_parked {
+        fail_points::crash_point("parking-before-transaction");
+    }
+    // A marker that is not in the transaction of its offsets would be lost in a crash, and the commands with it.
+    let is_apart = fail_points::is_off("guard-parked-marker");
+    for record in parked.iter().filter(|_| !is_apart) {
+        transaction.send(&target.parked, record)?;
+    }
     transaction.deliver()?;
     work.step("deliver the records");
     let places = transaction.watched();
     fail_points::crash_point("processor-in-transaction");
+    if has_parked {
+        fail_points::crash_point("parking-in-transaction");
+    }
     // A crash before this leaves the transaction open: our successor under the same id, or the broker's time-out,
     // aborts it, and the commands are read again. A crash after it leaves nothing to do. Either way committed
     // readers see each event once. Shown by crates/e2e/tests/e2e/crash.rs.
@@ -162,6 +176,16 @@ fn publish(
         }
     }
     fail_points::crash_point("processor-after-commit");
+    if has_parked {
+        fail_points::crash_point("parking-after-commit");
+    }
+    if is_apart && has_parked {
+        let mut apart = producer.begin()?;
+        for record in parked {
+            apart.send(&target.parked, record)?;
+        }
+        apart.commit_records()?;
+    }
     Ok(())
 }
 

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use cart::contract::{Contract as _, group};
-use cart::{Aggregate, CartCommand, CartEvent, CartId, Decision, LogEpoch, Position};
+use cart::{Aggregate, CartCommand, CartEvent, CartId, CartParked, Decision, LogEpoch, Position};
 use cassandra::{CassandraArgs, KeyspaceArgs};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use journal::{Append, Codecs, Content, Journal, Row};
 use kafka::{Admin, Codec, KafkaArgs, Message as _, Registry, TopicReader, TransactionalProducer};
+use parking::ParkedCarts;
 use service::LogArgs;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -105,6 +106,7 @@ pub async fn republish(args: &RepublishArgs) -> anyhow::Result<()> {
         .collect::<Option<_>>()
         .with_context(|| format!("the group has no offsets in {commands}: run `cart-processor setup` first"))?;
     let journal = Journal::open(session, Codecs::register(&Registry::new(kafka)?).await?).await?;
+    let parked = parked_positions(kafka, log.partitions).await?;
     let transactional_id = kafka.prefixed("cart-processor-republish");
     let mut producer = tokio::task::block_in_place(|| TransactionalProducer::connect(kafka, &transactional_id))?;
     let carts = journal.cart_ids().await?;
@@ -121,6 +123,8 @@ pub async fn republish(args: &RepublishArgs) -> anyhow::Result<()> {
         let partition = kafka::partition_of(key.as_bytes(), log.partitions);
         let next = partition.try_into().ok().and_then(|partition: usize| next.get(partition));
         let next = next.context("the partitions of the topic have changed during this run")?;
+        // What is journalled of a parked cart's waiting commands is published when they are tried again.
+        let next = parked.get(&cart_id).map_or(next, |waiting| waiting.min(next));
         for entry in entries {
             if entry.position < *next {
                 events += 1;
@@ -257,10 +261,11 @@ async fn restore_requests(admin: &Admin, kafka: &KafkaArgs, journal: &Journal, e
         runtime: Handle::current(),
         command_wait: COMMAND_WAIT_SECONDS.with(&[]),
     };
+    let parked = parked_positions(kafka, partitions).await?;
     let (sender, mut commands) = mpsc::channel(CHUNK_LEN);
     let reading = tokio::task::spawn_blocking({
         let kafka = kafka.clone();
-        move || read_commands(&kafka, &topic, &reader, &decided, &sender)
+        move || read_commands(&kafka, &topic, &reader, &decided, &parked, &sender)
     });
     let (mut chunk, mut count, mut cache) = (Vec::new(), 0_u64, CartCache::default());
     while commands.recv_many(&mut chunk, CHUNK_LEN).await > 0 {
@@ -342,12 +347,34 @@ async fn append(journal: &Journal, carts: &HashMap<CartId, Vec<Row>>) -> Result<
     journal.append(carts.iter().map(|(cart_id, rows)| Append { cart_id: *cart_id, rows, snapshot: None })).await
 }
 
-/// The commands before the offsets that each partition has decided.
+/// The position of each parked cart from which on its commands wait. After the committed offsets were read.
+async fn parked_positions(kafka: &KafkaArgs, partitions: i32) -> anyhow::Result<HashMap<CartId, Position>> {
+    let topic = kafka.prefixed(CartParked::TOPIC);
+    let copies = tokio::task::block_in_place(|| Admin::new(kafka)?.copies())?;
+    if !copies.iter().any(|copy| copy.topic == topic) {
+        tracing::warn!(topic, "there is no such topic, so no cart counts as parked");
+        return Ok(HashMap::new());
+    }
+    let codec = parking::codec(&Registry::new(kafka)?).await?;
+    let mut parked = ParkedCarts::new(kafka, codec, Handle::current())?;
+    tokio::task::block_in_place(|| {
+        let mut positions = HashMap::new();
+        for partition in 0..partitions {
+            let read = parked.read(partition)?;
+            positions.extend(read.carts.iter().map(|(cart_id, cart)| (*cart_id, cart.next_position)));
+        }
+        Ok::<_, kafka::Error>(positions)
+    })
+    .context("reading the parked carts")
+}
+
+/// The commands before the offsets that each partition has decided, without those of parked carts that wait.
 fn read_commands(
     kafka: &KafkaArgs,
     topic: &str,
     reader: &CommandDecoder,
     decided: &HashMap<i32, i64>,
+    parked: &HashMap<CartId, Position>,
     commands: &mpsc::Sender<ConsumedCommand>,
 ) -> anyhow::Result<()> {
     let mut log = TopicReader::open_at_beginning(kafka, topic)?;
@@ -356,6 +383,7 @@ fn read_commands(
             continue;
         }
         if let Incoming::Command(received) = reader.read(&message)?
+            && parked.get(&received.command.cart_id).is_none_or(|waiting| received.position < *waiting)
             && commands.blocking_send(*received).is_err()
         {
             break; // the writer has failed, and says why

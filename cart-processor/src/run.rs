@@ -5,18 +5,20 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use cart::contract::{Contract, DEAD_LETTER_TOPIC, group};
-use cart::{CartCommand, CartEvent, CartReply};
+use cart::{CartCommand, CartEvent, CartParked, CartReply};
 use control::{ControlTopic, Follower, MemberControl};
 use journal::Journal;
-use kafka::{Admin, GroupConsumer, Instance, OffsetReset, Producer, Registry};
+use kafka::{Admin, Codec, GroupConsumer, Instance, OffsetReset, Producer, Registry};
 use service::{Metrics, Readiness, Shutdown, Startup, Store, probe, serve_admin, shutdown_signal, wait_for};
 use tokio::runtime::Handle;
 
 use crate::args::{Args, Cli, Command};
 use crate::commit_pacing::CommitPacing;
 use crate::intake::CommandDecoder;
+use crate::parking::retry::Reader as RetryReader;
+use crate::parking::{Lots, ParkedTopic};
 use crate::processor::{State, Worker};
 use crate::publisher::{Publisher, Target};
 use crate::reply::Replies;
@@ -91,6 +93,7 @@ struct Parts {
     journal: Journal,
     replies: Replies,
     follower: Follower,
+    parked: Codec<CartParked>,
 }
 
 async fn connect(args: &Args, startup: &Startup, readiness: &Readiness, shutdown: &Shutdown) -> anyhow::Result<Parts> {
@@ -98,14 +101,17 @@ async fn connect(args: &Args, startup: &Startup, readiness: &Readiness, shutdown
     let admin = Admin::new(kafka)?;
     let opened = journal::open(kafka, &args.cassandra, &admin, startup).await?;
     let partitions = |name: &str| tokio::task::block_in_place(|| admin.partitions(&kafka.prefixed(name)));
-    let event_partitions = partitions(CartEvent::TOPIC)?;
-    ensure!(
-        event_partitions == opened.log.partitions,
-        "{} has {} partitions and {} has {event_partitions}: they must have the same",
-        kafka.prefixed(CartCommand::TOPIC),
-        opened.log.partitions,
-        kafka.prefixed(CartEvent::TOPIC),
-    );
+    for topic in [CartEvent::TOPIC, CartParked::TOPIC] {
+        let name = kafka.prefixed(topic);
+        let count = partitions(topic).with_context(|| format!("topic {name} (run `cart-processor setup`)"))?;
+        ensure!(
+            count == opened.log.partitions,
+            "{} has {} partitions and {name} has {count}: they must have the same",
+            kafka.prefixed(CartCommand::TOPIC),
+            opened.log.partitions,
+        );
+    }
+    let parked = parking::codec(&Registry::new(kafka)?).await?;
     let reader = CommandDecoder {
         group: kafka.prefixed(group::CART_PROCESSOR),
         commands: opened.commands,
@@ -131,7 +137,7 @@ async fn connect(args: &Args, startup: &Startup, readiness: &Readiness, shutdown
     probe("Cassandra", readiness, shutdown, opened.session, |session| async move { cassandra::check(&session).await });
     let producer = Producer::transient(kafka, &kafka.prefixed(CartReply::TOPIC))?;
     let replies = Replies { journal: opened.journal.clone(), codec: opened.replies, producer };
-    Ok(Parts { instance, reader, journal: opened.journal, replies, follower })
+    Ok(Parts { instance, reader, journal: opened.journal, replies, follower, parked })
 }
 
 fn worker(
@@ -149,6 +155,7 @@ fn worker(
         transactional_id: format!("{}-{number}", parts.instance.full_name()),
         events: kafka.prefixed(CartEvent::TOPIC),
         dead_letters: kafka.prefixed(DEAD_LETTER_TOPIC),
+        parked: kafka.prefixed(CartParked::TOPIC),
     };
     // Before the group is joined: committed offsets are final only when what we left open is settled.
     let publisher = Publisher::start(target, readiness.clone(), shutdown.clone())?;
@@ -157,6 +164,15 @@ fn worker(
     let by = format!("{}-{number}", parts.instance.name());
     let (group, topic) = (group::CART_PROCESSOR, CartCommand::TOPIC);
     let control = MemberControl::new(parts.follower.clone(), readiness.clone(), group, topic, by);
+    let (epoch, parked) = (parts.reader.epoch, parts.parked.clone());
+    let parked = ParkedTopic::new(kafka, kafka.prefixed(CartParked::TOPIC), parked, epoch, runtime.clone())?;
+    let retries = RetryReader {
+        kafka: kafka.clone(),
+        topic: commands.clone(),
+        // What is tried has waited on purpose.
+        decoder: CommandDecoder { command_wait: metrics::Histogram::noop(), ..parts.reader.clone() },
+        journal: parts.journal.clone(),
+    };
     let pacing = CommitPacing::every(Duration::from_millis(args.commit_interval_ms));
     Ok(Worker {
         name: format!("worker {number}"),
@@ -166,12 +182,14 @@ fn worker(
         reader: parts.reader.clone(),
         journal: parts.journal.clone(),
         replies: parts.replies.clone(),
+        parked,
+        retries,
         events_topic: kafka.prefixed(CartEvent::TOPIC),
         cart_cache_len: args.cart_cache_mib as usize * MIB / usize::from(args.workers),
         pacing,
         runtime,
         readiness,
         shutdown,
-        state: State::default(),
+        state: State::new(Lots::new(epoch)),
     })
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, ensure};
 use cart::contract::{CONTROL_PARTITIONS, Contract, DEAD_LETTER_SETTINGS, DEAD_LETTER_TOPIC, group};
-use cart::{Aggregate, CartCommand, CartEvent, CartReply, ControlRecord};
+use cart::{Aggregate, CartCommand, CartEvent, CartParked, CartReply, ControlRecord};
 use cassandra::LogNotRecorded;
 use journal::Journal;
 use kafka::{Admin, Codec, Registry};
@@ -21,6 +21,7 @@ pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
             topics.spec(kafka.prefixed(CartReply::TOPIC), CartReply::SETTINGS),
             topics.spec(kafka.prefixed(DEAD_LETTER_TOPIC), DEAD_LETTER_SETTINGS),
             topics.spec_of(kafka.prefixed(ControlRecord::TOPIC), CONTROL_PARTITIONS, ControlRecord::SETTINGS),
+            topics.spec(kafka.prefixed(CartParked::TOPIC), CartParked::SETTINGS),
         ])
         .await?;
     let registry = Registry::new(kafka)?;
@@ -28,6 +29,7 @@ pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
     Codec::<ControlRecord>::register(&registry, ControlRecord::TOPIC, ControlRecord::SCHEMA).await?;
     Codec::<CartEvent>::register(&registry, CartEvent::TOPIC, CartEvent::SCHEMA).await?;
     Codec::<CartReply>::register(&registry, CartReply::TOPIC, CartReply::SCHEMA).await?;
+    parking::codec(&registry).await?;
     Codec::<Aggregate>::register(&registry, Aggregate::TOPIC, Aggregate::SCHEMA).await?;
     cassandra::ensure_keyspace(cassandra, keyspace).await?;
     let session = cassandra::connect(&cassandra.patient()).await?;

@@ -21,8 +21,9 @@
 //! | `route`, `metrics` | templates of paths; what is exported | `problem` and, of these, `route` |
 //! | `auth` | who may access which path | the above |
 //! | `http` | connections, TLS, limits, CORS, traces, panics | the above and `auth` |
-//! | `commands` | the log in, outcomes out; the status of a command | `problem` |
-//! | `reads` | carts, events, what vendors sold; `Read-After` | `problem`, `schema` |
+//! | `parked` | which commands wait because their carts are parked | |
+//! | `commands` | the log in, outcomes out; the status of a command | `problem`, `parked` |
+//! | `reads` | carts, events, what vendors sold; `Read-After` | `problem`, `schema`, `parked` |
 //! | `api` | every path and its handler; headers and bodies; the OpenAPI document | all above but `auth` |
 //! | `args`, `setup`, `run` | options, `ingest setup`, everything built and run | all above |
 //!
@@ -42,6 +43,7 @@ mod auth;
 mod commands;
 mod http;
 mod metrics;
+mod parked;
 mod problem;
 mod reads;
 mod request_id;

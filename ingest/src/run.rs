@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use cart::contract::Contract;
 use cart::{CartCommand, CartEvent, CartReply};
-use kafka::{Admin, Codec, PartitionBatcher, Producer, TailConsumer};
+use kafka::{Admin, Codec, PartitionBatcher, Producer, Registry, TailConsumer};
 use service::{Metrics, Readiness, Shutdown, Startup, Store, probe, serve_admin, shutdown_signal, wait_for};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Handle;
@@ -20,6 +20,7 @@ use crate::args::{Args, Cli, Command};
 use crate::auth::Auth;
 use crate::commands::{CommandLookup, Commands, Waiters, random_partition, read_replies};
 use crate::http::{ConnectionPolicy, FixedLimits, Tls, serve};
+use crate::parked::Parked;
 use crate::reads::{CommandLog, EventStreams, Reads};
 
 /// The delivery timeout of the producer: the maximum wait of a command for the commands before it, and again for its own
@@ -137,13 +138,15 @@ async fn connect(
     probe("Cassandra", readiness, end, session.clone(), |session| async move { cassandra::check(&session).await });
     let (epoch, partitions) = (opened.epoch, opened.log.partitions);
     let log = CommandLog { epoch, partitions };
+    let parked = parking::codec(&Registry::new(kafka)?).await.context("registering the schema of cart-parked")?;
+    let parked = Parked::new(kafka, &commands, epoch, parked, Handle::current())?;
     let read_after_timeout = Duration::from_millis(args.read_after_timeout_ms);
-    let reads = Reads::start(kafka, admin, log, journal.clone(), session, read_after_timeout)?;
+    let reads = Reads::start(kafka, admin, log, journal.clone(), session, parked.clone(), read_after_timeout)?;
     let (streams_max, idle_timeout) = (args.limits.event_streams_max, args.limits.idle_timeout());
     // It has as many partitions as the commands.
     let events = (kafka.prefixed(CartEvent::TOPIC), partitions);
     let event_streams = EventStreams::new(kafka, events, journal.clone(), streams_max, idle_timeout, end.clone());
-    let lookup = CommandLookup::new(kafka, &commands, partitions, epoch, codec.clone(), journal);
+    let lookup = CommandLookup::new(kafka, &commands, partitions, epoch, codec.clone(), journal, parked);
     let reply_timeout = Duration::from_millis(args.reply_timeout_ms);
     let producer = Producer::durable_within(kafka, &commands, delivery_timeout(reply_timeout))?;
     let commands = Commands {

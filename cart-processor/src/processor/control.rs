@@ -10,6 +10,7 @@ impl Worker {
     pub(super) fn follow_control(&mut self) -> Result<(), Error> {
         let Changes { pause, resume } = self.control.changes(&self.consumer)?;
         if !pause.is_empty() {
+            self.abandon_try(&pause);
             self.publish_rest()?;
             self.control.pause(&self.consumer, &pause)?;
         }

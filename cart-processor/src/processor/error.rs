@@ -2,7 +2,9 @@
 
 use kafka::Recovery;
 
+use crate::batch;
 use crate::intake;
+use crate::parking::{NotRestored, TooManyParked};
 use crate::redelivery::LogRewritten;
 
 /// Why a step failed.
@@ -16,6 +18,12 @@ pub(crate) enum Error {
     TooNew(intake::Error),
     #[error("a cart was not loaded")]
     NotLoaded,
+    #[error(transparent)]
+    NotRestored(#[from] NotRestored),
+    #[error("the rules panic for all {carts} carts of a batch: {message}")]
+    RulesPanic { carts: usize, message: String },
+    #[error(transparent)]
+    TooManyParked(#[from] TooManyParked),
     #[error("partition {partition} is stopped")]
     LogRewritten {
         partition: i32,
@@ -34,10 +42,24 @@ impl From<intake::Error> for Error {
 }
 
 impl Error {
+    /// A cart of a partition was not decided.
+    pub(super) fn deciding(partition: i32, error: batch::Error) -> Self {
+        match error {
+            batch::Error::Journal(error) => Self::Journal(error),
+            batch::Error::LogRewritten(source) => Self::LogRewritten { partition, source },
+        }
+    }
+
     pub(super) fn recovery(&self) -> Recovery {
         match self {
             Self::Kafka(error) => error.recovery(),
-            Self::Journal(_) | Self::TooNew(_) | Self::NotLoaded | Self::LogRewritten { .. } => Recovery::Retry,
+            Self::Journal(_)
+            | Self::TooNew(_)
+            | Self::NotLoaded
+            | Self::NotRestored(_)
+            | Self::RulesPanic { .. }
+            | Self::TooManyParked(_)
+            | Self::LogRewritten { .. } => Recovery::Retry,
         }
     }
 
@@ -46,7 +68,13 @@ impl Error {
         match self {
             Self::LogRewritten { partition, source } => Some((*partition, source.offset())),
             Self::TooNew(intake::Error::TooNew { partition, offset, .. }) => Some((*partition, *offset)),
-            Self::Kafka(_) | Self::Journal(_) | Self::NotLoaded | Self::TooNew(intake::Error::Kafka(_)) => None,
+            Self::TooManyParked(TooManyParked { partition, offset, .. }) => Some((*partition, *offset)),
+            Self::Kafka(_)
+            | Self::Journal(_)
+            | Self::NotLoaded
+            | Self::NotRestored(_)
+            | Self::RulesPanic { .. }
+            | Self::TooNew(intake::Error::Kafka(_)) => None,
         }
     }
 }

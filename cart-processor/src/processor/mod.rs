@@ -2,6 +2,7 @@
 
 mod control;
 mod error;
+mod parked;
 mod steps;
 
 use std::collections::{HashMap, HashSet};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ::control::MemberControl;
 use cart::{CartId, Position};
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use journal::{Content, Journal, LOAD_LEN_MAX};
 use kafka::{AssignmentEvent, GroupConsumer, Recovery};
 use service::{Backoff, Readiness, Shutdown, Store};
@@ -17,13 +18,16 @@ use tokio::runtime::Handle;
 use trace::Work;
 
 pub(crate) use self::error::Error;
+use self::parked::Changes;
 use self::steps::Steps;
 use crate::batch::{self, CartBatch};
 use crate::cart_cache::CartCache;
 use crate::commit_pacing::CommitPacing;
 use crate::intake::{CommandDecoder, ConsumedCommand, Incoming};
-use crate::metrics::{BATCH_RECORDS, BATCH_SECONDS, CARTS_REDELIVERED, COMMANDS, RECOVERIES};
+use crate::metrics::{BATCH_RECORDS, BATCH_SECONDS, CARTS_REDELIVERED, COMMANDS, RECOVERIES, REPLIES_LOST};
 use crate::outbox::Outbox;
+use crate::parking::retry::{Reader as RetryReader, Reading};
+use crate::parking::{Lots, ParkedTopic};
 use crate::publisher::{PendingTransaction, Publisher};
 use crate::redelivery::RedeliveredRows;
 use crate::reply::Replies;
@@ -58,6 +62,8 @@ pub(crate) struct Worker {
     pub(crate) reader: CommandDecoder,
     pub(crate) journal: Journal,
     pub(crate) replies: Replies,
+    pub(crate) parked: ParkedTopic,
+    pub(crate) retries: RetryReader,
     /// Its full name.
     pub(crate) events_topic: String,
     /// The memory for carts, in bytes.
@@ -70,15 +76,32 @@ pub(crate) struct Worker {
 }
 
 /// What a worker has in memory. All of it can be read again from the log and the journal.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct State {
     partitions: HashMap<i32, CartCache>,
+    lots: Lots,
+    /// The try of a parked cart that is reading.
+    trying: Option<Reading>,
     outbox: Outbox,
     /// The offsets of the transaction in progress.
     publishing: Vec<(i32, i64)>,
     /// Partitions whose log was rewritten, or is too new for this program. They stay stopped until a restart.
     stopped: HashSet<i32>,
     backoff: Backoff,
+}
+
+impl State {
+    pub(crate) fn new(lots: Lots) -> Self {
+        Self {
+            partitions: HashMap::new(),
+            lots,
+            trying: None,
+            outbox: Outbox::default(),
+            publishing: Vec::new(),
+            stopped: HashSet::new(),
+            backoff: Backoff::default(),
+        }
+    }
 }
 
 impl Worker {
@@ -107,11 +130,15 @@ impl Worker {
             steps.ended("poll");
             self.process(batch, steps)?;
         }
+        self.tend_parked()?;
         self.publish()
     }
 
     /// Until the next transaction is due, if one is to come.
     fn poll_wait(&self) -> Duration {
+        if self.state.trying.is_some() {
+            return BUSY_POLL;
+        }
         if self.state.outbox.is_empty() {
             return IDLE_POLL;
         }
@@ -146,12 +173,13 @@ impl Worker {
             match event {
                 AssignmentEvent::Assigned(partitions) => {
                     self.control.assigned(&self.consumer, &partitions)?;
-                    for partition in partitions {
-                        self.state.partitions.insert(partition, CartCache::default());
-                        if self.state.stopped.contains(&partition) {
-                            self.consumer.stop(partition)?;
+                    for partition in &partitions {
+                        self.state.partitions.insert(*partition, CartCache::default());
+                        if self.state.stopped.contains(partition) {
+                            self.consumer.stop(*partition)?;
                         }
                     }
+                    self.restore_parked(&partitions)?;
                 }
                 AssignmentEvent::Revoked(partitions) => {
                     batch.retain(|intake| !partitions.contains(&intake.origin().0));
@@ -159,6 +187,7 @@ impl Worker {
                     for partition in partitions {
                         self.state.partitions.remove(&partition);
                         self.state.outbox.forget(partition);
+                        self.forget_parked(partition);
                     }
                 }
             }
@@ -188,12 +217,17 @@ impl Worker {
         }
         let spans = commands.iter().filter_map(|received| received.trace.span());
         steps.work = Work::begin("process", self.consumer.topic(), commands.len(), spans);
-        let carts = batch::by_cart(commands);
+        let mut changes = Changes::default();
+        let carts = self.pass_parked(batch::by_cart(commands))?;
         let runtime = self.runtime.clone();
-        runtime.block_on(self.load(&carts))?;
-        let redelivered_rows = runtime.block_on(self.redelivered_rows(&carts))?;
+        let (loaded, unreadable) = runtime.block_on(self.load(&carts))?;
+        let carts = self.set_unreadable_aside(carts, loaded, unreadable, &mut changes)?;
+        let (redelivered_rows, unreadable) = runtime.block_on(self.redelivered_rows(&carts))?;
+        let carts = self.set_unreadable_aside(carts, redelivered_rows.len(), unreadable, &mut changes)?;
         steps.ended("load");
-        let mut batches = self.decide_all(carts, redelivered_rows)?;
+        let (mut batches, panicked) = self.decide_carts(carts, redelivered_rows)?;
+        self.set_panicked_aside(panicked, batches.len(), &mut changes)?;
+        self.state.lots.succeeded(loaded, batches.len());
         steps.ended("decide");
         fail_points::crash_point("processor-before-journal");
         runtime.block_on(self.journal_and_reply(&mut batches, &mut steps))?;
@@ -203,7 +237,9 @@ impl Worker {
         }
         for (partition, offset) in next {
             self.state.outbox.advance(partition, offset);
+            self.state.lots.advance(partition, offset);
         }
+        self.enqueue_changes(changes)?;
         let share = self.cart_cache_len / self.state.partitions.len().max(1);
         for partition in self.state.partitions.values_mut() {
             partition.trim(share);
@@ -214,8 +250,12 @@ impl Worker {
         Ok(())
     }
 
-    /// Loads the carts that are not in memory: many in a round trip, and the round trips at the same time.
-    async fn load(&mut self, carts: &[(CartId, Vec<ConsumedCommand>)]) -> Result<(), journal::Error> {
+    /// Loads the carts that are not in memory: many in a round trip, and the round trips at the same time. Returns how many were
+    /// loaded, and those whose own rows cannot be read. Where there are some, each cart of their round trip is loaded alone, once.
+    async fn load(
+        &mut self,
+        carts: &[(CartId, Vec<ConsumedCommand>)],
+    ) -> Result<(usize, Vec<(CartId, journal::Error)>), journal::Error> {
         let mut unknown: Vec<CartId> = Vec::new();
         let mut partitions: HashMap<CartId, i32> = HashMap::new();
         for (cart_id, commands) in carts {
@@ -225,25 +265,40 @@ impl Worker {
                 partitions.insert(*cart_id, partition);
             }
         }
-        let journal = &self.journal;
-        let mut loaded = stream::iter(unknown.chunks(LOAD_LEN_MAX))
-            .map(|cart_ids| Store::Cassandra.time("journal_load", journal.load(cart_ids)))
-            .buffer_unordered(LOADS_MAX);
-        while let Some(carts) = loaded.try_next().await? {
-            for cart in carts {
-                if let Some(partition) = partitions.get(&cart.cart_id()) {
-                    self.state.partitions.entry(*partition).or_default().insert(cart);
+        let (mut succeeded, mut failed) = (0, Vec::new());
+        let mut len_max = LOAD_LEN_MAX;
+        while !unknown.is_empty() {
+            let journal = &self.journal;
+            let mut loaded = stream::iter(unknown.chunks(len_max))
+                .map(|ids| async move { (ids, Store::Cassandra.time("journal_load", journal.load(ids)).await) })
+                .buffer_unordered(LOADS_MAX);
+            let mut alone = Vec::new();
+            while let Some((cart_ids, carts)) = loaded.next().await {
+                match carts {
+                    Ok(carts) => {
+                        succeeded += carts.len();
+                        for cart in carts {
+                            if let Some(partition) = partitions.get(&cart.cart_id()) {
+                                self.state.partitions.entry(*partition).or_default().insert(cart);
+                            }
+                        }
+                    }
+                    Err(error) if !error.is_of_rows() => return Err(error),
+                    Err(error) if cart_ids.len() == 1 => failed.extend(cart_ids.iter().copied().zip([error])),
+                    Err(_) => alone.extend_from_slice(cart_ids),
                 }
             }
+            drop(loaded);
+            (unknown, len_max) = (alone, 1);
         }
-        Ok(())
+        Ok((succeeded, failed))
     }
 
-    /// Reads the journalled rows of commands that were decided before.
+    /// Reads the journalled rows of commands that were decided before; and says of which carts they cannot be read.
     async fn redelivered_rows(
         &mut self,
         carts: &[(CartId, Vec<ConsumedCommand>)],
-    ) -> Result<HashMap<CartId, RedeliveredRows>, journal::Error> {
+    ) -> Result<(HashMap<CartId, RedeliveredRows>, Vec<(CartId, journal::Error)>), journal::Error> {
         let mut redelivered: Vec<(CartId, Position)> = Vec::new();
         for (cart_id, commands) in carts {
             let first = &commands[0];
@@ -254,43 +309,23 @@ impl Worker {
         }
         CARTS_REDELIVERED.with(&[]).increment(redelivered.len() as u64);
         let journal = &self.journal;
-        stream::iter(redelivered)
+        let mut read = stream::iter(redelivered)
             .map(|(cart_id, position)| async move {
-                Store::Cassandra
-                    .time("journal_read", journal.between(cart_id, position, Position::MAX))
-                    .await
-                    .map(|rows| (cart_id, RedeliveredRows::new(rows)))
+                let rows = journal.between(cart_id, position, Position::MAX);
+                (cart_id, Store::Cassandra.time("journal_read", rows).await)
             })
-            .buffer_unordered(CASSANDRA_CONCURRENCY)
-            .try_collect()
-            .await
-    }
-
-    fn decide_all(
-        &mut self,
-        carts: Vec<(CartId, Vec<ConsumedCommand>)>,
-        mut redelivered_rows: HashMap<CartId, RedeliveredRows>,
-    ) -> Result<Vec<CartBatch>, Error> {
-        let mut batches = Vec::with_capacity(carts.len());
-        for (cart_id, commands) in carts {
-            let partition = commands[0].partition;
-            let history = redelivered_rows.remove(&cart_id).unwrap_or_default();
-            let codecs = self.journal.codecs();
-            let carts = self.state.partitions.entry(partition).or_default();
-            let batch = carts.change(cart_id, |cart| batch::decide_batch(cart, commands, &history, codecs));
-            // Skipping it would lose its commands, since the offsets move on.
-            match batch.ok_or(Error::NotLoaded)? {
-                Ok(batch) => batches.push(batch),
-                Err(batch::Error::Journal(error)) => return Err(error.into()),
-                Err(batch::Error::LogRewritten(source)) => return Err(Error::LogRewritten { partition, source }),
+            .buffer_unordered(CASSANDRA_CONCURRENCY);
+        let (mut histories, mut failed) = (HashMap::new(), Vec::new());
+        while let Some((cart_id, rows)) = read.next().await {
+            match rows {
+                Ok(rows) => drop(histories.insert(cart_id, RedeliveredRows::new(rows))),
+                Err(error) if error.is_of_rows() => failed.push((cart_id, error)),
+                Err(error) => return Err(error),
             }
         }
-        Ok(batches)
+        Ok((histories, failed))
     }
 
-    /// Journals all carts, then sends all replies: so the replies, and the commands that the clients send next, come in few
-    /// requests.
-    ///
     /// After a crash before an append the commands are decided again. After a crash behind it the journal has their events,
     /// which are published from there ([`crate::redelivery`]). Shown by crates/e2e/tests/e2e/crash.rs.
     async fn journal_and_reply(&self, batches: &mut [CartBatch], steps: &mut Steps) -> Result<(), journal::Error> {
@@ -299,7 +334,15 @@ impl Worker {
         steps.journalled(batches.iter().map(|batch| batch.rows.len() - batch.journalled).sum());
         fail_points::crash_point("processor-before-replies");
         for batch in batches {
-            self.replies.send(batch.cart_id, std::mem::take(&mut batch.replies)).await?;
+            match self.replies.send(batch.cart_id, std::mem::take(&mut batch.replies)).await {
+                // The command is decided; only its client does not hear of it.
+                Err(error) if error.is_of_rows() => {
+                    REPLIES_LOST.with(&[]).increment(1);
+                    let error = format!("{:#}", anyhow::Error::new(error));
+                    tracing::warn!(error, "replies were not sent: an earlier request of the cart cannot be read");
+                }
+                sent => sent?,
+            }
         }
         steps.ended("reply");
         Ok(())
@@ -392,6 +435,8 @@ impl Worker {
 
     fn rewind(&mut self) -> Result<(), Error> {
         self.state.outbox = Outbox::default();
+        self.state.lots.clear();
+        self.state.trying = None;
         for partition in self.state.partitions.values_mut() {
             *partition = CartCache::default();
         }
@@ -408,6 +453,8 @@ impl Worker {
                 self.pause_stopped()?;
                 Ok(self.control.hold_again(&self.consumer)?)
             });
+            let assigned: Vec<i32> = self.state.partitions.keys().copied().collect();
+            let rewound = rewound.and_then(|()| self.restore_parked(&assigned));
             match rewound {
                 Ok(()) => return Ok(()),
                 Err(error) => self.readiness.set_unready(&self.name, anyhow::Error::new(error)),

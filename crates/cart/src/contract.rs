@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Aggregate, CartCommand, CartEvent, CartReply, ControlRecord, PurchasedItem};
+use crate::{Aggregate, CartCommand, CartEvent, CartParked, CartReply, ControlRecord, PurchasedItem};
 
 /// Accepts records of producers whose clocks are ahead, since a record's time has no meaning here. Kafka's default limit is an
 /// hour.
@@ -14,6 +14,11 @@ const UNLIMITED: &[(&str, &str)] = &[("retention.ms", "-1"), ("retention.bytes",
 /// Replies are needed for seconds. The reply to a checkout has every line: 1,000 lines of 900 bytes fit.
 const REPLY_SETTINGS: &[(&str, &str)] =
     &[("retention.ms", "600000"), ("segment.ms", "600000"), ("max.message.bytes", "8388608"), ANY_TIME];
+
+/// The newest record of each cart is the state. Small segments: only closed ones are compacted, and the topic is read from its
+/// beginning at each assignment.
+const PARKED_SETTINGS: &[(&str, &str)] =
+    &[("cleanup.policy", "compact"), ("segment.bytes", "16777216"), ("min.cleanable.dirty.ratio", "0.1"), ANY_TIME];
 
 /// The settings of [`DEAD_LETTER_TOPIC`]: kept, with room for the largest command and its headers.
 pub const DEAD_LETTER_SETTINGS: &[(&str, &str)] =
@@ -166,6 +171,12 @@ impl Contract for CartReply {
     const TOPIC: &'static str = "cart-replies";
     const SCHEMA: &'static str = include_str!("../../../schemas/cart-replies-value.avsc");
     const SETTINGS: &'static [(&'static str, &'static str)] = REPLY_SETTINGS;
+}
+
+impl Contract for CartParked {
+    const TOPIC: &'static str = "cart-parked";
+    const SCHEMA: &'static str = include_str!("../../../schemas/cart-parked-value.avsc");
+    const SETTINGS: &'static [(&'static str, &'static str)] = PARKED_SETTINGS;
 }
 
 impl Contract for PurchasedItem {

@@ -58,6 +58,11 @@ pub enum Outcome {
         /// The outcome of each of its commands, in order.
         outcomes: Vec<Outcome>,
     },
+    /// It is in the log and not decided yet: its cart is parked (topic `cart-parked`).
+    Parked {
+        /// Why: a code.
+        reason: String,
+    },
 }
 
 impl From<Refusal> for Outcome {

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use cart::contract::{Contract, DEAD_LETTER_SETTINGS, DEAD_LETTER_TOPIC, header};
-use cart::{CartCommand, CartEvent, CartReply, ControlRecord, PurchasedItem};
+use cart::{CartCommand, CartEvent, CartParked, CartReply, ControlRecord, PurchasedItem};
 use serde_json::{Map, Value, json};
 
 struct Topic {
@@ -39,7 +39,7 @@ const TRACE: (&str, &str) =
     (header::TRACE_PARENT, "W3C Trace Context of what the record follows from, if it belongs to a trace");
 const TRACE_STATE: (&str, &str) = (header::TRACE_STATE, "What tracing systems add to traceparent");
 
-fn topics() -> [Topic; 6] {
+fn topics() -> [Topic; 7] {
     [
         Topic {
             name: CartCommand::TOPIC,
@@ -94,6 +94,17 @@ fn topics() -> [Topic; 6] {
             key: None,
             payload: avro::<ControlRecord>(),
             headers: headers(&[CONTENT_TYPE]),
+            operations: &["send", "receive"],
+        },
+        Topic {
+            name: CartParked::TOPIC,
+            settings: CartParked::SETTINGS,
+            description: "Carts whose commands wait, because the cart cannot be read or decided: compacted, the newest record of \
+                 a key holds. Markers are written in transactions, with the offsets behind the commands. Partitions as \
+                 cart-commands.",
+            key: Some("cartId, for a request retry/ and cartId,"),
+            payload: avro::<CartParked>(),
+            headers: headers(&[]),
             operations: &["send", "receive"],
         },
         Topic {

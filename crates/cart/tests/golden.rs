@@ -207,6 +207,26 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
             "IndependentBatch",
             Outcome::IndependentBatch { outcomes: vec![refused(Rejection::ItemNotInCart, None), changed(), bought()] },
         ),
+        ("Parked", Outcome::Parked { reason: "journal-unreadable".to_owned() }),
+    ]
+}
+
+fn parked() -> Vec<(&'static str, CartParked)> {
+    let at = || "2026-11-23T10:00:00.123456Z".parse().unwrap();
+    let position = |offset| Position::new(LogEpoch::new(2).unwrap(), offset);
+    let marker = |state| ParkedCart {
+        first_position: position(41),
+        next_position: position(43),
+        state,
+        reason: "rule-panicked: overflow".to_owned(),
+        since: at(),
+    };
+    let requested = ParkedEntry::RetryRequested { by: "ops".to_owned(), requested_at: at() };
+    vec![
+        ("Trying", marker(ParkingState::Trying).record(id(2))),
+        ("Parked", marker(ParkingState::Parked).record(id(2))),
+        ("Retrying", marker(ParkingState::Retrying).record(id(2))),
+        ("RetryRequested", CartParked { cart_id: id(2), entry: requested }),
     ]
 }
 
@@ -251,6 +271,9 @@ fn all() -> Vec<Golden> {
     for (name, outcome) in outcomes() {
         let position = Position::new(LogEpoch::new(2).unwrap(), 41);
         all.push(golden(name, CartReply { command_id: id(1), cart_id: id(2), position, outcome }));
+    }
+    for (name, one) in parked() {
+        all.push(golden(name, one));
     }
     all
 }
@@ -352,7 +375,7 @@ fn without_docs(mut json: serde_json::Value) -> serde_json::Value {
 fn no_branch_of_a_union_is_missing() {
     let all = all();
     let topics: BTreeSet<_> = all.iter().map(|golden| (golden.topic, golden.schema)).collect();
-    assert_eq!(topics.len(), 6, "commands, events, replies, purchases, snapshots, control");
+    assert_eq!(topics.len(), 7, "commands, events, replies, parked carts, purchases, snapshots, control");
     for (topic, schema) in topics {
         let schema = Schema::parse_str(schema).unwrap();
         let reader = GenericDatumReader::builder(&schema).human_readable(false).build().unwrap();

@@ -203,6 +203,7 @@ fn text(outcome: &Outcome) -> String {
         Outcome::Batch { outcomes } | Outcome::IndependentBatch { outcomes } => {
             outcomes.iter().map(text).collect::<Vec<_>>().join(", ")
         }
+        Outcome::Parked { reason } => panic!("no rule parks: {reason}"),
     }
 }
 

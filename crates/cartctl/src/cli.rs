@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::audit::watch;
 use crate::recovery::Recovery;
-use crate::{audit, doctor, explain, grants, operate, reconcile, rehearse, status, tail, uninstall};
+use crate::{audit, doctor, explain, grants, operate, parked, reconcile, rehearse, status, tail, uninstall};
 
 /// All verbs but `reconcile` and recovery: it could not be found out, or done. `reconcile`: the pipeline did not become idle in time.
 const NOT_FOUND_OUT: u8 = 2;
@@ -41,6 +41,7 @@ enum Command {
     /// Print all records of cart-control in their order: who has paused, resumed or skipped what, and what members answered
     Log(operate::ListArgs),
     Pause(operate::PauseArgs),
+    Parked(parked::Args),
     Reconcile(reconcile::Args),
     Rehearse(rehearse::Args),
     Resume(operate::ResumeArgs),
@@ -73,6 +74,7 @@ pub async fn start(cli: Cli) -> ExitCode {
         Command::Skip(args) => ("skip", operate::skip(args).await.and_then(|outcome| show(&outcome, args.json()))),
         Command::Skipped(args) => ("skipped", operate::skipped(args, &mut stdout().lock()).await.map(|()| 0)),
         Command::Status(args) => ("status", status::status(args, &mut stdout().lock()).await.map(|()| 0)),
+        Command::Parked(args) => ("parked", parked::parked(args, &mut stdout().lock()).await),
         Command::Tail(args) => ("tail", tail::tail(args, &mut stdout().lock()).await.map(|()| 0)),
         Command::Uninstall(args) => ("uninstall", uninstall::uninstall(args, &mut stdout().lock()).await.map(|()| 0)),
         Command::Recovery(recovery) => {

@@ -1,6 +1,7 @@
 //! Compares the journal with the events topic, byte for byte.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 
 use anyhow::Context as _;
 use cart::contract::Contract as _;
@@ -42,6 +43,16 @@ pub struct JournalRow {
 pub struct Newest {
     pub sequence_number: i64,
     pub unchanged: i64,
+}
+
+impl fmt::Display for Newest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "events up to {}", self.sequence_number)?;
+        match self.unchanged {
+            0 => Ok(()),
+            position => write!(f, ", requests without events up to {}", Position::from(position)),
+        }
+    }
 }
 
 /// Each cart's events, oldest first.

@@ -16,6 +16,7 @@
 //! * [`mod@grants`]: prints or gives the least that the user of each service may do in the servers.
 //! * [`mod@operate`]: pauses, resumes and skips, and lists what operators have done.
 //! * [`mod@status`]: shows how far each consumer group is, and what keeps it.
+//! * [`mod@parked`]: lists parked carts, and lets them be tried again.
 //! * [`mod@tail`]: prints a topic's records as they come.
 //! * [`mod@uninstall`]: deletes an installation.
 //! * [`model`]: the expected results of the sent commands, from the rules in docs/api.md.
@@ -37,6 +38,7 @@ pub mod journal;
 mod line;
 pub mod model;
 pub mod operate;
+pub mod parked;
 pub mod reconcile;
 mod recovery;
 pub mod rehearse;

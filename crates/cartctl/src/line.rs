@@ -86,6 +86,7 @@ pub(crate) fn outcome(of: &Outcome) -> String {
         Outcome::Rejected { rejection, index: Some(index) } => format!("Rejected {rejection:?} (command {index})"),
         Outcome::Batch { outcomes } => format!("Batch ({})", all(outcomes)),
         Outcome::IndependentBatch { outcomes } => format!("IndependentBatch ({})", all(outcomes)),
+        Outcome::Parked { reason } => format!("Parked {reason}"),
     }
 }
 
@@ -93,7 +94,7 @@ pub(crate) fn outcome(of: &Outcome) -> String {
 fn version(of: &Outcome) -> Option<SequenceNumber> {
     match of {
         Outcome::ItemChanged { version, .. } | Outcome::CheckedOut { version, .. } => Some(*version),
-        Outcome::Rejected { .. } => None,
+        Outcome::Rejected { .. } | Outcome::Parked { .. } => None,
         Outcome::Batch { outcomes } | Outcome::IndependentBatch { outcomes } => {
             outcomes.iter().filter_map(version).max()
         }

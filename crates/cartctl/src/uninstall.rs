@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use cart::contract::{Contract, DEAD_LETTER_TOPIC, STAGES};
-use cart::{Aggregate, CartCommand, CartEvent, CartReply, ControlRecord, PurchasedItem};
+use cart::{Aggregate, CartCommand, CartEvent, CartParked, CartReply, ControlRecord, PurchasedItem};
 use cassandra::CassandraArgs;
 use kafka::{Admin, KafkaArgs, Registry};
 use postgres::DatabaseArgs;
@@ -74,7 +74,14 @@ struct Names {
 
 impl Names {
     fn of(args: &Args, database: &PgConnectOptions) -> Self {
-        let both = [CartCommand::TOPIC, CartEvent::TOPIC, CartReply::TOPIC, PurchasedItem::TOPIC, ControlRecord::TOPIC];
+        let both = [
+            CartCommand::TOPIC,
+            CartEvent::TOPIC,
+            CartReply::TOPIC,
+            CartParked::TOPIC,
+            PurchasedItem::TOPIC,
+            ControlRecord::TOPIC,
+        ];
         let topics = both.into_iter().chain([DEAD_LETTER_TOPIC]);
         let schemas = both.into_iter().chain([Aggregate::TOPIC]);
         let kafka = &args.kafka;

@@ -183,8 +183,8 @@ impl CartClient {
         match answer.status {
             StatusCode::OK => answer.read().map(Outcome::Accepted),
             StatusCode::ACCEPTED => {
-                let PendingBody { command_id } = answer.read()?;
-                Ok(Outcome::Pending { command_id })
+                let PendingBody { command_id, reason } = answer.read()?;
+                Ok(Outcome::Pending { command_id, parked: reason })
             }
             _ => answer.refusal(),
         }

@@ -117,9 +117,12 @@ impl AttemptFailure {
         Err(match result {
             Ok(Outcome::Accepted(accepted)) => return Ok(Completed::Accepted(accepted)),
             Ok(Outcome::Rejected(problem)) => return Ok(Completed::Rejected(problem)),
-            Ok(Outcome::Pending { command_id }) => Self {
+            Ok(Outcome::Pending { command_id, parked }) => Self {
                 kind: FailureKind::Pending,
-                reason: "202: no outcome in time".to_owned(),
+                reason: parked.map_or_else(
+                    || "202: no outcome in time".to_owned(),
+                    |reason| format!("202: the cart is parked ({reason}) until an operator has repaired it"),
+                ),
                 retry_after: None,
                 is_transient: true,
                 command_id: Some(command_id),
@@ -170,7 +173,7 @@ mod tests {
     }
 
     fn pending() -> Answer {
-        Ok(Outcome::Pending { command_id: Uuid::max() })
+        Ok(Outcome::Pending { command_id: Uuid::max(), parked: None })
     }
 
     /// Gives the answers one after the other, and then repeats the last.

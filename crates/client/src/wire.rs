@@ -125,7 +125,11 @@ pub enum Outcome<T> {
     /// The command was rejected by the cart's rules or because of invalid input. Nothing has changed.
     Rejected(Problem),
     /// The command is in the log, without an outcome yet. A retry with the same key returns the outcome.
-    Pending { command_id: Uuid },
+    Pending {
+        command_id: Uuid,
+        /// Why its cart is parked, if it is: an operator has to repair it first.
+        parked: Option<String>,
+    },
     /// The command was not executed and will not be.
     Unavailable {
         /// The service's reason; empty if it gave none.
@@ -142,7 +146,7 @@ impl<T> Outcome<T> {
         match self {
             Self::Accepted(body) => Outcome::Accepted(accepted(body)),
             Self::Rejected(problem) => Outcome::Rejected(problem),
-            Self::Pending { command_id } => Outcome::Pending { command_id },
+            Self::Pending { command_id, parked } => Outcome::Pending { command_id, parked },
             Self::Unavailable { detail, retry_after } => Outcome::Unavailable { detail, retry_after },
         }
     }
@@ -153,6 +157,9 @@ impl<T> Outcome<T> {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PendingBody {
     pub(crate) command_id: Uuid,
+    /// Only of a parked cart.
+    #[serde(default)]
+    pub(crate) reason: Option<String>,
 }
 
 /// The body of a PATCH.

@@ -73,6 +73,7 @@ pub(crate) fn outcome(of: &Outcome) -> String {
             let refused = outcomes.iter().filter(|outcome| is_refused(outcome)).count();
             format!("{} of {} commands", outcomes.len() - refused, outcomes.len())
         }
+        Outcome::Parked { reason } => format!("waits: the cart is parked ({reason})"),
     }
 }
 

@@ -9,6 +9,8 @@
 //! - `return(stop)`: stops the process where it stands (SIGSTOP), until somebody lets it go on (SIGCONT);
 //! - `20*off->1*return`: passes 20 times, acts once, then no more.
 //!
+//! `decide-panics=return(CART)`: the rules panic for that cart; `load-fails=return(CART)`: its journal cannot be read.
+//!
 //! `clock=return(-86400)`: this process's clock is a day behind.
 
 #[cfg(feature = "on")]
@@ -35,6 +37,16 @@ mod switches {
     #[must_use]
     pub fn is_off(guard: &str) -> bool {
         fail_point!(guard, |_| true);
+        false
+    }
+
+    /// Whether a test has named this id for a place: `name=return(id)`, several with `|` between them.
+    #[must_use]
+    pub fn names(name: &str, id: &impl std::fmt::Display) -> bool {
+        fail_point!(name, |ids: Option<String>| {
+            let id = id.to_string();
+            ids.is_some_and(|ids| ids.split('|').any(|one| one == id))
+        });
         false
     }
 
@@ -75,6 +87,12 @@ mod switches {
         false
     }
 
+    /// Never, without the feature `on`.
+    #[must_use]
+    pub const fn names(_name: &str, _id: &impl std::fmt::Display) -> bool {
+        false
+    }
+
     /// The time.
     #[must_use]
     pub fn now() -> std::time::SystemTime {
@@ -82,4 +100,4 @@ mod switches {
     }
 }
 
-pub use switches::{crash_point, is_off, now, start};
+pub use switches::{crash_point, is_off, names, now, start};

@@ -7,7 +7,7 @@ use cart::{
 };
 use chrono::DateTime;
 use futures::{Stream, TryStreamExt as _, try_join};
-use kafka::Codec;
+use kafka::{Codec, DecodeError};
 use scylla::deserialize::row::DeserializeRow;
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::prepared::PreparedStatement;
@@ -70,6 +70,9 @@ impl Journal {
     /// # Errors
     /// As [`Journal::show`].
     pub async fn load(&self, cart_ids: &[CartId]) -> Result<Vec<Aggregate>, Error> {
+        if let Some(cart_id) = cart_ids.iter().find(|cart_id| fail_points::names("load-fails", *cart_id)) {
+            return Err(Error::undecodable(format!("reading cart {cart_id}"), "a test lets it fail"));
+        }
         let (mut newest, mut unchanged) = try_join!(self.newest_of(cart_ids), self.unchanged_of(cart_ids))?;
         // Most carts that are not in memory are new. One that has no rows has no snapshot, which is written last.
         let old: Vec<CartId> =
@@ -319,16 +322,15 @@ impl Journal {
     pub async fn decided(&self, cart_id: CartId, row: &Row) -> Result<Decided, Error> {
         let operation = || format!("reading the request at {} of a cart", row.position);
         let outcome = row.outcome.as_deref().map(serde_json::from_str).transpose();
-        let outcome = outcome.map_err(|error| Error::new(operation(), error))?;
+        let outcome = outcome.map_err(|error| Error::undecodable(operation(), error))?;
         let mut events = Vec::with_capacity(row.events().len());
         for bytes in row.events() {
-            let event = decode(&self.codecs.events, bytes).await;
-            events.push(event.map_err(|error| Error::new(operation(), error))?);
+            events.push(decode(&self.codecs.events, bytes, operation).await?);
         }
         let (digest, issued_at) = match (&row.content, events.first()) {
             (Content::Unchanged { digest, issued_at }, _) => (*digest, *issued_at),
             (Content::Events(_), Some(event)) => (event.command_digest, event.occurred_at),
-            (Content::Events(_), None) => return Err(Error::new(operation(), "the row has no events")),
+            (Content::Events(_), None) => return Err(Error::undecodable(operation(), "the row has no events")),
         };
         let Row { command_id, position, keyed, .. } = *row;
         Ok(Decided { cart_id, command_id, position, keyed, digest, issued_at, outcome, events })
@@ -339,8 +341,8 @@ impl Journal {
     /// # Errors
     /// When it can't be read: the registry does not respond, or the event is newer than this program.
     pub async fn event(&self, entry: &Entry) -> Result<CartEvent, Error> {
-        let failed = |error| Error::new(format!("reading event {} of a journal", entry.sequence_number), error);
-        decode(&self.codecs.events, &entry.bytes).await.map_err(failed)
+        let operation = || format!("reading event {} of a journal", entry.sequence_number);
+        decode(&self.codecs.events, &entry.bytes, operation).await
     }
 
     async fn snapshot(&self, cart_id: CartId) -> Result<Option<Aggregate>, Error> {
@@ -366,9 +368,11 @@ impl Journal {
 
     /// A snapshot only saves reading; the rows say the same.
     async fn decode_snapshot(&self, cart_id: CartId, bytes: &[u8]) -> Option<Aggregate> {
-        let decoded = decode(&self.codecs.snapshots, bytes).await;
+        let decoded = decode(&self.codecs.snapshots, bytes, || String::from("reading a snapshot")).await;
         decoded
+            .map_err(anyhow::Error::new)
             .inspect_err(|error| {
+                let error = format!("{error:#}");
                 tracing::warn!(error, "a snapshot cannot be read; the whole journal is read instead");
                 tracing::debug!(%cart_id, "the cart of the snapshot");
             })
@@ -448,11 +452,15 @@ fn in_range(mut rows: Vec<Row>, from: Position, to: Position) -> Vec<Row> {
     rows
 }
 
-/// Decodes, after fetching the schema if it is not known yet. The error is text: it ends in an [`Error`].
-async fn decode<T>(codec: &Codec<T>, bytes: &[u8]) -> Result<T, String>
+/// Decodes, after fetching the schema if it is not known yet.
+async fn decode<T>(codec: &Codec<T>, bytes: &[u8], operation: impl Fn() -> String) -> Result<T, Error>
 where
     T: serde::Serialize + serde::de::DeserializeOwned,
 {
-    let decoded = codec.decode_or_fetch(bytes).await.map_err(|error| error.to_string())?;
-    decoded.map_err(|error| error.to_string())
+    let decoded = codec.decode_or_fetch(bytes).await.map_err(|error| Error::new(operation(), error))?;
+    decoded.map_err(|error| {
+        // The rows of many carts may be newer: an upgrade helps, and parking them one by one does not.
+        let is_newer = matches!(error, DecodeError::Newer { .. });
+        if is_newer { Error::new(operation(), error) } else { Error::undecodable(operation(), error) }
+    })
 }

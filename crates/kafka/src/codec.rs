@@ -196,6 +196,11 @@ impl<T: Serialize + DeserializeOwned> Codec<T> {
         }
     }
 
+    /// Asks the registry again for schemas that it did not have: an operator may have restored them.
+    pub fn forget_unknown_schemas(&self) {
+        self.readers.write().unwrap_or_else(PoisonError::into_inner).retain(|_, reader| reader.is_some());
+    }
+
     /// Fetches a schema and keeps it; that the registry has none with this id is kept too.
     async fn fetch_schema(&self, id: u32) -> Result<(), Error> {
         let schema = self.registry.schema(id).await?;

@@ -86,6 +86,12 @@ pub(crate) struct CommandStatus<'a> {
     #[schemars(with = "Uuid")]
     cart_id: CartId,
     status: &'static str,
+    /// True if the command waits because its cart is parked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parked: Option<bool>,
+    /// Why the cart is parked: `journal-unreadable` or `rule-panicked`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<OutcomeBody<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -94,7 +100,11 @@ pub(crate) struct CommandStatus<'a> {
 
 impl CommandStatus<'_> {
     fn of(cart_id: CartId, command_id: CommandId, status: &'static str) -> Self {
-        Self { command_id, cart_id, status, outcome: None, problem: None }
+        Self { command_id, cart_id, status, parked: None, reason: None, outcome: None, problem: None }
+    }
+
+    fn parked(cart_id: CartId, command_id: CommandId, reason: &str) -> CommandStatus<'_> {
+        CommandStatus { parked: Some(true), reason: Some(reason), ..CommandStatus::of(cart_id, command_id, "pending") }
     }
 }
 
@@ -158,6 +168,8 @@ fn outcome_body(outcome: &Outcome, command_id: CommandId) -> Result<OutcomeBody<
             results: outcomes.iter().map(|outcome| BatchItem::of(outcome_body(outcome, command_id))).collect(),
         },
         Outcome::Rejected { rejection, index } => return Err(Problem::rejected(rejection, *index, command_id)),
+        // An answer of its own, before it comes here.
+        Outcome::Parked { .. } => return Err(Problem::internal_error()),
     })
 }
 
@@ -173,7 +185,8 @@ impl<'a> BatchItem<'a> {
 /// The response to a command.
 pub(super) fn of_command(answer: &Answer, log: CommandLog) -> Response {
     match answer {
-        Answer::Pending(link) => pending(link),
+        Answer::Pending(link) => pending(link, &CommandStatus::of(link.cart_id, link.command_id, "pending")),
+        Answer::Parked(link, reason) => pending(link, &CommandStatus::parked(link.cart_id, link.command_id, reason)),
         Answer::Replied(reply) => match outcome_body(&reply.outcome, reply.command_id) {
             Ok(outcome) => accepted(reply, outcome, log),
             Err(problem) => problem.into_response(),
@@ -212,6 +225,7 @@ pub(super) fn of_status(cart_id: CartId, command_id: CommandId, status: &Status,
         |problem| CommandStatus { problem: Some(problem), ..CommandStatus::of(cart_id, command_id, "rejected") };
     let body = match status {
         Status::Pending => CommandStatus::of(cart_id, command_id, "pending"),
+        Status::Parked(reason) => CommandStatus::parked(cart_id, command_id, reason),
         Status::RejectedBefore => rejected(Problem::rejected_before(command_id)),
         Status::Settled(outcome, _) => match outcome_body(outcome, command_id) {
             Ok(outcome) => {
@@ -224,7 +238,7 @@ pub(super) fn of_status(cart_id: CartId, command_id: CommandId, status: &Status,
     let is_accepted = body.outcome.as_ref().is_some_and(|outcome| outcome.version().is_some());
     let mut response = warp::reply::json(&body).into_response();
     match status {
-        Status::Pending => {
+        Status::Pending | Status::Parked(_) => {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         Status::Settled(_, position) if is_accepted => log.insert_token(&mut response, cart_id, *position),
@@ -233,10 +247,8 @@ pub(super) fn of_status(cart_id: CartId, command_id: CommandId, status: &Status,
     response
 }
 
-fn pending(link: &CommandLink) -> Response {
-    let CommandLink { command_id, cart_id, .. } = *link;
-    let body = CommandStatus::of(cart_id, command_id, "pending");
-    let mut response = warp::reply::with_status(warp::reply::json(&body), StatusCode::ACCEPTED).into_response();
+fn pending(link: &CommandLink, body: &CommandStatus<'_>) -> Response {
+    let mut response = warp::reply::with_status(warp::reply::json(body), StatusCode::ACCEPTED).into_response();
     if let Ok(location) = HeaderValue::from_str(&link.to_string()) {
         response.headers_mut().insert(header::LOCATION, location);
     }

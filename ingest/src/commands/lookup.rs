@@ -14,6 +14,7 @@ use service::{LogLimit, Store};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use crate::parked::Parked;
 use crate::problem::Problem;
 
 /// Maximum number of lookups at a time: each reads the log and queries the brokers with connections of its own.
@@ -39,6 +40,7 @@ pub(crate) struct CommandLookup {
     epoch: LogEpoch,
     codec: Codec<CartCommand>,
     journal: Journal,
+    parked: Parked,
     lookup_permits: Arc<Semaphore>,
 }
 
@@ -46,6 +48,8 @@ pub(crate) struct CommandLookup {
 pub(crate) enum Status {
     /// The command is not decided yet.
     Pending,
+    /// The command is not decided yet: its cart is parked, for this reason.
+    Parked(String),
     /// The command is decided: the outcome that was, or would have been, replied, and its position in the log.
     Settled(Outcome, Position),
     /// The command was rejected by a rule that this version does not have any more: the reason is not known.
@@ -61,9 +65,11 @@ impl CommandLookup {
         epoch: LogEpoch,
         codec: Codec<CartCommand>,
         journal: Journal,
+        parked: Parked,
     ) -> Self {
         let lookup_permits = Arc::new(Semaphore::new(LOOKUPS_MAX));
-        Self { kafka: kafka.clone(), topic: topic.to_owned(), partitions, epoch, codec, journal, lookup_permits }
+        let (kafka, topic) = (kafka.clone(), topic.to_owned());
+        Self { kafka, topic, partitions, epoch, codec, journal, parked, lookup_permits }
     }
 
     /// The status of a command that was appended at `since` (milliseconds since 1970) or soon after.
@@ -93,13 +99,25 @@ impl CommandLookup {
         };
         // The offset before the journal: a command that is decided by now is in the journal when it is read.
         let lookup = self.clone();
-        let decided = tokio::task::spawn_blocking(move || lookup.decided(partition)).await??;
+        let decided = tokio::task::spawn_blocking(move || {
+            let decided = lookup.decided(partition)?;
+            // Behind the offset: a command that is before it is decided, or its cart's marker is there.
+            let is_passed = offset < decided;
+            let parked = if is_passed { lookup.parked.reason(partition, offset, cart_id)? } else { None };
+            Ok::<_, kafka::Error>((decided, parked))
+        });
+        let (decided, parked) = decided.await??;
         let position = Position::new(self.epoch, offset);
         let rows = self.journal.between(cart_id, position, position);
         let rows = Store::Cassandra.time("journal_read", rows).await?;
         let row = rows.first();
         if row.is_none() && offset >= decided {
             return Ok(Some(Status::Pending));
+        }
+        if row.is_none()
+            && let Some(reason) = parked
+        {
+            return Ok(Some(Status::Parked(reason)));
         }
         let outcome = self.journal.outcome(&command, position, row).await?;
         Ok(Some(outcome.map_or(Status::RejectedBefore, |outcome| Status::Settled(outcome, position))))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use cart::contract::header;
-use cart::{CartCommand, CartId, CartReply, CommandId};
+use cart::{CartCommand, CartId, CartReply, CommandId, Outcome};
 use kafka::{Codec, Header, OwnedHeaders, PartitionBatcher, Record};
 use service::LogLimit;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -48,6 +48,8 @@ pub(crate) enum Answer {
     Replied(CartReply),
     /// The log has the command; its outcome is not known yet.
     Pending(CommandLink),
+    /// The log has the command; it is not decided, since its cart is parked, for this reason.
+    Parked(CommandLink, String),
 }
 
 /// The path of a command's status.
@@ -177,6 +179,9 @@ impl Submitted {
                 reply = async { (&mut self.waiter.as_mut()?.reply).await.ok() }, if self.waiter.is_some() => match reply {
                     Some(reply) => {
                         fail_points::crash_point("ingest-before-answer");
+                        if let Outcome::Parked { reason } = reply.outcome {
+                            return Ok(Answer::Parked(link, reason));
+                        }
                         return Ok(Answer::Replied(reply));
                     }
                     None => self.waiter = None,
@@ -268,6 +273,7 @@ mod tests {
             let answer = match submitted.outcome().await {
                 Ok(Answer::Replied(_)) => Ok("replied"),
                 Ok(Answer::Pending(_)) => Ok("pending"),
+                Ok(Answer::Parked(..)) => Ok("parked"),
                 Err(problem) => Err(problem.kind()),
             };
             (answer, started_at.elapsed())

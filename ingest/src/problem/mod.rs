@@ -2,7 +2,7 @@
 
 mod kind;
 
-use cart::{CommandId, Rejection, SequenceNumber};
+use cart::{CartId, CommandId, Rejection, SequenceNumber};
 use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
@@ -185,6 +185,15 @@ impl Problem {
             "the read table does not include that command yet: {stage} is at most {records} {} behind; retry soon, \
              or read without Read-After",
             if records == 1 { "record" } else { "records" }
+        );
+        Self::new(Kind::ReadTableBehind, detail)
+    }
+
+    /// The read is valid, and too early for as long as the command's cart is parked.
+    pub(crate) fn read_table_behind_parked(cart_id: CartId, reason: &str) -> Self {
+        let detail = format!(
+            "the read table does not include that command: its cart {cart_id} is parked ({reason}), and its commands \
+             wait until an operator has repaired it; read without Read-After"
         );
         Self::new(Kind::ReadTableBehind, detail)
     }

@@ -29,6 +29,7 @@ pub(crate) use events::{Events, Page};
 pub(crate) use read_after_token::{CommandLog, Token};
 pub(crate) use vendors::{Billing, Quantities};
 
+use crate::parked::Parked;
 use crate::problem::Problem;
 use read_after::{Freshness, Table};
 use unavailable::{journal_unavailable, unavailable};
@@ -51,9 +52,10 @@ impl Reads {
         log: CommandLog,
         journal: Journal,
         session: Arc<Session>,
+        parked: Parked,
         timeout: Duration,
     ) -> std::io::Result<Self> {
-        let freshness = Arc::new(Freshness::start(kafka, admin, timeout)?);
+        let freshness = Arc::new(Freshness::start(kafka, admin, parked, timeout)?);
         Ok(Self { log, journal, tables: Arc::new(Tables::new(session)), freshness })
     }
 

@@ -23,6 +23,7 @@ use tokio::time::{Instant, timeout_at};
 use super::read_after_token::Token;
 use super::watcher::{Seen, Target, Watcher};
 use crate::metrics::READ_AFTER_SECONDS;
+use crate::parked::Parked;
 use crate::problem::Problem;
 
 /// Maximum number of reads that wait at a time. They cost memory and connections here, and the brokers nothing.
@@ -48,6 +49,7 @@ pub(super) struct Freshness {
     billing: Watcher,
     quantities: Watcher,
     purchase_partitions: Partitions,
+    parked: Parked,
     waits: Semaphore,
     timeout: Duration,
     /// By table, partition of the commands and partition of the purchases: the offset up to which all commands are included.
@@ -66,7 +68,12 @@ struct Partitions {
 
 impl Freshness {
     /// Starts the watchers; they connect at the first wait.
-    pub(super) fn start(kafka: &KafkaArgs, admin: Arc<Admin>, timeout: Duration) -> std::io::Result<Self> {
+    pub(super) fn start(
+        kafka: &KafkaArgs,
+        admin: Arc<Admin>,
+        parked: Parked,
+        timeout: Duration,
+    ) -> std::io::Result<Self> {
         let topic = kafka.prefixed(PurchasedItem::TOPIC);
         Ok(Self {
             processors: Watcher::start(kafka, group::CART_PROCESSOR, CartCommand::TOPIC)?,
@@ -74,6 +81,7 @@ impl Freshness {
             billing: Watcher::start(kafka, group::VENDOR_BILLING, PurchasedItem::TOPIC)?,
             quantities: Watcher::start(kafka, group::POPULAR_ITEMS, PurchasedItem::TOPIC)?,
             purchase_partitions: Partitions { admin, topic, count: OnceCell::new() },
+            parked,
             waits: Semaphore::new(WAITS_MAX),
             timeout,
             included: Mutex::default(),
@@ -100,6 +108,8 @@ impl Freshness {
         ];
         for (stage, partition, target) in stages {
             match stage.wait(partition, target, deadline).await {
+                // The processors may have passed over it.
+                Seen::Done if stage.group == group::CART_PROCESSOR => self.is_decided(token).await?,
                 Seen::Done => {}
                 Seen::Behind(records) => return Err(Problem::read_table_behind(stage.group, records)),
                 Seen::Unknown => return Err(unknown()),
@@ -112,6 +122,20 @@ impl Freshness {
         READ_AFTER_SECONDS.with(&[]).record(started_at.elapsed());
         self.include(key, token.offset);
         Ok(())
+    }
+
+    /// Fails if the command waits. After the processors have passed its offset.
+    async fn is_decided(&self, token: Token) -> Result<(), Problem> {
+        let parked = self.parked.clone();
+        let asked = tokio::task::spawn_blocking(move || parked.cart_at(token.partition, token.offset)).await;
+        match asked.map_err(anyhow::Error::new).and_then(|asked| Ok(asked?)) {
+            Ok(None) => Ok(()),
+            Ok(Some((cart_id, reason))) => Err(Problem::read_table_behind_parked(cart_id, &reason)),
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "the parked carts are not known");
+                Err(unknown())
+            }
+        }
     }
 
     fn last_stage(&self, table: Table) -> &Watcher {
@@ -157,6 +181,10 @@ fn unknown() -> Problem {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use cart::{CartParked, LogEpoch};
+    use kafka::{Codec, Registry};
+    use tokio::runtime::Handle;
+
     use super::*;
 
     #[tokio::test]
@@ -164,7 +192,10 @@ mod tests {
         // No broker is there, and none is needed.
         let kafka = KafkaArgs::plain("127.0.0.1:1", "");
         let admin = Arc::new(Admin::new(&kafka).unwrap());
-        let freshness = Freshness::start(&kafka, admin, Duration::from_millis(50)).unwrap();
+        let registry = Registry::new(&KafkaArgs::plain("", "http://127.0.0.1:1")).unwrap();
+        let codec = Codec::registered(&registry, CartParked::TOPIC, CartParked::SCHEMA, 1).unwrap();
+        let parked = Parked::new(&kafka, "", LogEpoch::FIRST, codec, Handle::current()).unwrap();
+        let freshness = Freshness::start(&kafka, admin, parked, Duration::from_millis(50)).unwrap();
         freshness.purchase_partitions.count.set(1).unwrap();
         freshness.include((Table::Billing, 3, 0), 20);
         freshness.include((Table::Billing, 3, 0), 10);

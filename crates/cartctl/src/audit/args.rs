@@ -8,7 +8,6 @@ use kafka::KafkaArgs;
 use postgres::DatabaseArgs;
 use service::{AdminArgs, LogArgs};
 
-use super::checkpoints::Checkpoints;
 use super::report::FINDINGS_KEPT;
 
 /// The system that is looked at.
@@ -36,6 +35,15 @@ impl Target {
     pub fn new(kafka: KafkaArgs, cassandra: CassandraArgs, database: DatabaseArgs) -> Self {
         Self { kafka, cassandra, database, findings_max: FINDINGS_KEPT }
     }
+}
+
+/// Where checkpoints are.
+#[derive(Debug, Clone)]
+pub struct Checkpoints {
+    /// The folder of `--checkpoint`.
+    pub folder: PathBuf,
+    /// Whether everything is read, whatever the folder has.
+    pub is_full: bool,
 }
 
 /// Check the whole system against the commands in its log

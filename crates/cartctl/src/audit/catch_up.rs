@@ -17,6 +17,7 @@ use sqlx::PgPool;
 use tokio::time::{Instant, sleep};
 
 use super::cut::Cut;
+use crate::parked::AllParked;
 use crate::reconcile::stored_offsets;
 
 /// The pause between two checks: short compared with the waits, long compared with the time of a check.
@@ -35,10 +36,16 @@ pub struct NotCaughtUp {
 }
 
 /// Waits for one stage after the other, and notes the ends.
-pub(super) async fn catch_up(kafka: &KafkaArgs, database: &PgPool, deadline: Duration) -> anyhow::Result<Cut> {
+pub(super) async fn catch_up(
+    kafka: &KafkaArgs,
+    database: &PgPool,
+    deadline: Duration,
+) -> anyhow::Result<(Cut, AllParked)> {
     let wait = Wait { kafka: kafka.clone(), start: Instant::now(), deadline };
     let commands = wait.ends(CartCommand::TOPIC).await?;
     wait.group(group::CART_PROCESSOR, CartCommand::TOPIC, &commands).await?;
+    // Behind the offsets: a command before the cut is decided by now, or its cart is among these.
+    let parked = AllParked::read(kafka).await?;
     let events = wait.ends(CartEvent::TOPIC).await?;
     let dead_letters = wait.ends(DEAD_LETTER_TOPIC).await?;
     wait.group(group::ITEM_PURCHASED_EVENTS, CartEvent::TOPIC, &events).await?;
@@ -48,7 +55,7 @@ pub(super) async fn catch_up(kafka: &KafkaArgs, database: &PgPool, deadline: Dur
         Store::Postgres => wait.database(database, table.group, &purchases).await,
     }))
     .await?;
-    Ok(Cut { commands, events, purchases, dead_letters })
+    Ok((Cut { commands, events, purchases, dead_letters }, parked))
 }
 
 struct Wait {

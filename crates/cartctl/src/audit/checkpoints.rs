@@ -1,6 +1,6 @@
 //! Decides what an audit reads: everything, or what has come since the checkpoint of its folder.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
@@ -8,20 +8,11 @@ use kafka::{Admin, KafkaArgs};
 use scylla::client::session::Session;
 use tokio::task::spawn_blocking;
 
-use super::Target;
+use super::args::{Checkpoints, Target};
 use super::checkpoint::{Checkpoint, System, TOPICS};
 use super::checkpoint_file::{Found, load};
 use super::read::{Epochs, Scope};
 use super::report::Seal;
-
-/// Where checkpoints are.
-#[derive(Debug, Clone)]
-pub struct Checkpoints {
-    /// The folder of `--checkpoint`.
-    pub folder: PathBuf,
-    /// Whether everything is read, whatever the folder has.
-    pub is_full: bool,
-}
 
 /// What is read, and why.
 pub(super) struct Start {

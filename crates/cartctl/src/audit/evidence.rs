@@ -28,6 +28,8 @@ pub struct Evidence {
     pub commands_epoch: i32,
     /// The offsets that all consumers have reached.
     pub cut: Cut,
+    /// The parked carts, each with the position before which its commands are decided.
+    pub parked: HashMap<CartId, Position>,
     /// `cart-commands`, each partition in its order.
     pub commands: Vec<LogRecord>,
     /// `cart-commands-dead-letter`.
@@ -59,8 +61,17 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// Whether all effects of the command at a position must be in all stores.
-    pub(crate) fn is_due(&self, partition: i32, position: Position) -> bool {
+    /// Whether the command at a position waits because its cart is parked.
+    pub(crate) fn is_parked(&self, cart_id: CartId, position: Position) -> bool {
+        self.parked.get(&cart_id).is_some_and(|next| position >= *next)
+    }
+
+    /// Whether all effects of a cart's command at a position must be in all stores.
+    pub(crate) fn is_due(&self, cart_id: CartId, partition: i32, position: Position) -> bool {
+        !self.is_parked(cart_id, position) && self.is_before_cut(partition, position)
+    }
+
+    fn is_before_cut(&self, partition: i32, position: Position) -> bool {
         self.is_of_earlier_epoch(position) || Cut::is_before(&self.cut.commands, partition, position.offset())
     }
 
@@ -89,14 +100,14 @@ impl Evidence {
             matches!(record.content, Content::Command(_))
                 && Cut::is_before(&self.cut.commands, record.partition, record.offset)
         });
-        let is_due = |partition, position| self.is_due(partition, position) && !self.is_sealed(partition, position);
+        let is_new = |partition, position| self.is_before_cut(partition, position) && !self.is_sealed(partition, position);
         let mut events = self
             .events
             .iter()
-            .map(|record| record.value.as_ref().is_ok_and(|event| is_due(record.partition, event.position)));
+            .map(|record| record.value.as_ref().is_ok_and(|event| is_new(record.partition, event.position)));
         let mut journal_events = self.journal.iter().flat_map(|(cart_id, rows)| {
             let partition = self.partition(*cart_id);
-            rows.iter().map(move |row| is_due(partition, row.position.into()))
+            rows.iter().map(move |row| is_new(partition, row.position.into()))
         });
         let mut purchases =
             self.purchases.iter().map(|record| Cut::is_before(&self.cut.purchases, record.partition, record.offset));

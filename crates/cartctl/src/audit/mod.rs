@@ -34,6 +34,7 @@ mod touched;
 mod watch;
 mod watcher;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -50,11 +51,10 @@ use read::{Epochs, Scope, collect};
 use crate::skips;
 
 pub use crate::intake::DeadLetter;
-pub use args::{Args, Target};
+pub use args::{Args, Checkpoints, Target};
 pub use catch_up::NotCaughtUp;
 pub use check::{check, check_sightings};
 pub use checkpoint::{Checkpoint, Mark, Marks, SealedTotal, System};
-pub use checkpoints::Checkpoints;
 pub use client_view::{AnsweredItem, Attempt, SentCommand, read as read_sent_commands};
 pub use cut::{Cut, UpToCut};
 pub use digest::{CartDigest, Hash};
@@ -156,17 +156,23 @@ async fn read(
     checkpoints: Option<&Checkpoints>,
     deadline: Duration,
 ) -> anyhow::Result<(Evidence, Option<Start>)> {
-    let cut = catch_up(&target.kafka, database, deadline).await?;
+    let (cut, parked) = catch_up(&target.kafka, database, deadline).await?;
+    let parked: HashMap<_, _> = parked.carts.into_iter().map(|((_, id), cart)| (id, cart.next_position)).collect();
     let session = cassandra::connect(&target.cassandra).await.context("reading Cassandra's tables")?;
     let epochs = Epochs::read(&target.kafka, &session).await?;
     let skips = skips::load(&target.kafka).await?;
-    // A table that lacks a skipped purchase does not follow from the totals of a checkpoint.
-    let exception = (!skips.is_empty()).then_some("operators have skipped records");
+    // A table that lacks a skipped purchase does not follow from the totals of a checkpoint, nor does a journal whose carts get events
+    // before its cut.
+    let exception = match (skips.is_empty(), parked.is_empty()) {
+        (true, true) => None,
+        (false, _) => Some("operators have skipped records"),
+        (true, false) => Some("carts are parked"),
+    };
     let mut start = match checkpoints {
         Some(checkpoints) => Some(checkpoints::start(target, &session, epochs, checkpoints, exception).await?),
         None => None,
     };
     let scope = start.as_mut().and_then(|start| start.scope.take()).unwrap_or(Scope::All(None));
     let evidence = collect(&target.kafka, (&session, database), cut, epochs, scope).await?;
-    Ok((Evidence { sent, skips, ..evidence }, start))
+    Ok((Evidence { sent, skips, parked, ..evidence }, start))
 }

@@ -188,6 +188,8 @@ pub struct Counts {
     pub refused: u64,
     /// Repeats of an earlier command.
     pub repeats: u64,
+    /// Commands that wait because their carts are parked.
+    pub parked: u64,
     /// Records on `cart-commands` that can't be decided.
     pub dead_letters: u64,
     /// Carts with events.
@@ -238,7 +240,7 @@ pub struct Span {
     pub since: Option<Seal>,
     /// Why everything was read.
     pub note: Option<String>,
-    /// The new checkpoint. `None` if there are findings.
+    /// The new checkpoint. `None` if there are findings, or carts are parked.
     pub sealed: Option<Seal>,
 }
 
@@ -317,7 +319,7 @@ impl fmt::Display for Span {
         }
         match &self.sealed {
             Some(sealed) => write!(f, "\nsealed: {sealed}"),
-            None => write!(f, "\nsealed: nothing, since there are findings"),
+            None => write!(f, "\nsealed: nothing, since there are findings or parked carts"),
         }
     }
 }
@@ -359,7 +361,10 @@ impl fmt::Display for Report {
             ("· sent more than once", client.retried),
         ];
         let answers = if client.commands > 0 { &answers[..] } else { &[] };
-        for (what, number) in rows.iter().chain(answers) {
+        // Rare enough to stay away otherwise.
+        let parked = [("commands that wait, of parked carts", counts.parked)];
+        let parked = if counts.parked > 0 { &parked[..] } else { &[] };
+        for (what, number) in rows.iter().chain(parked).chain(answers) {
             table.add_row([(*what).to_owned(), number.to_string()]);
         }
         if let Some(column) = table.column_mut(1) {

@@ -3,7 +3,7 @@
 
 use anyhow::Context as _;
 use cart::contract::Contract as _;
-use cart::{Aggregate, CartCommand, CartEvent, CartReply, ControlRecord, PurchasedItem};
+use cart::{Aggregate, CartCommand, CartEvent, CartParked, CartReply, ControlRecord, PurchasedItem};
 use kafka::{COMPATIBILITY, KafkaArgs, Recovery, Registry};
 
 use super::report::{Check, Finding, Server, State, Verdict};
@@ -45,10 +45,11 @@ const NOT_SET_UP: &str = "no subject of this prefix has a schema: run the three 
 const OWN: &str = "cart_doctor";
 
 /// The subjects with the schemas of this program.
-const OURS: [(&str, &str); 6] = [
+const OURS: [(&str, &str); 7] = [
     (CartCommand::TOPIC, CartCommand::SCHEMA),
     (CartEvent::TOPIC, CartEvent::SCHEMA),
     (CartReply::TOPIC, CartReply::SCHEMA),
+    (CartParked::TOPIC, CartParked::SCHEMA),
     (Aggregate::TOPIC, Aggregate::SCHEMA),
     (PurchasedItem::TOPIC, PurchasedItem::SCHEMA),
     (ControlRecord::TOPIC, ControlRecord::SCHEMA),

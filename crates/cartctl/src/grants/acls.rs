@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use cart::contract::{Contract as _, DEAD_LETTER_TOPIC, group};
-use cart::{CartCommand, CartEvent, CartReply, ControlRecord, PurchasedItem};
+use cart::{CartCommand, CartEvent, CartParked, CartReply, ControlRecord, PurchasedItem};
 use kafka::{Acl, Admin, KafkaArgs, Operation, ResourceType};
 
 use super::args::Args;
@@ -22,7 +22,8 @@ const REPLIES: &str = CartReply::TOPIC;
 const PURCHASES: &str = PurchasedItem::TOPIC;
 const DEAD_LETTERS: &str = DEAD_LETTER_TOPIC;
 const CONTROL: &str = ControlRecord::TOPIC;
-const TOPICS: [&str; 6] = [COMMANDS, EVENTS, REPLIES, DEAD_LETTERS, PURCHASES, CONTROL];
+const PARKED: &str = CartParked::TOPIC;
+const TOPICS: [&str; 7] = [COMMANDS, EVENTS, REPLIES, DEAD_LETTERS, PARKED, PURCHASES, CONTROL];
 
 /// What a grant is on, without the installation's prefix.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +68,10 @@ const TABLE: &[Row] = &[
     (Read, Topic(REPLIES), &[Ingest, Console, Audit, Operator]),
     (Produce, Topic(DEAD_LETTERS), &[CartProcessor]),
     (Read, Topic(DEAD_LETTERS), &[Audit, Operator]),
+    // The markers are the cart-processor's; an operator requests another try.
+    (Describe, Topic(PARKED), &[Setup]),
+    (Produce, Topic(PARKED), &[CartProcessor, Operator]),
+    (Read, Topic(PARKED), &[Ingest, CartProcessor, Audit, Operator]),
     // `ingest` looks for records that a table does not have yet (Read-After). `cartctl resume-purchases` adds what is missing.
     (Produce, Topic(PURCHASES), &[ItemPurchasedEvents, Operator]),
     (Read, Topic(PURCHASES), &[Ingest, PopularItems, VendorBilling, VendorBillingJdbc, Console, Audit, Operator]),
@@ -97,7 +102,7 @@ const TABLE: &[Row] = &[
     (Describe, EachGroup, &[Console, Audit]),
     (Delete, EachGroup, &[Operator]),
     // Those that read without a group.
-    (Describe, GroupOfTopic(COMMANDS, "reader"), &[Ingest, Console, Audit, Operator]),
+    (Describe, GroupOfTopic(COMMANDS, "reader"), &[Ingest, CartProcessor, Console, Audit, Operator]),
     (Describe, GroupOfTopic(EVENTS, "reader"), &[Console, Audit, Operator]),
     (Describe, GroupOfTopic(REPLIES, "reader"), &[Console, Audit, Operator]),
     (Describe, GroupOfTopic(DEAD_LETTERS, "reader"), &[Audit, Operator]),
@@ -107,6 +112,7 @@ const TABLE: &[Row] = &[
         GroupOfTopic(CONTROL, "reader"),
         &[CartProcessor, ItemPurchasedEvents, PopularItems, VendorBilling, VendorBillingJdbc, Audit, Operator],
     ),
+    (Describe, GroupOfTopic(PARKED, "reader"), &[Ingest, CartProcessor, Audit, Operator]),
     (Describe, GroupOfTopic(REPLIES, "follower"), &[Ingest]),
     (Describe, GroupOfTopic(EVENTS, "follower"), &[Ingest]),
     (Describe, GroupOfTopic(COMMANDS, "audit"), &[Audit, Operator]),

@@ -28,6 +28,7 @@ pub(crate) use stores::decimal;
 pub use stores::{read_balance_by_vendor, read_item_quantity_by_day, read_table, read_vendor_billing};
 
 use self::stores::Purchases;
+use crate::parked::AllParked;
 use crate::totals::{Labels, Totals};
 
 /// The store's name for differences in the file of sent commands.
@@ -64,6 +65,7 @@ pub async fn run(args: &Args) -> Result<Report, Error> {
     let database = args.database.connect_lazy(PgPoolOptions::new()).context("reading the settings of PostgreSQL")?;
     wait_for_rest(&args.kafka, &database, Duration::from_secs(args.timeout_s)).await?;
 
+    let parked_carts = AllParked::read(&args.kafka).await?.carts.len();
     let session = cassandra::connect(&args.cassandra).await.context("reading Cassandra's tables")?;
     let purchases = stores::purchases(&args.kafka, &mut differences).await.context("reading topic item-purchased")?;
     let Purchases { totals: topic, skipped, without } = purchases;
@@ -97,7 +99,8 @@ pub async fn run(args: &Args) -> Result<Report, Error> {
         tables.push(TableSums { table: model.table.name(), sums });
     }
     let expected = expected.as_ref().map(Sums::of);
-    Ok(Report { skipped, ..Report::new(sources, expected, on_topic, tables, &differences, unanswered) })
+    let report = Report::new(sources, expected, on_topic, tables, &differences, unanswered);
+    Ok(Report { skipped, parked_carts, ..report })
 }
 
 /// Reads the files. If there are both kinds, compares them with each other.

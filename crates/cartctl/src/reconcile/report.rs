@@ -121,6 +121,8 @@ pub struct Report {
     pub unanswered: Unanswered,
     /// Records that groups skip: what they would have changed is not expected.
     pub skipped: Vec<SkippedRecord>,
+    /// Parked carts: what their commands buy is in no table yet.
+    pub parked_carts: usize,
 }
 
 impl Report {
@@ -147,6 +149,7 @@ impl Report {
             differences: differences.kept().to_vec(),
             unanswered,
             skipped: Vec::new(),
+            parked_carts: 0,
         }
     }
 
@@ -185,6 +188,14 @@ impl Report {
                  not, so the totals of the sent commands are unknown, and the stores were not compared with them.",
                 self.unanswered.count,
                 lines.join(", "),
+            )?;
+        }
+        if self.parked_carts > 0 {
+            writeln!(
+                out,
+                "PARKED: the commands of {} carts wait and are in no table yet, so the totals of all sent commands differ \
+                 (`cartctl parked`).",
+                self.parked_carts
             )?;
         }
         match (self.verdict, self.difference_count) {

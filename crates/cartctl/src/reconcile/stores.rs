@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use anyhow::{Context as _, anyhow, bail};
 use cart::contract::{Contract as _, ReadTable};
-use cart::{ControlRecord, PurchasedItem};
+use cart::PurchasedItem;
 use futures::TryStreamExt as _;
 use kafka::{Codec, KafkaArgs, Registry};
 use rust_decimal::Decimal;
@@ -37,14 +37,13 @@ pub(super) struct Purchases {
 pub(super) async fn purchases(kafka: &KafkaArgs, differences: &mut Differences) -> anyhow::Result<Purchases> {
     let registry = Registry::new(kafka)?;
     let codec = Codec::<PurchasedItem>::register(&registry, PurchasedItem::TOPIC, PurchasedItem::SCHEMA).await?;
-    let control = Codec::<ControlRecord>::register(&registry, ControlRecord::TOPIC, ControlRecord::SCHEMA).await?;
+    let skips = skips::load(kafka).await?;
     let (args, topic) = (kafka.clone(), kafka.prefixed(PurchasedItem::TOPIC));
     let runtime = Handle::current();
     let reading = tokio::task::spawn_blocking(move || {
         let mut totals = Totals { purchases: Some(0), ..Totals::default() };
         let mut event_ids = HashSet::new();
         let mut wrong = Vec::new();
-        let skips = skips::read(&args, &control, &runtime)?;
         let mut without: HashMap<String, Totals> = HashMap::new();
         topic::for_each::<anyhow::Error>(&args, &topic, |record| {
             let place = format!("record {}/{}", record.partition, record.offset);

@@ -26,7 +26,7 @@ pub(crate) enum Failure {
     },
     /// It is in the log, and has no outcome yet.
     #[error(
-        "no outcome yet: the command is in the log; `list` will show its effect; repeat it with --idempotency-key \
+        "no outcome yet ({reason}): the command is in the log; `list` will show its effect; repeat it with --idempotency-key \
          {key} to get its outcome"
     )]
     Pending {
@@ -35,6 +35,8 @@ pub(crate) enum Failure {
         command_id: Uuid,
         /// Its idempotency key.
         key: String,
+        /// Why the last attempt has none.
+        reason: String,
     },
     /// It may have been executed.
     #[error(
@@ -96,7 +98,7 @@ impl Failure {
             Self::NotTaken { reason } => {
                 Some(serde_json::to_string(&problem("unavailable", "Service unavailable", 503, reason)))
             }
-            Self::Pending { cart, command_id, key } => Some(serde_json::to_string(&Pending {
+            Self::Pending { cart, command_id, key, .. } => Some(serde_json::to_string(&Pending {
                 command_id: *command_id,
                 cart_id: *cart,
                 status: "pending",
@@ -152,7 +154,8 @@ mod tests {
     #[test]
     fn each_failure_has_its_exit_code() {
         let key = "k".to_owned();
-        let pending = Failure::Pending { cart: CartId::of_member("alice"), command_id: Uuid::nil(), key: key.clone() };
+        let (cart, command_id) = (CartId::of_member("alice"), Uuid::nil());
+        let pending = Failure::Pending { cart, command_id, key: key.clone(), reason: String::new() };
         let cases = [
             (refused("item-not-in-cart", 404), 1, true),
             (refused("negative-quantity", 422), 1, true),
@@ -174,8 +177,8 @@ mod tests {
         assert_eq!(refused.to_string(), "rejected (cart-full): why");
         let body = r#"{"type":"urn:cart:problem:cart-full","title":"In words","status":409,"detail":"why"}"#;
         assert_eq!(json(&refused), body);
-        let pending =
-            Failure::Pending { cart: CartId::of_member("alice"), command_id: Uuid::nil(), key: "k".to_owned() };
+        let (cart, command_id) = (CartId::of_member("alice"), Uuid::nil());
+        let pending = Failure::Pending { cart, command_id, key: "k".to_owned(), reason: "202".to_owned() };
         let body = r#"{"commandId":"00000000-0000-0000-0000-000000000000","cartId":"e4fbfd75-c6ab-52e9-b751-9da31e2bc37b","status":"pending","idempotencyKey":"k"}"#;
         assert_eq!(json(&pending), body);
         let unknown = Failure::Unknown { reason: "lost".to_owned(), key: "k".to_owned() };

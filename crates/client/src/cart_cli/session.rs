@@ -264,7 +264,7 @@ impl Session {
             Ok(Completed::Accepted(accepted)) => Ok(accepted),
             Ok(Completed::Rejected(problem)) => Err(Failure::Refused(problem)),
             Err(gave_up) => Err(match (gave_up.pending, gave_up.execution) {
-                (Some(command_id), _) => Failure::Pending { cart, command_id, key },
+                (Some(command_id), _) => Failure::Pending { cart, command_id, key, reason: gave_up.reason },
                 (None, Execution::Unknown) => Failure::Unknown { reason: gave_up.reason, key },
                 (None, Execution::NotExecuted) => Failure::away(&gave_up.reason),
             }),

@@ -1,12 +1,11 @@
 //! Time and memory of `cartctl audit` and `cartctl rehearse` on a log of many commands: everything, and what has come since a
 //! checkpoint. There is no floor.
 
-use std::process::Stdio;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use procfs::process::Process;
-use tokio::process::Command;
 
 use super::args::RunArgs;
 use super::backlog::{drain, fill};
@@ -15,7 +14,6 @@ use super::http::catch_up;
 use super::measurement::{Measurement, Subject, Values};
 use super::progress::{keep, say};
 use super::shop::Shopper;
-use crate::harness::binary;
 
 const BENCH: &str = "audit";
 
@@ -29,7 +27,8 @@ const SINCE: u64 = 1_000;
 /// The pause between two readings of the memory.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// The timeout of `cartctl`, in seconds.
+/// The timeout of `cartctl`, also as its option.
+const TIMEOUT: Duration = Duration::from_secs(3_600);
 const TIMEOUT_S: &str = "3600";
 
 const SHOWN: [&str; 3] = ["s", "peak MiB", "CPU-s"];
@@ -82,22 +81,23 @@ async fn add(
 
 /// Runs `cartctl` and measures its time, its CPU time and the most memory that it had.
 async fn run(environment: &BenchEnvironment, args: &[&str]) -> anyhow::Result<Values> {
-    let mut command = Command::new(binary("cartctl")?);
-    command.args(args).envs(environment.installation.environment()).stdout(Stdio::null()).kill_on_drop(true);
     let started_at = Instant::now();
-    let mut child = command.spawn().context("starting cartctl")?;
-    let id = child.id().context("it has ended")?.cast_signed();
+    let mut process = environment.installation.spawn("cartctl", "cartctl", args.iter().copied())?;
+    let id = process.id().cast_signed();
     let (mut peak_kib, mut ticks) = (0, 0);
-    let status = loop {
-        if let Ok(process) = Process::new(id)
-            && let (Ok(status), Ok(stat)) = (process.status(), process.stat())
-        {
-            peak_kib = status.vmhwm.unwrap_or(0).max(peak_kib);
-            ticks = (stat.utime + stat.stime).max(ticks);
+    let status = {
+        let mut ended = pin!(process.ended(TIMEOUT));
+        loop {
+            tokio::select! { status = &mut ended => break status?, () = tokio::time::sleep(INTERVAL) => {} }
+            if let Ok(process) = Process::new(id)
+                && let (Ok(status), Ok(stat)) = (process.status(), process.stat())
+            {
+                peak_kib = status.vmhwm.unwrap_or(0).max(peak_kib);
+                ticks = (stat.utime + stat.stime).max(ticks);
+            }
         }
-        tokio::select! { status = child.wait() => break status?, () = tokio::time::sleep(INTERVAL) => {} }
     };
-    ensure!(status.success(), "cartctl {args:?}: {status}");
+    ensure!(status.success(), "cartctl {args:?}: {status}: {}", process.log());
     Ok(Values::from([
         ("s".to_owned(), started_at.elapsed().as_secs_f64()),
         ("peak MiB".to_owned(), peak_kib as f64 / 1_024.0),

@@ -172,7 +172,7 @@ async fn pause_registry(environment: &mut FaultEnvironment, plan: &mut Plan) -> 
     let before_len = environment.process(place)?.log().len();
     environment.process(place)?.kill9()?;
     environment.start(place)?;
-    let said = says(environment.process(place)?, before_len, "schema registry, at most").await;
+    let said = says(environment.process(place)?, before_len, "waiting for the schema registry").await;
     environment.servers.resume(Server::Registry)?;
     said
 }

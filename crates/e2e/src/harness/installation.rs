@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use cart::contract::{Contract as _, DEAD_LETTER_TOPIC, READ_MODELS, group};
-use cart::{CartCommand, CartEvent, CartReply, ControlRecord, PurchasedItem};
+use cart::{CartCommand, CartEvent, CartParked, CartReply, ControlRecord, PurchasedItem};
 use cassandra::CassandraArgs;
 use clap::Parser;
 use kafka::{Admin, KafkaArgs};
@@ -253,10 +253,17 @@ impl Installation {
     /// # Errors
     /// A server is unavailable.
     pub async fn remove(self) -> anyhow::Result<()> {
-        let ours = [CartCommand::TOPIC, CartEvent::TOPIC, CartReply::TOPIC, PurchasedItem::TOPIC, ControlRecord::TOPIC];
-        let topics = [&ours[..], &[DEAD_LETTER_TOPIC]].concat();
-        let topics = topics.iter().map(|topic| self.kafka().prefixed(topic)).collect::<Vec<_>>();
-        Admin::new(self.kafka())?.remove_topics(&topics.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+        let topics = [
+            CartCommand::TOPIC,
+            CartEvent::TOPIC,
+            CartReply::TOPIC,
+            CartParked::TOPIC,
+            PurchasedItem::TOPIC,
+            ControlRecord::TOPIC,
+            DEAD_LETTER_TOPIC,
+        ];
+        let topics = topics.map(|topic| self.kafka().prefixed(topic));
+        Admin::new(self.kafka())?.remove_topics(&topics.each_ref().map(String::as_str)).await?;
         let mut server = self.server_database().await?;
         let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
         sqlx::query(AssertSqlSafe(statement)).execute(&mut server).await.context("removing the test's database")?;

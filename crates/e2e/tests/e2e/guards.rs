@@ -305,6 +305,26 @@ pub(crate) async fn a_successor_publishes_what_was_journalled() -> anyhow::Resul
     guard.matters("guard_again", Service::CartProcessor, round).await
 }
 
+/// A process dies right behind the transaction that passes over the command of a parked cart.
+pub(crate) async fn a_marker_is_in_the_transaction_that_passes_its_command() -> anyhow::Result<()> {
+    let guard = Guard {
+        switch: "guard-parked-marker",
+        defects: &[Kind::EventLost],
+        situation: "a processor has crashed behind the transaction that parked a cart",
+    };
+    let round = async |system: &mut System, round: &Round| {
+        let cart = Uuid::new_v4();
+        let crash = round.fail_points(&format!("decide-panics=return({cart});parking-after-commit=return"));
+        let mut first = system.start_one(Service::CartProcessor, &format!("a{}", round.number), &crash).await?;
+        ensure!(add(&system.url, cart, "respond-async").await? == 202, "the command was not accepted");
+        ensure!(!first.ended(DEADLINE).await?.success(), "the processor was to crash, but ended well");
+        let second = system.start_one(Service::CartProcessor, &format!("b{}", round.number), &round.off).await?;
+        system.installation.run("retry", "cartctl", ["parked", "retry", "--all"], DEADLINE).await?;
+        anyhow::Ok(vec![first, second])
+    };
+    guard.matters("guard_parked", Service::CartProcessor, round).await
+}
+
 pub(crate) async fn a_former_member_cannot_commit() -> anyhow::Result<()> {
     let guard = Guard {
         switch: "guard-group-metadata",

@@ -5,7 +5,7 @@
 //! test that is not in the list is an unused function, which the compiler reports.
 //!
 //! `CART_TEST_SECURE=FOLDER` has those on the secured servers instead; the folder is that of the users' passwords.
-//! `CART_TEST_BROWSER=1` adds those that need Chromium and its driver. `CART_TEST_TIMES=1` prints the time of each test, the longest first.
+//! `CART_TEST_BROWSER=1` adds those that need Chromium and its driver, `CART_TEST_LONG=1` those that take long. `CART_TEST_TIMES=1` prints the time of each test, the longest first.
 
 mod audit;
 mod auth;
@@ -35,6 +35,7 @@ mod logs;
 mod metrics;
 mod newer_command;
 mod openapi;
+mod parking;
 mod pipeline;
 mod projectors;
 mod raw_rows;
@@ -105,6 +106,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         log_identity::purchases_of_an_accepted_log_are_added,
         downstream::a_consumer_in_python_adds_up_to_the_same,
         guards::timestamps_by_position_keep_an_old_logs_processor_out_of_the_journal,
+        parking::bad_carts_wait_while_the_others_of_their_partition_go_on,
         cli::a_cart_is_filled_and_bought_from_the_command_line,
         guards::timestamps_by_position_keep_a_late_writer_out,
         guards::the_offset_in_the_database_keeps_a_stale_instance_out,
@@ -119,6 +121,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         requests::a_key_stands_for_one_request_and_its_outcome,
         guards::a_successor_publishes_what_was_journalled,
         guards::a_former_member_cannot_commit,
+        guards::a_marker_is_in_the_transaction_that_passes_its_command,
         projectors::item_purchased_events::each_purchase_is_published_once_whatever_is_killed,
         projectors::offset_guard::a_database_that_does_not_answer_is_retried,
         commands::conditions_and_batches_are_decided_in_the_order_of_the_log,
@@ -201,6 +204,11 @@ fn trials(times: &Times) -> Vec<Trial> {
     ]
 }
 
+/// Those that take long (`scripts/test --all`).
+fn long_trials(times: &Times) -> Vec<Trial> {
+    trials![times, parking::a_crash_at_any_point_of_parking_changes_nothing]
+}
+
 /// Those that need a browser, and more time.
 fn browser_trials(times: &Times) -> Vec<Trial> {
     trials![
@@ -227,6 +235,9 @@ fn main() -> ExitCode {
     let mut trials = if is_set("CART_TEST_SECURE") { secure_trials(&times) } else { trials(&times) };
     if is_set("CART_TEST_BROWSER") {
         trials.extend(browser_trials(&times));
+    }
+    if is_set("CART_TEST_LONG") {
+        trials.extend(long_trials(&times));
     }
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
     if std::env::var_os("CART_TEST_TIMES").is_some() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use cart::contract::{Contract as _, DEAD_LETTER_TOPIC, READ_MODELS, ReadModel, STAGES, Store};
-use cart::{CartCommand, CartEvent, CartReply, PurchasedItem};
+use cart::{CartCommand, CartEvent, CartParked, CartReply, PurchasedItem};
 use cartctl::journal::{self, journal_equals_topic};
 use cartctl::reconcile::wait_for_rest;
 use e2e::harness::{Installation, Process, Service, wait_until};
@@ -268,7 +268,14 @@ pub(crate) async fn the_journal_and_all_of_kafka_are_rebuilt() -> anyhow::Result
     Admin::new(kafka)?
         .remove_groups(&groups.collect::<Vec<_>>().iter().map(String::as_str).collect::<Vec<_>>())
         .await?;
-    let topics = [CartCommand::TOPIC, CartEvent::TOPIC, CartReply::TOPIC, PurchasedItem::TOPIC, DEAD_LETTER_TOPIC];
+    let topics = [
+        CartCommand::TOPIC,
+        CartEvent::TOPIC,
+        CartReply::TOPIC,
+        CartParked::TOPIC,
+        PurchasedItem::TOPIC,
+        DEAD_LETTER_TOPIC,
+    ];
     remove_topics(kafka, &topics).await?;
     shop.refuses("cart-processor setup", "--accept-new-log").await?;
     shop.does("cart-processor setup --accept-new-log").await?;

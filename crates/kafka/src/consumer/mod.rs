@@ -335,7 +335,8 @@ impl GroupConsumer {
         partitions
     }
 
-    /// The group's committed offset in each of these partitions; `None` where it has committed none.
+    /// The group's committed offset in each of these partitions, once no transaction that changes it is open; `None` where it has
+    /// committed none.
     ///
     /// # Errors
     /// If the brokers do not respond.

@@ -77,6 +77,7 @@ pub(super) fn responses(id: &str) -> Vec<(&'static str, Value)> {
         ],
         "commandStatus" => vec![
             ("pending", pending()),
+            ("pending: the cart is parked", parked()),
             ("accepted", json!({"commandId": COMMAND, "cartId": CART, "status": "accepted", "outcome": changed(1, 2)})),
             (
                 "rejected",
@@ -141,6 +142,11 @@ pub(super) fn event_stream() -> String {
 
 pub(super) fn pending() -> Value {
     json!({"commandId": COMMAND, "cartId": CART, "status": "pending"})
+}
+
+/// A 202, and a status: the cart is parked.
+pub(super) fn parked() -> Value {
+    json!({"commandId": COMMAND, "cartId": CART, "status": "pending", "parked": true, "reason": "journal-unreadable"})
 }
 
 fn link() -> CommandLink {

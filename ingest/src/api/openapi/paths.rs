@@ -71,7 +71,7 @@ impl Operation<'_> {
         if is_command {
             let headers = json!({"X-Request-Id": header("The id of the request in the logs of the service"), "Location": header("Where to query the command's outcome")});
             let text = "The command is in the log; its outcome is not known yet";
-            let example = named([("pending", examples::pending())]);
+            let example = named([("pending", examples::pending()), ("the cart is parked", examples::parked())]);
             responses.insert(String::from("202"), response(text, "application/json", &bodies.status, headers, example));
         }
         for status in &self.statuses {

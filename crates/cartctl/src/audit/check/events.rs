@@ -83,7 +83,7 @@ fn check_cart(
         newest = newest.max(Some(place));
     }
     for event in seen.iter().zip(&expected.events).filter(|(seen, _)| seen.is_none()).map(|(_, event)| event) {
-        if evidence.is_due(expected.partition, event.position) {
+        if evidence.is_due(cart_id, expected.partition, event.position) {
             findings.add(Kind::EventLost, format!("cart-events, cart {cart_id}"), Some(&Shown(event)), None);
         }
     }

@@ -66,7 +66,7 @@ fn check_requests(
             Some(found) => {
                 findings.add(Kind::RequestDiffers, place(), Some(&shown(wanted)), Some(&shown(found)));
             }
-            None if wanted.unchanged.is_some() && evidence.is_due(expected.partition, *position) => {
+            None if wanted.unchanged.is_some() && evidence.is_due(cart_id.into(), expected.partition, *position) => {
                 findings.add(Kind::RequestLost, place(), Some(&shown(wanted)), None);
             }
             None => {}
@@ -124,7 +124,7 @@ fn check_cart(
 ) {
     let partition = evidence.partition(cart_id);
     // Otherwise the event may not be published yet, or was journalled after the journal was read.
-    let must_be = |position: i64| evidence.is_due(partition, position.into());
+    let must_be = |position: i64| evidence.is_due(cart_id.into(), partition, position.into());
     let mut on_topic: BTreeMap<i64, &Published<'_>> = BTreeMap::new();
     for event in events {
         on_topic.entry(event.sequence_number()).or_insert(event);

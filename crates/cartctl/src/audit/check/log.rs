@@ -6,8 +6,9 @@ use cart::{CartEvent, CartId, LogEpoch, Position};
 use uuid::Uuid;
 
 use super::published::ByCart;
-use super::sealed;
+use crate::audit::checkpoint::Checkpoint;
 use crate::audit::cut::Cut;
+use crate::audit::digest::CartDigest;
 use crate::audit::evidence::{Content, Evidence, LogRecord};
 use crate::audit::report::{Counts, Findings, Kind};
 use crate::audit::rules::{Cart, Kept, Verdict};
@@ -49,7 +50,7 @@ pub(super) fn replay(evidence: &Evidence, published: &ByCart<'_>, findings: &mut
     let mut log = Log::default();
     let mut models: HashMap<CartId, Cart> = HashMap::new();
     match &evidence.checkpoint {
-        Some(checkpoint) => sealed::follow(evidence, checkpoint, &mut log, &mut models, findings),
+        Some(checkpoint) => follow_sealed(evidence, checkpoint, &mut log, &mut models, findings),
         None => follow_earlier(evidence, published, &mut log, &mut models),
     }
     for record in &evidence.commands {
@@ -84,6 +85,7 @@ pub(super) fn replay(evidence: &Evidence, published: &ByCart<'_>, findings: &mut
             Verdict::KeyReused => Taken::Refused("idempotency-key-reused"),
         };
         match taken {
+            _ if evidence.is_parked(command.cart_id, Position::new(epoch, record.offset)) => counts.parked += 1,
             Taken::Accepted => counts.accepted += 1,
             Taken::Repeat => counts.repeats += 1,
             Taken::Refused(_) => counts.refused += 1,
@@ -139,6 +141,57 @@ fn follow_earlier(evidence: &Evidence, published: &ByCart<'_>, log: &mut Log, mo
                 (_, kept) => model.follow(&events, kept.and_then(|kept| kept.keyed)),
             }
             cart.events.extend(events);
+        }
+    }
+}
+
+/// Compares the journals of the touched carts up to the checkpoint with their digests, and takes the results of the commands from
+/// there: the model goes on after them.
+fn follow_sealed(
+    evidence: &Evidence,
+    checkpoint: &Checkpoint,
+    log: &mut Log,
+    models: &mut HashMap<CartId, Cart>,
+    findings: &mut Findings,
+) {
+    let no_requests = BTreeMap::new();
+    for (id, rows) in &evidence.journal {
+        let (cart_id, partition) = (CartId::from(*id), evidence.partition(*id));
+        let is_sealed = |position| evidence.is_sealed(partition, position);
+        let requests = evidence.requests.get(id).unwrap_or(&no_requests);
+        let (expected, found) = (checkpoint.carts.get(id).copied(), CartDigest::of(rows, requests, is_sealed));
+        let events = match evidence.sealed.get(id) {
+            Some(Err(reason)) => Err(reason.as_str()),
+            _ if found != expected => Err("other content"),
+            Some(Ok(events)) => Ok(events.as_slice()),
+            None => Ok(&[][..]),
+        };
+        let events = match events {
+            Ok(events) => events,
+            Err(reason) => {
+                log.unknown.insert(cart_id);
+                let text = |digest: Option<CartDigest>| {
+                    digest.map_or_else(|| "nothing".to_owned(), |digest| digest.newest.to_string())
+                };
+                let (expected, found) = (text(expected), format!("{} ({reason})", text(found)));
+                let place = format!("the journal, cart {id}, up to the checkpoint");
+                findings.add(Kind::SealBroken, place, Some(&expected), Some(&found));
+                continue;
+            }
+        };
+        let mut of_position: HashMap<Position, Vec<CartEvent>> = HashMap::new();
+        for event in events {
+            of_position.entry(event.position).or_default().push(event.clone());
+        }
+        for (position, kept) in requests.iter().filter(|(position, _)| is_sealed(**position)) {
+            let (model, cart) = (models.entry(cart_id).or_default(), log.carts.entry(cart_id).or_default());
+            match of_position.remove(position) {
+                Some(events) => model.follow(&events, kept.keyed),
+                None => model.follow_unchanged(kept, *position),
+            }
+            cart.partition = partition;
+            cart.sealed = model.sequence_number();
+            cart.requests.insert(*position, kept.clone());
         }
     }
 }

@@ -6,7 +6,6 @@ mod journal;
 mod log;
 mod published;
 mod purchases;
-mod sealed;
 mod sightings;
 mod skips;
 mod tables;

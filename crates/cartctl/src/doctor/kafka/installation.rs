@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use cart::contract::{Contract as _, DEAD_LETTER_SETTINGS, DEAD_LETTER_TOPIC};
-use cart::{CartCommand, CartEvent, CartReply, ControlRecord, PurchasedItem};
+use cart::{CartCommand, CartEvent, CartParked, CartReply, ControlRecord, PurchasedItem};
 use kafka::{Admin, Difference, KafkaArgs, PartitionReplicas, Settings, differences};
 use tokio::task::block_in_place;
 
@@ -62,13 +62,14 @@ pub(super) const CHECKS: [&Check; 8] =
     [&TOPICS, &PARTITIONS, &COPIES, &ELECTIONS, &TRANSACTION_COPIES, &OFFSET_COPIES, &RETENTION, &AUTO_CREATE];
 
 /// The topics with what `setup` asks for them.
-const OURS: [(&str, &[(&str, &str)]); 6] = [
+const OURS: [(&str, &[(&str, &str)]); 7] = [
     (CartCommand::TOPIC, CartCommand::SETTINGS),
     (CartEvent::TOPIC, CartEvent::SETTINGS),
     (CartReply::TOPIC, CartReply::SETTINGS),
     (PurchasedItem::TOPIC, PurchasedItem::SETTINGS),
     (DEAD_LETTER_TOPIC, DEAD_LETTER_SETTINGS),
     (ControlRecord::TOPIC, ControlRecord::SETTINGS),
+    (CartParked::TOPIC, CartParked::SETTINGS),
 ];
 
 /// Compaction deletes all but a key's newest record. `setup` leaves it to the brokers, whose default is right.
@@ -141,12 +142,15 @@ async fn ours(args: &KafkaArgs, cluster: &Cluster<'_>) -> Vec<Finding> {
         return checks.map(|check| Finding::new(check, Ok(verdict.clone()))).into();
     }
     let replies = args.prefixed(CartReply::TOPIC);
+    let parked = args.prefixed(CartParked::TOPIC);
     let looked_at = async {
         let (mut differing, mut durable) = (Vec::new(), Vec::new());
         for (topic, wanted) in &named {
             let settings = cluster.admin.topic_settings(topic).await?;
+            // Of the parked carts only the newest record counts.
+            let uncompacted = if *topic == parked { &[] } else { NOT_COMPACTED };
             let all =
-                differences(topic, &settings, wanted).into_iter().chain(differences(topic, &settings, NOT_COMPACTED));
+                differences(topic, &settings, wanted).into_iter().chain(differences(topic, &settings, uncompacted));
             let is_wrong = |one: &Difference| !(*topic == replies && OF_REPLIES.contains(&one.setting));
             differing.extend(all.filter(is_wrong).map(|one| (topic.clone(), one)));
             let of_topic = Durability::of(topic, &cluster.partitions, &settings);

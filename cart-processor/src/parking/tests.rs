@@ -1,0 +1,399 @@
+//! Random logs, failures, tries, commits and crashes: each cart's events come out as in a run without any of it.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use cart::contract::Contract as _;
+use cart::{Aggregate, CartCommand, CartEvent, CartId, Command, LogEpoch, ParkedCart, ParkingState, Position};
+use chrono::DateTime;
+use journal::{Codecs, Row};
+use kafka::{Codec, KafkaArgs, Registry};
+use parking::ParkedPartition;
+use proptest::prelude::*;
+use trace::Trace;
+use uuid::Uuid;
+
+use super::*;
+use crate::batch::{CartBatch, by_cart, decide_batch};
+use crate::intake::ConsumedCommand;
+use crate::redelivery::RedeliveredRows;
+
+const PARTITION: i32 = 3;
+const CARTS: u8 = 3;
+
+/// What happens next.
+#[derive(Debug, Clone)]
+enum Step {
+    /// The loop takes so many commands.
+    Batch(usize),
+    /// As `Batch`, and the process dies after the append to the journal.
+    BatchAndDie(usize),
+    /// The transaction is committed.
+    Commit,
+    /// The process dies; what is committed and journalled stays.
+    Die,
+    /// A try begins to read.
+    BeginTry,
+    /// It has read, at most so many commands, which are decided.
+    EndTry(usize),
+    /// As `EndTry`, and the process dies after the append to the journal.
+    EndTryAndDie(usize),
+    /// A cart fails from now on, or does not any more.
+    Toggle(u8),
+    /// An operator asks for another try.
+    Request(u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (1..6_usize).prop_map(Step::Batch),
+        1 => (1..6_usize).prop_map(Step::BatchAndDie),
+        4 => Just(Step::Commit),
+        1 => Just(Step::Die),
+        3 => Just(Step::BeginTry),
+        3 => (1..4_usize).prop_map(Step::EndTry),
+        1 => (1..4_usize).prop_map(Step::EndTryAndDie),
+        2 => (0..CARTS).prop_map(Step::Toggle),
+        2 => (0..CARTS).prop_map(Step::Request),
+    ]
+}
+
+fn cart_id(number: u8) -> CartId {
+    Uuid::from_u128(u128::from(number) + 1).into()
+}
+
+/// Adds, removals and checkouts, so that the order shows in the outcomes.
+fn command(offset: i64, cart: u8, kind: u8) -> ConsumedCommand {
+    let product_id = Uuid::from_u128(u128::from(kind % 3)).into();
+    let command = match kind {
+        0..=5 => Command::AddItem {
+            product_id,
+            vendor_id: Uuid::nil().into(),
+            name: String::from("mug").try_into().unwrap(),
+            price: "2.5".parse().unwrap(),
+            quantity: 1,
+        },
+        6..=7 => Command::RemoveItem { product_id },
+        _ => Command::Checkout {},
+    };
+    ConsumedCommand {
+        partition: PARTITION,
+        position: Position::new(LogEpoch::FIRST, offset),
+        command: CartCommand {
+            command_id: Uuid::from_u128(offset.unsigned_abs().into()).into(),
+            cart_id: cart_id(cart),
+            issued_at: DateTime::UNIX_EPOCH,
+            command,
+            expected_version: None,
+            keyed: Some(true),
+        },
+        reply_to: Some(7),
+        is_old: false,
+        trace: Trace::None,
+        letter: None,
+    }
+}
+
+fn codecs() -> Codecs {
+    let registry = Registry::new(&KafkaArgs::plain("", "http://127.0.0.1:1")).unwrap();
+    Codecs {
+        events: Codec::registered(&registry, CartEvent::TOPIC, CartEvent::SCHEMA, 1).unwrap(),
+        snapshots: Codec::registered(&registry, Aggregate::TOPIC, Aggregate::SCHEMA, 2).unwrap(),
+    }
+}
+
+/// The events of each cart, as published.
+type Published = BTreeMap<CartId, Vec<Vec<u8>>>;
+
+/// What survives a process.
+struct Stored {
+    log: Vec<(u8, u8)>,
+    journal: HashMap<CartId, (Vec<Row>, Aggregate)>,
+    committed: i64,
+    markers: HashMap<CartId, ParkedCart>,
+    published: Published,
+}
+
+impl Stored {
+    fn commands(&self, from: i64, until: i64) -> Vec<ConsumedCommand> {
+        let offsets = from..until.min(i64::try_from(self.log.len()).unwrap());
+        let of = |offset: i64| {
+            let (cart, kind) = self.log[usize::try_from(offset).unwrap()];
+            command(offset, cart, kind)
+        };
+        offsets.map(of).collect()
+    }
+
+    fn load(&self, cart_id: CartId) -> (Vec<Row>, Aggregate) {
+        self.journal.get(&cart_id).cloned().unwrap_or_else(|| (Vec::new(), Aggregate::new(cart_id)))
+    }
+
+    fn append(&mut self, batch: &CartBatch, cart: &Aggregate) {
+        let (mut rows, _) = self.load(batch.cart_id);
+        rows.extend_from_slice(batch.rows_to_append().rows);
+        self.journal.insert(batch.cart_id, (rows, cart.clone()));
+    }
+}
+
+/// One process.
+struct Process {
+    lots: Lots,
+    next: i64,
+    events: Vec<(CartId, Vec<u8>)>,
+    changes: Vec<(CartId, Change)>,
+    reading: Option<Job>,
+}
+
+impl Process {
+    fn start(stored: &Stored, now: Instant) -> Self {
+        let mut lots = Lots::new(LogEpoch::FIRST);
+        let parked = ParkedPartition { carts: stored.markers.clone(), ..ParkedPartition::default() };
+        lots.restore(PARTITION, &parked, stored.committed, now);
+        Self { lots, next: stored.committed, events: Vec::new(), changes: Vec::new(), reading: None }
+    }
+
+    fn enqueue(&mut self, batch: &CartBatch) {
+        let events = batch.rows.iter().flat_map(|row| row.events().iter().cloned());
+        self.events.extend(events.map(|event| (batch.cart_id, event)));
+    }
+
+    /// False: the process died.
+    fn batch(&mut self, stored: &mut Stored, world: &World, len: usize, dies: bool) -> bool {
+        let until = self.next + i64::try_from(len).unwrap();
+        let commands = stored.commands(self.next, until);
+        let Some(last) = commands.last() else { return true };
+        let until = last.position.offset() + 1;
+        let (live, _) = self.lots.pass(by_cart(commands)).unwrap();
+        let mut decided = Vec::new();
+        for (cart_id, commands) in live {
+            if world.broken.contains(&cart_id) {
+                let failed = PassedCart::of(cart_id, &commands);
+                let cause = Cause::Unreadable(String::from("broken"));
+                let change = self.lots.begin(&failed, &cause, world.now, DateTime::UNIX_EPOCH).unwrap();
+                self.changes.push((cart_id, change));
+                continue;
+            }
+            let (rows, mut cart) = stored.load(cart_id);
+            let batch = decide_batch(&mut cart, commands, &RedeliveredRows::new(rows), &world.codecs).unwrap();
+            stored.append(&batch, &cart);
+            decided.push(batch);
+        }
+        if dies {
+            return false;
+        }
+        self.lots.succeeded(1, 1);
+        decided.iter().for_each(|batch| self.enqueue(batch));
+        self.next = until;
+        self.lots.advance(PARTITION, until);
+        true
+    }
+
+    fn commit(&mut self, stored: &mut Stored) {
+        for (cart_id, event) in self.events.drain(..) {
+            stored.published.entry(cart_id).or_default().push(event);
+        }
+        for (cart_id, change) in self.changes.drain(..) {
+            match change {
+                Change::Marker(cart) => drop(stored.markers.insert(cart_id, cart)),
+                Change::End => drop(stored.markers.remove(&cart_id)),
+                Change::EndOfRequest => {}
+            }
+        }
+        stored.committed = self.next;
+    }
+
+    /// False: the process died.
+    fn end_try(&mut self, stored: &mut Stored, world: &World, len: usize, dies: bool) -> bool {
+        let Some(job) = self.reading.take() else { return true };
+        if world.broken.contains(&job.cart_id) {
+            let cause = Cause::Unreadable(String::from("broken"));
+            let failed = Failed::Cart { cause, store_answers: true, next_offset: None };
+            let changes = self.lots.failed(&job, failed, world.now);
+            self.changes.extend(changes.into_iter().map(|change| (job.cart_id, change)));
+            return true;
+        }
+        let mut commands = stored.commands(job.from, job.until);
+        commands.retain(|one| one.command.cart_id == job.cart_id);
+        let read_to = if commands.len() > len {
+            commands.truncate(len);
+            commands.last().unwrap().position.offset() + 1
+        } else {
+            job.until
+        };
+        let (arrived, is_all) = self.lots.arrived(&job, read_to).unwrap();
+        let (rows, mut cart) = stored.load(job.cart_id);
+        let commands = commands.into_iter().chain(arrived);
+        let InTurn { decided, panicked } =
+            in_turn(&mut cart, &RedeliveredRows::new(rows), commands, &world.codecs).unwrap();
+        assert_eq!(panicked, None);
+        if let Some(batch) = &decided {
+            stored.append(batch, &cart);
+        }
+        if dies {
+            return false;
+        }
+        decided.iter().for_each(|batch| self.enqueue(batch));
+        let changes = self.lots.decided(&job, Decided { next_offset: read_to, is_all }, world.now);
+        self.changes.extend(changes.into_iter().map(|change| (job.cart_id, change)));
+        true
+    }
+}
+
+struct World {
+    now: Instant,
+    broken: HashSet<CartId>,
+    codecs: Codecs,
+}
+
+fn run(log: Vec<(u8, u8)>, steps: &[Step], codecs: Codecs) -> Stored {
+    let end = i64::try_from(log.len()).unwrap();
+    let (journal, markers, published) = (HashMap::new(), HashMap::new(), Published::new());
+    let mut stored = Stored { log, journal, committed: 0, markers, published };
+    let mut world = World { now: Instant::now(), broken: HashSet::new(), codecs };
+    let mut process = Process::start(&stored, world.now);
+    for step in steps {
+        world.now += Duration::from_secs(6);
+        let lives = match step {
+            Step::Batch(len) => process.batch(&mut stored, &world, *len, false),
+            Step::BatchAndDie(len) => process.batch(&mut stored, &world, *len, true),
+            Step::Commit => {
+                process.commit(&mut stored);
+                true
+            }
+            Step::Die => false,
+            Step::BeginTry => {
+                let job = process.lots.next_job(|_| false, world.now);
+                process.reading = job.or(process.reading);
+                true
+            }
+            Step::EndTry(len) => process.end_try(&mut stored, &world, *len, false),
+            Step::EndTryAndDie(len) => process.end_try(&mut stored, &world, *len, true),
+            Step::Toggle(cart) => {
+                if !world.broken.insert(cart_id(*cart)) {
+                    world.broken.remove(&cart_id(*cart));
+                }
+                true
+            }
+            Step::Request(cart) => {
+                process.lots.request(PARTITION, cart_id(*cart), world.now);
+                true
+            }
+        };
+        if !lives {
+            process = Process::start(&stored, world.now);
+        }
+    }
+    // All is repaired, and everything is tried again.
+    world.broken.clear();
+    for _ in 0..1_000 {
+        world.now += Duration::from_secs(6);
+        process.batch(&mut stored, &world, 4, false);
+        (0..CARTS).for_each(|cart| process.lots.request(PARTITION, cart_id(cart), world.now));
+        process.reading = process.lots.next_job(|_| false, world.now).or(process.reading);
+        process.end_try(&mut stored, &world, 2, false);
+        process.commit(&mut stored);
+        if process.next == end && process.lots.is_empty() {
+            break;
+        }
+    }
+    stored
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+    #[test]
+    fn parked_carts_end_as_in_a_run_without_failures(
+        log in prop::collection::vec((0..CARTS, 0..10_u8), 1..40),
+        steps in prop::collection::vec(step(), 0..80),
+    ) {
+        let codecs = codecs();
+        let expected = run(log.clone(), &[], codecs.clone());
+        let found = run(log, &steps, codecs);
+        prop_assert_eq!(found.markers, HashMap::new());
+        prop_assert_eq!(found.committed, expected.committed);
+        prop_assert_eq!(found.published, expected.published);
+    }
+}
+
+fn failed(cart: u128, offset: i64) -> PassedCart {
+    let mut one = command(offset, 0, 9);
+    one.command.cart_id = Uuid::from_u128(cart).into();
+    PassedCart::of(one.command.cart_id, &[one])
+}
+
+#[test]
+fn one_parked_cart_too_many_stops_the_partition() {
+    let mut lots = Lots::new(LogEpoch::FIRST);
+    lots.restore(PARTITION, &ParkedPartition::default(), 0, Instant::now());
+    let cause = Cause::Unreadable(String::from("schema 9 is unknown"));
+    let mut begin = |cart| {
+        lots.begin(&failed(cart, 5), &cause, Instant::now(), DateTime::UNIX_EPOCH).map_err(|error| error.partition)
+    };
+    for cart in 0..1_000 {
+        assert!(begin(cart).is_ok(), "{cart}");
+    }
+    assert_eq!(begin(1_000), Err(PARTITION));
+}
+
+#[test]
+fn a_cart_goes_from_tries_to_parked_and_after_a_request_to_live() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut lots = Lots::new(LogEpoch::FIRST);
+    lots.restore(PARTITION, &ParkedPartition::default(), 4, start);
+    let unreadable = || Cause::Unreadable(String::from("schema 9 is unknown"));
+    let Ok(Change::Marker(cart)) = lots.begin(&failed(1, 5), &unreadable(), start, DateTime::UNIX_EPOCH) else {
+        panic!()
+    };
+    assert_eq!(
+        (cart.state, cart.next_position.offset(), cart.reason_code()),
+        (ParkingState::Trying, 5, "journal-unreadable")
+    );
+    lots.advance(PARTITION, 6);
+    let fails = || Failed::Cart { cause: unreadable(), store_answers: true, next_offset: None };
+    assert_eq!(lots.next_job(|_| false, at(4)), None, "not yet");
+    for (seconds, failed, expected) in [(5, fails(), 0), (10, Failed::Away, 0), (15, fails(), 1)] {
+        let job = lots.next_job(|_| false, at(seconds)).unwrap();
+        assert_eq!((job.from, job.until), (5, 6));
+        assert_eq!(lots.failed(&job, failed, at(seconds)).len(), expected, "after {seconds} s");
+    }
+    assert_eq!(lots.next_job(|_| false, at(1_000)), None, "it is parked");
+    lots.request(PARTITION, failed(1, 5).cart_id, at(1_000));
+    let job = lots.next_job(|_| false, at(1_000)).unwrap();
+    let changes = lots.failed(&job, fails(), at(1_000));
+    let [Change::Marker(cart), Change::EndOfRequest] = changes.as_slice() else { panic!("{changes:?}") };
+    assert_eq!(cart.state, ParkingState::Parked, "one more failure parks it again");
+    lots.request(PARTITION, job.cart_id, at(1_001));
+    let job = lots.next_job(|_| false, at(1_001)).unwrap();
+    let changes = lots.decided(&job, Decided { next_offset: 6, is_all: true }, at(1_001));
+    assert_eq!(changes, [Change::End, Change::EndOfRequest]);
+    assert!(lots.is_empty());
+}
+
+#[test]
+fn an_unreadable_cart_among_others_that_fail_is_not_parked() {
+    let start = Instant::now();
+    let mut lots = Lots::new(LogEpoch::FIRST);
+    lots.restore(PARTITION, &ParkedPartition::default(), 4, start);
+    let cause = Cause::Unreadable(String::from("schema 9 is unknown"));
+    for cart in [1, 2] {
+        lots.begin(&failed(cart, 5), &cause, start, DateTime::UNIX_EPOCH).unwrap();
+    }
+    let mut parked = 0;
+    let mut fail = |lots: &mut Lots, seconds| {
+        let now = start + Duration::from_secs(seconds);
+        let job = lots.next_job(|_| false, now).unwrap();
+        let failed = Failed::Cart { cause: cause.clone(), store_answers: true, next_offset: None };
+        parked += lots.failed(&job, failed, now).len();
+        parked
+    };
+    for seconds in 1..40 {
+        assert_eq!(fail(&mut lots, 5 * seconds), 0, "both fail, and no other cart is read");
+    }
+    for seconds in 40..44 {
+        lots.succeeded(1, 1);
+        fail(&mut lots, 5 * seconds);
+    }
+    assert!(lots.next_job(|_| false, start + Duration::from_secs(1_000)).is_none(), "both are parked");
+}

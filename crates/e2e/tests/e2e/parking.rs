@@ -1,0 +1,258 @@
+//! Parked carts: a cart that cannot be read or decided waits, and all others go on; after its repair it has what it would have had.
+//!
+//! Needs binaries with the feature `fail-points` (`scripts/test` builds them).
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use cartctl::audit::{Report, Target, audit};
+use e2e::harness::{Installation, Process, Service, wait_until};
+use kafka::partition_of;
+use scylla::client::session::Session;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+const DEADLINE: Duration = Duration::from_secs(180);
+
+/// One worker with transactions that follow each other closely.
+const WORKER: [&str; 6] = ["--session-timeout-ms", "2000", "--workers", "1", "--commit-interval-ms", "25"];
+
+/// Bytes of a schema that the registry does not have.
+const UNKNOWN_SCHEMA: [u8; 8] = [0, 0x7f, 0xff, 0xff, 0xff, 1, 2, 3];
+
+/// A running system; the test starts the cart-processors.
+struct System {
+    installation: Installation,
+    url: String,
+    vendor: Uuid,
+    processors: u32,
+    _others: Vec<Process>,
+}
+
+impl System {
+    async fn start(name: &str) -> anyhow::Result<Self> {
+        let installation = Installation::new(name)?;
+        installation.setup().await?;
+        let mut services: Vec<(Service, &str, &[&str])> = vec![(Service::Ingest, "0", &[])];
+        services.extend(Service::PROJECTORS.map(|projector| (projector, "0", &[][..])));
+        let others = installation.start_all(&services).await?;
+        let url = format!("http://{}", others[0].address().context("ingest has an address")?);
+        Ok(Self { installation, url, vendor: Uuid::new_v4(), processors: 0, _others: others })
+    }
+
+    async fn processor(&mut self, fail_points: &str) -> anyhow::Result<Process> {
+        let mut process = self.processor_to_crash(fail_points)?;
+        process.ready(DEADLINE).await?;
+        Ok(process)
+    }
+
+    fn processor_to_crash(&mut self, fail_points: &str) -> anyhow::Result<Process> {
+        self.processors += 1;
+        let instance = format!("p{}", self.processors);
+        self.installation.start_to_crash(Service::CartProcessor, &instance, &WORKER, fail_points)
+    }
+
+    /// New carts of one partition.
+    fn carts(&self, count: usize) -> Vec<Uuid> {
+        let partitions = i32::from(self.installation.partitions());
+        let of_one = |cart: &Uuid| partition_of(cart.to_string().as_bytes(), partitions) == 1;
+        std::iter::repeat_with(Uuid::new_v4).filter(of_one).take(count).collect()
+    }
+
+    async fn send(&self, cart: Uuid, path: &str, body: Value) -> anyhow::Result<(u16, Value)> {
+        let request = reqwest::Client::new().post(format!("{}/cart/{cart}{path}", self.url)).json(&body);
+        let response = request.send().await?;
+        Ok((response.status().as_u16(), response.json().await?))
+    }
+
+    async fn add(&self, cart: Uuid, product: Uuid) -> anyhow::Result<(u16, Value)> {
+        let item = json!({"productId": product, "vendorId": self.vendor, "name": "mug", "price": "2", "quantity": 1});
+        self.send(cart, "", item).await
+    }
+
+    /// Adds an item, again until it is answered with 200: the processor may be busy with a rebalance.
+    async fn added(&self, cart: Uuid) -> anyhow::Result<()> {
+        wait_until("an item to be added", DEADLINE, async || match self.add(cart, Uuid::new_v4()).await {
+            Ok((200, _)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await
+    }
+
+    async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        Ok(reqwest::get(format!("{}{path}", self.url)).await?.json().await?)
+    }
+
+    async fn status(&self, cart: Uuid, answer: &Value) -> anyhow::Result<Value> {
+        let command = answer["commandId"].as_str().context("a command has an id")?;
+        // The command is of the last minutes.
+        let since = chrono::Utc::now().timestamp_millis() - 600_000;
+        self.get(&format!("/cart/{cart}/commands/{command}?since={since}")).await
+    }
+
+    async fn cartctl(&self, args: &[&str]) -> anyhow::Result<String> {
+        self.installation.run("cartctl", "cartctl", args, DEADLINE).await
+    }
+
+    async fn parked(&self) -> anyhow::Result<Vec<Value>> {
+        let listed = self.cartctl(&["parked", "--json"]).await?;
+        let start = listed.find('[').with_context(|| listed.clone())?;
+        Ok(serde_json::from_str(&listed[start..])?)
+    }
+
+    async fn is_parked(&self, cart: Uuid) -> anyhow::Result<()> {
+        wait_until("the cart to be parked", DEADLINE, async || {
+            let parked = self.parked().await.map_err(|error| format!("{error:#}"))?;
+            let is = |one: &&Value| one["cartId"] == cart.to_string() && one["state"] == "parked";
+            if parked.iter().any(|one| is(&one)) { Ok(()) } else { Err(format!("{parked:?}")) }
+        })
+        .await
+    }
+
+    async fn clean(&self, when: &str) -> anyhow::Result<Report> {
+        let (kafka, cassandra) = (self.installation.kafka().clone(), self.installation.cassandra().clone());
+        let report = audit(&Target::new(kafka, cassandra, self.installation.database()), &[], DEADLINE).await?;
+        ensure!(report.is_clean(), "{when}:\n{report}");
+        Ok(report)
+    }
+}
+
+/// The events of a journal's row, written anew behind what is there.
+async fn write_events(session: &Session, cart: Uuid, events: Vec<Vec<u8>>, later: i64) -> anyhow::Result<()> {
+    let (position, _) = row(session, cart).await?;
+    let statement = "UPDATE cart_journal USING TIMESTAMP ? SET events = ? WHERE cart_id = ? AND sequence_number = 1";
+    session.query_unpaged(statement, (position + later, events, cart)).await?;
+    Ok(())
+}
+
+/// The position and the events of a cart's first row.
+async fn row(session: &Session, cart: Uuid) -> anyhow::Result<(i64, Vec<Vec<u8>>)> {
+    let statement = "SELECT position, events FROM cart_journal WHERE cart_id = ? AND sequence_number = 1";
+    let rows = session.query_unpaged(statement, (cart,)).await?.into_rows_result()?;
+    Ok(rows.single_row::<(i64, Vec<Vec<u8>>)>()?)
+}
+
+pub(crate) async fn bad_carts_wait_while_the_others_of_their_partition_go_on() -> anyhow::Result<()> {
+    let mut system = System::start("parking").await?;
+    let carts = system.carts(3);
+    let [unreadable, panicking, other] = carts[..] else { anyhow::bail!("three carts") };
+    let mut processor = system.processor("").await?;
+    let products: Vec<Uuid> = std::iter::repeat_with(Uuid::new_v4).take(3).collect();
+    for cart in [unreadable, panicking, other] {
+        let (status, answer) = system.add(cart, products[0]).await?;
+        ensure!(status == 200, "{answer}");
+    }
+    processor.terminate(DEADLINE).await?;
+    let session = cassandra::connect(system.installation.cassandra()).await?;
+    let (_, events) = row(&session, unreadable).await?;
+    write_events(&session, unreadable, vec![UNKNOWN_SCHEMA.to_vec()], 1).await?;
+
+    let mut processor = system.processor(&format!("decide-panics=return({panicking})")).await?;
+    system.added(other).await?;
+    let sent_at = Instant::now();
+    let (status, waits) = system.add(unreadable, products[0]).await?;
+    ensure!(status == 202 && waits["parked"] == true && waits["reason"] == "journal-unreadable", "{status}: {waits}");
+    let (status, panics) = system.add(panicking, products[1]).await?;
+    ensure!(status == 202 && panics["reason"] == "rule-panicked", "{status}: {panics}");
+    // They were not answered because their time was over.
+    ensure!(sent_at.elapsed() < Duration::from_secs(10), "{:?}", sent_at.elapsed());
+    system.added(other).await?;
+    for cart in [panicking, unreadable] {
+        system.is_parked(cart).await?;
+    }
+    // What comes now is behind what waits.
+    for (cart, product) in [(unreadable, products[1]), (panicking, products[2])] {
+        let (status, answer) = system.add(cart, product).await?;
+        ensure!(status == 202 && answer["parked"] == true, "{answer}");
+    }
+    let (status, bought) = system.send(unreadable, "/checkout", json!({})).await?;
+    ensure!(status == 202 && bought["parked"] == true, "{bought}");
+    system.added(other).await?;
+    let asked = system.status(unreadable, &waits).await?;
+    ensure!(asked["status"] == "pending" && asked["parked"] == true, "{asked}");
+    // A token of a command that waits: the table does not have it, however long the read waits.
+    let parked = system.parked().await?;
+    let waiting = parked.iter().find(|one| one["cartId"] == unreadable.to_string()).context("it is parked")?;
+    let read = reqwest::Client::new().get(format!("{}/vendors/{}/billing?year=2026", system.url, system.vendor));
+    let read = read.header("read-after", format!("1-1-{}", waiting["nextOffset"])).send().await?;
+    let (status, problem): (u16, Value) = (read.status().as_u16(), read.json().await?);
+    let detail = problem["detail"].as_str().unwrap_or_default();
+    ensure!(status == 504 && detail.contains("is parked (journal-unreadable)"), "{status}: {problem}");
+    let report = system.clean("with two parked carts").await?;
+    ensure!(report.counts.parked == 5, "{} commands are counted as parked", report.counts.parked);
+    let shown = system.cartctl(&["parked", "show", &unreadable.to_string()]).await?;
+    ensure!(shown.contains("journal-unreadable") && shown.contains("Checkout"), "{shown}");
+
+    // Another owner of the partition knows of them.
+    processor.kill9()?;
+    let _processor = system.processor("").await?;
+    system.added(other).await?;
+    let asked = system.status(unreadable, &bought).await?;
+    ensure!(asked["parked"] == true, "{asked}");
+    let tried = system.cartctl(&["parked", "retry", &unreadable.to_string()]).await;
+    let text = tried.unwrap_or_else(|error| format!("{error:#}"));
+    ensure!(text.contains("0 live, 1 still parked"), "a try before the repair: {text}");
+    write_events(&session, unreadable, events, 2).await?;
+    let tried = system.cartctl(&["parked", "retry", "--all", "--wait-s", "60"]).await?;
+    ensure!(tried.contains("2 live, 0 still parked"), "{tried}");
+
+    let asked = system.status(unreadable, &waits).await?;
+    ensure!(asked["status"] == "rejected", "the product was in the cart: {asked}");
+    let asked = system.status(unreadable, &bought).await?;
+    ensure!(asked["status"] == "accepted" && asked["outcome"]["total"] == "4", "{asked}");
+    let asked = system.get(&format!("/cart/{panicking}")).await?;
+    ensure!(asked["version"] == 3, "three products: {asked}");
+    let (status, answer) = system.add(unreadable, products[0]).await?;
+    ensure!(status == 200 && answer["version"] == 5, "it is live: {answer}");
+    let report = system.clean("after the repair").await?;
+    ensure!(report.counts.parked == 0 && system.parked().await?.is_empty(), "some are still parked");
+    system.installation.remove().await
+}
+
+/// Where a process dies: around the transaction with the marker or its end, and behind the journal write of a try.
+const CRASHES: [&str; 4] =
+    ["parking-before-transaction", "parking-in-transaction", "parking-after-commit", "parking-after-journal"];
+
+/// A process dies while it parks a cart, and another while it decides what has waited.
+pub(crate) async fn a_crash_at_any_point_of_parking_changes_nothing() -> anyhow::Result<()> {
+    let mut system = System::start("parkcrash").await?;
+    for crash in CRASHES {
+        let carts = system.carts(2);
+        let [bad, other] = carts[..] else { anyhow::bail!("two carts") };
+        let panics = format!("decide-panics=return({bad})");
+        if crash != "parking-after-journal" {
+            let mut dies = system.processor(&format!("{panics};{crash}=return")).await?;
+            let (status, answer) = system.add(bad, Uuid::new_v4()).await?;
+            ensure!(status == 202, "{answer}");
+            ensure!(!dies.ended(DEADLINE).await?.success(), "the processor was to crash at {crash}");
+        }
+        let mut parks = system.processor(&panics).await?;
+        system.added(other).await?;
+        for _ in 0..3 {
+            let (status, answer) = system.add(bad, Uuid::new_v4()).await?;
+            ensure!(status == 202 && answer["parked"] == true, "{status}: {answer}");
+        }
+        system.is_parked(bad).await?;
+        let report = system.clean(&format!("parked, after a crash at {crash}")).await?;
+        ensure!(report.counts.parked >= 3, "{} commands are counted as parked", report.counts.parked);
+        parks.terminate(DEADLINE).await?;
+
+        let mut dies = system.processor(&format!("{crash}=return")).await?;
+        system.cartctl(&["parked", "retry", &bad.to_string(), "--wait-s", "0"]).await?;
+        ensure!(!dies.ended(DEADLINE).await?.success(), "the processor was to crash at {crash} in a try");
+        let mut repaired = system.processor("").await?;
+        wait_until("the cart to be live", DEADLINE, async || match system.parked().await {
+            Ok(parked) if parked.is_empty() => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await?;
+        system.added(bad).await?;
+        let shown = system.get(&format!("/cart/{bad}")).await?;
+        let version = if crash == "parking-after-journal" { 4 } else { 5 };
+        ensure!(shown["version"].as_i64() >= Some(version), "after a crash at {crash}: {shown}");
+        let report = system.clean(&format!("live again, after a crash at {crash}")).await?;
+        ensure!(report.counts.parked == 0, "{} commands are counted as parked", report.counts.parked);
+        repaired.terminate(DEADLINE).await?;
+    }
+    system.installation.remove().await
+}

@@ -1,0 +1,162 @@
+//! Which carts are parked: the topic `cart-parked`, read as it stands.
+//!
+//! ```text
+//! cart-parked   compacted; partitions and partitioner as cart-commands
+//!   CART        the marker of a parked cart: its commands from `nextPosition` on wait in cart-commands
+//!   retry/CART  an operator's request to try it again; no state
+//! ```
+//!
+//! A marker and the offsets that pass the cart's commands are of one transaction. So who reads the committed offset of a partition
+//! of `cart-commands` first, and then this partition to an end behind which no transaction is open, finds the marker of every
+//! command that was passed over.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cart::contract::Contract as _;
+use cart::{CartId, CartParked, LogEpoch, ParkedCart, ParkedEntry, is_retry_key};
+use kafka::{Codec, Error, GroupProgress, KafkaArgs, Message as _, Registry, TopicReader};
+use tokio::runtime::Handle;
+
+/// How long an open transaction is waited for: longer than the brokers leave one open.
+pub const SETTLE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Between two looks whether it has ended.
+const SETTLE_PAUSE: Duration = Duration::from_millis(5);
+
+/// How long a read may go without a record.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// A partition of the topic.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ParkedPartition {
+    /// The parked carts.
+    pub carts: HashMap<CartId, ParkedCart>,
+    /// Those that an operator wants to be tried again. A request without a parked cart means nothing.
+    pub requested: BTreeSet<CartId>,
+    /// The offset behind what was read.
+    pub end: i64,
+}
+
+impl ParkedPartition {
+    /// The cart of a marker that is of another log, if there is one: its commands are not in this one.
+    #[must_use]
+    pub fn of_another_log(&self, epoch: LogEpoch) -> Option<CartId> {
+        self.carts.iter().find(|(_, cart)| cart.next_position.epoch() != Some(epoch)).map(|(cart_id, _)| *cart_id)
+    }
+}
+
+/// Reads the topic. Keeps what it has read of a partition until that has more. For one thread at a time; its calls block.
+pub struct ParkedCarts {
+    kafka: KafkaArgs,
+    topic: String,
+    codec: Codec<CartParked>,
+    progress: GroupProgress,
+    runtime: Handle,
+    known: HashMap<i32, Arc<ParkedPartition>>,
+}
+
+impl std::fmt::Debug for ParkedCarts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ParkedCarts").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+/// The codec of the topic's values.
+///
+/// # Errors
+/// If the registry does not respond, or refuses the schema.
+pub async fn codec(registry: &Registry) -> Result<Codec<CartParked>, Error> {
+    Codec::register(registry, CartParked::TOPIC, CartParked::SCHEMA).await
+}
+
+impl ParkedCarts {
+    /// Does not wait for the brokers.
+    ///
+    /// # Errors
+    /// If a setting is invalid.
+    pub fn new(kafka: &KafkaArgs, codec: Codec<CartParked>, runtime: Handle) -> Result<Self, Error> {
+        let topic = kafka.prefixed(CartParked::TOPIC);
+        // No offsets are committed under the name.
+        let progress = GroupProgress::new(kafka, &format!("{topic}-reader"), &topic)?;
+        Ok(Self { kafka: kafka.clone(), topic, codec, progress, runtime, known: HashMap::new() })
+    }
+
+    /// The partition as it stands, including every transaction that is open now.
+    ///
+    /// # Errors
+    /// If the brokers do not respond, a transaction stays open for longer than [`SETTLE_TIMEOUT`], or a record cannot be
+    /// decoded.
+    pub fn read(&mut self, partition: i32) -> Result<Arc<ParkedPartition>, Error> {
+        let (start, end) = self.progress.bounds(partition)?;
+        if let Some(known) = self.known.get(&partition)
+            && known.end == end
+        {
+            return Ok(known.clone());
+        }
+        self.settle(partition, end)?;
+        let mut read = ParkedPartition { end, ..ParkedPartition::default() };
+        if start < end {
+            let mut reader = TopicReader::open(&self.kafka, &self.topic, [(partition, start)])?;
+            while let Some(message) = reader.next(SILENCE_MAX)? {
+                read.end = read.end.max(message.offset() + 1);
+                self.take(&mut read, message.key().unwrap_or_default(), message.payload())?;
+            }
+        }
+        let read = Arc::new(read);
+        self.known.insert(partition, read.clone());
+        Ok(read)
+    }
+
+    /// Waits until no transaction before `end` is open.
+    fn settle(&self, partition: i32, end: i64) -> Result<(), Error> {
+        let started_at = Instant::now();
+        while self.progress.last_stable_offset(partition)? < end {
+            if started_at.elapsed() > SETTLE_TIMEOUT {
+                let operation = format!("waiting for the open transactions of {}/{partition}", self.topic);
+                return Err(Error::retry(operation, "one stays open; `cartctl doctor` shows whose"));
+            }
+            std::thread::sleep(SETTLE_PAUSE);
+        }
+        Ok(())
+    }
+
+    fn take(&self, read: &mut ParkedPartition, key: &[u8], value: Option<&[u8]>) -> Result<(), Error> {
+        let Some(value) = value else {
+            // Which of both the key is does not matter: nothing else has it.
+            let id = std::str::from_utf8(key).unwrap_or_default();
+            if let Ok(cart_id) = id.rsplit('/').next().unwrap_or_default().parse() {
+                if is_retry_key(key) {
+                    read.requested.remove(&cart_id);
+                } else {
+                    read.carts.remove(&cart_id);
+                }
+            }
+            return Ok(());
+        };
+        match self.decode(value)? {
+            CartParked {
+                cart_id,
+                entry: ParkedEntry::Parked { first_position, next_position, state, reason, since },
+            } => {
+                let cart = ParkedCart { first_position, next_position, state, reason, since };
+                read.carts.insert(cart_id, cart);
+            }
+            CartParked { cart_id, entry: ParkedEntry::RetryRequested { .. } } => {
+                read.requested.insert(cart_id);
+            }
+        }
+        Ok(())
+    }
+
+    /// A value of the topic.
+    ///
+    /// # Errors
+    /// As [`ParkedCarts::read`].
+    pub fn decode(&self, value: &[u8]) -> Result<CartParked, Error> {
+        let decoded = self.codec.decode_or_fetch_blocking(value, &self.runtime)?;
+        // Without it, it would not be known whose commands wait.
+        decoded.map_err(|error| Error::retry(format!("reading a record of {}", self.topic), error))
+    }
+}
