@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use kafka::Registry;
 use tokio::time::sleep;
 
 use crate::audience::Audience;
@@ -17,10 +18,10 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// The most that is read of a response. The metrics of an audit are some kilobytes.
 const BODY_MAX: usize = 1 << 20;
 
-/// The addresses, as far as they were given.
+/// The registry, and the addresses as far as they were given.
 #[derive(Debug, Clone)]
 pub(crate) struct Addresses {
-    pub(crate) registry: String,
+    pub(crate) registry: Registry,
     pub(crate) ingest: Option<String>,
     pub(crate) audit: Option<String>,
 }
@@ -46,14 +47,13 @@ pub(crate) fn start(addresses: Addresses, board: Arc<Board>, audience: &Audience
     let mut watched = audience.watched();
     tokio::spawn(async move {
         while watched.wait_for(|watched| *watched).await.is_ok() {
-            let registry = format!("{}/subjects", addresses.registry.trim_end_matches('/'));
             let ingest = addresses.ingest.as_ref().map(|url| format!("{url}/health/ready"));
             let (registry, ingest, audit) = tokio::join!(
-                get(&client, &registry),
+                addresses.registry.check(),
                 ask(&client, ingest.as_deref()),
                 ask(&client, addresses.audit.as_deref())
             );
-            note(&board, Server::Registry, registry);
+            note(&board, Server::Registry, registry.map_err(anyhow::Error::new));
             if let Some(answer) = ingest {
                 note(&board, Server::Ingest, answer);
             }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use kafka::Registry;
 use service::{Metrics, Readiness, Shutdown, exit_code, shutdown_signal};
 use tokio::runtime::Handle;
 
@@ -53,7 +54,7 @@ async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result
     tokio::spawn(stores::watch_purchases(stores.clone(), board.clone(), audience.clone()));
     tokio::spawn(frame::show_frames(board.clone(), audience.clone()));
     let addresses = Addresses {
-        registry: args.kafka.schema_registry_url.clone(),
+        registry: Registry::new(&args.kafka)?,
         ingest: args.ingest_url.clone(),
         audit: args.audit_url.clone(),
     };

@@ -16,6 +16,7 @@ use rust_decimal::Decimal;
 use scylla::client::session::Session;
 use scylla::statement::prepared::PreparedStatement;
 use scylla::value::CqlDecimal;
+use service::LogLimit;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tokio::sync::{OnceCell, Semaphore};
@@ -302,13 +303,20 @@ async fn watch_rows(stores: Arc<Stores>, board: Arc<Board>, watched: Watched) {
     while !missing.is_empty() && Instant::now() < deadline {
         let mut still = Vec::new();
         for table in missing {
-            // A server that is away is named by the comparison of the balances.
+            // A server that is away is named by the comparison of the balances. A missing grant for one table is not.
             match timeout(TIMEOUT, value_with(&stores, table, &watched)).await {
+                Ok(Err(error)) => {
+                    static LIMIT: LogLimit = LogLimit::new();
+                    if let Some(left_out) = LIMIT.admit() {
+                        tracing::warn!(error = format!("{error:#}"), left_out, "the row of a purchase cannot be read");
+                    }
+                    still.push(table);
+                }
                 Ok(Ok(Some(value))) => {
                     let included = Included { at_ms: now_ms(), value: Some(value) };
                     board.journeys().included(watched.place, watched.index, table, included);
                 }
-                Ok(Ok(None) | Err(_)) | Err(_) => still.push(table),
+                Ok(Ok(None)) | Err(_) => still.push(table),
             }
         }
         missing = still;

@@ -16,6 +16,9 @@ pub struct TailConsumer {
     topic: String,
 }
 
+/// How long the client's queue is read for a reason.
+const QUEUE_TIMEOUT: Duration = Duration::from_millis(100);
+
 /// librdkafka wants a name; nothing is ever committed under it.
 fn group(topic: &str) -> String {
     format!("{topic}-follower")
@@ -54,7 +57,11 @@ impl TailConsumer {
             .map_err(failed)?;
         let mut assignment = TopicPartitionList::new();
         for partition in partitions {
-            let (_, end) = consumer.fetch_watermarks(topic, partition, timeout).map_err(failed)?;
+            let (_, end) = consumer.fetch_watermarks(topic, partition, timeout).map_err(|error| {
+                // librdkafka knows no partition of a topic that the user may not look at. The queue has the reason.
+                let reported = std::iter::from_fn(|| consumer.poll(QUEUE_TIMEOUT)).find_map(Result::err);
+                failed(reported.unwrap_or(error))
+            })?;
             assignment.add_partition_offset(topic, partition, Offset::Offset(end)).map_err(failed)?;
         }
         consumer.assign(&assignment).map_err(failed)?;

@@ -115,10 +115,6 @@ const TABLE: &[Row] = &[
     (Describe, GroupOfTopic(PARKED, "reader"), &[Ingest, CartProcessor, Audit, Operator]),
     (Describe, GroupOfTopic(REPLIES, "follower"), &[Ingest]),
     (Describe, GroupOfTopic(EVENTS, "follower"), &[Ingest]),
-    (Describe, GroupOfTopic(COMMANDS, "audit"), &[Audit, Operator]),
-    (Describe, GroupOfTopic(EVENTS, "audit"), &[Audit, Operator]),
-    (Describe, GroupOfTopic(DEAD_LETTERS, "audit"), &[Audit, Operator]),
-    (Describe, GroupOfTopic(PURCHASES, "audit"), &[Audit, Operator]),
     // Behind the group's name comes the instance's.
     (Produce, TransactionalIds("cart-processor-"), &[CartProcessor]),
     (Produce, TransactionalIds("item-purchased-events-"), &[ItemPurchasedEvents]),

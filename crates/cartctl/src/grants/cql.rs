@@ -32,7 +32,7 @@ const TABLE: &[Row] = &[
     ("MODIFY", JOURNAL, &[CartProcessor]),
     ("SELECT", UNCHANGED, &[Ingest, CartProcessor, Console, Audit]),
     ("MODIFY", UNCHANGED, &[CartProcessor]),
-    ("SELECT", LOGS, &[Ingest, CartProcessor, PopularItems, VendorBilling, Console, Audit]),
+    ("SELECT", LOGS, &[Ingest, CartProcessor, PopularItems, VendorBilling, Audit]),
     ("SELECT", QUANTITIES, &[Ingest, PopularItems, Console, Audit]),
     ("MODIFY", QUANTITIES, &[PopularItems]),
     ("SELECT", BALANCES, &[Ingest, VendorBilling, Console, Audit]),

@@ -21,6 +21,12 @@ use crate::{Error, Instance};
 /// the brokers look for such transactions the next time (each 10 s).
 const UNDECIDED_MAX: Duration = Duration::from_secs(30);
 
+/// How long it is waited for at a time, before a look whether the user may not know.
+const LOOK_TIME: Duration = Duration::from_secs(3);
+
+/// How long the client's queue is read. Without a time the wrapper stops at a line of the log, which may stand before an error.
+const QUEUE_TIMEOUT: Duration = Duration::from_millis(1);
+
 impl Admin {
     /// The offset that a group has committed in each partition of `topic`; `None` where it has committed none.
     ///
@@ -28,7 +34,7 @@ impl Admin {
     /// As [`Admin::partitions`]. It waits for a transaction that is about to commit offsets, at most half a minute;
     /// [`crate::GroupProgress::committed`] does not.
     pub fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<i64>>, Error> {
-        let failed = |error| Error::kafka(format!("reading the committed offsets of group {group}"), error);
+        let failed = |error| Error::in_group(group, format!("reading the committed offsets of group {group}"), error);
         let consumer: PlainConsumer = self.args.client().set("group.id", group).create().map_err(failed)?;
         let mut partitions = TopicPartitionList::new();
         partitions.add_partition_range(topic, 0, self.partitions(topic)? - 1);
@@ -58,7 +64,7 @@ impl Admin {
         let missing =
             |list: &TopicPartitionList| list.elements().iter().any(|element| element.offset() == Offset::Invalid);
         let committed = |list: &TopicPartitionList| {
-            committed_offsets(&consumer, list).map_err(|error| Error::kafka(operation(), error))
+            committed_offsets(&consumer, list).map_err(|error| Error::in_group(group, operation(), error))
         };
         if !missing(&committed(&offsets)?) {
             return Ok(());
@@ -230,12 +236,24 @@ fn committed_offsets(
     consumer: &PlainConsumer,
     partitions: &TopicPartitionList,
 ) -> Result<TopicPartitionList, KafkaError> {
-    let deadline = Instant::now() + REQUEST_TIMEOUT;
+    let deadline = Instant::now() + UNDECIDED_MAX;
     loop {
-        let result = consumer.committed_offsets(partitions.clone(), UNDECIDED_MAX);
-        let code = result.as_ref().err().and_then(KafkaError::rdkafka_error_code);
-        if code != Some(RDKafkaErrorCode::NotCoordinator) || Instant::now() > deadline {
-            return result;
+        let error = match consumer.committed_offsets(partitions.clone(), LOOK_TIME) {
+            Ok(committed) => return Ok(committed),
+            Err(error) => error,
+        };
+        // librdkafka looks for a coordinator until the end, also when the user may not ask for it. The queue has the reason.
+        while let Some(reported) = consumer.poll(QUEUE_TIMEOUT) {
+            match reported {
+                Err(denied) if denied.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {
+                    return Err(denied);
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+        let passes = [RDKafkaErrorCode::NotCoordinator, RDKafkaErrorCode::OperationTimedOut];
+        if !error.rdkafka_error_code().is_some_and(|code| passes.contains(&code)) || Instant::now() > deadline {
+            return Err(error);
         }
         std::thread::sleep(ASK_AGAIN_PAUSE);
     }

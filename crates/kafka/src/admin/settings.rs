@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use rdkafka::admin::{AdminOptions, ConfigEntry, ResourceSpecifier};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataBroker;
 
 use super::{Admin, REQUEST_TIMEOUT};
@@ -61,6 +62,21 @@ impl Admin {
         let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
         let described = self.client().describe_configs([of], &options).await;
         match described.map_err(|error| Error::kafka(operation, error))?.pop() {
+            // The wrapper leaves out the error of a resource. One that may be read has settings.
+            Some(Ok(resource)) if resource.entries.is_empty() => {
+                let code = match of {
+                    ResourceSpecifier::Topic(topic) => {
+                        match tokio::task::block_in_place(|| self.partitions_if_exists(topic))? {
+                            Some(_) => RDKafkaErrorCode::TopicAuthorizationFailed,
+                            None => RDKafkaErrorCode::UnknownTopic,
+                        }
+                    }
+                    ResourceSpecifier::Broker(_) | ResourceSpecifier::Group(_) => {
+                        RDKafkaErrorCode::ClusterAuthorizationFailed
+                    }
+                };
+                Err(Error::kafka(operation, KafkaError::AdminOp(code)))
+            }
             Some(Ok(resource)) => {
                 let setting = |entry: ConfigEntry| entry.value.map(|value| (entry.name, value));
                 Ok(resource.entries.into_iter().filter_map(setting).collect())

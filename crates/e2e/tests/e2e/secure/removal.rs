@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use cart::contract::Contract as _;
+use cart::contract::{Contract as _, group};
 use cart::{CartCommand, CartParked, ControlRecord};
 use cartctl::grants::{self, Permission, Privilege, acls, cql, sql};
 use clap::ValueEnum as _;
 use e2e::harness::{Process, Service, wait_until};
-use kafka::{Acl, Admin, Producer, Record};
+use kafka::{Acl, Admin, Operation, Producer, Record};
 use scylla::client::session::Session;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection};
@@ -113,7 +113,7 @@ pub(crate) async fn each_grant_is_needed_by_the_service_that_has_it() -> anyhow:
     system.buy().await.context("with all grants")?;
     let (mut wrong, mut count) = (Vec::new(), 0);
     for service in grants::Service::value_variants().iter().filter(|service| is_tried(**service)) {
-        for grant in grants_of(&secured, *service).into_iter().filter(|grant| !is_for_parked_carts(*service, grant)) {
+        for grant in grants_of(&secured, *service).into_iter().filter(|grant| !is_missed_silently(*service, grant)) {
             count += 1;
             system.stop(*service).await?;
             servers.change(&grant, false).await?;
@@ -135,14 +135,13 @@ pub(crate) async fn each_grant_is_needed_by_the_service_that_has_it() -> anyhow:
     secured.remove().await
 }
 
-/// Used only while a cart is parked, and no cart of this test is.
-fn is_for_parked_carts(service: grants::Service, grant: &Grant) -> bool {
-    let reads_commands = |name: &str| name.ends_with(&format!("{}-reader", CartCommand::TOPIC));
-    match grant {
-        Grant::Kafka(acl) if service == grants::Service::CartProcessor && reads_commands(&acl.name) => true,
-        Grant::Kafka(acl) => acl.name.contains(CartParked::TOPIC),
-        Grant::Cassandra(_) | Grant::Postgres(_) => false,
-    }
+/// A grant that is used only while a cart is parked, and no cart of this test is; or one that lets a group be listed, which Kafka leaves
+/// out without a word.
+fn is_missed_silently(service: grants::Service, grant: &Grant) -> bool {
+    let Grant::Kafka(acl) = grant else { return false };
+    let reads_commands = acl.name.ends_with(&format!("{}-reader", CartCommand::TOPIC));
+    let lists_members = acl.name.ends_with(group::VENDOR_BILLING_JDBC) && acl.operation == Operation::Describe;
+    (service == grants::Service::CartProcessor && reads_commands) || acl.name.contains(CartParked::TOPIC) || lists_members
 }
 
 /// Not the operator's: recovery and `uninstall` would take the system apart each time.
@@ -227,6 +226,9 @@ impl<'a> System<'a> {
         let item =
             json!({"productId": Uuid::new_v4(), "vendorId": VENDOR, "name": "red mug", "price": "3.5", "quantity": 1});
         let client = reqwest::Client::builder().timeout(DEADLINE).build()?;
+        // A rejection that has a row.
+        let checkout = client.post(format!("{cart}/checkout")).header("idempotency-key", "empty").json(&json!({}));
+        checkout.send().await?;
         let added = client.post(&cart).json(&item).send().await?;
         ensure!(matches!(added.status().as_u16(), 200 | 202), "{}: {}", added.status(), added.text().await?);
         let bought = client.post(format!("{cart}/checkout")).json(&json!({})).send().await?;
@@ -293,25 +295,33 @@ impl<'a> System<'a> {
             ("cartctl", &["audit", "--timeout-s", "5"]),
             ("cartctl", &["reconcile", "--timeout-s", "5"]),
             ("cartctl", &["log"]),
+            ("cartctl", &["status"]),
         ];
         commands.extend(tails.iter().map(|args| ("cartctl", &args[..])));
         self.probe_commands("audit", &commands, resource).await
     }
 
-    /// What it shows and logs while somebody looks at it.
+    /// What it shows and logs while somebody looks at it, and buys with its form.
     async fn probe_console(&self, resource: &str) -> anyhow::Result<()> {
-        let process = self.secured.start_console(None)?;
+        let ingest = self.ingest()?;
+        let process = self.secured.start_console(ingest.trim_start_matches("http://").parse().ok())?;
         let address = process.address().context("the console has an address")?;
+        let client = reqwest::Client::builder().timeout(DEADLINE).build()?;
         wait_until(&format!("a word about {resource}"), SAID_WITHIN, async || {
             let mut said = process.log();
-            for path in ["/api/now", "/health/ready"] {
-                let answer = reqwest::get(format!("http://{address}{path}")).await;
-                said += &match answer {
+            let cart = Uuid::new_v4();
+            let shop = format!("http://{address}/api/shop/{cart}");
+            let item = json!({
+                "productId": Uuid::new_v4(), "vendorId": VENDOR, "name": "red mug", "price": "3.5", "quantity": 1
+            });
+            drop(client.post(format!("{shop}/items")).json(&item).send().await);
+            drop(client.post(format!("{shop}/checkout")).json(&json!({})).send().await);
+            for path in ["/api/now", "/health/ready", &format!("/api/carts/{cart}")] {
+                said += &match client.get(format!("http://{address}{path}")).send().await {
                     Ok(answer) => answer.text().await.unwrap_or_default(),
                     Err(_) => String::new(),
                 };
             }
-            drop(self.buy().await);
             if complains(&said, resource) { Ok(()) } else { Err(tail(&said)) }
         })
         .await
