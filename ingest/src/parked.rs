@@ -11,6 +11,16 @@ use tokio::runtime::Handle;
 /// Maximum wait for the record of a command.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What waits of the commands up to one.
+#[derive(Debug)]
+pub(crate) enum Waiting {
+    None,
+    /// Others, and not this one.
+    Others,
+    /// This one: its cart, and why.
+    This(CartId, String),
+}
+
 /// Asks the topic `cart-parked`. Clones share what was read.
 #[derive(Debug, Clone)]
 pub(crate) struct Parked {
@@ -43,22 +53,22 @@ impl Parked {
         Ok(parked.carts.get(&cart_id).filter(holds).map(|cart| cart.reason_code().to_owned()))
     }
 
-    /// The cart of the command at an offset, and why it waits; `None` if it does not. Blocks.
-    pub(crate) fn cart_at(&self, partition: i32, offset: i64) -> Result<Option<(CartId, String)>, kafka::Error> {
+    /// What waits of the commands up to an offset. As [`Parked::reason`]. Blocks.
+    pub(crate) fn up_to(&self, partition: i32, offset: i64) -> Result<Waiting, kafka::Error> {
         let parked = self.read(partition)?;
         let position = Position::new(self.epoch, offset);
         // Mostly none is parked, and the record is not needed.
         if !parked.carts.values().any(|cart| cart.holds(position)) {
-            return Ok(None);
+            return Ok(Waiting::None);
         }
         let mut log = TopicReader::open(&self.kafka, &self.commands, [(partition, offset)])?;
         let Some(message) = log.next(RECORD_TIMEOUT)?.filter(|message| message.offset() == offset) else {
-            return Ok(None);
+            return Ok(Waiting::Others);
         };
         let key = std::str::from_utf8(message.key().unwrap_or_default()).unwrap_or_default();
-        let Ok(cart_id) = key.parse::<CartId>() else { return Ok(None) };
+        let Ok(cart_id) = key.parse::<CartId>() else { return Ok(Waiting::Others) };
         let cart = parked.carts.get(&cart_id).filter(|cart| cart.holds(position));
-        Ok(cart.map(|cart| (cart_id, cart.reason_code().to_owned())))
+        Ok(cart.map_or(Waiting::Others, |cart| Waiting::This(cart_id, cart.reason_code().to_owned())))
     }
 
     fn read(&self, partition: i32) -> Result<Arc<ParkedPartition>, kafka::Error> {

@@ -244,9 +244,9 @@ async fn vendor_billing_jdbc(JdbcArgs { args, database }: JdbcArgs) -> anyhow::R
     // An instance that is paused inside its transaction has its offsets' rows locked. When the group has given its
     // partitions away, that must not block the new owner.
     let session_timeout = [("idle_in_transaction_session_timeout", format!("{}ms", args.member.session_timeout_ms))];
-    let database = database.options()?.options(session_timeout);
+    let connection = database.options()?.options(session_timeout);
     let connect = async || {
-        options.clone().connect_with(database.clone()).await.map_err(|error| {
+        options.clone().connect_with(connection.clone()).await.map_err(|error| {
             let is_missing = is_missing_database(&error);
             let error = anyhow::Error::new(postgres::Error::from(error));
             if is_missing {
@@ -263,8 +263,12 @@ async fn vendor_billing_jdbc(JdbcArgs { args, database }: JdbcArgs) -> anyhow::R
     })
     .await?;
     let codec = base.codec::<PurchasedItem>().await?;
-    probe("PostgreSQL", &base.readiness, &base.shutdown, pool.clone(), |pool| async move {
-        sqlx::query("SELECT 1").execute(&pool).await.map(|_| ()).map_err(postgres::Error::from)
+    probe("PostgreSQL", &base.readiness, &base.shutdown, (pool.clone(), database), |(pool, database)| async move {
+        let answer = sqlx::query("SELECT 1").execute(&pool).await;
+        if answer.is_err() {
+            database.renew_password(&pool)?;
+        }
+        answer.map(|_| ()).map_err(postgres::Error::from)
     });
     let projector = VendorBillingJdbc {
         pool,

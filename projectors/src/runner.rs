@@ -188,8 +188,8 @@ impl<P: Projector> Runner<P> {
             self.control.pause(&self.consumer, &pause)?;
         }
         let skipped = self.stopped.iter().filter(|(partition, record)| {
-            let skip = self.control.skips_hash(**partition, record.offset, || record.sha256.clone());
-            skip.is_some() && !self.control.is_paused(**partition)
+            self.control.skips_stopped(**partition, record.offset, &record.sha256)
+                && !self.control.is_paused(**partition)
         });
         let go_on: Vec<i32> = resume.into_iter().chain(skipped.map(|(partition, _)| *partition)).collect();
         if !go_on.is_empty() { self.go_on(&go_on) } else { Ok(()) }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use cart::{CartId, CommandId, LogEpoch, ParkedCart, ParkingState, Position};
 use chrono::{DateTime, Utc};
 use parking::ParkedPartition;
+use trace::names::OUTCOME;
 
 use super::trial::{Cause, Trial};
 use crate::intake::ConsumedCommand;
@@ -20,7 +21,7 @@ const ARRIVED_MAX: usize = 1_000;
 /// A partition has too many parked carts.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "partition {partition} is stopped: {PARKED_MAX} carts are parked, and one more cannot be decided. Correct the cause \
+    "partition {partition} is stopped: {PARKED_MAX} carts are parked, and one more fails ({reason}). Correct the cause \
      (`cartctl parked`), restart this process, then run `cartctl parked retry --all`"
 )]
 pub(crate) struct TooManyParked {
@@ -71,6 +72,14 @@ impl PassedCart {
             last: position(commands.last()),
             replies: commands.iter().filter_map(reply).collect(),
         }
+    }
+}
+
+/// Their traces end here; those of the tries have spans of their own.
+pub(crate) fn end_spans(passed: &[ConsumedCommand]) {
+    for span in passed.iter().filter_map(|one| one.trace.span()) {
+        span.set(OUTCOME, "parked");
+        span.end();
     }
 }
 
@@ -238,6 +247,7 @@ impl Lots {
             };
             let cart = PassedCart::of(cart_id, &commands);
             waiting.newest_passed = waiting.newest_passed.max(cart.last.offset());
+            end_spans(&commands);
             passed.push((cart, waiting.cart.reason_code().to_owned()));
             if self.in_progress == Some((partition, cart_id)) {
                 waiting.is_cut |= waiting.arrived.len() + commands.len() > ARRIVED_MAX;

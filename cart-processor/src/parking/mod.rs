@@ -28,6 +28,6 @@ mod topic;
 mod trial;
 
 pub(crate) use decide::{InTurn, guarded, in_turn};
-pub(crate) use lots::{Change, Decided, Failed, Job, Lots, NotRestored, PassedCart, TooManyParked};
+pub(crate) use lots::{Change, Decided, Failed, Job, Lots, NotRestored, PassedCart, TooManyParked, end_spans};
 pub(crate) use topic::ParkedTopic;
 pub(crate) use trial::{Cause, is_alone};

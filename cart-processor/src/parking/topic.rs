@@ -42,11 +42,11 @@ impl ParkedTopic {
     /// The markers of a partition. Its committed offset must have been read before.
     pub(crate) fn read(&mut self, partition: i32) -> Result<Arc<ParkedPartition>, Error> {
         let read = self.carts.read(partition)?;
-        if let Some(cart_id) = read.of_another_log(self.epoch) {
+        if read.is_of_another_log(self.epoch) {
             let operation = format!("restoring the parked carts of partition {partition}");
             let reason = format!(
-                "cart {cart_id} is parked at a position of an earlier log, and its commands are not in this one. If they \
-                 are given up, delete the topic {} and run `cart-processor setup`",
+                "a cart is parked at a position of an earlier log, and its commands are not in this one (`cartctl parked`). If \
+                 they are given up, delete the topic {} and run `cart-processor setup`",
                 self.topic
             );
             return Err(Error::retry(operation, reason));

@@ -2,6 +2,7 @@
 
 mod control;
 mod error;
+mod load;
 mod parked;
 mod steps;
 
@@ -9,9 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant, SystemTime};
 
 use ::control::MemberControl;
-use cart::{CartId, Position};
-use futures::{StreamExt as _, stream};
-use journal::{Content, Journal, LOAD_LEN_MAX};
+use journal::{Content, Journal};
 use kafka::{AssignmentEvent, GroupConsumer, Recovery};
 use service::{Backoff, Readiness, Shutdown, Store};
 use tokio::runtime::Handle;
@@ -23,13 +22,12 @@ use self::steps::Steps;
 use crate::batch::{self, CartBatch};
 use crate::cart_cache::CartCache;
 use crate::commit_pacing::CommitPacing;
-use crate::intake::{CommandDecoder, ConsumedCommand, Incoming};
-use crate::metrics::{BATCH_RECORDS, BATCH_SECONDS, CARTS_REDELIVERED, COMMANDS, RECOVERIES, REPLIES_LOST};
+use crate::intake::{CommandDecoder, Incoming};
+use crate::metrics::{BATCH_RECORDS, BATCH_SECONDS, COMMANDS, RECOVERIES, REPLIES_LOST};
 use crate::outbox::Outbox;
 use crate::parking::retry::{Reader as RetryReader, Reading};
 use crate::parking::{Lots, ParkedTopic};
 use crate::publisher::{PendingTransaction, Publisher};
-use crate::redelivery::RedeliveredRows;
 use crate::reply::Replies;
 
 /// How long a poll waits for a record when there is nothing else to do. A shutdown waits for it too.
@@ -45,13 +43,6 @@ const BATCH_LEN_MAX: usize = 1_024;
 /// Events that wait for a transaction; at this length deciding pauses. It bounds a worker's memory while Kafka commits nothing,
 /// and is a second's work or more, far above what comes in between two transactions.
 const OUTBOX_LEN_MAX: usize = 20_000;
-
-/// Reads of redelivered carts that one worker has in flight.
-const CASSANDRA_CONCURRENCY: usize = 128;
-
-/// Loads that one worker has in flight, each of up to [`LOAD_LEN_MAX`] carts. It bounds what they take in memory before they are
-/// carts: most is a few hundred kilobytes a load.
-const LOADS_MAX: usize = 8;
 
 /// A worker: one member of the group, with its share of the partitions. For one thread.
 pub(crate) struct Worker {
@@ -250,82 +241,9 @@ impl Worker {
         Ok(())
     }
 
-    /// Loads the carts that are not in memory: many in a round trip, and the round trips at the same time. Returns how many were
-    /// loaded, and those whose own rows cannot be read. Where there are some, each cart of their round trip is loaded alone, once.
-    async fn load(
-        &mut self,
-        carts: &[(CartId, Vec<ConsumedCommand>)],
-    ) -> Result<(usize, Vec<(CartId, journal::Error)>), journal::Error> {
-        let mut unknown: Vec<CartId> = Vec::new();
-        let mut partitions: HashMap<CartId, i32> = HashMap::new();
-        for (cart_id, commands) in carts {
-            let partition = commands[0].partition;
-            if !self.state.partitions.entry(partition).or_default().contains(*cart_id) {
-                unknown.push(*cart_id);
-                partitions.insert(*cart_id, partition);
-            }
-        }
-        let (mut succeeded, mut failed) = (0, Vec::new());
-        let mut len_max = LOAD_LEN_MAX;
-        while !unknown.is_empty() {
-            let journal = &self.journal;
-            let mut loaded = stream::iter(unknown.chunks(len_max))
-                .map(|ids| async move { (ids, Store::Cassandra.time("journal_load", journal.load(ids)).await) })
-                .buffer_unordered(LOADS_MAX);
-            let mut alone = Vec::new();
-            while let Some((cart_ids, carts)) = loaded.next().await {
-                match carts {
-                    Ok(carts) => {
-                        succeeded += carts.len();
-                        for cart in carts {
-                            if let Some(partition) = partitions.get(&cart.cart_id()) {
-                                self.state.partitions.entry(*partition).or_default().insert(cart);
-                            }
-                        }
-                    }
-                    Err(error) if !error.is_of_rows() => return Err(error),
-                    Err(error) if cart_ids.len() == 1 => failed.extend(cart_ids.iter().copied().zip([error])),
-                    Err(_) => alone.extend_from_slice(cart_ids),
-                }
-            }
-            drop(loaded);
-            (unknown, len_max) = (alone, 1);
-        }
-        Ok((succeeded, failed))
-    }
-
-    /// Reads the journalled rows of commands that were decided before; and says of which carts they cannot be read.
-    async fn redelivered_rows(
-        &mut self,
-        carts: &[(CartId, Vec<ConsumedCommand>)],
-    ) -> Result<(HashMap<CartId, RedeliveredRows>, Vec<(CartId, journal::Error)>), journal::Error> {
-        let mut redelivered: Vec<(CartId, Position)> = Vec::new();
-        for (cart_id, commands) in carts {
-            let first = &commands[0];
-            let newest = self.state.partitions.get_mut(&first.partition).and_then(|carts| carts.cart(*cart_id));
-            if newest.is_some_and(|cart| first.position <= cart.position()) {
-                redelivered.push((*cart_id, first.position));
-            }
-        }
-        CARTS_REDELIVERED.with(&[]).increment(redelivered.len() as u64);
-        let journal = &self.journal;
-        let mut read = stream::iter(redelivered)
-            .map(|(cart_id, position)| async move {
-                let rows = journal.between(cart_id, position, Position::MAX);
-                (cart_id, Store::Cassandra.time("journal_read", rows).await)
-            })
-            .buffer_unordered(CASSANDRA_CONCURRENCY);
-        let (mut histories, mut failed) = (HashMap::new(), Vec::new());
-        while let Some((cart_id, rows)) = read.next().await {
-            match rows {
-                Ok(rows) => drop(histories.insert(cart_id, RedeliveredRows::new(rows))),
-                Err(error) if error.is_of_rows() => failed.push((cart_id, error)),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok((histories, failed))
-    }
-
+    /// Journals all carts, then sends all replies: so the replies, and the commands that the clients send next, come in few
+    /// requests.
+    ///
     /// After a crash before an append the commands are decided again. After a crash behind it the journal has their events,
     /// which are published from there ([`crate::redelivery`]). Shown by crates/e2e/tests/e2e/crash.rs.
     async fn journal_and_reply(&self, batches: &mut [CartBatch], steps: &mut Steps) -> Result<(), journal::Error> {

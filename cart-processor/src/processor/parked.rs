@@ -14,7 +14,7 @@ use crate::intake::ConsumedCommand;
 use crate::metrics::PARKED_CARTS;
 use crate::parking::retry::{Loaded, Reading, answers};
 use crate::parking::{
-    Cause, Change, Decided, Failed, InTurn, Job, NotRestored, PassedCart, guarded, in_turn, is_alone,
+    Cause, Change, Decided, Failed, InTurn, Job, NotRestored, PassedCart, end_spans, guarded, in_turn, is_alone,
 };
 use crate::redelivery::RedeliveredRows;
 use crate::reply::{PendingReply, ReplySource};
@@ -110,6 +110,7 @@ impl Worker {
                 None => live.push((cart_id, commands)),
                 Some(error) => {
                     let cause = Cause::Unreadable(format!("{:#}", anyhow::Error::new(error)));
+                    end_spans(&commands);
                     self.set_aside(commands[0].partition, PassedCart::of(cart_id, &commands), &cause, changes)?;
                 }
             }

@@ -56,6 +56,7 @@ pub(crate) struct Stores {
     topic: String,
     session: OnceCell<Arc<Session>>,
     statements: OnceCell<Statements>,
+    database: DatabaseArgs,
     pool: PgPool,
 }
 
@@ -98,6 +99,7 @@ impl Stores {
             topic: kafka.prefixed(PurchasedItem::TOPIC),
             session: OnceCell::new(),
             statements: OnceCell::new(),
+            database: database.clone(),
             pool: database.connect_lazy(pool)?,
         })
     }
@@ -183,9 +185,12 @@ impl Stores {
 
     async fn postgres_offsets(&self) -> anyhow::Result<BTreeMap<i32, i64>> {
         let query = sqlx::query_as(OFFSETS).bind(group::VENDOR_BILLING_JDBC).bind(&self.topic);
-        let rows: Vec<(i32, i64)> =
-            in_time("reading projection_offset", async { Ok(query.fetch_all(&self.pool).await?) }).await?;
-        Ok(rows.into_iter().collect())
+        let rows: anyhow::Result<Vec<(i32, i64)>> =
+            in_time("reading projection_offset", async { Ok(query.fetch_all(&self.pool).await?) }).await;
+        if rows.is_err() {
+            self.database.renew_password(&self.pool)?;
+        }
+        Ok(rows?.into_iter().collect())
     }
 }
 

@@ -12,7 +12,9 @@
 //! before holds, over restarts and rebalances. Without the topic nothing is paused and nothing is skipped: a record that was
 //! skipped stops its partition again.
 
+mod answers;
 mod controls;
+mod cuts;
 mod follower;
 mod member;
 mod topic;

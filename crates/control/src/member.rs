@@ -1,20 +1,15 @@
 //! How one member of a group follows the control topic.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
 
 use cart::{Control, ControlKey, ControlRecord};
 use chrono::{DateTime, SecondsFormat, SubsecRound as _, Utc};
-use kafka::{Error, GroupConsumer, GroupProgress};
+use kafka::{Error, GroupConsumer};
 use service::Readiness;
 
+use crate::answers::Answers;
+use crate::cuts::{Cut, Cuts};
 use crate::{Controls, Follower};
-
-/// Between two looks whether a partition has reached the offset that a pause names.
-const CUT_INTERVAL: Duration = Duration::from_millis(500);
-
-/// Before what could not be recorded is tried to be recorded again.
-const RECORD_PAUSE: Duration = Duration::from_secs(5);
 
 /// What is to change in a member's partitions, between two batches.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -45,13 +40,8 @@ pub struct MemberControl {
     /// The offsets at which the control topic says that partitions are stopped.
     stops: BTreeMap<i32, i64>,
     held: BTreeMap<i32, Held>,
-    /// Partitions that have reached the offset that this pause names.
-    reached: BTreeMap<i32, i64>,
-    progress: Option<GroupProgress>,
-    cuts_checked_at: Option<Instant>,
-    /// What is to be recorded, and does no harm when it comes late.
-    unrecorded: BTreeMap<ControlKey, Option<ControlRecord>>,
-    recorded_at: Option<Instant>,
+    cuts: Cuts,
+    answers: Answers,
 }
 
 /// A pause that is wanted.
@@ -84,6 +74,7 @@ impl MemberControl {
     /// For a member of `group` that reads `topic`, both without the installation's prefix. `by` names it in what it records.
     #[must_use]
     pub fn new(follower: Follower, readiness: Readiness, group: &str, topic: &str, by: String) -> Self {
+        let answers = Answers::new(follower.topic().clone());
         Self {
             follower,
             readiness,
@@ -97,11 +88,8 @@ impl MemberControl {
             skips: BTreeMap::new(),
             stops: BTreeMap::new(),
             held: BTreeMap::new(),
-            reached: BTreeMap::new(),
-            progress: None,
-            cuts_checked_at: None,
-            unrecorded: BTreeMap::new(),
-            recorded_at: None,
+            cuts: Cuts::default(),
+            answers,
         }
     }
 
@@ -133,9 +121,9 @@ impl MemberControl {
 
     fn forget(&mut self, partition: i32) {
         self.held.remove(&partition);
-        self.reached.remove(&partition);
-        self.unrecorded.remove(&self.stopped_key(partition));
-        self.unrecorded.remove(&self.ack_key(partition));
+        self.cuts.forget(partition);
+        self.answers.forget(&self.stopped_key(partition));
+        self.answers.forget(&self.ack_key(partition));
     }
 
     fn stopped_key(&self, partition: i32) -> ControlKey {
@@ -180,11 +168,18 @@ impl MemberControl {
                 assigned.iter().filter_map(|partition| Some((*partition, controls.stop(group, *partition)?.offset)));
             (wanted.collect(), skips.collect(), stops.collect())
         });
+        // A member has died while its partition was paused, and the operator has resumed it meanwhile.
+        let is_stale = |partition: &&i32| !self.wanted.contains_key(partition) && !self.held.contains_key(partition);
+        for partition in self.assigned.iter().filter(is_stale) {
+            if self.follower.with(|controls| controls.ack(&self.group, *partition).is_some()) {
+                self.answers.later(self.ack_key(*partition), None);
+            }
+        }
     }
 
     /// Whether a partition is to be paused now: also when it is already.
     fn is_due(&self, partition: i32, wanted: &Wanted) -> bool {
-        wanted.before.is_none() || self.reached.get(&partition) == Some(&wanted.pause)
+        wanted.before.is_none() || self.cuts.is_reached(partition, wanted.pause)
     }
 
     /// The partitions that are to be paused, and for this pause are not yet or have not said so.
@@ -205,8 +200,8 @@ impl MemberControl {
             self.catch_up(consumer)?;
         }
         self.look();
-        self.check_cuts(consumer);
-        self.record();
+        self.cuts.check(self.follower.topic().kafka(), consumer, &self.open_cuts());
+        self.answers.write();
         let is_wanted =
             |partition: &i32| self.wanted.get(partition).is_some_and(|wanted| self.is_due(*partition, wanted));
         let resume: Vec<i32> = self.held.keys().filter(|partition| !is_wanted(partition)).copied().collect();
@@ -214,7 +209,7 @@ impl MemberControl {
         for partition in &resume {
             self.held.remove(partition);
             // Recorded the next time: by then it has gone on.
-            self.unrecorded.insert(self.ack_key(*partition), None);
+            self.answers.later(self.ack_key(*partition), None);
             tracing::info!(group = self.group, partition, "a partition goes on");
         }
         if !resume.is_empty() {
@@ -234,7 +229,7 @@ impl MemberControl {
         if wanted.before.is_none_or(|before| offset < before) {
             return false;
         }
-        self.reached.insert(partition, wanted.pause);
+        self.cuts.reach(partition, wanted.pause);
         true
     }
 
@@ -256,11 +251,13 @@ impl MemberControl {
                     .ack(&self.group, *partition)
                     .is_some_and(|ack| (ack.pause, ack.next_offset) == (pause, next_offset))
             });
-            if !is_known {
+            let key = self.ack_key(*partition);
+            if is_known {
+                self.answers.forget(&key);
+            } else {
                 let record = self.said(reason, Control::Paused { pause, next_offset });
-                self.send(&self.ack_key(*partition), Some(&record))?;
+                self.answers.now(&key, Some(&record))?;
             }
-            self.unrecorded.remove(&self.ack_key(*partition));
             if let Some(held) = self.held.get_mut(partition) {
                 held.is_acked = true;
             }
@@ -299,19 +296,18 @@ impl MemberControl {
     /// Whether this record is to be skipped: an operator wants that, and it has the expected hash. Returns who, and why.
     #[must_use]
     pub fn skips(&self, partition: i32, offset: i64, value: Option<&[u8]>) -> Option<(&str, &str)> {
-        self.skips_hash(partition, offset, || crate::sha256(value))
-    }
-
-    /// As [`MemberControl::skips`], for a record whose hash is known.
-    #[must_use]
-    pub fn skips_hash(&self, partition: i32, offset: i64, sha256: impl FnOnce() -> String) -> Option<(&str, &str)> {
         let skip = self.skips.get(&(partition, offset))?;
-        let found = sha256();
+        let found = crate::sha256(value);
         if found != skip.sha256 {
             tracing::warn!(partition, offset, expected = skip.sha256, found, "a skip is for another record");
-            return None;
         }
-        Some((&skip.by, &skip.reason))
+        (found == skip.sha256).then_some((&skip.by, &skip.reason))
+    }
+
+    /// Whether the record at which a partition is stopped, with this hash, is to be skipped.
+    #[must_use]
+    pub fn skips_stopped(&self, partition: i32, offset: i64, sha256: &str) -> bool {
+        self.skips.get(&(partition, offset)).is_some_and(|skip| skip.sha256 == sha256)
     }
 
     /// Records that a partition is stopped, for `cartctl status` and `cartctl skip`. If that fails, it is repeated later.
@@ -322,24 +318,8 @@ impl MemberControl {
         });
         if !is_known {
             let record = self.said(reason.to_owned(), Control::Stopped { offset, sha256: sha256.to_owned() });
-            self.unrecorded.insert(self.stopped_key(partition), Some(record));
-            self.recorded_at = None;
-            self.record();
-        }
-    }
-
-    fn record(&mut self) {
-        if self.unrecorded.is_empty() || self.recorded_at.is_some_and(|at| at.elapsed() < RECORD_PAUSE) {
-            return;
-        }
-        self.recorded_at = None;
-        for (key, record) in std::mem::take(&mut self.unrecorded) {
-            if let Err(error) = self.send(&key, record.as_ref()) {
-                let error = format!("{:#}", anyhow::Error::new(error));
-                tracing::warn!(%key, error, "a control record could not be written yet");
-                self.unrecorded.insert(key, record);
-                self.recorded_at = Some(Instant::now());
-            }
+            self.answers.later(self.stopped_key(partition), Some(record));
+            self.answers.write();
         }
     }
 
@@ -348,84 +328,22 @@ impl MemberControl {
         for (partition, next) in next_offsets {
             if self.stops.get(&partition).is_some_and(|offset| *offset < next) {
                 self.stops.remove(&partition);
-                self.unrecorded.insert(self.stopped_key(partition), None);
+                self.answers.later(self.stopped_key(partition), None);
             }
         }
     }
 
-    /// Looks which partitions have reached the offset that their pause names. A record at or behind it shows that at once
-    /// ([`MemberControl::holds`]), but there may be none yet.
-    fn check_cuts(&mut self, consumer: &GroupConsumer) {
-        let cuts: BTreeMap<i32, (i64, i64)> = self
-            .wanted
-            .iter()
-            .filter(|(partition, wanted)| !self.is_due(**partition, wanted))
-            .filter_map(|(partition, wanted)| Some((*partition, (wanted.pause, wanted.before?))))
-            .collect();
-        if cuts.is_empty() {
-            self.progress = None;
-            return;
-        }
-        if self.cuts_checked_at.is_some_and(|at| at.elapsed() < CUT_INTERVAL) {
-            return;
-        }
-        self.cuts_checked_at = Some(Instant::now());
-        match self.reached_cuts(consumer, &cuts) {
-            Ok(reached) => self.reached.extend(reached),
-            // Nothing behind the cut is applied meanwhile.
-            Err(error) => {
-                let error = format!("{:#}", anyhow::Error::new(error));
-                tracing::debug!(error, "whether the offset of a pause is reached is not known");
-            }
-        }
-    }
-
-    /// The partitions without a record between their committed offset and their cut, with their pauses.
-    fn reached_cuts(
-        &mut self,
-        consumer: &GroupConsumer,
-        cuts: &BTreeMap<i32, (i64, i64)>,
-    ) -> Result<Vec<(i32, i64)>, Error> {
-        if self.progress.is_none() {
-            self.progress =
-                Some(GroupProgress::new(self.follower.topic().kafka(), consumer.group(), consumer.topic())?);
-        }
-        let Some(progress) = &self.progress else { return Ok(Vec::new()) };
-        let partitions: Vec<i32> = cuts.keys().copied().collect();
-        let committed = consumer.committed(&partitions)?;
-        let (mut reached, mut starts) = (Vec::new(), BTreeMap::new());
-        for (partition, (pause, before)) in cuts {
-            let next = match committed.get(partition).copied().flatten() {
-                Some(next) => next,
-                None => progress.bounds(*partition)?.0,
-            };
-            if next >= *before {
-                reached.push((*partition, *pause));
-            } else if progress.last_stable_offset(*partition)? >= *before {
-                // No record before the cut can appear any more.
-                starts.insert(*partition, next);
-            }
-        }
-        if !starts.is_empty() {
-            let first = progress.first_records(&starts)?;
-            let is_behind =
-                |partition: &i32| first.get(partition).is_none_or(|first| first.offset >= cuts[partition].1);
-            reached.extend(starts.keys().filter(|partition| is_behind(partition)).map(|p| (*p, cuts[p].0)));
-        }
-        Ok(reached)
+    /// The offsets that pauses name and that are not reached yet.
+    fn open_cuts(&self) -> BTreeMap<i32, Cut> {
+        let open = self.wanted.iter().filter(|(partition, wanted)| !self.is_due(**partition, wanted));
+        open.filter_map(|(partition, wanted)| Some((*partition, Cut { pause: wanted.pause, before: wanted.before? })))
+            .collect()
     }
 
     fn said(&self, reason: String, control: Control) -> ControlRecord {
         // Avro has microseconds.
         let at = DateTime::<Utc>::from(fail_points::now()).trunc_subsecs(6);
         ControlRecord { by: self.by.clone(), at, reason, control }
-    }
-
-    fn send(&self, key: &ControlKey, record: Option<&ControlRecord>) -> Result<(), Error> {
-        let topic = self.follower.topic();
-        let sent = topic.runtime().block_on(topic.send(key, record));
-        // Also without the grant to write: a member that can't answer waits, and says so.
-        sent.map(drop).map_err(|error| Error::retry(format!("recording {key}"), error))
     }
 
     /// Says in `/health/ready` what is paused.

@@ -6,6 +6,7 @@
 //! * [`mod@bench`]: measures the system, and a floor of the same hops for comparison. The binary of that name.
 //! * [`hostile`]: malicious clients, for a test and the bench.
 //! * [`mod@rollout`]: plays a rolling update of the Kubernetes manifests. The binary of that name.
+//! * [`mod@upgrade`]: upgrades a running system from an older build, and rolls it back. The binary of that name.
 //! * [`mod@modules`]: which modules import each other in circles. The binary of that name.
 //!
 //! The checks, `cartctl audit` and `cartctl reconcile`, are in `crates/cartctl`.
@@ -17,3 +18,4 @@ pub mod harness;
 pub mod hostile;
 pub mod modules;
 pub mod rollout;
+pub mod upgrade;

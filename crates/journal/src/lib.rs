@@ -144,7 +144,7 @@ impl Journal {
     /// Whether the session's keyspace has the tables, with the columns of this version. Changes nothing.
     ///
     /// # Errors
-    /// If it does not, or Cassandra does not respond.
+    /// If it does not ([`is_another_version`]), or Cassandra does not respond.
     pub async fn check(session: &Session) -> Result<(), Error> {
         prepare(session, ROW).await?;
         prepare(session, UNCHANGED_ROW).await?;
@@ -225,10 +225,35 @@ async fn prepare(session: &Session, statement: &str) -> Result<PreparedStatement
     Ok(prepared)
 }
 
+/// Whether the tables are missing or of another version. Other errors of [`Journal::check`] leave that open.
+#[must_use]
+pub fn is_another_version(error: &Error) -> bool {
+    let source = std::error::Error::source(error);
+    source.and_then(|source| source.downcast_ref()).is_some_and(is_invalid)
+}
+
 /// Cassandra does not know the table, or a column.
 fn is_invalid(error: &PrepareError) -> bool {
     matches!(
         error,
         PrepareError::AllAttemptsFailed { first_attempt: RequestAttemptError::DbError(DbError::Invalid, _), .. }
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn preparing(attempt: RequestAttemptError) -> Error {
+        Error::new("preparing", PrepareError::AllAttemptsFailed { first_attempt: attempt })
+    }
+
+    #[test]
+    fn a_node_that_does_not_answer_says_nothing_about_the_tables() {
+        let refused =
+            |error| preparing(RequestAttemptError::DbError(error, String::from("Undefined column name keyed")));
+        assert!(is_another_version(&refused(DbError::Invalid)));
+        assert!(!is_another_version(&refused(DbError::Overloaded)));
+        assert!(!is_another_version(&Error::new("preparing", PrepareError::PreparedStatementIdsMismatch)));
+    }
 }

@@ -33,12 +33,12 @@ pub(crate) fn line(level: RDKafkaLogLevel, facility: &str, text: &str) {
     }
 }
 
-/// An error of a client. The failing call returns it too; only this one has the reason.
+/// An error of a client. The failing call returns it too; only this one has the reason. If it has ended the client, [`line`] gets
+/// that as well: the code here is that of the cause.
 pub(crate) fn error(error: &KafkaError, reason: &str) {
     match error.rdkafka_error_code() {
         // To librdkafka the end of a partition is one too.
         Some(RDKafkaErrorCode::PartitionEOF) => {}
-        Some(RDKafkaErrorCode::Fatal) => tracing::error!(%error, reason, "a Kafka client ended with a fatal error"),
         Some(_) | None => tracing::warn!(%error, reason, "a Kafka client reports an error; it is retried"),
     }
 }
@@ -75,3 +75,50 @@ impl ClientContext for Reporting {
 }
 
 impl ConsumerContext for Reporting {}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#[expect(unsafe_code, reason = "rdkafka has no call that ends a client as an error would; client and text outlive it")]
+mod tests {
+    use std::sync::{Mutex, PoisonError};
+    use std::time::Duration;
+
+    use rdkafka::message::DeliveryResult;
+    use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
+    use rdkafka_sys as sys;
+
+    use super::*;
+    use crate::KafkaArgs;
+
+    #[derive(Default)]
+    struct Lines(Mutex<Vec<(RDKafkaLogLevel, String)>>);
+
+    impl ClientContext for Lines {
+        const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+        fn log(&self, level: RDKafkaLogLevel, _: &str, text: &str) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push((level, text.to_owned()));
+        }
+    }
+
+    impl ProducerContext for Lines {
+        type DeliveryOpaque = ();
+
+        fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+    }
+
+    #[test]
+    fn the_end_of_a_client_is_one_line_of_the_highest_level() {
+        let producer: BaseProducer<Lines> =
+            KafkaArgs::plain("127.0.0.1:1", "").producer().create_with_context(Lines::default()).unwrap();
+        let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+        // SAFETY: both outlive the call, which copies the text.
+        unsafe {
+            sys::rd_kafka_test_fatal_error(producer.client().native_ptr(), code, c"no grant".as_ptr());
+        }
+        producer.poll(Duration::from_millis(200));
+        let lines = producer.context().0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let ends: Vec<_> = lines.iter().filter(|(_, text)| text.contains("no grant")).collect();
+        assert!(matches!(ends[..], [(RDKafkaLogLevel::Emerg, _)]), "{lines:?}");
+    }
+}

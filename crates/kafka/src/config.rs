@@ -185,6 +185,7 @@ impl Settings {
         C: ClientContext,
         T: FromClientConfigAndContext<C> + HasClient<C>,
     {
+        const { assert!(C::ENABLE_REFRESH_OAUTH_TOKEN, "a client outlives its token") };
         if let Some(problem) = &self.problem {
             return Err(KafkaError::ClientCreation(problem.clone()));
         }

@@ -23,6 +23,21 @@ pub enum Recovery {
     Fatal,
 }
 
+/// Why a request to the schema registry failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+pub(crate) struct RegistryFailure {
+    pub(crate) reason: String,
+    /// The registry knows the user, who lacks a permission.
+    pub(crate) is_denied: bool,
+}
+
+impl From<String> for RegistryFailure {
+    fn from(reason: String) -> Self {
+        Self { reason, is_denied: false }
+    }
+}
+
 impl Error {
     /// Wraps an error of librdkafka. Its errors are classified only here.
     pub(crate) fn kafka(operation: impl Into<String>, source: KafkaError) -> Self {
@@ -77,11 +92,11 @@ impl Error {
         )
     }
 
-    /// Whether the server has refused it for want of a permission.
+    /// Whether the server has refused it for want of a permission. A wrong password is none: the error says what to check.
     #[must_use]
     pub fn is_denied(&self) -> bool {
-        if let Some(error) = self.source.downcast_ref::<reqwest::Error>() {
-            return matches!(error.status(), Some(reqwest::StatusCode::UNAUTHORIZED | reqwest::StatusCode::FORBIDDEN));
+        if let Some(failure) = self.source.downcast_ref::<RegistryFailure>() {
+            return failure.is_denied;
         }
         matches!(
             self.code(),

@@ -227,3 +227,31 @@ impl Producer {
             .map_err(|error| Error::kafka(format!("flushing the producer of {}", self.topic), error))
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#[expect(unsafe_code, reason = "rdkafka has no call that ends a client as an error would; client and text outlive it")]
+mod tests {
+    use rdkafka_sys as sys;
+
+    use super::*;
+    use crate::Recovery;
+    use crate::error::error_text;
+
+    #[test]
+    fn an_ended_producer_names_its_topic_the_reason_and_what_to_do() {
+        let producer = Producer::durable(&KafkaArgs::plain("127.0.0.1:1", ""), "shop-cart-commands").unwrap();
+        producer.check().unwrap();
+        let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+        // SAFETY: both outlive the call, which copies the text.
+        unsafe {
+            sys::rd_kafka_test_fatal_error(producer.producer.client().native_ptr(), code, c"no grant".as_ptr());
+        }
+        let error = producer.check().unwrap_err();
+        assert_eq!(error.recovery(), Recovery::Fatal);
+        let text = error_text(&error);
+        for part in ["shop-cart-commands", "no grant", "cartctl grants"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+}

@@ -27,6 +27,8 @@ pub struct FirstRecord {
     /// When it was sent, by its producer's clock, in milliseconds since 1970.
     pub sent_at_ms: i64,
 }
+/// How long the client's queue is read. Without a time the wrapper stops at a line of the log, which may stand before an error.
+const QUEUE_TIMEOUT: Duration = Duration::from_millis(1);
 
 /// Asks about one group on one topic, over connections that stay. For one thread; its calls block.
 pub struct GroupProgress {
@@ -105,9 +107,11 @@ impl GroupProgress {
             list.add_partition(&self.topic, partition);
         }
         self.token.renew(self.offsets.client());
+        // Those of earlier questions are no reason for this one to fail.
+        self.queued_error();
         let committed = self.offsets.committed_offsets(list, REQUEST_TIMEOUT).map_err(|error| {
             // It has waited for a coordinator that the user may not ask for: the queue has the reason.
-            let reason = self.offsets.poll(Duration::ZERO).and_then(Result::err).unwrap_or(error);
+            let reason = self.queued_error().unwrap_or(error);
             Error::kafka(format!("reading the committed offsets of group {}", self.group), reason)
         })?;
         let offset = |offset| if let Offset::Offset(offset) = offset { Some(offset) } else { None };
@@ -116,6 +120,15 @@ impl GroupProgress {
             .iter()
             .filter_map(|element| Some((element.partition(), offset(element.offset())?)))
             .collect())
+    }
+
+    /// Takes what the client has reported, and returns the first error.
+    fn queued_error(&self) -> Option<KafkaError> {
+        let mut first = None;
+        while let Some(reported) = self.offsets.poll(QUEUE_TIMEOUT) {
+            first = first.or(reported.err());
+        }
+        first
     }
 
     /// The first committed record at or behind each of these offsets (by partition); none where there is none before the
@@ -159,5 +172,29 @@ impl GroupProgress {
             unknown.retain(|other| *other != partition);
         }
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#[expect(unsafe_code, reason = "rdkafka has no call that makes an error; client and text outlive it")]
+mod tests {
+    use rdkafka_sys as sys;
+
+    use super::*;
+    use crate::error::error_text;
+
+    #[test]
+    fn an_error_of_an_earlier_question_is_no_reason() {
+        let progress = GroupProgress::new(&KafkaArgs::plain("127.0.0.1:1", ""), "group", "topic").unwrap();
+        let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+        // SAFETY: both outlive the call, which copies the text.
+        unsafe {
+            sys::rd_kafka_test_fatal_error(progress.offsets.client().native_ptr(), code, c"earlier".as_ptr());
+        }
+        let text = error_text(&progress.committed([0]).unwrap_err());
+        assert!(!text.contains("Fatal"), "{text}");
+        // librdkafka 2.12 never ends a consumer with a fatal error.
+        std::mem::forget(progress);
     }
 }

@@ -8,7 +8,7 @@ use reqwest::{ClientBuilder, RequestBuilder, Response, StatusCode, Url};
 use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_schema_by_id};
 use serde::Deserialize;
 
-use crate::error::error_text;
+use crate::error::{RegistryFailure, error_text};
 use crate::registry_args::Credentials;
 use crate::{Error, KafkaArgs, RegistryArgs};
 
@@ -72,10 +72,11 @@ impl std::fmt::Debug for Registry {
     }
 }
 
-/// Shows what it is about, then why.
-fn shown(error: reqwest::Error) -> String {
-    // Its address is said already.
-    error_text(&error.without_url())
+impl From<reqwest::Error> for RegistryFailure {
+    fn from(error: reqwest::Error) -> Self {
+        // Its address is said already.
+        error_text(&error.without_url()).into()
+    }
 }
 
 impl Registry {
@@ -92,35 +93,38 @@ impl Registry {
                 "--schema-registry-url has a user or a password: give them with --registry-user and --registry-password-file",
             ));
         }
-        let failed =
-            |reason: String| Error::fatal(format!("setting up the client of the schema registry at {url}"), reason);
+        let failed = |failure: RegistryFailure| {
+            Error::fatal(format!("setting up the client of the schema registry at {url}"), failure)
+        };
         let registry = args.registry.clone();
-        registry.credentials().map_err(failed)?;
-        let http = http(&registry, &url).map_err(failed)?.build().map_err(|error| failed(shown(error)))?;
+        registry.credentials().map_err(|reason| failed(reason.into()))?;
+        let http = http(&registry, &url).map_err(|reason| failed(reason.into()))?;
+        let http = http.build().map_err(|error| failed(error.into()))?;
         Ok(Self { args: registry, http, prefix: args.topic_prefix.clone(), url })
     }
 
     /// Sends a request, with the credentials.
-    async fn send(&self, request: RequestBuilder) -> Result<Response, String> {
+    async fn send(&self, request: RequestBuilder) -> Result<Response, RegistryFailure> {
         let request = match self.args.credentials()? {
             Credentials::Nothing => request,
             Credentials::Basic(user, password) => request.basic_auth(user, Some(password.expose())),
             Credentials::Bearer(token) => request.bearer_auth(token.expose()),
         };
-        let response = request.send().await.map_err(|error| self.advise(shown(error), None))?;
+        let response = request.send().await.map_err(|error| self.advise(error.into(), None))?;
         match response.status() {
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                Err(self.advise(status.to_string(), Some(status)))
+                let is_denied = status == StatusCode::FORBIDDEN;
+                Err(self.advise(RegistryFailure { reason: status.to_string(), is_denied }, Some(status)))
             }
             _ => Ok(response),
         }
     }
 
-    fn advise(&self, reason: String, status: Option<StatusCode>) -> String {
-        match advice(&self.args, &reason, status) {
-            Some(advice) => format!("{reason}: {advice}"),
-            None => reason,
+    fn advise(&self, mut failure: RegistryFailure, status: Option<StatusCode>) -> RegistryFailure {
+        if let Some(advice) = advice(&self.args, &failure.reason, status) {
+            failure.reason = format!("{}: {advice}", failure.reason);
         }
+        failure
     }
 
     /// Registers `schema` for the values of `topic` (without the prefix) and returns its id; the same id each time.
@@ -132,16 +136,16 @@ impl Registry {
         let subject = format!("{}{topic}-value", self.prefix);
         self.set_compatibility(&subject).await?;
         let operation = || format!("registering the schema of {subject} at {}", self.url);
-        let failed = |reason: String| Error::retry(operation(), reason);
+        let failed = |failure: RegistryFailure| Error::retry(operation(), failure);
         let url = format!("{}/subjects/{subject}/versions", self.url);
         let body = serde_json::json!({ "schema": schema, "schemaType": "AVRO" });
         let response = self.send(self.http.post(&url).json(&body)).await.map_err(failed)?;
         let status = response.status();
         if status.is_success() {
-            let registered: Registered = response.json().await.map_err(|error| failed(shown(error)))?;
+            let registered: Registered = response.json().await.map_err(|error| failed(error.into()))?;
             return Ok(registered.id);
         }
-        let reason = format!("{status}: {}", response.text().await.map_err(|error| failed(shown(error)))?);
+        let reason = format!("{status}: {}", response.text().await.map_err(|error| failed(error.into()))?);
         if status != StatusCode::CONFLICT {
             return Err(Error::retry(operation(), reason));
         }
@@ -151,8 +155,9 @@ impl Registry {
     }
 
     async fn set_compatibility(&self, subject: &str) -> Result<(), Error> {
-        let failed =
-            |reason: String| Error::retry(format!("setting the compatibility of {subject} at {}", self.url), reason);
+        let failed = |failure: RegistryFailure| {
+            Error::retry(format!("setting the compatibility of {subject} at {}", self.url), failure)
+        };
         let url = format!("{}/config/{subject}", self.url);
         if self.has_compatibility(&url).await.map_err(failed)? {
             return Ok(());
@@ -163,13 +168,13 @@ impl Registry {
         if response.status() == StatusCode::CONFLICT && self.has_compatibility(&url).await.map_err(failed)? {
             return Ok(());
         }
-        response.error_for_status().map(|_| ()).map_err(|error| failed(shown(error)))
+        response.error_for_status().map(|_| ()).map_err(|error| failed(error.into()))
     }
 
     /// Whether a subject's compatibility, at `url`, is ours. There is none before it is set.
-    async fn has_compatibility(&self, url: &str) -> Result<bool, String> {
+    async fn has_compatibility(&self, url: &str) -> Result<bool, RegistryFailure> {
         let response = self.send(self.http.get(url)).await?;
-        Ok(response.status().is_success() && response.text().await.map_err(shown)?.contains(COMPATIBILITY))
+        Ok(response.status().is_success() && response.text().await?.contains(COMPATIBILITY))
     }
 
     /// The settings of the registry's other client, with the present credentials.
@@ -205,7 +210,7 @@ impl Registry {
             match self.send(self.http.get(format!("{}/schemas/ids/{id}", self.url))).await {
                 Ok(response) if response.status() == StatusCode::NOT_FOUND => return Ok(None),
                 Ok(_) => {}
-                Err(reason) => return Err(Error::retry(operation(), reason)),
+                Err(failure) => return Err(Error::retry(operation(), failure)),
             }
         }
         Err(Error::retry(operation(), error))
@@ -216,8 +221,9 @@ impl Registry {
     /// # Errors
     /// If the registry does not respond, or refuses.
     pub async fn remove_subject(&self, subject: &str) -> Result<(), Error> {
-        let failed =
-            |reason: String| Error::retry(format!("deleting the schemas of {subject} at {}", self.url), reason);
+        let failed = |failure: RegistryFailure| {
+            Error::retry(format!("deleting the schemas of {subject} at {}", self.url), failure)
+        };
         // A subject is marked as deleted first; only then can it be removed.
         for permanent in [false, true] {
             let url = format!("{}/subjects/{subject}?permanent={permanent}", self.url);
@@ -225,7 +231,7 @@ impl Registry {
             if response.status() == StatusCode::NOT_FOUND {
                 return Ok(());
             }
-            response.error_for_status().map_err(|error| failed(shown(error)))?;
+            response.error_for_status().map_err(|error| failed(error.into()))?;
         }
         Ok(())
     }
@@ -241,14 +247,15 @@ impl Registry {
             compatibility_level: String,
         }
         let subject = format!("{}{topic}-value", self.prefix);
-        let failed =
-            |reason: String| Error::retry(format!("reading the compatibility of {subject} at {}", self.url), reason);
+        let failed = |failure: RegistryFailure| {
+            Error::retry(format!("reading the compatibility of {subject} at {}", self.url), failure)
+        };
         let response = self.send(self.http.get(format!("{}/config/{subject}", self.url))).await.map_err(failed)?;
         if response.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        let response = response.error_for_status().map_err(|error| failed(shown(error)))?;
-        let config: Config = response.json().await.map_err(|error| failed(shown(error)))?;
+        let response = response.error_for_status().map_err(|error| failed(error.into()))?;
+        let config: Config = response.json().await.map_err(|error| failed(error.into()))?;
         Ok(Some(config.compatibility_level))
     }
 
@@ -259,16 +266,17 @@ impl Registry {
     /// If the registry does not respond, or refuses.
     pub async fn registered_id(&self, topic: &str, schema: &str) -> Result<Option<u32>, Error> {
         let subject = format!("{}{topic}-value", self.prefix);
-        let failed =
-            |reason: String| Error::retry(format!("looking up the schema of {subject} at {}", self.url), reason);
+        let failed = |failure: RegistryFailure| {
+            Error::retry(format!("looking up the schema of {subject} at {}", self.url), failure)
+        };
         let body = serde_json::json!({ "schema": schema, "schemaType": "AVRO" });
         let request = self.http.post(format!("{}/subjects/{subject}", self.url)).json(&body);
         let response = self.send(request).await.map_err(failed)?;
         if response.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        let response = response.error_for_status().map_err(|error| failed(shown(error)))?;
-        let registered: Registered = response.json().await.map_err(|error| failed(shown(error)))?;
+        let response = response.error_for_status().map_err(|error| failed(error.into()))?;
+        let registered: Registered = response.json().await.map_err(|error| failed(error.into()))?;
         Ok(Some(registered.id))
     }
 
@@ -281,14 +289,15 @@ impl Registry {
             return Ok(Some(true));
         }
         let subject = format!("{}{topic}-value", self.prefix);
-        let failed =
-            |reason: String| Error::retry(format!("looking up the schema of {subject} at {}", self.url), reason);
+        let failed = |failure: RegistryFailure| {
+            Error::retry(format!("looking up the schema of {subject} at {}", self.url), failure)
+        };
         let url = format!("{}/subjects/{subject}", self.url);
         let versions = self.send(self.http.get(format!("{url}/versions"))).await.map_err(failed)?;
         if versions.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        versions.error_for_status().map(|_| Some(false)).map_err(|error| failed(shown(error)))
+        versions.error_for_status().map(|_| Some(false)).map_err(|error| failed(error.into()))
     }
 
     /// Whether the registry answers at all.
@@ -296,9 +305,10 @@ impl Registry {
     /// # Errors
     /// Says what it did instead.
     pub async fn check(&self) -> Result<(), Error> {
-        let failed = |reason: String| Error::retry(format!("querying the schema registry at {}", self.url), reason);
+        let failed =
+            |failure: RegistryFailure| Error::retry(format!("querying the schema registry at {}", self.url), failure);
         let response = self.send(self.http.get(format!("{}/schemas/types", self.url))).await.map_err(failed)?;
-        response.error_for_status().map(|_| ()).map_err(|error| failed(shown(error)))
+        response.error_for_status().map(|_| ()).map_err(|error| failed(error.into()))
     }
 }
 
@@ -310,102 +320,4 @@ fn http(args: &RegistryArgs, url: &str) -> Result<ClientBuilder, String> {
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-mod tests {
-    use std::io::{BufRead as _, BufReader, Write as _};
-    use std::net::{SocketAddr, TcpListener};
-    use std::process::Command;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use super::*;
-
-    #[test]
-    fn loopback_is_this_machine() {
-        for url in [
-            "http://127.0.0.1:8081/apis/ccompat/v7",
-            "http://127.255.0.9",
-            "http://127.1:8081",
-            "http://[::1]:8081/apis",
-            "http://[::ffff:127.0.0.1]:8081",
-            "http://localhost:8081",
-            "http://LOCALHOST./",
-            "https://user:secret@registry.localhost/",
-        ] {
-            assert!(is_loopback(url), "{url}");
-        }
-        for url in [
-            "http://128.0.0.1:8081",
-            "http://0.0.0.0:8081",
-            "http://10.0.0.1",
-            "http://[::2]:8081",
-            "http://registry:8081",
-            "http://localhost.example.com",
-            "http://notlocalhost",
-            "http://127.0.0.1.example.com",
-            "http://example.com/127.0.0.1",
-            "localhost:8081",
-            "",
-        ] {
-            assert!(!is_loopback(url), "{url}");
-        }
-    }
-
-    /// Answers each request as a registry with one schema would, and counts them.
-    fn serve() -> (SocketAddr, Arc<AtomicUsize>) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let requests = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&requests);
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                counted.fetch_add(1, Ordering::Relaxed);
-                let head = BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
-                assert!(head.count() > 0);
-                let body = r#"{"schema":"\"string\""}"#;
-                let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n";
-                write!(stream, "{head}content-length: {}\r\n\r\n{body}", body.len()).unwrap();
-            }
-        });
-        (address, requests)
-    }
-
-    const URL: &str = "TEST_REGISTRY_URL";
-
-    /// The environment is a process's own, so each request is made by a process of its own: this test again, with [`URL`] set.
-    #[test]
-    fn a_registry_on_this_machine_is_asked_without_the_proxy() {
-        if let Ok(url) = std::env::var(URL) {
-            return ask(url);
-        }
-        let (registry, direct) = serve();
-        let (proxy, proxied) = serve();
-        let counts = || (direct.load(Ordering::Relaxed), proxied.load(Ordering::Relaxed));
-        let name = "registry::tests::a_registry_on_this_machine_is_asked_without_the_proxy";
-        for (host, expected) in [
-            ("127.0.0.1", (2, 0)),
-            ("localhost", (4, 0)),
-            // Another machine's registry is asked through the proxy: this test would see it.
-            ("registry.invalid", (4, 2)),
-        ] {
-            let url = format!("http://{host}:{}/apis", registry.port());
-            let mut again = Command::new(std::env::current_exe().unwrap());
-            for name in ["no_proxy", "NO_PROXY", "HTTP_PROXY", "ALL_PROXY", "all_proxy"] {
-                again.env_remove(name);
-            }
-            let proxy = format!("http://{proxy}");
-            let output = again.args([name, "--exact"]).env(URL, &url).env("http_proxy", proxy).output().unwrap();
-            assert!(output.status.success(), "{url}: {output:?}");
-            assert_eq!(counts(), expected, "{url}");
-        }
-    }
-
-    /// By both of its HTTP clients.
-    fn ask(schema_registry_url: String) {
-        let args = KafkaArgs::plain("", &schema_registry_url);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let registry = Registry::new(&args).unwrap();
-        runtime.block_on(registry.check()).unwrap();
-        assert!(runtime.block_on(registry.schema(1)).unwrap().is_some());
-    }
-}
+mod tests;

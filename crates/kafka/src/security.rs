@@ -167,10 +167,20 @@ impl KafkaSecurityArgs {
         if self.kafka_client_cert.is_some() != self.kafka_client_key.is_some() {
             return Err(String::from("--kafka-client-cert and --kafka-client-key need each other"));
         }
+        let is_token = self.kafka_sasl_mechanism == SaslMechanism::OAuthBearer;
         let user = self.kafka_user.as_ref().is_some_and(|user| !user.is_empty());
-        for (option, is_given) in [("--kafka-user", user), ("--kafka-token-file", self.kafka_token_file.is_some())] {
+        for (option, is_given, is_used) in [
+            ("--kafka-user", user, !is_token),
+            ("--kafka-password-file", self.kafka_password_file.is_some(), !is_token),
+            ("KAFKA_PASSWORD in the environment", self.kafka_password.is_some(), !is_token),
+            ("--kafka-token-file", self.kafka_token_file.is_some(), is_token),
+        ] {
             if is_given && !security.has_user() {
                 return Err(format!("{option} needs --kafka-security sasl-ssl or sasl-plaintext"));
+            }
+            if is_given && !is_used {
+                let mechanism = name_of(self.kafka_sasl_mechanism);
+                return Err(format!("{option} has no effect with --kafka-sasl-mechanism {mechanism}"));
             }
         }
         Ok(())
@@ -178,8 +188,8 @@ impl KafkaSecurityArgs {
 }
 
 /// As on the command line.
-fn name_of(security: Security) -> String {
-    let value = clap::ValueEnum::to_possible_value(&security);
+fn name_of(value: impl clap::ValueEnum) -> String {
+    let value = value.to_possible_value();
     value.map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
@@ -252,6 +262,15 @@ mod tests {
         for (args, error) in [
             (&["--kafka-user", "cart"][..], "--kafka-user needs --kafka-security sasl-ssl or sasl-plaintext"),
             (&file("--kafka-token-file"), "--kafka-token-file needs --kafka-security sasl-ssl or sasl-plaintext"),
+            (&file("--kafka-password-file"), "--kafka-password-file needs --kafka-security sasl-ssl or sasl-plaintext"),
+            (
+                &["--kafka-security", "ssl", "--kafka-password-file", "FILE"],
+                "--kafka-password-file needs --kafka-security sasl-ssl or sasl-plaintext",
+            ),
+            (
+                &["--kafka-security", "sasl-ssl", "--kafka-token-file", "FILE"],
+                "--kafka-token-file has no effect with --kafka-sasl-mechanism scram-sha-512",
+            ),
             (&file("--kafka-ca-cert"), "--kafka-ca-cert needs --kafka-security ssl or sasl-ssl"),
             (&["--kafka-security", "sasl-ssl"], "--kafka-security sasl-ssl needs --kafka-user"),
             (
@@ -286,6 +305,11 @@ mod tests {
         };
         assert!(args.settings().unwrap().contains(&("sasl.password", String::from("hunter2"))));
         assert!(!format!("{args:?}").contains("hunter2"), "{args:?}");
+        let plaintext = KafkaSecurityArgs { kafka_security: Security::Plaintext, kafka_user: None, ..args.clone() };
+        assert_eq!(
+            plaintext.settings().unwrap_err(),
+            "KAFKA_PASSWORD in the environment needs --kafka-security sasl-ssl or sasl-plaintext"
+        );
         let both = KafkaSecurityArgs { kafka_password_file: Some(PathBuf::from("/nowhere")), ..args };
         assert!(both.settings().unwrap_err().contains("KAFKA_PASSWORD and KAFKA_PASSWORD_FILE are both set"));
     }

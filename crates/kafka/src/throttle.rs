@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
@@ -12,6 +13,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext
 use rdkafka::statistics::Statistics;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
+use crate::token::TokenFile;
 use crate::{Error, KafkaArgs, client_log};
 
 /// How often librdkafka reports what it was throttled.
@@ -35,11 +37,16 @@ pub struct Throttling {
 /// Keeps the longest throttling that was reported.
 #[derive(Default)]
 struct Observed {
+    token: TokenFile,
     throttled_ms: AtomicI64,
     failed: Mutex<Option<KafkaError>>,
 }
 
 impl Observed {
+    fn new(args: &KafkaArgs) -> Self {
+        Self { token: args.security.token(), ..Self::default() }
+    }
+
     fn throttled(&self) -> Duration {
         Duration::from_millis(u64::try_from(self.throttled_ms.load(Ordering::Relaxed)).unwrap_or_default())
     }
@@ -50,6 +57,8 @@ impl Observed {
 }
 
 impl ClientContext for Observed {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         client_log::line(level, facility, text);
     }
@@ -62,6 +71,10 @@ impl ClientContext for Observed {
         let throttled = statistics.brokers.values().filter_map(|broker| broker.throttle.as_ref());
         let longest = throttled.map(|window| window.max).max().unwrap_or_default();
         self.throttled_ms.fetch_max(longest, Ordering::Relaxed);
+    }
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.token.read()
     }
 }
 
@@ -96,7 +109,7 @@ fn produce(args: &KafkaArgs, topic: &str, count: usize, deadline: Instant) -> Re
     let failed = |error| Error::kafka(operation(), error);
     let mut settings = args.producer();
     settings.set("acks", "all").set("statistics.interval.ms", STATISTICS_INTERVAL.as_millis().to_string());
-    let producer: BaseProducer<Observed> = settings.create_with_context(Observed::default()).map_err(failed)?;
+    let producer: BaseProducer<Observed> = settings.create_with_context(Observed::new(args)).map_err(failed)?;
     let value = vec![0; RECORD_LEN];
     for _ in 0..count {
         producer
@@ -131,7 +144,7 @@ fn fetch(args: &KafkaArgs, topic: &str, count: usize, deadline: Instant) -> Resu
         .set("group.id", format!("{topic}-reader"))
         .set("enable.auto.commit", "false")
         .set("statistics.interval.ms", STATISTICS_INTERVAL.as_millis().to_string());
-    let consumer: BaseConsumer<Observed> = settings.create_with_context(Observed::default()).map_err(failed)?;
+    let consumer: BaseConsumer<Observed> = settings.create_with_context(Observed::new(args)).map_err(failed)?;
     let mut partitions = TopicPartitionList::new();
     partitions.add_partition_offset(topic, 0, Offset::Beginning).map_err(failed)?;
     consumer.assign(&partitions).map_err(failed)?;

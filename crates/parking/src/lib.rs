@@ -40,10 +40,10 @@ pub struct ParkedPartition {
 }
 
 impl ParkedPartition {
-    /// The cart of a marker that is of another log, if there is one: its commands are not in this one.
+    /// Whether a marker is of another log: the commands of its cart are not in this one.
     #[must_use]
-    pub fn of_another_log(&self, epoch: LogEpoch) -> Option<CartId> {
-        self.carts.iter().find(|(_, cart)| cart.next_position.epoch() != Some(epoch)).map(|(cart_id, _)| *cart_id)
+    pub fn is_of_another_log(&self, epoch: LogEpoch) -> bool {
+        self.carts.values().any(|cart| cart.next_position.epoch() != Some(epoch))
     }
 }
 

@@ -125,6 +125,19 @@ impl DatabaseArgs {
     pub fn connect_lazy(&self, pool: PgPoolOptions) -> Result<PgPool, Error> {
         Ok(pool.connect_lazy_with(self.options()?))
     }
+
+    /// Lets the pool's next connections have the password that the file has by now. For a pool whose server rejects it, perhaps
+    /// for its old password; connections that are there stay.
+    ///
+    /// # Errors
+    /// When the password can't be read.
+    pub fn renew_password(&self, pool: &PgPool) -> Result<(), Error> {
+        if let Some(path) = &self.database_password_file {
+            let password = Secret::read(PASSWORD, path)?;
+            pool.set_connect_options((*pool.connect_options()).clone().password(password.expose()));
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -153,6 +166,24 @@ mod tests {
             assert!(!format!("{args:?}").contains("old"), "{args:?}");
         }
         std::fs::remove_file(path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_pool_follows_the_file_of_the_password_and_keeps_its_other_settings() {
+        let path = std::env::temp_dir().join(format!("cart-database-new-password-{}", std::process::id()));
+        let write = |password: &str| std::fs::write(&path, password).unwrap();
+        write("old\n");
+        let args =
+            DatabaseArgs { database_password_file: Some(path.clone()), ..DatabaseArgs::at("postgres://cart@db/cart") };
+        let options = args.options().unwrap().application_name("totals");
+        let pool = PgPoolOptions::new().connect_lazy_with(options);
+        write("new\n");
+        args.renew_password(&pool).unwrap();
+        let options = pool.connect_options();
+        assert!(options.to_url_lossy().as_str().contains("cart:new@db"), "{}", options.to_url_lossy());
+        assert_eq!(options.get_application_name(), Some("totals"));
+        std::fs::remove_file(&path).unwrap();
+        assert!(args.renew_password(&pool).unwrap_err().to_string().contains("DATABASE_PASSWORD_FILE"));
     }
 
     #[test]

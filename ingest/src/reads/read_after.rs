@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout_at};
 use super::read_after_token::Token;
 use super::watcher::{Seen, Target, Watcher};
 use crate::metrics::READ_AFTER_SECONDS;
-use crate::parked::Parked;
+use crate::parked::{Parked, Waiting};
 use crate::problem::Problem;
 
 /// Maximum number of reads that wait at a time. They cost memory and connections here, and the brokers nothing.
@@ -106,10 +106,13 @@ impl Freshness {
             (&self.purchases, token.partition, Target::Everything),
             (self.last_stage(table), vendor_partition, Target::Everything),
         ];
+        let mut are_all_decided = true;
         for (stage, partition, target) in stages {
             match stage.wait(partition, target, deadline).await {
                 // The processors may have passed over it.
-                Seen::Done if stage.group == group::CART_PROCESSOR => self.is_decided(token).await?,
+                Seen::Done if stage.group == group::CART_PROCESSOR => {
+                    are_all_decided = self.is_decided(token).await?;
+                }
                 Seen::Done => {}
                 Seen::Behind(records) => return Err(Problem::read_table_behind(stage.group, records)),
                 Seen::Unknown => return Err(unknown()),
@@ -120,17 +123,21 @@ impl Freshness {
             }
         }
         READ_AFTER_SECONDS.with(&[]).record(started_at.elapsed());
-        self.include(key, token.offset);
+        // An earlier command that waits must not count as included.
+        if are_all_decided {
+            self.include(key, token.offset);
+        }
         Ok(())
     }
 
-    /// Fails if the command waits. After the processors have passed its offset.
-    async fn is_decided(&self, token: Token) -> Result<(), Problem> {
+    /// Whether all commands up to this one are decided; fails if this one is not. After the processors have passed its offset.
+    async fn is_decided(&self, token: Token) -> Result<bool, Problem> {
         let parked = self.parked.clone();
-        let asked = tokio::task::spawn_blocking(move || parked.cart_at(token.partition, token.offset)).await;
+        let asked = tokio::task::spawn_blocking(move || parked.up_to(token.partition, token.offset)).await;
         match asked.map_err(anyhow::Error::new).and_then(|asked| Ok(asked?)) {
-            Ok(None) => Ok(()),
-            Ok(Some((cart_id, reason))) => Err(Problem::read_table_behind_parked(cart_id, &reason)),
+            Ok(Waiting::None) => Ok(true),
+            Ok(Waiting::Others) => Ok(false),
+            Ok(Waiting::This(cart_id, reason)) => Err(Problem::read_table_behind_parked(cart_id, &reason)),
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "the parked carts are not known");
                 Err(unknown())

@@ -42,7 +42,7 @@ pub(super) async fn start(
     });
     let system = kept.await??;
     let all = |former, note: &str| {
-        let note = Some(format!("{note}; everything is read"));
+        let note = Some(note.to_owned());
         Ok(Start { scope: Some(Scope::All(former)), system: system.clone(), since: None, note })
     };
     let found = match load_in_background(&checkpoints.folder).await {

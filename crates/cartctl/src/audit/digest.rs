@@ -146,7 +146,10 @@ mod tests {
 
     use super::*;
 
-    fn chained(records: &[(i64, &[u8], &[u8])], from: (i64, Hash), to: i64) -> Hash {
+    /// Offset, key and value.
+    type Record<'a> = (i64, &'a [u8], &'a [u8]);
+
+    fn chained(records: &[Record<'_>], from: (i64, Hash), to: i64) -> Hash {
         let mut chains = Chains::new([from], [to]);
         for (offset, key, value) in records {
             chains.take((0, *offset), Some(key), Some(value), None);
@@ -156,13 +159,13 @@ mod tests {
 
     #[test]
     fn a_chain_that_goes_on_is_the_chain_from_the_beginning() {
-        let records: [(i64, &[u8], &[u8]); 3] = [(0, b"k", b"1"), (2, b"k", b"2"), (3, b"j", b"3")];
+        let records: [Record<'_>; 3] = [(0, b"k", b"1"), (2, b"k", b"2"), (3, b"j", b"3")];
         let start = (0, Hash::default());
         let half = chained(&records, start, 3);
         assert_eq!(half, chained(&records[..2], start, 3));
         assert_eq!(chained(&records, (3, half), 10), chained(&records, start, 10));
         assert_ne!(half, chained(&records, start, 4));
-        let others: [&[(i64, &[u8], &[u8])]; 4] =
+        let others: [&[Record<'_>]; 4] =
             [&[(1, b"k", b"1")], &[(0, b"k1", b"")], &[(0, b"", b"k1")], &[(0, b"k", b"2")]];
         for other in others {
             assert_ne!(chained(&records[..1], start, 9), chained(other, start, 9), "{other:?}");

@@ -70,8 +70,6 @@ pub(super) async fn check_all(args: &KafkaArgs) -> Vec<Finding> {
     let reached = async {
         let registry = Registry::new(args)?;
         registry.check().await?;
-        // What a killed doctor has left.
-        registry.remove_subject(&own_subject).await?;
         anyhow::Ok(registry)
     };
     let registry = match reached.await {
@@ -80,22 +78,32 @@ pub(super) async fn check_all(args: &KafkaArgs) -> Vec<Finding> {
     };
     let found = format!("{} answers", args.schema_registry_url);
     let mut findings = vec![Finding::new(&REACHABLE, Ok(Verdict::holds(found)))];
-    let mut trials = try_out(&registry).await;
-    if let Err(error) = registry.remove_subject(&own_subject).await {
+    findings.extend(try_out_and_remove(&registry, &own_subject).await);
+    findings.push(Finding::new(&SUBJECTS, subjects(args, &registry).await));
+    findings.push(Finding::new(&SCHEMAS, schemas(args, &registry).await));
+    findings
+}
+
+/// Makes the trials, and removes what they have made.
+async fn try_out_and_remove(registry: &Registry, own_subject: &str) -> Vec<Finding> {
+    let remove = async || {
+        let removed = registry.remove_subject(own_subject).await;
+        removed.map_err(|error| anyhow::Error::from(error).context("the doctor's subject could not be removed"))
+    };
+    // What a killed doctor has left. The trials would find it, so without this permission there are none.
+    if let Err(error) = remove().await {
+        return [&SAME_ID, &ACCEPTS, &REFUSES].map(|check| Finding::unknown(check, &error)).into();
+    }
+    let mut trials = try_out(registry).await;
+    if let Err(error) = remove().await {
         // Without the permission to write there is nothing to remove, and each trial says so.
         if let [same, ..] = trials.as_mut_slice()
             && same.state == State::Ok
         {
-            *same = Finding::unknown(
-                &SAME_ID,
-                &anyhow::Error::from(error).context("the doctor's subject could not be removed"),
-            );
+            *same = Finding::unknown(&SAME_ID, &error);
         }
     }
-    findings.extend(trials);
-    findings.push(Finding::new(&SUBJECTS, subjects(args, &registry).await));
-    findings.push(Finding::new(&SCHEMAS, schemas(args, &registry).await));
-    findings
+    trials
 }
 
 /// A record with these fields.
@@ -206,4 +214,71 @@ async fn schemas(args: &KafkaArgs, registry: &Registry) -> anyhow::Result<Verdic
         format!("this program's schema is not registered: {}", missing.join(", ")),
         "run the three `setup`s of this version",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A registry without subjects that answers each request, by its first line, with a status and a body.
+    fn serve(answer: fn(&str) -> (&'static str, &'static str)) -> std::io::Result<KafkaArgs> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let url = format!("http://{}/apis/ccompat/v7", listener.local_addr()?);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream?;
+                let mut request = BufReader::new(&stream);
+                let head = request.by_ref().lines().map_while(Result::ok);
+                let head: Vec<_> = head.take_while(|line| !line.is_empty()).collect();
+                let len = head.iter().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+                // What is left unread would break the connection before the answer is read.
+                request.read_exact(&mut vec![0; len.unwrap_or_default()])?;
+                let (status, body) = answer(head.first().map_or("", String::as_str));
+                let len = body.len();
+                write!(stream, "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {len}\r\n\r\n{body}")?;
+            }
+            std::io::Result::Ok(())
+        });
+        Ok(KafkaArgs::plain("", &url))
+    }
+
+    const NOT_FOUND: (&str, &str) = ("404 Not Found", "");
+
+    #[tokio::test]
+    async fn a_user_who_may_only_read_lacks_a_named_permission_and_the_reading_checks_are_made() {
+        let answer = |line: &str| match line {
+            line if line.contains("/schemas/types") => ("200 OK", "[]"),
+            line if line.starts_with("DELETE") => ("403 Forbidden", ""),
+            _ => NOT_FOUND,
+        };
+        let args = serve(answer).expect("a listener");
+        let findings = check_all(&args).await;
+        let found: Vec<_> = findings.iter().map(|finding| (finding.check, finding.state)).collect();
+        let trials = [&SAME_ID, &ACCEPTS, &REFUSES].map(|check| (check.name, State::Unknown));
+        let others = [&SUBJECTS, &SCHEMAS].map(|check| (check.name, State::NotSetUp));
+        assert_eq!(found, [[(REACHABLE.name, State::Ok)].as_slice(), &trials, &others].concat());
+        for finding in &findings[1..4] {
+            let change = finding.change.as_deref().unwrap_or_default();
+            assert!(change.starts_with("a permission is missing") && change.contains(WRITE), "{change}");
+            assert!(finding.found.contains("403 Forbidden"), "{}", finding.found);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_registry_that_accepts_every_schema_fails() {
+        let answer = |line: &str| match line {
+            line if line.contains("/versions") && line.starts_with("POST") => ("200 OK", r#"{"id": 7}"#),
+            line if line.contains("/schemas/types") || line.starts_with("PUT") => ("200 OK", "[]"),
+            _ => NOT_FOUND,
+        };
+        let args = serve(answer).expect("a listener");
+        let findings = check_all(&args).await;
+        let failed: Vec<_> = findings.iter().filter(|finding| finding.state == State::Failed).collect();
+        let [finding] = failed[..] else { panic!("{findings:?}") };
+        assert_eq!((finding.check, finding.change.as_deref()), (REFUSES.name, Some(OTHER_REGISTRY)));
+        assert!(finding.found.contains("cannot read what the version before wrote is accepted"), "{}", finding.found);
+    }
 }

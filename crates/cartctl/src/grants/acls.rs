@@ -227,14 +227,17 @@ mod tests {
         let kafka = Cli::parse_from(["test", "--topic-prefix", "shop-"]).kafka;
         for stage in cart::contract::STAGES {
             let service: Service = clap::ValueEnum::from_str(stage.group, false).expect("a service of that name");
-            let may_read = |resource_type, name: &str| {
+            let may = |operation, resource_type, name: &str| {
                 let name = kafka.prefixed(name);
                 acls(service, stage.group, &kafka)
                     .iter()
-                    .any(|acl| acl.operation == Read && acl.resource_type == resource_type && acl.name == name)
+                    .any(|acl| acl.operation == operation && acl.resource_type == resource_type && acl.name == name)
             };
-            assert!(may_read(ResourceType::Group, stage.group), "{stage:?}");
-            assert!(may_read(ResourceType::Topic, stage.topic), "{stage:?}");
+            assert!(may(Read, ResourceType::Group, stage.group), "{stage:?}");
+            assert!(may(Read, ResourceType::Topic, stage.topic), "{stage:?}");
+            for operation in [Read, Produce] {
+                assert!(may(operation, ResourceType::Topic, CONTROL), "{stage:?} follows and answers");
+            }
         }
     }
 

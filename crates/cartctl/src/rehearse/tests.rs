@@ -143,7 +143,7 @@ fn a_price_that_was_rounded_is_found_with_the_commands_that_set_it() {
 #[test]
 fn another_limit_of_lines_is_found_with_the_commands_that_it_rejected() {
     let codec = codec(1);
-    let mut asked: Vec<Asked> = (1..=4).map(|product| asked(i64::from(product), add(product.into(), "1"))).collect();
+    let mut asked: Vec<Asked> = (1..=4_u8).map(|product| asked(i64::from(product), add(product.into(), "1"))).collect();
     asked.push(self::asked(5, Command::Checkout {}));
     asked.push(without_key(self::asked(6, add(1, "1"))));
     let limit = |cart: &Aggregate, decided: &mut Decided| {

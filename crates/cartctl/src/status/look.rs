@@ -24,15 +24,14 @@ struct Group {
     full_topic: String,
     progress: GroupProgress,
     partitions: i32,
-    /// The committed offsets of the last look, and when that was.
+    /// Where it went on at the last look, and when that was.
     last: Option<(Instant, BTreeMap<i32, i64>)>,
 }
 
 /// What one look has found out about a group.
 struct Found {
-    committed: BTreeMap<i32, i64>,
-    /// The first offset of each partition: where a group without a committed offset begins.
-    starts: BTreeMap<i32, i64>,
+    /// The committed offsets; without one, the first offset of the partition.
+    next: BTreeMap<i32, i64>,
     ends: BTreeMap<i32, i64>,
     first: BTreeMap<i32, FirstRecord>,
     owners: BTreeMap<i32, String>,
@@ -83,8 +82,7 @@ fn look_at(group: &mut Group, admin: &Admin, controls: &Controls) -> anyhow::Res
         let first = found.first.get(&partition);
         let end = found.ends.get(&partition).copied().unwrap_or_default();
         let owner = found.owners.get(&partition).cloned();
-        let next =
-            found.committed.get(&partition).or_else(|| found.starts.get(&partition)).copied().unwrap_or_default();
+        let next = found.next.get(&partition).copied().unwrap_or_default();
         Partition {
             group: stage.group,
             topic: stage.topic,
@@ -104,32 +102,32 @@ impl Group {
     fn look(&mut self, admin: &Admin) -> anyhow::Result<Found> {
         let progress = &self.progress;
         let committed = progress.committed(0..self.partitions)?;
-        let now = Instant::now();
+        let asked_at = Instant::now();
         let mut ends = BTreeMap::new();
-        let mut starts = BTreeMap::new();
+        let mut next = BTreeMap::new();
         for partition in 0..self.partitions {
             ends.insert(partition, progress.last_stable_offset(partition)?);
-            let start = match committed.get(&partition) {
+            let goes_on_at = match committed.get(&partition) {
                 Some(next) => *next,
                 None => progress.bounds(partition)?.0,
             };
-            starts.insert(partition, start);
+            next.insert(partition, goes_on_at);
         }
         // There is nothing behind the end.
-        let mut unread = starts.clone();
+        let mut unread = next.clone();
         unread.retain(|partition, start| *start < ends[partition]);
         let first = if unread.is_empty() { BTreeMap::new() } else { progress.first_records(&unread)? };
         let owners = admin.owners(&self.full_name, &self.full_topic)?;
         let rates = self.last.as_ref().map_or_else(BTreeMap::new, |(then, earlier)| {
-            let seconds = now.duration_since(*then).as_secs_f64();
+            let seconds = asked_at.duration_since(*then).as_secs_f64();
             let rate = |(partition, next): (&i32, &i64)| {
                 let records = next - earlier.get(partition)?;
                 Some((*partition, per_second(records, seconds)))
             };
-            committed.iter().filter_map(rate).collect()
+            next.iter().filter_map(rate).collect()
         });
-        self.last = Some((now, committed.clone()));
-        Ok(Found { committed, starts, ends, first, owners, rates })
+        self.last = Some((asked_at, next.clone()));
+        Ok(Found { next, ends, first, owners, rates })
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> 
     let mut measurements = Vec::new();
     let (mut numbers, mut commands) = (0, args.commands());
     for cases in [
-        &[("everything", &audit[..]), ("rehearse", &["rehearse"])][..],
+        &[("everything", &audit[..]), ("rehearse", &["rehearse"][..])][..],
         &[("since the checkpoint", &audit[..])],
         &[("nothing new", &audit[..]), ("--full", &full[..])],
     ] {
@@ -50,7 +50,7 @@ pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> 
             add(&environment, args, &mut shoppers, commands, &mut numbers).await?;
         }
         for (case, arguments) in cases {
-            let values = run(&environment, arguments).await?;
+            let values = run(&environment, &format!("cartctl-{}", measurements.len()), arguments).await?;
             let case = format!("{case}, {numbers} commands");
             let one = Measurement { bench: BENCH.to_owned(), case, subject: Subject::System, repetition: 0, values };
             keep(&mut measurements, one, &SHOWN);
@@ -80,9 +80,9 @@ async fn add(
 }
 
 /// Runs `cartctl` and measures its time, its CPU time and the most memory that it had.
-async fn run(environment: &BenchEnvironment, args: &[&str]) -> anyhow::Result<Values> {
+async fn run(environment: &BenchEnvironment, name: &str, args: &[&str]) -> anyhow::Result<Values> {
     let started_at = Instant::now();
-    let mut process = environment.installation.spawn("cartctl", "cartctl", args.iter().copied())?;
+    let mut process = environment.installation.spawn(name, "cartctl", args.iter().copied())?;
     let id = process.id().cast_signed();
     let (mut peak_kib, mut ticks) = (0, 0);
     let status = {

@@ -46,7 +46,7 @@ impl Balancer {
     ///
     /// # Errors
     /// It can't listen.
-    pub(super) async fn start(listen: SocketAddr, ingests: Vec<SocketAddr>) -> anyhow::Result<Self> {
+    pub(crate) async fn start(listen: SocketAddr, ingests: Vec<SocketAddr>) -> anyhow::Result<Self> {
         let client = reqwest::Client::builder().timeout(LOOK_TIMEOUT).no_proxy().build();
         let client = client.context("making an HTTP client")?;
         let endpoints = Endpoints::default();

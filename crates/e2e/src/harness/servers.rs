@@ -4,6 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 use std::{fs, os::unix};
 
 use anyhow::{Context as _, bail, ensure};
@@ -21,6 +22,9 @@ const UP_ATTEMPTS: u32 = 3;
 /// The size of each store's separate disk, in MiB: room for hours of a fault run's load, and not more than a machine can spare
 /// while one of them is full.
 const DISK_MIB: &str = "1024";
+
+/// Until a killed process is looked for again.
+const DYING_PAUSE: Duration = Duration::from_millis(100);
 
 /// The usual ports, as scripts/environment names them.
 const PORTS: [(&str, u16); 6] = [
@@ -162,6 +166,8 @@ pub struct OwnServers {
     folder: PathBuf,
     nodes: u8,
     has_disks: bool,
+    /// Variables of `scripts/services`.
+    settings: Vec<(String, String)>,
 }
 
 impl OwnServers {
@@ -170,7 +176,15 @@ impl OwnServers {
     /// # Errors
     /// A server does not start.
     pub fn start(name: &str) -> anyhow::Result<Self> {
-        Self::start_with(name, 1, false)
+        Self::start_with(name, 1, false, &[])
+    }
+
+    /// Starts one of each with more variables of `scripts/services`, such as `KAFKA_SETTINGS`.
+    ///
+    /// # Errors
+    /// As [`OwnServers::start`].
+    pub fn start_with_settings(name: &str, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        Self::start_with(name, 1, false, settings)
     }
 
     /// Starts three brokers and three Cassandra nodes, without proxies.
@@ -178,7 +192,7 @@ impl OwnServers {
     /// # Errors
     /// A server does not start.
     pub fn start_cluster(name: &str) -> anyhow::Result<Self> {
-        Self::start_with(name, CLUSTER_NODES, false)
+        Self::start_with(name, CLUSTER_NODES, false, &[])
     }
 
     /// Starts one of each, with a separate disk in memory for each store ([`OwnServers::fill_disk`]). Needs
@@ -187,19 +201,21 @@ impl OwnServers {
     /// # Errors
     /// As [`OwnServers::start`].
     pub fn start_on_disks(name: &str) -> anyhow::Result<Self> {
-        Self::start_with(name, 1, true)
+        Self::start_with(name, 1, true, &[])
     }
 
-    fn start_with(name: &str, nodes: u8, has_disks: bool) -> anyhow::Result<Self> {
+    fn start_with(name: &str, nodes: u8, has_disks: bool, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         let folder = root().join("target").join(name);
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-        let (own, usual) = (folder.join("dist"), root().join(".services/dist"));
+        let usual = std::env::var_os("CART_SERVICES_DIR").map_or_else(|| root().join(".services"), PathBuf::from);
+        let (own, usual) = (folder.join("dist"), usual.join("dist"));
         if !own.exists() && usual.exists() {
             unix::fs::symlink(&usual, &own).context("linking the downloaded servers")?;
         }
         // Marks the folder for scripts/services.
         fs::write(folder.join("way"), "maven\n").context("marking the folder")?;
-        let servers = Self { folder, nodes, has_disks };
+        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let servers = Self { folder, nodes, has_disks, settings };
         servers.reset()?;
         servers.up()?;
         Ok(servers)
@@ -232,6 +248,7 @@ impl OwnServers {
         // They are restarted often, and have little load.
         command.env("CART_SERVICES_JIT", "quick");
         command.env("CART_CLUSTER", self.nodes.to_string());
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         for (name, usual) in PORTS {
             command.env(name, (usual + PORT_OFFSET).to_string());
         }
@@ -311,6 +328,34 @@ impl OwnServers {
     /// It does not run.
     pub fn kill9(&self, server: impl Into<Node>) -> anyhow::Result<()> {
         self.signal(server.into(), Signal::KILL)
+    }
+
+    /// Kills a server and deletes all its data, then starts it anew, empty. The registry's data is in Kafka, so it is lost with it.
+    ///
+    /// # Errors
+    /// It does not run, or does not start.
+    pub fn lose(&self, server: Server) -> anyhow::Result<()> {
+        let lost = if server == Server::Kafka { vec![server, Server::Registry] } else { vec![server] };
+        let folders = self.data_folders()?;
+        for one in lost {
+            self.kill9(one)?;
+            while self.state(one)? != State::Down {
+                std::thread::sleep(DYING_PAUSE);
+            }
+            for folder in folders.iter().map(|folder| folder.join(one.name())).filter(|folder| folder.exists()) {
+                fs::remove_dir_all(&folder).with_context(|| format!("deleting {}", folder.display()))?;
+            }
+        }
+        self.up()
+    }
+
+    /// Where the servers have their data, each in a folder of its name.
+    fn data_folders(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let output = self.command("status").output().context("running scripts/services")?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let after =
+            |line: &str| line.split_once("data: ").map(|(_, rest)| rest.split(';').next().unwrap_or_default().into());
+        Ok(text.lines().filter_map(after).collect())
     }
 
     /// Pauses a server with all its children, as a long pause of its machine would.

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
-use super::cluster::Cluster;
 use crate::faults::{ClientOutcomes, Readers};
-use crate::harness::Process;
+use crate::harness::{Installation, Process};
 
 /// More commands than are sent in any update; the load is interrupted at its end.
 const COMMANDS_MAX: &str = "10000000";
@@ -23,7 +22,7 @@ const INTERRUPTED: i32 = 130;
 
 /// Clients that send commands and clients that read.
 #[derive(Debug)]
-pub(super) struct Clients {
+pub(crate) struct Clients {
     process: Process,
     record: PathBuf,
     result: PathBuf,
@@ -32,8 +31,13 @@ pub(super) struct Clients {
 
 impl Clients {
     /// Starts them; `name` is unique.
-    pub(super) fn start(cluster: &Cluster, name: &str, rate: u32, seed: u64) -> anyhow::Result<Self> {
-        let (installation, url) = (cluster.installation(), cluster.url());
+    pub(crate) fn start(
+        installation: &Installation,
+        url: String,
+        name: &str,
+        rate: u32,
+        seed: u64,
+    ) -> anyhow::Result<Self> {
         let record = installation.folder().join(format!("{name}.jsonl.gz"));
         let result = installation.folder().join(format!("{name}.json"));
         let (rate, seed) = (rate.to_string(), seed.to_string());
@@ -58,7 +62,7 @@ impl Clients {
     }
 
     /// Stops them, and waits until each command has its outcome. Returns what they got, and the file of it for the audit.
-    pub(super) async fn stop(self) -> anyhow::Result<(ClientOutcomes, PathBuf)> {
+    pub(crate) async fn stop(self) -> anyhow::Result<(ClientOutcomes, PathBuf)> {
         let Self { mut process, record, result, readers } = self;
         process.interrupt()?;
         let status = process.ended(END_DEADLINE).await?;

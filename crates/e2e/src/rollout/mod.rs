@@ -37,9 +37,9 @@ use serde_json::Value;
 use crate::faults::ClientOutcomes;
 use crate::harness::Installation;
 use cluster::{Cluster, INGEST, PROPAGATION};
-use load::Clients;
 use replicas::{Problems, Replicas};
 
+pub(crate) use load::Clients;
 pub use manifests::Manifests;
 pub use mistakes::{MISTAKES, Mistake};
 
@@ -170,7 +170,7 @@ impl System {
     async fn load(&mut self, name: &str) -> anyhow::Result<Clients> {
         tokio::time::sleep(2 * PROPAGATION).await;
         let seed = self.records.len() as u64 + 1;
-        let clients = Clients::start(&self.cluster, name, self.rate, seed)?;
+        let clients = Clients::start(self.cluster.installation(), self.cluster.url(), name, self.rate, seed)?;
         tokio::time::sleep(WARM_UP).await;
         Ok(clients)
     }

@@ -26,7 +26,8 @@ impl System {
     async fn start() -> anyhow::Result<Self> {
         let installation = Installation::new("operate")?;
         installation.setup().await?;
-        let mut services = vec![(Service::Ingest, "0", &[][..]), (Service::CartProcessor, "0", &SESSION[..])];
+        let mut services =
+            vec![(Service::Ingest, "0", &["--allow-client-time"][..]), (Service::CartProcessor, "0", &SESSION[..])];
         services.extend(Service::PROJECTORS.map(|projector| (projector, "0", &SESSION[..])));
         let processes = installation.start_all(&services).await?;
         Ok(Self { installation, processes })

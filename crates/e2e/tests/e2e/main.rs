@@ -5,7 +5,8 @@
 //! test that is not in the list is an unused function, which the compiler reports.
 //!
 //! `CART_TEST_SECURE=FOLDER` has those on the secured servers instead; the folder is that of the users' passwords.
-//! `CART_TEST_BROWSER=1` adds those that need Chromium and its driver, `CART_TEST_LONG=1` those that take long. `CART_TEST_TIMES=1` prints the time of each test, the longest first.
+//! `CART_TEST_OWN_SERVERS=1` has those instead that start servers of their own. `CART_TEST_BROWSER=1` adds to all others those that
+//! need Chromium and its driver, `CART_TEST_LONG=1` those that take long. `CART_TEST_TIMES=1` prints the time of each test, the longest first.
 
 mod audit;
 mod auth;
@@ -32,6 +33,7 @@ mod journal;
 mod kafka;
 mod log_identity;
 mod logs;
+mod losses;
 mod metrics;
 mod newer_command;
 mod openapi;
@@ -229,16 +231,33 @@ fn secure_trials(times: &Times) -> Vec<Trial> {
     ]
 }
 
+/// Those that start servers of their own at the ports of the fault tests, so that each runs alone.
+fn own_servers_trials(times: &Times) -> Vec<Trial> {
+    trials![
+        times,
+        doctor::own_servers::settings_of_whole_servers_are_named_with_what_to_do,
+        losses::each_server_loses_all_its_data_and_is_restored,
+        secure::clients::certificates_and_tokens_are_renewed_without_an_error,
+    ]
+}
+
 fn main() -> ExitCode {
     let times = Times::default();
     let is_set = |name| std::env::var_os(name).is_some();
-    let mut trials = if is_set("CART_TEST_SECURE") { secure_trials(&times) } else { trials(&times) };
-    if is_set("CART_TEST_BROWSER") {
-        trials.extend(browser_trials(&times));
-    }
-    if is_set("CART_TEST_LONG") {
-        trials.extend(long_trials(&times));
-    }
+    let trials = if is_set("CART_TEST_SECURE") {
+        secure_trials(&times)
+    } else if is_set("CART_TEST_OWN_SERVERS") {
+        own_servers_trials(&times)
+    } else {
+        let mut trials = trials(&times);
+        if is_set("CART_TEST_BROWSER") {
+            trials.extend(browser_trials(&times));
+        }
+        if is_set("CART_TEST_LONG") {
+            trials.extend(long_trials(&times));
+        }
+        trials
+    };
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
     if std::env::var_os("CART_TEST_TIMES").is_some() {
         let mut times = times.lock().unwrap_or_else(PoisonError::into_inner);

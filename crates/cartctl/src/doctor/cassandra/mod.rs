@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use cart::CartCommand;
 use cart::contract::{Contract as _, READ_MODELS, Store};
 use cassandra::CassandraArgs;
-use journal::Journal;
+use journal::{Journal, is_another_version};
 use kafka::{Admin, KafkaArgs};
 use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
@@ -208,11 +208,15 @@ async fn tables(session: &Session) -> anyhow::Result<Verdict> {
             "if this is a new installation, run the three `setup`s; else follow docs/operations.md, \"Recover after a loss\"",
         ));
     }
-    if let Err(error) = Journal::check(session).await {
-        return Ok(Verdict::fails(
-            format!("{:#}", anyhow::Error::from(error)),
-            "run `cart-processor setup` of this version",
-        ));
+    match Journal::check(session).await {
+        Ok(()) => {}
+        Err(error) if is_another_version(&error) => {
+            return Ok(Verdict::fails(
+                format!("{:#}", anyhow::Error::from(error)),
+                "run `cart-processor setup` of this version",
+            ));
+        }
+        Err(error) => return Err(error.into()),
     }
     for table in &all {
         session

@@ -58,8 +58,24 @@ const AUTO_CREATE: Check = Check {
     needs: "DescribeConfigs on the cluster",
 };
 
-pub(super) const CHECKS: [&Check; 8] =
-    [&TOPICS, &PARTITIONS, &COPIES, &ELECTIONS, &TRANSACTION_COPIES, &OFFSET_COPIES, &RETENTION, &AUTO_CREATE];
+const AUTHORIZER: Check = Check {
+    server: Server::Kafka,
+    name: "authorizer",
+    without_it: "every client that reaches the brokers may write to cart-commands: a transaction that it leaves open holds back all commands behind it",
+    needs: "DescribeConfigs on the cluster",
+};
+
+pub(super) const CHECKS: [&Check; 9] = [
+    &TOPICS,
+    &PARTITIONS,
+    &COPIES,
+    &ELECTIONS,
+    &TRANSACTION_COPIES,
+    &OFFSET_COPIES,
+    &RETENTION,
+    &AUTO_CREATE,
+    &AUTHORIZER,
+];
 
 /// The topics with what `setup` asks for them.
 const OURS: [(&str, &[(&str, &str)]); 7] = [
@@ -121,8 +137,11 @@ pub(super) async fn check(args: &KafkaArgs, admin: &Admin) -> Vec<Finding> {
         Ok(settings) => {
             findings.push(Finding::new(&RETENTION, retention(&settings)));
             findings.push(Finding::new(&AUTO_CREATE, Ok(auto_create(&settings))));
+            findings.push(Finding::new(&AUTHORIZER, Ok(authorizer(&settings))));
         }
-        Err(error) => findings.extend([&RETENTION, &AUTO_CREATE].map(|check| Finding::unknown(check, &error))),
+        Err(error) => {
+            findings.extend([&RETENTION, &AUTO_CREATE, &AUTHORIZER].map(|check| Finding::unknown(check, &error)))
+        }
     }
     findings
 }
@@ -222,6 +241,24 @@ fn auto_create(brokers: &[(i32, Settings)]) -> Verdict {
     }
 }
 
+fn authorizer(brokers: &[(i32, Settings)]) -> Verdict {
+    const NAME: &str = "authorizer.class.name";
+    const CHANGE: &str =
+        "set authorizer.class.name in the brokers' settings, and give the grants of `cartctl grants --for kafka`";
+    let class = |settings: &Settings| settings.get(NAME).cloned();
+    let classes: Vec<_> = brokers.iter().map(|(broker, settings)| (broker, class(settings))).collect();
+    if let Some((broker, _)) = classes.iter().find(|(_, class)| class.as_deref() == Some("")) {
+        return Verdict::limited(format!("broker {broker} has no {NAME}: fine for development"), CHANGE);
+    }
+    match classes.iter().find_map(|(_, class)| class.as_deref()) {
+        Some(class) => Verdict::holds(format!("{NAME}={class}")),
+        // A hosted one may keep it to itself.
+        None => {
+            Verdict::limited(format!("the brokers do not say their {NAME}"), "find out who may write to cart-commands")
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,5 +281,15 @@ mod tests {
         let verdict = |values: &[&str]| auto_create(&brokers("auto.create.topics.enable", values));
         assert!(matches!(verdict(&["false", "false"]), Verdict::Holds { .. }));
         assert!(matches!(verdict(&["false", "true"]), Verdict::Limited { found, .. } if found.contains("broker 2")));
+    }
+
+    #[test]
+    fn one_broker_without_an_authorizer_is_named() {
+        let class = "org.apache.kafka.metadata.authorizer.StandardAuthorizer";
+        let verdict = |values: &[&str]| authorizer(&brokers("authorizer.class.name", values));
+        assert!(matches!(verdict(&[class, class]), Verdict::Holds { .. }));
+        assert!(matches!(verdict(&[class, ""]), Verdict::Limited { found, .. } if found.contains("broker 2")));
+        let hidden = authorizer(&brokers("other", &["1"]));
+        assert!(matches!(hidden, Verdict::Limited { found, .. } if found.contains("do not say")));
     }
 }

@@ -86,15 +86,19 @@ pub(crate) async fn a_pause_holds_until_it_is_resumed() -> anyhow::Result<()> {
     resume(&read_side, POPULAR_ITEMS).await?;
     work(&successor, 1).await?;
 
-    // A common cut, ahead of both groups.
-    let ahead = |next: &i64| next + 40;
+    // A common cut, ahead of both groups, which is recorded before the records come that it divides.
+    read_side.finish(load).await?;
+    read_side.rest(&TABLES).await?;
     let next = committed(&read_side, VENDOR_BILLING).await?;
-    let popular_next = committed(&read_side, POPULAR_ITEMS).await?;
-    let cut: BTreeMap<i32, i64> =
-        next.iter().map(|(partition, next)| (*partition, ahead(next.max(&popular_next[partition])))).collect();
+    let cut: BTreeMap<i32, i64> = next.iter().map(|(partition, next)| (*partition, next + 40)).collect();
     let options: Vec<String> =
         cut.iter().map(|(partition, offset)| format!("--at-offset={partition}={offset}")).collect();
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    for group in [POPULAR_ITEMS, VENDOR_BILLING] {
+        cartctl(&read_side, &[&["pause", group, "--reason", "a cut"], &options[..]].concat()).await?;
+    }
+    let load = read_side.start_load(read_side.purchases());
+    // A pause may be repeated.
     let (of_popular, of_billing) =
         tokio::try_join!(pause(&read_side, POPULAR_ITEMS, &options), pause(&read_side, VENDOR_BILLING, &options))?;
     ensure!(of_popular == of_billing, "{of_popular:?} and {of_billing:?} for the cut {cut:?}");

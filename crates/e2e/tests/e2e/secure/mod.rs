@@ -1,5 +1,7 @@
 //! The secured servers: each service has a user of its own with the least grants. The tests themselves are the user `admin`.
+//! `clients` has a broker of its own.
 
+pub(crate) mod clients;
 pub(crate) mod refused;
 pub(crate) mod removal;
 pub(crate) mod whole;

@@ -1,0 +1,129 @@
+//! What is asked of a registry directly or by a proxy, and what its refusals become.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+
+#[test]
+fn loopback_is_this_machine() {
+    for url in [
+        "http://127.0.0.1:8081/apis/ccompat/v7",
+        "http://127.255.0.9",
+        "http://127.1:8081",
+        "http://[::1]:8081/apis",
+        "http://[::ffff:127.0.0.1]:8081",
+        "http://localhost:8081",
+        "http://LOCALHOST./",
+        "https://user:secret@registry.localhost/",
+    ] {
+        assert!(is_loopback(url), "{url}");
+    }
+    for url in [
+        "http://128.0.0.1:8081",
+        "http://0.0.0.0:8081",
+        "http://10.0.0.1",
+        "http://[::2]:8081",
+        "http://registry:8081",
+        "http://localhost.example.com",
+        "http://notlocalhost",
+        "http://127.0.0.1.example.com",
+        "http://example.com/127.0.0.1",
+        "localhost:8081",
+        "",
+    ] {
+        assert!(!is_loopback(url), "{url}");
+    }
+}
+
+/// Answers each request with a schema, as a registry would, or with another status; counts them.
+fn serve(status: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&requests);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            counted.fetch_add(1, Ordering::Relaxed);
+            let mut request = BufReader::new(&stream);
+            let head = request.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+            let len = head.filter_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).last();
+            // What is left unread would break the connection before the answer is read.
+            request.read_exact(&mut vec![0; len.unwrap_or_default()]).unwrap();
+            let body = r#"{"schema":"\"string\""}"#;
+            let head = "content-type: application/json\r\nconnection: close\r\n";
+            write!(stream, "HTTP/1.1 {status}\r\n{head}content-length: {}\r\n\r\n{body}", body.len()).unwrap();
+        }
+    });
+    (address, requests)
+}
+
+const URL: &str = "TEST_REGISTRY_URL";
+
+/// The environment is a process's own, so each request is made by a process of its own: this test again, with [`URL`] set.
+#[test]
+fn a_registry_on_this_machine_is_asked_without_the_proxy() {
+    if let Ok(url) = std::env::var(URL) {
+        return ask(url);
+    }
+    let (registry, direct) = serve("200 OK");
+    let (proxy, proxied) = serve("200 OK");
+    let counts = || (direct.load(Ordering::Relaxed), proxied.load(Ordering::Relaxed));
+    let name = "registry::tests::a_registry_on_this_machine_is_asked_without_the_proxy";
+    for (host, expected) in [
+        ("127.0.0.1", (2, 0)),
+        ("localhost", (4, 0)),
+        // Another machine's registry is asked through the proxy: this test would see it.
+        ("registry.invalid", (4, 2)),
+    ] {
+        let url = format!("http://{host}:{}/apis", registry.port());
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        for name in ["no_proxy", "NO_PROXY", "HTTP_PROXY", "ALL_PROXY", "all_proxy"] {
+            again.env_remove(name);
+        }
+        let proxy = format!("http://{proxy}");
+        let output = again.args([name, "--exact"]).env(URL, &url).env("http_proxy", proxy).output().unwrap();
+        assert!(output.status.success(), "{url}: {output:?}");
+        assert_eq!(counts(), expected, "{url}");
+    }
+}
+
+/// By both of its HTTP clients.
+fn ask(schema_registry_url: String) {
+    let args = KafkaArgs::plain("", &schema_registry_url);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let registry = Registry::new(&args).unwrap();
+    runtime.block_on(registry.check()).unwrap();
+    assert!(runtime.block_on(registry.schema(1)).unwrap().is_some());
+}
+
+#[test]
+fn a_missing_permission_is_told_from_a_wrong_password() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for (status, is_denied, reason) in [
+        ("403 Forbidden", true, "403 Forbidden: the registry's user may not do this"),
+        ("401 Unauthorized", false, "401 Unauthorized: it wants a user: give --registry-user or --registry-token-file"),
+        ("500 Internal Server Error", false, "500"),
+    ] {
+        let (address, _) = serve(status);
+        let registry = Registry::new(&KafkaArgs::plain("", &format!("http://{address}/apis"))).unwrap();
+        let results: [Result<(), Error>; 6] = runtime.block_on(async {
+            [
+                registry.check().await,
+                registry.register("t", "{}").await.map(drop),
+                registry.schema(1).await.map(drop),
+                registry.compatibility("t").await.map(drop),
+                registry.is_registered("t", "{}").await.map(drop),
+                registry.remove_subject("t-value").await,
+            ]
+        });
+        for error in results.map(Result::unwrap_err) {
+            assert_eq!(error.is_denied(), is_denied, "{error}: {status}");
+            assert!(error_text(&error).contains(reason), "{}", error_text(&error));
+        }
+    }
+}
