@@ -111,7 +111,8 @@ async fn connect(args: &Args, startup: &Startup, readiness: &Readiness, shutdown
             opened.log.partitions,
         );
     }
-    let parked = parking::codec(&Registry::new(kafka)?).await?;
+    let registry = Registry::new(kafka)?;
+    let parked = wait_for("the schema registry", startup, async || parking::codec(&registry).await).await?;
     let reader = CommandDecoder {
         group: kafka.prefixed(group::CART_PROCESSOR),
         commands: opened.commands,

@@ -209,7 +209,9 @@ impl<P: Projector> Runner<P> {
             self.seek([(*partition, next.map_or(Offset::Beginning, Offset::Offset))])?;
         }
         let starts = self.projector.start_offsets(partitions)?;
-        self.seek(offsets(starts))
+        self.seek(offsets(starts))?;
+        self.control.resumed(partitions);
+        Ok(())
     }
 
     /// What is there now, up to the limit.

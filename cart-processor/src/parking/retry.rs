@@ -45,8 +45,11 @@ impl Reading {
         match self.result.try_recv() {
             Ok(result) => Some(result),
             Err(oneshot::error::TryRecvError::Empty) => None,
-            // It has panicked.
-            Err(oneshot::error::TryRecvError::Closed) => Some(Err(Failed::Away)),
+            // It has panicked: the rules do, on what the journal has of the cart.
+            Err(oneshot::error::TryRecvError::Closed) => {
+                let cause = Cause::Panicked(String::from("while the cart was loaded"));
+                Some(Err(Failed::Cart { cause, store_answers: true, next_offset: None }))
+            }
         }
     }
 }
@@ -94,12 +97,13 @@ impl Reader {
         self.journal.codecs().events.forget_unknown_schemas();
         let loaded = Store::Cassandra.time("journal_load", self.journal.load(&[job.cart_id])).await?;
         let cart = loaded.into_iter().next().unwrap_or_else(|| Aggregate::new(job.cart_id));
-        let rows = match commands.first() {
-            Some(first) if first.position <= cart.position() => {
-                let rows = self.journal.between(job.cart_id, first.position, Position::MAX);
-                Store::Cassandra.time("journal_read", rows).await?
-            }
-            Some(_) | None => Vec::new(),
+        // Also without a command in the log before `until`: one that has arrived since may have been journalled by a try that failed.
+        let from = Position::new(self.decoder.epoch, job.from);
+        let rows = if from <= cart.position() {
+            let rows = self.journal.between(job.cart_id, from, Position::MAX);
+            Store::Cassandra.time("journal_read", rows).await?
+        } else {
+            Vec::new()
         };
         Ok(Loaded { cart, rows: RedeliveredRows::new(rows), commands, read_to })
     }

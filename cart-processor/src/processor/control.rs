@@ -17,11 +17,14 @@ impl Worker {
         if resume.is_empty() {
             return Ok(());
         }
+        // What was decided behind a cut's dropped records is none, so the committed offsets are where they go on.
+        self.publish_rest()?;
         for (partition, next) in self.consumer.committed(&resume)? {
             self.consumer.resume(partition)?;
             if let Some(next) = next {
                 self.consumer.seek(partition, Offset::Offset(next))?;
             }
+            self.control.resumed(&[partition]);
         }
         self.pause_stopped()
     }

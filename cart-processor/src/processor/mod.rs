@@ -1,5 +1,6 @@
 //! The loop of one worker: poll, load, decide, journal, reply, enqueue, publish. All retries and all commits of deciding are here.
 
+mod changes;
 mod control;
 mod error;
 mod load;
@@ -11,13 +12,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ::control::MemberControl;
 use journal::{Content, Journal};
-use kafka::{AssignmentEvent, GroupConsumer, Recovery};
+use kafka::{AssignmentEvent, GroupConsumer, Message as _, Recovery};
 use service::{Backoff, Readiness, Shutdown, Store};
 use tokio::runtime::Handle;
 use trace::Work;
 
+use self::changes::Changes;
 pub(crate) use self::error::Error;
-use self::parked::Changes;
 use self::steps::Steps;
 use crate::batch::{self, CartBatch};
 use crate::cart_cache::CartCache;
@@ -141,18 +142,20 @@ impl Worker {
         let mut wait = self.poll_wait();
         let mut batch: Vec<Incoming> = Vec::new();
         while batch.len() < BATCH_LEN_MAX {
-            let intake = match self.consumer.poll(wait) {
-                Ok(message) => message.map(|message| self.reader.read(&message)).transpose()?,
+            let read = match self.consumer.poll(wait) {
+                Ok(message) => {
+                    message.map(|message| ((message.partition(), message.offset()), self.reader.read(&message)))
+                }
                 // librdkafka reconnects by itself, and reports each failure.
                 Err(error) if error.recovery() == Recovery::Retry => None,
                 Err(error) => return Err(error.into()),
             };
             self.follow_assignment(&mut batch)?;
-            let Some(intake) = intake else { break };
+            let Some(((partition, offset), intake)) = read else { break };
             wait = Duration::ZERO;
-            let (partition, offset) = intake.origin();
+            // Also a command that is too new for this program waits behind a pause.
             if !self.control.holds(partition, offset) {
-                batch.push(intake);
+                batch.push(intake?);
             }
         }
         Ok(batch)
@@ -160,17 +163,13 @@ impl Worker {
 
     /// Drops what belongs to revoked partitions before the batch is processed.
     fn follow_assignment(&mut self, batch: &mut Vec<Incoming>) -> Result<(), Error> {
+        // All of them count, also those behind one that cannot be followed now: a rewind repeats what that lacks.
+        let mut followed = Ok(());
         for event in self.consumer.assignment_events() {
             match event {
                 AssignmentEvent::Assigned(partitions) => {
-                    self.control.assigned(&self.consumer, &partitions)?;
-                    for partition in &partitions {
-                        self.state.partitions.insert(*partition, CartCache::default());
-                        if self.state.stopped.contains(partition) {
-                            self.consumer.stop(*partition)?;
-                        }
-                    }
-                    self.restore_parked(&partitions)?;
+                    let begun = self.begin_partitions(&partitions);
+                    followed = followed.and(begun);
                 }
                 AssignmentEvent::Revoked(partitions) => {
                     batch.retain(|intake| !partitions.contains(&intake.origin().0));
@@ -183,7 +182,18 @@ impl Worker {
                 }
             }
         }
-        Ok(())
+        followed
+    }
+
+    fn begin_partitions(&mut self, partitions: &[i32]) -> Result<(), Error> {
+        for partition in partitions {
+            self.state.partitions.insert(*partition, CartCache::default());
+        }
+        self.control.assigned(&self.consumer, partitions)?;
+        for partition in partitions.iter().filter(|partition| self.state.stopped.contains(partition)) {
+            self.consumer.stop(*partition)?;
+        }
+        self.restore_parked(partitions)
     }
 
     fn process(&mut self, batch: Vec<Incoming>, mut steps: Steps) -> Result<(), Error> {
@@ -367,14 +377,15 @@ impl Worker {
                 Err(_) => {}
             }
             let ours = self.consumer.rejoin_if_lost().and_then(|()| self.consumer.rewind());
-            let rewound = ours.map_err(Error::from).and_then(|_| {
+            let rewound = ours.map_err(Error::from).and_then(|assigned| {
                 self.pause_stopped()?;
-                Ok(self.control.hold_again(&self.consumer)?)
+                self.control.hold_again(&self.consumer)?;
+                self.restore_parked(&assigned)
             });
-            let assigned: Vec<i32> = self.state.partitions.keys().copied().collect();
-            let rewound = rewound.and_then(|()| self.restore_parked(&assigned));
             match rewound {
                 Ok(()) => return Ok(()),
+                // The committed offsets are lost, for example: waiting does not bring them back.
+                Err(error) if error.recovery() == Recovery::Fatal => return Err(error),
                 Err(error) => self.readiness.set_unready(&self.name, anyhow::Error::new(error)),
             }
             self.consumer.follow();

@@ -8,6 +8,7 @@ use cart::{CartId, Outcome};
 use chrono::{DateTime, Utc};
 use kafka::Recovery;
 
+use super::changes::Changes;
 use super::{Error, Worker};
 use crate::batch::{self, CartBatch};
 use crate::intake::ConsumedCommand;
@@ -18,10 +19,6 @@ use crate::parking::{
 };
 use crate::redelivery::RedeliveredRows;
 use crate::reply::{PendingReply, ReplySource};
-
-/// Changes of markers, to be published with the offsets of their partitions.
-#[derive(Debug, Default)]
-pub(super) struct Changes(Vec<(i32, CartId, Change)>);
 
 /// A cart's commands in a batch.
 type Carts = Vec<(CartId, Vec<ConsumedCommand>)>;
@@ -161,7 +158,7 @@ impl Worker {
         self.answer_parked(cart, &code)
     }
 
-    /// Puts changes into the outbox, with the offsets that their partitions have reached. After [`Worker::advance`] of a batch.
+    /// Puts changes into the outbox, with the offsets that their partitions have reached. After `Lots::advance` of a batch.
     pub(super) fn enqueue_changes(&mut self, changes: Changes) -> Result<(), Error> {
         if changes.0.is_empty() {
             return Ok(());
@@ -192,7 +189,10 @@ impl Worker {
             self.enqueue_changes(changes)?;
         }
         if self.state.trying.is_none()
-            && let Some(job) = self.state.lots.next_job(|partition| self.state.stopped.contains(&partition) || self.control.is_paused(partition), Instant::now())
+            && let Some(job) = self.state.lots.next_job(
+                |partition| self.state.stopped.contains(&partition) || self.control.is_paused(partition),
+                Instant::now(),
+            )
         {
             self.state.trying = Some(self.retries.begin(job));
         }
@@ -240,6 +240,7 @@ impl Worker {
     /// done with. Shown by crates/e2e/tests/e2e/parking.rs.
     fn decide_parked(&mut self, job: &Job, loaded: Loaded) -> Result<Changes, Error> {
         let Some((arrived, is_all)) = self.state.lots.arrived(job, loaded.read_to) else {
+            self.state.lots.abandon();
             return Ok(Changes::default());
         };
         let Loaded { mut cart, rows, commands, read_to } = loaded;

@@ -19,7 +19,7 @@ const RECONCILE_FAILED: u8 = 4;
 /// A recovery command failed.
 const RECOVERY_FAILED: u8 = 1;
 
-/// Checks, shows, recovers or deletes an installation of the shopping cart
+/// Checks, shows, operates, recovers or deletes an installation of the shopping cart
 ///
 /// Every setting is an option or an environment variable. `scripts/stack up` writes the settings of its stack to a file.
 #[derive(Debug, clap::Parser)]

@@ -69,11 +69,7 @@ pub(crate) async fn load(kafka: &KafkaArgs) -> anyhow::Result<Vec<SkippedRecord>
     read.await?.context("reading topic cart-control")
 }
 
-fn read(
-    kafka: &KafkaArgs,
-    codec: &Codec<ControlRecord>,
-    runtime: &Handle,
-) -> anyhow::Result<Vec<SkippedRecord>> {
+fn read(kafka: &KafkaArgs, codec: &Codec<ControlRecord>, runtime: &Handle) -> anyhow::Result<Vec<SkippedRecord>> {
     let mut newest: BTreeMap<ControlKey, Option<ControlRecord>> = BTreeMap::new();
     for_each::<anyhow::Error>(kafka, &kafka.prefixed(ControlRecord::TOPIC), |record| {
         let key = record.key.and_then(|key| String::from_utf8(key).ok()).and_then(|key| key.parse().ok());

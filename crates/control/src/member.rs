@@ -16,7 +16,7 @@ use crate::{Controls, Follower};
 pub struct Changes {
     /// Finish and commit what was read, then call [`MemberControl::pause`].
     pub pause: Vec<i32>,
-    /// Go on where they are committed, with [`GroupConsumer::resume`] and a seek.
+    /// Go on where they are committed, with [`GroupConsumer::resume`] and a seek, then call [`MemberControl::resumed`].
     pub resume: Vec<i32>,
 }
 
@@ -40,6 +40,8 @@ pub struct MemberControl {
     /// The offsets at which the control topic says that partitions are stopped.
     stops: BTreeMap<i32, i64>,
     held: BTreeMap<i32, Held>,
+    /// Partitions of which records were dropped in front of a cut: they are read again, if they are not paused there in the end.
+    dropped: BTreeSet<i32>,
     cuts: Cuts,
     answers: Answers,
 }
@@ -88,6 +90,7 @@ impl MemberControl {
             skips: BTreeMap::new(),
             stops: BTreeMap::new(),
             held: BTreeMap::new(),
+            dropped: BTreeSet::new(),
             cuts: Cuts::default(),
             answers,
         }
@@ -121,6 +124,7 @@ impl MemberControl {
 
     fn forget(&mut self, partition: i32) {
         self.held.remove(&partition);
+        self.dropped.remove(&partition);
         self.cuts.forget(partition);
         self.answers.forget(&self.stopped_key(partition));
         self.answers.forget(&self.ack_key(partition));
@@ -204,18 +208,22 @@ impl MemberControl {
         self.answers.write();
         let is_wanted =
             |partition: &i32| self.wanted.get(partition).is_some_and(|wanted| self.is_due(*partition, wanted));
-        let resume: Vec<i32> = self.held.keys().filter(|partition| !is_wanted(partition)).copied().collect();
-        let pause = self.to_pause();
-        for partition in &resume {
-            self.held.remove(partition);
-            // Recorded the next time: by then it has gone on.
-            self.answers.later(self.ack_key(*partition), None);
-            tracing::info!(group = self.group, partition, "a partition goes on");
+        let kept: BTreeSet<i32> = self.held.keys().chain(&self.dropped).copied().collect();
+        let resume: Vec<i32> = kept.into_iter().filter(|partition| !is_wanted(partition)).collect();
+        Ok(Changes { pause: self.to_pause(), resume })
+    }
+
+    /// Partitions that [`MemberControl::changes`] wanted to be resumed are read again, from where they are committed. Until this is
+    /// said, it names them again.
+    pub fn resumed(&mut self, partitions: &[i32]) {
+        for partition in partitions {
+            self.dropped.remove(partition);
+            if self.held.remove(partition).is_some() {
+                self.answers.later(self.ack_key(*partition), None);
+                tracing::info!(group = self.group, partition, "a partition goes on");
+            }
         }
-        if !resume.is_empty() {
-            self.say();
-        }
-        Ok(Changes { pause, resume })
+        self.say();
     }
 
     /// Whether a record must not be applied: its partition is paused, or is to be paused in front of it. The record does not
@@ -230,6 +238,7 @@ impl MemberControl {
             return false;
         }
         self.cuts.reach(partition, wanted.pause);
+        self.dropped.insert(partition);
         true
     }
 
@@ -270,6 +279,7 @@ impl MemberControl {
         let Some(wanted) = self.wanted.get(&partition) else { return Ok(()) };
         consumer.pause(partition)?;
         let held = Held { pause: wanted.pause, is_acked: false };
+        self.dropped.remove(&partition);
         let is_new = self.held.insert(partition, held).is_none();
         if is_new {
             let Wanted { by, reason, .. } = wanted;

@@ -65,6 +65,6 @@ pub mod outcome {
     pub const UNCHANGED: &str = "unchanged";
     /// It cannot be decided, and is on the topic of dead letters.
     pub const DEAD_LETTER: &str = "dead-letter";
-    /// A projector passed over it (`--skip`).
+    /// A projector passed over it (`cartctl skip`).
     pub const SKIPPED: &str = "skipped";
 }

@@ -111,7 +111,7 @@ impl Freshness {
             match stage.wait(partition, target, deadline).await {
                 // The processors may have passed over it.
                 Seen::Done if stage.group == group::CART_PROCESSOR => {
-                    are_all_decided = self.is_decided(token).await?;
+                    are_all_decided = self.is_decided(token, deadline).await?;
                 }
                 Seen::Done => {}
                 Seen::Behind(records) => return Err(Problem::read_table_behind(stage.group, records)),
@@ -131,10 +131,11 @@ impl Freshness {
     }
 
     /// Whether all commands up to this one are decided; fails if this one is not. After the processors have passed its offset.
-    async fn is_decided(&self, token: Token) -> Result<bool, Problem> {
+    async fn is_decided(&self, token: Token, deadline: Instant) -> Result<bool, Problem> {
         let parked = self.parked.clone();
-        let asked = tokio::task::spawn_blocking(move || parked.up_to(token.partition, token.offset)).await;
-        match asked.map_err(anyhow::Error::new).and_then(|asked| Ok(asked?)) {
+        let asked = tokio::task::spawn_blocking(move || parked.up_to(token.partition, token.offset));
+        let asked = async { anyhow::Ok(timeout_at(deadline, asked).await???) };
+        match asked.await {
             Ok(Waiting::None) => Ok(true),
             Ok(Waiting::Others) => Ok(false),
             Ok(Waiting::This(cart_id, reason)) => Err(Problem::read_table_behind_parked(cart_id, &reason)),

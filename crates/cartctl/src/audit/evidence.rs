@@ -100,7 +100,8 @@ impl Evidence {
             matches!(record.content, Content::Command(_))
                 && Cut::is_before(&self.cut.commands, record.partition, record.offset)
         });
-        let is_new = |partition, position| self.is_before_cut(partition, position) && !self.is_sealed(partition, position);
+        let is_new =
+            |partition, position| self.is_before_cut(partition, position) && !self.is_sealed(partition, position);
         let mut events = self
             .events
             .iter()

@@ -34,7 +34,6 @@ mod touched;
 mod watch;
 mod watcher;
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -157,7 +156,7 @@ async fn read(
     deadline: Duration,
 ) -> anyhow::Result<(Evidence, Option<Start>)> {
     let (cut, parked) = catch_up(&target.kafka, database, deadline).await?;
-    let parked: HashMap<_, _> = parked.carts.into_iter().map(|((_, id), cart)| (id, cart.next_position)).collect();
+    let parked = parked.next_positions();
     let session = cassandra::connect(&target.cassandra).await.context("reading Cassandra's tables")?;
     let epochs = Epochs::read(&target.kafka, &session).await?;
     let skips = skips::load(&target.kafka).await?;

@@ -240,7 +240,7 @@ pub struct Span {
     pub since: Option<Seal>,
     /// Why everything was read.
     pub note: Option<String>,
-    /// The new checkpoint. `None` if there are findings, or carts are parked.
+    /// The new checkpoint. `None` if there are findings, parked carts or skipped records.
     pub sealed: Option<Seal>,
 }
 
@@ -319,7 +319,7 @@ impl fmt::Display for Span {
         }
         match &self.sealed {
             Some(sealed) => write!(f, "\nsealed: {sealed}"),
-            None => write!(f, "\nsealed: nothing, since there are findings or parked carts"),
+            None => write!(f, "\nsealed: nothing, since there are findings, parked carts or skipped records"),
         }
     }
 }

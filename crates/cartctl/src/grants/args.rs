@@ -10,7 +10,8 @@ use super::service::{Service, Users};
 ///
 /// Prints the commands that give the user of each service what it needs: kafka-acls.sh, CQL or SQL, or the KafkaUsers of Strimzi.
 /// --apply gives the grants itself, with the server's settings and an administrator's user. Each service has a user of its own:
-/// setup (the three `setup`s), ingest, cart-processor, the four projectors, console, audit (audit, explain, reconcile, tail), and
+/// setup (the three `setup`s), ingest, cart-processor, the four projectors, console, audit (audit, explain, log, parked, reconcile, rehearse,
+/// skipped, status, tail), and
 /// operator (all of cartctl but doctor and grants). Users and their passwords are made with the servers' own tools.
 ///
 /// Kafka's grants may come before its topics. Cassandra's and PostgreSQL's come in two steps, since tables must exist: `--of

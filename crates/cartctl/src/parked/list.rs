@@ -10,7 +10,7 @@ use kafka::{Admin, Codec, KafkaArgs, Message as _, Registry, TopicReader};
 use serde::Serialize;
 use tokio::runtime::Handle;
 
-use super::{AllParked, commands};
+use super::all::{AllParked, commands};
 use crate::line::InWords as _;
 use crate::topic::SILENCE_MAX;
 

@@ -10,7 +10,7 @@ use chrono::Utc;
 use kafka::{KafkaArgs, Producer, Record, Registry};
 use tokio::time::{Instant, sleep};
 
-use super::AllParked;
+use super::all::AllParked;
 
 /// Between two looks at what became of the requests.
 const INTERVAL: Duration = Duration::from_millis(500);

@@ -3,8 +3,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use anyhow::{Context as _, anyhow, bail};
-use cart::contract::{Contract as _, ReadTable};
 use cart::PurchasedItem;
+use cart::contract::{Contract as _, ReadTable};
 use futures::TryStreamExt as _;
 use kafka::{Codec, KafkaArgs, Registry};
 use rust_decimal::Decimal;

@@ -3,46 +3,19 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use cart::{Aggregate, CartCommand, CartEvent, CartId, Decided, Decision, LogEpoch, Position, SequenceNumber};
+use cart::{Aggregate, CartCommand, CartEvent, Decided, Decision, LogEpoch, Position, SequenceNumber};
 use journal::Row;
 use kafka::Codec;
 use rust_decimal::Decimal;
 
-use super::report::{Difference, Part};
+use super::difference::{Asked, Compared, Difference, Part};
 use crate::line::{InWords as _, outcome};
-
-/// A record of `cart-commands`.
-#[derive(Debug, Clone)]
-pub struct Asked {
-    pub partition: i32,
-    pub offset: i64,
-    /// The cart in the command, or in the record's key if it is no command.
-    pub cart_id: Option<CartId>,
-    /// The command, or why it cannot be decided.
-    pub content: Result<CartCommand, String>,
-    /// Whether it is a dead letter.
-    pub is_letter: bool,
-}
 
 /// A journalled request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     pub row: Row,
     pub decided: Decided,
-}
-
-/// The result of a comparison.
-#[derive(Debug)]
-pub enum Compared {
-    /// The journal has the same row, byte for byte.
-    Equal,
-    /// The journal has the same, written with another version of the schema.
-    EqualContent,
-    /// The journal has nothing, and this program would journal nothing.
-    WithoutRow,
-    /// It is a dead letter, and would be one.
-    DeadLetter,
-    Different(Box<Difference>),
 }
 
 /// What this program makes of a command.

@@ -9,11 +9,12 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::CHUNK_LEN;
-use super::compare::Asked;
-use super::report::{Difference, Part};
+use super::difference::{Asked, Difference, Part};
 use crate::intake::Intake;
 use crate::topic::{RawRecord, SILENCE_MAX};
+
+/// Records that are compared at a time: about 1 MB in memory. The journal is asked once for each of their carts.
+pub(super) const CHUNK_LEN: usize = 2_000;
 
 /// The records of a partition from `start` up to, but without, `end`.
 pub(super) struct Records {

@@ -11,6 +11,7 @@
 
 mod args;
 mod compare;
+mod difference;
 mod log;
 mod report;
 #[cfg(test)]
@@ -22,7 +23,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use cart::contract::{Contract, group};
-use cart::{Aggregate, CartCommand, CartEvent, CartId, LogEpoch, Position};
+use cart::{Aggregate, CartCommand, CartEvent, CartId, CartParked, LogEpoch, Position};
 use chrono::Utc;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use journal::{Codecs, Journal};
@@ -31,14 +32,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use args::Args;
-pub use compare::{Asked, CartRehearsal, Compared, Stored};
-pub use report::{Difference, Part, Report};
+pub use compare::{CartRehearsal, Stored};
+pub use difference::{Asked, Compared, Difference, Part};
+pub use report::Report;
 
 use crate::intake::dead_letters;
-use log::Records;
-
-/// Records that are compared at a time: about 1 MB in memory. The journal is asked once for each of their carts.
-const CHUNK_LEN: usize = 2_000;
+use crate::parked::AllParked;
+use log::{CHUNK_LEN, Records};
 
 /// Carts whose journals are read at the same time.
 const CONCURRENCY: usize = 64;
@@ -70,6 +70,11 @@ pub async fn rehearse(args: &Args) -> anyhow::Result<Report> {
     let registry = Registry::new(kafka)?;
     let codecs = Codecs { events: codec(&registry).await?, snapshots: codec(&registry).await? };
     let letters = tokio::task::block_in_place(|| dead_letters(kafka, None))?;
+    // Behind the offsets. Without the schema there is no topic yet: it comes with the `setup` of a version that parks carts.
+    let parked = match registry.registered_id(CartParked::TOPIC, CartParked::SCHEMA).await? {
+        Some(_) => AllParked::read(kafka).await?.next_positions(),
+        None => HashMap::new(),
+    };
     let mut rehearsal = Rehearsal {
         kafka: kafka.clone(),
         topic,
@@ -77,6 +82,7 @@ pub async fn rehearse(args: &Args) -> anyhow::Result<Report> {
         journal: Journal::open(Arc::new(session), codecs).await?,
         epoch,
         partitions: identity.partitions,
+        parked,
         letters: Arc::new(letters.into_iter().filter_map(|letter| letter.origin).collect()),
         report: Report::default(),
     };
@@ -111,6 +117,8 @@ struct Rehearsal {
     journal: Journal,
     epoch: LogEpoch,
     partitions: i32,
+    /// The parked carts, each with the position before which its commands are decided.
+    parked: HashMap<CartId, Position>,
     letters: Arc<HashSet<(i32, i64)>>,
     report: Report,
 }
@@ -131,7 +139,11 @@ impl Rehearsal {
             let mut differences = Vec::new();
             let mut asked: HashMap<CartId, Vec<Asked>> = HashMap::new();
             for one in chunk.drain(..) {
+                let position = Position::new(self.epoch, one.offset);
                 match one.cart_id {
+                    Some(cart_id) if self.parked.get(&cart_id).is_some_and(|next| position >= *next) => {
+                        self.report.parked += 1;
+                    }
                     Some(cart_id) => asked.entry(cart_id).or_default().push(one),
                     None if one.is_letter => self.report.add(Compared::DeadLetter),
                     None => differences.push(log::undecidable(&one)),

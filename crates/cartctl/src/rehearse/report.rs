@@ -2,72 +2,17 @@
 
 use std::fmt;
 
-use cart::{CartId, CommandId};
-use chrono::{DateTime, SecondsFormat, Utc};
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
-use super::compare::{Asked, Compared};
-use crate::line::InWords as _;
+use super::difference::{Compared, Difference};
 
 /// How many differences the JSON report has, about 1 KB of memory each.
 const KEPT_MAX: usize = 10_000;
 
 /// How many differences are printed: enough to see a pattern.
 const PRINTED_MAX: usize = 100;
-
-/// The part of a request that differs. Parts are compared in this order, and the first that differs is reported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Part {
-    /// The journal has a request where the log has no command.
-    Existence,
-    /// Accepted or rejected, and the reason.
-    Outcome,
-    /// The kinds of the events and their items.
-    Events,
-    /// Ids, numbers, digests and times.
-    Ids,
-    /// The same is written as other bytes.
-    Bytes,
-}
-
-/// A command of which this program would make something else than what is stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Difference {
-    /// Partition and offset on `cart-commands`.
-    pub partition: i32,
-    pub offset: i64,
-    pub cart_id: Option<CartId>,
-    pub command_id: Option<CommandId>,
-    pub issued_at: Option<DateTime<Utc>>,
-    /// The command in words.
-    pub command: Option<String>,
-    pub differs: Part,
-    /// What is stored, in words.
-    pub stored: String,
-    /// What this program would make of it, in words.
-    pub now: String,
-}
-
-impl Difference {
-    pub(super) fn of(asked: &Asked, differs: Part, stored: String, now: String) -> Self {
-        let command = asked.content.as_ref().ok();
-        Self {
-            partition: asked.partition,
-            offset: asked.offset,
-            cart_id: asked.cart_id,
-            command_id: command.map(|command| command.command_id),
-            issued_at: command.map(|command| command.issued_at),
-            command: command.map(|command| command.line().what),
-            differs,
-            stored,
-            now,
-        }
-    }
-}
 
 /// The result of a rehearsal; its fields are those of `--json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -84,6 +29,8 @@ pub struct Report {
     pub without_row: u64,
     /// Records that are dead letters, and would be.
     pub dead_letters: u64,
+    /// Commands that wait because their carts are parked.
+    pub parked: u64,
     /// Records behind the offsets that the cart-processors have committed.
     pub waiting: i64,
     /// The number of differences.
@@ -123,32 +70,6 @@ impl Report {
     }
 }
 
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = self.issued_at.map(|at| at.to_rfc3339_opts(SecondsFormat::AutoSi, true));
-        write!(f, "cart-commands {}/{}  {}", self.partition, self.offset, at.as_deref().unwrap_or("-"))?;
-        if let Some(cart_id) = self.cart_id {
-            write!(f, "  cart {cart_id}")?;
-        }
-        if let Some(command_id) = self.command_id {
-            write!(f, "  command {command_id}")?;
-        }
-        let part = match self.differs {
-            Part::Existence => "there is no command",
-            Part::Outcome => "another outcome",
-            Part::Events => "other events",
-            Part::Ids => "other ids, numbers or times",
-            Part::Bytes => "other bytes",
-        };
-        writeln!(f, "\n    {part}")?;
-        if let Some(command) = &self.command {
-            writeln!(f, "    command  {command}")?;
-        }
-        writeln!(f, "    stored   {}", self.stored)?;
-        writeln!(f, "    now      {}", self.now)
-    }
-}
-
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for difference in self.differences.iter().take(PRINTED_MAX) {
@@ -167,7 +88,8 @@ impl fmt::Display for Report {
             ("· without a row, then and now", self.without_row),
             ("· dead letters, then and now", self.dead_letters),
             ("· different", self.different),
-            ("not decided yet", self.waiting.unsigned_abs()),
+            ("not decided yet", self.waiting.unsigned_abs() + self.parked),
+            ("· of parked carts", self.parked),
         ] {
             table.add_row([what.to_owned(), number.to_string()]);
         }

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! older: setup, two of each service ◀─ balancer ◀─ replay, readers
-//!   today's setup ─▶ one after the other: projectors, cart-processors, ingests ─▶ today's
-//!                    one after the other: ingests, cart-processors, projectors ─▶ older
+//!   today's setup ─▶ one after the other: projectors, ingests, cart-processors ─▶ today's
+//!                    one after the other: cart-processors, ingests, projectors ─▶ older
 //! at the end: today's audit
 //! ```
 //!

@@ -139,7 +139,7 @@ impl<'a> Running<'a> {
         rate: u32,
         run: u8,
     ) -> anyhow::Result<Self> {
-        let services = Service::PROJECTORS.into_iter().chain([Service::CartProcessor, Service::Ingest]);
+        let services = Service::PROJECTORS.into_iter().chain([Service::Ingest, Service::CartProcessor]);
         let places = services.flat_map(|service| INSTANCES.map(|instance| Place::new(service, instance, environments)));
         let mut places = places.collect::<anyhow::Result<Vec<_>>>()?;
         try_join_all(places.iter_mut().map(|place| place.start(build, installation))).await?;

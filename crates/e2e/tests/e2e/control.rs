@@ -39,7 +39,9 @@ impl System {
 
     async fn status(&self) -> anyhow::Result<Value> {
         let text = self.cartctl(&["status", "--json"]).await?;
-        let json = text.find('{').map(|start| &text[start..]).with_context(|| text.clone())?;
+        // Behind what earlier runs have written.
+        let start = text.rfind("\n{").map(|start| start + 1).or_else(|| text.find('{'));
+        let json = start.map(|start| &text[start..]).with_context(|| text.clone())?;
         serde_json::from_str(json).with_context(|| text.clone())
     }
 

@@ -1,4 +1,4 @@
-//! A server that has lost all its data is restored as docs/operations.md says ("Restore a server"), and the audit is clean
+//! A server that has lost all its data is restored as docs/operations.md says ("Back up and restore"), and the audit is clean
 //! afterwards. Prints the time of each step. Runs on servers of its own, alone: `scripts/test --own-servers`.
 
 use std::time::{Duration, Instant};

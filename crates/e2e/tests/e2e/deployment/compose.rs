@@ -17,7 +17,8 @@ const FILE: &str = "docker-compose.yml";
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Options that the file does not pass from the environment, and why.
-const NOT_PASSED: [(&str, &[&str]); 4] = [
+const NOT_PASSED: [(&str, &[&str]); 5] = [
+    ("the container's files cannot be written", &["AUDIT_CHECKPOINT", "AUDIT_FULL"]),
     (
         "the servers are those of the file",
         &[

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use cart::contract::{Contract as _, READ_MODELS, ReadModel, ReadTable, STAGES, Stage, Store};
-use cart::{CartCommand, CartEvent, EventId, Item, PurchasedItem, SequenceNumber, SessionId};
+use cart::{
+    CartCommand, CartEvent, CartParked, ControlRecord, EventId, Item, PurchasedItem, SequenceNumber, SessionId,
+};
 use cartctl::reconcile::Args;
 use cartctl::{cart_id, product_id, vendor_id};
 use cassandra::KeyspaceArgs;
@@ -101,7 +103,8 @@ impl EndState {
         cassandra::ensure_keyspace(installation.cassandra(), &KeyspaceArgs { cassandra_replication: 1 }).await?;
         let session = cassandra::connect(&installation.cassandra().patient()).await?;
         let kafka = installation.kafka();
-        let topics = [CartCommand::TOPIC, CartEvent::TOPIC, PurchasedItem::TOPIC];
+        let topics =
+            [CartCommand::TOPIC, CartEvent::TOPIC, PurchasedItem::TOPIC, CartParked::TOPIC, ControlRecord::TOPIC];
         let spec =
             |topic| TopicSpec { name: kafka.prefixed(topic), partitions: PARTITIONS, replication: 1, config: &[] };
         Admin::new(kafka)?.ensure_topics(&topics.map(spec)).await?;

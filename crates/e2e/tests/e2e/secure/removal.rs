@@ -141,7 +141,9 @@ fn is_missed_silently(service: grants::Service, grant: &Grant) -> bool {
     let Grant::Kafka(acl) = grant else { return false };
     let reads_commands = acl.name.ends_with(&format!("{}-reader", CartCommand::TOPIC));
     let lists_members = acl.name.ends_with(group::VENDOR_BILLING_JDBC) && acl.operation == Operation::Describe;
-    (service == grants::Service::CartProcessor && reads_commands) || acl.name.contains(CartParked::TOPIC) || lists_members
+    (service == grants::Service::CartProcessor && reads_commands)
+        || acl.name.contains(CartParked::TOPIC)
+        || lists_members
 }
 
 /// Not the operator's: recovery and `uninstall` would take the system apart each time.
