@@ -2,6 +2,9 @@
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+/// What to do about a missing grant.
+pub(crate) const MISSING_GRANT: &str = "the user lacks a grant: see `cartctl grants --for kafka`";
+
 /// A failed operation. `Display` says which; the source says why.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} failed")]
@@ -43,7 +46,7 @@ impl Error {
     pub(crate) fn kafka(operation: impl Into<String>, source: KafkaError) -> Self {
         let mut operation = operation.into();
         if source.rdkafka_error_code().is_some_and(is_missing_grant) {
-            operation += " (the user lacks a grant: see `cartctl grants --for kafka`)";
+            operation = format!("{operation} ({MISSING_GRANT})");
         }
         Self { operation, recovery: recovery(&source), source: Box::new(source) }
     }

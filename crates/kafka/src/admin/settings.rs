@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use rdkafka::admin::{AdminOptions, ConfigEntry, ResourceSpecifier};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::MetadataBroker;
 
 use super::{Admin, REQUEST_TIMEOUT};
 use crate::Error;
+use crate::error::MISSING_GRANT;
 
 /// Settings by their names, each with the value that is in effect. A secret one has no value.
 pub type Settings = BTreeMap<String, String>;
@@ -68,14 +69,14 @@ impl Admin {
                     ResourceSpecifier::Topic(topic) => {
                         match tokio::task::block_in_place(|| self.partitions_if_exists(topic))? {
                             Some(_) => RDKafkaErrorCode::TopicAuthorizationFailed,
-                            None => RDKafkaErrorCode::UnknownTopic,
+                            None => return Err(Error::retry(operation, RDKafkaErrorCode::UnknownTopic)),
                         }
                     }
                     ResourceSpecifier::Broker(_) | ResourceSpecifier::Group(_) => {
                         RDKafkaErrorCode::ClusterAuthorizationFailed
                     }
                 };
-                Err(Error::kafka(operation, KafkaError::AdminOp(code)))
+                Err(Error::retry(format!("{operation} ({MISSING_GRANT})"), code))
             }
             Some(Ok(resource)) => {
                 let setting = |entry: ConfigEntry| entry.value.map(|value| (entry.name, value));
