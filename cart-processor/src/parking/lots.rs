@@ -98,7 +98,7 @@ pub(crate) struct Job {
 pub(crate) struct Decided {
     /// The cart's commands before this offset are decided.
     pub(crate) next_offset: i64,
-    /// There is none behind them that the loop has passed over.
+    /// The loop has passed over no command behind them.
     pub(crate) is_all: bool,
 }
 

@@ -17,7 +17,7 @@ impl Worker {
         if resume.is_empty() {
             return Ok(());
         }
-        // What was decided behind a cut's dropped records is none, so the committed offsets are where they go on.
+        // Nothing behind a cut's dropped records was decided, so the partitions go on at their committed offsets.
         self.publish_rest()?;
         for (partition, next) in self.consumer.committed(&resume)? {
             self.consumer.resume(partition)?;

@@ -25,7 +25,7 @@ pub struct SkippedRecord {
     pub offset: i64,
     /// The hash of the record that the operator meant.
     pub sha256: String,
-    /// The hash of the record that is there; `None` where there is none.
+    /// The hash of the record that is there; `None` without a record.
     pub found: Option<String>,
     pub by: String,
     pub at: DateTime<Utc>,

@@ -81,7 +81,7 @@ impl Totals {
         *self.purchases.get_or_insert_default() += 1;
     }
 
-    /// The totals without those of some purchases. A row from which nothing is left is none.
+    /// The totals without those of some purchases. A row from which nothing is left is dropped.
     #[must_use]
     pub fn without(&self, less: &Self) -> Self {
         let mut rest = self.clone();

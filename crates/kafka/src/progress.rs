@@ -27,6 +27,7 @@ pub struct FirstRecord {
     /// When it was sent, by its producer's clock, in milliseconds since 1970.
     pub sent_at_ms: i64,
 }
+
 /// How long the client's queue is read. Without a time the wrapper stops at a line of the log, which may stand before an error.
 const QUEUE_TIMEOUT: Duration = Duration::from_millis(1);
 
