@@ -5,6 +5,7 @@
 
 mod disk;
 mod installation;
+mod parked;
 mod process;
 mod servers;
 mod stacks;
@@ -13,9 +14,9 @@ mod wait;
 
 pub use disk::{FullDisk, HOW_TO_MOUNT, may_mount};
 pub use installation::{Installation, Service};
+pub use parked::UNKNOWN_SCHEMA;
 pub(crate) use process::sockets;
 pub use process::{Process, binary, free_address};
-pub(crate) use servers::root;
-pub use servers::{CLUSTER_NODES, Node, OwnServers, Server, State};
+pub use servers::{CLUSTER_NODES, Node, OwnServers, Server, State, root};
 pub use trace_collector::{CollectedSpan, TraceCollector};
 pub use wait::wait_until;

@@ -462,6 +462,7 @@ impl Drop for OwnServers {
 }
 
 /// The folder of this repository.
-pub(crate) fn root() -> &'static Path {
+#[must_use]
+pub fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }

@@ -8,9 +8,9 @@ pub(crate) mod kubernetes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
 
 use anyhow::{Context as _, ensure};
+use e2e::harness::root;
 use serde_json::Value;
 
 use crate::settings::option_names;
@@ -18,10 +18,6 @@ use crate::settings::option_names;
 /// What a process reads from its environment beside its options: traces (OpenTelemetry), and tokio.
 fn is_no_option(name: &str) -> bool {
     name.starts_with("OTEL_") || name == "TOKIO_WORKER_THREADS"
-}
-
-fn root() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
 fn text(file: &str) -> anyhow::Result<String> {
