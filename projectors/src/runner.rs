@@ -1,10 +1,14 @@
 //! The one loop: poll, apply, commit. All retries are here.
 
+mod assignment;
+mod stop;
+
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use control::{Changes, MemberControl};
-use kafka::{AssignmentEvent, BorrowedMessage, Codec, DecodeError, GroupConsumer, Message as _, Recovery};
+use kafka::{BorrowedMessage, Codec, DecodeError, GroupConsumer, Message as _, Recovery};
 use rdkafka::Offset;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -89,7 +93,7 @@ pub(crate) trait Projector {
 /// One instance of one projector. For one thread.
 pub(crate) struct Runner<P: Projector> {
     /// As its group is called, without a prefix.
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) projector: P,
     pub(crate) consumer: GroupConsumer,
     /// The topic's name, without a prefix.
@@ -99,6 +103,8 @@ pub(crate) struct Runner<P: Projector> {
     pub(crate) codec: Codec<P::Event>,
     pub(crate) control: MemberControl,
     pub(crate) batch_len_max: usize,
+    /// Most records per second; `None`: as many as it can apply.
+    pub(crate) rate_max: Option<NonZeroU32>,
     pub(crate) runtime: Handle,
     pub(crate) readiness: Readiness,
     pub(crate) shutdown: Shutdown,
@@ -130,11 +136,6 @@ const CONDITION: &str = "projector";
 
 fn offsets(starts: Vec<(i32, i64)>) -> impl Iterator<Item = (i32, Offset)> {
     starts.into_iter().map(|(partition, next)| (partition, Offset::Offset(next)))
-}
-
-/// Down while a partition is stopped.
-fn condition(partition: i32) -> String {
-    format!("partition {partition}")
 }
 
 impl<P: Projector> Runner<P> {
@@ -172,11 +173,20 @@ impl<P: Projector> Runner<P> {
             span.end();
         }
         if len > 0 {
-            RECORDS.with(&[self.name]).increment(len as u64);
-            BATCH_RECORDS.with(&[self.name]).record(f64::from(u32::try_from(len).unwrap_or(u32::MAX)));
-            APPLY_SECONDS.with(&[self.name]).record(started_at.elapsed());
+            RECORDS.with(&[&self.name]).increment(len as u64);
+            BATCH_RECORDS.with(&[&self.name]).record(f64::from(u32::try_from(len).unwrap_or(u32::MAX)));
+            APPLY_SECONDS.with(&[&self.name]).record(started_at.elapsed());
+            self.keep_rate(len as u64, started_at);
         }
         Ok(())
+    }
+
+    /// Waits until so many records may have been applied. A batch has at most those of a second, so the wait is shorter.
+    fn keep_rate(&self, len: u64, started_at: Instant) {
+        if let Some(rate) = self.rate_max {
+            let due = Duration::from_micros(len * 1_000_000 / u64::from(rate.get()));
+            std::thread::sleep(due.saturating_sub(started_at.elapsed()));
+        }
     }
 
     /// Pauses and resumes what operators want, and goes past records that they want to be skipped. Between two batches: what
@@ -197,16 +207,17 @@ impl<P: Projector> Runner<P> {
 
     /// Reads partitions again from where they are committed. One that is stopped meets its record again.
     fn go_on(&mut self, partitions: &[i32]) -> Result<(), Error> {
+        if fail_points::fails("resume-fails") {
+            return Err(kafka::Error::retry("resuming partitions", "a test lets it fail").into());
+        }
         // A stopped partition that waits for nothing else may have records that are applied and not committed.
         self.projector.flush(&self.consumer)?;
         let committed = self.consumer.committed(partitions)?;
         for partition in partitions {
-            if self.stopped.remove(partition).is_some() {
-                self.readiness.set_ready(&condition(*partition));
-            }
+            let start = self.consumer.start(*partition, committed.get(partition).copied().flatten())?;
+            self.ends_stop(*partition);
             self.consumer.resume(*partition)?;
-            let next = committed.get(partition).copied().flatten();
-            self.seek([(*partition, next.map_or(Offset::Beginning, Offset::Offset))])?;
+            self.seek([(*partition, start)])?;
         }
         let starts = self.projector.start_offsets(partitions)?;
         self.seek(offsets(starts))?;
@@ -281,55 +292,6 @@ impl<P: Projector> Runner<P> {
         })
     }
 
-    /// A record on a topic that we write ourselves can't be read: a person has to look. The other partitions go on.
-    fn stop(&mut self, partition: i32, offset: i64, sha256: String, error: &DecodeError) -> Result<(), Error> {
-        let record = format!("{}/{partition}/{offset}", self.consumer.topic());
-        let reason = format!(
-            "{record} cannot be read: {error}. The partition is stopped there. If this program is too old for the record, \
-             upgrade it; if the record is garbage, run `cartctl skip {} {}/{partition}/{offset} --expect sha256:{sha256} \
-             --reason TEXT`",
-            self.name, self.topic
-        );
-        tracing::error!(partition, offset, sha256, reason, "a partition is stopped");
-        self.control.stopped(partition, offset, &sha256, &format!("cannot be read: {error}"));
-        self.stopped.insert(partition, Unreadable { offset, sha256 });
-        self.readiness.set_unready(&condition(partition), reason);
-        self.consumer.stop(partition)?;
-        Ok(())
-    }
-
-    /// `read` is where the record was read that came with the events. Returns whether it is to be dropped: it came before what
-    /// operators want of its partition was known, and comes again.
-    fn follow_assignment(&mut self, batch: &mut Batch<P::Event>, read: Option<(i32, i64)>) -> Result<bool, Error> {
-        let mut is_dropped = false;
-        for event in self.consumer.assignment_events() {
-            match event {
-                AssignmentEvent::Assigned(partitions) => {
-                    self.control.assigned(&self.consumer, &partitions)?;
-                    if let Some((partition, offset)) = read.filter(|(partition, _)| partitions.contains(partition)) {
-                        self.seek([(partition, Offset::Offset(offset))])?;
-                        is_dropped = true;
-                    }
-                    let starts = self.projector.start_offsets(&partitions)?;
-                    self.seek(offsets(starts))?;
-                }
-                AssignmentEvent::Revoked(partitions) => {
-                    batch.records.retain(|record| !partitions.contains(&record.partition));
-                    batch.next_offsets.retain(|partition, _| !partitions.contains(partition));
-                    self.projector.forget_partitions(&partitions);
-                    self.control.revoked(&partitions);
-                    for partition in partitions {
-                        // The new owner reports it. If the partition comes back, its record is met again.
-                        if self.stopped.remove(&partition).is_some() {
-                            self.readiness.set_ready(&condition(partition));
-                        }
-                    }
-                }
-            }
-        }
-        Ok(is_dropped)
-    }
-
     fn seek(&self, starts: impl IntoIterator<Item = (i32, Offset)>) -> Result<(), Error> {
         let started_at = Instant::now();
         for (partition, offset) in starts {
@@ -350,7 +312,7 @@ impl<P: Projector> Runner<P> {
             return Err(error);
         }
         let kind = if recovery == Recovery::Retry { "retry" } else { "rewind" };
-        RECOVERIES.with(&[self.name, kind]).increment(1);
+        RECOVERIES.with(&[&self.name, kind]).increment(1);
         let pause = backoff.failed();
         if recovery == Recovery::Retry {
             self.readiness.set_unready(CONDITION, anyhow::Error::new(error));
@@ -364,7 +326,7 @@ impl<P: Projector> Runner<P> {
             let rewound = ours.map_err(Error::from).and_then(|partitions| {
                 let starts = self.projector.start_offsets(&partitions)?;
                 self.seek(offsets(starts))?;
-                Ok(self.control.hold_again(&self.consumer)?)
+                Ok(self.control.hold_again(&self.consumer, &partitions)?)
             });
             match rewound {
                 Ok(()) => break,

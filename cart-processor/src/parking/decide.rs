@@ -1,5 +1,6 @@
 //! Decides so that a panic of the rules harms one cart only.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use cart::Aggregate;
@@ -11,11 +12,13 @@ use crate::redelivery::RedeliveredRows;
 
 /// Runs the rules of one cart; a panic comes back as its message. What they were changing is to be dropped then.
 pub(crate) fn guarded<T>(rules: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(rules)).map_err(|panic| {
-        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        text.or_else(|| panic.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| String::from("a panic without a text"))
-    })
+    catch_unwind(AssertUnwindSafe(rules)).map_err(|panic| panic_text(&*panic))
+}
+
+/// The text of a panic; `panic!` makes one of these two types.
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| String::from("a panic without a text"))
 }
 
 /// What became of a parked cart's commands.

@@ -21,6 +21,7 @@
 
 mod decide;
 mod lots;
+mod read;
 pub(crate) mod retry;
 #[cfg(test)]
 mod tests;
@@ -29,5 +30,6 @@ mod trial;
 
 pub(crate) use decide::{InTurn, guarded, in_turn};
 pub(crate) use lots::{Change, Decided, Failed, Job, Lots, NotRestored, PassedCart, TooManyParked, end_spans};
+pub(crate) use read::{Unread, fail_alone, read_guarded};
 pub(crate) use topic::ParkedTopic;
 pub(crate) use trial::{Cause, is_alone};

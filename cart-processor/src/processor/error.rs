@@ -4,7 +4,7 @@ use kafka::Recovery;
 
 use crate::batch;
 use crate::intake;
-use crate::parking::{NotRestored, TooManyParked};
+use crate::parking::{NotRestored, TooManyParked, Unread};
 use crate::redelivery::LogRewritten;
 
 /// Why a step failed.
@@ -47,6 +47,14 @@ impl Error {
         match error {
             batch::Error::Journal(error) => Self::Journal(error),
             batch::Error::LogRewritten(source) => Self::LogRewritten { partition, source },
+        }
+    }
+
+    /// All carts that a batch had to load were not read.
+    pub(super) fn unread(carts: usize, unread: Unread) -> Self {
+        match unread {
+            Unread::Rows(error) => Self::Journal(error),
+            Unread::Panicked(message) => Self::RulesPanic { carts, message },
         }
     }
 

@@ -10,6 +10,7 @@ use service::Store;
 use super::Worker;
 use crate::intake::ConsumedCommand;
 use crate::metrics::CARTS_REDELIVERED;
+use crate::parking::{Unread, read_guarded};
 use crate::redelivery::RedeliveredRows;
 
 /// Reads of redelivered carts that one worker has in flight.
@@ -21,11 +22,12 @@ const LOADS_MAX: usize = 8;
 
 impl Worker {
     /// Loads the carts that are not in memory: many in a round trip, and the round trips at the same time. Returns how many were
-    /// loaded, and those whose own rows cannot be read. Where there are some, each cart of their round trip is loaded alone, once.
+    /// loaded, and those whose own rows cannot be read, or for which the rules panic. Where there are some, each cart of their round
+    /// trip is loaded alone, once.
     pub(super) async fn load(
         &mut self,
         carts: &[(CartId, Vec<ConsumedCommand>)],
-    ) -> Result<(usize, Vec<(CartId, journal::Error)>), journal::Error> {
+    ) -> Result<(usize, Vec<(CartId, Unread)>), journal::Error> {
         let mut unknown: Vec<CartId> = Vec::new();
         let mut partitions: HashMap<CartId, i32> = HashMap::new();
         for (cart_id, commands) in carts {
@@ -40,11 +42,13 @@ impl Worker {
         while !unknown.is_empty() {
             let journal = &self.journal;
             let mut loaded = stream::iter(unknown.chunks(len_max))
-                .map(|ids| async move { (ids, Store::Cassandra.time("journal_load", journal.load(ids)).await) })
+                .map(|ids| async move {
+                    (ids, read_guarded(Store::Cassandra.time("journal_load", journal.load(ids))).await)
+                })
                 .buffer_unordered(LOADS_MAX);
             let mut alone = Vec::new();
             while let Some((cart_ids, carts)) = loaded.next().await {
-                match carts {
+                match carts? {
                     Ok(carts) => {
                         succeeded += carts.len();
                         for cart in carts {
@@ -53,8 +57,7 @@ impl Worker {
                             }
                         }
                     }
-                    Err(error) if !error.is_of_rows() => return Err(error),
-                    Err(error) if cart_ids.len() == 1 => failed.extend(cart_ids.iter().copied().zip([error])),
+                    Err(unread) if cart_ids.len() == 1 => failed.extend(cart_ids.iter().copied().zip([unread])),
                     Err(_) => alone.extend_from_slice(cart_ids),
                 }
             }
@@ -68,7 +71,7 @@ impl Worker {
     pub(super) async fn redelivered_rows(
         &mut self,
         carts: &[(CartId, Vec<ConsumedCommand>)],
-    ) -> Result<(HashMap<CartId, RedeliveredRows>, Vec<(CartId, journal::Error)>), journal::Error> {
+    ) -> Result<(HashMap<CartId, RedeliveredRows>, Vec<(CartId, Unread)>), journal::Error> {
         let mut redelivered: Vec<(CartId, Position)> = Vec::new();
         for (cart_id, commands) in carts {
             let first = &commands[0];
@@ -82,15 +85,14 @@ impl Worker {
         let mut read = stream::iter(redelivered)
             .map(|(cart_id, position)| async move {
                 let rows = journal.between(cart_id, position, Position::MAX);
-                (cart_id, Store::Cassandra.time("journal_read", rows).await)
+                (cart_id, read_guarded(Store::Cassandra.time("journal_read", rows)).await)
             })
             .buffer_unordered(CASSANDRA_CONCURRENCY);
         let (mut histories, mut failed) = (HashMap::new(), Vec::new());
         while let Some((cart_id, rows)) = read.next().await {
-            match rows {
+            match rows? {
                 Ok(rows) => drop(histories.insert(cart_id, RedeliveredRows::new(rows))),
-                Err(error) if error.is_of_rows() => failed.push((cart_id, error)),
-                Err(error) => return Err(error),
+                Err(unread) => failed.push((cart_id, unread)),
             }
         }
         Ok((histories, failed))

@@ -5,6 +5,7 @@ mod control;
 mod error;
 mod load;
 mod parked;
+mod publish;
 mod steps;
 
 use std::collections::{HashMap, HashSet};
@@ -27,8 +28,8 @@ use crate::intake::{CommandDecoder, Incoming};
 use crate::metrics::{BATCH_RECORDS, BATCH_SECONDS, COMMANDS, RECOVERIES, REPLIES_LOST};
 use crate::outbox::Outbox;
 use crate::parking::retry::{Reader as RetryReader, Reading};
-use crate::parking::{Lots, ParkedTopic};
-use crate::publisher::{PendingTransaction, Publisher};
+use crate::parking::{Lots, ParkedTopic, read_guarded};
+use crate::publisher::Publisher;
 use crate::reply::Replies;
 
 /// How long a poll waits for a record when there is nothing else to do. A shutdown waits for it too.
@@ -40,10 +41,6 @@ const BUSY_POLL: Duration = Duration::from_millis(10);
 /// Records of one batch. A batch takes what has arrived, up to this; the bound limits how long its first command waits for
 /// the others.
 const BATCH_LEN_MAX: usize = 1_024;
-
-/// Events that wait for a transaction; at this length deciding pauses. It bounds a worker's memory while Kafka commits nothing,
-/// and is a second's work or more, far above what comes in between two transactions.
-const OUTBOX_LEN_MAX: usize = 20_000;
 
 /// A worker: one member of the group, with its share of the partitions. For one thread.
 pub(crate) struct Worker {
@@ -262,14 +259,12 @@ impl Worker {
         steps.journalled(batches.iter().map(|batch| batch.rows.len() - batch.journalled).sum());
         fail_points::crash_point("processor-before-replies");
         for batch in batches {
-            match self.replies.send(batch.cart_id, std::mem::take(&mut batch.replies)).await {
-                // The command is decided; only its client does not hear of it.
-                Err(error) if error.is_of_rows() => {
-                    REPLIES_LOST.with(&[]).increment(1);
-                    let error = format!("{:#}", anyhow::Error::new(error));
-                    tracing::warn!(error, "replies were not sent: an earlier request of the cart cannot be read");
-                }
-                sent => sent?,
+            // The command is decided; only its client does not hear of it.
+            let replies = std::mem::take(&mut batch.replies);
+            if let Err(unread) = read_guarded(self.replies.send(batch.cart_id, replies)).await? {
+                REPLIES_LOST.with(&[]).increment(1);
+                let error = format!("{:#}", anyhow::Error::new(unread));
+                tracing::warn!(error, "replies were not sent: an earlier request of the cart cannot be read");
             }
         }
         steps.ended("reply");
@@ -289,44 +284,6 @@ impl Worker {
         for span in &batch.spans {
             span.end();
         }
-    }
-
-    /// Begins a transaction when one is due and the last one has ended; waits for it when the outbox is full.
-    fn publish(&mut self) -> Result<(), Error> {
-        let is_full = self.state.outbox.len() >= OUTBOX_LEN_MAX;
-        while !self.wait_for_transaction(if is_full { IDLE_POLL } else { Duration::ZERO })? {
-            if !is_full {
-                return Ok(());
-            }
-        }
-        let is_due = self.pacing.due_in(SystemTime::now()).is_zero();
-        if !self.state.outbox.is_empty() && (is_due || is_full) {
-            self.begin_transaction()?;
-        }
-        Ok(())
-    }
-
-    /// As [`Publisher::wait`]; what is committed counts as applied.
-    fn wait_for_transaction(&mut self, timeout: Duration) -> Result<bool, kafka::Error> {
-        let has_ended = self.publisher.wait(timeout);
-        if !matches!(has_ended, Ok(false)) {
-            let next_offsets = std::mem::take(&mut self.state.publishing);
-            if has_ended.is_ok() {
-                self.consumer.applied(next_offsets.iter().copied());
-                self.control.went_on(next_offsets);
-            }
-        }
-        has_ended
-    }
-
-    fn begin_transaction(&mut self) -> Result<(), Error> {
-        let group = self.consumer.group_metadata()?;
-        let outbox = std::mem::take(&mut self.state.outbox);
-        let offsets = self.consumer.offsets(outbox.next_offsets())?;
-        self.state.publishing = outbox.next_offsets().collect();
-        self.pacing.start(SystemTime::now());
-        self.publisher.begin(PendingTransaction { outbox, offsets, group });
-        Ok(())
     }
 
     /// Drops everything in memory and rewinds to the committed offsets. Normal after a rebalance.
@@ -379,7 +336,7 @@ impl Worker {
             let ours = self.consumer.rejoin_if_lost().and_then(|()| self.consumer.rewind());
             let rewound = ours.map_err(Error::from).and_then(|assigned| {
                 self.pause_stopped()?;
-                self.control.hold_again(&self.consumer)?;
+                self.control.hold_again(&self.consumer, &assigned)?;
                 self.restore_parked(&assigned)
             });
             match rewound {
@@ -420,14 +377,5 @@ impl Worker {
             result => result?,
         }
         Ok(self.consumer)
-    }
-
-    fn publish_rest(&mut self) -> Result<(), Error> {
-        while !self.wait_for_transaction(IDLE_POLL)? {}
-        if !self.state.outbox.is_empty() {
-            self.begin_transaction()?;
-            while !self.wait_for_transaction(IDLE_POLL)? {}
-        }
-        Ok(())
     }
 }

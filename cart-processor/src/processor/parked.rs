@@ -15,7 +15,8 @@ use crate::intake::ConsumedCommand;
 use crate::metrics::PARKED_CARTS;
 use crate::parking::retry::{Loaded, Reading, answers};
 use crate::parking::{
-    Cause, Change, Decided, Failed, InTurn, Job, NotRestored, PassedCart, end_spans, guarded, in_turn, is_alone,
+    Cause, Change, Decided, Failed, InTurn, Job, NotRestored, PassedCart, Unread, end_spans, fail_alone, guarded,
+    in_turn, is_alone,
 };
 use crate::redelivery::RedeliveredRows;
 use crate::reply::{PendingReply, ReplySource};
@@ -28,6 +29,9 @@ impl Worker {
     pub(super) fn restore_parked(&mut self, partitions: &[i32]) -> Result<(), Error> {
         if partitions.is_empty() {
             return Ok(());
+        }
+        if fail_points::fails("restore-parked-fails") {
+            return Err(kafka::Error::retry("restoring the parked carts", "a test lets it fail").into());
         }
         // In this order: see `parking`.
         for (partition, next_offset) in self.consumer.committed(partitions)? {
@@ -85,28 +89,26 @@ impl Worker {
         Ok(self.runtime.block_on(self.replies.send(cart.cart_id, replies))?)
     }
 
-    /// Sets aside the carts that could not be read, if others could be; otherwise all wait, as for a server that does not respond.
+    /// Sets aside the carts that could not be read, or for which the rules panicked meanwhile, if others could be read; otherwise
+    /// all wait, as for a server that does not respond.
     pub(super) fn set_unreadable_aside(
         &mut self,
         carts: Carts,
         succeeded: usize,
-        failed: Vec<(CartId, journal::Error)>,
+        failed: Vec<(CartId, Unread)>,
         changes: &mut Changes,
     ) -> Result<Carts, Error> {
         if failed.is_empty() {
             return Ok(carts);
         }
         let store_answers = succeeded == 0 && self.runtime.block_on(answers(&self.journal));
-        let mut failed: HashMap<CartId, journal::Error> = failed.into_iter().collect();
-        if !is_alone(failed.len(), succeeded, store_answers) {
-            return failed.into_values().next().map_or(Ok(carts), |error| Err(error.into()));
-        }
+        let count = failed.len();
+        let mut causes = fail_alone(failed, succeeded, store_answers).map_err(|unread| Error::unread(count, unread))?;
         let mut live = Vec::with_capacity(carts.len());
         for (cart_id, commands) in carts {
-            match failed.remove(&cart_id) {
+            match causes.remove(&cart_id) {
                 None => live.push((cart_id, commands)),
-                Some(error) => {
-                    let cause = Cause::Unreadable(format!("{:#}", anyhow::Error::new(error)));
+                Some(cause) => {
                     end_spans(&commands);
                     self.set_aside(commands[0].partition, PassedCart::of(cart_id, &commands), &cause, changes)?;
                 }

@@ -105,6 +105,20 @@ impl Controls {
         partitions.collect()
     }
 
+    /// All pauses, with their groups; of a partition, or of the whole group.
+    pub fn pauses(&self) -> impl Iterator<Item = (&str, Option<i32>, Pause<'_>)> {
+        self.latest.iter().filter_map(|(key, entry)| match (key, &entry.record.control) {
+            // One offset can't stand for all partitions.
+            (ControlKey::PauseGroup { group }, Control::Pause { .. }) => {
+                Some((group.as_str(), None, Pause { before: None, entry }))
+            }
+            (ControlKey::PausePartition { group, partition }, Control::Pause { before_offset }) => {
+                Some((group.as_str(), Some(*partition), Pause { before: *before_offset, entry }))
+            }
+            _ => None,
+        })
+    }
+
     /// All skips, in the order of their keys.
     pub fn skips(&self) -> impl Iterator<Item = Skip<'_>> {
         self.latest.iter().filter_map(|(key, entry)| match (key, &entry.record.control) {
@@ -174,8 +188,13 @@ mod tests {
         assert_eq!(all.pause("b", 1).map(|pause| pause.before), Some(Some(7)));
         assert_eq!((all.pause("b", 0), all.pause("c", 0)), (None, None));
         assert_eq!((all.paused_partitions("a"), all.paused_partitions("b")), (vec![], vec![1]));
+        let pauses = |controls: &Controls| {
+            let pauses = controls.pauses().map(|(group, partition, pause)| (group.to_owned(), partition, pause.before));
+            pauses.collect::<Vec<_>>()
+        };
+        assert_eq!(pauses(&all), [("a".to_owned(), None, None), ("b".to_owned(), Some(1), Some(7))]);
         let resumed = controls(&[&paused[..], &[("pause/a", Some(Control::Resume {})), ("pause/b/1", None)]].concat());
-        assert_eq!((resumed.pause("a", 5), resumed.pause("b", 1)), (None, None));
+        assert_eq!((resumed.pause("a", 5), resumed.pause("b", 1), pauses(&resumed)), (None, None, vec![]));
         let again = controls(&[("pause/a", Some(Control::Resume {})), ("pause/a", pause(None))]);
         assert_eq!(again.pause("a", 0).map(|pause| pause.entry.offset), Some(1));
     }

@@ -5,57 +5,42 @@ use std::time::{Duration, Instant};
 
 use kafka::{Error, GroupConsumer, GroupProgress, KafkaArgs};
 
+use crate::holds::Cut;
+
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// A pause, by its offset on the control topic, and the offset before which it is.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Cut {
-    pub(crate) pause: i64,
-    pub(crate) before: i64,
-}
-
-/// The partitions that have reached their cut, with its pause.
+/// Looks for partitions that have reached their cut.
 #[derive(Debug, Default)]
 pub(crate) struct Cuts {
-    reached: BTreeMap<i32, i64>,
     progress: Option<GroupProgress>,
     checked_at: Option<Instant>,
 }
 
 impl Cuts {
-    pub(crate) fn is_reached(&self, partition: i32, pause: i64) -> bool {
-        self.reached.get(&partition) == Some(&pause)
-    }
-
-    /// A record at or behind the cut was read.
-    pub(crate) fn reach(&mut self, partition: i32, pause: i64) {
-        self.reached.insert(partition, pause);
-    }
-
-    pub(crate) fn forget(&mut self, partition: i32) {
-        self.reached.remove(&partition);
-    }
-
     /// Looks which partitions have nothing left before their cut. A record at or behind it shows that at once, but there may be
-    /// none yet.
-    pub(crate) fn check(&mut self, kafka: &KafkaArgs, consumer: &GroupConsumer, cuts: &BTreeMap<i32, Cut>) {
+    /// none yet. Returns them, each with its pause.
+    pub(crate) fn check(
+        &mut self,
+        kafka: &KafkaArgs,
+        consumer: &GroupConsumer,
+        cuts: &BTreeMap<i32, Cut>,
+    ) -> Vec<(i32, i64)> {
         if cuts.is_empty() {
             self.progress = None;
-            return;
+            return Vec::new();
         }
         if self.checked_at.is_some_and(|at| at.elapsed() < INTERVAL) {
-            return;
+            return Vec::new();
         }
         self.checked_at = Some(Instant::now());
         match self.nothing_left(kafka, consumer, cuts) {
-            Ok(reached) => {
-                self.reached.extend(reached.into_iter().map(|partition| (partition, cuts[&partition].pause)))
-            }
+            Ok(reached) => reached.into_iter().map(|partition| (partition, cuts[&partition].pause)).collect(),
             // Nothing behind the cut is applied meanwhile.
             Err(error) => {
                 let error = format!("{:#}", anyhow::Error::new(error));
                 tracing::debug!(error, "whether the offset of a pause is reached is not known");
+                Vec::new()
             }
         }
     }

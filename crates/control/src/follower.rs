@@ -16,7 +16,7 @@ const POLL: Duration = Duration::from_millis(500);
 /// Between two attempts to read after a failure.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// What is known of the control topic, kept up to date by a thread. Clones share it.
+/// What is known of the control topic. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Follower(Arc<Shared>);
 
@@ -36,16 +36,25 @@ struct State {
 }
 
 impl Follower {
-    /// Reads the topic to its end, and follows it from then on. Blocks.
+    /// Reads the topic to its end. What is appended later is known after [`Follower::read_to_end`]. Blocks.
     ///
     /// # Errors
     /// If the brokers or the registry do not respond, or there is no such topic.
-    pub fn start(topic: ControlTopic, shutdown: Shutdown) -> Result<Self, Error> {
+    pub fn open(topic: ControlTopic) -> Result<Self, Error> {
         let (start, end) = topic.bounds()?;
         let next = if fail_points::is_off("guard-control") { end } else { start };
         let state = Mutex::new(State { next, ..State::default() });
         let follower = Self(Arc::new(Shared { topic, state, version: AtomicU64::new(0) }));
         follower.read_to_end()?;
+        Ok(follower)
+    }
+
+    /// Reads the topic to its end, and lets a thread follow it from then on. Blocks.
+    ///
+    /// # Errors
+    /// As [`Follower::open`].
+    pub fn start(topic: ControlTopic, shutdown: Shutdown) -> Result<Self, Error> {
+        let follower = Self::open(topic)?;
         let thread = std::thread::Builder::new().name(String::from("control"));
         let followed = follower.clone();
         thread
@@ -68,7 +77,7 @@ impl Follower {
     }
 
     /// Looks at what holds now.
-    pub(crate) fn with<R>(&self, look: impl FnOnce(&Controls) -> R) -> R {
+    pub fn with<R>(&self, look: impl FnOnce(&Controls) -> R) -> R {
         look(&self.state().controls)
     }
 
@@ -76,7 +85,7 @@ impl Follower {
     ///
     /// # Errors
     /// If the brokers or the registry do not respond.
-    pub(crate) fn read_to_end(&self) -> Result<(), Error> {
+    pub fn read_to_end(&self) -> Result<(), Error> {
         let next = self.state().next;
         if self.0.topic.bounds()?.1 <= next {
             return Ok(());

@@ -16,6 +16,7 @@ mod answers;
 mod controls;
 mod cuts;
 mod follower;
+mod holds;
 mod member;
 mod topic;
 

@@ -8,7 +8,8 @@ use kafka::{Error, GroupConsumer};
 use service::Readiness;
 
 use crate::answers::Answers;
-use crate::cuts::{Cut, Cuts};
+use crate::cuts::Cuts;
+use crate::holds::{Holds, Wanted};
 use crate::{Controls, Follower};
 
 /// What is to change in a member's partitions, between two batches.
@@ -27,42 +28,22 @@ pub struct MemberControl {
     readiness: Readiness,
     /// Without the installation's prefix, as the topic below.
     group: String,
+    /// The group under whose name skips are recorded: that of the first generation, so that all generations skip the same.
+    skip_group: String,
     topic: String,
     /// The member's name in what it records.
     by: String,
     assigned: BTreeSet<i32>,
     /// Whether partitions were assigned after the control topic was read to its end.
     is_behind: bool,
-    /// The version of what is in `wanted`, `skips` and `stops`; `None` when they are to be looked up again.
+    /// The version of the pauses in `holds`, and of `skips` and `stops`; `None` when they are to be looked up again.
     seen: Option<u64>,
-    wanted: BTreeMap<i32, Wanted>,
+    holds: Holds,
     skips: BTreeMap<(i32, i64), WantedSkip>,
     /// The offsets at which the control topic says that partitions are stopped.
     stops: BTreeMap<i32, i64>,
-    held: BTreeMap<i32, Held>,
-    /// Partitions of which records were dropped in front of a cut: they are read again, if they are not paused there in the end.
-    dropped: BTreeSet<i32>,
     cuts: Cuts,
     answers: Answers,
-}
-
-/// A pause that is wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Wanted {
-    /// The offset of the pause on the control topic.
-    pause: i64,
-    before: Option<i64>,
-    by: String,
-    at: DateTime<Utc>,
-    reason: String,
-}
-
-/// A partition that is paused.
-#[derive(Debug)]
-struct Held {
-    /// The pause that it was paused for.
-    pause: i64,
-    is_acked: bool,
 }
 
 #[derive(Debug)]
@@ -76,21 +57,34 @@ impl MemberControl {
     /// For a member of `group` that reads `topic`, both without the installation's prefix. `by` names it in what it records.
     #[must_use]
     pub fn new(follower: Follower, readiness: Readiness, group: &str, topic: &str, by: String) -> Self {
+        Self::of_generation(follower, readiness, group, group, topic, by)
+    }
+
+    /// As [`MemberControl::new`], for a member whose group keeps a later generation of the read model of `skip_group`: it goes
+    /// past the records that `skip_group` skips.
+    #[must_use]
+    pub fn of_generation(
+        follower: Follower,
+        readiness: Readiness,
+        group: &str,
+        skip_group: &str,
+        topic: &str,
+        by: String,
+    ) -> Self {
         let answers = Answers::new(follower.topic().clone());
         Self {
             follower,
             readiness,
             group: group.to_owned(),
+            skip_group: skip_group.to_owned(),
             topic: topic.to_owned(),
             by,
             assigned: BTreeSet::new(),
             is_behind: false,
             seen: None,
-            wanted: BTreeMap::new(),
+            holds: Holds::default(),
             skips: BTreeMap::new(),
             stops: BTreeMap::new(),
-            held: BTreeMap::new(),
-            dropped: BTreeSet::new(),
             cuts: Cuts::default(),
             answers,
         }
@@ -123,9 +117,7 @@ impl MemberControl {
     }
 
     fn forget(&mut self, partition: i32) {
-        self.held.remove(&partition);
-        self.dropped.remove(&partition);
-        self.cuts.forget(partition);
+        self.holds.forget(partition);
         self.answers.forget(&self.stopped_key(partition));
         self.answers.forget(&self.ack_key(partition));
     }
@@ -139,17 +131,18 @@ impl MemberControl {
     }
 
     fn catch_up(&mut self, consumer: &GroupConsumer) -> Result<(), Error> {
+        if fail_points::fails("assignment-fails") {
+            return Err(Error::retry("reading the control topic", "a test lets it fail"));
+        }
         if self.is_behind && !fail_points::is_off("guard-control") {
             self.follower.read_to_end()?;
         }
         self.is_behind = false;
         self.seen = None;
         self.look();
-        // Before anything of them is read. What has to be committed first are other partitions' records.
-        for partition in self.to_pause() {
-            if !self.held.contains_key(&partition) {
-                self.hold(consumer, partition)?;
-            }
+        // Before anything of them is read. Pauses before an offset come later: what was read before it may not be committed yet.
+        for partition in self.holds.to_pause_at_once() {
+            self.hold(consumer, partition)?;
         }
         Ok(())
     }
@@ -161,10 +154,11 @@ impl MemberControl {
         }
         self.seen = Some(version);
         let (group, topic, assigned) = (&self.group, &self.topic, &self.assigned);
-        (self.wanted, self.skips, self.stops) = self.follower.with(|controls| {
+        let skip_group = &self.skip_group;
+        let (wanted, skips, stops) = self.follower.with(|controls| {
             let wanted =
                 assigned.iter().filter_map(|partition| Some((*partition, wanted(controls, group, *partition)?)));
-            let skips = controls.skips().filter(|skip| skip.group == group && skip.topic == topic).map(|skip| {
+            let skips = controls.skips().filter(|skip| skip.group == skip_group && skip.topic == topic).map(|skip| {
                 let (by, reason) = (skip.entry.record.by.clone(), skip.entry.record.reason.clone());
                 ((skip.partition, skip.offset), WantedSkip { sha256: skip.sha256.to_owned(), by, reason })
             });
@@ -172,27 +166,15 @@ impl MemberControl {
                 assigned.iter().filter_map(|partition| Some((*partition, controls.stop(group, *partition)?.offset)));
             (wanted.collect(), skips.collect(), stops.collect())
         });
+        self.holds.want(wanted);
+        (self.skips, self.stops) = (skips, stops);
         // A member has died while its partition was paused, and the operator has resumed it meanwhile.
-        let is_stale = |partition: &&i32| !self.wanted.contains_key(partition) && !self.held.contains_key(partition);
+        let is_stale = |partition: &&i32| self.holds.wanted(**partition).is_none() && !self.holds.is_held(**partition);
         for partition in self.assigned.iter().filter(is_stale) {
             if self.follower.with(|controls| controls.ack(&self.group, *partition).is_some()) {
                 self.answers.later(self.ack_key(*partition), None);
             }
         }
-    }
-
-    /// Whether a partition is to be paused now: also when it is already.
-    fn is_due(&self, partition: i32, wanted: &Wanted) -> bool {
-        wanted.before.is_none() || self.cuts.is_reached(partition, wanted.pause)
-    }
-
-    /// The partitions that are to be paused, and for this pause are not yet or have not said so.
-    fn to_pause(&self) -> Vec<i32> {
-        let due = self.wanted.iter().filter(|(partition, wanted)| self.is_due(**partition, wanted));
-        let is_new = |partition: &i32, wanted: &Wanted| {
-            self.held.get(partition).is_none_or(|held| held.pause != wanted.pause || !held.is_acked)
-        };
-        due.filter(|(partition, wanted)| is_new(partition, wanted)).map(|(partition, _)| *partition).collect()
     }
 
     /// What is to change now. Call it between two batches.
@@ -204,21 +186,18 @@ impl MemberControl {
             self.catch_up(consumer)?;
         }
         self.look();
-        self.cuts.check(self.follower.topic().kafka(), consumer, &self.open_cuts());
+        for (partition, pause) in self.cuts.check(self.follower.topic().kafka(), consumer, &self.holds.open_cuts()) {
+            self.holds.reach(partition, pause);
+        }
         self.answers.write();
-        let is_wanted =
-            |partition: &i32| self.wanted.get(partition).is_some_and(|wanted| self.is_due(*partition, wanted));
-        let kept: BTreeSet<i32> = self.held.keys().chain(&self.dropped).copied().collect();
-        let resume: Vec<i32> = kept.into_iter().filter(|partition| !is_wanted(partition)).collect();
-        Ok(Changes { pause: self.to_pause(), resume })
+        Ok(Changes { pause: self.holds.to_pause(), resume: self.holds.to_resume() })
     }
 
     /// Partitions that [`MemberControl::changes`] wanted to be resumed are read again, from where they are committed. Until this is
     /// said, it names them again.
     pub fn resumed(&mut self, partitions: &[i32]) {
         for partition in partitions {
-            self.dropped.remove(partition);
-            if self.held.remove(partition).is_some() {
+            if self.holds.resumed(*partition) {
                 self.answers.later(self.ack_key(*partition), None);
                 tracing::info!(group = self.group, partition, "a partition goes on");
             }
@@ -230,16 +209,7 @@ impl MemberControl {
     /// count as read.
     #[must_use]
     pub fn holds(&mut self, partition: i32, offset: i64) -> bool {
-        if self.is_behind || self.held.contains_key(&partition) {
-            return true;
-        }
-        let Some(wanted) = self.wanted.get(&partition) else { return false };
-        if wanted.before.is_none_or(|before| offset < before) {
-            return false;
-        }
-        self.cuts.reach(partition, wanted.pause);
-        self.dropped.insert(partition);
-        true
+        self.is_behind || self.holds.holds(partition, offset)
     }
 
     /// Pauses partitions whose records are all committed, and records with which offset.
@@ -252,7 +222,7 @@ impl MemberControl {
         }
         let committed = consumer.committed(partitions)?;
         for partition in partitions {
-            let Some(wanted) = self.wanted.get(partition) else { continue };
+            let Some(wanted) = self.holds.wanted(*partition) else { continue };
             let next_offset = committed.get(partition).copied().flatten().unwrap_or_default();
             let (pause, reason) = (wanted.pause, wanted.reason.clone());
             let is_known = self.follower.with(|controls| {
@@ -267,40 +237,36 @@ impl MemberControl {
                 let record = self.said(reason, Control::Paused { pause, next_offset });
                 self.answers.now(&key, Some(&record))?;
             }
-            if let Some(held) = self.held.get_mut(partition) {
-                held.is_acked = true;
-            }
+            self.holds.acked(*partition);
         }
         self.say();
         Ok(())
     }
 
     fn hold(&mut self, consumer: &GroupConsumer, partition: i32) -> Result<(), Error> {
-        let Some(wanted) = self.wanted.get(&partition) else { return Ok(()) };
+        let Some(Wanted { by, reason, .. }) = self.holds.wanted(partition).cloned() else { return Ok(()) };
         consumer.pause(partition)?;
-        let held = Held { pause: wanted.pause, is_acked: false };
-        self.dropped.remove(&partition);
-        let is_new = self.held.insert(partition, held).is_none();
-        if is_new {
-            let Wanted { by, reason, .. } = wanted;
+        if self.holds.hold(partition) {
             tracing::info!(group = self.group, partition, by, reason, "a partition is paused");
             self.say();
         }
         Ok(())
     }
 
-    /// Pauses again what is paused, after the consumer was rewound or replaced.
+    /// After the consumer was rewound or replaced: pauses again what is paused. `rewound` are the partitions that are read again from
+    /// where they are committed; a record that was read before does not count as read.
     ///
     /// # Errors
     /// If a partition is not ours.
-    pub fn hold_again(&self, consumer: &GroupConsumer) -> Result<(), Error> {
-        self.held.keys().try_for_each(|partition| consumer.pause(*partition))
+    pub fn hold_again(&mut self, consumer: &GroupConsumer, rewound: &[i32]) -> Result<(), Error> {
+        self.holds.rewound(rewound);
+        self.holds.held().try_for_each(|partition| consumer.pause(partition))
     }
 
     /// Whether the partition is paused.
     #[must_use]
     pub fn is_paused(&self, partition: i32) -> bool {
-        self.held.contains_key(&partition)
+        self.holds.is_held(partition)
     }
 
     /// Whether this record is to be skipped: an operator wants that, and it has the expected hash. Returns who, and why.
@@ -343,13 +309,6 @@ impl MemberControl {
         }
     }
 
-    /// The offsets that pauses name and that are not reached yet.
-    fn open_cuts(&self) -> BTreeMap<i32, Cut> {
-        let open = self.wanted.iter().filter(|(partition, wanted)| !self.is_due(**partition, wanted));
-        open.filter_map(|(partition, wanted)| Some((*partition, Cut { pause: wanted.pause, before: wanted.before? })))
-            .collect()
-    }
-
     fn said(&self, reason: String, control: Control) -> ControlRecord {
         // Avro has microseconds.
         let at = DateTime::<Utc>::from(fail_points::now()).trunc_subsecs(6);
@@ -358,13 +317,8 @@ impl MemberControl {
 
     /// Says in `/health/ready` what is paused.
     fn say(&self) {
-        let mut pauses: BTreeMap<i64, (&Wanted, Vec<String>)> = BTreeMap::new();
-        for (partition, held) in &self.held {
-            if let Some(wanted) = self.wanted.get(partition).filter(|wanted| wanted.pause == held.pause) {
-                pauses.entry(held.pause).or_insert((wanted, Vec::new())).1.push(partition.to_string());
-            }
-        }
-        let lines = pauses.into_values().map(|(Wanted { by, at, reason, .. }, partitions)| {
+        let lines = self.holds.pauses().into_iter().map(|(Wanted { by, at, reason, .. }, partitions)| {
+            let partitions: Vec<String> = partitions.iter().map(i32::to_string).collect();
             let at = at.to_rfc3339_opts(SecondsFormat::Secs, true);
             format!("partitions {} of {} are paused by {by} since {at}: {reason}", partitions.join(", "), self.topic)
         });

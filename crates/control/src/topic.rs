@@ -80,7 +80,10 @@ impl ControlTopic {
     }
 
     /// The offsets of the first record and behind the last.
-    pub(crate) fn bounds(&self) -> Result<(i64, i64), Error> {
+    ///
+    /// # Errors
+    /// If the brokers do not respond, or there is no such topic.
+    pub fn bounds(&self) -> Result<(i64, i64), Error> {
         let bounds = self.admin.watermarks(&self.topic)?.first().copied();
         bounds.ok_or_else(|| Error::retry(format!("reading the end of {}", self.topic), "it has no partition"))
     }

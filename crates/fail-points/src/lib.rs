@@ -9,7 +9,9 @@
 //! - `return(stop)`: stops the process where it stands (SIGSTOP), until somebody lets it go on (SIGCONT);
 //! - `20*off->1*return`: passes 20 times, acts once, then no more.
 //!
-//! `decide-panics=return(CART)`: the rules panic for that cart; `load-fails=return(CART)`: its journal cannot be read.
+//! `decide-panics=return(CART)`: the rules panic for that cart; `load-panics=return(CART)`: they do while it is loaded;
+//! `load-fails=return(CART)`: its journal cannot be read;
+//! `handler-panics=return(CART)`: the handler of `/cart/CART` panics. `resume-fails=1*return`: the first resume of partitions fails.
 //!
 //! `clock=return(-86400)`: this process's clock is a day behind.
 
@@ -37,6 +39,13 @@ mod switches {
     #[must_use]
     pub fn is_off(guard: &str) -> bool {
         fail_point!(guard, |_| true);
+        false
+    }
+
+    /// Whether a test lets what is done here fail.
+    #[must_use]
+    pub fn fails(name: &str) -> bool {
+        fail_point!(name, |_| true);
         false
     }
 
@@ -89,6 +98,12 @@ mod switches {
 
     /// Never, without the feature `on`.
     #[must_use]
+    pub const fn fails(_name: &str) -> bool {
+        false
+    }
+
+    /// Never, without the feature `on`.
+    #[must_use]
     pub const fn names(_name: &str, _id: &impl std::fmt::Display) -> bool {
         false
     }
@@ -100,4 +115,4 @@ mod switches {
     }
 }
 
-pub use switches::{crash_point, is_off, names, now, start};
+pub use switches::{crash_point, fails, is_off, names, now, start};

@@ -5,10 +5,11 @@
 //! commits what comes behind its last record. So at the end of an idle partition it stays below the end for ever.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -39,6 +40,7 @@ pub struct GroupProgress {
     // Two clients: the end that a broker reports depends on the client's isolation level.
     offsets: PlainConsumer,
     records: BaseConsumer<ToTheEnd>,
+    denied: Mutex<Option<KafkaError>>,
 }
 
 impl std::fmt::Debug for GroupProgress {
@@ -72,7 +74,7 @@ impl GroupProgress {
             .create_with_context(ToTheEnd::new(args))
             .map_err(failed)?;
         let token = args.security.token();
-        Ok(Self { group: group.to_owned(), topic: topic.to_owned(), token, offsets, records })
+        Ok(Self { group: group.to_owned(), topic: topic.to_owned(), token, offsets, records, denied: Mutex::default() })
     }
 
     /// The first offset of a partition, and the one behind all that was written, also by transactions that are still open.
@@ -108,13 +110,11 @@ impl GroupProgress {
             list.add_partition(&self.topic, partition);
         }
         self.token.renew(self.offsets.client());
-        // Those of earlier questions are no reason for this one to fail.
-        self.queued_error();
         let committed = self.offsets.committed_offsets(list, REQUEST_TIMEOUT).map_err(|error| {
-            // It has waited for a coordinator that the user may not ask for: the queue has the reason.
-            let reason = self.queued_error().unwrap_or(error);
+            let reason = self.denial().unwrap_or(error);
             Error::kafka(format!("reading the committed offsets of group {}", self.group), reason)
         })?;
+        *self.denied() = None;
         let offset = |offset| if let Offset::Offset(offset) = offset { Some(offset) } else { None };
         Ok(committed
             .elements()
@@ -123,13 +123,21 @@ impl GroupProgress {
             .collect())
     }
 
-    /// Takes what the client has reported, and returns the first error.
-    fn queued_error(&self) -> Option<KafkaError> {
-        let mut first = None;
+    /// Why no coordinator answers, if the user may not ask for it. The client reports that once and goes on looking, so it is kept
+    /// until there is an answer.
+    fn denial(&self) -> Option<KafkaError> {
         while let Some(reported) = self.offsets.poll(QUEUE_TIMEOUT) {
-            first = first.or(reported.err());
+            if let Err(error) = reported
+                && error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed)
+            {
+                *self.denied() = Some(error);
+            }
         }
-        first
+        self.denied().clone()
+    }
+
+    fn denied(&self) -> MutexGuard<'_, Option<KafkaError>> {
+        self.denied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The first committed record at or behind each of these offsets (by partition); none where there is none before the

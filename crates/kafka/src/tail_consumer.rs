@@ -4,7 +4,9 @@ use std::ops::Range;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::reconnect::BootstrapReconnect;
@@ -16,12 +18,16 @@ pub struct TailConsumer {
     topic: String,
 }
 
-/// How long the client's queue is read for a reason.
-const QUEUE_TIMEOUT: Duration = Duration::from_millis(100);
-
 /// librdkafka wants a name; nothing is ever committed under it.
 fn group(topic: &str) -> String {
     format!("{topic}-follower")
+}
+
+/// What the brokers have against a look at the topic. Without it librdkafka says only that there is no such partition.
+fn denial(consumer: &BaseConsumer<BootstrapReconnect>, topic: &str, timeout: Duration) -> Option<KafkaError> {
+    let metadata = consumer.fetch_metadata(Some(topic), timeout).ok()?;
+    let denied = metadata.topics().iter().find_map(MetadataTopic::error)?;
+    Some(KafkaError::MetadataFetch(denied.into()))
 }
 
 impl std::fmt::Debug for TailConsumer {
@@ -57,11 +63,9 @@ impl TailConsumer {
             .map_err(failed)?;
         let mut assignment = TopicPartitionList::new();
         for partition in partitions {
-            let (_, end) = consumer.fetch_watermarks(topic, partition, timeout).map_err(|error| {
-                // librdkafka knows no partition of a topic that the user may not look at. The queue has the reason.
-                let reported = std::iter::from_fn(|| consumer.poll(QUEUE_TIMEOUT)).find_map(Result::err);
-                failed(reported.unwrap_or(error))
-            })?;
+            let (_, end) = consumer
+                .fetch_watermarks(topic, partition, timeout)
+                .map_err(|error| failed(denial(&consumer, topic, timeout).unwrap_or(error)))?;
             assignment.add_partition_offset(topic, partition, Offset::Offset(end)).map_err(failed)?;
         }
         consumer.assign(&assignment).map_err(failed)?;

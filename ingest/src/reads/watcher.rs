@@ -53,7 +53,7 @@ impl Seen {
 #[derive(Debug)]
 pub(super) struct Watcher {
     /// The group's name, without the installation's prefix.
-    pub(super) group: &'static str,
+    pub(super) group: String,
     // Unbounded: `Freshness` limits the number of waiting reads.
     requests: Sender<Waiting>,
 }
@@ -69,11 +69,11 @@ struct Waiting {
 
 impl Watcher {
     /// Starts the thread; it connects at the first wait.
-    pub(super) fn start(kafka: &KafkaArgs, group: &'static str, topic: &str) -> std::io::Result<Self> {
+    pub(super) fn start(kafka: &KafkaArgs, group: String, topic: &str) -> std::io::Result<Self> {
         let (requests, incoming) = channel();
-        let (kafka, full_group, topic) = (kafka.clone(), kafka.prefixed(group), kafka.prefixed(topic));
+        let (kafka, full_group, topic) = (kafka.clone(), kafka.prefixed(&group), kafka.prefixed(topic));
         let connect = move || GroupProgress::new(&kafka, &full_group, &topic);
-        std::thread::Builder::new().name(group.to_owned()).spawn(move || watch(&incoming, connect))?;
+        std::thread::Builder::new().name(group.clone()).spawn(move || watch(&incoming, connect))?;
         Ok(Self { group, requests })
     }
 
@@ -95,6 +95,7 @@ fn watch(requests: &Receiver<Waiting>, connect: impl Fn() -> Result<GroupProgres
     let mut group: Option<Group> = None;
     let mut waiting = Vec::new();
     let mut failures = 0_u32;
+    let mut logged = None;
     loop {
         if waiting.is_empty() {
             let Ok(first) = requests.recv() else { return };
@@ -106,12 +107,11 @@ fn watch(requests: &Receiver<Waiting>, connect: impl Fn() -> Result<GroupProgres
             None => connect().and_then(|progress| group.insert(Group::new(progress)).query(&mut waiting)),
         };
         if let Err(error) = queried {
-            // Logged once per outage, not per query.
-            if failures == 0 {
-                tracing::warn!(
-                    error = format!("{:#}", anyhow::Error::new(error)),
-                    "the progress of a consumer group is unknown"
-                );
+            // Logged once per reason of an outage, not per query: a missing grant shows after a time-out.
+            let error = format!("{:#}", anyhow::Error::new(error));
+            if logged.as_ref() != Some(&error) {
+                tracing::warn!(error, "the progress of a consumer group is unknown");
+                logged = Some(error);
             }
             failures = failures.saturating_add(1);
             // The clients may have lost every broker for good.
@@ -125,7 +125,7 @@ fn watch(requests: &Receiver<Waiting>, connect: impl Fn() -> Result<GroupProgres
                 one.seen.send_replace(Seen::Unknown);
             }
         } else {
-            failures = 0;
+            (failures, logged) = (0, None);
         }
         waiting.retain(|one| !one.seen.borrow().is_final() && !one.seen.is_closed());
         std::thread::sleep(if failures > 0 { FAILURE_PAUSE } else { QUERY_INTERVAL });

@@ -126,6 +126,16 @@ impl Admin {
         consumer.commit(offsets, CommitMode::Sync)
     }
 
+    /// The names of all consumer groups that the brokers know and the user may see.
+    ///
+    /// # Errors
+    /// If the brokers do not respond.
+    pub fn groups(&self) -> Result<BTreeSet<String>, Error> {
+        let groups = self.client().inner().fetch_group_list(None, REQUEST_TIMEOUT);
+        let groups = groups.map_err(|error| Error::kafka(String::from("listing the consumer groups"), error))?;
+        Ok(groups.groups().iter().map(|group| group.name().to_owned()).collect())
+    }
+
     /// Refuses when a group has members: what follows would get between their feet.
     ///
     /// # Errors

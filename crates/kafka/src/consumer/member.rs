@@ -10,8 +10,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, TopicPartitionList};
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
+use crate::Error;
 use crate::client_log;
 use crate::config::Settings;
 use crate::lag::MemberLag;
@@ -27,6 +28,20 @@ pub enum OffsetReset {
     Committed,
     /// At the group's committed offset, or at the beginning.
     CommittedOrBeginning,
+}
+
+impl OffsetReset {
+    /// Where a member goes on in a partition of `topic` with this committed offset.
+    pub(super) fn start(self, topic: &str, partition: i32, committed: Option<i64>) -> Result<Offset, Error> {
+        match (committed, self) {
+            (Some(next), _) => Ok(Offset::Offset(next)),
+            (None, Self::CommittedOrBeginning) => Ok(Offset::Beginning),
+            (None, Self::Committed) => {
+                let reason = format!("partition {partition} no longer has any; `setup` shows what to do");
+                Err(Error::fatal(format!("going on at the committed offsets of {topic}"), reason))
+            }
+        }
+    }
 }
 
 /// Partitions came or went. In order, on the polling thread, before anything is read from what came.
@@ -173,4 +188,21 @@ pub(super) fn subscribed(config: &Settings, context: Context, topic: &str) -> Re
     let consumer: BaseConsumer<Context> = config.create_with_context(context)?;
     consumer.subscribe(&[topic])?;
     Ok(Member(Some(consumer)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Recovery;
+
+    #[test]
+    fn without_a_committed_offset_a_member_starts_at_the_beginning_only_if_it_may() {
+        let start = |reset: OffsetReset, committed| reset.start("cart-commands", 3, committed);
+        for reset in [OffsetReset::Committed, OffsetReset::CommittedOrBeginning] {
+            assert!(matches!(start(reset, Some(7)), Ok(Offset::Offset(7))));
+        }
+        assert!(matches!(start(OffsetReset::CommittedOrBeginning, None), Ok(Offset::Beginning)));
+        let lost = start(OffsetReset::Committed, None);
+        assert!(lost.is_err_and(|error| error.recovery() == Recovery::Fatal));
+    }
 }

@@ -42,6 +42,10 @@ pub fn record_age(message: &BorrowedMessage<'_>) -> Option<Duration> {
     Some(fail_points::now().duration_since(UNIX_EPOCH + Duration::from_millis(sent_at)).unwrap_or_default())
 }
 
+fn next_offset(offset: Offset) -> Option<i64> {
+    if let Offset::Offset(next) = offset { Some(next) } else { None }
+}
+
 /// Committed records only, except where a test shows what it is like without.
 fn isolation_level() -> &'static str {
     if fail_points::is_off("guard-read-committed") { "read_uncommitted" } else { "read_committed" }
@@ -277,18 +281,18 @@ impl GroupConsumer {
         }
         let committed = self.consumer.committed_offsets(assigned, REQUEST_TIMEOUT).map_err(failed)?;
         for element in committed.elements() {
-            let offset = match (element.offset(), self.consumer.context().start_at) {
-                (Offset::Invalid, OffsetReset::Committed) => {
-                    let reason =
-                        format!("partition {} no longer has any; `setup` shows what to do", element.partition());
-                    return Err(Error::fatal(operation(), reason));
-                }
-                (Offset::Invalid, OffsetReset::CommittedOrBeginning) => Offset::Beginning,
-                (offset, _) => offset,
-            };
-            self.seek(element.partition(), offset)?;
+            let found = if fail_points::fails("offsets-lost") { None } else { next_offset(element.offset()) };
+            self.seek(element.partition(), self.start(element.partition(), found)?)?;
         }
         Ok(partitions)
+    }
+
+    /// Where this member goes on in a partition with this committed offset.
+    ///
+    /// # Errors
+    /// [`crate::Recovery::Fatal`] if it has none and must have one.
+    pub fn start(&self, partition: i32, committed: Option<i64>) -> Result<Offset, Error> {
+        self.consumer.context().start_at.start(&self.topic, partition, committed)
     }
 
     /// Reads no more of a partition that we own, since it has a record that cannot be processed. Its offset stays where it is.
@@ -349,8 +353,7 @@ impl GroupConsumer {
             .consumer
             .committed_offsets(list, REQUEST_TIMEOUT)
             .map_err(|error| Error::retry(format!("reading the committed offsets of {}", self.topic), error))?;
-        let offset = |offset| if let Offset::Offset(offset) = offset { Some(offset) } else { None };
-        Ok(committed.elements().iter().map(|element| (element.partition(), offset(element.offset()))).collect())
+        Ok(committed.elements().iter().map(|element| (element.partition(), next_offset(element.offset()))).collect())
     }
 
     /// Goes on at `offset` of a partition that we own.
@@ -361,8 +364,7 @@ impl GroupConsumer {
         self.consumer
             .seek(&self.topic, partition, offset, Duration::from_secs(10))
             .map_err(|error| Error::retry(format!("seeking to {offset:?} of {}/{partition}", self.topic), error))?;
-        let next = if let Offset::Offset(next) = offset { Some(next) } else { None };
-        self.consumer.context().lag.seek(partition, next);
+        self.consumer.context().lag.seek(partition, next_offset(offset));
         Ok(())
     }
 }

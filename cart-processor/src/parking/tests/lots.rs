@@ -1,0 +1,87 @@
+//! Which cart is tried when, and when it is parked.
+
+use cart::ParkingState;
+
+use super::*;
+
+fn failed(cart: u128, offset: i64) -> PassedCart {
+    let mut one = command(offset, 0, 9);
+    one.command.cart_id = Uuid::from_u128(cart).into();
+    PassedCart::of(one.command.cart_id, &[one])
+}
+
+#[test]
+fn one_parked_cart_too_many_stops_the_partition() {
+    let mut lots = Lots::new(LogEpoch::FIRST);
+    lots.restore(PARTITION, &ParkedPartition::default(), 0, Instant::now());
+    let cause = Cause::Unreadable(String::from("schema 9 is unknown"));
+    let mut begin = |cart| {
+        lots.begin(&failed(cart, 5), &cause, Instant::now(), DateTime::UNIX_EPOCH).map_err(|error| error.partition)
+    };
+    for cart in 0..1_000 {
+        assert!(begin(cart).is_ok(), "{cart}");
+    }
+    assert_eq!(begin(1_000), Err(PARTITION));
+}
+
+#[test]
+fn a_cart_goes_from_tries_to_parked_and_after_a_request_to_live() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut lots = Lots::new(LogEpoch::FIRST);
+    lots.restore(PARTITION, &ParkedPartition::default(), 4, start);
+    let unreadable = || Cause::Unreadable(String::from("schema 9 is unknown"));
+    let Ok(Change::Marker(cart)) = lots.begin(&failed(1, 5), &unreadable(), start, DateTime::UNIX_EPOCH) else {
+        panic!()
+    };
+    assert_eq!(
+        (cart.state, cart.next_position.offset(), cart.reason_code()),
+        (ParkingState::Trying, 5, "journal-unreadable")
+    );
+    lots.advance(PARTITION, 6);
+    let fails = || Failed::Cart { cause: unreadable(), store_answers: true, next_offset: None };
+    assert_eq!(lots.next_job(|_| false, at(4)), None, "not yet");
+    for (seconds, failed, expected) in [(5, fails(), 0), (10, Failed::Away, 0), (15, fails(), 1)] {
+        let job = lots.next_job(|_| false, at(seconds)).unwrap();
+        assert_eq!((job.from, job.until), (5, 6));
+        assert_eq!(lots.failed(&job, failed, at(seconds)).len(), expected, "after {seconds} s");
+    }
+    assert_eq!(lots.next_job(|_| false, at(1_000)), None, "it is parked");
+    lots.request(PARTITION, failed(1, 5).cart_id, at(1_000));
+    let job = lots.next_job(|_| false, at(1_000)).unwrap();
+    let changes = lots.failed(&job, fails(), at(1_000));
+    let [Change::Marker(cart), Change::EndOfRequest] = changes.as_slice() else { panic!("{changes:?}") };
+    assert_eq!(cart.state, ParkingState::Parked, "one more failure parks it again");
+    lots.request(PARTITION, job.cart_id, at(1_001));
+    let job = lots.next_job(|_| false, at(1_001)).unwrap();
+    let changes = lots.decided(&job, Decided { next_offset: 6, is_all: true }, at(1_001));
+    assert_eq!(changes, [Change::End, Change::EndOfRequest]);
+    assert!(lots.is_empty());
+}
+
+#[test]
+fn an_unreadable_cart_among_others_that_fail_is_not_parked() {
+    let start = Instant::now();
+    let mut lots = Lots::new(LogEpoch::FIRST);
+    lots.restore(PARTITION, &ParkedPartition::default(), 4, start);
+    let cause = Cause::Unreadable(String::from("schema 9 is unknown"));
+    for cart in [1, 2] {
+        lots.begin(&failed(cart, 5), &cause, start, DateTime::UNIX_EPOCH).unwrap();
+    }
+    let mut parked = 0;
+    let mut fail = |lots: &mut Lots, seconds| {
+        let now = start + Duration::from_secs(seconds);
+        let job = lots.next_job(|_| false, now).unwrap();
+        let failed = Failed::Cart { cause: cause.clone(), store_answers: true, next_offset: None };
+        parked += lots.failed(&job, failed, now).len();
+        parked
+    };
+    for seconds in 1..40 {
+        assert_eq!(fail(&mut lots, 5 * seconds), 0, "both fail, and no other cart is read");
+    }
+    for seconds in 40..44 {
+        lots.succeeded(1, 1);
+        fail(&mut lots, 5 * seconds);
+    }
+    assert!(lots.next_job(|_| false, start + Duration::from_secs(1_000)).is_none(), "both are parked");
+}
