@@ -8,19 +8,37 @@ use cart::contract::{Contract as _, group};
 use cart::{CartCommand, PurchasedItem};
 use futures::future::join_all;
 use kafka::{Producer, Record, TransactionalProducer};
+use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::system::System;
+use crate::harness::UNKNOWN_SCHEMA;
+
+/// The longest time until a damaged cart is parked: three tries in ten seconds.
+const PARKED_WITHIN: Duration = Duration::from_secs(60);
 
 /// What a fault keeps up until its alert fires; ended when it is dropped.
 #[derive(Debug, Default)]
-pub(super) struct Harm(Vec<JoinHandle<()>>);
+pub(super) struct Harm {
+    tasks: Vec<JoinHandle<()>>,
+    /// A cart with a damaged journal.
+    damaged: Option<Uuid>,
+}
+
+impl Harm {
+    /// Ends it, and repairs what stays harmed. Returns whether there was anything to repair: then its alert ends.
+    pub(super) async fn end(self, system: &System) -> anyhow::Result<bool> {
+        let Some(cart) = self.damaged else { return Ok(false) };
+        repair_cart(system, cart).await?;
+        Ok(true)
+    }
+}
 
 impl Drop for Harm {
     fn drop(&mut self) {
-        for task in &self.0 {
+        for task in &self.tasks {
             task.abort();
         }
     }
@@ -37,7 +55,7 @@ pub(super) struct Fault {
 }
 
 /// Those that cannot be healed come last.
-pub(super) const FAULTS: [Fault; 9] = [
+pub(super) const FAULTS: [Fault; 11] = [
     Fault {
         name: "a record that is no command, on cart-commands",
         alerts: &["DeadLetters"],
@@ -47,6 +65,16 @@ pub(super) const FAULTS: [Fault; 9] = [
         name: "30 clients of an ingest that takes one command at a time",
         alerts: &["RequestsFailing"],
         inject: |system| Box::pin(async { Ok(crowd(system)) }),
+    },
+    Fault {
+        name: "a request for whose cart the handler panics",
+        alerts: &["HandlerPanics"],
+        inject: |system| Box::pin(panic_in_handler(system)),
+    },
+    Fault {
+        name: "a journal row whose schema the registry does not have",
+        alerts: &["CartsParked"],
+        inject: |system| Box::pin(damage_cart(system)),
     },
     Fault {
         name: "a certificate of five days",
@@ -105,14 +133,44 @@ fn crowd(system: &System) -> Harm {
             }
         })
     };
-    Harm((0..30).map(client).collect())
+    Harm { tasks: (0..30).map(client).collect(), damaged: None }
+}
+
+async fn panic_in_handler(system: &System) -> anyhow::Result<Harm> {
+    let response = reqwest::get(format!("http://{}/cart/{}", system.limited, system.panicking)).await?;
+    ensure!(response.status() == 500, "a panic was answered with {}", response.status());
+    Ok(Harm::default())
+}
+
+/// The statements that damage and repair a new cart's journal have timestamps far below those of any position, so that what the
+/// cart-processor writes in the end is newer.
+async fn damage_cart(system: &System) -> anyhow::Result<Harm> {
+    let cart = Uuid::new_v4();
+    let session = cassandra::connect(system.installation.cassandra()).await?;
+    let row = "INSERT INTO cart_journal (cart_id, sequence_number, position, command_id, events, keyed) \
+               VALUES (?, 1, 1, ?, ?, true) USING TIMESTAMP 1";
+    session.query_unpaged(row, (cart, Uuid::new_v4(), vec![UNKNOWN_SCHEMA.to_vec()])).await?;
+    let (product, vendor) = (Uuid::new_v4(), Uuid::new_v4());
+    let item = json!({"productId": product, "vendorId": vendor, "name": "mug", "price": "2", "quantity": 1});
+    let url = format!("http://{}/cart/{cart}", system.ingest);
+    let answer: Value = reqwest::Client::new().post(url).json(&item).send().await?.json().await?;
+    ensure!(answer["parked"] == true, "the command of a damaged cart was answered with {answer}");
+    Ok(Harm { tasks: Vec::new(), damaged: Some(cart) })
+}
+
+async fn repair_cart(system: &System, cart: Uuid) -> anyhow::Result<()> {
+    system.installation.becomes_parked(cart, PARKED_WITHIN).await?;
+    let session = cassandra::connect(system.installation.cassandra()).await?;
+    let delete = "DELETE FROM cart_journal USING TIMESTAMP 2 WHERE cart_id = ? AND sequence_number = 1";
+    session.query_unpaged(delete, (cart,)).await?;
+    system.installation.retry_parked(cart).await
 }
 
 /// Takes the transactional ids of the processor's workers over and over, with time for a commit between.
 fn fence(system: &System) -> Harm {
     let kafka = system.installation.kafka().clone();
     let group = kafka.prefixed(group::CART_PROCESSOR);
-    Harm(vec![tokio::spawn(async move {
+    let fences = tokio::spawn(async move {
         loop {
             let taken = (0..2).map(|worker| {
                 let (kafka, id) = (kafka.clone(), format!("{group}-a-{worker}"));
@@ -121,7 +179,8 @@ fn fence(system: &System) -> Harm {
             join_all(taken).await;
             tokio::time::sleep(Duration::from_millis(1_000)).await;
         }
-    })])
+    });
+    Harm { tasks: vec![fences], damaged: None }
 }
 
 async fn spoil_table(system: &System) -> anyhow::Result<Harm> {
@@ -142,5 +201,5 @@ async fn lock_offsets(system: &System) -> anyhow::Result<Harm> {
         std::future::pending::<()>().await;
         drop(transaction);
     };
-    Ok(Harm(vec![tokio::spawn(keep)]))
+    Ok(Harm { tasks: vec![tokio::spawn(keep)], damaged: None })
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use uuid::Uuid;
 
 use super::certificate::Certificate;
 use super::prometheus::Target;
@@ -19,8 +20,11 @@ const RATE: &str = "40";
 pub(super) struct System {
     pub(super) installation: Installation,
     pub(super) certificate: Certificate,
-    /// An ingest that takes one command at a time.
+    /// The address of the ingest that the load is sent to.
+    pub(super) ingest: SocketAddr,
+    /// An ingest that takes one command at a time, and whose handler panics for [`System::panicking`].
     pub(super) limited: SocketAddr,
+    pub(super) panicking: Uuid,
     pub(super) popular_items: Process,
     others: Vec<Process>,
 }
@@ -41,21 +45,25 @@ pub(super) async fn start() -> anyhow::Result<(System, Vec<Target>)> {
     let paths = certificate.paths();
     let tls = ["--tls-cert", &paths[0], "--tls-key", &paths[1]];
     let ingest = ["--allow-client-time", "--reply-timeout-ms", "30000"];
-    let mut services: Vec<(Service, &str, &[&str])> = vec![
-        (Service::Ingest, "a", &ingest),
-        (Service::LimitedIngest, "limited", &["--commands-in-flight-max", "1"]),
-        (Service::CartProcessor, "a", &[]),
-    ];
+    let mut services: Vec<(Service, &str, &[&str])> =
+        vec![(Service::Ingest, "a", &ingest), (Service::CartProcessor, "a", &[])];
     services.extend(Service::PROJECTORS.map(|projector| (projector, "a", &[][..])));
     let mut processes = installation.start_all(&services).await?;
     let mut targets: Vec<Target> = Vec::new();
     for ((service, ..), process) in services.iter().zip(&processes) {
         targets.push(Target { component: service.name().to_owned(), address: process.metrics_address()? });
     }
-    let url = format!("http://{}", processes[0].address().context("it has an address")?);
-    let limited = processes[1].address().context("it has an address")?;
+    let ingest = processes[0].address().context("it has an address")?;
+    let url = format!("http://{ingest}");
+    let panicking = Uuid::new_v4();
+    let (few, panics) = (["--commands-in-flight-max", "1"], format!("handler-panics=return({panicking})"));
+    let mut with_limits = installation.start_to_crash(Service::LimitedIngest, "limited", &few, &panics)?;
+    with_limits.ready(READY_DEADLINE).await?;
+    let limited = with_limits.address().context("it has an address")?;
     let with_tls = installation.start(Service::Ingest, "tls", &tls)?;
-    targets.push(Target { component: String::from("ingest"), address: with_tls.metrics_address()? });
+    for process in [&with_limits, &with_tls] {
+        targets.push(Target { component: String::from("ingest"), address: process.metrics_address()? });
+    }
     let address = free_address()?;
     let listen = address.to_string();
     let args = ["audit", "--watch", "--interval-s", "1", "--timeout-s", "10", "--admin-listen", &listen];
@@ -67,6 +75,7 @@ pub(super) async fn start() -> anyhow::Result<(System, Vec<Target>)> {
     let index =
         services.iter().position(|(service, ..)| service.name() == "popular-items").context("it was started")?;
     let popular_items = processes.remove(index);
-    processes.extend([with_tls, audit, load]);
-    Ok((System { installation, certificate, limited, popular_items, others: processes }, targets))
+    processes.extend([with_limits, with_tls, audit, load]);
+    let system = System { installation, certificate, ingest, limited, panicking, popular_items, others: processes };
+    Ok((system, targets))
 }

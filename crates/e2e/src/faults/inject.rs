@@ -11,7 +11,7 @@ use super::environment::{FaultEnvironment, Place, SESSION_TIMEOUT, instances_of,
 use super::network::{self, FEW_BYTES, LATE};
 use super::plan::{Fault, LONG_PAUSE, Plan};
 use super::proxy::Link;
-use super::{points, records, stores};
+use super::{parked, points, records, stores};
 use crate::bench::meter::Meter;
 use crate::harness::{Process, Server, Service, wait_until};
 
@@ -105,6 +105,7 @@ pub(super) async fn inject(
             }
         }
         Fault::PauseGroup => return pause_group(environment, fault, plan).await,
+        Fault::ParkCart => return parked::park_cart(environment, fault, plan).await,
         Fault::LinkCut => return network::bad(environment, fault, plan, Link::Cut).await,
         Fault::LinkSlow => return network::bad(environment, fault, plan, Link::Slow(LATE)).await,
         Fault::LinkThrottled => return network::bad(environment, fault, plan, Link::Throttled(FEW_BYTES)).await,

@@ -19,6 +19,7 @@ mod environment;
 mod frames;
 mod inject;
 mod network;
+mod parked;
 mod plan;
 mod points;
 mod process_monitor;

@@ -89,6 +89,9 @@ pub enum Fault {
     Storm,
     /// An operator pauses a group (`cartctl pause`); one of its members is killed and restarted; the operator resumes it
     PauseGroup,
+    /// A cart's journal is damaged and the cart-processors are killed: the cart is parked, then repaired and tried again
+    /// (`cartctl parked retry`)
+    ParkCart,
     /// The connections to a server are closed, and new ones are rejected
     LinkCut,
     /// Traffic to and from a server is delayed
@@ -260,6 +263,8 @@ fn deal<T: Copy>(random: &mut StdRng, deck: &mut Vec<usize>, of: &[T]) -> Option
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum as _;
+
     use super::*;
 
     #[test]
@@ -272,6 +277,26 @@ mod tests {
         assert_eq!(ten(1), ten(1));
         assert_ne!(ten(1), ten(2));
     }
+
+    #[test]
+    fn each_kind_is_documented() {
+        let read = |page: &str| std::fs::read_to_string(crate::harness::root().join(page)).expect("a page");
+        let (page, readme) = (read("docs/fault-testing.md"), read("README.md"));
+        let kinds = Fault::value_variants().iter().filter(|fault| **fault != Fault::Quiet);
+        let (of_cluster, single): (Vec<Fault>, Vec<Fault>) = kinds.copied().partition(|fault| fault.is_for_cluster());
+        for fault in &single {
+            let name = fault.to_string();
+            // Several kinds are listed by what their names begin with.
+            let starts = name.match_indices('-').map(|(end, _)| format!("`{}-...`", &name[..end]));
+            let is_listed =
+                page.contains(&format!("`{name}`")) || starts.into_iter().any(|start| page.contains(&start));
+            assert!(is_listed, "docs/fault-testing.md lacks {name}");
+        }
+        assert!(page.contains(&format!("{} kinds for single servers", single.len())), "{}", single.len());
+        let all = single.len() + of_cluster.len();
+        assert!(readme.contains(&format!("{all} kinds of fault")), "README.md: there are {all}");
+    }
+
     #[test]
     fn each_comes_before_one_comes_again() {
         let faults = vec![Fault::KillKafka, Fault::Storm, Fault::Garbage];

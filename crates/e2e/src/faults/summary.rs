@@ -82,11 +82,15 @@ impl Summary {
         if self.is_cluster { self.outcomes() } else { restarts.unwrap_or_default() }
     }
 
-    /// Whether the audit was done and nothing is wrong. False without an acknowledged command, since then nothing was checked.
+    /// Whether the audit was done, nothing is wrong, and no command waits. False without an acknowledged command, since then
+    /// nothing was checked.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.avoidable().errors == 0
-            && self.report.as_ref().is_some_and(|report| report.is_clean() && report.client.acknowledged > 0)
+            && self
+                .report
+                .as_ref()
+                .is_some_and(|report| report.is_clean() && report.counts.parked == 0 && report.client.acknowledged > 0)
     }
 }
 
@@ -141,6 +145,9 @@ impl std::fmt::Display for Summary {
                 counts.rows,
                 self.settled_ms,
             )?;
+            if counts.parked > 0 {
+                writeln!(f, "FINDING {} commands still wait, of parked carts", counts.parked)?;
+            }
             for finding in &report.findings {
                 writeln!(f, "FINDING {finding:?}")?;
             }
