@@ -21,7 +21,7 @@ use crate::auth::Auth;
 use crate::commands::{CommandLookup, Commands, Waiters, random_partition, read_replies};
 use crate::http::{ConnectionPolicy, FixedLimits, Tls, serve};
 use crate::parked::Parked;
-use crate::reads::{CommandLog, EventStreams, Reads};
+use crate::reads::{ActiveGenerations, CommandLog, EventStreams, Reads};
 
 /// The delivery timeout of the producer: the maximum wait of a command for the commands before it, and again for its own
 /// delivery. So at the end of the reply timeout, when its client gets a 504, a command is in the log or never will be. A command
@@ -141,7 +141,13 @@ async fn connect(
     let parked = parking::codec(&Registry::new(kafka)?).await.context("registering the schema of cart-parked")?;
     let parked = Parked::new(kafka, &commands, epoch, parked, Handle::current())?;
     let read_after_timeout = Duration::from_millis(args.read_after_timeout_ms);
-    let reads = Reads::start(kafka, admin, log, journal.clone(), session, parked.clone(), read_after_timeout)?;
+    let generations = wait_for("the active generations of the read tables", startup, async || {
+        ActiveGenerations::read(session.clone()).await
+    })
+    .await?;
+    generations.follow(end.clone());
+    let tables = (session, generations);
+    let reads = Reads::start(kafka, admin, log, journal.clone(), tables, parked.clone(), read_after_timeout)?;
     let (streams_max, idle_timeout) = (args.limits.event_streams_max, args.limits.idle_timeout());
     // It has as many partitions as the commands.
     let events = (kafka.prefixed(CartEvent::TOPIC), partitions);

@@ -1,5 +1,6 @@
 //! The command line.
 
+use cart::Generation;
 use cassandra::{CassandraArgs, KeyspaceArgs};
 use kafka::{KafkaArgs, MemberArgs, TopicArgs};
 use postgres::DatabaseArgs;
@@ -28,10 +29,10 @@ pub(crate) enum Command {
     ItemPurchasedEvents(Args),
     /// Project item-purchased to Cassandra: pieces sold by vendor, product and day
     #[command(mut_arg("admin_listen", |arg| arg.default_value("127.0.0.1:9013")))]
-    PopularItems(CassandraProjectorArgs),
+    PopularItems(CassandraModelArgs),
     /// Project item-purchased to Cassandra: each vendor's balance by month
     #[command(mut_arg("admin_listen", |arg| arg.default_value("127.0.0.1:9014")))]
-    VendorBilling(CassandraProjectorArgs),
+    VendorBilling(CassandraModelArgs),
     /// Project item-purchased to PostgreSQL: each vendor's balance by month
     #[command(mut_arg("admin_listen", |arg| arg.default_value("127.0.0.1:9015")))]
     VendorBillingJdbc(JdbcArgs),
@@ -74,6 +75,24 @@ pub struct CassandraProjectorArgs {
     pub(crate) cassandra: CassandraArgs,
 }
 
+/// Which generation of its read model a projector keeps.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct GenerationArgs {
+    /// Generation of the read model to keep, in a table and consumer group of its own; `cartctl rebuild` creates the later ones
+    #[arg(long, env = "READ_MODEL_GENERATION", value_name = "NUMBER", help_heading = "Common")]
+    #[arg(default_value_t = Generation::FIRST)]
+    pub(crate) generation: Generation,
+}
+
+/// A projector of ours that writes to Cassandra.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct CassandraModelArgs {
+    #[command(flatten)]
+    pub(crate) projector: CassandraProjectorArgs,
+    #[command(flatten)]
+    pub(crate) generation: GenerationArgs,
+}
+
 /// The projector that writes to PostgreSQL.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct JdbcArgs {
@@ -81,6 +100,8 @@ pub(crate) struct JdbcArgs {
     pub(crate) args: Args,
     #[command(flatten)]
     pub(crate) database: DatabaseArgs,
+    #[command(flatten)]
+    pub(crate) generation: GenerationArgs,
 }
 
 /// How to set up.

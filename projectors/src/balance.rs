@@ -4,6 +4,9 @@ use cart::PurchasedItem;
 use chrono::Datelike as _;
 use rust_decimal::Decimal;
 
+/// The fail point of a projector that counts the purchases of the named vendors twice.
+pub(crate) const COUNTS_TWICE: &str = "counts-twice";
+
 /// A month (UTC).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Month {

@@ -15,17 +15,20 @@
 //!   instance that wakes up late lose.
 //! - `vendor-billing-jdbc`: totals and next offset are one SQL transaction, guarded by the offset it started from.
 //!
-//! `runner` has the one loop. `item_purchased_events`, `popular_items`, `vendor_billing` and `vendor_billing_jdbc` are a projector
+//! `base` and `run` put a projector together; `runner` has the one loop. `rebuild` runs one within `cartctl`, for a generation beside the
+//! active one. `item_purchased_events`, `popular_items`, `vendor_billing` and `vendor_billing_jdbc` are a projector
 //! each; `totals` is what the two tables in Cassandra share.
 
 mod args;
 mod balance;
+mod base;
 mod error;
 mod item_purchased_events;
 mod log_identity;
 mod metrics;
 mod pace;
 mod popular_items;
+pub mod rebuild;
 pub mod recovery;
 mod run;
 mod runner;

@@ -12,20 +12,23 @@ use uuid::Uuid;
 
 use crate::totals::{Key, Row, Rows, Table};
 
-const TABLE: &str = "item_quantity_by_day";
-
 /// A row without its name.
 const ROW_LEN: usize = 100;
 
-// Readers know all columns but `position`.
-pub(crate) const CREATE: &str = "CREATE TABLE IF NOT EXISTS item_quantity_by_day (\
-    vendorid uuid, productid uuid, year int, month int, day int, quantity bigint, name text, position bigint, \
-    PRIMARY KEY ((vendorid, productid, year, month), day)) WITH CLUSTERING ORDER BY (day ASC)";
+/// The statement that creates the table of a generation. Readers know all columns but `position`.
+pub(crate) fn create(table: &str) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {table} (\
+         vendorid uuid, productid uuid, year int, month int, day int, quantity bigint, name text, position bigint, \
+         PRIMARY KEY ((vendorid, productid, year, month), day)) WITH CLUSTERING ORDER BY (day ASC)"
+    )
+}
 
 /// The table, prepared.
 #[derive(Debug)]
 pub(crate) struct PopularItems {
     session: Arc<Session>,
+    table: String,
     select: PreparedStatement,
     insert: PreparedStatement,
 }
@@ -47,27 +50,33 @@ pub(crate) struct Sold {
 }
 
 impl PopularItems {
-    pub(crate) async fn open(session: Arc<Session>) -> Result<Self, Error> {
-        let select = "SELECT productid, day, quantity, name, position FROM item_quantity_by_day \
-            WHERE vendorid = ? AND productid IN ? AND year = ? AND month = ? AND day IN ?";
-        let insert = "INSERT INTO item_quantity_by_day \
-            (vendorid, productid, year, month, day, quantity, name, position) VALUES (?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?";
-        let failed = |error| Error::new("preparing the statements of item_quantity_by_day", error);
+    pub(crate) async fn open(session: Arc<Session>, table: String) -> Result<Self, Error> {
+        let select = format!(
+            "SELECT productid, day, quantity, name, position FROM {table} \
+             WHERE vendorid = ? AND productid IN ? AND year = ? AND month = ? AND day IN ?"
+        );
+        let insert = format!(
+            "INSERT INTO {table} (vendorid, productid, year, month, day, quantity, name, position) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
+        );
+        let failed = |error| Error::new(format!("preparing the statements of {table}"), error);
         let mut select = session.prepare(select).await.map_err(failed)?;
         let mut insert = session.prepare(insert).await.map_err(failed)?;
         select.set_is_idempotent(true);
         insert.set_is_idempotent(true);
-        Ok(Self { session, select, insert })
+        Ok(Self { session, table, select, insert })
     }
 }
 
 impl Table for PopularItems {
-    const NAME: &'static str = TABLE;
-
     type Within = ProductDay;
     /// Vendor, year and month.
     type Common = (Uuid, i32, i32);
     type Total = Sold;
+
+    fn name(&self) -> &str {
+        &self.table
+    }
 
     fn within(purchase: &PurchasedItem) -> ProductDay {
         let day = purchase.purchased_at;
@@ -112,7 +121,7 @@ impl Table for PopularItems {
     }
 
     fn groups(&self, rows: Rows<Self>) -> Vec<Rows<Self>> {
-        cassandra::groups(&self.session, TABLE, rows, |(key, row)| {
+        cassandra::groups(&self.session, &self.table, rows, |(key, row)| {
             let ProductDay { product_id, year, month, .. } = key.within;
             let partition = (key.vendor_id.as_uuid(), product_id, year, month);
             (partition, ROW_LEN + row.total.name.len())

@@ -1,65 +1,28 @@
-//! `cartctl rebuild` and `cartctl resume-purchases`: a read table is built again from `item-purchased`, and
-//! `item-purchased-events` continues after its offsets or its input were lost. Each can be repeated after an interruption.
+//! `cartctl resume-purchases`: `item-purchased-events` continues after its offsets or its input were lost. It can be repeated
+//! after an interruption.
 //!
-//! They are here because they create tables and publish purchases as the projectors do. Shown by crates/e2e/tests/e2e/recovery.rs.
+//! It is here because it publishes purchases as the projector does. Shown by crates/e2e/tests/e2e/recovery.rs.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cart::contract::{Contract, READ_MODELS, ReadModel, ReadTable, group};
+use cart::contract::{Contract, group};
 use cart::{CartEvent, EventId, PurchasedItem};
-use cassandra::CassandraArgs;
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use kafka::{Admin, Codec, KafkaArgs, Message as _, Registry, TopicReader, TransactionalProducer};
-use postgres::DatabaseArgs;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use service::LogArgs;
-use sqlx::AssertSqlSafe;
 use tokio::runtime::Handle;
 use trace::TraceHeaders;
 
 use crate::item_purchased_events::record;
-use crate::{popular_items, vendor_billing};
 
 /// Purchases that are published in one transaction.
 const CHUNK_LEN: usize = 5_000;
 
 /// How long a topic may say nothing before we give up.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-
-/// Parses a read model by its group.
-fn read_model() -> impl TypedValueParser<Value = ReadModel> {
-    let names = READ_MODELS.map(|model| PossibleValue::new(model.group).help(model.to_string()));
-    PossibleValuesParser::new(names).try_map(|name| {
-        READ_MODELS.into_iter().find(|model| model.group == name).ok_or("it is not the name of a projector")
-    })
-}
-
-/// Empty a read table and reset its projector to the beginning
-///
-/// Stop all instances of the projector first: the command fails while the group has a member. Start the projector afterwards: it
-/// reads item-purchased from the beginning. Until it has reached the end, readers see an empty table, then totals that are too
-/// low. A read with Read-After waits for its command, and gets 504 while the table is behind it.
-///
-/// Exit code 0: done. 1: it failed, and can be repeated.
-#[derive(Debug, Clone, clap::Args)]
-pub struct RebuildArgs {
-    /// The read table, by the name of its projector
-    #[arg(value_parser = read_model())]
-    table: ReadModel,
-    #[command(flatten)]
-    kafka: KafkaArgs,
-    #[command(flatten)]
-    cassandra: CassandraArgs,
-
-    #[command(flatten)]
-    database: DatabaseArgs,
-    /// The log of this run.
-    #[command(flatten)]
-    pub log: LogArgs,
-}
 
 /// Publish the purchases that item-purchased lacks, after cart-events or the offsets on it were lost
 ///
@@ -73,55 +36,6 @@ pub struct ResumeArgs {
     /// The log of this run.
     #[command(flatten)]
     pub log: LogArgs,
-}
-
-/// Empties a read table and lets its projector begin at the beginning.
-///
-/// # Errors
-/// When the projector runs, or a server does not respond.
-pub async fn rebuild(args: &RebuildArgs) -> anyhow::Result<()> {
-    let kafka = &args.kafka;
-    let admin = Admin::new(kafka)?;
-    let topic = kafka.prefixed(PurchasedItem::TOPIC);
-    let name = args.table.group;
-    // The offsets first: if we die in between, the rows' positions make the second time harmless.
-    tokio::task::block_in_place(|| {
-        let group = kafka.prefixed(name);
-        admin.ensure_idle(&group)?;
-        let starts: Vec<_> = admin.watermarks(&topic)?.into_iter().map(|(start, _)| start).collect();
-        admin.set_offsets(&group, &topic, starts)
-    })?;
-    let table = args.table.table;
-    match table {
-        ReadTable::ItemQuantityByDay => empty(args, popular_items::CREATE, table.name()).await?,
-        ReadTable::BalanceByVendor => empty(args, vendor_billing::CREATE, table.name()).await?,
-        ReadTable::VendorBilling => empty_database(args, &topic).await?,
-    }
-    tracing::info!(projector = name, topic, "the table is empty; start its projector, which reads the topic anew");
-    Ok(())
-}
-
-async fn empty(args: &RebuildArgs, create: &str, table: &str) -> anyhow::Result<()> {
-    let session = cassandra::connect(&args.cassandra.patient()).await?;
-    session.query_unpaged(create, ()).await.with_context(|| format!("creating {table}"))?;
-    // No deletes: their timestamps would be newer than every position, and hide all that is written afterwards.
-    session.query_unpaged(format!("TRUNCATE {table}"), ()).await.with_context(|| format!("emptying {table}"))?;
-    Ok(())
-}
-
-/// The balances and their offsets in one transaction.
-async fn empty_database(args: &RebuildArgs, topic: &str) -> anyhow::Result<()> {
-    let pool = args.database.connect().await?;
-    let failed = "emptying vendor_billing (`projectors setup` creates it)";
-    let mut transaction = pool.begin().await.context(failed)?;
-    sqlx::query(AssertSqlSafe("TRUNCATE vendor_billing")).execute(&mut *transaction).await.context(failed)?;
-    sqlx::query("DELETE FROM projection_offset WHERE projection = $1 AND topic = $2")
-        .bind(group::VENDOR_BILLING_JDBC)
-        .bind(topic)
-        .execute(&mut *transaction)
-        .await
-        .context(failed)?;
-    transaction.commit().await.context(failed)
 }
 
 /// Compares `cart-events` with `item-purchased`, publishes the purchases that are missing there, and commits that all of

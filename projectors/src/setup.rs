@@ -1,8 +1,8 @@
 //! Making what the projectors need, where it is not there yet.
 
 use anyhow::{Context as _, ensure};
-use cart::contract::{CONTROL_PARTITIONS, Contract, group};
-use cart::{CartEvent, ControlRecord, LogEpoch, PurchasedItem};
+use cart::contract::{CONTROL_PARTITIONS, Contract, READ_MODELS, ReadModel, ReadTable, group};
+use cart::{CartEvent, ControlRecord, Generation, LogEpoch, PurchasedItem};
 use kafka::{Admin, Codec, LogIdentity, Registry};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::PgConnectOptions;
@@ -15,17 +15,22 @@ use crate::{popular_items, vendor_billing};
 /// PostgreSQL's code for a database that is not there.
 const INVALID_CATALOG_NAME: &str = "3D000";
 
+/// PostgreSQL's code for a lock that was not free within `lock_timeout`.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
+
 /// What makes the tables in PostgreSQL, oldest first. What has been released is never changed: the database remembers its
 /// checksum.
 fn migrations() -> Migrator {
     let migration = |version, description: &'static str, sql| {
         Migration::new(version, description.into(), MigrationType::Simple, SqlStr::from_static(sql), false)
     };
-    Migrator::with_migrations(vec![migration(
-        1,
-        "vendor billing",
-        include_str!("../migrations/0001_vendor_billing.sql"),
-    )])
+    let mut migrator = Migrator::with_migrations(vec![
+        migration(1, "vendor billing", include_str!("../migrations/0001_vendor_billing.sql")),
+        migration(2, "generations", include_str!("../migrations/0002_generations.sql")),
+    ]);
+    // After a rollback the database has migrations of the newer version.
+    migrator.set_ignore_missing(true);
+    migrator
 }
 
 /// Makes the tables in PostgreSQL, or brings them up to date.
@@ -63,6 +68,16 @@ pub async fn migrations_to_do(pool: &PgPool) -> Result<Vec<String>, sqlx::Error>
     Ok(problems)
 }
 
+/// The statement that creates the table of a generation in Cassandra; `None` for a read model in PostgreSQL.
+pub(crate) fn create_in_cassandra(model: ReadModel, generation: Generation) -> Option<String> {
+    let table = model.table_name(generation);
+    match model.table {
+        ReadTable::ItemQuantityByDay => Some(popular_items::create(&table)),
+        ReadTable::BalanceByVendor => Some(vendor_billing::create(&table)),
+        ReadTable::VendorBilling => None,
+    }
+}
+
 /// Idempotent: a second time changes nothing.
 pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
     let SetupArgs { kafka, topics, cassandra, keyspace, .. } = args;
@@ -82,8 +97,12 @@ pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
     let identity = tokio::task::block_in_place(|| admin.identity(&purchases))?;
     cassandra::ensure_keyspace(cassandra, keyspace).await?;
     let session = cassandra::connect(&cassandra.patient()).await?;
-    for table in [popular_items::CREATE, vendor_billing::CREATE] {
-        session.query_unpaged(table, ()).await.context("creating the read tables in Cassandra")?;
+    cassandra::read_models::create_table(&session).await?;
+    for model in READ_MODELS {
+        let active = cassandra::read_models::active(&session, model).await?;
+        if let Some(create) = create_in_cassandra(model, active) {
+            session.query_unpaged(create, ()).await.context("creating the read tables in Cassandra")?;
+        }
     }
     if args.accept_new_log {
         cassandra::accept_new_log(&session, &purchases, &identity).await?;
@@ -101,7 +120,15 @@ pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
 async fn set_up_database(args: &SetupArgs, topic: &str, found: &LogIdentity) -> anyhow::Result<()> {
     ensure_database(&args.database.options()?).await?;
     let pool = args.database.connect().await?;
-    migrate(&pool).await.context("creating the tables in PostgreSQL")?;
+    if let Err(error) = migrate(&pool).await {
+        let is_locked = is_lock_timeout(&error);
+        let error = anyhow::Error::new(error).context("creating the tables in PostgreSQL");
+        return Err(if is_locked {
+            error.context("a query on vendor_billing holds its lock: end long queries on it, then run setup again")
+        } else {
+            error
+        });
+    }
     sqlx::query("INSERT INTO log_epoch (topic, epoch, cluster_id, topic_id, partitions) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING")
         .bind(topic)
         .bind(LogEpoch::FIRST.get())
@@ -124,6 +151,12 @@ async fn set_up_database(args: &SetupArgs, topic: &str, found: &LogIdentity) -> 
     }
     log_epoch(&pool, topic, found).await?;
     Ok(())
+}
+
+fn is_lock_timeout(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<sqlx::Error>()?.as_database_error()?.code())
+        .any(|code| code == LOCK_NOT_AVAILABLE)
 }
 
 /// Whether PostgreSQL says that there is no such database.

@@ -20,6 +20,7 @@ use service::Store;
 use tokio::runtime::Handle;
 use trace::names::REDELIVERED;
 
+use crate::balance::COUNTS_TWICE;
 use crate::error::Error;
 use crate::pace::AppliedOffsets;
 use crate::runner::{Batch, Projector};
@@ -33,14 +34,15 @@ const READ_LEN_MAX: usize = 24;
 
 /// A table of totals. Its rows are within a vendor; the type of [`Key`] does not allow others.
 pub trait Table: Sized {
-    /// The table's name.
-    const NAME: &'static str;
     /// Names a row within its vendor, such as a month. Keys of one Cassandra partition follow each other.
     type Within: Clone + Debug + Eq + Hash + Ord;
     /// The part of a key that rows of one read request share.
     type Common: Eq + Hash;
     /// The content of a row.
     type Total: Clone + Debug;
+
+    /// The table's name.
+    fn name(&self) -> &str;
 
     /// The row within its vendor that a purchase belongs to.
     fn within(purchase: &PurchasedItem) -> Self::Within;
@@ -164,8 +166,11 @@ impl<T: Table> Totals<T> {
             if is_included {
                 continue;
             }
-            let total = T::add(row.as_ref().map(|row| &row.total), &record.event)
-                .ok_or_else(|| Error::Overflow { row: format!("{key:?}") })?;
+            let mut total = T::add(row.as_ref().map(|row| &row.total), &record.event);
+            if fail_points::names(COUNTS_TWICE, &record.event.vendor_id) {
+                total = total.and_then(|total| T::add(Some(&total), &record.event));
+            }
+            let total = total.ok_or_else(|| Error::Overflow { row: format!("{key:?}") })?;
             let now = Row { total, position };
             *row = Some(now.clone());
             changed.insert(key, now);
@@ -195,13 +200,13 @@ impl<T: Table> Projector for Totals<T> {
             let runtime = self.runtime.clone();
             let mut work = batch.work(consumer.topic());
             let read = runtime.block_on(self.load(&batch))?;
-            work.database_step("cassandra", "SELECT", T::NAME, read);
+            work.database_step("cassandra", "SELECT", self.table.name(), read);
             let changed = self.fold(&batch)?;
             let rows = changed.len();
             fail_points::crash_point("totals-before-write");
             work.step("fold");
             runtime.block_on(self.write(changed))?;
-            work.database_step("cassandra", "INSERT", T::NAME, rows);
+            work.database_step("cassandra", "INSERT", self.table.name(), rows);
             work.end();
             fail_points::crash_point("totals-after-write");
             consumer.applied(batch.next_offsets.iter().map(|(partition, next)| (*partition, *next)));
@@ -256,11 +261,13 @@ mod tests {
     struct Pieces;
 
     impl Table for Pieces {
-        const NAME: &'static str = "pieces";
-
         type Within = Uuid;
         type Common = ();
         type Total = i64;
+
+        fn name(&self) -> &'static str {
+            "pieces"
+        }
 
         fn within(purchase: &PurchasedItem) -> Uuid {
             purchase.product_id.as_uuid()

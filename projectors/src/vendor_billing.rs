@@ -13,45 +13,50 @@ use uuid::Uuid;
 use crate::balance::{Month, add_exactly};
 use crate::totals::{Key, Row, Rows, Table};
 
-const TABLE: &str = "balance_by_vendor";
-
 /// A row, about.
 const ROW_LEN: usize = 80;
 
-// Readers know all columns but `position`.
-pub(crate) const CREATE: &str = "CREATE TABLE IF NOT EXISTS balance_by_vendor (\
-    vendorid uuid, year int, month int, balance decimal, position bigint, \
-    PRIMARY KEY ((vendorid, year), month)) WITH CLUSTERING ORDER BY (month DESC)";
+/// The statement that creates the table of a generation. Readers know all columns but `position`.
+pub(crate) fn create(table: &str) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {table} (vendorid uuid, year int, month int, balance decimal, position bigint, \
+         PRIMARY KEY ((vendorid, year), month)) WITH CLUSTERING ORDER BY (month DESC)"
+    )
+}
 
 /// The table, prepared.
 #[derive(Debug)]
 pub(crate) struct VendorBilling {
     session: Arc<Session>,
+    table: String,
     select: PreparedStatement,
     insert: PreparedStatement,
 }
 
 impl VendorBilling {
-    pub(crate) async fn open(session: Arc<Session>) -> Result<Self, Error> {
-        let select = "SELECT vendorid, balance, position FROM balance_by_vendor \
-            WHERE vendorid IN ? AND year = ? AND month = ?";
-        let insert = "INSERT INTO balance_by_vendor (vendorid, year, month, balance, position) VALUES (?, ?, ?, ?, ?) \
-            USING TIMESTAMP ?";
-        let failed = |error| Error::new("preparing the statements of balance_by_vendor", error);
+    pub(crate) async fn open(session: Arc<Session>, table: String) -> Result<Self, Error> {
+        let select =
+            format!("SELECT vendorid, balance, position FROM {table} WHERE vendorid IN ? AND year = ? AND month = ?");
+        let insert = format!(
+            "INSERT INTO {table} (vendorid, year, month, balance, position) VALUES (?, ?, ?, ?, ?) USING TIMESTAMP ?"
+        );
+        let failed = |error| Error::new(format!("preparing the statements of {table}"), error);
         let mut select = session.prepare(select).await.map_err(failed)?;
         let mut insert = session.prepare(insert).await.map_err(failed)?;
         select.set_is_idempotent(true);
         insert.set_is_idempotent(true);
-        Ok(Self { session, select, insert })
+        Ok(Self { session, table, select, insert })
     }
 }
 
 impl Table for VendorBilling {
-    const NAME: &'static str = TABLE;
-
     type Within = Month;
     type Common = Month;
     type Total = Decimal;
+
+    fn name(&self) -> &str {
+        &self.table
+    }
 
     fn within(purchase: &PurchasedItem) -> Month {
         Month::of(purchase)
@@ -87,7 +92,9 @@ impl Table for VendorBilling {
     }
 
     fn groups(&self, rows: Rows<Self>) -> Vec<Rows<Self>> {
-        cassandra::groups(&self.session, TABLE, rows, |(key, _)| ((key.vendor_id.as_uuid(), key.within.year), ROW_LEN))
+        cassandra::groups(&self.session, &self.table, rows, |(key, _)| {
+            ((key.vendor_id.as_uuid(), key.within.year), ROW_LEN)
+        })
     }
 
     async fn write(&self, rows: &Rows<Self>) -> Result<(), Error> {

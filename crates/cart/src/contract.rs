@@ -1,8 +1,9 @@
 //! The topics and their schemas: the contract with other programs, in any language.
 
 use std::fmt;
+use std::str::FromStr;
 
-use crate::{Aggregate, CartCommand, CartEvent, CartParked, CartReply, ControlRecord, PurchasedItem};
+use crate::{Aggregate, CartCommand, CartEvent, CartParked, CartReply, ControlRecord, Generation, PurchasedItem};
 
 /// Accepts records of producers whose clocks are ahead, since a record's time has no meaning here. Kafka's default limit is an
 /// hour.
@@ -76,7 +77,7 @@ pub enum ReadTable {
 }
 
 impl ReadTable {
-    /// The name in its store.
+    /// The name in its store. In PostgreSQL it is a view of the active generation's table.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -85,16 +86,76 @@ impl ReadTable {
             Self::VendorBilling => "vendor_billing",
         }
     }
+
+    /// The model that it is the table of.
+    #[must_use]
+    pub const fn model(self) -> ReadModel {
+        match self {
+            Self::ItemQuantityByDay => POPULAR_ITEMS,
+            Self::BalanceByVendor => VENDOR_BILLING,
+            Self::VendorBilling => VENDOR_BILLING_JDBC,
+        }
+    }
 }
 
 /// A table for queries, which a projector keeps from `item-purchased`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadModel {
-    /// The consumer group, and the subcommand of `projectors`.
+    /// The consumer group of the first generation, and the subcommand of `projectors`. Names the model.
     pub group: &'static str,
     /// The table's store.
     pub store: Store,
     pub table: ReadTable,
+}
+
+impl ReadModel {
+    /// The table of a generation. In Cassandra the first one has the name that all readers know; in PostgreSQL that is the view.
+    #[must_use]
+    pub fn table_name(&self, generation: Generation) -> String {
+        let name = self.table.name();
+        if self.store == Store::Cassandra && generation == Generation::FIRST {
+            name.to_owned()
+        } else {
+            format!("{name}_g{generation}")
+        }
+    }
+
+    /// The generation whose table has this name, if it is one of this model's.
+    #[must_use]
+    pub fn generation_of_table(&self, name: &str) -> Option<Generation> {
+        let number = match name.strip_prefix(self.table.name())? {
+            "" => Some(Generation::FIRST),
+            rest => rest.strip_prefix("_g")?.parse().ok(),
+        };
+        number.filter(|generation| self.table_name(*generation) == name)
+    }
+
+    /// The generation that this consumer group keeps, if it is one of this model's.
+    #[must_use]
+    pub fn generation_of_group(&self, group: &str) -> Option<Generation> {
+        let number = match group.strip_prefix(self.group)? {
+            "" => Some(Generation::FIRST),
+            rest => rest.strip_prefix("-g")?.parse().ok(),
+        };
+        number.filter(|generation| self.group_name(*generation) == group)
+    }
+
+    /// The consumer group that keeps a generation, without the installation's prefix. In PostgreSQL also the projection of its
+    /// offsets.
+    #[must_use]
+    pub fn group_name(&self, generation: Generation) -> String {
+        if generation == Generation::FIRST {
+            self.group.to_owned()
+        } else {
+            format!("{}{generation}", self.later_groups())
+        }
+    }
+
+    /// How the names of all groups of later generations begin.
+    #[must_use]
+    pub fn later_groups(&self) -> String {
+        format!("{}-g", self.group)
+    }
 }
 
 /// The table's name with its store: `Cassandra balance_by_vendor`.
@@ -108,13 +169,30 @@ impl fmt::Display for ReadModel {
     }
 }
 
+/// Not the name of a read model.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("it must be one of {}", READ_MODELS.map(|model| model.group).join(", "))]
+pub struct UnknownReadModel;
+
+/// By the name of its projector, which is the group of its first generation.
+impl FromStr for ReadModel {
+    type Err = UnknownReadModel;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        READ_MODELS.into_iter().find(|model| model.group == text).ok_or(UnknownReadModel)
+    }
+}
+
 /// All tables for queries. The harness, `audit`, `reconcile`, `uninstall`, the bench and tests start, wait for, check and delete by this
 /// list.
-pub const READ_MODELS: [ReadModel; 3] = [
-    ReadModel { group: group::POPULAR_ITEMS, store: Store::Cassandra, table: ReadTable::ItemQuantityByDay },
-    ReadModel { group: group::VENDOR_BILLING, store: Store::Cassandra, table: ReadTable::BalanceByVendor },
-    ReadModel { group: group::VENDOR_BILLING_JDBC, store: Store::Postgres, table: ReadTable::VendorBilling },
-];
+pub const READ_MODELS: [ReadModel; 3] = [POPULAR_ITEMS, VENDOR_BILLING, VENDOR_BILLING_JDBC];
+
+const POPULAR_ITEMS: ReadModel =
+    ReadModel { group: group::POPULAR_ITEMS, store: Store::Cassandra, table: ReadTable::ItemQuantityByDay };
+const VENDOR_BILLING: ReadModel =
+    ReadModel { group: group::VENDOR_BILLING, store: Store::Cassandra, table: ReadTable::BalanceByVendor };
+const VENDOR_BILLING_JDBC: ReadModel =
+    ReadModel { group: group::VENDOR_BILLING_JDBC, store: Store::Postgres, table: ReadTable::VendorBilling };
 
 /// All consumer groups, from the front of the pipeline to its end: once one is idle and no commands arrive, the topic of the next
 /// gets no more records.
@@ -204,3 +282,55 @@ impl Contract for Aggregate {
 
 /// The topic of records that can't be decided: the original bytes, with the reason and the origin as headers.
 pub const DEAD_LETTER_TOPIC: &str = "cart-commands-dead-letter";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_generation_has_the_names_that_readers_know() {
+        let names = READ_MODELS.map(|model| {
+            let of = |number| {
+                let generation = Generation::new(number).expect("a generation");
+                (model.table_name(generation), model.group_name(generation))
+            };
+            [of(1), of(12)]
+        });
+        let expected = [
+            [("item_quantity_by_day", "popular-items"), ("item_quantity_by_day_g12", "popular-items-g12")],
+            [("balance_by_vendor", "vendor-billing"), ("balance_by_vendor_g12", "vendor-billing-g12")],
+            [("vendor_billing_g1", "vendor-billing-jdbc"), ("vendor_billing_g12", "vendor-billing-jdbc-g12")],
+        ];
+        for (model, names) in READ_MODELS.iter().zip(&names) {
+            for (number, (table, group)) in [1, 12].into_iter().zip(names) {
+                assert_eq!(model.generation_of_table(table).map(Generation::get), Some(number), "{table}");
+                assert_eq!(model.generation_of_group(group).map(Generation::get), Some(number), "{group}");
+            }
+            for other in ["item_quantity_by_day_g1", "balance_by_vendor_g01", "vendor_billing", "read_model"] {
+                assert_eq!(model.generation_of_table(other), None, "{other}");
+            }
+            assert_eq!(model.generation_of_group("vendor-billing-jdbc-g1"), None);
+        }
+        assert_eq!(names, expected.map(|names| names.map(|(table, group)| (table.to_owned(), group.to_owned()))));
+        assert!(READ_MODELS.iter().all(|model| model.table.model() == *model));
+    }
+
+    #[test]
+    fn a_groups_name_says_which_generation_it_keeps() {
+        for (name, generation) in
+            [("vendor-billing", Some(1)), ("vendor-billing-g2", Some(2)), ("vendor-billing-g999", Some(999))]
+        {
+            assert_eq!(VENDOR_BILLING.generation_of_group(name).map(Generation::get), generation, "{name}");
+        }
+        let others = [
+            "vendor-billing-jdbc",
+            "vendor-billing-g1",
+            "vendor-billing-g02",
+            "vendor-billing-g+2",
+            "vendor-billing-g1000",
+        ];
+        for name in others {
+            assert_eq!(VENDOR_BILLING.generation_of_group(name), None, "{name}");
+        }
+    }
+}

@@ -10,7 +10,9 @@ use serde::Serialize;
 
 use crate::audit::watch;
 use crate::recovery::Recovery;
-use crate::{audit, doctor, explain, grants, operate, parked, reconcile, rehearse, status, tail, uninstall};
+use crate::{
+    audit, doctor, explain, generations, grants, operate, parked, reconcile, rehearse, status, tail, uninstall,
+};
 
 /// All verbs but `reconcile` and recovery: it could not be found out, or done. `reconcile`: the pipeline did not become idle in time.
 const NOT_FOUND_OUT: u8 = 2;
@@ -35,7 +37,9 @@ pub struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Audit(audit::Args),
+    Diff(generations::DiffArgs),
     Doctor(doctor::Args),
+    Drop(generations::DropArgs),
     Explain(explain::Args),
     Grants(grants::Args),
     /// Print all records of cart-control in their order: who has paused, resumed or skipped what, and what members answered
@@ -49,6 +53,7 @@ enum Command {
     /// List the records that groups skip, with who, when and why
     Skipped(operate::ListArgs),
     Status(status::Args),
+    Switch(generations::SwitchArgs),
     Tail(tail::Args),
     #[command(flatten)]
     Recovery(Recovery),
@@ -62,6 +67,13 @@ pub async fn start(cli: Cli) -> ExitCode {
     let (name, result) = match &cli.command {
         Command::Audit(args) if args.watch => ("audit", watch(args).await.map(|()| 0)),
         Command::Audit(args) => ("audit", look(args).await),
+        Command::Diff(args) => ("diff", difference(args).await),
+        Command::Drop(args) => {
+            ("drop", generations::drop_generation(args).await.and_then(|outcome| show(&outcome, args.json())))
+        }
+        Command::Switch(args) => {
+            ("switch", generations::switch(args).await.and_then(|outcome| show(&outcome, args.json())))
+        }
         Command::Doctor(args) => ("doctor", ask(args).await),
         Command::Explain(args) => ("explain", explain::explain(args, &mut stdout().lock()).await),
         Command::Grants(args) => ("grants", grants::grants(args, &mut stdout().lock()).await.map(|()| 0)),
@@ -102,6 +114,12 @@ async fn ask(args: &doctor::Args) -> anyhow::Result<u8> {
     let report = doctor::doctor(args).await?;
     write(&report, args.json).context("writing the report")?;
     Ok(report.exit_code())
+}
+
+async fn difference(args: &generations::DiffArgs) -> anyhow::Result<u8> {
+    let diff = generations::diff(args).await?;
+    write(&diff, args.json()).context("writing the differences")?;
+    Ok(diff.exit_code())
 }
 
 async fn try_out(args: &rehearse::Args) -> anyhow::Result<u8> {

@@ -13,6 +13,7 @@
 //! * [`mod@doctor`]: asks the servers for what the system relies on.
 //! * [`mod@explain`]: shows how a stored figure follows from the log.
 //! * [`mod@rehearse`]: decides the log again with the rules of this program, and shows what would differ.
+//! * [`mod@generations`]: compares the generations of a read model, and lets readers see another one.
 //! * [`mod@grants`]: prints or gives the least that the user of each service may do in the servers.
 //! * [`mod@operate`]: pauses, resumes and skips, and lists what operators have done.
 //! * [`mod@status`]: shows how far each consumer group is, and what keeps it.
@@ -25,12 +26,13 @@
 //! These share no code with the cart-processor and the projectors beyond the wire types, so that they do not repeat their
 //! mistakes. There are four exceptions: the module `recovery` does what the services do, with their code; `doctor` finds out
 //! whether what they make can be made; `explain` and `rehearse` show what the rules of `crates/cart` decide, beside the journal;
-//! and `operate` and `status` read the control topic as members do (crate `control`).
+//! and `generations`, `operate` and `status` use the control topic as members do (crate `control`).
 
 pub mod audit;
 mod cli;
 pub mod doctor;
 pub mod explain;
+pub mod generations;
 pub mod grants;
 mod ids;
 mod intake;
@@ -39,6 +41,7 @@ mod line;
 pub mod model;
 pub mod operate;
 pub mod parked;
+mod read_tables;
 pub mod reconcile;
 mod recovery;
 pub mod rehearse;

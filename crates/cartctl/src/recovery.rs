@@ -1,8 +1,9 @@
 //! What an operator does after a loss. The work is done by the code of the services, which must do the same: `republish` and
-//! `restore-journal` by `cart_processor::recovery`, `rebuild` and `resume-purchases` by `projectors::recovery`.
+//! `restore-journal` by `cart_processor::recovery`, `rebuild` and `resume-purchases` by `projectors`.
 
 use cart_processor::recovery::{RepublishArgs, RestoreArgs, republish, restore_journal};
-use projectors::recovery::{RebuildArgs, ResumeArgs, rebuild, resume_purchases};
+use projectors::rebuild::{RebuildArgs, rebuild};
+use projectors::recovery::{ResumeArgs, resume_purchases};
 
 /// The recovery commands.
 #[derive(Debug, clap::Subcommand)]

@@ -1,11 +1,12 @@
 //! `cartctl uninstall`: deletes an installation's topics, consumer groups, schemas, keyspace and database. Other installations
 //! on the same servers keep theirs.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use cart::contract::{Contract, DEAD_LETTER_TOPIC, STAGES};
+use cart::contract::{Contract, DEAD_LETTER_TOPIC, READ_MODELS, STAGES};
 use cart::{Aggregate, CartCommand, CartEvent, CartParked, CartReply, ControlRecord, PurchasedItem};
 use cassandra::CassandraArgs;
 use kafka::{Admin, KafkaArgs, Registry};
@@ -20,7 +21,7 @@ const MAINTENANCE_DATABASE: &str = "postgres";
 
 /// Delete an installation with all its data
 ///
-/// Deletes the topics, consumer groups, schemas, keyspace and database that --topic-prefix, --cassandra-keyspace and
+/// Deletes the topics, consumer groups (of all generations of the read tables), schemas, keyspace and database that --topic-prefix, --cassandra-keyspace and
 /// --database-url name. Other installations on the same servers keep theirs: it fails before it deletes anything if the data of the
 /// keyspace or of the database belongs to other topics. It also fails if a consumer group still has members after 15 s. It can
 /// be repeated: a missing part is not an error.
@@ -73,7 +74,8 @@ struct Names {
 }
 
 impl Names {
-    fn of(args: &Args, database: &PgConnectOptions) -> Self {
+    /// `existing` are all groups that the brokers have.
+    fn of(args: &Args, database: &PgConnectOptions, existing: BTreeSet<String>) -> Self {
         let both = [
             CartCommand::TOPIC,
             CartEvent::TOPIC,
@@ -85,9 +87,11 @@ impl Names {
         let topics = both.into_iter().chain([DEAD_LETTER_TOPIC]);
         let schemas = both.into_iter().chain([Aggregate::TOPIC]);
         let kafka = &args.kafka;
+        let mut groups: BTreeSet<String> = STAGES.iter().map(|stage| kafka.prefixed(stage.group)).collect();
+        groups.extend(existing.into_iter().filter(|group| is_of_a_generation(group, &kafka.prefixed(""))));
         Self {
             topics: topics.map(|topic| kafka.prefixed(topic)).collect(),
-            groups: STAGES.iter().map(|stage| kafka.prefixed(stage.group)).collect(),
+            groups: groups.into_iter().collect(),
             subjects: schemas.map(|topic| kafka.prefixed(&format!("{topic}-value"))).collect(),
             keyspace: args.cassandra.cassandra_keyspace.clone(),
             database: database.get_database().unwrap_or("cart").to_owned(),
@@ -112,6 +116,12 @@ impl Names {
         writeln!(out, "keyspace         {}", self.keyspace)?;
         writeln!(out, "database         {}", self.database)
     }
+}
+
+/// Whether a group keeps a generation of a read model of the installation with this prefix.
+fn is_of_a_generation(group: &str, prefix: &str) -> bool {
+    let name = group.strip_prefix(prefix);
+    name.is_some_and(|name| READ_MODELS.iter().any(|model| model.generation_of_group(name).is_some()))
 }
 
 /// The topics that a keyspace's positions belong to; none if `setup` has not run.
@@ -155,7 +165,8 @@ async fn recorded_in_database(database: &PgConnectOptions) -> anyhow::Result<Vec
 /// A consumer group has members, or a server does not answer or rejects a request.
 pub async fn uninstall(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
     let database = args.database.options()?;
-    let names = Names::of(args, &database);
+    let admin = Admin::new(&args.kafka)?;
+    let names = Names::of(args, &database, tokio::task::block_in_place(|| admin.groups())?);
     names.write(out)?;
     let session = cassandra::open(&args.cassandra.patient()).await?;
     names.check("keyspace", &names.keyspace, recorded_in_keyspace(&session, &names.keyspace).await?)?;
@@ -164,7 +175,6 @@ pub async fn uninstall(args: &Args, out: &mut impl Write) -> anyhow::Result<()> 
         writeln!(out, "Nothing was deleted (--dry-run).")?;
         return Ok(());
     }
-    let admin = Admin::new(&args.kafka)?;
     wait_until_idle(&admin, &names.groups).await?;
     // The groups come first: the brokers reject the deletion of a group that has members, even one that has just joined. The
     // topics come last: if this is interrupted, everything else can be rebuilt from the commands.
@@ -195,4 +205,24 @@ async fn wait_until_idle(admin: &Admin, groups: &[String]) -> Result<(), kafka::
 
 fn refs(names: &[String]) -> Vec<&str> {
     names.iter().map(String::as_str).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_of_other_installations_are_left_alone() {
+        let is_ours = |group| is_of_a_generation(group, "shop-");
+        assert!(is_ours("shop-popular-items") && is_ours("shop-vendor-billing-jdbc-g12"));
+        for other in [
+            "popular-items-g2",
+            "shop-2-popular-items-g2",
+            "shop-popular-items-g",
+            "shop-popular-items-2",
+            "shop-orders-g2",
+        ] {
+            assert!(!is_ours(other), "{other}");
+        }
+    }
 }

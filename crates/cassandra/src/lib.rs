@@ -1,12 +1,14 @@
-//! Cassandra as this project uses it: connecting, the keyspace, decimals, writes by the group, and which logs its positions
-//! belong to.
+//! Cassandra as this project uses it: connecting, the keyspace, decimals, writes by the group, which logs its positions belong
+//! to, and which generation of a read model is the active one.
 
 mod args;
 mod decimal;
 mod error;
 mod groups;
 mod log_identity;
+pub mod read_models;
 mod security;
+mod table_statement;
 
 pub use args::{CassandraArgs, KeyspaceArgs, check, connect, create_keyspace, ensure_keyspace, open};
 pub use decimal::{decimal_from_cql, decimal_to_cql};
@@ -14,3 +16,4 @@ pub use error::Error;
 pub use groups::{groups, write_rows};
 pub use log_identity::{LogNotRecorded, accept_new_log, create_log_table, ensure_log, log_epoch, restore_log};
 pub use security::{CassandraSecurityArgs, TlsVerify};
+pub use table_statement::TableStatement;

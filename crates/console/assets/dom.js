@@ -45,6 +45,7 @@ export function span(ms) {
 }
 
 export const clock = (ms) => new Date(ms).toISOString().slice(11, 23);
+export const minute = (ms) => new Date(ms).toISOString().slice(0, 16).replace("T", " ");
 export const short = (id) => id.slice(0, 8);
 
 // A rejected promise is a server that does not answer, or an error that it explains.

@@ -7,7 +7,7 @@ const DOTS_MAX = 12;
 const WEIGHTS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000];
 const DOT_SECONDS = 1.5;
 
-// Name, kind, a line below it, and what is counted in a topic. The layouts give each node its centre.
+// Name, kind, a line below it, what is counted in a topic, and the group that keeps a table. The layouts give each node its centre.
 const NODES = {
   client: ["HTTP", "client"],
   ingest: ["ingest", "service", "takes commands"],
@@ -21,9 +21,9 @@ const NODES = {
   popular: ["popular-items", "service"],
   billing: ["vendor-billing", "service"],
   jdbc: ["vendor-billing-jdbc", "service"],
-  quantity: ["item_quantity_by_day", "table", "Cassandra"],
-  balance: ["balance_by_vendor", "table", "Cassandra"],
-  vendors: ["vendor_billing", "table", "PostgreSQL"],
+  quantity: ["item_quantity_by_day", "table", "Cassandra", undefined, "popular-items"],
+  balance: ["balance_by_vendor", "table", "Cassandra", undefined, "vendor-billing"],
+  vendors: ["vendor_billing", "table", "PostgreSQL", undefined, "vendor-billing-jdbc"],
 };
 
 const SIZE = { client: [54, 34], service: [170, 52], topic: [142, 46], table: [158, 54] };
@@ -153,12 +153,12 @@ export function startPipeline(host, dialogs) {
     const labels = shape("g", { class: "labels" });
     svg.append(lines, dots, nodes, labels);
     host.replaceChildren(svg);
-    for (const [id, [name, kind, below, flow]] of Object.entries(NODES)) {
+    for (const [id, [name, kind, below, flow, keeper]] of Object.entries(NODES)) {
       const [x, y] = layout.at[id];
       const group = shape("g", { class: `node ${kind}`, transform: `translate(${x} ${y})` }, ...box(name, kind));
       const low = kind === "table" ? 5 : 0;
       group.append(shape("text", { class: "name", y: (below || flow ? -3 : 4) + low }, name));
-      if (below || flow) group.append(shape("text", { class: "below", y: 13 + low, "data-flow": flow, "data-key": below }, below));
+      if (below || flow) group.append(shape("text", { class: "below", y: 13 + low, "data-flow": flow, "data-key": below, "data-keeper": keeper }, below));
       nodes.append(group);
     }
     arrows = ARROWS.map(([from, to, flow, group]) => {
@@ -205,6 +205,10 @@ export function startPipeline(host, dialogs) {
         label.classList.toggle("unknown", !lag);
         label.classList.toggle("none", Boolean(lag) && lag.behind === 0);
       }
+    }
+    for (const label of host.querySelectorAll("[data-keeper]")) {
+      const generation = frame.stages.find((stage) => stage.group === label.dataset.keeper)?.generation;
+      label.textContent = generation > 1 ? `${label.dataset.key} · generation ${generation}` : label.dataset.key;
     }
     for (const label of host.querySelectorAll("[data-flow]")) {
       label.textContent = [`${rate(flows[label.dataset.flow])} / s`, label.dataset.key].filter(Boolean).join(" · ");

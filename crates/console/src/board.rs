@@ -4,15 +4,15 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use cart::contract::Contract as _;
-use cart::contract::STAGES;
-use cart::{CartCommand, CartEvent, PurchasedItem};
+use cart::contract::{Contract as _, READ_MODELS, ReadTable, STAGES, Stage};
+use cart::{CartCommand, CartEvent, Generation, PurchasedItem};
 use serde::Serialize;
 
 use crate::backlog::{Backlog, Lag};
 use crate::health::Health;
 use crate::journeys::Journeys;
 use crate::ledger::Ledger;
+use crate::operations::Operations;
 use crate::sales::Sales;
 use crate::times::Times;
 use crate::traffic::Traffic;
@@ -147,6 +147,10 @@ pub(crate) struct Board {
     groups: Mutex<Groups>,
     balances: Mutex<Vec<BalanceLine>>,
     audit: Mutex<Option<LastAudit>>,
+    /// Pauses, skips and parked carts; nothing before the first look.
+    operations: Mutex<Option<Operations>>,
+    /// The generations that readers see; the first one where nothing is known yet.
+    generations: Mutex<BTreeMap<ReadTable, Generation>>,
     /// The topics whose past is being read.
     reading: Mutex<BTreeMap<&'static str, CatchingUp>>,
     /// The commands in the log.
@@ -172,8 +176,29 @@ parts! {
     groups: Groups,
     balances: Vec<BalanceLine>,
     audit: Option<LastAudit>,
+    operations: Option<Operations>,
+    generations: BTreeMap<ReadTable, Generation>,
     reading: BTreeMap<&'static str, CatchingUp>,
     log_len: Option<i64>,
+}
+
+impl Board {
+    /// The generation of a table that readers see.
+    pub(crate) fn generation(&self, table: ReadTable) -> Generation {
+        self.generations().get(&table).copied().unwrap_or(Generation::FIRST)
+    }
+
+    /// The generation that a stage keeps, if it keeps a read table.
+    pub(crate) fn generation_of(&self, stage: &Stage) -> Option<Generation> {
+        let model = READ_MODELS.iter().find(|model| model.group == stage.group)?;
+        Some(self.generation(model.table))
+    }
+
+    /// The group of a stage, without the installation's prefix: of a read table the one whose generation readers see.
+    pub(crate) fn group(&self, stage: &Stage) -> String {
+        let model = READ_MODELS.iter().find(|model| model.group == stage.group);
+        model.map_or_else(|| stage.group.to_owned(), |model| model.group_name(self.generation(model.table)))
+    }
 }
 
 /// The topics that groups read.
@@ -206,5 +231,18 @@ mod tests {
             },
         ];
         assert_eq!(groups.partitions(0, 5_000).as_deref(), Some(&expected[..]));
+    }
+
+    #[test]
+    fn the_group_of_a_stage_is_that_of_the_generation_that_readers_see() {
+        let board = Board::default();
+        let groups = || STAGES.iter().map(|stage| board.group(stage)).collect::<Vec<_>>();
+        assert_eq!(groups(), STAGES.map(|stage| stage.group.to_owned()));
+        let second = Generation::new(2).expect("a generation");
+        board.generations().insert(ReadTable::BalanceByVendor, second);
+        let changed: Vec<_> = groups().into_iter().filter(|group| group.ends_with("-g2")).collect();
+        assert_eq!(changed, ["vendor-billing-g2"]);
+        let generations: Vec<_> = STAGES.iter().map(|stage| board.generation_of(stage).map(Generation::get)).collect();
+        assert_eq!(generations, [None, None, Some(1), Some(2), Some(1)]);
     }
 }

@@ -230,7 +230,7 @@ where
         let mut starts = admin.offsets_at(topic, now_ms() - window_ms)?;
         // A group that is behind is shown with all that waits.
         for stage in STAGES.iter().filter(|stage| stage.topic == T::TOPIC) {
-            let group = self.context.kafka.prefixed(stage.group);
+            let group = self.context.kafka.prefixed(&self.context.board.group(stage));
             let committed = GroupProgress::new(&self.context.kafka, &group, topic)?.committed(0..partitions)?;
             for (partition, start) in (0..).zip(&mut starts) {
                 *start = committed.get(&partition).copied().unwrap_or_default().min(*start);

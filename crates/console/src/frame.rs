@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cart::Generation;
 use cart::contract::{STAGES, Stage};
 use serde::Serialize;
 use tokio::time::MissedTickBehavior;
@@ -16,6 +17,7 @@ use crate::health::Known;
 use crate::journeys::Summary;
 use crate::ledger::Totals;
 use crate::metrics::VIEWERS;
+use crate::operations::Operations;
 use crate::sales::Top;
 use crate::times::Percentiles;
 use crate::traffic::{Counts, RATE_SECONDS};
@@ -28,6 +30,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 struct StageLag {
     group: &'static str,
     topic: &'static str,
+    /// The generation of the read table that it keeps, and that readers see.
+    generation: Option<i32>,
     /// Unknown while the topic is still being read, or when the group's offsets could not be read.
     lag: Option<Lag>,
     /// The records that it has processed since this process began, as far as this process has read them.
@@ -66,6 +70,7 @@ struct Frame {
     top: [Top; 3],
     balances: Vec<BalanceLine>,
     audit: Option<LastAudit>,
+    operations: Option<Operations>,
     newest: Vec<Summary>,
 }
 
@@ -83,16 +88,17 @@ fn frame(board: &Board, viewers: usize) -> Frame {
             purchase: steps.purchase.percentiles(now),
         }
     };
+    let generations = STAGES.map(|stage| board.generation_of(&stage).map(Generation::get));
     let stages = {
         let groups = board.groups();
-        let known = groups.lags.iter().zip(&groups.processed);
-        let lag = |(stage, (lag, processed)): (&Stage, (&Option<Lag>, &Option<usize>))| StageLag {
+        let stage = |(index, stage): (usize, &Stage)| StageLag {
             group: stage.group,
             topic: stage.topic,
-            lag: *lag,
-            processed: *processed,
+            generation: generations[index],
+            lag: groups.lags[index],
+            processed: groups.processed[index],
         };
-        STAGES.iter().zip(known).map(lag).collect()
+        STAGES.iter().enumerate().map(stage).collect()
     };
     // The temporaries of one expression live to its end: in the literal below they would hold all these locks at once.
     let log_len = *board.log_len();
@@ -101,6 +107,7 @@ fn frame(board: &Board, viewers: usize) -> Frame {
     let top = board.sales().top(now);
     let balances = board.balances().clone();
     let audit = board.audit().clone();
+    let operations = board.operations().clone();
     let newest = board.journeys().newest();
     Frame {
         at_ms: now,
@@ -118,6 +125,7 @@ fn frame(board: &Board, viewers: usize) -> Frame {
         top,
         balances,
         audit,
+        operations,
         newest,
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use cart::CartCommand;
-use cart::contract::{Contract as _, READ_MODELS, STAGES};
+use cart::contract::{Contract as _, READ_MODELS, STAGES, Stage};
 use kafka::{Admin, GroupProgress};
 
 use crate::clock::now_ms;
@@ -53,8 +53,8 @@ pub(crate) fn start(mut context: Context) -> std::io::Result<()> {
 
 struct Clients {
     partitions: i32,
-    /// One for each of `STAGES` whose offsets are in Kafka.
-    groups: Vec<(usize, GroupProgress)>,
+    /// One for each of `STAGES` whose offsets are in Kafka, with the group's name.
+    groups: Vec<(usize, String, GroupProgress)>,
     log: Admin,
     members_listed_at: Option<Instant>,
 }
@@ -65,9 +65,10 @@ impl Clients {
         let mut groups = Vec::new();
         let mut partitions = 0;
         for (index, stage) in STAGES.iter().enumerate().filter(|(_, stage)| !stage.has_offsets_in_postgres()) {
-            let (group, topic) = (context.kafka.prefixed(stage.group), context.kafka.prefixed(stage.topic));
-            partitions = log.partitions(&topic)?;
-            groups.push((index, GroupProgress::new(&context.kafka, &group, &topic)?));
+            partitions = log.partitions(&context.kafka.prefixed(stage.topic))?;
+            let group = context.board.group(stage);
+            let progress = open(context, stage, &group)?;
+            groups.push((index, group, progress));
         }
         Ok(Self { partitions, groups, log, members_listed_at: None })
     }
@@ -76,14 +77,20 @@ impl Clients {
         let ends = self.log.watermarks(&context.kafka.prefixed(CartCommand::TOPIC))?;
         // Nothing but commands is in this topic, neither transactions nor deletions: its offsets count them.
         *context.board.log_len() = Some(ends.into_iter().map(|(_, end)| end).sum());
-        for (index, group) in &self.groups {
+        for (index, name, group) in &mut self.groups {
+            let active = context.board.group(&STAGES[*index]);
+            if *name != active {
+                *group = open(context, &STAGES[*index], &active)?;
+                *name = active;
+            }
             // Noted before the next group is asked: the lag is that of this moment.
             note(context, *index, group.committed(0..self.partitions)?);
         }
         if self.members_listed_at.is_none_or(|listed_at| listed_at.elapsed() >= MEMBERS_INTERVAL) {
             self.members_listed_at = Some(Instant::now());
             for (index, stage) in STAGES.iter().enumerate() {
-                let (group, topic) = (context.kafka.prefixed(stage.group), context.kafka.prefixed(stage.topic));
+                let group = context.kafka.prefixed(&context.board.group(stage));
+                let topic = context.kafka.prefixed(stage.topic);
                 // The lag is shown also while one broker does not list its groups.
                 let owners = self.log.owners(&group, &topic).unwrap_or_else(|error| {
                     tracing::debug!(%error, "the members of a group are not known");
@@ -94,6 +101,11 @@ impl Clients {
         }
         Ok(())
     }
+}
+
+/// Does not ask yet.
+fn open(context: &Context, stage: &Stage, group: &str) -> Result<GroupProgress, kafka::Error> {
+    GroupProgress::new(&context.kafka, &context.kafka.prefixed(group), &context.kafka.prefixed(stage.topic))
 }
 
 fn note(context: &Context, index: usize, committed: BTreeMap<i32, i64>) {

@@ -28,6 +28,8 @@ mod journeys;
 mod lag;
 mod ledger;
 mod metrics;
+mod operations;
+mod operators;
 mod probes;
 mod run;
 mod sales;

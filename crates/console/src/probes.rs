@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use kafka::Registry;
+use service::MetricsText;
 use tokio::time::sleep;
 
 use crate::audience::Audience;
@@ -109,25 +110,18 @@ pub(crate) async fn body(mut response: reqwest::Response) -> anyhow::Result<Vec<
     Ok(body)
 }
 
-/// The metrics of `cartctl audit --watch` (docs/metrics.md), in Prometheus' text format.
+/// The metrics of `cartctl audit --watch` (docs/metrics.md).
 fn parse(text: &str) -> anyhow::Result<LastAudit> {
-    let lines = || text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
-    let whole = |value: &str| value.split('.').next()?.parse().ok();
-    let wanted = |series: &str| {
-        let mut found = lines().filter(|(name, _)| *name == series);
-        found.next().and_then(|(_, value)| whole(value)).with_context(|| format!("the metrics have no {series}"))
-    };
-    let audits: u64 = wanted("audit_runs_total{outcome=\"completed\"}").context("it is not `cartctl audit --watch`")?;
+    let samples = MetricsText(text);
+    let wanted = |series: &str| samples.whole(series).with_context(|| format!("the metrics have no {series}"));
+    let audits = wanted("audit_runs_total{outcome=\"completed\"}").context("it is not `cartctl audit --watch`")?;
     let completed_at_ms = wanted("audit_last_completed_timestamp_seconds")? * 1_000;
     Ok(LastAudit {
         audits,
         failures: wanted("audit_runs_total{outcome=\"failed\"}")?,
-        findings: lines()
-            .filter(|(name, _)| name.starts_with("audit_findings{"))
-            .filter_map(|(_, value)| whole(value))
-            .sum(),
+        findings: samples.sum("audit_findings"),
         // Not there before the first audit has ended.
-        commands: wanted("audit_commands").unwrap_or_default(),
+        commands: samples.whole("audit_commands").unwrap_or_default(),
         completed_at_ms: (audits > 0).then_some(completed_at_ms),
     })
 }

@@ -17,7 +17,7 @@ use crate::metrics::VIEWERS;
 use crate::probes::Addresses;
 use crate::shop::Shop;
 use crate::stores::{self, Stores};
-use crate::{follow, frame, lag, probes};
+use crate::{follow, frame, lag, operators, probes};
 
 /// Runs `cart-console` until a signal. An error is printed on standard error.
 // The runtime is started here and not in `main.rs`, which would compile every future of this crate once more.
@@ -49,6 +49,7 @@ async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result
         runtime: Handle::current(),
     };
     follow::start(&context).context("starting the readers")?;
+    operators::start(context.clone()).context("starting the thread of pauses and parked carts")?;
     lag::start(context).context("starting the thread of the lag")?;
     tokio::spawn(stores::compare_balances(stores.clone(), board.clone(), audience.clone()));
     tokio::spawn(stores::watch_purchases(stores.clone(), board.clone(), audience.clone()));

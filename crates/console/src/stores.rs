@@ -1,20 +1,21 @@
 //! The tables in Cassandra and PostgreSQL, read by primary key: the balances of the top vendors once a second, and the rows of
 //! a visitor's purchase until they include it.
 
+mod generations;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use cart::contract::{Contract as _, READ_MODELS, ReadTable, STAGES, group};
-use cart::{LogEpoch, Position, PurchasedItem};
-use cassandra::{CassandraArgs, decimal_from_cql};
+use cart::{Generation, LogEpoch, Position, PurchasedItem};
+use cassandra::{CassandraArgs, TableStatement, decimal_from_cql};
 use chrono::Datelike as _;
 use kafka::KafkaArgs;
 use postgres::DatabaseArgs;
 use rust_decimal::Decimal;
 use scylla::client::session::Session;
-use scylla::statement::prepared::PreparedStatement;
 use scylla::value::CqlDecimal;
 use service::LogLimit;
 use sqlx::PgPool;
@@ -55,29 +56,39 @@ pub(crate) struct Stores {
     /// The full name of the topic, under which PostgreSQL has the offsets.
     topic: String,
     session: OnceCell<Arc<Session>>,
-    statements: OnceCell<Statements>,
+    balance: TableStatement,
+    quantity: TableStatement,
     database: DatabaseArgs,
     pool: PgPool,
 }
 
-#[derive(Debug)]
-struct Statements {
-    balance: PreparedStatement,
-    quantity: PreparedStatement,
+const BALANCE: [&str; 2] = ["SELECT balance, position FROM ", " WHERE vendorid = ? AND year = ? AND month = ?"];
+const QUANTITY: [&str; 2] =
+    ["SELECT quantity, position FROM ", " WHERE vendorid = ? AND productid = ? AND year = ? AND month = ? AND day = ?"];
+
+/// The projection of the generation that readers see, of the model `$1`. Without a row that is the first one.
+macro_rules! projection {
+    () => {
+        "COALESCE((SELECT CASE active WHEN 1 THEN name ELSE name || '-g' || active END FROM read_model WHERE name = $1), $1)"
+    };
 }
 
-const BALANCE: &str = "SELECT balance, position FROM balance_by_vendor WHERE vendorid = ? AND year = ? AND month = ?";
-const QUANTITY: &str = "SELECT quantity, position FROM item_quantity_by_day \
-    WHERE vendorid = ? AND productid = ? AND year = ? AND month = ? AND day = ?";
-// One statement is one snapshot: the balance includes the records before the offset, and no others.
-const BALANCES: &str = "SELECT wanted.number, billing.balance, read.next_offset, read.log_epoch \
-    FROM UNNEST($1::int[], $2::uuid[], $3::int[], $4::int[], $5::int[]) AS wanted (number, vendor_id, year, month, partition) \
+// One statement is one snapshot: the view is of the generation whose offsets are read, and the balance includes the records before the
+// offset, and no others.
+const BALANCES: &str = concat!(
+    "SELECT wanted.number, billing.balance, read.next_offset, read.log_epoch \
+    FROM UNNEST($3::int[], $4::uuid[], $5::int[], $6::int[], $7::int[]) AS wanted (number, vendor_id, year, month, partition) \
     LEFT JOIN vendor_billing AS billing USING (vendor_id, year, month) \
     LEFT JOIN LATERAL (SELECT next_offset, log_epoch FROM projection_offset AS stored \
-        WHERE stored.projection = $6 AND stored.topic = $7 AND stored.partition = wanted.partition \
-        ORDER BY log_epoch DESC LIMIT 1) AS read ON true";
-const OFFSETS: &str = "SELECT DISTINCT ON (partition) partition, next_offset FROM projection_offset \
-    WHERE projection = $1 AND topic = $2 ORDER BY partition, log_epoch DESC";
+        WHERE stored.projection = ",
+    projection!(),
+    " AND stored.topic = $2 AND stored.partition = wanted.partition ORDER BY log_epoch DESC LIMIT 1) AS read ON true"
+);
+const OFFSETS: &str = concat!(
+    "SELECT DISTINCT ON (partition) partition, next_offset FROM projection_offset WHERE projection = ",
+    projection!(),
+    " AND topic = $2 ORDER BY partition, log_epoch DESC"
+);
 
 /// A row as it is, or why it cannot be compared.
 type Found = Result<Row, &'static str>;
@@ -98,7 +109,8 @@ impl Stores {
             cassandra: cassandra.clone(),
             topic: kafka.prefixed(PurchasedItem::TOPIC),
             session: OnceCell::new(),
-            statements: OnceCell::new(),
+            balance: TableStatement::new(ReadTable::BalanceByVendor, BALANCE),
+            quantity: TableStatement::new(ReadTable::ItemQuantityByDay, QUANTITY),
             database: database.clone(),
             pool: database.connect_lazy(pool)?,
         })
@@ -112,22 +124,11 @@ impl Stores {
         self.session.get_or_try_init(async || Ok(Arc::new(cassandra::connect(&self.cassandra).await?))).await
     }
 
-    async fn statements(&self) -> anyhow::Result<&Statements> {
+    async fn cassandra_balance(&self, key: &Key, generation: Generation) -> anyhow::Result<Found> {
         let session = self.session().await?;
-        let prepare = async |statement: &str| {
-            let mut prepared = session.prepare(statement).await?;
-            prepared.set_is_idempotent(true);
-            anyhow::Ok(prepared)
-        };
-        let prepare_all =
-            async || Ok(Statements { balance: prepare(BALANCE).await?, quantity: prepare(QUANTITY).await? });
-        self.statements.get_or_try_init(prepare_all).await
-    }
-
-    async fn cassandra_balance(&self, key: &Key) -> anyhow::Result<Found> {
-        let (session, statements) = (self.session().await?, self.statements().await?);
+        let statement = self.balance.prepare(session, generation).await?;
         let values = (key.vendor.as_uuid(), key.year, key.month);
-        let rows = session.execute_unpaged(&statements.balance, values).await?.into_rows_result()?;
+        let rows = session.execute_unpaged(&statement, values).await?.into_rows_result()?;
         let Some((balance, position)) = rows.maybe_first_row::<(CqlDecimal, i64)>()? else {
             return Ok(Ok(Row { balance: None, next: 0 }));
         };
@@ -135,20 +136,23 @@ impl Stores {
         Ok(row(balance, position.into()))
     }
 
-    async fn cassandra_quantity(&self, purchase: &PurchasedItem) -> anyhow::Result<Option<(i64, Position)>> {
-        let (session, statements) = (self.session().await?, self.statements().await?);
+    async fn cassandra_quantity(
+        &self,
+        purchase: &PurchasedItem,
+        generation: Generation,
+    ) -> anyhow::Result<Option<(i64, Position)>> {
+        let session = self.session().await?;
+        let statement = self.quantity.prepare(session, generation).await?;
         let at = purchase.purchased_at;
         let (month, day) = (at.month().cast_signed(), at.day().cast_signed());
         let values = (purchase.vendor_id.as_uuid(), purchase.product_id.as_uuid(), at.year(), month, day);
-        let rows = session.execute_unpaged(&statements.quantity, values).await?.into_rows_result()?;
+        let rows = session.execute_unpaged(&statement, values).await?.into_rows_result()?;
         Ok(rows.maybe_first_row::<(i64, i64)>()?.map(|(quantity, position)| (quantity, position.into())))
     }
 
-    async fn cassandra_balances(&self, counted: &[Counted]) -> anyhow::Result<Vec<Found>> {
-        in_time("reading balance_by_vendor", async {
-            futures::future::try_join_all(counted.iter().map(|line| self.cassandra_balance(&line.key))).await
-        })
-        .await
+    async fn cassandra_balances(&self, counted: &[Counted], generation: Generation) -> anyhow::Result<Vec<Found>> {
+        let balances = counted.iter().map(|line| self.cassandra_balance(&line.key, generation));
+        in_time("reading balance_by_vendor", futures::future::try_join_all(balances)).await
     }
 
     async fn postgres_balances(&self, counted: &[Counted]) -> anyhow::Result<Vec<Found>> {
@@ -165,13 +169,13 @@ impl Stores {
             columns.4.push(line.partition);
         }
         let query = sqlx::query_as(BALANCES)
+            .bind(group::VENDOR_BILLING_JDBC)
+            .bind(&self.topic)
             .bind(columns.0)
             .bind(columns.1)
             .bind(columns.2)
             .bind(columns.3)
-            .bind(columns.4)
-            .bind(group::VENDOR_BILLING_JDBC)
-            .bind(&self.topic);
+            .bind(columns.4);
         let rows: Vec<Line> =
             in_time("reading vendor_billing", async { Ok(query.fetch_all(&self.pool).await?) }).await?;
         let mut found: Vec<Found> = vec![Ok(Row { balance: None, next: 0 }); counted.len()];
@@ -212,9 +216,11 @@ pub(crate) async fn compare_balances(stores: Arc<Stores>, board: Arc<Board>, aud
             let top = board.sales().top_vendors();
             board.ledger().watched(&top, VENDORS)
         };
-        note_offsets(&board, stores.postgres_offsets().await);
+        let ((), offsets) = tokio::join!(stores.follow_generations(&board), stores.postgres_offsets());
+        note_offsets(&board, offsets);
+        let generation = board.generation(ReadTable::BalanceByVendor);
         let (cassandra, postgres) =
-            tokio::join!(stores.cassandra_balances(&counted), stores.postgres_balances(&counted));
+            tokio::join!(stores.cassandra_balances(&counted, generation), stores.postgres_balances(&counted));
         let (cassandra, postgres) =
             (known(&board, Server::Cassandra, cassandra), known(&board, Server::Postgres, postgres));
         let lines = lines(&board, &counted, cassandra.as_deref(), postgres.as_deref());
@@ -309,7 +315,7 @@ async fn watch_rows(stores: Arc<Stores>, board: Arc<Board>, watched: Watched) {
         let mut still = Vec::new();
         for table in missing {
             // A server that is away is named by the comparison of the balances. A missing grant for one table is not.
-            match timeout(TIMEOUT, value_with(&stores, table, &watched)).await {
+            match timeout(TIMEOUT, value_with(&stores, &board, table, &watched)).await {
                 Ok(Err(error)) => {
                     static LIMIT: LogLimit = LogLimit::new();
                     if let Some(left_out) = LIMIT.admit() {
@@ -330,19 +336,21 @@ async fn watch_rows(stores: Arc<Stores>, board: Arc<Board>, watched: Watched) {
 }
 
 /// The value of a row that includes a purchase; `None` while it does not.
-async fn value_with(stores: &Stores, table: usize, watched: &Watched) -> anyhow::Result<Option<String>> {
+async fn value_with(stores: &Stores, board: &Board, table: usize, watched: &Watched) -> anyhow::Result<Option<String>> {
     let (purchase, hop) = (&watched.purchase, watched.hop);
     let at = purchase.purchased_at;
     let key = Key { vendor: purchase.vendor_id, year: at.year(), month: at.month().cast_signed() };
     let balance = |found: Found| found.ok().filter(|row| row.next > hop.offset).and_then(|row| row.balance);
-    let found = match READ_MODELS[table].table {
+    let table = READ_MODELS[table].table;
+    let generation = board.generation(table);
+    let found = match table {
         ReadTable::ItemQuantityByDay => {
-            let found = stores.cassandra_quantity(purchase).await?;
+            let found = stores.cassandra_quantity(purchase, generation).await?;
             let includes =
                 |position: Position| position.epoch().is_some_and(|epoch| Position::new(epoch, hop.offset) <= position);
             return Ok(found.filter(|(_, position)| includes(*position)).map(|(quantity, _)| quantity.to_string()));
         }
-        ReadTable::BalanceByVendor => stores.cassandra_balance(&key).await?,
+        ReadTable::BalanceByVendor => stores.cassandra_balance(&key, generation).await?,
         ReadTable::VendorBilling => {
             let counted = [Counted { key, partition: hop.partition, total: Decimal::ZERO }];
             stores.postgres_balances(&counted).await?.into_iter().next().context("a row for each key")?

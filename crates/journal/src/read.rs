@@ -107,6 +107,7 @@ impl Journal {
         newest: Vec<Row>,
         mut unchanged: Vec<Row>,
     ) -> Result<Aggregate, Error> {
+        assert!(!fail_points::names("load-panics", &cart_id), "a test lets the rules panic on what the journal has");
         let mut cart = snapshot.unwrap_or_else(|| Aggregate::new(cart_id));
         let known = cart.sequence_number();
         let oldest = newest.last().map_or(known, Row::first_sequence_number);

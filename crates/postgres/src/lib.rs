@@ -1,4 +1,7 @@
-//! PostgreSQL as this project uses it: where it is, and what an error of a connection means.
+//! PostgreSQL as this project uses it: where it is, what an error of a connection means, and which generation of its read model is
+//! the active one.
+
+pub mod read_models;
 
 use std::path::PathBuf;
 

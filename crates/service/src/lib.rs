@@ -19,7 +19,7 @@ pub use certificate::certificate_advice;
 pub use exit::exit_code;
 pub use log_limit::LogLimit;
 pub use metrics::{
-    COMMON_METRICS, Collect, Counter, Definition, Gauge, Histogram, Kind, Label, Metrics, Sample, Store,
+    COMMON_METRICS, Collect, Counter, Definition, Gauge, Histogram, Kind, Label, Metrics, MetricsText, Sample, Store,
 };
 pub use readiness::Readiness;
 pub use secret::{Secret, SecretError};

@@ -57,12 +57,12 @@ impl Work {
     }
 
     /// The step that has ended was one in a database: `operation` of `rows` rows of `table`.
-    pub fn database_step(&mut self, system: &'static str, operation: &'static str, table: &'static str, rows: usize) {
+    pub fn database_step(&mut self, system: &'static str, operation: &'static str, table: &str, rows: usize) {
         self.ended(|| {
             let mut attributes = vec![
                 KeyValue::new(DB_SYSTEM, system),
                 KeyValue::new(DB_OPERATION, operation),
-                KeyValue::new(DB_TABLE, table),
+                KeyValue::new(DB_TABLE, table.to_owned()),
             ];
             // By the conventions one row is no batch.
             attributes.extend((rows > 1).then(|| KeyValue::new(DB_BATCH_SIZE, count(rows))));

@@ -83,6 +83,7 @@ fn respond(result: Result<Response, Problem>) -> Response {
 }
 
 async fn cart(id: String, method: Method, headers: HeaderMap, api: Arc<Api>, body: UnreadBody) -> Response {
+    assert!(!fail_points::names("handler-panics", &id), "a test lets the handler panic");
     respond(match method {
         Method::POST => api.add_item(&id, &headers, body).await,
         Method::GET => api.show_cart(&id, &headers).await,

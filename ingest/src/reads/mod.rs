@@ -8,6 +8,7 @@
 
 mod event_streams;
 mod events;
+mod generations;
 mod read_after;
 mod read_after_token;
 mod unavailable;
@@ -18,7 +19,8 @@ mod watcher;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cart::{Aggregate, CartId, ProductId, VendorId};
+use cart::contract::ReadTable;
+use cart::{Aggregate, CartId, Generation, ProductId, VendorId};
 use journal::Journal;
 use kafka::{Admin, KafkaArgs};
 use scylla::client::session::Session;
@@ -26,12 +28,13 @@ use service::Store;
 
 pub(crate) use event_streams::{Chunk, EventStreams, Start};
 pub(crate) use events::{Events, Page};
+pub(crate) use generations::ActiveGenerations;
 pub(crate) use read_after_token::{CommandLog, Token};
 pub(crate) use vendors::{Billing, Quantities};
 
 use crate::parked::Parked;
 use crate::problem::Problem;
-use read_after::{Freshness, Table};
+use read_after::Freshness;
 use unavailable::{journal_unavailable, unavailable};
 use vendors::Tables;
 
@@ -40,6 +43,7 @@ use vendors::Tables;
 pub(crate) struct Reads {
     pub(crate) log: CommandLog,
     journal: Journal,
+    generations: ActiveGenerations,
     tables: Arc<Tables>,
     freshness: Arc<Freshness>,
 }
@@ -51,12 +55,12 @@ impl Reads {
         admin: Arc<Admin>,
         log: CommandLog,
         journal: Journal,
-        session: Arc<Session>,
+        (session, generations): (Arc<Session>, ActiveGenerations),
         parked: Parked,
         timeout: Duration,
     ) -> std::io::Result<Self> {
         let freshness = Arc::new(Freshness::start(kafka, admin, parked, timeout)?);
-        Ok(Self { log, journal, tables: Arc::new(Tables::new(session)), freshness })
+        Ok(Self { log, journal, generations, tables: Arc::new(Tables::new(session)), freshness })
     }
 
     pub(crate) async fn cart(&self, cart_id: CartId) -> Result<Aggregate, Problem> {
@@ -75,8 +79,8 @@ impl Reads {
         year: i32,
         read_after: Option<Token>,
     ) -> Result<Billing, Problem> {
-        self.wait(read_after, vendor_id, Table::Billing).await?;
-        Store::Cassandra.time("table_read", self.tables.billing(vendor_id, year)).await.map_err(unavailable)
+        let read = |generation| self.tables.billing(generation, vendor_id, year);
+        self.table(ReadTable::BalanceByVendor, vendor_id, read_after, read).await
     }
 
     /// The sold pieces of a product in a month; with a token they include its command.
@@ -88,15 +92,52 @@ impl Reads {
         month: i32,
         read_after: Option<Token>,
     ) -> Result<Quantities, Problem> {
-        self.wait(read_after, vendor_id, Table::Quantities).await?;
-        let read = self.tables.quantities(vendor_id, product_id, year, month);
-        Store::Cassandra.time("table_read", read).await.map_err(unavailable)
+        let read = |generation| self.tables.quantities(generation, vendor_id, product_id, year, month);
+        self.table(ReadTable::ItemQuantityByDay, vendor_id, read_after, read).await
     }
 
-    async fn wait(&self, read_after: Option<Token>, vendor_id: VendorId, table: Table) -> Result<(), Problem> {
-        match read_after {
-            Some(token) => self.freshness.wait(token, vendor_id, table).await,
-            None => Ok(()),
+    /// Reads the active generation of a table. If that one has been dropped, reads the one that is active then.
+    async fn table<T, F>(
+        &self,
+        table: ReadTable,
+        vendor_id: VendorId,
+        read_after: Option<Token>,
+        read: impl Fn(Generation) -> F,
+    ) -> Result<T, Problem>
+    where
+        F: Future<Output = Result<T, cassandra::Error>>,
+    {
+        let generation = self.generations.of(table)?;
+        let error = match self.generation(table, generation, vendor_id, read_after, &read).await? {
+            Ok(found) => return Ok(found),
+            Err(error) => error,
+        };
+        if !cassandra::read_models::is_missing_table(&error, &table.model().table_name(generation)) {
+            return Err(unavailable(error));
         }
+        self.generations.refresh().await.map_err(unavailable)?;
+        let active = self.generations.of(table)?;
+        if active == generation {
+            return Err(unavailable(error));
+        }
+        self.generation(table, active, vendor_id, read_after, &read).await?.map_err(unavailable)
+    }
+
+    /// Waits for the group of the generation that is read.
+    async fn generation<T, F>(
+        &self,
+        table: ReadTable,
+        generation: Generation,
+        vendor_id: VendorId,
+        read_after: Option<Token>,
+        read: &impl Fn(Generation) -> F,
+    ) -> Result<Result<T, cassandra::Error>, Problem>
+    where
+        F: Future<Output = Result<T, cassandra::Error>>,
+    {
+        if let Some(token) = read_after {
+            self.freshness.wait(token, vendor_id, table, generation).await?;
+        }
+        Ok(Store::Cassandra.time("table_read", read(generation)).await)
     }
 }

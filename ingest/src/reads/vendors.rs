@@ -2,33 +2,26 @@
 
 use std::sync::Arc;
 
-use cart::{ProductId, VendorId};
-use cassandra::{Error, decimal_from_cql};
+use cart::contract::ReadTable;
+use cart::{Generation, ProductId, VendorId};
+use cassandra::{Error, TableStatement, decimal_from_cql};
 use futures::TryStreamExt as _;
 use schemars::JsonSchema;
 use scylla::client::session::Session;
 use scylla::deserialize::row::DeserializeRow;
 use scylla::serialize::row::SerializeRow;
-use scylla::statement::prepared::PreparedStatement;
 use scylla::value::CqlDecimal;
 use serde::Serialize;
-use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use crate::schema;
 
-/// The read tables. Statements are prepared at the first read: `projectors setup` may create the tables after ingest has
-/// started.
+/// The read tables, each of the generation that a read names.
 #[derive(Debug)]
 pub(super) struct Tables {
     session: Arc<Session>,
-    statements: OnceCell<Statements>,
-}
-
-#[derive(Debug)]
-struct Statements {
-    balances: PreparedStatement,
-    quantities: PreparedStatement,
+    balances: TableStatement,
+    quantities: TableStatement,
 }
 
 /// The balances of a vendor in a year.
@@ -74,18 +67,28 @@ struct Day {
 
 impl Tables {
     pub(super) fn new(session: Arc<Session>) -> Self {
-        Self { session, statements: OnceCell::new() }
+        let balances = ["SELECT month, balance FROM ", " WHERE vendorid = ? AND year = ? ORDER BY month ASC"];
+        let quantities =
+            ["SELECT day, quantity, name FROM ", " WHERE vendorid = ? AND productid = ? AND year = ? AND month = ?"];
+        Self {
+            session,
+            balances: TableStatement::new(ReadTable::BalanceByVendor, balances),
+            quantities: TableStatement::new(ReadTable::ItemQuantityByDay, quantities),
+        }
     }
 
     /// The months of a vendor's year in which something was sold.
-    pub(super) async fn billing(&self, vendor_id: VendorId, year: i32) -> Result<Billing, Error> {
-        const OPERATION: &str = "reading table balance_by_vendor";
-        let statements = self.statements().await?;
-        let rows: Vec<(i32, CqlDecimal)> =
-            self.rows(OPERATION, &statements.balances, (vendor_id.as_uuid(), year)).await?;
+    pub(super) async fn billing(
+        &self,
+        generation: Generation,
+        vendor_id: VendorId,
+        year: i32,
+    ) -> Result<Billing, Error> {
+        let rows: Vec<(i32, CqlDecimal)> = self.rows(&self.balances, generation, (vendor_id.as_uuid(), year)).await?;
         let balances = rows.into_iter().map(|(month, balance)| {
             let balance = decimal_from_cql(&balance).ok_or_else(|| {
-                Error::new(OPERATION, format!("{vendor_id}'s balance of {year}-{month} does not fit"))
+                let operation = reading(&self.balances.table(generation));
+                Error::new(operation, format!("{vendor_id}'s balance of {year}-{month} does not fit"))
             })?;
             Ok(Balance { month, balance: balance.normalize().to_string() })
         });
@@ -95,61 +98,40 @@ impl Tables {
     /// The days of a month on which a product of a vendor's was sold.
     pub(super) async fn quantities(
         &self,
+        generation: Generation,
         vendor_id: VendorId,
         product_id: ProductId,
         year: i32,
         month: i32,
     ) -> Result<Quantities, Error> {
-        let statements = self.statements().await?;
         let values = (vendor_id.as_uuid(), product_id.as_uuid(), year, month);
-        let mut rows: Vec<(i32, i64, String)> =
-            self.rows("reading table item_quantity_by_day", &statements.quantities, values).await?;
+        let mut rows: Vec<(i32, i64, String)> = self.rows(&self.quantities, generation, values).await?;
         let name = rows.last_mut().map(|(_, _, name)| std::mem::take(name));
         let days = rows.into_iter().map(|(day, quantity, _)| Day { day, quantity }).collect();
         Ok(Quantities { vendor_id, product_id, year, month, name, days })
     }
 
-    async fn statements(&self) -> Result<&Statements, Error> {
-        let prepare = async || {
-            Ok(Statements {
-                balances: self
-                    .prepare(
-                        "SELECT month, balance FROM balance_by_vendor WHERE vendorid = ? AND year = ? ORDER BY month ASC",
-                    )
-                    .await?,
-                quantities: self
-                    .prepare(
-                        "SELECT day, quantity, name FROM item_quantity_by_day \
-                         WHERE vendorid = ? AND productid = ? AND year = ? AND month = ?",
-                    )
-                    .await?,
-            })
-        };
-        self.statements.get_or_try_init(prepare).await
-    }
-
-    async fn prepare(&self, statement: &str) -> Result<PreparedStatement, Error> {
-        let prepared = self.session.prepare(statement).await;
-        let mut prepared = prepared.map_err(|error| Error::new(format!("preparing '{statement}'"), error))?;
-        prepared.set_is_idempotent(true);
-        Ok(prepared)
-    }
-
     /// The rows of one partition: at most as many as a year has months, or a month has days.
     async fn rows<R>(
         &self,
-        operation: &str,
-        statement: &PreparedStatement,
+        statement: &TableStatement,
+        generation: Generation,
         values: impl SerializeRow,
     ) -> Result<Vec<R>, Error>
     where
         R: for<'frame, 'metadata> DeserializeRow<'frame, 'metadata> + 'static,
     {
-        let pager = self.session.execute_iter(statement.clone(), values).await;
+        let prepared = statement.prepare(&self.session, generation).await?;
+        let name = statement.table(generation);
+        let pager = self.session.execute_iter(prepared, values).await;
         let rows = pager
-            .map_err(|error| Error::new(operation, error))?
+            .map_err(|error| Error::new(reading(&name), error))?
             .rows_stream::<R>()
-            .map_err(|error| Error::new(operation, error))?;
-        rows.try_collect().await.map_err(|error| Error::new(operation, error))
+            .map_err(|error| Error::new(reading(&name), error))?;
+        rows.try_collect().await.map_err(|error| Error::new(reading(&name), error))
     }
+}
+
+fn reading(table: &str) -> String {
+    format!("reading table {table}")
 }

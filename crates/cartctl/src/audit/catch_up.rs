@@ -13,11 +13,15 @@ use cart::contract::{Contract as _, DEAD_LETTER_TOPIC, READ_MODELS, Store, group
 use cart::{CartCommand, CartEvent, PurchasedItem};
 use futures::future::try_join_all;
 use kafka::{Admin, GroupProgress, KafkaArgs};
+use scylla::client::session::Session;
 use sqlx::PgPool;
 use tokio::time::{Instant, sleep};
 
+use super::args::Target;
 use super::cut::Cut;
+use super::generations::{self, Active};
 use crate::parked::AllParked;
+use crate::read_tables::snapshot;
 use crate::reconcile::stored_offsets;
 
 /// The pause between two checks: short compared with the waits, long compared with the time of a check.
@@ -35,12 +39,17 @@ pub struct NotCaughtUp {
     pub last_seen: String,
 }
 
+/// What all consumers have reached.
+pub(super) struct CaughtUp {
+    pub(super) cut: Cut,
+    pub(super) parked: AllParked,
+    /// Cassandra, which was asked for the active generations.
+    pub(super) session: Session,
+}
+
 /// Waits for one stage after the other, and notes the ends.
-pub(super) async fn catch_up(
-    kafka: &KafkaArgs,
-    database: &PgPool,
-    deadline: Duration,
-) -> anyhow::Result<(Cut, AllParked)> {
+pub(super) async fn catch_up(target: &Target, database: &PgPool, deadline: Duration) -> anyhow::Result<CaughtUp> {
+    let kafka = &target.kafka;
     let wait = Wait { kafka: kafka.clone(), start: Instant::now(), deadline };
     let commands = wait.ends(CartCommand::TOPIC).await?;
     wait.group(group::CART_PROCESSOR, CartCommand::TOPIC, &commands).await?;
@@ -50,12 +59,9 @@ pub(super) async fn catch_up(
     let dead_letters = wait.ends(DEAD_LETTER_TOPIC).await?;
     wait.group(group::ITEM_PURCHASED_EVENTS, CartEvent::TOPIC, &events).await?;
     let purchases = wait.ends(PurchasedItem::TOPIC).await?;
-    try_join_all(READ_MODELS.iter().map(async |table| match table.store {
-        Store::Cassandra => wait.group(table.group, PurchasedItem::TOPIC, &purchases).await,
-        Store::Postgres => wait.database(database, table.group, &purchases).await,
-    }))
-    .await?;
-    Ok((Cut { commands, events, purchases, dead_letters }, parked))
+    let session = wait.until("Cassandra", async || Ok(Ok(cassandra::connect(&target.cassandra).await?))).await?;
+    wait.read_tables(&session, database, &purchases).await?;
+    Ok(CaughtUp { cut: Cut { commands, events, purchases, dead_letters }, parked, session })
 }
 
 struct Wait {
@@ -130,6 +136,37 @@ impl Wait {
         .await?;
         retire(progress);
         Ok(ends)
+    }
+
+    /// Waits for the groups of the tables that readers see. A switch in the meantime may have been to a table that is further back than
+    /// those: then it waits for that one too.
+    async fn read_tables(&self, session: &Session, database: &PgPool, ends: &[i64]) -> anyhow::Result<()> {
+        let mut active = self.active(session, database).await?;
+        loop {
+            try_join_all(READ_MODELS.iter().map(async |model| {
+                // Without a generation that readers can see there is nothing to wait for: that is a finding.
+                let Some(group) = active.group(model.table) else { return Ok(()) };
+                match model.store {
+                    Store::Cassandra => self.group(&group, PurchasedItem::TOPIC, ends).await,
+                    Store::Postgres => self.database(database, &group, ends).await,
+                }
+            }))
+            .await?;
+            let now = self.active(session, database).await?;
+            if now == active {
+                return Ok(());
+            }
+            active = now;
+        }
+    }
+
+    async fn active(&self, session: &Session, database: &PgPool) -> anyhow::Result<Active> {
+        self.until("the active generations of the read tables", async || {
+            let in_cassandra = generations::in_cassandra(session).await?;
+            let mut transaction = snapshot(database).await?;
+            Ok(Ok(in_cassandra.and(generations::in_postgres(&mut transaction).await?)))
+        })
+        .await
     }
 
     async fn group(&self, group: &str, topic: &str, ends: &[i64]) -> anyhow::Result<()> {

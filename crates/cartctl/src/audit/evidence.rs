@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use cart::contract::ReadTable;
 use cart::{CartCommand, CartEvent, CartId, EventId, LogEpoch, Position, PurchasedItem};
 use rust_decimal::Decimal;
 use uuid::Uuid;
@@ -173,7 +174,15 @@ pub struct Row<T> {
     pub offset: i64,
 }
 
-/// The rows of the read tables.
+/// A store names a generation of a read table that readers cannot see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrongGeneration {
+    pub table: ReadTable,
+    pub expected: String,
+    pub found: String,
+}
+
+/// The rows of the read tables, each of the generation that readers see.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tables {
     /// Cassandra's `balance_by_vendor`.
@@ -184,4 +193,13 @@ pub struct Tables {
     pub postgres_months: HashMap<MonthKey, Decimal>,
     /// PostgreSQL's next offsets by partition of `item-purchased`, read in the same snapshot as the table.
     pub postgres_next: HashMap<i32, i64>,
+    /// The tables that were not read, because their generation is not there.
+    pub wrong_generations: Vec<WrongGeneration>,
+}
+
+impl Tables {
+    /// Whether the table that readers see was read.
+    pub(crate) fn has(&self, table: ReadTable) -> bool {
+        self.wrong_generations.iter().all(|wrong| wrong.table != table)
+    }
 }

@@ -24,6 +24,7 @@ mod client_view;
 mod cut;
 mod digest;
 mod evidence;
+mod generations;
 mod metrics;
 mod read;
 mod report;
@@ -37,12 +38,11 @@ mod watcher;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use chrono::Utc;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
-use catch_up::catch_up;
+use catch_up::{CaughtUp, catch_up};
 use checkpoint_file::save;
 use checkpoints::Start;
 use read::{Epochs, Scope, collect};
@@ -57,7 +57,7 @@ pub use checkpoint::{Checkpoint, Mark, Marks, SealedTotal, System};
 pub use client_view::{AnsweredItem, Attempt, SentCommand, read as read_sent_commands};
 pub use cut::{Cut, UpToCut};
 pub use digest::{CartDigest, Hash};
-pub use evidence::{Content, Evidence, LogRecord, Record, Row, Tables};
+pub use evidence::{Content, Evidence, LogRecord, Record, Row, Tables, WrongGeneration};
 pub use metrics::ALL as METRICS;
 pub use report::{ClientView, Counts, FINDINGS_KEPT, Finding, Findings, Kind, Report, Seal, Span};
 pub use rules::{Cart, Decided, Kept, Verdict};
@@ -155,9 +155,8 @@ async fn read(
     checkpoints: Option<&Checkpoints>,
     deadline: Duration,
 ) -> anyhow::Result<(Evidence, Option<Start>)> {
-    let (cut, parked) = catch_up(&target.kafka, database, deadline).await?;
+    let CaughtUp { cut, parked, session } = catch_up(target, database, deadline).await?;
     let parked = parked.next_positions();
-    let session = cassandra::connect(&target.cassandra).await.context("reading Cassandra's tables")?;
     let epochs = Epochs::read(&target.kafka, &session).await?;
     let skips = skips::load(&target.kafka).await?;
     // A table that lacks a skipped purchase does not follow from the totals of a checkpoint, nor does a journal whose carts get events

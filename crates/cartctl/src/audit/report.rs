@@ -82,6 +82,9 @@ pub enum Kind {
     RowMissing,
     /// A read table has a row without purchases.
     RowTooMany,
+    /// The generation of a read table that its store names has no table, or PostgreSQL's view shows another one. Its rows are not compared
+    /// then.
+    GenerationWrong,
     /// A value that only grows has fallen.
     Fell,
     /// What the journal has of a cart up to the checkpoint is not what was audited. What came since is not compared then.

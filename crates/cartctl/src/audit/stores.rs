@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::{Context as _, anyhow};
+use cart::contract::ReadTable;
 use cart::{LogEpoch, Position};
 use futures::TryStreamExt as _;
 use rust_decimal::Decimal;
@@ -12,7 +13,9 @@ use scylla::value::CqlDecimal;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::evidence::{Row, Tables};
+use super::evidence::{Row, Tables, WrongGeneration};
+use super::generations;
+use crate::read_tables::snapshot;
 use crate::reconcile::decimal;
 use crate::totals::{DayKey, MonthKey};
 
@@ -20,11 +23,22 @@ use crate::totals::{DayKey, MonthKey};
 const PAGE_ROWS: i32 = 2_000;
 
 /// Reads all rows of the read tables. `topic` is the full name of the topic of PostgreSQL's offsets.
+///
+/// A switch after the last wait (`catch_up.rs`) does no harm. Before readers see the other generation, it has reached the offset
+/// at which the first one was paused; and the first one had reached the noted ends.
 pub(super) async fn read(session: &Session, database: &PgPool, topic: &str, epoch: LogEpoch) -> anyhow::Result<Tables> {
-    let cassandra_months = cassandra_months(session, epoch).await.context("reading table balance_by_vendor")?;
-    let cassandra_days = cassandra_days(session, epoch).await.context("reading table item_quantity_by_day")?;
-    let (postgres_months, postgres_next) = postgres(database, topic).await.context("reading table vendor_billing")?;
-    Ok(Tables { cassandra_months, cassandra_days, postgres_months, postgres_next })
+    let active = generations::in_cassandra(session).await?;
+    let mut tables = Tables::default();
+    if let Some(table) = active.table(ReadTable::BalanceByVendor) {
+        tables.cassandra_months = cassandra_months(session, &table, epoch).await?;
+    }
+    if let Some(table) = active.table(ReadTable::ItemQuantityByDay) {
+        tables.cassandra_days = cassandra_days(session, &table, epoch).await?;
+    }
+    let (months, next, wrong) = postgres(database, topic).await.context("reading table vendor_billing")?;
+    (tables.postgres_months, tables.postgres_next) = (months, next);
+    tables.wrong_generations = active.wrong.into_iter().chain(wrong).collect();
+    Ok(tables)
 }
 
 /// The offset in the log of that epoch; -1 for a row of an earlier epoch.
@@ -33,61 +47,74 @@ fn offset(position: i64, epoch: LogEpoch) -> i64 {
     if position < Position::new(epoch, 0) { -1 } else { position.offset() }
 }
 
+/// Reads a table of balances.
 pub(super) async fn cassandra_months(
     session: &Session,
+    table: &str,
     epoch: LogEpoch,
 ) -> anyhow::Result<HashMap<MonthKey, Row<Decimal>>> {
-    const SELECT: &str = "SELECT vendorid, year, month, balance, position FROM balance_by_vendor";
-    let pager = session.query_iter(Statement::new(SELECT).with_page_size(PAGE_ROWS), ()).await?;
-    let mut rows = pager.rows_stream::<(Uuid, i32, i32, Option<CqlDecimal>, Option<i64>)>()?;
-    let mut months = HashMap::new();
-    while let Some((vendor, year, month, balance, position)) = rows.try_next().await? {
-        let lacks = || anyhow!("the row of vendor {vendor}, {year}-{month:02} lacks a column");
-        let total = decimal(&balance.ok_or_else(lacks)?)?;
-        let offset = offset(position.ok_or_else(lacks)?, epoch);
-        months.insert(MonthKey { vendor, year, month }, Row { total, offset });
-    }
-    Ok(months)
+    let read = async {
+        let select = format!("SELECT vendorid, year, month, balance, position FROM {table}");
+        let pager = session.query_iter(Statement::new(select).with_page_size(PAGE_ROWS), ()).await?;
+        let mut rows = pager.rows_stream::<(Uuid, i32, i32, Option<CqlDecimal>, Option<i64>)>()?;
+        let mut months = HashMap::new();
+        while let Some((vendor, year, month, balance, position)) = rows.try_next().await? {
+            let lacks = || anyhow!("the row of vendor {vendor}, {year}-{month:02} lacks a column");
+            let total = decimal(&balance.ok_or_else(lacks)?)?;
+            let offset = offset(position.ok_or_else(lacks)?, epoch);
+            months.insert(MonthKey { vendor, year, month }, Row { total, offset });
+        }
+        anyhow::Ok(months)
+    };
+    read.await.with_context(|| format!("reading table {table}"))
 }
 
+/// Reads a table of pieces.
 pub(super) async fn cassandra_days(
     session: &Session,
+    table: &str,
     epoch: LogEpoch,
 ) -> anyhow::Result<HashMap<DayKey, Row<(i64, String)>>> {
-    const SELECT: &str =
-        "SELECT vendorid, productid, year, month, day, quantity, name, position FROM item_quantity_by_day";
     type Columns = (Uuid, Uuid, i32, i32, i32, Option<i64>, Option<String>, Option<i64>);
-    let pager = session.query_iter(Statement::new(SELECT).with_page_size(PAGE_ROWS), ()).await?;
-    let mut rows = pager.rows_stream::<Columns>()?;
-    let mut days = HashMap::new();
-    while let Some((vendor, product, year, month, day, quantity, name, position)) = rows.try_next().await? {
-        let lacks = || anyhow!("the row of product {product}, {year}-{month:02}-{day:02} lacks a column");
-        let total = (quantity.ok_or_else(lacks)?, name.ok_or_else(lacks)?);
-        let offset = offset(position.ok_or_else(lacks)?, epoch);
-        days.insert(DayKey { vendor, product, year, month, day }, Row { total, offset });
-    }
-    Ok(days)
+    let read = async {
+        let select = format!("SELECT vendorid, productid, year, month, day, quantity, name, position FROM {table}");
+        let pager = session.query_iter(Statement::new(select).with_page_size(PAGE_ROWS), ()).await?;
+        let mut rows = pager.rows_stream::<Columns>()?;
+        let mut days = HashMap::new();
+        while let Some((vendor, product, year, month, day, quantity, name, position)) = rows.try_next().await? {
+            let lacks = || anyhow!("the row of product {product}, {year}-{month:02}-{day:02} lacks a column");
+            let total = (quantity.ok_or_else(lacks)?, name.ok_or_else(lacks)?);
+            let offset = offset(position.ok_or_else(lacks)?, epoch);
+            days.insert(DayKey { vendor, product, year, month, day }, Row { total, offset });
+        }
+        anyhow::Ok(days)
+    };
+    read.await.with_context(|| format!("reading table {table}"))
 }
 
-/// Reads the balances and the next offsets by partition, in one snapshot.
-pub(super) async fn postgres(
-    database: &PgPool,
-    topic: &str,
-) -> anyhow::Result<(HashMap<MonthKey, Decimal>, HashMap<i32, i64>)> {
-    let mut transaction = database.begin().await?;
-    sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").execute(&mut *transaction).await?;
+/// The balances, the next offsets by partition, and what is wrong with the generation.
+type Postgres = (HashMap<MonthKey, Decimal>, HashMap<i32, i64>, Vec<WrongGeneration>);
+
+/// Reads all that in one snapshot.
+pub(super) async fn postgres(database: &PgPool, topic: &str) -> anyhow::Result<Postgres> {
+    let mut transaction = snapshot(database).await?;
+    let active = generations::in_postgres(&mut transaction).await?;
+    let Some(group) = active.group(ReadTable::VendorBilling) else {
+        return Ok((HashMap::new(), HashMap::new(), active.wrong));
+    };
     let months: Vec<(Uuid, i32, i32, Decimal)> =
         sqlx::query_as("SELECT vendor_id, year, month, balance FROM vendor_billing")
             .fetch_all(&mut *transaction)
             .await?;
     let next: Vec<(i32, i64)> = sqlx::query_as(
         "SELECT DISTINCT ON (partition) partition, next_offset FROM projection_offset \
-         WHERE projection = 'vendor-billing-jdbc' AND topic = $1 ORDER BY partition, log_epoch DESC",
+         WHERE projection = $1 AND topic = $2 ORDER BY partition, log_epoch DESC",
     )
+    .bind(group)
     .bind(topic)
     .fetch_all(&mut *transaction)
     .await?;
     transaction.rollback().await?;
     let months = months.into_iter().map(|(vendor, year, month, total)| (MonthKey { vendor, year, month }, total));
-    Ok((months.collect(), next.into_iter().collect()))
+    Ok((months.collect(), next.into_iter().collect(), active.wrong))
 }

@@ -1,6 +1,6 @@
 //! Polls the stores while the system runs: values that only grow must never fall.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::mem::take;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use cart::contract::group::VENDOR_BILLING_JDBC;
 use cart::contract::{Contract as _, READ_MODELS, ReadModel, ReadTable, STAGES, Stage};
 use cart::{LogEpoch, PurchasedItem};
 use futures::TryStreamExt as _;
-use kafka::{Admin, GroupProgress};
+use kafka::{Admin, GroupProgress, KafkaArgs};
 use rust_decimal::Decimal;
 use scylla::client::session::Session;
 use scylla::statement::Statement;
@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Target, stores};
+use super::{Target, generations, stores};
 use crate::totals::{DayKey, MonthKey};
 
 /// The minimum pause between two polls. After a longer poll, the pause is as long as the poll took, so that it polls at most
@@ -163,7 +163,7 @@ async fn watch_all(target: Target, mut stopped: watch::Receiver<bool>) -> Sighti
     let mut eyes: Option<Eyes> = None;
     while !*stopped.borrow() {
         let started_at = Instant::now();
-        let looked = match &eyes {
+        let looked = match &mut eyes {
             Some(eyes) => eyes.look().await,
             None => match Eyes::open(&target).await {
                 Ok(opened) => eyes.insert(opened).look().await,
@@ -190,48 +190,71 @@ async fn watch_all(target: Target, mut stopped: watch::Receiver<bool>) -> Sighti
 struct Eyes {
     session: Session,
     database: PgPool,
-    topic: String,
-    groups: Vec<(&'static str, i32, Arc<GroupProgress>)>,
+    kafka: KafkaArgs,
+    /// By full name of the group, with the topic's partitions.
+    groups: HashMap<String, (i32, Arc<GroupProgress>)>,
 }
 
 impl Eyes {
     async fn open(target: &Target) -> anyhow::Result<Self> {
         let session = cassandra::connect(&target.cassandra).await?;
         let database = target.database.connect().await?;
-        let kafka = target.kafka.clone();
-        let groups = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
-            let mut groups = Vec::new();
-            for Stage { group, topic } in STAGES.into_iter().filter(|stage| !stage.has_offsets_in_postgres()) {
-                let topic = kafka.prefixed(topic);
-                let partitions = Admin::new(&kafka)?.partitions(&topic)?;
-                let progress = GroupProgress::new(&kafka, &kafka.prefixed(group), &topic)?;
-                groups.push((group, partitions, Arc::new(progress)));
-            }
-            Ok(groups)
-        });
-        let topic = target.kafka.prefixed(PurchasedItem::TOPIC);
-        Ok(Self { session, database, topic, groups: groups.await?? })
+        Ok(Self { session, database, kafka: target.kafka.clone(), groups: HashMap::new() })
     }
 
-    async fn look(&self) -> anyhow::Result<Seen> {
-        // The offsets of the rows are not needed here.
-        let months = stores::cassandra_months(&self.session, LogEpoch::FIRST).await?;
-        let days = stores::cassandra_days(&self.session, LogEpoch::FIRST).await?;
-        let (postgres_months, next) = stores::postgres(&self.database, &self.topic).await?;
-        let mut offsets: HashMap<(&'static str, i32), i64> =
-            next.into_iter().map(|(partition, next)| ((VENDOR_BILLING_JDBC, partition), next)).collect();
-        for (group, partitions, progress) in &self.groups {
-            let (progress, partitions) = (progress.clone(), *partitions);
-            let committed = tokio::task::spawn_blocking(move || progress.committed(0..partitions)).await??;
-            offsets.extend(committed.into_iter().map(|(partition, offset)| ((*group, partition), offset)));
+    async fn look(&mut self) -> anyhow::Result<Seen> {
+        let topic = self.kafka.prefixed(PurchasedItem::TOPIC);
+        loop {
+            let active = generations::in_cassandra(&self.session).await?;
+            let mut seen = Seen::default();
+            // The offsets of the rows are not needed here.
+            if let Some(table) = active.table(ReadTable::BalanceByVendor) {
+                let months = stores::cassandra_months(&self.session, &table, LogEpoch::FIRST).await?;
+                seen.cassandra_months = months.into_iter().map(|(key, row)| (key, row.total)).collect();
+            }
+            if let Some(table) = active.table(ReadTable::ItemQuantityByDay) {
+                let days = stores::cassandra_days(&self.session, &table, LogEpoch::FIRST).await?;
+                seen.cassandra_days = days.into_iter().map(|(key, row)| (key, row.total.0)).collect();
+            }
+            let (months, next, _) = stores::postgres(&self.database, &topic).await?;
+            seen.postgres_months = months;
+            seen.offsets = next.into_iter().map(|(partition, next)| ((VENDOR_BILLING_JDBC, partition), next)).collect();
+            for Stage { group, topic } in STAGES.into_iter().filter(|stage| !stage.has_offsets_in_postgres()) {
+                let model = READ_MODELS.iter().find(|model| model.group == group);
+                // The name of a group that keeps no read table does not change.
+                let Some(full) = model.map_or(Some(group.to_owned()), |model| active.group(model.table)) else {
+                    continue;
+                };
+                let committed = self.committed(&full, topic).await?;
+                // What readers of a table wait for: it does not fall with a switch either.
+                seen.offsets.extend(committed.into_iter().map(|(partition, offset)| ((group, partition), offset)));
+            }
+            seen.carts = carts(&self.session).await?;
+            // After a switch the table that was read here may be ahead of the one that is read next.
+            if generations::in_cassandra(&self.session).await? == active {
+                return Ok(seen);
+            }
         }
-        Ok(Seen {
-            cassandra_months: months.into_iter().map(|(key, row)| (key, row.total)).collect(),
-            cassandra_days: days.into_iter().map(|(key, row)| (key, row.total.0)).collect(),
-            postgres_months,
-            carts: carts(&self.session).await?,
-            offsets,
-        })
+    }
+
+    /// The offsets that a group has committed on a topic, both without the installation's prefix.
+    async fn committed(&mut self, group: &str, topic: &str) -> anyhow::Result<BTreeMap<i32, i64>> {
+        let (kafka, group, topic) = (self.kafka.clone(), self.kafka.prefixed(group), self.kafka.prefixed(topic));
+        let known = self.groups.get(&group).cloned();
+        let asked = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
+            let (partitions, progress) = match known {
+                Some(known) => known,
+                None => {
+                    let partitions = Admin::new(&kafka)?.partitions(&topic)?;
+                    (partitions, Arc::new(GroupProgress::new(&kafka, &group, &topic)?))
+                }
+            };
+            let committed = progress.committed(0..partitions)?;
+            Ok((group, (partitions, progress), committed))
+        });
+        let (group, progress, committed) = asked.await??;
+        self.groups.insert(group, progress);
+        Ok(committed)
     }
 }
 

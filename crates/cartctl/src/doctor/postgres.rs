@@ -220,8 +220,8 @@ async fn create(pool: &PgPool, schema: &str) -> anyhow::Result<PgPool> {
 
 /// Moves the offset, guarded as the projector does.
 const MOVE: &str = "UPDATE projection_offset SET next_offset = $1 WHERE projection = 'doctor' AND next_offset = $2";
-const ADD: &str = "INSERT INTO vendor_billing (vendor_id, year, month, balance) VALUES ($1, 2026, 1, $2) \
-    ON CONFLICT (vendor_id, year, month) DO UPDATE SET balance = vendor_billing.balance + EXCLUDED.balance";
+const ADD: &str = "INSERT INTO vendor_billing_g1 (vendor_id, year, month, balance) VALUES ($1, 2026, 1, $2) \
+    ON CONFLICT (vendor_id, year, month) DO UPDATE SET balance = vendor_billing_g1.balance + EXCLUDED.balance";
 
 async fn offset(pool: &PgPool) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("SELECT next_offset FROM projection_offset").fetch_one(pool).await
@@ -306,10 +306,15 @@ async fn tables(pool: &PgPool) -> anyhow::Result<Verdict> {
         }
         Err(error) => return Err(error).context("reading the migrations"),
     };
-    let read_models = READ_MODELS.iter().filter(|model| model.store == Store::Postgres).map(|model| model.table.name());
-    for table in ["projection_offset", "log_epoch"].into_iter().chain(read_models) {
+    let mut tables = vec![String::from("projection_offset"), String::from("log_epoch"), String::from("read_model")];
+    for model in READ_MODELS.into_iter().filter(|model| model.store == Store::Postgres) {
+        // The view, and the table of the generation that readers see.
+        tables.push(model.table.name().to_owned());
+        tables.push(model.table_name(::postgres::read_models::active(pool, model).await?));
+    }
+    for table in tables {
         let is_there: bool =
-            sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL").bind(table).fetch_one(pool).await?;
+            sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL").bind(&table).fetch_one(pool).await?;
         if !is_there {
             problems.push(format!("table {table} does not exist"));
         }

@@ -44,7 +44,7 @@ pub(super) struct Entry {
 /// A row as a table has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stored {
-    pub(super) table: &'static str,
+    pub(super) table: String,
     /// `None` where there is no row.
     pub(super) total: Option<Decimal>,
     /// The row includes the records before this offset.
@@ -57,7 +57,7 @@ pub(super) struct Stored {
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Comparison {
-    pub(super) table: &'static str,
+    pub(super) table: String,
     pub(super) total: Option<Decimal>,
     /// The log's total of the records that the table includes.
     pub(super) expected: Decimal,
@@ -209,7 +209,7 @@ mod tests {
     fn verdict(total: Option<i64>, next_offset: i64) -> Verdict {
         let mut ledger = ledger();
         let total = total.map(Decimal::from);
-        ledger.compare(Stored { table: "table", total, next_offset, has_earlier_logs: false });
+        ledger.compare(Stored { table: String::from("table"), total, next_offset, has_earlier_logs: false });
         ledger.stored.remove(0).verdict
     }
 
@@ -239,7 +239,7 @@ mod tests {
         let mut ledger = ledger();
         for (total, next_offset, has_earlier_logs) in [(Some(7), 9, false), (Some(12), 10, false), (None, 10, true)] {
             let total = total.map(Decimal::from);
-            ledger.compare(Stored { table: "table", total, next_offset, has_earlier_logs });
+            ledger.compare(Stored { table: String::from("table"), total, next_offset, has_earlier_logs });
         }
         let nil = Uuid::nil();
         let expected = [

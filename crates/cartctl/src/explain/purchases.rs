@@ -1,7 +1,7 @@
 //! The purchases of a row of a read table, and the row.
 
 use anyhow::Context as _;
-use cart::contract::{Contract as _, group};
+use cart::contract::{Contract as _, ReadTable};
 use cart::{LogEpoch, Position, ProductId, PurchasedItem, VendorId};
 use chrono::{Datelike as _, NaiveDate};
 use kafka::{Admin, Codec, Message as _, Registry, TopicReader};
@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use super::args::{Month, Store, System};
 use super::ledger::{Entry, Ledger, Stored};
 use crate::line::purchased;
+use crate::read_tables::snapshot;
 use crate::reconcile::decimal;
 use crate::topic::SILENCE_MAX;
 
@@ -137,17 +138,23 @@ async fn ledger(
     Ok(ledger)
 }
 
-/// A projector commits after it has written, so a row includes what was committed before it was read.
+/// The table of a read model in Cassandra that readers see, and the next offset of its group. A projector commits after it has written, so
+/// a row includes what was committed before it was read.
+async fn cassandra_table(system: &System, log: &Log, table: ReadTable) -> anyhow::Result<(String, i64)> {
+    let model = table.model();
+    let generation = cassandra::read_models::active(&log.session, model).await?;
+    Ok((model.table_name(generation), log.committed(system, &model.group_name(generation))?))
+}
+
 async fn cassandra_balance(system: &System, log: &Log, vendor: VendorId, month: Month) -> anyhow::Result<Stored> {
-    const SELECT: &str =
-        "SELECT balance, position FROM balance_by_vendor WHERE vendorid = ? AND year = ? AND month = ?";
-    let committed = log.committed(system, group::VENDOR_BILLING)?;
+    let (table, committed) = cassandra_table(system, log, ReadTable::BalanceByVendor).await?;
+    let select = format!("SELECT balance, position FROM {table} WHERE vendorid = ? AND year = ? AND month = ?");
     let key = (vendor.as_uuid(), month.year, i32::try_from(month.month)?);
-    let rows = log.session.query_unpaged(SELECT, key).await?.into_rows_result()?;
+    let rows = log.session.query_unpaged(select, key).await?.into_rows_result()?;
     let row = rows.maybe_first_row::<(CqlDecimal, i64)>()?;
     let total = row.as_ref().map(|(balance, _)| decimal(balance)).transpose()?;
     let next_offset = committed.max(row.map_or(0, |(_, position)| log.after(position)));
-    Ok(Stored { table: "balance_by_vendor (Cassandra)", total, next_offset, has_earlier_logs: log.has_earlier() })
+    Ok(Stored { table: format!("{table} (Cassandra)"), total, next_offset, has_earlier_logs: log.has_earlier() })
 }
 
 async fn cassandra_quantity(
@@ -157,16 +164,18 @@ async fn cassandra_quantity(
     product: ProductId,
     day: NaiveDate,
 ) -> anyhow::Result<Stored> {
-    const SELECT: &str = "SELECT quantity, position FROM item_quantity_by_day \
-        WHERE vendorid = ? AND productid = ? AND year = ? AND month = ? AND day = ?";
-    let committed = log.committed(system, group::POPULAR_ITEMS)?;
+    let (table, committed) = cassandra_table(system, log, ReadTable::ItemQuantityByDay).await?;
+    let select = format!(
+        "SELECT quantity, position FROM {table} \
+         WHERE vendorid = ? AND productid = ? AND year = ? AND month = ? AND day = ?"
+    );
     let (month, of_month) = (i32::try_from(day.month())?, i32::try_from(day.day())?);
     let key = (vendor.as_uuid(), product.as_uuid(), day.year(), month, of_month);
-    let rows = log.session.query_unpaged(SELECT, key).await?.into_rows_result()?;
+    let rows = log.session.query_unpaged(select, key).await?.into_rows_result()?;
     let row = rows.maybe_first_row::<(i64, i64)>()?;
     let next_offset = committed.max(row.map_or(0, |(_, position)| log.after(position)));
     let total = row.map(|(quantity, _)| quantity.into());
-    Ok(Stored { table: "item_quantity_by_day (Cassandra)", total, next_offset, has_earlier_logs: log.has_earlier() })
+    Ok(Stored { table: format!("{table} (Cassandra)"), total, next_offset, has_earlier_logs: log.has_earlier() })
 }
 
 /// Reads the balance and the offset in one snapshot.
@@ -175,8 +184,10 @@ async fn postgres_balance(system: &System, log: &Log, vendor: VendorId, month: M
     const NEXT: &str = "SELECT next_offset FROM projection_offset \
         WHERE projection = $1 AND topic = $2 AND partition = $3 AND log_epoch = $4";
     let database = system.database.connect().await?;
-    let mut snapshot = database.begin().await?;
-    sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").execute(&mut *snapshot).await?;
+    let mut snapshot = snapshot(&database).await?;
+    let model = ReadTable::VendorBilling.model();
+    // Over another connection: no switch ends before this transaction.
+    let group = model.group_name(postgres::read_models::active(&database, model).await?);
     let total: Option<Decimal> = sqlx::query_scalar(BALANCE)
         .bind(vendor.as_uuid())
         .bind(month.year)
@@ -184,7 +195,7 @@ async fn postgres_balance(system: &System, log: &Log, vendor: VendorId, month: M
         .fetch_optional(&mut *snapshot)
         .await?;
     let next: Option<i64> = sqlx::query_scalar(NEXT)
-        .bind(group::VENDOR_BILLING_JDBC)
+        .bind(group)
         .bind(&log.topic)
         .bind(log.partition)
         .bind(log.epoch.get())
@@ -192,5 +203,6 @@ async fn postgres_balance(system: &System, log: &Log, vendor: VendorId, month: M
         .await?;
     snapshot.rollback().await?;
     let next_offset = next.unwrap_or(0);
-    Ok(Stored { table: "vendor_billing (PostgreSQL)", total, next_offset, has_earlier_logs: log.has_earlier() })
+    let table = String::from("vendor_billing (PostgreSQL)");
+    Ok(Stored { table, total, next_offset, has_earlier_logs: log.has_earlier() })
 }

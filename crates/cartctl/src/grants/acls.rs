@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use cart::contract::{Contract as _, DEAD_LETTER_TOPIC, group};
+use cart::contract::{Contract as _, DEAD_LETTER_TOPIC, READ_MODELS, ReadModel, ReadTable, STAGES, group};
 use cart::{CartCommand, CartEvent, CartParked, CartReply, ControlRecord, PurchasedItem};
 use kafka::{Acl, Admin, KafkaArgs, Operation, ResourceType};
 
@@ -32,7 +32,9 @@ enum Resource {
     /// All of the installation's topics.
     EachTopic,
     Group(&'static str),
-    /// All of the pipeline's groups.
+    /// The groups of a read model's later generations: each has a name that begins so.
+    LaterGroups(ReadTable),
+    /// All of the pipeline's groups, of all generations.
     EachGroup,
     /// The group that clients name which read a topic without a group, with this ending: nothing is committed there, but librdkafka
     /// asks for its coordinator.
@@ -42,7 +44,8 @@ enum Resource {
     TransactionalIds(&'static str),
 }
 
-use Resource::{EachGroup, EachTopic, Group, GroupOfTopic, Topic, TransactionalId, TransactionalIds};
+use ReadTable::{BalanceByVendor, ItemQuantityByDay, VendorBilling as BillingView};
+use Resource::{EachGroup, EachTopic, Group, GroupOfTopic, LaterGroups, Topic, TransactionalId, TransactionalIds};
 
 type Row = (Operation, Resource, &'static [Service]);
 
@@ -71,7 +74,7 @@ const TABLE: &[Row] = &[
     // The markers are the cart-processor's; an operator requests another try.
     (Describe, Topic(PARKED), &[Setup]),
     (Produce, Topic(PARKED), &[CartProcessor, Operator]),
-    (Read, Topic(PARKED), &[Ingest, CartProcessor, Audit, Operator]),
+    (Read, Topic(PARKED), &[Ingest, CartProcessor, Console, Audit, Operator]),
     // `ingest` looks for records that a table does not have yet (Read-After). `cartctl resume-purchases` adds what is missing.
     (Produce, Topic(PURCHASES), &[ItemPurchasedEvents, Operator]),
     (Read, Topic(PURCHASES), &[Ingest, PopularItems, VendorBilling, VendorBillingJdbc, Console, Audit, Operator]),
@@ -85,7 +88,7 @@ const TABLE: &[Row] = &[
     (
         Read,
         Topic(CONTROL),
-        &[CartProcessor, ItemPurchasedEvents, PopularItems, VendorBilling, VendorBillingJdbc, Audit, Operator],
+        &[CartProcessor, ItemPurchasedEvents, PopularItems, VendorBilling, VendorBillingJdbc, Console, Audit, Operator],
     ),
     (Delete, EachTopic, &[Operator]),
     // Members, and those that set a group's offsets.
@@ -94,11 +97,16 @@ const TABLE: &[Row] = &[
     (Read, Group(group::POPULAR_ITEMS), &[PopularItems, Operator]),
     (Read, Group(group::VENDOR_BILLING), &[VendorBilling, Operator]),
     (Read, Group(group::VENDOR_BILLING_JDBC), &[VendorBillingJdbc, Operator]),
+    (Read, LaterGroups(ItemQuantityByDay), &[PopularItems, Operator]),
+    (Read, LaterGroups(BalanceByVendor), &[VendorBilling, Operator]),
+    (Read, LaterGroups(BillingView), &[VendorBillingJdbc, Operator]),
     // Those that watch how far a group is.
     (Describe, Group(group::CART_PROCESSOR), &[Ingest]),
     (Describe, Group(group::ITEM_PURCHASED_EVENTS), &[Ingest]),
     (Describe, Group(group::POPULAR_ITEMS), &[Ingest]),
     (Describe, Group(group::VENDOR_BILLING), &[Ingest]),
+    (Describe, LaterGroups(ItemQuantityByDay), &[Ingest]),
+    (Describe, LaterGroups(BalanceByVendor), &[Ingest]),
     (Describe, EachGroup, &[Console, Audit]),
     (Delete, EachGroup, &[Operator]),
     // Those that read without a group.
@@ -110,9 +118,9 @@ const TABLE: &[Row] = &[
     (
         Describe,
         GroupOfTopic(CONTROL, "reader"),
-        &[CartProcessor, ItemPurchasedEvents, PopularItems, VendorBilling, VendorBillingJdbc, Audit, Operator],
+        &[CartProcessor, ItemPurchasedEvents, PopularItems, VendorBilling, VendorBillingJdbc, Console, Audit, Operator],
     ),
-    (Describe, GroupOfTopic(PARKED, "reader"), &[Ingest, CartProcessor, Audit, Operator]),
+    (Describe, GroupOfTopic(PARKED, "reader"), &[Ingest, CartProcessor, Console, Audit, Operator]),
     (Describe, GroupOfTopic(REPLIES, "follower"), &[Ingest]),
     (Describe, GroupOfTopic(EVENTS, "follower"), &[Ingest]),
     // Behind the group's name comes the instance's.
@@ -123,17 +131,22 @@ const TABLE: &[Row] = &[
 ];
 
 impl Resource {
-    /// The kind, the names, and whether they are prefixes.
-    fn names(self) -> (ResourceType, Vec<String>, bool) {
-        let groups = || cart::contract::STAGES.iter().map(|stage| stage.group.to_owned()).collect();
+    /// The kind, and the names, each with whether it is a prefix.
+    fn names(self) -> (ResourceType, Vec<(String, bool)>) {
+        let exactly = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), false)).collect();
+        let later = |model: ReadModel| (model.later_groups(), true);
         match self {
-            Topic(name) => (ResourceType::Topic, vec![name.to_owned()], false),
-            EachTopic => (ResourceType::Topic, TOPICS.map(str::to_owned).to_vec(), false),
-            Group(name) => (ResourceType::Group, vec![name.to_owned()], false),
-            EachGroup => (ResourceType::Group, groups(), false),
-            GroupOfTopic(topic, ending) => (ResourceType::Group, vec![format!("{topic}-{ending}")], false),
-            TransactionalId(name) => (ResourceType::TransactionalId, vec![name.to_owned()], false),
-            TransactionalIds(prefix) => (ResourceType::TransactionalId, vec![prefix.to_owned()], true),
+            Topic(name) => (ResourceType::Topic, exactly(&[name])),
+            EachTopic => (ResourceType::Topic, exactly(&TOPICS)),
+            Group(name) => (ResourceType::Group, exactly(&[name])),
+            LaterGroups(table) => (ResourceType::Group, vec![later(table.model())]),
+            EachGroup => {
+                let first = STAGES.iter().map(|stage| (stage.group.to_owned(), false));
+                (ResourceType::Group, first.chain(READ_MODELS.map(later)).collect())
+            }
+            GroupOfTopic(topic, ending) => (ResourceType::Group, exactly(&[&format!("{topic}-{ending}")])),
+            TransactionalId(name) => (ResourceType::TransactionalId, exactly(&[name])),
+            TransactionalIds(prefix) => (ResourceType::TransactionalId, vec![(prefix.to_owned(), true)]),
         }
     }
 }
@@ -143,8 +156,8 @@ impl Resource {
 pub fn acls(service: Service, user: &str, kafka: &KafkaArgs) -> Vec<Acl> {
     let mut acls = Vec::new();
     for (operation, resource, _) in TABLE.iter().filter(|(_, _, services)| services.contains(&service)) {
-        let (resource_type, names, is_prefix) = resource.names();
-        acls.extend(names.into_iter().map(|name| Acl {
+        let (resource_type, names) = resource.names();
+        acls.extend(names.into_iter().map(|(name, is_prefix)| Acl {
             principal: format!("User:{user}"),
             resource_type,
             name: kafka.prefixed(&name),
@@ -197,6 +210,7 @@ pub(super) fn print(args: &Args, services: &[Service], out: &mut impl Write) -> 
 
 #[cfg(test)]
 mod tests {
+    use cart::Generation;
     use clap::Parser as _;
 
     use super::*;
@@ -212,10 +226,10 @@ mod tests {
         let writers: Vec<_> = TABLE
             .iter()
             .filter(|(operation, resource, _)| {
-                let (resource_type, names, _) = resource.names();
+                let (resource_type, names) = resource.names();
                 *operation == Produce
                     && resource_type == ResourceType::Topic
-                    && names.iter().any(|name| name == COMMANDS)
+                    && names.iter().any(|(name, _)| name == COMMANDS)
             })
             .flat_map(|(_, _, services)| services.iter())
             .collect();
@@ -225,7 +239,7 @@ mod tests {
     #[test]
     fn each_group_of_the_pipeline_has_a_user_that_may_read_its_topic() {
         let kafka = Cli::parse_from(["test", "--topic-prefix", "shop-"]).kafka;
-        for stage in cart::contract::STAGES {
+        for stage in STAGES {
             let service: Service = clap::ValueEnum::from_str(stage.group, false).expect("a service of that name");
             let may = |operation, resource_type, name: &str| {
                 let name = kafka.prefixed(name);
@@ -237,6 +251,26 @@ mod tests {
             assert!(may(Read, ResourceType::Topic, stage.topic), "{stage:?}");
             for operation in [Read, Produce] {
                 assert!(may(operation, ResourceType::Topic, CONTROL), "{stage:?} follows and answers");
+            }
+        }
+    }
+
+    #[test]
+    fn a_projector_may_join_the_groups_of_all_generations_and_no_other() {
+        let kafka = Cli::parse_from(["test", "--topic-prefix", "shop-"]).kafka;
+        for model in READ_MODELS {
+            let service: Service = clap::ValueEnum::from_str(model.group, false).expect("a service of that name");
+            let groups = acls(service, model.group, &kafka);
+            let may = |group: &str| {
+                let covers = |acl: &Acl| acl.name == group || acl.is_prefix && group.starts_with(&acl.name);
+                let of_groups = groups.iter().filter(|acl| acl.resource_type == ResourceType::Group);
+                of_groups.filter(|acl| acl.operation == Read).any(covers)
+            };
+            for other in READ_MODELS {
+                for number in [1, 2, 999] {
+                    let group = other.group_name(Generation::new(number).expect("a generation"));
+                    assert_eq!(may(&kafka.prefixed(&group)), other == model, "{} and {group}", model.group);
+                }
             }
         }
     }

@@ -1,10 +1,12 @@
 //! The options of `cartctl grants`.
 
+use cart::Generation;
 use cassandra::{CassandraArgs, KeyspaceArgs};
 use kafka::KafkaArgs;
 use postgres::DatabaseArgs;
 
 use super::service::{Service, Users};
+use super::tables::TableGenerations;
 
 /// Print or apply the least grants that each service needs
 ///
@@ -31,6 +33,12 @@ pub struct Args {
     /// Only the grants of these services, comma-separated
     #[arg(long = "of", value_enum, value_name = "SERVICE", value_delimiter = ',')]
     pub of: Vec<Service>,
+
+    /// Only this generation of the read tables [default: with --apply and --remove those that have a table, else 1]
+    ///
+    /// After `cartctl rebuild` has made the table of a further one, its projector needs grants on it
+    #[arg(long, value_name = "N")]
+    pub generation: Option<Generation>,
 
     /// How users are called, with {service} for the service: installations that share servers have users of their own, and a user
     /// that Kafka knows by a certificate has its name
@@ -73,6 +81,11 @@ pub enum Server {
 }
 
 impl Args {
+    /// The generations whose grants are printed.
+    pub(super) fn printed_generations(&self) -> TableGenerations {
+        TableGenerations::only(self.generation.unwrap_or(Generation::FIRST))
+    }
+
     /// The services whose grants are meant.
     pub(super) fn services(&self) -> Vec<Service> {
         if self.of.is_empty() { Service::ALL.to_vec() } else { self.of.clone() }

@@ -3,39 +3,55 @@
 use std::io::{self, Write};
 
 use anyhow::Context as _;
+use cart::contract::{READ_MODELS, ReadTable, Store};
 use scylla::client::session::Session;
 
 use super::args::Args;
 use super::service::Service::{
     self, Audit, CartProcessor, Console, Ingest, Operator, PopularItems, Setup, VendorBilling,
 };
+use super::tables::TableGenerations;
 
-const JOURNAL: Option<&str> = Some("cart_journal");
-const UNCHANGED: Option<&str> = Some("cart_unchanged");
-const LOGS: Option<&str> = Some("log_epoch");
-const QUANTITIES: Option<&str> = Some("item_quantity_by_day");
-const BALANCES: Option<&str> = Some("balance_by_vendor");
+/// What a permission is on.
+#[derive(Debug, Clone, Copy)]
+enum Resource {
+    Keyspace,
+    Table(&'static str),
+    /// The tables of a read model's generations.
+    ReadTable(ReadTable),
+}
 
-/// A permission, the table or the whole keyspace, and who has it. `MODIFY` is to insert, update, delete and truncate.
-type Row = (&'static str, Option<&'static str>, &'static [Service]);
+use Resource::{Keyspace, Table};
+
+const JOURNAL: Resource = Table("cart_journal");
+const UNCHANGED: Resource = Table("cart_unchanged");
+const LOGS: Resource = Table("log_epoch");
+const QUANTITIES: Resource = Resource::ReadTable(ReadTable::ItemQuantityByDay);
+const BALANCES: Resource = Resource::ReadTable(ReadTable::BalanceByVendor);
+
+/// A permission, what it is on, and who has it. `MODIFY` is to insert, update, delete and truncate.
+type Row = (&'static str, Resource, &'static [Service]);
 
 const TABLE: &[Row] = &[
     // Who makes a table may do everything with it: so `setup` has all that it needs, if it has made them.
-    ("CREATE", None, &[Setup]),
-    // `cartctl`'s recovery and `uninstall`.
-    ("CREATE", None, &[Operator]),
-    ("ALTER", None, &[Operator]),
-    ("DROP", None, &[Operator]),
-    ("SELECT", None, &[Operator]),
-    ("MODIFY", None, &[Operator]),
-    ("SELECT", JOURNAL, &[Ingest, CartProcessor, Console, Audit]),
+    ("CREATE", Keyspace, &[Setup]),
+    // `cartctl`'s recovery and `uninstall`, and the tables of further generations.
+    ("CREATE", Keyspace, &[Operator]),
+    ("ALTER", Keyspace, &[Operator]),
+    ("DROP", Keyspace, &[Operator]),
+    ("MODIFY", Keyspace, &[Operator]),
+    // They read all tables but one at most. With the keyspace they can also read a generation that is built later, so that a switch needs
+    // no administrator.
+    ("SELECT", Keyspace, &[Operator, Ingest, Console, Audit]),
+    ("SELECT", JOURNAL, &[CartProcessor]),
     ("MODIFY", JOURNAL, &[CartProcessor]),
-    ("SELECT", UNCHANGED, &[Ingest, CartProcessor, Console, Audit]),
+    ("SELECT", UNCHANGED, &[CartProcessor]),
     ("MODIFY", UNCHANGED, &[CartProcessor]),
-    ("SELECT", LOGS, &[Ingest, CartProcessor, PopularItems, VendorBilling, Audit]),
-    ("SELECT", QUANTITIES, &[Ingest, PopularItems, Console, Audit]),
+    ("SELECT", LOGS, &[CartProcessor, PopularItems, VendorBilling]),
+    // For each generation anew, once its table is there: MODIFY on the keyspace would include the journal.
+    ("SELECT", QUANTITIES, &[PopularItems]),
     ("MODIFY", QUANTITIES, &[PopularItems]),
-    ("SELECT", BALANCES, &[Ingest, VendorBilling, Console, Audit]),
+    ("SELECT", BALANCES, &[VendorBilling]),
     ("MODIFY", BALANCES, &[VendorBilling]),
 ];
 
@@ -64,23 +80,39 @@ impl Permission {
     }
 }
 
-/// The grants of a service's user.
+/// The grants of a service's user, with those on the tables of these generations.
 #[must_use]
-pub fn cql(service: Service, user: &str, keyspace: &str) -> Vec<Permission> {
-    let rows = TABLE.iter().filter(|(_, _, services)| services.contains(&service));
-    rows.map(|(permission, table, _)| Permission {
-        permission,
-        resource: match table {
-            Some(table) => format!("TABLE {keyspace}.{table}"),
-            None => format!("KEYSPACE {keyspace}"),
-        },
-        role: user.to_owned(),
-    })
-    .collect()
+pub fn cql(service: Service, user: &str, keyspace: &str, generations: &TableGenerations) -> Vec<Permission> {
+    let mut permissions = Vec::new();
+    for &(permission, resource, _) in TABLE.iter().filter(|(_, _, services)| services.contains(&service)) {
+        let resources = match resource {
+            Keyspace => vec![format!("KEYSPACE {keyspace}")],
+            Table(table) => vec![format!("TABLE {keyspace}.{table}")],
+            Resource::ReadTable(table) => {
+                generations.names(table).map(|name| format!("TABLE {keyspace}.{name}")).collect()
+            }
+        };
+        let permission = |resource| Permission { permission, resource, role: user.to_owned() };
+        permissions.extend(resources.into_iter().map(permission));
+    }
+    permissions
 }
 
-fn permissions(args: &Args, service: Service) -> Vec<Permission> {
-    cql(service, &args.user.of(service), &args.cassandra.cassandra_keyspace)
+fn permissions(args: &Args, service: Service, generations: &TableGenerations) -> Vec<Permission> {
+    cql(service, &args.user.of(service), &args.cassandra.cassandra_keyspace, generations)
+}
+
+/// The generations that have a table, or the wanted one.
+async fn generations(args: &Args, session: &Session) -> anyhow::Result<TableGenerations> {
+    if let Some(generation) = args.generation {
+        return Ok(TableGenerations::only(generation));
+    }
+    let mut found = Vec::new();
+    for model in READ_MODELS.into_iter().filter(|model| model.store == Store::Cassandra) {
+        let keyspace = &args.cassandra.cassandra_keyspace;
+        found.push((model, cassandra::read_models::generations_in(session, keyspace, model).await?));
+    }
+    Ok(found.into_iter().collect())
 }
 
 pub(super) async fn change(args: &Args, services: &[Service]) -> anyhow::Result<()> {
@@ -89,7 +121,8 @@ pub(super) async fn change(args: &Args, services: &[Service]) -> anyhow::Result<
         cassandra::ensure_keyspace(&args.cassandra, &args.keyspace).await?;
     }
     let session = cassandra::open(&args.cassandra.patient()).await?;
-    for permission in services.iter().flat_map(|service| permissions(args, *service)) {
+    let generations = generations(args, &session).await?;
+    for permission in services.iter().flat_map(|service| permissions(args, *service, &generations)) {
         run(&session, if args.remove { permission.revoke() } else { permission.grant() }).await?;
     }
     Ok(())
@@ -98,14 +131,18 @@ pub(super) async fn change(args: &Args, services: &[Service]) -> anyhow::Result<
 async fn run(session: &Session, statement: String) -> anyhow::Result<()> {
     let done = session.query_unpaged(statement.as_str(), ()).await;
     done.with_context(|| {
-        format!("{statement} (tables and keyspace must exist: `--of setup` and then `setup` come first)")
+        format!(
+            "{statement} (tables and keyspace must exist: `--of setup` and then `setup` come first; `cartctl rebuild` makes the table of \
+             another generation)"
+        )
     })?;
     Ok(())
 }
 
 pub(super) fn print(args: &Args, services: &[Service], out: &mut impl Write) -> io::Result<()> {
+    let generations = args.printed_generations();
     for service in services {
-        let permissions = permissions(args, *service);
+        let permissions = permissions(args, *service, &generations);
         if permissions.is_empty() {
             continue;
         }
@@ -121,4 +158,26 @@ pub(super) fn print(args: &Args, services: &[Service], out: &mut impl Write) -> 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use cart::Generation;
+
+    use super::*;
+
+    #[test]
+    fn a_projector_may_write_the_tables_of_its_generations_only() {
+        let [first, second, third] = [1, 2, 3].map(|number| Generation::new(number).expect("a generation"));
+        let may = |generations: &TableGenerations| {
+            let permissions = cql(PopularItems, "popular-items", "shop", generations).into_iter();
+            let may = permissions.filter(|permission| permission.permission == "MODIFY");
+            may.map(|permission| permission.resource).collect::<Vec<_>>()
+        };
+        assert_eq!(may(&TableGenerations::only(first)), ["TABLE shop.item_quantity_by_day"]);
+        assert_eq!(may(&TableGenerations::only(second)), ["TABLE shop.item_quantity_by_day_g2"]);
+        let [quantities, balances] = [ReadTable::ItemQuantityByDay, ReadTable::BalanceByVendor].map(ReadTable::model);
+        let found = [(quantities, vec![second, third]), (balances, vec![first])].into_iter().collect();
+        assert_eq!(may(&found), ["TABLE shop.item_quantity_by_day_g2", "TABLE shop.item_quantity_by_day_g3"]);
+    }
 }

@@ -9,6 +9,7 @@ mod cql;
 mod service;
 mod sql;
 mod strimzi;
+mod tables;
 
 use std::io::Write;
 
@@ -19,6 +20,7 @@ pub use args::{Args, Server};
 pub use cql::{Permission, cql};
 pub use service::{Service, Users};
 pub use sql::{Privilege, sql};
+pub use tables::TableGenerations;
 
 /// Prints the grants on `out`, gives them or takes them away.
 ///

@@ -3,28 +3,47 @@
 use std::io::{self, Write};
 
 use anyhow::Context as _;
+use cart::contract::{ReadModel, ReadTable};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 
 use super::args::Args;
 use super::service::Service::{self, Audit, Console, Operator, Setup, VendorBillingJdbc};
+use super::tables::TableGenerations;
 
 /// The database that every PostgreSQL server has.
 const MAINTENANCE_DATABASE: &str = "postgres";
 
-/// Privileges, the table or the database itself, and who has them.
-type Row = (&'static str, Option<&'static str>, &'static [Service]);
+/// The read model in PostgreSQL.
+const BILLING: ReadModel = ReadTable::VendorBilling.model();
+
+/// What a privilege is on.
+#[derive(Debug, Clone, Copy)]
+enum Object {
+    Database,
+    Table(&'static str),
+    /// The tables of [`BILLING`]'s generations.
+    Generations,
+}
+
+use Object::{Database, Generations, Table};
+
+/// A privilege, what it is on, and who has it.
+type Row = (&'static str, Object, &'static [Service]);
 
 const TABLE: &[Row] = &[
-    ("CONNECT", None, &[VendorBillingJdbc, Console, Audit, Operator]),
-    // An insert that may meet a row, and adds to it, reads that row.
-    ("SELECT", Some("vendor_billing"), &[VendorBillingJdbc, Console, Audit]),
-    ("INSERT", Some("vendor_billing"), &[VendorBillingJdbc]),
-    ("UPDATE", Some("vendor_billing"), &[VendorBillingJdbc]),
-    ("SELECT", Some("projection_offset"), &[VendorBillingJdbc, Console, Audit]),
-    ("INSERT", Some("projection_offset"), &[VendorBillingJdbc]),
-    ("UPDATE", Some("projection_offset"), &[VendorBillingJdbc]),
-    ("SELECT", Some("log_epoch"), &[VendorBillingJdbc]),
+    ("CONNECT", Database, &[VendorBillingJdbc, Console, Audit, Operator]),
+    // The view of the generation that readers see, and which one that is.
+    ("SELECT", Table("vendor_billing"), &[Console, Audit]),
+    ("SELECT", Table("read_model"), &[Console, Audit]),
+    // An insert that may meet a row, and adds to it, reads that row. `cartctl rebuild` copies these to the table of a further generation.
+    ("SELECT", Generations, &[VendorBillingJdbc]),
+    ("INSERT", Generations, &[VendorBillingJdbc]),
+    ("UPDATE", Generations, &[VendorBillingJdbc]),
+    ("SELECT", Table("projection_offset"), &[VendorBillingJdbc, Console, Audit]),
+    ("INSERT", Table("projection_offset"), &[VendorBillingJdbc]),
+    ("UPDATE", Table("projection_offset"), &[VendorBillingJdbc]),
+    ("SELECT", Table("log_epoch"), &[VendorBillingJdbc]),
 ];
 
 /// A privilege of a role, or its membership in another one.
@@ -52,15 +71,26 @@ impl Privilege {
     }
 }
 
-/// The grants of a service's user. They are given within the database.
+/// The grants of a service's user, with those on the tables of these generations. They are given within the database.
 #[must_use]
-pub fn sql(service: Service, user: &str, owner: &str, database: &str) -> Vec<Privilege> {
-    let rows = TABLE.iter().filter(|(_, _, services)| services.contains(&service));
-    let privilege = |(privilege, table, _): &Row| {
-        let (kind, object) = table.map_or(("DATABASE", database), |table| ("TABLE", table));
-        Privilege { what: format!("{privilege} ON {kind} "), object: object.to_owned(), role: user.to_owned() }
-    };
-    let mut privileges: Vec<_> = rows.map(privilege).collect();
+pub fn sql(
+    service: Service,
+    user: &str,
+    owner: &str,
+    database: &str,
+    generations: &TableGenerations,
+) -> Vec<Privilege> {
+    let mut privileges = Vec::new();
+    for &(privilege, object, _) in TABLE.iter().filter(|(_, _, services)| services.contains(&service)) {
+        let (kind, objects) = match object {
+            Database => ("DATABASE", vec![database.to_owned()]),
+            Table(name) => ("TABLE", vec![name.to_owned()]),
+            Generations => ("TABLE", generations.names(BILLING.table).collect()),
+        };
+        let what = format!("{privilege} ON {kind} ");
+        let privilege = |object| Privilege { what: what.clone(), object, role: user.to_owned() };
+        privileges.extend(objects.into_iter().map(privilege));
+    }
     if service == Operator {
         // To empty and to drop what the owner has made.
         privileges.push(Privilege { what: String::new(), object: owner.to_owned(), role: user.to_owned() });
@@ -68,8 +98,17 @@ pub fn sql(service: Service, user: &str, owner: &str, database: &str) -> Vec<Pri
     privileges
 }
 
-fn privileges(args: &Args, service: Service, database: &str) -> Vec<Privilege> {
-    sql(service, &args.user.of(service), &args.user.of(Setup), database)
+fn privileges(args: &Args, service: Service, database: &str, generations: &TableGenerations) -> Vec<Privilege> {
+    sql(service, &args.user.of(service), &args.user.of(Setup), database, generations)
+}
+
+/// The generations that have a table, or the wanted one.
+async fn generations(args: &Args, connection: &mut PgConnection) -> anyhow::Result<TableGenerations> {
+    if let Some(generation) = args.generation {
+        return Ok(TableGenerations::only(generation));
+    }
+    let found = postgres::read_models::generations(connection, BILLING).await?;
+    Ok([(BILLING, found)].into_iter().collect())
 }
 
 /// `setup` owns the database, and so may make its tables. Others connect only where a grant says so.
@@ -104,7 +143,8 @@ pub(super) async fn change(args: &Args, services: &[Service]) -> anyhow::Result<
         server.close().await?;
     }
     let mut connection = options.connect().await.with_context(|| format!("connecting to the database {database}"))?;
-    for privilege in services.iter().flat_map(|service| privileges(args, *service, &database)) {
+    let generations = generations(args, &mut connection).await?;
+    for privilege in services.iter().flat_map(|service| privileges(args, *service, &database, &generations)) {
         run(&mut connection, &if args.remove { privilege.revoke() } else { privilege.grant() }).await?;
     }
     Ok(connection.close().await?)
@@ -112,7 +152,12 @@ pub(super) async fn change(args: &Args, services: &[Service]) -> anyhow::Result<
 
 async fn run(connection: &mut PgConnection, statement: &str) -> anyhow::Result<()> {
     let done = sqlx::query(AssertSqlSafe(statement)).execute(connection).await;
-    done.with_context(|| format!("{statement} (the tables must exist: `--of setup` and then `setup` come first)"))?;
+    done.with_context(|| {
+        format!(
+            "{statement} (the tables must exist: `--of setup` and then `setup` come first; `cartctl rebuild` makes the table of another \
+             generation)"
+        )
+    })?;
     Ok(())
 }
 
@@ -122,6 +167,7 @@ pub(super) fn print(args: &Args, services: &[Service], out: &mut impl Write) -> 
 }
 
 fn print_in(args: &Args, services: &[Service], database: &str, out: &mut impl Write) -> io::Result<()> {
+    let generations = args.printed_generations();
     for service in services {
         if *service == Setup {
             writeln!(out, "-- {}", service.name())?;
@@ -132,7 +178,7 @@ fn print_in(args: &Args, services: &[Service], database: &str, out: &mut impl Wr
             writeln!(out, "-- The others, after `setup` has made the tables")?;
             continue;
         }
-        let privileges = privileges(args, *service, database);
+        let privileges = privileges(args, *service, database, &generations);
         if privileges.is_empty() {
             continue;
         }
@@ -142,4 +188,26 @@ fn print_in(args: &Args, services: &[Service], database: &str, out: &mut impl Wr
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use cart::Generation;
+
+    use super::*;
+
+    #[test]
+    fn a_projector_may_write_the_tables_of_the_generations_that_are_there() {
+        let [second, third] = [2, 3].map(|number| Generation::new(number).expect("a generation"));
+        let written = |generations: &TableGenerations| {
+            let all = sql(VendorBillingJdbc, "jdbc", "setup", "shop", generations);
+            let written = all.iter().filter(|one| one.what == "INSERT ON TABLE " && one.object != "projection_offset");
+            written.map(Privilege::revoke).collect::<Vec<_>>()
+        };
+        let revoke = |table: &str| format!("REVOKE INSERT ON TABLE \"{table}\" FROM \"jdbc\"");
+        assert_eq!(written(&TableGenerations::only(Generation::FIRST)), [revoke("vendor_billing_g1")]);
+        let found = [(BILLING, vec![second, third])].into_iter().collect();
+        assert_eq!(written(&found), [revoke("vendor_billing_g2"), revoke("vendor_billing_g3")]);
+        assert_eq!(written(&TableGenerations::default()), Vec::<String>::new());
+    }
 }

@@ -115,9 +115,10 @@ pub struct ResumeArgs {
 
 /// Let a group go past a record that it cannot read, without applying it
 ///
-/// Refused unless the partition is stopped at exactly this offset, and the record has exactly this hash. The skip is recorded
-/// and holds for ever: over restarts, upgrades and `cartctl rebuild`. The audit reports the record as skipped. A command is
-/// never skipped: one that cannot be read becomes a dead letter.
+/// Refused unless the partition is stopped at exactly this offset, and the record has exactly this hash; also when another generation of
+/// the read model has applied the record. The skip is recorded and holds for ever, for all generations: over restarts, upgrades and
+/// `cartctl rebuild`. The audit reports the record as skipped. A command is never skipped: one that cannot be read becomes a dead
+/// letter.
 ///
 /// Exit code 0: recorded. 1: refused. 2: not found out.
 #[derive(Debug, clap::Args)]

@@ -2,20 +2,29 @@
 
 use std::str::FromStr;
 
-use cart::contract::{STAGES, Stage};
+use cart::contract::{READ_MODELS, STAGES, Stage};
 
-/// A group of the pipeline, without the installation's prefix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Group(pub(crate) Stage);
+/// A group of the pipeline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Group {
+    /// Without the installation's prefix: the stage's, or that of a later generation of its read model.
+    pub(crate) name: String,
+    pub(crate) stage: Stage,
+}
 
 impl FromStr for Group {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let found = STAGES.iter().find(|stage| stage.group == text).copied().map(Self);
-        found.ok_or_else(|| {
+        let model = READ_MODELS.iter().find(|model| model.generation_of_group(text).is_some());
+        let stage = model.map_or(text, |model| model.group);
+        let stage = STAGES.iter().find(|of| of.group == stage).copied();
+        stage.map(|stage| Self { name: text.to_owned(), stage }).ok_or_else(|| {
             let groups: Vec<_> = STAGES.iter().map(|stage| stage.group).collect();
-            format!("there is no such group; the groups are {}", groups.join(", "))
+            format!(
+                "there is no such group; the groups are {}, and with -g and a number behind them those of later generations of a read model",
+                groups.join(", ")
+            )
         })
     }
 }
@@ -77,7 +86,10 @@ mod tests {
 
     #[test]
     fn groups_records_and_hashes_are_parsed() {
-        assert_eq!("popular-items".parse::<Group>().map(|group| group.0.topic), Ok("item-purchased"));
+        assert_eq!("popular-items".parse::<Group>().map(|group| group.stage.topic), Ok("item-purchased"));
+        let later = "popular-items-g2".parse::<Group>().map(|group| (group.name, group.stage.group));
+        assert_eq!(later, Ok((String::from("popular-items-g2"), "popular-items")));
+        assert!("cart-processor-g2".parse::<Group>().is_err());
         assert!("popular".parse::<Group>().is_err_and(|error| error.contains("popular-items")));
         let place = Place { topic: String::from("item-purchased"), partition: 3, offset: 77 };
         assert_eq!("item-purchased/3/77".parse(), Ok(place));

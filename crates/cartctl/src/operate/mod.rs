@@ -23,6 +23,8 @@ pub use pause::pause;
 pub use resume::resume;
 pub use skip::skip;
 
+pub(crate) use group::sha256;
+
 /// What a verb has done, or why it was refused.
 #[derive(Debug)]
 pub enum Outcome<T> {
@@ -64,7 +66,7 @@ impl Kafka {
     }
 }
 
-fn record(by: &str, reason: &str, control: Control) -> ControlRecord {
+pub(crate) fn record(by: &str, reason: &str, control: Control) -> ControlRecord {
     ControlRecord { by: by.to_owned(), at: Utc::now().trunc_subsecs(6), reason: reason.to_owned(), control }
 }
 

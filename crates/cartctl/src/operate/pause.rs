@@ -5,7 +5,6 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use cart::contract::Stage;
 use cart::{Control, ControlKey};
 use control::Controls;
 use kafka::GroupProgress;
@@ -23,7 +22,7 @@ pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Paused {
-    group: &'static str,
+    group: String,
     /// Whether nothing was recorded (`--dry-run`).
     is_dry_run: bool,
     /// The offsets before which partitions are paused, if any were named.
@@ -65,13 +64,13 @@ impl fmt::Display for Paused {
 /// Kafka or the registry does not respond.
 pub async fn pause(args: &PauseArgs) -> anyhow::Result<Outcome<Paused>> {
     let kafka = Kafka::connect(&args.kafka).await?;
-    let Group(stage) = args.group;
+    let Group { name, stage } = &args.group;
     let count = block_in_place(|| kafka.admin.partitions(&args.kafka.prefixed(stage.topic)))?;
     let controls = block_in_place(|| kafka.control.controls())?;
     if let Some(reason) = block_in_place(|| refusal(args, &kafka, &controls, count))? {
         return Ok(Outcome::Refused(reason));
     }
-    let group = || stage.group.to_owned();
+    let group = || name.clone();
     let of = |partition| ControlKey::PausePartition { group: group(), partition };
     let wanted: Vec<(ControlKey, Option<i64>, Vec<i32>)> = match args.partition {
         Some(partition) => vec![(of(partition), None, vec![partition])],
@@ -90,7 +89,7 @@ pub async fn pause(args: &PauseArgs) -> anyhow::Result<Outcome<Paused>> {
         pauses.extend(partitions.into_iter().map(|partition| (partition, pause)));
     }
     let mut done = Paused {
-        group: stage.group,
+        group: name.clone(),
         is_dry_run: args.dry_run,
         before: args.at_offset.iter().map(|cut| (cut.partition, cut.offset)).collect(),
         paused: BTreeMap::new(),
@@ -102,7 +101,7 @@ pub async fn pause(args: &PauseArgs) -> anyhow::Result<Outcome<Paused>> {
     done.is_waited_for = true;
     let deadline = Instant::now() + timeout;
     loop {
-        block_in_place(|| look(&kafka, stage, &pauses, &mut done))?;
+        block_in_place(|| look(&kafka, &args.group, &pauses, &mut done))?;
         if done.waiting.is_empty() {
             break;
         }
@@ -124,7 +123,7 @@ pub async fn pause(args: &PauseArgs) -> anyhow::Result<Outcome<Paused>> {
 }
 
 fn refusal(args: &PauseArgs, kafka: &Kafka, controls: &Controls, count: i32) -> anyhow::Result<Option<String>> {
-    let Group(stage) = args.group;
+    let Group { name, stage } = &args.group;
     let named = args.at_offset.iter().map(|cut| cut.partition).chain(args.partition);
     if let Some(partition) = named.clone().find(|partition| *partition >= count) {
         return Ok(Some(format!("topic {} has partitions 0 to {}, not {partition}", stage.topic, count - 1)));
@@ -132,29 +131,30 @@ fn refusal(args: &PauseArgs, kafka: &Kafka, controls: &Controls, count: i32) -> 
     if named.clone().next().is_none() {
         return Ok(None);
     }
-    if let Some(pause) = controls.pause_of_group(stage.group) {
+    if let Some(pause) = controls.pause_of_group(name) {
         let by = &pause.entry.record.by;
-        return Ok(Some(format!("{} is paused as a whole by {by}: resume it first", stage.group)));
+        return Ok(Some(format!("{name} is paused as a whole by {by}: resume it first")));
     }
     if args.at_offset.is_empty() {
         return Ok(None);
     }
-    let (group, topic) = (args.kafka.prefixed(stage.group), args.kafka.prefixed(stage.topic));
+    let (group, topic) = (args.kafka.prefixed(name), args.kafka.prefixed(stage.topic));
     let committed = GroupProgress::new(&kafka.args, &group, &topic)?.committed(named)?;
     let past = args.at_offset.iter().find_map(|Cut { partition, offset }| {
         committed.get(partition).filter(|next| *next > offset).map(|next| (partition, offset, next))
     });
     Ok(past.map(|(partition, offset, next)| {
-        format!("partition {partition} of {} has applied offset {offset}: it goes on at {next}", stage.group)
+        format!("partition {partition} of {name} has applied offset {offset}: it goes on at {next}")
     }))
 }
 
 /// Notes which members have paused for these pauses, by partition.
-fn look(kafka: &Kafka, stage: Stage, pauses: &BTreeMap<i32, i64>, done: &mut Paused) -> anyhow::Result<()> {
-    let group = kafka.args.prefixed(stage.group);
+fn look(kafka: &Kafka, of: &Group, pauses: &BTreeMap<i32, i64>, done: &mut Paused) -> anyhow::Result<()> {
+    let Group { name, stage } = of;
+    let group = kafka.args.prefixed(name);
     let controls = kafka.control.controls()?;
     for (partition, pause) in pauses {
-        if let Some(ack) = controls.ack(stage.group, *partition).filter(|ack| ack.pause == *pause) {
+        if let Some(ack) = controls.ack(name, *partition).filter(|ack| ack.pause == *pause) {
             done.paused.insert(*partition, ack.next_offset);
         }
     }

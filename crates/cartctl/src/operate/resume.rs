@@ -16,7 +16,7 @@ use super::{Kafka, Outcome, partitions, record};
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Resumed {
-    group: &'static str,
+    group: String,
     /// The pauses that ended, by their keys.
     ended: Vec<String>,
     is_dry_run: bool,
@@ -46,29 +46,27 @@ impl fmt::Display for Resumed {
 /// Kafka or the registry does not respond.
 pub async fn resume(args: &ResumeArgs) -> anyhow::Result<Outcome<Resumed>> {
     let kafka = Kafka::connect(&args.kafka).await?;
-    let Group(stage) = args.group;
-    let group = || stage.group.to_owned();
+    let Group { name, stage } = &args.group;
+    let group = || name.clone();
     let controls = block_in_place(|| kafka.control.controls())?;
-    let of_group = controls.pause_of_group(stage.group);
+    let of_group = controls.pause_of_group(name);
     let of = |partition| ControlKey::PausePartition { group: group(), partition };
     let ended: Vec<ControlKey> = match args.partition {
         Some(_) if of_group.is_some() => {
-            let reason = format!("{} is paused as a whole: resume it whole, then pause other partitions", stage.group);
+            let reason = format!("{name} is paused as a whole: resume it whole, then pause other partitions");
             return Ok(Outcome::Refused(reason));
         }
-        Some(partition) => {
-            controls.pause_of_partition(stage.group, partition).map(|_| of(partition)).into_iter().collect()
-        }
+        Some(partition) => controls.pause_of_partition(name, partition).map(|_| of(partition)).into_iter().collect(),
         None => {
             let whole = of_group.map(|_| ControlKey::PauseGroup { group: group() });
-            whole.into_iter().chain(controls.paused_partitions(stage.group).into_iter().map(of)).collect()
+            whole.into_iter().chain(controls.paused_partitions(name).into_iter().map(of)).collect()
         }
     };
     for key in ended.iter().filter(|_| !args.dry_run) {
         kafka.control.send(key, Some(&record(&args.by, &args.reason, Control::Resume {}))).await?;
     }
     let ended: Vec<String> = ended.iter().map(ToString::to_string).collect();
-    let mut done = Resumed { group: stage.group, ended, is_dry_run: args.dry_run, waiting: Vec::new() };
+    let mut done = Resumed { group: name.clone(), ended, is_dry_run: args.dry_run, waiting: Vec::new() };
     let Some(timeout) = args.wait.filter(|_| !args.dry_run) else { return Ok(Outcome::Done(done)) };
     let count = block_in_place(|| kafka.admin.partitions(&args.kafka.prefixed(stage.topic)))?;
     let deadline = Instant::now() + timeout;
@@ -76,8 +74,8 @@ pub async fn resume(args: &ResumeArgs) -> anyhow::Result<Outcome<Resumed>> {
         done.waiting = block_in_place(|| {
             let controls = kafka.control.controls()?;
             let named = (0..count).filter(|partition| args.partition.is_none_or(|named| named == *partition));
-            let is_paused = |partition: &i32| controls.ack(stage.group, *partition).is_some();
-            let is_running = kafka.admin.has_members(&args.kafka.prefixed(stage.group))?;
+            let is_paused = |partition: &i32| controls.ack(name, *partition).is_some();
+            let is_running = kafka.admin.has_members(&args.kafka.prefixed(name))?;
             // Without members nothing is paused any more: the next ones just start.
             anyhow::Ok(named.filter(|partition| is_running && is_paused(partition)).collect())
         })?;

@@ -1,9 +1,10 @@
 //! `cartctl skip`.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use cart::contract::group;
-use cart::{Control, ControlKey};
+use cart::contract::{READ_MODELS, ReadModel, group};
+use cart::{Control, ControlKey, Generation};
 use control::Controls;
 use kafka::{GroupProgress, Message as _, TopicReader};
 use serde::Serialize;
@@ -48,7 +49,7 @@ impl fmt::Display for Skipped {
 /// Kafka or the registry does not respond.
 pub async fn skip(args: &SkipArgs) -> anyhow::Result<Outcome<Skipped>> {
     let kafka = Kafka::connect(&args.kafka).await?;
-    let Group(stage) = args.group;
+    let stage = args.group.stage;
     let Place { topic, partition, offset } = args.record.clone();
     if topic != stage.topic && topic != args.kafka.prefixed(stage.topic) {
         return Ok(Outcome::Refused(format!("{} reads {}, not {topic}", stage.group, stage.topic)));
@@ -82,22 +83,22 @@ pub async fn skip(args: &SkipArgs) -> anyhow::Result<Outcome<Skipped>> {
 
 /// Compares with where the partition is stopped, and with the record itself.
 fn refusal(args: &SkipArgs, kafka: &Kafka, controls: &Controls, expected: &str) -> anyhow::Result<Option<String>> {
-    let Group(stage) = args.group;
+    let Group { name, stage } = &args.group;
     let Place { partition, offset, .. } = args.record;
     if stage.group == group::CART_PROCESSOR {
         return Ok(Some(String::from(
             "a command is not skipped: one that cannot be read becomes a dead letter, and one that is too new waits for an upgrade",
         )));
     }
-    let of = format!("partition {partition} of {}", stage.group);
-    let Some(stop) = controls.stop(stage.group, partition) else {
+    let of = format!("partition {partition} of {name}");
+    let Some(stop) = controls.stop(name, partition) else {
         return Ok(Some(format!("{of} is not stopped")));
     };
     if stop.offset != offset {
         let at = time(stop.entry.record.at);
         return Ok(Some(format!("{of} is stopped at {}, not at {offset} (since {at})", stop.offset)));
     }
-    let (group, topic) = (args.kafka.prefixed(stage.group), args.kafka.prefixed(stage.topic));
+    let (group, topic) = (args.kafka.prefixed(name), args.kafka.prefixed(stage.topic));
     let next = GroupProgress::new(&kafka.args, &group, &topic)?.committed([partition])?.remove(&partition);
     if let Some(next) = next.filter(|next| *next > offset) {
         return Ok(Some(format!("{of} has gone on, and is at {next}")));
@@ -110,5 +111,65 @@ fn refusal(args: &SkipArgs, kafka: &Kafka, controls: &Controls, expected: &str) 
     if found != expected {
         return Ok(Some(format!("the record there has sha256:{found}, not sha256:{expected}")));
     }
-    Ok(None)
+    let Some(model) = READ_MODELS.into_iter().find(|model| model.group == stage.group) else { return Ok(None) };
+    let others = generations(model, &kafka.admin.groups()?, &args.kafka.prefixed(""));
+    let mut committed = Vec::new();
+    for other in others.into_iter().filter(|other| model.group_name(*other) != *name) {
+        let group = args.kafka.prefixed(&model.group_name(other));
+        let next = GroupProgress::new(&kafka.args, &group, &topic)?.committed([partition])?.remove(&partition);
+        committed.extend(next.map(|next| (other, next)));
+    }
+    Ok(applied_by_another(model, name, offset, &committed))
+}
+
+/// The generations of a model that have a consumer group, in the installation with this prefix.
+fn generations(model: ReadModel, groups: &BTreeSet<String>, prefix: &str) -> BTreeSet<Generation> {
+    let names = groups.iter().filter_map(|group| group.strip_prefix(prefix));
+    names.filter_map(|name| model.generation_of_group(name)).collect()
+}
+
+/// Why the record at which `stopped` is stopped must not be skipped, if another generation is behind it: a skip holds for all
+/// generations, and the audit does not expect the record in any table then.
+fn applied_by_another(model: ReadModel, stopped: &str, offset: i64, committed: &[(Generation, i64)]) -> Option<String> {
+    let (other, next) = committed.iter().find(|(_, next)| *next > offset)?;
+    let (of, group) = (model.group, model.group_name(*other));
+    Some(format!(
+        "{group} has applied the record, and is at {next}. A skip holds for all generations of {of}, so the audit and \
+         `cartctl reconcile` would report the table of generation {other}. Upgrade the program of {stopped}, so that it can read the \
+         record; or delete one of the two generations (`cartctl drop {of} --generation NUMBER`)"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use cart::contract::ReadTable;
+
+    use super::*;
+
+    const MODEL: ReadModel = ReadTable::ItemQuantityByDay.model();
+
+    fn generation(number: i32) -> Generation {
+        Generation::new(number).expect("a generation")
+    }
+
+    #[test]
+    fn a_record_that_another_generation_has_applied_is_not_skipped() {
+        let refusal = |next| applied_by_another(MODEL, "popular-items-g2", 7, &[(generation(1), next)]);
+        assert_eq!(refusal(7), None, "it is stopped at the record, too");
+        assert_eq!(applied_by_another(MODEL, "popular-items-g2", 7, &[]), None);
+        let text = refusal(8).expect("generation 1 has applied it");
+        assert!(text.starts_with("popular-items has applied the record, and is at 8"), "{text}");
+        assert!(text.contains("Upgrade the program of popular-items-g2"), "{text}");
+        let committed = [(generation(1), 3), (generation(2), 7), (generation(12), 9)];
+        let text = applied_by_another(MODEL, "popular-items", 7, &committed).expect("generation 12 has applied it");
+        assert!(text.starts_with("popular-items-g12 has applied"), "{text}");
+    }
+
+    #[test]
+    fn the_generations_are_those_of_the_installation() {
+        let groups = ["shop-popular-items", "shop-popular-items-g12", "popular-items-g2", "shop-vendor-billing-g3"];
+        let groups = BTreeSet::from(groups.map(String::from));
+        assert_eq!(generations(MODEL, &groups, "shop-"), BTreeSet::from([generation(1), generation(12)]));
+        assert_eq!(generations(MODEL, &groups, ""), BTreeSet::from([generation(2)]));
+    }
 }

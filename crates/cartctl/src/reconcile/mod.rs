@@ -63,7 +63,7 @@ pub async fn run(args: &Args) -> Result<Report, Error> {
     let Expectations { mut sources, totals: expected, labels, unanswered } = expectations(args, &mut differences)?;
     // Lazily, so that it waits for a database that is still starting.
     let database = args.database.connect_lazy(PgPoolOptions::new()).context("reading the settings of PostgreSQL")?;
-    wait_for_rest(&args.kafka, &database, Duration::from_secs(args.timeout_s)).await?;
+    wait_for_rest(&args.kafka, &args.cassandra, &database, Duration::from_secs(args.timeout_s)).await?;
 
     let parked_carts = AllParked::read(&args.kafka).await?.carts.len();
     let session = cassandra::connect(&args.cassandra).await.context("reading Cassandra's tables")?;

@@ -11,12 +11,16 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use cart::PurchasedItem;
-use cart::contract::{Contract as _, STAGES, Stage};
+use cart::contract::{Contract as _, READ_MODELS, STAGES};
+use cassandra::CassandraArgs;
 use kafka::{Admin, KafkaArgs, TopicReader};
+use scylla::client::session::Session;
 use serde::Serialize;
 use sqlx::PgPool;
+use tokio::sync::OnceCell;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use crate::read_tables::active;
 use crate::topic::SILENCE_MAX;
 
 /// The pause between two checks.
@@ -52,8 +56,8 @@ impl fmt::Display for Lag {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ConsumerLag {
-    /// Its name, without the installation's prefix.
-    pub consumer: &'static str,
+    /// The group's name, without the installation's prefix.
+    pub consumer: String,
     pub lag: Lag,
 }
 
@@ -80,18 +84,28 @@ pub struct NotAtRest {
     pub last_seen: Vec<ConsumerLag>,
 }
 
-/// Waits until every consumer has processed all records. Prints their lags on standard error when they change.
+/// Waits until every consumer has processed all records; of a read model the one that keeps the generation that readers see. Prints
+/// their lags on standard error when they change.
 ///
 /// # Errors
 /// The pipeline does not become idle within `timeout`.
-pub async fn wait(kafka: &KafkaArgs, database: &PgPool, timeout: Duration) -> Result<(), NotAtRest> {
+pub async fn wait(
+    kafka: &KafkaArgs,
+    cassandra: &CassandraArgs,
+    database: &PgPool,
+    timeout: Duration,
+) -> Result<(), NotAtRest> {
     let start = Instant::now();
+    let session = OnceCell::new();
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut reported, mut reported_at) = (Vec::new(), None::<Instant>);
     loop {
         ticks.tick().await;
-        let lags = look(kafka, database).await;
+        let lags = match consumers(&session, cassandra, database).await {
+            Ok(consumers) => look(kafka, database, consumers).await,
+            Err(error) => vec![unknown("the active generations", format!("{error:#}"))],
+        };
         if lags.iter().all(|consumer| consumer.lag == Lag::AtRest) {
             return Ok(());
         }
@@ -107,33 +121,62 @@ pub async fn wait(kafka: &KafkaArgs, database: &PgPool, timeout: Duration) -> Re
     }
 }
 
+/// A consumer group, without the installation's prefix.
+#[derive(Debug)]
+struct ConsumerGroup {
+    name: String,
+    topic: &'static str,
+    has_offsets_in_postgres: bool,
+}
+
+/// All groups that are waited for, from the front to the end.
+async fn consumers(
+    session: &OnceCell<Session>,
+    cassandra: &CassandraArgs,
+    database: &PgPool,
+) -> anyhow::Result<Vec<ConsumerGroup>> {
+    let session = session.get_or_try_init(async || cassandra::connect(cassandra).await).await?;
+    let mut consumers = Vec::new();
+    for stage in STAGES {
+        let name = match READ_MODELS.into_iter().find(|model| model.group == stage.group) {
+            Some(model) => model.group_name(active(model, session, database).await?),
+            None => stage.group.to_owned(),
+        };
+        let has_offsets_in_postgres = stage.has_offsets_in_postgres();
+        consumers.push(ConsumerGroup { name, topic: stage.topic, has_offsets_in_postgres });
+    }
+    Ok(consumers)
+}
+
+fn unknown(consumer: &str, reason: String) -> ConsumerLag {
+    ConsumerLag { consumer: consumer.to_owned(), lag: Lag::Unknown(reason) }
+}
+
 /// Reads all lags once, from the front to the end. Never reports too small a lag: offsets are read before the ends that they
 /// are compared with, and a consumer is idle only if all before it are.
-async fn look(kafka: &KafkaArgs, database: &PgPool) -> Vec<ConsumerLag> {
+async fn look(kafka: &KafkaArgs, database: &PgPool, consumers: Vec<ConsumerGroup>) -> Vec<ConsumerLag> {
     let mut stored = HashMap::new();
-    for stage in STAGES.iter().filter(|stage| stage.has_offsets_in_postgres()) {
-        let offsets = stored_offsets(database, kafka, stage.group).await.map_err(|error| format!("{error:#}"));
-        stored.insert(stage.group, offsets);
+    for consumer in consumers.iter().filter(|consumer| consumer.has_offsets_in_postgres) {
+        let offsets = stored_offsets(database, kafka, &consumer.name).await.map_err(|error| format!("{error:#}"));
+        stored.insert(consumer.name.clone(), offsets);
     }
     let args = kafka.clone();
     let looked = tokio::task::spawn_blocking(move || {
         let mut look = Look { args, stored, is_open: HashMap::new() };
-        let lags = STAGES.into_iter().map(|Stage { group: consumer, topic }| {
-            let lag = look.lag(consumer, topic).unwrap_or_else(|error| Lag::Unknown(format!("{error:#}")));
-            ConsumerLag { consumer, lag }
+        let lags = consumers.into_iter().map(|ConsumerGroup { name, topic, .. }| {
+            let lag = look.lag(&name, topic).unwrap_or_else(|error| Lag::Unknown(format!("{error:#}")));
+            ConsumerLag { consumer: name, lag }
         });
         lags.collect()
     });
     // Fails only if the task has panicked.
-    looked
-        .await
-        .unwrap_or_else(|error| vec![ConsumerLag { consumer: "reconcile", lag: Lag::Unknown(error.to_string()) }])
+    looked.await.unwrap_or_else(|error| vec![unknown("reconcile", error.to_string())])
 }
 
 struct Look {
     args: KafkaArgs,
     /// The offsets in PostgreSQL of each group that keeps them there, or why they can't be read.
-    stored: HashMap<&'static str, Result<HashMap<i32, i64>, String>>,
+    stored: HashMap<String, Result<HashMap<i32, i64>, String>>,
     /// Whether a transaction is open on a topic. Read once for each topic: once all consumers before it are idle, no new
     /// transaction begins.
     is_open: HashMap<&'static str, bool>,
@@ -174,7 +217,8 @@ impl Look {
     }
 }
 
-/// The next offset of each partition for the newest log epoch, which the projector keeps in its database transactions.
+/// The next offset of each partition for the newest log epoch, which the projector keeps in its database transactions. `group` is that of
+/// a generation.
 pub(crate) async fn stored_offsets(
     database: &PgPool,
     kafka: &KafkaArgs,

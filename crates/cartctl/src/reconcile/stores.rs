@@ -84,7 +84,7 @@ pub(super) async fn purchases(kafka: &KafkaArgs, differences: &mut Differences) 
     Ok(purchases)
 }
 
-/// Reads a table from its store.
+/// Reads the active generation of a table from its store.
 ///
 /// # Errors
 /// The store is unavailable, or a row is incomplete.
@@ -96,14 +96,21 @@ pub async fn read_table(table: ReadTable, session: &Session, database: &PgPool) 
     })
 }
 
+/// The name of the table of the generation that readers see, in Cassandra.
+async fn active(table: ReadTable, session: &Session) -> anyhow::Result<String> {
+    let model = table.model();
+    Ok(model.table_name(cassandra::read_models::active(session, model).await?))
+}
+
 /// Reads Cassandra's `balance_by_vendor`.
 ///
 /// # Errors
 /// Cassandra is unavailable, or a row is incomplete.
 pub async fn read_balance_by_vendor(session: &Session) -> anyhow::Result<HashMap<MonthKey, Decimal>> {
-    const SELECT: &str = "SELECT vendorid, year, month, balance FROM balance_by_vendor";
+    let table = active(ReadTable::BalanceByVendor, session).await?;
     let read = async {
-        let pager = session.query_iter(Statement::new(SELECT).with_page_size(PAGE_ROWS), ()).await?;
+        let select = format!("SELECT vendorid, year, month, balance FROM {table}");
+        let pager = session.query_iter(Statement::new(select).with_page_size(PAGE_ROWS), ()).await?;
         let mut rows = pager.rows_stream::<(Uuid, i32, i32, Option<CqlDecimal>)>()?;
         let mut months = HashMap::new();
         while let Some((vendor, year, month, balance)) = rows.try_next().await? {
@@ -112,7 +119,7 @@ pub async fn read_balance_by_vendor(session: &Session) -> anyhow::Result<HashMap
         }
         anyhow::Ok(months)
     };
-    read.await.context("reading table balance_by_vendor")
+    read.await.with_context(|| format!("reading table {table}"))
 }
 
 /// Reads Cassandra's `item_quantity_by_day`.
@@ -120,10 +127,11 @@ pub async fn read_balance_by_vendor(session: &Session) -> anyhow::Result<HashMap
 /// # Errors
 /// Cassandra is unavailable, or a row is incomplete.
 pub async fn read_item_quantity_by_day(session: &Session) -> anyhow::Result<HashMap<DayKey, Sold>> {
-    const SELECT: &str = "SELECT vendorid, productid, year, month, day, quantity, name FROM item_quantity_by_day";
     type Row = (Uuid, Uuid, i32, i32, i32, Option<CqlValue>, Option<String>);
+    let table = active(ReadTable::ItemQuantityByDay, session).await?;
     let read = async {
-        let pager = session.query_iter(Statement::new(SELECT).with_page_size(PAGE_ROWS), ()).await?;
+        let select = format!("SELECT vendorid, productid, year, month, day, quantity, name FROM {table}");
+        let pager = session.query_iter(Statement::new(select).with_page_size(PAGE_ROWS), ()).await?;
         let mut rows = pager.rows_stream::<Row>()?;
         let mut days = HashMap::new();
         while let Some((vendor, product, year, month, day, quantity, name)) = rows.try_next().await? {
@@ -137,10 +145,10 @@ pub async fn read_item_quantity_by_day(session: &Session) -> anyhow::Result<Hash
         }
         anyhow::Ok(days)
     };
-    read.await.context("reading table item_quantity_by_day")
+    read.await.with_context(|| format!("reading table {table}"))
 }
 
-/// Reads PostgreSQL's `vendor_billing`.
+/// Reads PostgreSQL's `vendor_billing`, a view of the active generation.
 ///
 /// # Errors
 /// PostgreSQL is unavailable.

@@ -4,22 +4,27 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context as _, anyhow};
-use cart::contract::{STAGES, Stage};
+use cart::contract::READ_MODELS;
 use chrono::Utc;
 use control::Controls;
 use kafka::{Admin, FirstRecord, GroupProgress, KafkaArgs};
+use tokio::task::block_in_place;
 
+use super::generations::{Member, Stores, members};
 use super::text::{Partition, SkippedRecord, State, Status};
 use crate::operate::Kafka;
 
 /// Looks at all groups, over connections that stay.
 pub(super) struct Looks {
+    args: KafkaArgs,
     kafka: Kafka,
     groups: Vec<Group>,
 }
 
 struct Group {
-    stage: Stage,
+    member: Member,
+    /// Without the installation's prefix.
+    name: String,
     full_name: String,
     full_topic: String,
     progress: GroupProgress,
@@ -41,20 +46,64 @@ struct Found {
 impl Looks {
     pub(super) async fn open(args: &KafkaArgs) -> anyhow::Result<Self> {
         let kafka = Kafka::connect(args).await?;
-        let groups = tokio::task::block_in_place(|| {
-            let group = |stage: &Stage| {
-                let (full_name, full_topic) = (args.prefixed(stage.group), args.prefixed(stage.topic));
-                let progress = GroupProgress::new(args, &full_name, &full_topic)?;
-                let partitions = kafka.admin.partitions(&full_topic)?;
-                anyhow::Ok(Group { stage: *stage, full_name, full_topic, progress, partitions, last: None })
-            };
-            STAGES.iter().map(group).collect::<anyhow::Result<Vec<_>>>()
+        Ok(Self { args: args.clone(), kafka, groups: Vec::new() })
+    }
+
+    /// Looks at all groups that there are now.
+    pub(super) async fn look(&mut self, stores: &Stores) -> anyhow::Result<Status> {
+        let mut status = block_in_place(|| {
+            self.find_groups()?;
+            self.look_at_groups()
         })?;
-        Ok(Self { kafka, groups })
+        for model in READ_MODELS {
+            let members = || self.groups.iter().filter_map(|group| group.member.of).filter(|(of, _)| *of == model);
+            if members().count() < 2 {
+                // Without another one it is the active one, and its store need not answer.
+                let of_model = status.partitions.iter_mut().filter(|partition| partition.model == Some(model.group));
+                of_model.for_each(|partition| partition.is_active = Some(true));
+                continue;
+            }
+            match stores.active(model).await {
+                Ok(active) => {
+                    let of_model =
+                        status.partitions.iter_mut().filter(|partition| partition.model == Some(model.group));
+                    of_model
+                        .for_each(|partition| partition.is_active = Some(partition.generation == Some(active.get())));
+                }
+                Err(error) => {
+                    status.unknown.push(format!("the active generation of {} is not known: {error:#}", model.group))
+                }
+            }
+        }
+        Ok(status)
+    }
+
+    /// Opens connections for new groups, and drops those of groups that were removed.
+    fn find_groups(&mut self) -> anyhow::Result<()> {
+        let prefix = self.args.prefixed("");
+        let existing = self.kafka.admin.groups()?.into_iter();
+        let existing = existing.filter_map(|name| name.strip_prefix(&prefix).map(str::to_owned)).collect();
+        let mut kept = std::mem::take(&mut self.groups);
+        for member in members(&existing) {
+            let group = match kept.iter().position(|group| group.member == member) {
+                Some(place) => kept.swap_remove(place),
+                None => self.open_group(member)?,
+            };
+            self.groups.push(group);
+        }
+        Ok(())
+    }
+
+    fn open_group(&self, member: Member) -> anyhow::Result<Group> {
+        let name = member.name();
+        let (full_name, full_topic) = (self.args.prefixed(&name), self.args.prefixed(member.stage.topic));
+        let progress = GroupProgress::new(&self.args, &full_name, &full_topic)?;
+        let partitions = self.kafka.admin.partitions(&full_topic)?;
+        Ok(Group { member, name, full_name, full_topic, progress, partitions, last: None })
     }
 
     /// Blocks for some tenths of a second: each partition's first record is read.
-    pub(super) fn look(&mut self) -> anyhow::Result<Status> {
+    fn look_at_groups(&mut self) -> anyhow::Result<Status> {
         let controls = self.kafka.control.controls()?;
         let admin = &self.kafka.admin;
         let found: Vec<anyhow::Result<Vec<Partition>>> = std::thread::scope(|scope| {
@@ -70,13 +119,13 @@ impl Looks {
             at: skip.entry.record.at,
             reason: skip.entry.record.reason.clone(),
         });
-        Ok(Status { at: Utc::now(), partitions, skipped: skipped.collect() })
+        Ok(Status { at: Utc::now(), partitions, skipped: skipped.collect(), audit: None, unknown: Vec::new() })
     }
 }
 
 fn look_at(group: &mut Group, admin: &Admin, controls: &Controls) -> anyhow::Result<Vec<Partition>> {
-    let stage = group.stage;
-    let found = group.look(admin).with_context(|| format!("looking at group {}", stage.group))?;
+    let found = group.look(admin).with_context(|| format!("looking at group {}", group.name))?;
+    let (name, of) = (&group.name, group.member.of);
     let now_ms = Utc::now().timestamp_millis();
     let partition = |partition: i32| {
         let first = found.first.get(&partition);
@@ -84,10 +133,13 @@ fn look_at(group: &mut Group, admin: &Admin, controls: &Controls) -> anyhow::Res
         let owner = found.owners.get(&partition).cloned();
         let next = found.next.get(&partition).copied().unwrap_or_default();
         Partition {
-            group: stage.group,
-            topic: stage.topic,
+            group: name.clone(),
+            model: of.map(|(model, _)| model.group),
+            generation: of.map(|(_, generation)| generation.get()),
+            is_active: None,
+            topic: group.member.stage.topic,
             partition,
-            state: State::of(controls, stage.group, partition, first.map(|first| first.offset), owner.is_some()),
+            state: State::of(controls, name, partition, first.map(|first| first.offset), owner.is_some()),
             next,
             behind: first.map_or(0, |first| (end - first.offset).max(1)),
             oldest_waiting_ms: first.map(|first| (now_ms - first.sent_at_ms).max(0)),

@@ -1,14 +1,21 @@
 //! `cartctl status`: how far each consumer group is, and what keeps it.
 
+mod audit;
+mod generations;
 mod look;
+mod numbers;
 mod text;
 
 use std::io::{IsTerminal as _, Write};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use cassandra::CassandraArgs;
 use kafka::KafkaArgs;
+use postgres::DatabaseArgs;
 
+pub use self::audit::LastAudit;
+use self::generations::Stores;
 use self::look::Looks;
 pub use self::text::{Partition, State, Status};
 
@@ -23,10 +30,11 @@ const CLEAR: &str = "\x1b[H\x1b[J";
 
 /// Show how far each consumer group is, partition by partition, and what keeps it
 ///
-/// `next` is the offset at which the group goes on. `behind` is 0 exactly when no record is left; otherwise it counts offsets up
+/// A read model has a group for each of its generations; `*` marks the one whose table readers see. `next` is the offset at which the
+/// group goes on. `behind` is 0 exactly when no record is left; otherwise it counts offsets up
 /// to the end, which may include those of transactions' markers. `oldest waiting` is the age of the first record that is left,
-/// by the clock of its producer. The command takes two looks, a second apart, for the rate. It reads Kafka only, joins no group
-/// and changes nothing.
+/// by the clock of its producer. The command takes two looks, a second apart, for the rate. It reads Kafka; where a read model has more
+/// than one generation, also the stores, which know the active one. It joins no group and changes nothing.
 ///
 /// Exit code 0: shown. 2: Kafka or the registry does not respond.
 #[derive(Debug, clap::Args)]
@@ -42,8 +50,17 @@ pub struct Args {
     #[arg(long)]
     pub json: bool,
 
+    /// URL of the metrics of `cartctl audit --watch`, such as http://127.0.0.1:9016/metrics; with it the last audit is shown
+    #[arg(long, value_name = "URL")]
+    pub audit_url: Option<String>,
+
     #[command(flatten)]
     pub kafka: KafkaArgs,
+    #[command(flatten)]
+    pub cassandra: CassandraArgs,
+
+    #[command(flatten)]
+    pub database: DatabaseArgs,
 }
 
 /// Writes the state to `out`, once or again and again. Ends when `out` is closed by its reader.
@@ -52,11 +69,18 @@ pub struct Args {
 /// Kafka or the registry does not respond, or writing fails.
 pub async fn status(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
     let mut looks = Looks::open(&args.kafka).await?;
-    tokio::task::block_in_place(|| looks.look())?;
+    let stores = Stores::new(&args.cassandra, &args.database)?;
+    looks.look(&stores).await?;
     tokio::time::sleep(LOOK_INTERVAL).await;
     let is_in_place = args.watch && !args.json && std::io::stdout().is_terminal();
     loop {
-        let status = tokio::task::block_in_place(|| looks.look())?;
+        let mut status = looks.look(&stores).await?;
+        if let Some(url) = &args.audit_url {
+            match LastAudit::ask(url).await {
+                Ok(audit) => status.audit = Some(audit),
+                Err(error) => status.unknown.push(format!("the last audit is not known: {error:#}")),
+            }
+        }
         let text = match (args.json, args.watch) {
             (true, true) => serde_json::to_string(&status)?,
             (true, false) => serde_json::to_string_pretty(&status)?,

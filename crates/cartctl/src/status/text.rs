@@ -8,6 +8,8 @@ use comfy_table::{CellAlignment, Table};
 use control::Controls;
 use serde::Serialize;
 
+use super::audit::LastAudit;
+use super::numbers::{age, grouped};
 use crate::operate::time;
 
 /// What a partition of a group does.
@@ -38,7 +40,7 @@ pub enum State {
 
 impl State {
     /// From the control topic, the first record that is left, and whether the partition has a member.
-    pub(super) fn of(controls: &Controls, group: &str, partition: i32, first: Option<i64>, has_member: bool) -> Self {
+    pub(crate) fn of(controls: &Controls, group: &str, partition: i32, first: Option<i64>, has_member: bool) -> Self {
         if let Some(pause) = controls.pause(group, partition) {
             let record = &pause.entry.record;
             let ack = controls.ack(group, partition);
@@ -101,7 +103,13 @@ impl State {
 #[serde(rename_all = "camelCase")]
 pub struct Partition {
     /// Without the installation's prefix.
-    pub group: &'static str,
+    pub group: String,
+    /// The read model that the group keeps.
+    pub model: Option<&'static str>,
+    /// The generation of the read model.
+    pub generation: Option<i32>,
+    /// Whether readers see that generation. `None`: it is not known, or the group keeps no read model.
+    pub is_active: Option<bool>,
     pub topic: &'static str,
     pub partition: i32,
     pub state: State,
@@ -135,21 +143,33 @@ pub struct Status {
     pub at: DateTime<Utc>,
     pub partitions: Vec<Partition>,
     pub skipped: Vec<SkippedRecord>,
+    /// With --audit-url.
+    pub audit: Option<LastAudit>,
+    /// What could not be found out.
+    pub unknown: Vec<String>,
+}
+
+impl Partition {
+    /// The generation, with a mark if readers see it.
+    fn generation(&self) -> String {
+        let mark = if self.is_active == Some(true) { " *" } else { "" };
+        self.generation.map_or_else(|| String::from("-"), |generation| format!("{generation}{mark}"))
+    }
 }
 
 impl Status {
     /// What there is to say behind the table: one line for all partitions of a group of which the same is true.
     fn notes(&self) -> Vec<String> {
-        let mut notes: Vec<(String, &str, Vec<i32>)> = Vec::new();
+        let mut notes: Vec<(String, &String, Vec<i32>)> = Vec::new();
         for Partition { group, topic, partition, state, .. } in &self.partitions {
             let Some(text) = state.explained(group, topic, *partition) else { continue };
-            match notes.iter_mut().find(|(other, of, _)| *other == text && of == group) {
+            match notes.iter_mut().find(|(other, of, _)| *other == text && *of == group) {
                 Some((_, _, partitions)) => partitions.push(*partition),
                 None => notes.push((text, group, vec![*partition])),
             }
         }
-        let line = |(text, group, partitions): (String, &str, Vec<i32>)| {
-            let all = self.partitions.iter().filter(|other| other.group == group).count();
+        let line = |(text, group, partitions): (String, &String, Vec<i32>)| {
+            let all = self.partitions.iter().filter(|other| other.group == *group).count();
             let numbers: Vec<String> = partitions.iter().map(ToString::to_string).collect();
             match partitions.len() {
                 len if len == all => format!("{group} {text}"),
@@ -165,10 +185,11 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new();
         table.load_style(UTF8_BORDERS_ONLY);
-        table.set_header(["group", "partition", "state", "next", "behind", "oldest waiting", "rate/s", "owner"]);
+        table.set_header(["group", "gen", "partition", "state", "next", "behind", "oldest waiting", "rate/s", "owner"]);
         for of in &self.partitions {
             table.add_row([
-                of.group.to_owned(),
+                of.group.clone(),
+                of.generation(),
                 of.partition.to_string(),
                 of.state.word(),
                 grouped(of.next),
@@ -178,7 +199,7 @@ impl fmt::Display for Status {
                 of.owner.clone().unwrap_or_else(|| String::from("-")),
             ]);
         }
-        for column in [1, 3, 4, 5, 6] {
+        for column in [2, 4, 5, 6, 7] {
             if let Some(column) = table.column_mut(column) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
@@ -190,32 +211,13 @@ impl fmt::Display for Status {
         for SkippedRecord { group, record, by, at, reason } in &self.skipped {
             write!(f, "\n{group} skips {record}: {by}, {}, {reason:?}", time(*at))?;
         }
-        Ok(())
-    }
-}
-
-/// With a comma after each three digits.
-fn grouped(number: i64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
+        if let Some(audit) = &self.audit {
+            write!(f, "\n{}", audit.at(self.at))?;
         }
-        text.push(digit);
-    }
-    text
-}
-
-/// A time in its two largest units.
-fn age(ms: i64) -> String {
-    let seconds = ms / 1_000;
-    match seconds {
-        0 => format!("{ms} ms"),
-        1..60 => format!("{seconds} s"),
-        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
-        _ => format!("{} d {} h", seconds / 86_400, seconds / 3_600 % 24),
+        for unknown in &self.unknown {
+            write!(f, "\n{unknown}")?;
+        }
+        Ok(())
     }
 }
 
@@ -237,9 +239,23 @@ mod tests {
 
     fn partition(partition: i32, state: State) -> Partition {
         let owner = Some(String::from("myhost-0-0@myhost:7"));
-        let (group, topic) = ("popular-items", "item-purchased");
+        let (group, topic) = (String::from("popular-items"), "item-purchased");
+        let (model, generation, is_active) = (Some("popular-items"), Some(2), Some(true));
         let (next, behind, oldest_waiting_ms, rate) = (81_233, 0, None, Some(410.0));
-        Partition { group, topic, partition, state, next, behind, oldest_waiting_ms, rate, owner }
+        Partition {
+            group,
+            model,
+            generation,
+            is_active,
+            topic,
+            partition,
+            state,
+            next,
+            behind,
+            oldest_waiting_ms,
+            rate,
+            owner,
+        }
     }
 
     #[test]
@@ -269,18 +285,10 @@ mod tests {
             ("ack/popular-items/1", Control::Paused { pause: 0, next_offset: 9 }),
         ]);
         let partitions = (0..2).map(|p| partition(p, State::of(&all, "popular-items", p, None, true))).collect();
-        let status = Status { at: DateTime::UNIX_EPOCH, partitions, skipped: vec![] };
+        let status = Status { at: DateTime::UNIX_EPOCH, partitions, skipped: vec![], audit: None, unknown: vec![] };
         assert_eq!(status.notes(), ["popular-items is paused by ops since 1970-01-01T00:00:00Z: index build"]);
         let text = status.to_string();
         assert!(text.contains("81,233") && text.contains("410") && text.contains("myhost-0-0@myhost:7"), "{text}");
-    }
-
-    #[test]
-    fn numbers_and_ages_are_easy_to_read() {
-        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!(
-            [20, 59_999, 250_000, 3_660_000, 90_000_000].map(age),
-            ["20 ms", "59 s", "4 min 10 s", "1 h 1 min", "1 d 1 h"]
-        );
+        assert!(text.contains("popular-items   2 * "), "{text}");
     }
 }

@@ -6,7 +6,8 @@ use std::hash::Hash;
 use cart::contract::{READ_MODELS, ReadModel, ReadTable};
 use cart::{CartEvent, LogEpoch, Position};
 use cartctl::audit::{
-    Attempt, Content, DeadLetter, Evidence, Findings, Kind, Record, Report, Seen, Sightings, check, check_sightings,
+    Attempt, Content, DeadLetter, Evidence, Findings, Kind, Record, Report, Seen, Sightings, WrongGeneration, check,
+    check_sightings,
 };
 use rust_decimal::Decimal;
 use uuid::Uuid;
@@ -467,6 +468,24 @@ fn finds_stale_rows() {
             row.offset = if keep_offset { offset } else { offset - 1 };
         })
         .before_a_checkpoint(&[Kind::TotalStale]);
+    }
+}
+
+#[test]
+fn finds_a_generation_that_readers_cannot_see() {
+    for ReadModel { table, .. } in READ_MODELS {
+        let without_its_table = |evidence: &mut Evidence| {
+            let tables = &mut evidence.tables;
+            match table {
+                ReadTable::BalanceByVendor => tables.cassandra_months.clear(),
+                ReadTable::ItemQuantityByDay => tables.cassandra_days.clear(),
+                ReadTable::VendorBilling => tables.postgres_months.clear(),
+            }
+            let (expected, found) = ("the table of generation 2".to_owned(), "no such table".to_owned());
+            tables.wrong_generations.push(WrongGeneration { table, expected, found });
+        };
+        // Its rows are not missing: it was not read.
+        found(&[Kind::GenerationWrong], without_its_table).before_a_checkpoint(&[Kind::GenerationWrong]);
     }
 }
 

@@ -124,7 +124,7 @@ pub(super) async fn drain(
 /// The progress of a side.
 enum Progress {
     /// Offsets and events are committed together.
-    System(GroupProgress, i32),
+    System(Box<GroupProgress>, i32),
     /// It publishes a record for each command.
     Floor(Box<Admin>, String),
 }
@@ -136,7 +136,7 @@ impl Progress {
             Subject::System => {
                 let partitions = Admin::new(kafka)?.partitions(&topic)?;
                 let group = kafka.prefixed(PROCESSOR);
-                Self::System(GroupProgress::new(kafka, &group, &topic)?, partitions)
+                Self::System(Box::new(GroupProgress::new(kafka, &group, &topic)?), partitions)
             }
             Subject::Floor => Self::Floor(Box::new(Admin::new(kafka)?), kafka.prefixed(floor::EVENTS)),
         })

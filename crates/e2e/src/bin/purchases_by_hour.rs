@@ -62,12 +62,14 @@ fn time(hour: i64) -> DateTime<Utc> {
 }
 
 impl Table for PurchasesByHour {
-    const NAME: &'static str = TABLE;
-
     type Within = i64;
     /// The vendor.
     type Common = Uuid;
     type Total = i64;
+
+    fn name(&self) -> &str {
+        TABLE
+    }
 
     fn within(purchase: &PurchasedItem) -> i64 {
         hour_of(purchase)

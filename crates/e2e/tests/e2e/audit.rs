@@ -75,6 +75,9 @@ pub(crate) async fn audits_a_running_system_its_end_and_its_defects() -> anyhow:
     let service = start_watching(&installation)?;
     wait_until("the first look of audit --watch", DEADLINE, async || metric(&service, "audit_commands", 1_200).await)
         .await?;
+    let url = service.metrics_url()?;
+    let status = installation.run("status", "cartctl", ["status", "--audit-url", &url], DEADLINE).await?;
+    ensure!(status.contains("last audit: 0 findings in 1,200 commands, ended "), "{status}");
     // A kind without findings is exported as 0, so that an alert sees the first finding.
     metric(&service, "kind=\"purchaseDoubled\"", 0).await.map_err(anyhow::Error::msg)?;
     for (process, name) in [
@@ -153,8 +156,8 @@ async fn seed(installation: &Installation) -> anyhow::Result<()> {
     let again = (kafka::Message::key(&first).map(<[u8]>::to_vec), kafka::Message::payload(&first).map(<[u8]>::to_vec));
     produce(installation, &topic, vec![again])?;
     let database = PgPool::connect(installation.database_url()).await?;
-    let cent =
-        "UPDATE vendor_billing SET balance = balance + 0.01 WHERE ctid IN (SELECT ctid FROM vendor_billing LIMIT 1)";
+    let cent = "UPDATE vendor_billing_g1 SET balance = balance + 0.01 \
+        WHERE ctid IN (SELECT ctid FROM vendor_billing_g1 LIMIT 1)";
     let changed = sqlx::query(cent).execute(&database).await?;
     ensure!(changed.rows_affected() == 1, "there are no rows");
     let more = "INSERT INTO vendor_billing VALUES (gen_random_uuid(), 2026, 1, 0)";

@@ -4,15 +4,15 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use cart::PurchasedItem;
 use cart::contract::group::{CART_PROCESSOR, ITEM_PURCHASED_EVENTS, VENDOR_BILLING};
 use cart::contract::{Contract as _, READ_MODELS, STAGES};
+use cart::{CartCommand, PurchasedItem};
 use e2e::harness::{Installation, Process, Service, wait_until};
-use kafka::{Admin, Producer, Record};
+use kafka::{Admin, Producer, Record, partition_of};
 use reqwest::Method;
 use serde_json::Value;
 
-use super::http::api::{Api, item};
+use super::http::api::{Api, Cart, item};
 
 const DEADLINE: Duration = Duration::from_secs(180);
 const SESSION: [&str; 2] = ["--session-timeout-ms", "2000"];
@@ -26,11 +26,30 @@ impl System {
     async fn start() -> anyhow::Result<Self> {
         let installation = Installation::new("operate")?;
         installation.setup().await?;
-        let mut services =
-            vec![(Service::Ingest, "0", &["--allow-client-time"][..]), (Service::CartProcessor, "0", &SESSION[..])];
+        // A broker does not answer when it is to go on after a pause.
+        let fails = "resume-fails=1*return";
+        let mut processor = installation.start_to_crash(Service::CartProcessor, "0", &SESSION, fails)?;
+        let mut services = vec![(Service::Ingest, "0", &["--allow-client-time"][..])];
         services.extend(Service::PROJECTORS.map(|projector| (projector, "0", &SESSION[..])));
-        let processes = installation.start_all(&services).await?;
+        let mut processes = installation.start_all(&services).await?;
+        processor.ready(DEADLINE).await?;
+        processes.insert(1, processor);
         Ok(Self { installation, processes })
+    }
+
+    /// Sends commands whose outcomes are not waited for. Returns each cart with the path of its command's status.
+    async fn send(&self, count: usize) -> anyhow::Result<Vec<(Cart, String)>> {
+        let api = Api::new(&self.processes[0]);
+        let mut sent = Vec::with_capacity(count);
+        for _ in 0..count {
+            let cart = api.cart();
+            let headers = [("prefer", "respond-async")];
+            let answer = cart.send(Method::POST, "", &headers, Some(item(1, 1).to_string())).await?;
+            ensure!(answer.status == 202, "{answer:?}");
+            let command = answer.json()["commandId"].as_str().context("a command has an id")?.to_owned();
+            sent.push((cart, format!("/commands/{command}")));
+        }
+        Ok(sent)
     }
 
     async fn cartctl(&self, args: &[&str]) -> anyhow::Result<String> {
@@ -91,30 +110,65 @@ async fn a_paused_processor_decides_nothing(system: &System) -> anyhow::Result<(
     let paused =
         system.cartctl(&["pause", CART_PROCESSOR, "--reason", "maintenance", "--by", "ops", "--wait", "60s"]).await?;
     ensure!(paused.contains("cart-processor is paused"), "{paused}");
-    let api = Api::new(&system.processes[0]);
-    let mut pending = Vec::new();
-    for _ in 0..8 {
-        let cart = api.cart();
-        let answer = cart.send(Method::POST, "", &[("prefer", "respond-async")], Some(item(1, 1).to_string())).await?;
-        ensure!(answer.status == 202, "{answer:?}");
-        let command = answer.json()["commandId"].as_str().context("a command has an id")?.to_owned();
-        pending.push((cart, format!("/commands/{command}")));
-    }
+    let pending = system.send(8).await?;
     let state = |partition: &Value| partition["state"]["is"] == "paused" && partition["state"]["isFollowed"] == true;
     let partitions = system.shows("to be paused", CART_PROCESSOR, state).await?;
     let waiting: i64 = partitions.iter().filter_map(|partition| partition["behind"].as_i64()).sum();
     ensure!(waiting == 8, "{partitions:?}");
     system.cartctl(&["resume", CART_PROCESSOR, "--wait", "60s"]).await?;
     for (cart, path) in pending {
-        wait_until("a command to be decided", DEADLINE, async || {
-            match cart.send(Method::GET, &path, &[], None).await {
-                Ok(answer) if answer.status == 200 && answer.json()["status"] == "accepted" => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        })
-        .await?;
+        decided(&cart, &path).await?;
     }
     Ok(())
+}
+
+async fn decided(cart: &Cart, path: &str) -> anyhow::Result<()> {
+    wait_until("a command to be decided", DEADLINE, async || match cart.send(Method::GET, path, &[], None).await {
+        Ok(answer) if answer.status == 200 && answer.json()["status"] == "accepted" => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await
+}
+
+/// Commands of each partition that are before the offset of its pause.
+const BEFORE: i64 = 3;
+
+/// An operator withdraws a pause when the processor has read behind its offset and has not paused yet. What it has dropped comes
+/// again; what it has decided, and not yet published, is published once.
+async fn a_pause_that_is_withdrawn_at_its_offset_drops_nothing(system: &mut System) -> anyhow::Result<()> {
+    system.processes[1].terminate(DEADLINE).await?;
+    // Behind two transactions the next ones wait.
+    let args = [&SESSION[..], &["--workers", "1", "--commit-interval-ms", "5000"]].concat();
+    let late = "pause-late=return";
+    let mut processor = system.installation.start_to_crash(Service::CartProcessor, "0", &args, late)?;
+    processor.ready(DEADLINE).await?;
+    system.processes[1] = processor;
+    let kafka = system.installation.kafka();
+    let (group, topic) = (kafka.prefixed(CART_PROCESSOR), kafka.prefixed(CartCommand::TOPIC));
+    let committed = tokio::task::block_in_place(|| Admin::new(kafka)?.committed(&group, &topic))?;
+    let mut pause: Vec<String> = ["pause", CART_PROCESSOR, "--reason", "a cut"].map(String::from).into();
+    for (partition, next) in committed.iter().enumerate() {
+        let next = next.with_context(|| format!("{committed:?}"))?;
+        pause.push(format!("--at-offset={partition}={}", next + BEFORE));
+    }
+    system.cartctl(&pause.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+    let mut left = vec![BEFORE; committed.len()];
+    let count = i32::from(system.installation.partitions());
+    let (mut before, mut behind) = (Vec::new(), Vec::new());
+    for (cart, path) in system.send(10 * committed.len()).await? {
+        let left = &mut left[usize::try_from(partition_of(cart.id.to_string().as_bytes(), count))?];
+        *left -= 1;
+        if *left < 0 { behind.push((cart, path)) } else { before.push((cart, path)) }
+    }
+    ensure!(!behind.is_empty(), "no command is behind a cut");
+    for (cart, path) in &before {
+        decided(cart, path).await?;
+    }
+    system.cartctl(&["resume", CART_PROCESSOR]).await?;
+    for (cart, path) in &behind {
+        decided(cart, path).await?;
+    }
+    system.cartctl(&["audit", "--timeout-s", "60"]).await.map(drop)
 }
 
 async fn a_skip_is_reported(system: &mut System) -> anyhow::Result<()> {
@@ -144,7 +198,7 @@ async fn a_skip_is_reported(system: &mut System) -> anyhow::Result<()> {
         .position(|projector| *projector == Service::Projector(VENDOR_BILLING))
         .context("it is one of the projectors")?;
     system.processes[place].terminate(DEADLINE).await?;
-    system.cartctl(&["rebuild", VENDOR_BILLING]).await?;
+    system.cartctl(&["rebuild", VENDOR_BILLING, "--in-place"]).await?;
     system.processes[place] =
         system.installation.start_all(&[(Service::Projector(VENDOR_BILLING), "0", &SESSION)]).await?.remove(0);
     reported(system, offset).await
@@ -165,6 +219,7 @@ pub(crate) async fn operators_pause_skip_and_see_what_groups_do() -> anyhow::Res
     nothing_is_behind(&system).await?;
     a_paused_processor_decides_nothing(&system).await?;
     a_skip_is_reported(&mut system).await?;
+    a_pause_that_is_withdrawn_at_its_offset_drops_nothing(&mut system).await?;
     let log = system.cartctl(&["log"]).await?;
     for expected in [
         format!("pause/{CART_PROCESSOR}: pause, by ops: maintenance"),

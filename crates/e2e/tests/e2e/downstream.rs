@@ -147,7 +147,7 @@ pub(crate) async fn a_consumer_in_python_adds_up_to_the_same() -> anyhow::Result
     let printed = installation.folder().join("consumer.txt");
     let consumer = tokio::task::block_in_place(|| consumer(&installation, &printed))?;
     let database = PgPool::connect(installation.database_url()).await?;
-    wait_for_rest(installation.kafka(), &database, DEADLINE).await?;
+    wait_for_rest(installation.kafka(), installation.cassandra(), &database, DEADLINE).await?;
     let sums = "SELECT vendor_id::text, sum(balance) FROM vendor_billing GROUP BY 1";
     let expected: BTreeMap<String, Decimal> =
         sqlx::query_as::<_, (String, Decimal)>(sums).fetch_all(&database).await?.into_iter().collect();

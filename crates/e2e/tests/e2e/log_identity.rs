@@ -39,7 +39,7 @@ async fn replay(installation: &Installation, write_side: &[Process], limit: &str
 
 async fn rest(installation: &Installation) -> anyhow::Result<()> {
     let database = PgPool::connect(installation.database_url()).await?;
-    Ok(wait_for_rest(installation.kafka(), &database, DEADLINE).await?)
+    Ok(wait_for_rest(installation.kafka(), installation.cassandra(), &database, DEADLINE).await?)
 }
 
 /// Checks that every table has everything that was sent, and that journal and topic are equal byte for byte.

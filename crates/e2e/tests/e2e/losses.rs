@@ -110,7 +110,7 @@ pub(crate) async fn each_server_loses_all_its_data_and_is_restored() -> anyhow::
     shop.sell().await?;
     shop.does("cartctl audit").await?;
 
-    let rebuild = READ_MODELS.map(|model| format!("cartctl rebuild {}", model.group));
+    let rebuild = READ_MODELS.map(|model| format!("cartctl rebuild {} --in-place", model.group));
     let [popular_items, vendor_billing, in_postgres] = rebuild.each_ref().map(String::as_str);
     shop.lose(Server::Postgres, &["projectors setup", in_postgres]).await?;
     let journal =

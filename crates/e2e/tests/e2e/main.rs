@@ -42,6 +42,7 @@ mod pipeline;
 mod projectors;
 mod raw_rows;
 mod reads;
+mod rebuild;
 mod reconcile;
 mod recovery;
 mod registry;
@@ -101,6 +102,8 @@ fn trials(times: &Times) -> Vec<Trial> {
         pipeline::every_table_has_what_was_sent,
         console::figures::the_page_shows_what_was_sent_and_what_the_tables_have,
         console::away::a_server_that_is_away_is_named_and_the_others_are_shown,
+        rebuild::switches::readers_see_no_fall_while_generations_are_switched,
+        rebuild::miscount::a_generation_that_miscounts_is_named_row_by_row_and_refused,
         audit::audits_a_running_system_its_end_and_its_defects,
         clocks::a_clients_time_is_the_purchases_time,
         projectors::item_purchased_events::each_purchase_is_published_once_by_two_instances,
@@ -151,6 +154,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         projectors::startup::projectors_may_be_started_before_setup,
         auth::each_token_opens_only_its_own_resources,
         reads::vendors::vendors_reads_include_the_latest_purchase,
+        reads::generations::readers_follow_the_active_generation,
         http::idempotency::a_repeat_gets_the_first_outcome_also_after_crashes_and_a_snapshot,
         tls::certificates_change_while_the_service_runs,
         dead_letters::each_dead_letter_is_written_once_after_crashes,
@@ -208,7 +212,11 @@ fn trials(times: &Times) -> Vec<Trial> {
 
 /// Those that take long (`scripts/test --all`).
 fn long_trials(times: &Times) -> Vec<Trial> {
-    trials![times, parking::a_crash_at_any_point_of_parking_changes_nothing]
+    trials![
+        times,
+        parking::a_crash_at_any_point_of_parking_changes_nothing,
+        rebuild::kills::a_killed_builder_and_a_killed_switch_go_on,
+    ]
 }
 
 /// Those that need a browser, and more time.
@@ -224,6 +232,7 @@ fn browser_trials(times: &Times) -> Vec<Trial> {
 fn secure_trials(times: &Times) -> Vec<Trial> {
     trials![
         times,
+        secure::renewal::servers_take_new_certificates_without_an_error_of_a_client,
         secure::removal::each_grant_is_needed_by_the_service_that_has_it,
         secure::whole::the_whole_system_works_with_the_least_grants,
         secure::refused::wrong_clients_are_refused_and_say_why,

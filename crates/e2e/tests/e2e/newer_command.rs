@@ -79,9 +79,18 @@ pub(crate) async fn a_command_that_is_too_new_stops_its_partition_only() -> anyh
         producer.send(&record(cart_id, value))?.await?;
     }
 
+    // Behind the offset of a pause it is not read yet: the partition is paused, not stopped.
+    let partition = partition_of(stopped_cart);
+    let at_offset = format!("--at-offset={partition}=1");
+    let pause = ["pause", "cart-processor", "--reason", "an upgrade", "--wait=60s", &at_offset];
+    installation.run("pause", "cartctl", pause.iter().filter(|arg| !arg.starts_with("--wait")), DEADLINE).await?;
     let mut processor = installation.start(Service::CartProcessor, "0", &[])?;
     let address = processor.address().ok_or_else(|| anyhow::anyhow!("the processor has an address"))?;
-    let partition = partition_of(stopped_cart);
+    processor.ready(DEADLINE).await?;
+    installation.run("pause-wait", "cartctl", pause, DEADLINE).await?;
+    let ready = reqwest::get(format!("http://{address}/health/ready")).await?.text().await?;
+    ensure!(ready.starts_with("ready\n") && ready.contains("an upgrade"), "{ready}");
+    installation.run("resume", "cartctl", ["resume", "cart-processor"], DEADLINE).await?;
     wait_until("readiness to name the partition", DEADLINE, async || {
         let response = reqwest::get(format!("http://{address}/health/ready")).await;
         let text = response.map_err(|error| error.to_string())?.text().await.map_err(|error| error.to_string())?;

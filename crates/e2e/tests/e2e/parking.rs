@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use cartctl::audit::{Report, Target, audit};
-use e2e::harness::{Installation, Process, Service, wait_until};
+use e2e::harness::{Installation, Process, Service, UNKNOWN_SCHEMA, wait_until};
 use kafka::partition_of;
 use scylla::client::session::Session;
 use serde_json::{Value, json};
@@ -16,9 +16,6 @@ const DEADLINE: Duration = Duration::from_secs(180);
 
 /// One worker with transactions that follow each other closely.
 const WORKER: [&str; 6] = ["--session-timeout-ms", "2000", "--workers", "1", "--commit-interval-ms", "25"];
-
-/// Bytes of a schema that the registry does not have.
-const UNKNOWN_SCHEMA: [u8; 8] = [0, 0x7f, 0xff, 0xff, 0xff, 1, 2, 3];
 
 /// A running system; the test starts the cart-processors.
 struct System {
@@ -96,21 +93,6 @@ impl System {
         self.installation.run(&name, "cartctl", args, DEADLINE).await
     }
 
-    async fn parked(&self) -> anyhow::Result<Vec<Value>> {
-        let listed = self.cartctl(&["parked", "--json"]).await?;
-        let start = listed.find('[').with_context(|| listed.clone())?;
-        Ok(serde_json::from_str(&listed[start..])?)
-    }
-
-    async fn is_parked(&self, cart: Uuid) -> anyhow::Result<()> {
-        wait_until("the cart to be parked", DEADLINE, async || {
-            let parked = self.parked().await.map_err(|error| format!("{error:#}"))?;
-            let is = |one: &&Value| one["cartId"] == cart.to_string() && one["state"] == "parked";
-            if parked.iter().any(|one| is(&one)) { Ok(()) } else { Err(format!("{parked:?}")) }
-        })
-        .await
-    }
-
     async fn audit(&self) -> anyhow::Result<Report> {
         let (kafka, cassandra) = (self.installation.kafka().clone(), self.installation.cassandra().clone());
         audit(&Target::new(kafka, cassandra, self.installation.database()), &[], DEADLINE).await
@@ -140,11 +122,11 @@ async fn row(session: &Session, cart: Uuid) -> anyhow::Result<(i64, Vec<Vec<u8>>
 
 pub(crate) async fn bad_carts_wait_while_the_others_of_their_partition_go_on() -> anyhow::Result<()> {
     let mut system = System::start("parking").await?;
-    let carts = system.carts(3);
-    let [unreadable, panicking, other] = carts[..] else { anyhow::bail!("three carts") };
+    let carts = system.carts(4);
+    let [unreadable, panicking, unloadable, other] = carts[..] else { anyhow::bail!("four carts") };
     let mut processor = system.processor("").await?;
     let products: Vec<Uuid> = std::iter::repeat_with(Uuid::new_v4).take(3).collect();
-    for cart in [unreadable, panicking, other] {
+    for cart in carts {
         let (status, answer) = system.add(cart, products[0]).await?;
         ensure!(status == 200, "{answer}");
     }
@@ -153,21 +135,24 @@ pub(crate) async fn bad_carts_wait_while_the_others_of_their_partition_go_on() -
     let (_, events) = row(&session, unreadable).await?;
     write_events(&session, unreadable, vec![UNKNOWN_SCHEMA.to_vec()], 1).await?;
 
-    let mut processor = system.processor(&format!("decide-panics=return({panicking})")).await?;
+    let panics = format!("decide-panics=return({panicking});load-panics=return({unloadable})");
+    let mut processor = system.processor(&panics).await?;
     system.added(other).await?;
     let sent_at = Instant::now();
     let (status, waits) = system.add(unreadable, products[0]).await?;
     ensure!(status == 202 && waits["parked"] == true && waits["reason"] == "journal-unreadable", "{status}: {waits}");
-    let (status, panics) = system.add(panicking, products[1]).await?;
-    ensure!(status == 202 && panics["reason"] == "rule-panicked", "{status}: {panics}");
+    for cart in [panicking, unloadable] {
+        let (status, panics) = system.add(cart, products[1]).await?;
+        ensure!(status == 202 && panics["reason"] == "rule-panicked", "{status}: {panics}");
+    }
     // They were not answered because their time was over.
     ensure!(sent_at.elapsed() < Duration::from_secs(10), "{:?}", sent_at.elapsed());
     system.added(other).await?;
-    for cart in [panicking, unreadable] {
-        system.is_parked(cart).await?;
+    for cart in [panicking, unloadable, unreadable] {
+        system.installation.becomes_parked(cart, DEADLINE).await?;
     }
     // What comes now is behind what waits.
-    for (cart, product) in [(unreadable, products[1]), (panicking, products[2])] {
+    for (cart, product) in [(unreadable, products[1]), (panicking, products[2]), (unloadable, products[2])] {
         let (status, answer) = system.add(cart, product).await?;
         ensure!(status == 202 && answer["parked"] == true, "{answer}");
     }
@@ -177,7 +162,7 @@ pub(crate) async fn bad_carts_wait_while_the_others_of_their_partition_go_on() -
     let asked = system.status(unreadable, &waits).await?;
     ensure!(asked["status"] == "pending" && asked["parked"] == true, "{asked}");
     // A token of a command that waits: the table does not have it, however long the read waits.
-    let parked = system.parked().await?;
+    let parked = system.installation.parked().await?;
     let waiting = parked.iter().find(|one| one["cartId"] == unreadable.to_string()).context("it is parked")?;
     let read = reqwest::Client::new().get(format!("{}/vendors/{}/billing?year=2026", system.url, system.vendor));
     let read = read.header("read-after", format!("1-1-{}", waiting["nextOffset"])).send().await?;
@@ -187,15 +172,21 @@ pub(crate) async fn bad_carts_wait_while_the_others_of_their_partition_go_on() -
     // The damaged row is a finding, and nothing else is.
     let report = system.audit().await?;
     let is_of_row = |finding: &cartctl::audit::Finding| finding.place.contains(&unreadable.to_string());
-    ensure!(!report.is_clean() && report.findings.iter().all(is_of_row), "with two parked carts:\n{report}");
-    ensure!(report.counts.parked == 5, "{} commands are counted as parked", report.counts.parked);
+    ensure!(!report.is_clean() && report.findings.iter().all(is_of_row), "with three parked carts:\n{report}");
+    ensure!(report.counts.parked == 7, "{} commands are counted as parked", report.counts.parked);
     let shown = system.cartctl(&["parked", "show", &unreadable.to_string()]).await?;
     ensure!(shown.contains("journal-unreadable") && shown.contains("Checkout"), "{shown}");
 
-    // Another owner of the partition knows of them.
+    // One that finds no committed offset ends: it does not wait for ever.
     processor.kill9()?;
-    let _processor = system.processor("").await?;
+    let mut lost = system.processor_to_crash("assignment-fails=1*return;offsets-lost=return")?;
+    ensure!(!lost.ended(DEADLINE).await?.success(), "a processor without committed offsets has ended well");
+    ensure!(lost.log().contains("no longer has any; `setup` shows what to do"), "{}", lost.log());
+    // Another owner of the partition knows of them, also when it gets the partition while brokers do not answer.
+    let _processor = system.processor("assignment-fails=1*return;restore-parked-fails=1*return").await?;
     system.added(other).await?;
+    let (status, again) = system.send(unreadable, "/checkout", json!({})).await?;
+    ensure!(status == 202 && again["parked"] == true, "{status}: {again}");
     let asked = system.status(unreadable, &bought).await?;
     ensure!(asked["parked"] == true, "{asked}");
     let tried = system.cartctl(&["parked", "retry", &unreadable.to_string()]).await;
@@ -203,18 +194,22 @@ pub(crate) async fn bad_carts_wait_while_the_others_of_their_partition_go_on() -
     ensure!(text.contains("0 live, 1 still parked"), "a try before the repair: {text}");
     write_events(&session, unreadable, events, 2).await?;
     let tried = system.cartctl(&["parked", "retry", "--all", "--wait-s", "60"]).await?;
-    ensure!(tried.contains("2 live, 0 still parked"), "{tried}");
+    ensure!(tried.contains("3 live, 0 still parked"), "{tried}");
 
     let asked = system.status(unreadable, &waits).await?;
     ensure!(asked["status"] == "rejected", "the product was in the cart: {asked}");
     let asked = system.status(unreadable, &bought).await?;
     ensure!(asked["status"] == "accepted" && asked["outcome"]["total"] == "4", "{asked}");
-    let asked = system.get(&format!("/cart/{panicking}")).await?;
-    ensure!(asked["version"] == 3, "three products: {asked}");
+    let asked = system.status(unreadable, &again).await?;
+    ensure!(asked["status"] == "rejected", "the cart is empty: {asked}");
+    for cart in [panicking, unloadable] {
+        let asked = system.get(&format!("/cart/{cart}")).await?;
+        ensure!(asked["version"] == 3, "three products: {asked}");
+    }
     let (status, answer) = system.add(unreadable, products[0]).await?;
     ensure!(status == 200 && answer["version"] == 5, "it is live: {answer}");
     let report = system.clean("after the repair").await?;
-    ensure!(report.counts.parked == 0 && system.parked().await?.is_empty(), "some are still parked");
+    ensure!(report.counts.parked == 0 && system.installation.parked().await?.is_empty(), "some are still parked");
     system.installation.remove().await
 }
 
@@ -241,7 +236,7 @@ pub(crate) async fn a_crash_at_any_point_of_parking_changes_nothing() -> anyhow:
             let (status, answer) = system.add(bad, Uuid::new_v4()).await?;
             ensure!(status == 202 && answer["parked"] == true, "{status}: {answer}");
         }
-        system.is_parked(bad).await?;
+        system.installation.becomes_parked(bad, DEADLINE).await?;
         let report = system.clean(&format!("parked, after a crash at {crash}")).await?;
         ensure!(report.counts.parked >= 3, "{} commands are counted as parked", report.counts.parked);
         parks.terminate(DEADLINE).await?;
@@ -250,7 +245,7 @@ pub(crate) async fn a_crash_at_any_point_of_parking_changes_nothing() -> anyhow:
         system.cartctl(&["parked", "retry", &bad.to_string(), "--wait-s", "0"]).await?;
         ensure!(!dies.ended(DEADLINE).await?.success(), "the processor was to crash at {crash} in a try");
         let mut repaired = system.processor("").await?;
-        wait_until("the cart to be live", DEADLINE, async || match system.parked().await {
+        wait_until("the cart to be live", DEADLINE, async || match system.installation.parked().await {
             Ok(parked) if parked.is_empty() => Ok(()),
             other => Err(format!("{other:?}")),
         })

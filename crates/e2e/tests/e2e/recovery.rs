@@ -128,7 +128,7 @@ impl Shop {
 
     async fn rest(&self) -> anyhow::Result<()> {
         let database = PgPool::connect(self.installation.database_url()).await?;
-        Ok(wait_for_rest(self.installation.kafka(), &database, DEADLINE).await?)
+        Ok(wait_for_rest(self.installation.kafka(), self.installation.cassandra(), &database, DEADLINE).await?)
     }
 
     /// Runs an operator's command: the binary, then its arguments.
@@ -176,7 +176,7 @@ async fn in_cassandra(shop: &Shop, statements: &[String]) -> anyhow::Result<()> 
 pub(crate) async fn read_tables_and_cart_events_are_rebuilt() -> anyhow::Result<()> {
     let mut shop = Shop::open().await?;
     shop.sell_and_check(300).await?;
-    shop.refuses("cartctl rebuild popular-items", "stop them first").await?;
+    shop.refuses("cartctl rebuild popular-items --in-place", "stop them first").await?;
     shop.refuses("cartctl republish", "stop them first").await?;
     shop.refuses("cartctl restore-journal", "stop them first").await?;
     shop.stop().await?;
@@ -187,7 +187,7 @@ pub(crate) async fn read_tables_and_cart_events_are_rebuilt() -> anyhow::Result<
     let database = PgPool::connect(shop.installation.database_url()).await?;
     sqlx::query("UPDATE vendor_billing SET balance = 7").execute(&database).await?;
     for ReadModel { group: table, .. } in READ_MODELS {
-        shop.does(&format!("cartctl rebuild {table}")).await?;
+        shop.does(&format!("cartctl rebuild {table} --in-place")).await?;
     }
     shop.start(&Service::PROJECTORS).await?;
     shop.sell_and_check(450).await?;
@@ -255,7 +255,7 @@ pub(crate) async fn the_journal_and_all_of_kafka_are_rebuilt() -> anyhow::Result
     shop.does("cart-processor setup").await?;
     shop.does("projectors setup").await?;
     for ReadModel { group: table, .. } in READ_MODELS.iter().filter(|table| table.store == Store::Cassandra) {
-        shop.does(&format!("cartctl rebuild {table}")).await?;
+        shop.does(&format!("cartctl rebuild {table} --in-place")).await?;
     }
     shop.start(&Service::PROJECTORS).await?;
     shop.sell_and_check(600).await?;
@@ -282,7 +282,7 @@ pub(crate) async fn the_journal_and_all_of_kafka_are_rebuilt() -> anyhow::Result
     shop.does("cartctl republish").await?;
     shop.does("projectors setup --accept-new-log").await?;
     for ReadModel { group: table, .. } in READ_MODELS {
-        shop.does(&format!("cartctl rebuild {table}")).await?;
+        shop.does(&format!("cartctl rebuild {table} --in-place")).await?;
     }
     shop.start(&Service::PROJECTORS).await?;
     shop.sell_and_check(900).await?;

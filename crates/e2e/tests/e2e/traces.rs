@@ -156,7 +156,7 @@ impl Traces<'_> {
             ensure!(root.name.ends_with(" (batch)") && !root.links.is_empty(), "{root:?}");
             ensure!(root.links.iter().all(|(trace_id, _)| is_client(trace_id)), "{root:?}");
         }
-        for (name, table) in [("cassandra", "cart_journal"), ("postgresql", "vendor_billing")] {
+        for (name, table) in [("cassandra", "cart_journal"), ("postgresql", "vendor_billing_g1")] {
             let insert = work.iter().find(|span| span.name == format!("INSERT {table}"));
             let insert = insert.with_context(|| format!("no insert into {table}"))?;
             ensure!(insert.attributes.get("db.system.name").is_some_and(|system| system == name), "{insert:?}");

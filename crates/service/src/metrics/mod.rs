@@ -3,6 +3,7 @@
 mod common;
 mod definition;
 mod scrape;
+mod text;
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 pub use common::{ALL as COMMON_METRICS, Store};
 pub use definition::{Counter, Definition, Gauge, Histogram, Kind, Label};
 pub use scrape::{Collect, Sample};
+pub use text::MetricsText;
 
 /// How often histograms are folded; otherwise they grow until the next scrape.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);

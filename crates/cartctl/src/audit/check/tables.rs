@@ -17,8 +17,12 @@ use crate::totals::{DayKey, MonthKey};
 
 pub(super) fn check(evidence: &Evidence, sold: &Sold<'_>, findings: &mut Findings, counts: &mut Counts) {
     let tables = &evidence.tables;
+    for wrong in &tables.wrong_generations {
+        let place = format!("{}, the active generation", wrong.table.model());
+        findings.add(Kind::GenerationWrong, place, Some(&wrong.expected), Some(&wrong.found));
+    }
     let mut checker = Checker { evidence, findings };
-    for model in &READ_MODELS {
+    for model in READ_MODELS.iter().filter(|model| tables.has(model.table)) {
         let own = Sold::of_group(evidence, model.group);
         let sold = own.as_ref().unwrap_or(sold);
         counts.rows += match model.table {

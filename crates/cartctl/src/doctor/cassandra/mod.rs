@@ -192,20 +192,21 @@ async fn kept(session: &Session, keyspace: &str) -> anyhow::Result<Verdict> {
     Ok(judge::time_to_live(&tables.collect::<Result<Vec<_>, _>>()?))
 }
 
-/// Reads a row of each table at the consistency level of the services.
+/// Reads a row of each table at the consistency level of the services; of the read tables those that readers see.
 async fn tables(session: &Session) -> anyhow::Result<Verdict> {
     let existing = |table: &str| {
         let keyspace = session.get_keyspace().map(|name| name.to_string()).unwrap_or_default();
         session.get_cluster_state().get_keyspace(keyspace).is_some_and(|of| of.tables.contains_key(table))
     };
-    let read_models =
-        READ_MODELS.iter().filter(|model| model.store == Store::Cassandra).map(|model| model.table.name());
-    let all: Vec<_> = JOURNAL.into_iter().chain(read_models).collect();
-    let missing: Vec<_> = all.iter().copied().filter(|table| !existing(table)).collect();
+    let mut all: Vec<String> = TABLES_OF_ALL.iter().map(|table| (*table).to_owned()).collect();
+    for model in READ_MODELS.into_iter().filter(|model| model.store == Store::Cassandra) {
+        all.push(model.table_name(cassandra::read_models::active(session, model).await?));
+    }
+    let missing: Vec<_> = all.iter().filter(|table| !existing(table)).map(String::as_str).collect();
     if !missing.is_empty() {
         return Ok(Verdict::fails(
             format!("missing: {}", missing.join(", ")),
-            "if this is a new installation, run the three `setup`s; else follow docs/operations.md, \"Recover after a loss\"",
+            "if this is a new installation or a new version, run the three `setup`s; else follow docs/operations.md, \"Recover after a loss\"",
         ));
     }
     match Journal::check(session).await {
@@ -227,8 +228,8 @@ async fn tables(session: &Session) -> anyhow::Result<Verdict> {
     Ok(Verdict::holds(format!("{} can be read at LOCAL_QUORUM", all.join(", "))))
 }
 
-/// The journal's tables, and that of the logs.
-const JOURNAL: [&str; 3] = ["cart_journal", "cart_unchanged", "log_epoch"];
+/// The journal's tables, that of the logs, and that of the generations of the read tables.
+const TABLES_OF_ALL: [&str; 4] = ["cart_journal", "cart_unchanged", "log_epoch", "read_model"];
 
 async fn log(kafka: &KafkaArgs, session: &Session) -> anyhow::Result<Verdict> {
     let topic = kafka.prefixed(CartCommand::TOPIC);

@@ -187,7 +187,7 @@ pub(crate) async fn a_visitor_sees_what_the_tables_have_and_buys_with_the_keyboa
     let args = ["--url", &ingest_url, "--expect-intended"].into_iter().chain(SHOP.split_whitespace());
     installation.run("replay", "replay", args, DEADLINE).await?;
     let database = PgPool::connect(installation.database_url()).await?;
-    wait_for_rest(installation.kafka(), &database, DEADLINE).await?;
+    wait_for_rest(installation.kafka(), installation.cassandra(), &database, DEADLINE).await?;
     database.close().await;
 
     let browser = Browser::start().await?;

@@ -148,6 +148,19 @@ async fn partitions(
     Ok(())
 }
 
+async fn a_pause_is_shown(console: &Console, installation: &Installation) -> anyhow::Result<()> {
+    let part = |frame: &Value| {
+        let operations = &frame["operations"];
+        let pause = &operations["pauses"][0];
+        json!([pause["group"], pause["partition"], pause["reason"], operations["parkedCount"], operations["unknown"]])
+    };
+    let pause = ["pause", "vendor-billing", "--partition", "1", "--reason", "a test"];
+    installation.run("pause", "cartctl", pause, DEADLINE).await?;
+    console.shows("the pause", part, &json!(["vendor-billing", 1, "a test", 0, null])).await?;
+    installation.run("resume", "cartctl", ["resume", "vendor-billing", "--partition", "1"], DEADLINE).await?;
+    console.shows("no pause", part, &json!([null, null, null, 0, null])).await.map(drop)
+}
+
 /// What the headers tell a browser, and what another site's page must not do.
 async fn secures(console: &Console) -> anyhow::Result<()> {
     for path in ["/", "/main.js", "/api/now", "/nothing"] {
@@ -215,6 +228,7 @@ pub(crate) async fn the_page_shows_what_was_sent_and_what_the_tables_have() -> a
     };
     console.shows("all commands to be answered, and none to wait", answered, &all).await?;
     partitions(&console, &processes, &installation, 5 * carts + 403).await?;
+    a_pause_is_shown(&console, &installation).await?;
     let session = cassandra::connect(installation.cassandra()).await?;
     let database = PgPool::connect(installation.database_url()).await?;
     wait_until("the page's figures to be those of the tables", DEADLINE, async || {

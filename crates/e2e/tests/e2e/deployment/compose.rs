@@ -17,7 +17,7 @@ const FILE: &str = "docker-compose.yml";
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Options that the file does not pass from the environment, and why.
-const NOT_PASSED: [(&str, &[&str]); 5] = [
+const NOT_PASSED: [(&str, &[&str]); 6] = [
     ("the container's files cannot be written", &["AUDIT_CHECKPOINT", "AUDIT_FULL"]),
     (
         "the servers are those of the file",
@@ -46,6 +46,7 @@ const NOT_PASSED: [(&str, &[&str]); 5] = [
         ],
     ),
     ("each container has a name of its own", &["INSTANCE"]),
+    ("a later generation is kept by a service of its own", &["READ_MODEL_GENERATION"]),
     ("files of this machine are not in a container", &["TLS_CERT", "TLS_KEY", "AUDIT_RECORD"]),
     ("the file's command sets it", &["AUDIT_JSON", "AUDIT_WATCH", "CONSOLE_INGEST_URL"]),
 ];

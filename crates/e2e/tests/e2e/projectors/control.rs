@@ -78,7 +78,8 @@ pub(crate) async fn a_pause_holds_until_it_is_resumed() -> anyhow::Result<()> {
 
     // A new member takes over from one that dies, and applies nothing.
     processes[popular].kill9()?;
-    let mut successor = read_side.start(&[POPULAR_ITEMS], "b").await?;
+    let mut successor = vec![read_side.start_with(POPULAR_ITEMS, "b", "resume-fails=1*return")?];
+    successor[0].ready(DEADLINE).await?;
     has_all_partitions(&read_side, &successor[0]).await?;
     read_side.progress(&[VENDOR_BILLING], 50).await?;
     ensure!(metric(&successor[0], "projector_records_total").await? == 0, "the successor has applied something");

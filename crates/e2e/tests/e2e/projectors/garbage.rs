@@ -156,7 +156,7 @@ async fn on_item_purchased(read_side: &mut ReadSide) -> anyhow::Result<()> {
     // The skips hold when a table is built again from the first record.
     let (rebuilt, process) = (TABLES[0], &mut first[0]);
     process.terminate(DEADLINE).await?;
-    read_side.installation.run("rebuild", "cartctl", ["rebuild", rebuilt], DEADLINE).await?;
+    read_side.installation.run("rebuild", "cartctl", ["rebuild", rebuilt, "--in-place"], DEADLINE).await?;
     *process = read_side.start(&[rebuilt], "a").await?.remove(0);
     read_side.rest(&TABLES).await?;
     for process in &mut first {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use cart::contract::{Contract as _, READ_MODELS, STAGES, group};
-use cart::{CartEvent, EventId, LogEpoch, Position, PurchasedItem};
+use cart::contract::{Contract as _, READ_MODELS, ReadModel, Store, group};
+use cart::{CartEvent, EventId, Generation, LogEpoch, Position, PurchasedItem};
 use cartctl::topic::{RawRecord, read_all};
 use e2e::harness::{Installation, Process, Service, wait_until};
 use kafka::{Admin, AssignmentEvent, Codec, GroupConsumer, Instance, OffsetReset, Registry, partition_of};
@@ -32,9 +32,15 @@ pub(crate) const TABLES: [&str; READ_MODELS.len()] = {
     groups
 };
 
-/// Whether a projector keeps its offsets in PostgreSQL.
+/// Whether a projector keeps its offsets in PostgreSQL; also one of a later generation.
 fn has_offsets_in_postgres(projector: &str) -> bool {
-    STAGES.iter().any(|stage| stage.group == projector && stage.has_offsets_in_postgres())
+    let is_it = |model: &ReadModel| model.generation_of_group(projector).is_some();
+    READ_MODELS.iter().any(|model| is_it(model) && model.store == Store::Postgres)
+}
+
+/// A read model by its first group.
+fn model(group: &str) -> anyhow::Result<ReadModel> {
+    READ_MODELS.into_iter().find(|model| model.group == group).with_context(|| format!("{group} is not a read model"))
 }
 
 /// The timeout of every wait, with other tests at the same time on two cores.
@@ -256,6 +262,24 @@ impl ReadSide {
             self.assigned(&member)?;
             let partitions = Admin::new(self.installation.kafka())?.partitions(member.topic())?;
             Ok(member.commit(&member.offsets((0..partitions).map(|partition| (partition, 0)))?)?)
+        })
+    }
+
+    /// The generation that readers of a model see.
+    pub(crate) async fn active(&self, group: &str) -> anyhow::Result<Generation> {
+        let model = model(group)?;
+        Ok(match model.store {
+            Store::Cassandra => cassandra::read_models::active(&self.session, model).await?,
+            Store::Postgres => postgres::read_models::active(&self.database, model).await?,
+        })
+    }
+
+    /// The generations of a model that have a table.
+    pub(crate) async fn generations(&self, group: &str) -> anyhow::Result<Vec<Generation>> {
+        let model = model(group)?;
+        Ok(match model.store {
+            Store::Cassandra => cassandra::read_models::generations(&self.session, model).await?,
+            Store::Postgres => postgres::read_models::generations(&self.database, model).await?,
         })
     }
 

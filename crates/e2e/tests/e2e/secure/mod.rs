@@ -4,6 +4,7 @@
 pub(crate) mod clients;
 pub(crate) mod refused;
 pub(crate) mod removal;
+pub(crate) mod renewal;
 pub(crate) mod whole;
 
 use std::net::SocketAddr;

@@ -1,0 +1,57 @@
+//! What `cartctl` says of parked carts, and lets be tried again.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::installation::Installation;
+use super::wait_until;
+
+/// Bytes of a schema that the registry does not have. A journal row of them cannot be decoded.
+pub const UNKNOWN_SCHEMA: [u8; 8] = [0, 0x7f, 0xff, 0xff, 0xff, 1, 2, 3];
+
+/// The longest time of one `cartctl parked`.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+impl Installation {
+    async fn cartctl_parked(&self, args: &[&str]) -> anyhow::Result<String> {
+        // Each its own log file, which is its output.
+        let name = format!("cartctl-parked-{}", Uuid::new_v4().simple());
+        self.run(&name, "cartctl", std::iter::once(&"parked").chain(args), DEADLINE).await
+    }
+
+    /// The parked carts.
+    ///
+    /// # Errors
+    /// `cartctl` fails.
+    pub async fn parked(&self) -> anyhow::Result<Vec<Value>> {
+        let listed = self.cartctl_parked(&["--json"]).await?;
+        let start = listed.find('[').with_context(|| listed.clone())?;
+        Ok(serde_json::from_str(&listed[start..])?)
+    }
+
+    /// Waits until a cart is parked: not only set aside, to be tried again soon.
+    ///
+    /// # Errors
+    /// `cartctl` fails, or `deadline` has passed.
+    pub async fn becomes_parked(&self, cart: Uuid, deadline: Duration) -> anyhow::Result<()> {
+        wait_until("the cart to be parked", deadline, async || {
+            let parked = self.parked().await.map_err(|error| format!("{error:#}"))?;
+            let is = |one: &Value| one["cartId"] == cart.to_string() && one["state"] == "parked";
+            if parked.iter().any(is) { Ok(()) } else { Err(format!("{parked:?}")) }
+        })
+        .await
+    }
+
+    /// Lets a parked cart be tried again, and waits until it is live.
+    ///
+    /// # Errors
+    /// `cartctl` fails, or the cart stays parked.
+    pub async fn retry_parked(&self, cart: Uuid) -> anyhow::Result<()> {
+        let tried = self.cartctl_parked(&["retry", &cart.to_string(), "--wait-s", "60"]).await?;
+        ensure!(tried.contains("1 live, 0 still parked"), "{tried}");
+        Ok(())
+    }
+}

@@ -1,0 +1,85 @@
+//! Empties the active generation's table and lets its projector begin at the beginning.
+
+use anyhow::Context as _;
+use cart::PurchasedItem;
+use cart::contract::{Contract as _, Store};
+use cassandra::read_models::READERS_FORGET;
+use kafka::Admin;
+use sqlx::AssertSqlSafe;
+
+use super::args::RebuildArgs;
+use crate::setup::create_in_cassandra;
+
+pub(super) async fn rebuild(args: &RebuildArgs) -> anyhow::Result<()> {
+    match args.model.store {
+        Store::Cassandra => in_cassandra(args).await,
+        Store::Postgres => in_postgres(args).await,
+    }
+}
+
+/// The offsets come before the table: after a crash in between, the rows' positions make the second time harmless. And a reader with
+/// `Read-After` sees that the group is at the beginning before the table is empty.
+fn reset(args: &RebuildArgs, group: &str) -> anyhow::Result<()> {
+    let admin = Admin::new(&args.kafka)?;
+    let (group, topic) = (args.kafka.prefixed(group), args.kafka.prefixed(PurchasedItem::TOPIC));
+    tokio::task::block_in_place(|| {
+        admin.ensure_idle(&group)?;
+        let starts: Vec<_> = admin.watermarks(&topic)?.into_iter().map(|(start, _)| start).collect();
+        if !args.dry_run {
+            admin.set_offsets(&group, &topic, starts)?;
+        }
+        Ok(())
+    })
+}
+
+fn report(args: &RebuildArgs, group: &str, table: &str) {
+    if args.dry_run {
+        tracing::info!(group, table, "the table would be emptied, and its group reset to the beginning (--dry-run)");
+    } else {
+        tracing::info!(group, table, "the table is empty; start its projector, which reads item-purchased anew");
+    }
+}
+
+async fn in_cassandra(args: &RebuildArgs) -> anyhow::Result<()> {
+    let model = args.model;
+    let session = cassandra::connect(&args.cassandra.patient()).await?;
+    let active = cassandra::read_models::active(&session, model).await?;
+    let (group, table) = (model.group_name(active), model.table_name(active));
+    reset(args, &group)?;
+    if !args.dry_run {
+        tracing::info!(seconds = READERS_FORGET.as_secs(), "waiting until no ingest takes the table for complete");
+        tokio::time::sleep(READERS_FORGET).await;
+        // A projector that was started meanwhile would lose what it has applied.
+        reset(args, &group)?;
+        let create = create_in_cassandra(model, active).with_context(|| format!("{model} is not in Cassandra"))?;
+        session.query_unpaged(create, ()).await.with_context(|| format!("creating {table}"))?;
+        // No deletes: their timestamps would be newer than every position, and hide all that is written afterwards.
+        session.query_unpaged(format!("TRUNCATE {table}"), ()).await.with_context(|| format!("emptying {table}"))?;
+    }
+    report(args, &group, &table);
+    Ok(())
+}
+
+/// The balances and their offsets in one transaction.
+async fn in_postgres(args: &RebuildArgs) -> anyhow::Result<()> {
+    let model = args.model;
+    let pool = args.database.connect().await?;
+    let active = postgres::read_models::active(&pool, model).await?;
+    let (group, table) = (model.group_name(active), model.table_name(active));
+    reset(args, &group)?;
+    if !args.dry_run {
+        let failed = || format!("emptying {table} (`projectors setup` creates it)");
+        let mut transaction = pool.begin().await.with_context(failed)?;
+        let truncate = AssertSqlSafe(format!("TRUNCATE {table}"));
+        sqlx::query(truncate).execute(&mut *transaction).await.with_context(failed)?;
+        sqlx::query("DELETE FROM projection_offset WHERE projection = $1 AND topic = $2")
+            .bind(&group)
+            .bind(args.kafka.prefixed(PurchasedItem::TOPIC))
+            .execute(&mut *transaction)
+            .await
+            .with_context(failed)?;
+        transaction.commit().await.with_context(failed)?;
+    }
+    report(args, &group, &table);
+    Ok(())
+}

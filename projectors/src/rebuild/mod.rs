@@ -1,0 +1,19 @@
+//! `cartctl rebuild`: builds a read model anew from `item-purchased`, beside the generation that readers see, or in its place.
+//!
+//! It is here because it creates tables and applies purchases as the projectors do. Shown by crates/e2e/tests/e2e/rebuild and
+//! recovery.rs.
+
+mod args;
+mod beside;
+mod in_place;
+mod progress;
+
+pub use args::RebuildArgs;
+
+/// Builds a read model anew.
+///
+/// # Errors
+/// If a server does not respond, the projector runs that is to be reset, or a signal came before the generation had caught up.
+pub async fn rebuild(args: &RebuildArgs) -> anyhow::Result<()> {
+    if args.in_place { in_place::rebuild(args).await } else { beside::rebuild(args).await }
+}
