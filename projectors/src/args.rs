@@ -84,7 +84,7 @@ pub(crate) struct GenerationArgs {
     pub(crate) generation: Generation,
 }
 
-/// A projector of ours that writes to Cassandra.
+/// A projector that writes to Cassandra.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct CassandraModelArgs {
     #[command(flatten)]

@@ -149,7 +149,7 @@ pub async fn create_generation(pool: &PgPool, model: ReadModel, generation: Gene
     transaction.commit().await.map_err(failed)
 }
 
-/// Whoever may read or write `from` may do so with `to`. So may its owner, with whose rights the view is read.
+/// Grants on `to` what each role may do with `from`. The owner is the same too: the view is read with the owner's rights.
 fn copy_rights(from: &str, to: &str) -> String {
     format!(
         "DO $$ DECLARE granted record; BEGIN \

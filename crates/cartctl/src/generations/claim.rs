@@ -101,7 +101,7 @@ async fn renew(store: Arc<ModelStore>, run: Uuid) {
 
 /// Says on standard error what a command waits for: its output may be read by a program.
 pub(super) fn waiting(for_what: &str) {
-    // Without a reader there is nobody to say it to.
+    // A closed standard error is no reason to fail.
     writeln!(std::io::stderr().lock(), "waiting: {for_what}").unwrap_or_default();
 }
 

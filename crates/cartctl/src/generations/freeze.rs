@@ -152,7 +152,7 @@ impl Freezer<'_> {
         Ok(Frozen { pauses, behind })
     }
 
-    /// Whether nobody has ended or replaced the pauses since.
+    /// Whether no other process has ended or replaced the pauses since.
     pub(super) fn still_holds(&self, groups: [&str; 2], frozen: &Frozen) -> anyhow::Result<bool> {
         let controls = block_in_place(|| self.kafka.control.controls())?;
         Ok(groups.iter().zip(&frozen.pauses).all(|(group, pauses)| {

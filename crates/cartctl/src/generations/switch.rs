@@ -213,7 +213,7 @@ impl Plan<'_> {
         if let Some(reason) = self.unfit().await? {
             return Ok(Outcome::Refused(reason));
         }
-        // While both go on: a switch that is refused costs nobody anything.
+        // While both go on: a switch that is refused delays no record.
         let compared = self.compare().await?;
         if let Some(reason) = compared.as_ref().and_then(|diff| not_accepted(args.accept_diff.as_ref(), diff)) {
             return Ok(Outcome::Refused(reason));
@@ -307,7 +307,7 @@ impl Plan<'_> {
             }
         }
         if !freezer.still_holds(groups, &frozen)? {
-            bail!("somebody has ended the pauses meanwhile");
+            bail!("the pauses were ended meanwhile");
         }
         let switch = GenerationSwitch {
             // The stores have milliseconds and microseconds.

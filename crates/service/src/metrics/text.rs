@@ -1,4 +1,4 @@
-//! The metrics of another service of ours, as its `/metrics` shows them.
+//! The metrics of another of this project's services, as its `/metrics` shows them.
 
 /// The text of `/metrics`, in Prometheus' format.
 #[derive(Debug, Clone, Copy)]

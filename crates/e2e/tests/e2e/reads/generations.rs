@@ -110,7 +110,7 @@ pub(crate) async fn readers_follow_the_active_generation() -> anyhow::Result<()>
     wait_until("ingest to follow", DEADLINE, async || shows(&api, "2").await).await?;
     // `cartctl switch` keeps both generations at one cut for so long.
     ensure!(switched_at.elapsed() < READERS_FOLLOW, "ingest has followed after {:?}", switched_at.elapsed());
-    // Nobody keeps the second generation: the memory of what the first one includes does not count for it.
+    // No projector keeps the second generation: the memory of what the first one includes does not count for it.
     api.get(&balances(), &after).await?.problem(504, "read-table-behind", "vendor-billing-g2 is at most ");
 
     follows_while_a_generation_is_dropped(&generations, &api).await?;
