@@ -217,14 +217,16 @@ where
         let watermarks = admin.watermarks(topic)?;
         let ends = (0..).zip(watermarks.iter().map(|(_, end)| *end)).collect();
         let partitions = i32::try_from(watermarks.len()).unwrap_or(i32::MAX);
+        if [CartCommand::TOPIC, CartReply::TOPIC].contains(&T::TOPIC) {
+            // Each of these threads may be the first: a reply has the offset of its command, but not the partition.
+            let commands = admin.partitions(&self.context.kafka.prefixed(CartCommand::TOPIC))?;
+            self.context.board.journeys().set_partitions(commands);
+        }
         if T::TOPIC == PurchasedItem::TOPIC {
             let firsts: Vec<i64> = watermarks.iter().map(|(first, _)| *first).collect();
             let mut ledger = self.context.board.ledger();
             ledger.start(&firsts);
             return Ok((ledger.next(), ends));
-        }
-        if T::TOPIC == CartCommand::TOPIC {
-            self.context.board.journeys().set_partitions(partitions);
         }
         let window_ms = i64::try_from(WINDOW_SECONDS).unwrap_or(i64::MAX) * 1_000;
         let mut starts = admin.offsets_at(topic, now_ms() - window_ms)?;

@@ -70,6 +70,27 @@ fn a_way_is_put_together_in_any_order() {
 }
 
 #[test]
+fn replies_with_one_offset_in_two_partitions_are_those_of_two_commands() {
+    let partitions = 3;
+    let partition = |cart_id: CartId| partition_of(cart_id.to_string().as_bytes(), partitions);
+    let first = CartId::from(Uuid::new_v4());
+    let second = std::iter::repeat_with(|| CartId::from(Uuid::new_v4()))
+        .find(|cart_id| partition(*cart_id) != partition(first))
+        .expect("a cart of another partition");
+    let mut journeys = Journeys::default();
+    journeys.set_partitions(partitions);
+    for cart_id in [first, second] {
+        let reply = CartReply {
+            command_id: CommandId::from(Uuid::new_v4()),
+            cart_id,
+            position: Position::new(LogEpoch::FIRST, 1),
+            outcome: Outcome::of(&bought()[1].1).expect("events"),
+        };
+        assert_eq!(journeys.reply(&reply, 1_010), Ok(None));
+    }
+}
+
+#[test]
 fn an_offset_shows_that_a_table_includes_a_purchase() {
     let bought = bought();
     let (checkout, events) = &bought[1];

@@ -7,6 +7,8 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -63,19 +65,22 @@ pub(super) fn log_folder(installation: &str) -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-/// An address that is free, and stays free until a process listens there: its port is outside of the range from which the
-/// kernel assigns ports to connections (`net.ipv4.ip_local_port_range`). A port that the kernel chose would be inside.
+/// An address that is free, and stays free until a process listens there. Its port is outside of the range from which the
+/// kernel assigns ports to connections (`net.ipv4.ip_local_port_range`); one that the kernel chose would be inside. No
+/// port is returned twice: the process that it was returned for may not listen yet, or be killed and started there again.
 ///
 /// # Errors
 /// There is no free port.
 pub fn free_address() -> io::Result<SocketAddr> {
     const FIRST: u16 = 10_000;
-    const COUNT: u64 = 19_000;
+    const COUNT: u16 = 19_000;
     const ATTEMPTS: usize = 100;
+    // Another run of the tests begins elsewhere.
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(uuid::Uuid::new_v4().as_fields().1 % COUNT));
     let mut result = Err(io::ErrorKind::AddrInUse.into());
     for _ in 0..ATTEMPTS {
-        let (random, _) = uuid::Uuid::new_v4().as_u64_pair();
-        let port = FIRST + u16::try_from(random % COUNT).unwrap_or_default();
+        let next = NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| Some((next + 1) % COUNT));
+        let port = FIRST + next.unwrap_or_default();
         result = TcpListener::bind(("127.0.0.1", port)).and_then(|listener| listener.local_addr());
         if result.is_ok() {
             break;
