@@ -30,6 +30,16 @@ pub(crate) enum Command {
     Setup(SetupArgs),
 }
 
+/// What becomes of a command that is newer than this program.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum TooNew {
+    /// Its partition stops
+    #[default]
+    Stop,
+    /// Its cart waits, and the others of the partition go on
+    Park,
+}
+
 /// How to run.
 #[derive(Debug, Clone, clap::Args)]
 #[command(mut_arg("admin_listen", |arg| arg.default_value(ADMIN_LISTEN)))]
@@ -57,6 +67,11 @@ pub(crate) struct Args {
     #[arg(help_heading = "Times")]
     #[arg(long, env, default_value_t = 200, value_parser = clap::value_parser!(u64).range(0..=5_000))]
     pub(crate) commit_interval_ms: u64,
+
+    /// What follows from a command that is newer than this program: its partition stops, or its cart alone waits for an upgrade and
+    /// `cartctl parked retry`
+    #[arg(long, env, help_heading = "Common", value_enum, default_value_t)]
+    pub(crate) too_new: TooNew,
 
     #[command(flatten)]
     pub(crate) member: MemberArgs,

@@ -87,19 +87,20 @@ pub(crate) fn decide_batch(
                     ReplySource::Journalled(Box::new((command.clone(), row.clone())))
                 }
                 None if is_old || letter.is_some() => {
-                    batch.letters.extend(letter);
+                    if let Some(letter) = letter {
+                        batch.bury(letter, &command, position, &trace);
+                    }
                     ReplySource::None
                 }
                 None => ReplySource::DecideAgain(Box::new(command.clone())),
             }
         } else if let Some(letter) = letter {
-            DEAD_LETTERS.with(&[]).increment(1);
-            let (partition, trace_id) = (batch.partition, trace.headers().trace_id());
-            tracing::warn!(partition, %position, trace_id, command_id = %command.command_id, "dead letter");
+            batch.bury(letter, &command, position, &trace);
             batch.record(span, was_decided, outcome::DEAD_LETTER);
-            batch.letters.push(letter);
             continue;
         } else {
+            let panics = fail_points::names("decide-panics-at", &command.command_id);
+            assert!(!panics, "a test lets the rules panic");
             match cart.decide(&command, position) {
                 Decision::KeyReused => ReplySource::Known(Some(Outcome::key_reused())),
                 Decision::Repeated(earlier) => ReplySource::Repeated(earlier),
@@ -147,6 +148,14 @@ impl CartBatch {
     fn push(&mut self, row: Row, trace: Trace) {
         self.rows.push(row);
         self.traces.push(trace);
+    }
+
+    /// Adds a dead letter, counts it and logs it.
+    fn bury(&mut self, letter: Record, command: &CartCommand, position: Position, trace: &Trace) {
+        DEAD_LETTERS.with(&[]).increment(1);
+        let (partition, trace_id) = (self.partition, trace.headers().trace_id());
+        tracing::warn!(partition, %position, trace_id, command_id = %command.command_id, "dead letter");
+        self.letters.push(letter);
     }
 
     /// Keeps a command's span, with what became of the command, until that is journalled and answered.

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use cart::contract::header::REPLY_PARTITION;
-use cart::{CartCommand, LogEpoch, Position, Undecidable};
+use cart::{CartCommand, CartId, LogEpoch, Position, Undecidable};
+use control::Follower;
 use kafka::{BorrowedMessage, Codec, DecodeError, Header, Headers as _, Message as _, OwnedHeaders, Record};
 use tokio::runtime::Handle;
 use trace::names::{OUTCOME, outcome};
 use trace::{Place, Trace};
 
+use crate::args::TooNew;
 use crate::metrics::DEAD_LETTERS;
 
 /// The longest time that a client waits for a reply. A redelivered command that is older is not decided again only for its
@@ -28,6 +30,19 @@ pub(crate) enum Incoming {
         /// The original with its reason and origin, for the dead-letter topic.
         letter: Record,
     },
+    /// A command that is newer than this program, and whose cart is to wait.
+    TooNew(TooNewCommand),
+}
+
+/// A command that is newer than this program. Its id is not known.
+#[derive(Debug)]
+pub(crate) struct TooNewCommand {
+    pub(crate) partition: i32,
+    pub(crate) position: Position,
+    /// The record's key.
+    pub(crate) cart_id: CartId,
+    /// Why it cannot be decoded.
+    pub(crate) reason: String,
 }
 
 /// A command with its place in the log.
@@ -41,8 +56,8 @@ pub(crate) struct ConsumedCommand {
     /// By its producer's clock the client's wait has ended.
     pub(crate) is_old: bool,
     pub(crate) trace: Trace,
-    /// The dead letter that it becomes unless it was decided before: a command from before version 0.2 that today's checks
-    /// reject.
+    /// The dead letter that it becomes unless it was decided before: an operator has discarded it, or it is from before version 0.2
+    /// and today's checks reject it.
     pub(crate) letter: Option<Record>,
 }
 
@@ -52,6 +67,7 @@ impl Incoming {
         match self {
             Self::Command(received) => (received.partition, received.position.offset()),
             Self::DeadLetter { partition, offset, .. } => (*partition, *offset),
+            Self::TooNew(command) => (command.partition, command.position.offset()),
         }
     }
 }
@@ -100,17 +116,25 @@ pub(crate) struct CommandDecoder {
     pub(crate) runtime: Handle,
     /// [`crate::metrics::COMMAND_WAIT_SECONDS`]: once a record.
     pub(crate) command_wait: metrics::Histogram,
+    /// What becomes of a command that is newer than this program.
+    pub(crate) too_new: TooNew,
+    /// Has the discards; `None`: there is no control topic.
+    pub(crate) control: Option<Follower>,
 }
 
 impl CommandDecoder {
     /// Decodes and checks a record. Fails when the registry does not respond and the schema is not known yet, or when the
-    /// command is from a newer version.
+    /// command is from a newer version and is to stop its partition.
     pub(crate) fn read(&self, message: &BorrowedMessage<'_>) -> Result<Incoming, Error> {
         let (partition, offset) = (message.partition(), message.offset());
         let place = Place { topic: message.topic(), partition, offset };
         let trace = trace::process(kafka::trace_headers(message.headers()), place, &self.group);
         let letter = |reason: &dyn std::fmt::Display| dead_letter(message, &reason.to_string());
-        let command = match self.command(message)? {
+        let command = match self.command(message) {
+            Err(error) => return self.too_new(message, error, &trace),
+            Ok(command) => command,
+        };
+        let command = match command {
             Ok(command) => command,
             Err(refusal) => {
                 DEAD_LETTERS.with(&[]).increment(1);
@@ -123,12 +147,15 @@ impl CommandDecoder {
                 return Ok(Incoming::DeadLetter { partition, offset, letter: letter(&refusal) });
             }
         };
-        let doubt = command.check().err();
+        let position = Position::new(self.epoch, offset);
+        let sha256 = || control::sha256(message.payload());
+        let discarded = || self.control.as_ref()?.discarded(partition, position, &command, sha256);
+        let doubt = command.check().err().map(|reason| reason.to_string()).or_else(discarded);
         let age = kafka::record_age(message);
         self.command_wait.record(age.unwrap_or_default());
         Ok(Incoming::Command(Box::new(ConsumedCommand {
             partition,
-            position: Position::new(self.epoch, offset),
+            position,
             command,
             reply_to: self.reply_to(message),
             is_old: age.is_none_or(|age| age >= ANSWER_HORIZON),
@@ -144,6 +171,30 @@ impl CommandDecoder {
             return Err(Error::TooNew { partition: message.partition(), offset: message.offset(), source });
         }
         Ok(command.map_err(Refusal::from).and_then(|command| self.belongs_here(message, command)))
+    }
+
+    /// A command that is too new, if its cart is to wait and the key says which cart that is; any other error stays one.
+    fn too_new(&self, message: &BorrowedMessage<'_>, error: Error, trace: &Trace) -> Result<Incoming, Error> {
+        let Error::TooNew { partition, offset, source } = &error else { return Err(error) };
+        let Some(cart_id) = self.cart_of_key(message).filter(|_| self.too_new == TooNew::Park) else {
+            return Err(error);
+        };
+        if let Some(span) = trace.span() {
+            span.set(OUTCOME, "parked");
+            span.end();
+        }
+        let (partition, position) = (*partition, Position::new(self.epoch, *offset));
+        Ok(Incoming::TooNew(TooNewCommand { partition, position, cart_id, reason: source.to_string() }))
+    }
+
+    /// The cart of a record's key, if it belongs to the record's partition.
+    fn cart_of_key(&self, message: &BorrowedMessage<'_>) -> Option<CartId> {
+        let key = message.key()?;
+        let cart_id: CartId = std::str::from_utf8(key).ok()?.parse().ok()?;
+        let mut text = [0; uuid_text::LEN];
+        let is_here = key == uuid_text::encode(cart_id, &mut text)
+            && kafka::partition_of(key, self.partitions) == message.partition();
+        is_here.then_some(cart_id)
     }
 
     // Two partitions for one cart would be two orders of its commands.

@@ -7,10 +7,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use cart::contract::{Contract as _, group};
-use cart::{Aggregate, CartCommand, CartEvent, CartId, CartParked, Decision, LogEpoch, Position};
+use cart::{Aggregate, CartCommand, CartEvent, CartId, CartParked, ControlRecord, Decision, LogEpoch, Position};
 use cassandra::{CassandraArgs, KeyspaceArgs};
+use control::{ControlTopic, Follower};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use journal::{Append, Codecs, Content, Journal, Row};
 use kafka::{Admin, Codec, KafkaArgs, Message as _, Registry, TopicReader, TransactionalProducer};
@@ -20,9 +21,10 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use trace::Trace;
 
+use crate::args::TooNew;
 use crate::batch::by_cart;
 use crate::cart_cache::CartCache;
-use crate::intake::{CommandDecoder, ConsumedCommand, Incoming};
+use crate::intake::{CommandDecoder, ConsumedCommand, Incoming, TooNewCommand};
 use crate::metrics::COMMAND_WAIT_SECONDS;
 use crate::outbox::Outbox;
 use crate::redelivery::RedeliveredRows;
@@ -250,7 +252,8 @@ async fn restore_requests(admin: &Admin, kafka: &KafkaArgs, journal: &Journal, e
         let committed = admin.committed(&kafka.prefixed(group::CART_PROCESSOR), &topic)?;
         Ok::<_, kafka::Error>((0..).zip(committed).map(|(partition, next)| (partition, next.unwrap_or(0))).collect())
     })?;
-    let codec = Codec::register(&Registry::new(kafka)?, CartCommand::TOPIC, CartCommand::SCHEMA).await?;
+    let registry = Registry::new(kafka)?;
+    let codec = Codec::register(&registry, CartCommand::TOPIC, CartCommand::SCHEMA).await?;
     let partitions = i32::try_from(decided.len())?;
     let reader = CommandDecoder {
         group: String::new(),
@@ -260,6 +263,9 @@ async fn restore_requests(admin: &Admin, kafka: &KafkaArgs, journal: &Journal, e
         reply_partitions: 0,
         runtime: Handle::current(),
         command_wait: COMMAND_WAIT_SECONDS.with(&[]),
+        // Those of parked carts are passed over.
+        too_new: TooNew::Park,
+        control: discards(kafka, &registry).await?,
     };
     let parked = parked_positions(kafka, partitions).await?;
     let (sender, mut commands) = mpsc::channel(CHUNK_LEN);
@@ -299,6 +305,18 @@ async fn restore_requests(admin: &Admin, kafka: &KafkaArgs, journal: &Journal, e
     Ok(())
 }
 
+/// Which commands operators have discarded: these were not decided, and must not be now.
+async fn discards(kafka: &KafkaArgs, registry: &Registry) -> anyhow::Result<Option<Follower>> {
+    let (admin, topic) = (Arc::new(Admin::new(kafka)?), kafka.prefixed(ControlRecord::TOPIC));
+    if !tokio::task::block_in_place(|| admin.copies())?.iter().any(|copy| copy.topic == topic) {
+        tracing::warn!(topic, "there is no such topic, so no command counts as discarded");
+        return Ok(None);
+    }
+    let control = ControlTopic::open(kafka, registry, admin).await?;
+    let follower = tokio::task::block_in_place(|| Follower::open(control)).context("reading the discarded commands")?;
+    Ok(Some(follower))
+}
+
 /// The rows of a cart's commands as they were before the loss, and the cart after them.
 async fn restored_rows(
     journal: &Journal,
@@ -307,9 +325,13 @@ async fn restored_rows(
     history: &RedeliveredRows,
 ) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for ConsumedCommand { position, command, .. } in commands {
+    for ConsumedCommand { position, command, letter, .. } in commands {
+        let row = history.of(command, *position)?;
+        if row.is_none() && letter.is_some() {
+            continue;
+        }
         let decision = cart.decide(command, *position);
-        let Some(row) = history.of(command, *position)? else {
+        let Some(row) = row else {
             match decision {
                 Decision::Decided(decided) if decided.events.is_empty() && decided.is_journalled() => {
                     rows.push(Row::new(&decided, cart.sequence_number(), &journal.codecs().events)?);
@@ -382,11 +404,18 @@ fn read_commands(
         if decided.get(&message.partition()).is_none_or(|next| message.offset() >= *next) {
             continue;
         }
-        if let Incoming::Command(received) = reader.read(&message)?
-            && parked.get(&received.command.cart_id).is_none_or(|waiting| received.position < *waiting)
-            && commands.blocking_send(*received).is_err()
-        {
-            break; // the writer has failed, and says why
+        let is_decided =
+            |cart_id: CartId, position: Position| parked.get(&cart_id).is_none_or(|waiting| position < *waiting);
+        match reader.read(&message)? {
+            Incoming::Command(received) if is_decided(received.command.cart_id, received.position) => {
+                if commands.blocking_send(*received).is_err() {
+                    break; // the writer has failed, and says why
+                }
+            }
+            Incoming::TooNew(TooNewCommand { position, cart_id, reason, .. }) if is_decided(cart_id, position) => {
+                bail!("the command at {position} was decided by a newer version ({reason}): upgrade this program");
+            }
+            Incoming::Command(_) | Incoming::TooNew(_) | Incoming::DeadLetter { .. } => {}
         }
     }
     Ok(())

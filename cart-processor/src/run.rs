@@ -14,7 +14,7 @@ use kafka::{Admin, Codec, GroupConsumer, Instance, OffsetReset, Producer, Regist
 use service::{Metrics, Readiness, Shutdown, Startup, Store, probe, serve_admin, shutdown_signal, wait_for};
 use tokio::runtime::Handle;
 
-use crate::args::{Args, Cli, Command};
+use crate::args::{Args, Cli, Command, TooNew};
 use crate::commit_pacing::CommitPacing;
 use crate::intake::CommandDecoder;
 use crate::parking::retry::Reader as RetryReader;
@@ -113,15 +113,7 @@ async fn connect(args: &Args, startup: &Startup, readiness: &Readiness, shutdown
     }
     let registry = Registry::new(kafka)?;
     let parked = wait_for("the schema registry", startup, async || parking::codec(&registry).await).await?;
-    let reader = CommandDecoder {
-        group: kafka.prefixed(group::CART_PROCESSOR),
-        commands: opened.commands,
-        epoch: opened.epoch,
-        partitions: opened.log.partitions,
-        reply_partitions: partitions(CartReply::TOPIC)?,
-        runtime: Handle::current(),
-        command_wait: crate::metrics::COMMAND_WAIT_SECONDS.with(&[]),
-    };
+    let reply_partitions = partitions(CartReply::TOPIC)?;
     let instance = Instance::of(&args.member, kafka.prefixed(group::CART_PROCESSOR))?;
     kafka::start_transactions(instance.group());
     Store::Cassandra.start(&["journal_append", "journal_load", "journal_read"]);
@@ -134,6 +126,17 @@ async fn connect(args: &Args, startup: &Startup, readiness: &Readiness, shutdown
         tokio::task::block_in_place(|| Follower::start(topic, shutdown.clone()))
     })
     .await?;
+    let reader = CommandDecoder {
+        group: kafka.prefixed(group::CART_PROCESSOR),
+        commands: opened.commands,
+        epoch: opened.epoch,
+        partitions: opened.log.partitions,
+        reply_partitions,
+        runtime: Handle::current(),
+        command_wait: crate::metrics::COMMAND_WAIT_SECONDS.with(&[]),
+        too_new: args.too_new,
+        control: Some(follower.clone()),
+    };
     probe("Kafka", readiness, shutdown, admin, |admin| async move { admin.check().await });
     probe("Cassandra", readiness, shutdown, opened.session, |session| async move { cassandra::check(&session).await });
     let producer = Producer::transient(kafka, &kafka.prefixed(CartReply::TOPIC))?;
@@ -170,8 +173,12 @@ fn worker(
     let retries = RetryReader {
         kafka: kafka.clone(),
         topic: commands.clone(),
-        // What is tried has waited on purpose.
-        decoder: CommandDecoder { command_wait: metrics::Histogram::noop(), ..parts.reader.clone() },
+        // What is tried has waited on purpose. Its cart is parked, so that it stops no partition.
+        decoder: CommandDecoder {
+            command_wait: metrics::Histogram::noop(),
+            too_new: TooNew::Park,
+            ..parts.reader.clone()
+        },
         journal: parts.journal.clone(),
     };
     let pacing = CommitPacing::every(Duration::from_millis(args.commit_interval_ms));

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use cart::{CartId, CommandId, LogEpoch, ParkedCart, ParkingState, Position};
+use cart::{CartId, LogEpoch, ParkedCart, ParkingState, Position};
 use chrono::{DateTime, Utc};
 use parking::ParkedPartition;
-use trace::names::OUTCOME;
 
+use super::passed::{PassedCart, end_spans};
 use super::trial::{Cause, Trial};
-use crate::intake::ConsumedCommand;
+use crate::intake::{ConsumedCommand, TooNewCommand};
 
 /// Parked carts of a partition, with those that are tried. One more stops the partition: so many are no matter of carts.
 pub(crate) const PARKED_MAX: usize = 1_000;
@@ -47,40 +47,6 @@ pub(crate) enum Change {
     End,
     /// An operator's request is done with.
     EndOfRequest,
-}
-
-/// Commands that were passed over, for the answers to their clients.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PassedCart {
-    pub(crate) cart_id: CartId,
-    partition: i32,
-    first: Position,
-    last: Position,
-    /// Of those whose clients wait, or have waited.
-    pub(crate) replies: Vec<(CommandId, Position, i32)>,
-}
-
-impl PassedCart {
-    /// `commands` are of the cart, in order, at least one.
-    pub(crate) fn of(cart_id: CartId, commands: &[ConsumedCommand]) -> Self {
-        let reply = |one: &ConsumedCommand| one.reply_to.map(|to| (one.command.command_id, one.position, to));
-        let position = |one: Option<&ConsumedCommand>| one.map_or(Position::NONE, |one| one.position);
-        Self {
-            cart_id,
-            partition: commands.first().map_or(0, |one| one.partition),
-            first: position(commands.first()),
-            last: position(commands.last()),
-            replies: commands.iter().filter_map(reply).collect(),
-        }
-    }
-}
-
-/// Their traces end here; those of the tries have spans of their own.
-pub(crate) fn end_spans(passed: &[ConsumedCommand]) {
-    for span in passed.iter().filter_map(|one| one.trace.span()) {
-        span.set(OUTCOME, "parked");
-        span.end();
-    }
 }
 
 /// The commands of a parked cart that are to be read from the log.
@@ -146,7 +112,7 @@ struct Waiting {
     newest_passed: i64,
     /// What the loop has passed over since the try in progress began.
     arrived: Vec<ConsumedCommand>,
-    /// More have arrived than are kept.
+    /// Something has arrived that is not kept: it is too new, or there is more than that.
     is_cut: bool,
     /// Those at its last failure.
     successes: Successes,
@@ -259,6 +225,16 @@ impl Lots {
         Ok((live, passed))
     }
 
+    /// Passes over a command that is too new, if its cart is parked; otherwise false. A try in progress has to read it from the log.
+    pub(crate) fn pass_too_new(&mut self, command: &TooNewCommand) -> Result<bool, NotRestored> {
+        let TooNewCommand { partition, position, cart_id, .. } = *command;
+        let lot = self.partitions.get_mut(&partition).ok_or(NotRestored { partition })?;
+        let Some(waiting) = lot.carts.get_mut(&cart_id) else { return Ok(false) };
+        waiting.newest_passed = waiting.newest_passed.max(position.offset());
+        waiting.is_cut |= self.in_progress == Some((partition, cart_id));
+        Ok(true)
+    }
+
     /// A cart has failed alone, at these commands. The marker is to be published with the offset behind them.
     pub(crate) fn begin(
         &mut self,
@@ -369,6 +345,8 @@ impl Lots {
         let others = match cause {
             Cause::Unreadable(_) => successes.read > before.read,
             Cause::Panicked(_) => successes.decided > before.decided,
+            // What cannot be decoded depends on no server and on no other cart.
+            Cause::TooNew(_) => true,
         };
         let have_others_succeeded = others || (tried <= 1 && store_answers);
         waiting.successes = successes;

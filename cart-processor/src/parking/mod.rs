@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cart fails alone ─▶ trying ─ three failures in ten seconds, or two panics ─▶ parked ─ `cartctl parked retry` ─▶ retrying
-//!                       │                                                        ▲                                  │ │
+//!                       │                                                        ▲                or `discard`      │ │
 //!                       └─ a try succeeds ─▶ live                                └──────────── it fails again ──────┘ └▶ live
 //! ```
 //!
@@ -15,12 +15,15 @@
 //!   the log, each chunk in one transaction with its progress.
 //! - The record that ends a marker is in a transaction whose offsets are not past any command of the cart that is undecided. From
 //!   then on the loop decides the cart's commands. So no command is on both ways.
+//! - A command that an operator has discarded (`cart-control`) becomes a dead letter when a try comes to it, in the transaction with
+//!   its progress. What was decided before stays decided.
 //! - After any failure markers are read from the topic again, behind the committed offsets.
 //!
 //! Here is what is pure; [`retry`] reads, and the worker (`processor::parked`) carries it out.
 
 mod decide;
 mod lots;
+mod passed;
 mod read;
 pub(crate) mod retry;
 #[cfg(test)]
@@ -29,7 +32,8 @@ mod topic;
 mod trial;
 
 pub(crate) use decide::{InTurn, guarded, in_turn};
-pub(crate) use lots::{Change, Decided, Failed, Job, Lots, NotRestored, PassedCart, TooManyParked, end_spans};
+pub(crate) use lots::{Change, Decided, Failed, Job, Lots, NotRestored, TooManyParked};
+pub(crate) use passed::{PassedCart, end_spans};
 pub(crate) use read::{Unread, fail_alone, read_guarded};
 pub(crate) use topic::ParkedTopic;
 pub(crate) use trial::{Cause, is_alone};

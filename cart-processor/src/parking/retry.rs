@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use cart::{Aggregate, CartId, LogEpoch, Position};
+use control::Follower;
 use futures::FutureExt as _;
 use journal::Journal;
 use kafka::{KafkaArgs, Message as _, TopicReader};
@@ -31,9 +32,17 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 pub(crate) struct Loaded {
     pub(crate) cart: Aggregate,
     pub(crate) rows: RedeliveredRows,
+    pub(crate) from_log: FromLog,
+}
+
+/// The next commands of a cart.
+#[derive(Debug)]
+pub(crate) struct FromLog {
     pub(crate) commands: Vec<ConsumedCommand>,
     /// There are no others of the cart before this offset.
     pub(crate) read_to: i64,
+    /// Why the cart's command at that offset cannot be decoded, if it is newer than this program.
+    pub(crate) too_new: Option<String>,
 }
 
 /// A try that is reading.
@@ -135,7 +144,7 @@ impl Reader {
     async fn load(&self, job: &Job) -> Result<Loaded, Error> {
         let (reader, of) = (self.clone(), job.clone());
         let read = tokio::task::spawn_blocking(move || reader.commands(&of));
-        let (commands, read_to) = read.await??;
+        let from_log = read.await??;
         // An operator may have restored a schema.
         self.journal.codecs().events.forget_unknown_schemas();
         let load = [job.cart_id];
@@ -148,15 +157,17 @@ impl Reader {
             }
             None => Vec::new(),
         };
-        Ok(Loaded { cart, rows: RedeliveredRows::new(rows), commands, read_to })
+        Ok(Loaded { cart, rows: RedeliveredRows::new(rows), from_log })
     }
 
-    /// The cart's next commands, and the offset before which there are no others. Blocks.
-    fn commands(&self, job: &Job) -> anyhow::Result<(Vec<ConsumedCommand>, i64)> {
+    /// The cart's next commands. Blocks.
+    fn commands(&self, job: &Job) -> anyhow::Result<FromLog> {
+        // Which of them are discarded. The discard is recorded before the retry is requested.
+        self.decoder.control.as_ref().map_or(Ok(()), Follower::read_to_end)?;
         let key = job.cart_id.to_string();
         let (mut commands, mut read_to) = (Vec::new(), job.from);
         if job.from >= job.until {
-            return Ok((commands, job.until));
+            return Ok(FromLog { commands, read_to: job.until, too_new: None });
         }
         let mut log = TopicReader::open(&self.kafka, &self.topic, [(job.partition, job.from)])?;
         for _ in 0..SCANNED_MAX {
@@ -164,20 +175,24 @@ impl Reader {
                 anyhow::bail!("{}/{} ends at {read_to}, before {}", self.topic, job.partition, job.until);
             };
             if message.offset() >= job.until {
-                return Ok((commands, job.until));
+                return Ok(FromLog { commands, read_to: job.until, too_new: None });
+            }
+            if message.key() == Some(key.as_bytes()) {
+                match self.decoder.read(&message)? {
+                    Incoming::Command(command) => commands.push(*command),
+                    Incoming::TooNew(command) => {
+                        return Ok(FromLog { commands, read_to: message.offset(), too_new: Some(command.reason) });
+                    }
+                    // The loop has written it.
+                    Incoming::DeadLetter { .. } => {}
+                }
             }
             read_to = message.offset() + 1;
-            // The loop has written the dead letters.
-            if message.key() == Some(key.as_bytes())
-                && let Incoming::Command(command) = self.decoder.read(&message)?
-            {
-                commands.push(*command);
-            }
             if commands.len() >= CHUNK_LEN_MAX || read_to >= job.until {
                 break;
             }
         }
-        Ok((commands, read_to))
+        Ok(FromLog { commands, read_to, too_new: None })
     }
 
     /// What a failure says of the cart.

@@ -1,14 +1,15 @@
-//! Random logs, failures, tries, commits and crashes: each cart's events come out as in a run without any of it.
+//! Random logs, failures, tries, discards, commits and crashes: each cart's events come out as in a run without any of it, in which
+//! what was discarded is a dead letter from the beginning.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use cart::contract::Contract as _;
-use cart::{Aggregate, CartCommand, CartEvent, CartId, Command, LogEpoch, ParkedCart, Position};
+use cart::{Aggregate, CartCommand, CartEvent, CartId, Command, LogEpoch, ParkedCart, ParkingState, Position};
 use chrono::DateTime;
 use journal::{Codecs, Row};
-use kafka::{Codec, KafkaArgs, Registry};
+use kafka::{Codec, KafkaArgs, Record, Registry};
 use parking::ParkedPartition;
 use proptest::prelude::*;
 use trace::Trace;
@@ -45,6 +46,8 @@ enum Step {
     Toggle(u8),
     /// An operator asks for another try.
     Request(u8),
+    /// An operator gives up the command at which a parked cart stands.
+    Discard(u8),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -58,6 +61,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1..4_usize).prop_map(Step::EndTryAndDie),
         2 => (0..CARTS).prop_map(Step::Toggle),
         2 => (0..CARTS).prop_map(Step::Request),
+        2 => (0..CARTS).prop_map(Step::Discard),
     ]
 }
 
@@ -115,6 +119,18 @@ struct Stored {
     committed: i64,
     markers: HashMap<CartId, ParkedCart>,
     published: Published,
+    /// The offsets of the discarded commands, and of the dead letters.
+    discarded: BTreeSet<i64>,
+    letters: Vec<i64>,
+}
+
+/// A dead letter; its key is the offset of its command.
+fn letter(offset: i64) -> Record {
+    Record { partition: None, key: Some(offset.to_be_bytes().to_vec()), value: None, headers: None }
+}
+
+fn offset_of(letter: &Record) -> i64 {
+    i64::from_be_bytes(letter.key.clone().unwrap().try_into().unwrap())
 }
 
 impl Stored {
@@ -122,7 +138,8 @@ impl Stored {
         let offsets = from..until.min(i64::try_from(self.log.len()).unwrap());
         let of = |offset: i64| {
             let (cart, kind) = self.log[usize::try_from(offset).unwrap()];
-            command(offset, cart, kind)
+            let letter = self.discarded.contains(&offset).then(|| letter(offset));
+            ConsumedCommand { letter, ..command(offset, cart, kind) }
         };
         offsets.map(of).collect()
     }
@@ -143,6 +160,7 @@ struct Process {
     lots: Lots,
     next: i64,
     events: Vec<(CartId, Vec<u8>)>,
+    letters: Vec<i64>,
     changes: Vec<(CartId, Change)>,
     reading: Option<Job>,
 }
@@ -152,12 +170,14 @@ impl Process {
         let mut lots = Lots::new(LogEpoch::FIRST);
         let parked = ParkedPartition { carts: stored.markers.clone(), ..ParkedPartition::default() };
         lots.restore(PARTITION, &parked, stored.committed, now);
-        Self { lots, next: stored.committed, events: Vec::new(), changes: Vec::new(), reading: None }
+        let (next, events, letters) = (stored.committed, Vec::new(), Vec::new());
+        Self { lots, next, events, letters, changes: Vec::new(), reading: None }
     }
 
     fn enqueue(&mut self, batch: &CartBatch) {
         let events = batch.rows.iter().flat_map(|row| row.events().iter().cloned());
         self.events.extend(events.map(|event| (batch.cart_id, event)));
+        self.letters.extend(batch.letters.iter().map(offset_of));
     }
 
     /// False: the process died.
@@ -202,7 +222,20 @@ impl Process {
                 Change::EndOfRequest => {}
             }
         }
+        stored.letters.append(&mut self.letters);
         stored.committed = self.next;
+    }
+
+    /// As `cartctl parked discard`: not a command that was decided, nor while its cart is tried.
+    fn discard(&self, stored: &mut Stored, cart_id: CartId) {
+        let is_tried = self.reading.as_ref().is_some_and(|job| job.cart_id == cart_id);
+        let marker = stored.markers.get(&cart_id).filter(|cart| cart.state == ParkingState::Parked && !is_tried);
+        let Some(from) = marker.map(|cart| cart.next_position.offset()) else { return };
+        let waiting = stored.commands(from, i64::MAX);
+        let Some(first) = waiting.iter().find(|one| one.command.cart_id == cart_id) else { return };
+        if stored.load(cart_id).0.iter().all(|row| row.position != first.position) {
+            stored.discarded.insert(first.position.offset());
+        }
     }
 
     /// False: the process died.
@@ -250,10 +283,10 @@ struct World {
     codecs: Codecs,
 }
 
-fn run(log: Vec<(u8, u8)>, steps: &[Step], codecs: Codecs) -> Stored {
+fn run(log: Vec<(u8, u8)>, steps: &[Step], discarded: BTreeSet<i64>, codecs: Codecs) -> Stored {
     let end = i64::try_from(log.len()).unwrap();
     let (journal, markers, published) = (HashMap::new(), HashMap::new(), Published::new());
-    let mut stored = Stored { log, journal, committed: 0, markers, published };
+    let mut stored = Stored { log, journal, committed: 0, markers, published, discarded, letters: Vec::new() };
     let mut world = World { now: Instant::now(), broken: HashSet::new(), codecs };
     let mut process = Process::start(&stored, world.now);
     for step in steps {
@@ -281,6 +314,10 @@ fn run(log: Vec<(u8, u8)>, steps: &[Step], codecs: Codecs) -> Stored {
             }
             Step::Request(cart) => {
                 process.lots.request(PARTITION, cart_id(*cart), world.now);
+                true
+            }
+            Step::Discard(cart) => {
+                process.discard(&mut stored, cart_id(*cart));
                 true
             }
         };
@@ -312,8 +349,10 @@ proptest! {
         steps in prop::collection::vec(step(), 0..80),
     ) {
         let codecs = codecs();
-        let expected = run(log.clone(), &[], codecs.clone());
-        let found = run(log, &steps, codecs);
+        let mut found = run(log.clone(), &steps, BTreeSet::new(), codecs.clone());
+        let expected = run(log, &[], found.discarded.clone(), codecs);
+        found.letters.sort_unstable();
+        prop_assert_eq!(found.letters, found.discarded.into_iter().collect::<Vec<_>>());
         prop_assert_eq!(found.markers, HashMap::new());
         prop_assert_eq!(found.committed, expected.committed);
         prop_assert_eq!(found.published, expected.published);
@@ -328,8 +367,24 @@ fn what_a_failed_try_has_journalled_is_published_by_the_next() {
     let reads_a_chunk = [Step::BeginTry, Step::EndTry(2), Step::Commit];
     let reads_the_rest = [Step::BeginTry, Step::Batch(1), Step::EndTryAndDie(2), Step::BeginTry, Step::Batch(1)];
     let steps = [&is_set_aside_and_repaired[..], &reads_a_chunk, &reads_the_rest, &[Step::EndTry(2)]].concat();
-    let expected = run(log.clone(), &[], codecs());
-    let found = run(log, &steps, codecs());
+    let expected = run(log.clone(), &[], BTreeSet::new(), codecs());
+    let found = run(log, &steps, BTreeSet::new(), codecs());
     assert_eq!(found.published, expected.published);
     assert_eq!(found.published[&cart_id(0)].len(), 3, "three products");
+}
+
+/// A process dies when what comes behind the discarded command is journalled, and nothing of it is published.
+#[test]
+fn a_discarded_command_is_one_dead_letter_and_what_comes_behind_it_is_decided() {
+    let log = vec![(0, 0), (0, 1), (1, 0), (0, 2)];
+    let is_set_aside = [Step::Toggle(0), Step::Batch(3), Step::Commit];
+    let is_parked = [Step::BeginTry, Step::EndTry(5), Step::BeginTry, Step::EndTry(5), Step::Commit];
+    let is_discarded = [Step::Discard(0), Step::Toggle(0), Step::Request(0), Step::BeginTry, Step::EndTryAndDie(5)];
+    let is_tried_again = [Step::Discard(0), Step::Request(0), Step::BeginTry, Step::EndTry(5), Step::Commit];
+    let steps = [&is_set_aside[..], &is_parked, &is_discarded, &is_tried_again].concat();
+    let found = run(log.clone(), &steps, BTreeSet::new(), codecs());
+    assert_eq!(found.letters, [0]);
+    assert_eq!(found.discarded, BTreeSet::from([0]));
+    assert_eq!(found.published, run(log, &[], found.discarded, codecs()).published);
+    assert_eq!(found.published[&cart_id(0)].len(), 2, "two products of three");
 }

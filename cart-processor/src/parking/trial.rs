@@ -8,13 +8,13 @@ const TRIES: u32 = 3;
 /// The time over which those tries are spread at least.
 const TRIAL_TIME: Duration = Duration::from_secs(10);
 
-/// Times that the rules panic for a cart, before it is parked: they are a pure function, so once more says the same.
+/// Times that the rules panic for a cart, or that one of its commands is too new, before it is parked: once more says the same.
 const PANICS: u32 = 2;
 
 /// Between two tries.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Before the rules are tried again.
+/// Before the rules are tried again. Until a first try, the commands before one that is too new wait, too.
 const PANIC_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why a cart fails, while others do not.
@@ -24,6 +24,8 @@ pub(crate) enum Cause {
     Unreadable(String),
     /// The rules panic.
     Panicked(String),
+    /// One of its commands is newer than this program.
+    TooNew(String),
 }
 
 /// The longest reason that a marker keeps.
@@ -35,6 +37,7 @@ impl Cause {
         let (code, error) = match self {
             Self::Unreadable(error) => ("journal-unreadable", error),
             Self::Panicked(error) => ("rule-panicked", error),
+            Self::TooNew(error) => ("command-too-new", error),
         };
         let error: String = error.chars().take(REASON_LEN_MAX).collect();
         format!("{code}: {error}")
@@ -43,7 +46,7 @@ impl Cause {
     fn pause(&self) -> Duration {
         match self {
             Self::Unreadable(_) => PAUSE,
-            Self::Panicked(_) => PANIC_PAUSE,
+            Self::Panicked(_) | Self::TooNew(_) => PANIC_PAUSE,
         }
     }
 }
@@ -99,7 +102,7 @@ impl Trial {
         self.failures = self.failures.saturating_add(1);
         match cause {
             Cause::Unreadable(_) => self.failures >= TRIES && now.duration_since(self.first_at) >= TRIAL_TIME,
-            Cause::Panicked(_) => self.failures >= PANICS,
+            Cause::Panicked(_) | Cause::TooNew(_) => self.failures >= PANICS,
         }
     }
 }

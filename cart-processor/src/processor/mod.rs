@@ -203,20 +203,22 @@ impl Worker {
             .collect();
         BATCH_RECORDS.with(&[]).record(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
         COMMANDS.with(&[]).increment(batch.len() as u64);
-        let mut commands = Vec::with_capacity(batch.len());
+        let (mut commands, mut too_new) = (Vec::with_capacity(batch.len()), Vec::new());
         for intake in batch {
             match intake {
                 Incoming::Command(received) if next.contains_key(&received.partition) => commands.push(*received),
                 Incoming::DeadLetter { partition, letter, .. } if next.contains_key(&partition) => {
                     self.state.outbox.push_dead_letter(partition, letter);
                 }
-                Incoming::Command(_) | Incoming::DeadLetter { .. } => {}
+                Incoming::TooNew(command) if next.contains_key(&command.partition) => too_new.push(command),
+                Incoming::Command(_) | Incoming::DeadLetter { .. } | Incoming::TooNew(_) => {}
             }
         }
         let spans = commands.iter().filter_map(|received| received.trace.span());
         steps.work = Work::begin("process", self.consumer.topic(), commands.len(), spans);
         let mut changes = Changes::default();
         let carts = self.pass_parked(batch::by_cart(commands))?;
+        let carts = self.set_too_new_aside(carts, too_new, &mut changes)?;
         let runtime = self.runtime.clone();
         let (loaded, unreadable) = runtime.block_on(self.load(&carts))?;
         let carts = self.set_unreadable_aside(carts, loaded, unreadable, &mut changes)?;

@@ -11,9 +11,9 @@ use kafka::Recovery;
 use super::changes::Changes;
 use super::{Error, Worker};
 use crate::batch::{self, CartBatch};
-use crate::intake::ConsumedCommand;
+use crate::intake::{ConsumedCommand, TooNewCommand};
 use crate::metrics::PARKED_CARTS;
-use crate::parking::retry::{Loaded, Reading, answers};
+use crate::parking::retry::{FromLog, Loaded, Reading, answers};
 use crate::parking::{
     Cause, Change, Decided, Failed, InTurn, Job, NotRestored, PassedCart, Unread, end_spans, fail_alone, guarded,
     in_turn, is_alone,
@@ -72,6 +72,43 @@ impl Worker {
         let (live, passed) = self.state.lots.pass(carts)?;
         for (cart, reason) in passed {
             self.answer_parked(cart, &reason)?;
+        }
+        Ok(live)
+    }
+
+    /// Sets aside the carts with commands that are too new. What a batch has of such a cart before the first of them waits for the
+    /// cart's first try.
+    pub(super) fn set_too_new_aside(
+        &mut self,
+        carts: Carts,
+        too_new: Vec<TooNewCommand>,
+        changes: &mut Changes,
+    ) -> Result<Carts, Error> {
+        if too_new.is_empty() {
+            return Ok(carts);
+        }
+        let mut failed: HashMap<CartId, (PassedCart, Cause)> = HashMap::new();
+        for one in too_new {
+            if self.state.lots.pass_too_new(&one)? {
+                continue;
+            }
+            let (cart, _) = failed
+                .entry(one.cart_id)
+                .or_insert_with(|| (PassedCart::of_too_new(&one), Cause::TooNew(one.reason.clone())));
+            cart.add_too_new(&one);
+        }
+        let mut live = Vec::with_capacity(carts.len());
+        for (cart_id, commands) in carts {
+            match failed.get_mut(&cart_id) {
+                None => live.push((cart_id, commands)),
+                Some((cart, _)) => {
+                    end_spans(&commands);
+                    cart.add(&commands);
+                }
+            }
+        }
+        for (cart, cause) in failed.into_values() {
+            self.set_aside(cart.partition, cart, &cause, changes)?;
         }
         Ok(live)
     }
@@ -241,11 +278,11 @@ impl Worker {
     /// from the log, with rows in the journal, and their bytes are published. After the transaction the marker shows that they are
     /// done with. Shown by crates/e2e/tests/e2e/parking.rs.
     fn decide_parked(&mut self, job: &Job, loaded: Loaded) -> Result<Changes, Error> {
-        let Some((arrived, is_all)) = self.state.lots.arrived(job, loaded.read_to) else {
+        let Loaded { mut cart, rows, from_log: FromLog { commands, read_to, too_new } } = loaded;
+        let Some((arrived, is_all)) = self.state.lots.arrived(job, read_to) else {
             self.state.lots.abandon();
             return Ok(Changes::default());
         };
-        let Loaded { mut cart, rows, commands, read_to } = loaded;
         let codecs = self.journal.codecs();
         let decided = in_turn(&mut cart, &rows, commands.into_iter().chain(arrived), codecs);
         let InTurn { decided, panicked } = decided.map_err(|error| Error::deciding(job.partition, error))?;
@@ -260,8 +297,10 @@ impl Worker {
             fail_points::crash_point("parking-after-journal");
             self.enqueue_events(decided);
         }
-        if let Some((message, offset)) = panicked {
-            let cause = Cause::Panicked(message);
+        let panicked = panicked.map(|(message, offset)| (Cause::Panicked(message), offset));
+        // Arrived commands all have higher offsets.
+        let too_new = too_new.map(|reason| (Cause::TooNew(reason), read_to));
+        if let Some((cause, offset)) = panicked.or(too_new) {
             let failed = Failed::Cart { cause, store_answers: true, next_offset: Some(offset) };
             return Ok(self.try_failed(job, failed));
         }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+pub use crate::group;
 use crate::{Aggregate, CartCommand, CartEvent, CartParked, CartReply, ControlRecord, Generation, PurchasedItem};
 
 /// Accepts records of producers whose clocks are ahead, since a record's time has no meaning here. Kafka's default limit is an
@@ -24,20 +25,6 @@ const PARKED_SETTINGS: &[(&str, &str)] =
 /// The settings of [`DEAD_LETTER_TOPIC`]: kept, with room for the largest command and its headers.
 pub const DEAD_LETTER_SETTINGS: &[(&str, &str)] =
     &[("retention.ms", "-1"), ("retention.bytes", "-1"), ("max.message.bytes", "2097152"), ANY_TIME];
-
-/// The consumer groups, without the installation's prefix. A group's offsets are stored under its name, so a name never changes.
-pub mod group {
-    /// Reads `cart-commands`, decides, publishes `cart-events`.
-    pub const CART_PROCESSOR: &str = "cart-processor";
-    /// Reads `cart-events`, publishes `item-purchased`.
-    pub const ITEM_PURCHASED_EVENTS: &str = "item-purchased-events";
-    /// Reads `item-purchased` and keeps a table of [`super::READ_MODELS`].
-    pub const POPULAR_ITEMS: &str = "popular-items";
-    /// As `POPULAR_ITEMS`.
-    pub const VENDOR_BILLING: &str = "vendor-billing";
-    /// As `POPULAR_ITEMS`. The name is that of the system that this one replaces; it uses no JDBC.
-    pub const VENDOR_BILLING_JDBC: &str = "vendor-billing-jdbc";
-}
 
 /// A consumer group of the pipeline, and the topic that it reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::wire;
+use crate::{CartId, CommandId, Position, group, wire};
 
 /// A record of the topic `cart-control` (`schemas/cart-control-value.avsc`). Its key is a [`ControlKey`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,8 +51,17 @@ pub enum Control {
         /// As in `Skip`; empty where it cannot be skipped.
         sha256: String,
     },
-    /// Skip no more: a table that is built again stops at the record.
+    /// Skip no more: a table that is built again stops at the record. Or: the command was decided before it could be discarded.
     Withdraw {},
+    /// Give up the command at the key's offset: it becomes a dead letter, unless it was decided before.
+    Discard {
+        cart_id: CartId,
+        command_id: CommandId,
+        /// That of the command, with the epoch of its log.
+        position: Position,
+        /// As in `Skip`.
+        sha256: String,
+    },
 }
 
 /// The key of a [`ControlRecord`]. Groups and topics are without the installation's prefix.
@@ -68,6 +77,8 @@ pub enum ControlKey {
     Ack { group: String, partition: i32 },
     /// `stopped/<group>/<partition>`: of the member that has the partition.
     Stopped { group: String, partition: i32 },
+    /// `discard/<partition>/<offset>`: of `cart-commands`.
+    Discard { partition: i32, offset: i64 },
 }
 
 impl ControlKey {
@@ -79,6 +90,7 @@ impl ControlKey {
             | Self::Skip { group, .. }
             | Self::Ack { group, .. }
             | Self::Stopped { group, .. } => group,
+            Self::Discard { .. } => group::CART_PROCESSOR,
         }
     }
 }
@@ -91,6 +103,7 @@ impl fmt::Display for ControlKey {
             Self::Skip { group, topic, partition, offset } => write!(f, "skip/{group}/{topic}/{partition}/{offset}"),
             Self::Ack { group, partition } => write!(f, "ack/{group}/{partition}"),
             Self::Stopped { group, partition } => write!(f, "stopped/{group}/{partition}"),
+            Self::Discard { partition, offset } => write!(f, "discard/{partition}/{offset}"),
         }
     }
 }
@@ -106,6 +119,7 @@ impl FromStr for ControlKey {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let invalid = || InvalidControlKey(text.to_owned());
         let partition = |text: &str| text.parse().ok().filter(|partition: &i32| *partition >= 0).ok_or_else(invalid);
+        let offset = |text: &str| text.parse().ok().filter(|offset: &i64| *offset >= 0).ok_or_else(invalid);
         let parts: Vec<&str> = text.split('/').collect();
         if parts.iter().any(|part| part.is_empty()) {
             return Err(invalid());
@@ -116,12 +130,13 @@ impl FromStr for ControlKey {
             ["pause", of, number] => Ok(Self::PausePartition { group: group(of), partition: partition(number)? }),
             ["ack", of, number] => Ok(Self::Ack { group: group(of), partition: partition(number)? }),
             ["stopped", of, number] => Ok(Self::Stopped { group: group(of), partition: partition(number)? }),
-            ["skip", of, topic, number, offset] => Ok(Self::Skip {
+            ["skip", of, topic, number, at] => Ok(Self::Skip {
                 group: group(of),
                 topic: topic.to_owned(),
                 partition: partition(number)?,
-                offset: offset.parse().ok().filter(|offset| *offset >= 0).ok_or_else(invalid)?,
+                offset: offset(at)?,
             }),
+            ["discard", number, at] => Ok(Self::Discard { partition: partition(number)?, offset: offset(at)? }),
             _ => Err(invalid()),
         }
     }
@@ -139,10 +154,22 @@ mod tests {
             "skip/popular-items/item-purchased/7/77",
             "ack/cart-processor/0",
             "stopped/vendor-billing/5",
+            "discard/7/77",
         ] {
             assert_eq!(text.parse::<ControlKey>().map(|key| key.to_string()), Ok(text.to_owned()));
         }
-        for text in ["", "pause", "pause/", "pause/g/-1", "pause/g/x", "skip/g/t/1", "skip/g/t/1/-1", "ack/g", "x/g"] {
+        for text in [
+            "",
+            "pause",
+            "pause/",
+            "pause/g/-1",
+            "pause/g/x",
+            "skip/g/t/1",
+            "skip/g/t/1/-1",
+            "ack/g",
+            "x/g",
+            "discard/1",
+        ] {
             assert!(text.parse::<ControlKey>().is_err(), "{text}");
         }
     }

@@ -81,9 +81,11 @@ impl GenerationPointer {
 }
 
 /// A run of `cartctl switch` or `cartctl drop` that is at work, or has died.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GenerationClaim {
     pub run: Uuid,
+    /// Who has started it, and with what.
+    pub by: String,
     /// How often it has said that it is at work: one whose number does not grow has died.
     pub renewals: i32,
 }

@@ -23,6 +23,7 @@ mod control;
 mod decided;
 mod event;
 mod generation;
+pub mod group;
 mod id;
 mod item;
 mod number;

@@ -55,6 +55,12 @@ impl Position {
         self.0
     }
 
+    /// The write timestamp in a table whose rows were replaced `write_base` times: after all that was written before the last time.
+    #[must_use]
+    pub fn timestamp(self, write_base: i16) -> i64 {
+        self.0.saturating_add(i64::from(write_base) << OFFSET_BITS)
+    }
+
     /// The epoch of its log; `None` for [`Position::NONE`].
     #[must_use]
     pub fn epoch(self) -> Option<LogEpoch> {

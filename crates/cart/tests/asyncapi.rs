@@ -89,8 +89,8 @@ fn topics() -> [Topic; 7] {
         Topic {
             name: ControlRecord::TOPIC,
             settings: ControlRecord::SETTINGS,
-            description: "What operators want of consumer groups (pause, resume, skip), and what members answer. One partition; \
-                 the last record of a key holds, and one without a value ends what the key stood for.",
+            description: "What operators want of consumer groups (pause, resume, skip, discard), and what members answer. \
+                 One partition; the last record of a key holds, and one without a value ends what the key stood for.",
             key: None,
             payload: avro::<ControlRecord>(),
             headers: headers(&[CONTENT_TYPE]),
@@ -110,7 +110,8 @@ fn topics() -> [Topic; 7] {
         Topic {
             name: DEAD_LETTER_TOPIC,
             settings: DEAD_LETTER_SETTINGS,
-            description: "Records of cart-commands that cannot be decided: key, value and headers as they were, and why.",
+            description: "Records of cart-commands that cannot be decided, or that an operator has discarded: key, value and \
+                 headers as they were, and why.",
             key: None,
             payload: json!({"type": "string", "format": "binary", "description": "The original value, whatever it was"}),
             headers: headers(&[

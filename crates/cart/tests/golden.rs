@@ -232,6 +232,7 @@ fn parked() -> Vec<(&'static str, CartParked)> {
 
 fn controls() -> Vec<(&'static str, Control)> {
     let sha256 = || "9f0c".repeat(16);
+    let position = Position::new(LogEpoch::new(2).unwrap(), 41);
     vec![
         ("Pause", Control::Pause { before_offset: None }),
         ("Pause-before", Control::Pause { before_offset: Some(120_000) }),
@@ -240,6 +241,7 @@ fn controls() -> Vec<(&'static str, Control)> {
         ("Paused", Control::Paused { pause: 7, next_offset: 119_999 }),
         ("Stopped", Control::Stopped { offset: 77, sha256: sha256() }),
         ("Withdraw", Control::Withdraw {}),
+        ("Discard", Control::Discard { cart_id: id(2), command_id: id(1), position, sha256: sha256() }),
     ]
 }
 

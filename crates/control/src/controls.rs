@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cart::{Control, ControlKey, ControlRecord};
+use cart::{CartCommand, CartId, CommandId, Control, ControlKey, ControlRecord, Position};
 
 /// A record, and its offset on the control topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +37,26 @@ pub struct Skip<'a> {
     pub entry: &'a Entry,
 }
 
+/// A command that is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Discard<'a> {
+    pub partition: i32,
+    pub position: Position,
+    pub cart_id: CartId,
+    pub command_id: CommandId,
+    /// The record's expected hash.
+    pub sha256: &'a str,
+    pub entry: &'a Entry,
+}
+
+impl Discard<'_> {
+    /// Whether it is of this command, whose record has this hash: only that one is given up.
+    #[must_use]
+    pub fn is_of(&self, command: &CartCommand, sha256: &str) -> bool {
+        (self.cart_id, self.command_id, self.sha256) == (command.cart_id, command.command_id, sha256)
+    }
+}
+
 /// A record at which a partition is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stop<'a> {
@@ -67,7 +87,7 @@ impl Controls {
         }
     }
 
-    fn entry(&self, key: &ControlKey) -> Option<&Entry> {
+    pub(crate) fn entry(&self, key: &ControlKey) -> Option<&Entry> {
         self.latest.get(key)
     }
 
@@ -129,12 +149,41 @@ impl Controls {
         })
     }
 
+    /// All discards, in the order of their keys; also those of earlier logs.
+    pub fn discards(&self) -> impl Iterator<Item = Discard<'_>> {
+        self.latest.iter().filter_map(|(key, entry)| discard(key, entry))
+    }
+
+    /// The discard of the command at a position.
+    #[must_use]
+    pub fn discard(&self, partition: i32, position: Position) -> Option<Discard<'_>> {
+        let (key, entry) = self.latest.get_key_value(&ControlKey::Discard { partition, offset: position.offset() })?;
+        // The offset may have been that of another command in an earlier log.
+        discard(key, entry).filter(|discard| discard.position == position)
+    }
+
     /// Where a partition's member has said that it is stopped.
     #[must_use]
     pub fn stop(&self, group: &str, partition: i32) -> Option<Stop<'_>> {
         let entry = self.entry(&ControlKey::Stopped { group: group.to_owned(), partition })?;
         let Control::Stopped { offset, sha256 } = &entry.record.control else { return None };
         Some(Stop { offset: *offset, sha256, entry })
+    }
+
+    /// All stops, with their groups and partitions, in the order of their keys.
+    pub fn stops(&self) -> impl Iterator<Item = (&str, i32, Stop<'_>)> {
+        self.latest.iter().filter_map(|(key, entry)| match (key, &entry.record.control) {
+            (ControlKey::Stopped { group, partition }, Control::Stopped { offset, sha256 }) => {
+                Some((group.as_str(), *partition, Stop { offset: *offset, sha256, entry }))
+            }
+            _ => None,
+        })
+    }
+
+    /// The partitions of a group where members have said that they are stopped.
+    #[must_use]
+    pub fn stopped_partitions(&self, group: &str) -> Vec<i32> {
+        self.stops().filter(|(of, ..)| *of == group).map(|(_, partition, _)| partition).collect()
     }
 
     /// The newest answer of a partition's member to a pause.
@@ -146,8 +195,19 @@ impl Controls {
     }
 }
 
-/// Whether a value belongs to a key of this kind.
-fn fits(key: &ControlKey, control: &Control) -> bool {
+fn discard<'a>(key: &ControlKey, entry: &'a Entry) -> Option<Discard<'a>> {
+    match (key, &entry.record.control) {
+        (ControlKey::Discard { partition, .. }, Control::Discard { cart_id, command_id, position, sha256 }) => {
+            let (partition, position) = (*partition, *position);
+            Some(Discard { partition, position, cart_id: *cart_id, command_id: *command_id, sha256, entry })
+        }
+        _ => None,
+    }
+}
+
+/// Whether a value belongs to a key of this kind. Otherwise the record changes nothing.
+#[must_use]
+pub fn fits(key: &ControlKey, control: &Control) -> bool {
     match key {
         ControlKey::PauseGroup { .. } | ControlKey::PausePartition { .. } => {
             matches!(control, Control::Pause { .. } | Control::Resume {})
@@ -155,6 +215,10 @@ fn fits(key: &ControlKey, control: &Control) -> bool {
         ControlKey::Skip { .. } => matches!(control, Control::Skip { .. } | Control::Withdraw {}),
         ControlKey::Ack { .. } => matches!(control, Control::Paused { .. }),
         ControlKey::Stopped { .. } => matches!(control, Control::Stopped { .. }),
+        ControlKey::Discard { offset, .. } => {
+            matches!(control, Control::Discard { position, .. } if position.offset() == *offset)
+                || matches!(control, Control::Withdraw {})
+        }
     }
 }
 
@@ -220,10 +284,47 @@ mod tests {
     }
 
     #[test]
+    fn a_discard_is_of_one_command_of_one_log() {
+        const CART: &str = "7b6fc97b-9d5f-4ac9-8a62-7cfd8b4eb0ff";
+        let at = |epoch, offset| Position::new(cart::LogEpoch::new(epoch).expect("an epoch"), offset);
+        let command_id = || "01a226a2-f5d5-742d-b035-6e8d73f3d93c".parse::<CommandId>().expect("an id");
+        let discard = |position| {
+            let cart_id = CART.parse().expect("an id");
+            Some(Control::Discard { cart_id, command_id: command_id(), position, sha256: String::from("00") })
+        };
+        let all = controls(&[("discard/3/7", discard(at(2, 7))), ("discard/3/8", discard(at(2, 9)))]);
+        let found = all.discard(3, at(2, 7)).map(|discard| (discard.command_id, discard.sha256, discard.entry.offset));
+        assert_eq!(found, Some((command_id(), "00", 0)));
+        let command = |command_id| cart::CartCommand {
+            command_id,
+            cart_id: CART.parse().expect("an id"),
+            issued_at: chrono::DateTime::UNIX_EPOCH,
+            command: cart::Command::Checkout {},
+            expected_version: None,
+            keyed: None,
+        };
+        let is_of =
+            |command_id, sha256| all.discard(3, at(2, 7)).is_some_and(|one| one.is_of(&command(command_id), sha256));
+        let other = "01a226a2-f5d5-742d-b035-6e8d73f3d93d".parse::<CommandId>().expect("an id");
+        assert_eq!((is_of(command_id(), "00"), is_of(command_id(), "01"), is_of(other, "00")), (true, false, false));
+        assert_eq!(
+            (all.discard(3, at(1, 7)), all.discard(2, at(2, 7))),
+            (None, None),
+            "another log, another partition"
+        );
+        assert_eq!(all.discards().count(), 1, "the other one is not at the offset of its key");
+        let withdrawn = [("discard/3/7", discard(at(2, 7))), ("discard/3/7", Some(Control::Withdraw {}))];
+        assert_eq!(controls(&withdrawn).discards().count(), 0);
+    }
+
+    #[test]
     fn a_stop_ends_when_the_member_goes_on() {
         let stopped = ("stopped/a/1", Some(Control::Stopped { offset: 9, sha256: String::from("00") }));
         let all = controls(std::slice::from_ref(&stopped));
         assert_eq!(all.stop("a", 1).map(|stop| (stop.offset, stop.sha256)), Some((9, "00")));
+        assert!(all.stops().map(|(group, partition, stop)| (group, partition, stop.offset)).eq([("a", 1, 9)]));
+        let other = ("stopped/a-g2/0", stopped.1.clone());
+        assert_eq!(controls(&[other, stopped.clone()]).stopped_partitions("a"), [1]);
         assert_eq!(controls(&[stopped, ("stopped/a/1", None)]).stop("a", 1), None);
     }
 }

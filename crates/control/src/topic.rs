@@ -12,10 +12,10 @@ use kafka::{
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 
-use crate::Controls;
+use crate::{Controls, Temporary};
 
 /// How long a read may go without a record or the end.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// How long a record is tried to be delivered. A member waits for that, and must poll again before its heartbeat is missed.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,6 +73,10 @@ impl ControlTopic {
 
     pub(crate) fn kafka(&self) -> &KafkaArgs {
         &self.kafka
+    }
+
+    pub(crate) fn admin(&self) -> &Admin {
+        &self.admin
     }
 
     pub(crate) fn runtime(&self) -> &Handle {
@@ -134,6 +138,21 @@ impl ControlTopic {
         Ok(controls)
     }
 
+    /// What holds now, and what would hold without one process's own records.
+    ///
+    /// # Errors
+    /// As [`ControlTopic::read_all`].
+    pub fn temporary(&self, is_own: impl Fn(&ControlRecord) -> bool) -> Result<Temporary, Error> {
+        let mut temporary = Temporary::default();
+        for LogEntry { offset, key, record } in self.read_all()? {
+            if let (Ok(key), Ok(record)) = (key.parse(), record.transpose()) {
+                let is_own = record.as_ref().is_some_and(&is_own);
+                temporary.apply(offset, key, record, is_own);
+            }
+        }
+        Ok(temporary)
+    }
+
     /// Appends a record and waits until it is in the log. Returns its offset. Without a value it ends what the key stood for.
     ///
     /// # Errors
@@ -147,7 +166,13 @@ impl ControlTopic {
             value: record.map(|record| self.codec.encode(record)).transpose()?,
             headers: Some(OwnedHeaders::new().insert(content_type)),
         };
-        producer.send(&record)?.await
+        fail_points::crash_point("control-before-record");
+        let sent = producer.send(&record)?.await;
+        if sent.is_ok() {
+            fail_points::crash_point("control-after-record");
+        }
+        // If the producer has ended, the reason of that says more, such as which grant is missing.
+        sent.map_err(|error| producer.check().err().unwrap_or(error))
     }
 
     fn producer(&self) -> Result<Producer, Error> {

@@ -1,4 +1,4 @@
-//! Which carts are parked: the topic `cart-parked`, read as it stands.
+//! Which carts are parked: the topic `cart-parked`, read as it stands; and an operator's request to try them again.
 //!
 //! ```text
 //! cart-parked   compacted; partitions and partitioner as cart-commands
@@ -10,6 +10,9 @@
 //! of `cart-commands` first, and then this partition to an end behind which no transaction is open, finds the marker of every
 //! command that was passed over.
 
+mod all;
+mod retry;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +21,9 @@ use cart::contract::Contract as _;
 use cart::{CartId, CartParked, LogEpoch, ParkedCart, ParkedEntry, is_retry_key};
 use kafka::{Codec, Error, GroupProgress, KafkaArgs, Message as _, Registry, TopicReader};
 use tokio::runtime::Handle;
+
+pub use all::AllParked;
+pub use retry::request_retry;
 
 /// How long an open transaction is waited for: longer than the brokers leave one open.
 pub const SETTLE_TIMEOUT: Duration = Duration::from_secs(20);

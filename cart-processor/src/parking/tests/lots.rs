@@ -1,8 +1,7 @@
 //! Which cart is tried when, and when it is parked.
 
-use cart::ParkingState;
-
 use super::*;
+use crate::intake::TooNewCommand;
 
 fn failed(cart: u128, offset: i64) -> PassedCart {
     let mut one = command(offset, 0, 9);
@@ -57,6 +56,37 @@ fn a_cart_goes_from_tries_to_parked_and_after_a_request_to_live() {
     let changes = lots.decided(&job, Decided { next_offset: 6, is_all: true }, at(1_001));
     assert_eq!(changes, [Change::End, Change::EndOfRequest]);
     assert!(lots.is_empty());
+}
+
+#[test]
+fn a_cart_is_parked_at_its_command_that_is_too_new_and_a_later_one_is_not_lost() {
+    let start = Instant::now();
+    let mut lots = Lots::new(LogEpoch::FIRST);
+    lots.restore(PARTITION, &ParkedPartition::default(), 4, start);
+    let mut known = command(5, 0, 9);
+    known.command.cart_id = Uuid::from_u128(1).into();
+    let cart_id = known.command.cart_id;
+    let too_new = |offset| {
+        let position = Position::new(LogEpoch::FIRST, offset);
+        TooNewCommand { partition: PARTITION, position, cart_id, reason: String::from("branch 6 is unknown") }
+    };
+    let cause = || Cause::TooNew(too_new(6).reason);
+    assert!(!lots.pass_too_new(&too_new(6)).unwrap(), "its cart is live");
+    let mut passed = PassedCart::of_too_new(&too_new(6));
+    passed.add(&[known]);
+    assert_eq!(passed.replies.len(), 1, "one client can be answered");
+    lots.begin(&passed, &cause(), start, DateTime::UNIX_EPOCH).unwrap();
+    lots.advance(PARTITION, 7);
+    let job = lots.next_job(|_| false, start + Duration::from_secs(1)).unwrap();
+    assert_eq!((job.from, job.until), (5, 7), "the command before it is decided first");
+    assert!(lots.pass_too_new(&too_new(8)).unwrap(), "its cart is parked");
+    let arrived = lots.arrived(&job, 6).map(|(arrived, is_all)| (arrived.len(), is_all));
+    assert_eq!(arrived, Some((0, false)));
+    let failed = Failed::Cart { cause: cause(), store_answers: false, next_offset: Some(6) };
+    let changes = lots.failed(&job, failed, start + Duration::from_secs(1));
+    let [Change::Marker(cart)] = changes.as_slice() else { panic!("{changes:?}") };
+    let (state, code) = (cart.state, cart.reason_code());
+    assert_eq!((state, cart.next_position.offset(), code), (ParkingState::Parked, 6, "command-too-new"));
 }
 
 #[test]
