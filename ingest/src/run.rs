@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use cart::contract::Contract;
 use cart::{CartCommand, CartEvent, CartReply};
+use control::{ControlTopic, Follower};
 use kafka::{Admin, Codec, PartitionBatcher, Producer, Registry, TailConsumer};
 use service::{Metrics, Readiness, Shutdown, Startup, Store, probe, serve_admin, shutdown_signal, wait_for};
 use tokio::net::{TcpListener, TcpSocket};
@@ -140,6 +141,11 @@ async fn connect(
     let log = CommandLog { epoch, partitions };
     let parked = parking::codec(&Registry::new(kafka)?).await.context("registering the schema of cart-parked")?;
     let parked = Parked::new(kafka, &commands, epoch, parked, Handle::current())?;
+    let control = wait_for("the topic cart-control", startup, async || {
+        let topic = ControlTopic::open(kafka, &Registry::new(kafka)?, admin.clone()).await?;
+        tokio::task::block_in_place(|| Follower::open(topic))
+    })
+    .await?;
     let read_after_timeout = Duration::from_millis(args.read_after_timeout_ms);
     let generations = wait_for("the active generations of the read tables", startup, async || {
         ActiveGenerations::read(session.clone()).await
@@ -152,7 +158,7 @@ async fn connect(
     // It has as many partitions as the commands.
     let events = (kafka.prefixed(CartEvent::TOPIC), partitions);
     let event_streams = EventStreams::new(kafka, events, journal.clone(), streams_max, idle_timeout, end.clone());
-    let lookup = CommandLookup::new(kafka, &commands, partitions, epoch, codec.clone(), journal, parked);
+    let lookup = CommandLookup::new(kafka, &commands, partitions, epoch, codec.clone(), journal, (parked, control));
     let reply_timeout = Duration::from_millis(args.reply_timeout_ms);
     let producer = Producer::durable_within(kafka, &commands, delivery_timeout(reply_timeout))?;
     let commands = Commands {

@@ -68,8 +68,12 @@ export function arrivedAt(journey) {
 
 export function startDialogs() {
   let traceUrl = null;
-  const settings = fetchJson("/api/settings");
-  settings.then((found) => (traceUrl = found.traceUrl), () => {});
+  let answered;
+  const settings = new Promise((resolve) => (answered = resolve));
+  settings.then((found) => (traceUrl = found.traceUrl));
+  // Without an answer they are asked for again when the stream opens. A later answer than the first changes nothing.
+  const fetchSettings = () => fetchJson("/api/settings").then(answered, () => {});
+  fetchSettings();
 
   const journeyDialog = $("journey");
   const cartDialog = $("cart");
@@ -187,5 +191,5 @@ export function startDialogs() {
     ];
   }
 
-  return { journey, cart, group, settings };
+  return { journey, cart, group, settings, fetchSettings };
 }

@@ -1,6 +1,6 @@
 // The figures and lists: each takes what it needs from a frame.
 
-import { $, count, element, minute, money, rate, shape, short, span, text } from "./dom.js";
+import { $, count, element, money, rate, shape, short, span, text } from "./dom.js";
 
 const SPANS = ["1 min", "15 min", "today"];
 
@@ -42,7 +42,6 @@ export function startPanels(dialogs) {
     top(frame);
     balances(frame);
     audit(frame);
-    operations(frame.operations, dialogs);
     text("viewers", count(frame.viewers));
   }
 
@@ -188,38 +187,4 @@ function audit(frame) {
   const when = of.completedAtMs === null ? "" : `, ended ${span(frame.atMs - of.completedAtMs)} ago`;
   const failed = of.failures > 0 ? `; ${count(of.failures)} could not be made` : "";
   node.textContent = of.audits === 0 ? "the first one is not finished yet" : `${findings} in ${count(of.commands)} commands${when} (audit ${count(of.audits)}${failed})`;
-}
-
-
-// Rows change only with what they show, so that the keyboard does not lose its place.
-let shown = "";
-
-function operations(of, dialogs) {
-  const now = JSON.stringify(of);
-  if (now === shown) return;
-  shown = now;
-  const body = $("operations");
-  const state = $("kept-state");
-  if (!of || of.unknown) {
-    state.textContent = of ? `not known: ${of.unknown}` : "";
-    body.replaceChildren();
-    return;
-  }
-  const line = (kind, what, why, since) =>
-    element("tr", { "data-kind": kind },
-      element("td", null, element("span", { class: "tag refused" }, kind), " ", what),
-      element("td", null, why), element("td", { class: "number" }, minute(since)));
-  const by = (act) => [act.reason, element("small", null, `by ${act.by}`)];
-  const partition = (pause) => (pause.partition === null ? "" : `, partition ${pause.partition}`) + (pause.beforeOffset === null ? "" : ` before offset ${count(pause.beforeOffset)}`);
-  const more = (total, listed, what) => (total > listed ? [element("tr", null, element("td", { colspan: 3, class: "empty" }, `and ${count(total - listed)} more ${what}`))] : []);
-  const rows = [
-    ...of.pauses.map((pause) => line("paused", [element("span", { class: "mono" }, pause.group), partition(pause)], by(pause), pause.atMs)),
-    ...more(of.pausesCount, of.pauses.length, "pauses"),
-    ...of.skips.map((skip) => line("skipped", [element("span", { class: "mono" }, skip.record), element("small", null, `by ${skip.group}`)], by(skip), skip.atMs)),
-    ...more(of.skipsCount, of.skips.length, "skips"),
-    ...of.parked.map((cart) => line(cart.state, ["cart ", element("button", { type: "button", class: "link mono", "aria-label": `history of cart ${short(cart.cartId)}`, onclick: () => dialogs.cart(cart.cartId) }, short(cart.cartId))], cart.reason, cart.sinceMs)),
-    ...more(of.parkedCount, of.parked.length, "parked carts"),
-  ];
-  state.textContent = "";
-  body.replaceChildren(...(rows.length ? rows : [element("tr", null, element("td", { colspan: 3, class: "empty" }, "nothing is paused, skipped or parked"))]));
 }

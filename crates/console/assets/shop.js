@@ -34,7 +34,7 @@ export function startShop(dialogs) {
   sessionStorage.setItem("cart", cart);
   dialogs.settings.then((settings) => {
     if (settings.hasShop) start(cart, dialogs);
-  }, () => {});
+  });
 }
 
 function start(cart, dialogs) {

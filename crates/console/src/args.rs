@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use bearer::BearerArgs;
 use cassandra::CassandraArgs;
 use kafka::KafkaArgs;
 use postgres::DatabaseArgs;
@@ -12,8 +13,9 @@ pub(crate) const TRACE_ID: &str = "{trace_id}";
 
 /// Shows on a web page what happens in an installation now, and compares the read tables with a count of its own
 ///
-/// It reads topics and tables and changes nothing. It joins no consumer group, and reads only while somebody looks at the page.
-/// It has no authentication: everybody who reaches the address sees products, prices and cart ids.
+/// It reads topics and tables. It joins no consumer group, and reads only while somebody looks at the page. It changes nothing, unless
+/// --allow-operations lets operators act. Everybody who reaches the address sees products, prices and cart ids; authentication is for
+/// these actions only.
 #[derive(Debug, clap::Parser)]
 #[command(name = "cart-console", version, max_term_width = 110)]
 #[command(after_help = "\
@@ -47,6 +49,14 @@ pub struct Args {
 
     #[command(flatten)]
     pub(crate) database: DatabaseArgs,
+
+    /// Let operators pause and resume groups, skip records and try parked carts again at the page. It needs --auth jwt and tokens with
+    /// the scope operator, or an address on loopback
+    #[arg(long, env = "CONSOLE_ALLOW_OPERATIONS", help_heading = "Authentication and access")]
+    pub(crate) allow_operations: bool,
+
+    #[command(flatten)]
+    pub(crate) bearer: BearerArgs,
 
     #[command(flatten)]
     pub(crate) log: LogArgs,

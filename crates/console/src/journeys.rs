@@ -200,7 +200,10 @@ impl Journeys {
 
     /// Notes a reply. Returns when its command was appended, if that is known; `Err` for a reply that came before.
     pub(crate) fn reply(&mut self, reply: &CartReply, at_ms: i64) -> Result<Option<i64>, ()> {
-        debug_assert!(self.partitions > 0, "set_partitions comes first: without it all replies would be in partition 0");
+        debug_assert!(
+            self.partitions > 0,
+            "set_partitions comes first: without it all replies would be in partition 0"
+        );
         let partition = partition_of(reply.cart_id.to_string().as_bytes(), self.partitions);
         let journey = self.entry((partition, reply.position.offset()));
         if journey.became.is_some() {

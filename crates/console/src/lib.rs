@@ -11,9 +11,10 @@
 //!                                       frame, once a second ─▶ http: Server-Sent Events to all viewers
 //! ```
 //!
-//! It changes nothing, except that a visitor's commands are passed on to ingest. Without a viewer it reads nothing. A server
-//! that is away is named on the page; what does not need it goes on.
+//! It changes nothing, except that a visitor's commands are passed on to ingest, and that operators may act where that is allowed
+//! (`actions`). Without a viewer it reads nothing. The page names an unavailable server; what does not need it goes on.
 
+mod actions;
 mod args;
 mod audience;
 mod backlog;

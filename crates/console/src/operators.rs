@@ -1,19 +1,21 @@
 //! The thread that follows what operators want: it looks every few seconds while somebody looks at the page, and reads from a topic what is
 //! new there.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cart::CartCommand;
-use cart::contract::Contract as _;
+use cart::contract::{Contract as _, READ_MODELS};
+use cart::{CartCommand, Generation};
 use control::{ControlTopic, Follower};
-use kafka::{Admin, Registry};
+use kafka::{Admin, GroupProgress, KafkaArgs, Registry};
 use parking::ParkedCarts;
 use service::LogLimit;
 
 use crate::follow::Context;
-use crate::operations::Operations;
+use crate::operations::{Operations, Stopped, stops};
 
 const INTERVAL: Duration = Duration::from_secs(3);
 
@@ -37,7 +39,7 @@ pub(crate) fn start(mut context: Context) -> io::Result<()> {
                         tracing::warn!(
                             error = format!("{error:#}"),
                             left_out,
-                            "pauses, skips and parked carts are not known"
+                            "pauses, stops, skips and parked carts are not known"
                         );
                     }
                     failures += 1;
@@ -60,6 +62,8 @@ pub(crate) fn start(mut context: Context) -> io::Result<()> {
 struct Clients {
     servers: Option<(Registry, Arc<Admin>)>,
     control: Option<Follower>,
+    /// Of each group of which a partition has been stopped.
+    groups: BTreeMap<String, GroupProgress>,
     /// With the number of partitions.
     parked: Option<(ParkedCarts, i32)>,
 }
@@ -73,6 +77,16 @@ impl Clients {
             Ok(Follower::open(runtime.block_on(ControlTopic::open(kafka, registry, admin.clone()))?)?)
         })?;
         control.read_to_end()?;
+        let mut standing = Vec::new();
+        for stop in control.with(stops) {
+            let gone_on = has_gone_on(&mut self.groups, kafka, admin, &stop).unwrap_or_else(|error| {
+                log_unknown(&stop, &error);
+                false
+            });
+            if !gone_on {
+                standing.push(stop);
+            }
+        }
         let (carts, partitions) = get_or_make(&mut self.parked, || {
             let partitions = admin.partitions(&kafka.prefixed(CartCommand::TOPIC))?;
             Ok((ParkedCarts::new(kafka, runtime.block_on(parking::codec(registry))?, runtime.clone())?, partitions))
@@ -82,8 +96,48 @@ impl Clients {
             let found = carts.read(partition)?;
             parked.extend(found.carts.iter().map(|(cart_id, cart)| (*cart_id, cart.clone())));
         }
-        Ok(control.with(|controls| Operations::new(controls, parked)))
+        Ok(control.with(|controls| Operations::new(controls, standing, parked)))
     }
+}
+
+/// A stop whose end cannot be found out is shown.
+fn log_unknown(stop: &Stopped, error: &anyhow::Error) {
+    static LIMIT: LogLimit = LogLimit::new();
+    if let Some(left_out) = LIMIT.admit() {
+        tracing::warn!(
+            group = stop.group,
+            partition = stop.partition,
+            error = format!("{error:#}"),
+            left_out,
+            "it is not known whether a stopped partition has gone on"
+        );
+    }
+}
+
+/// Whether a group has committed past the record of a stop, or was dropped with its generation: a member that died while it was stopped
+/// has left the stop behind.
+fn has_gone_on(
+    groups: &mut BTreeMap<String, GroupProgress>,
+    kafka: &KafkaArgs,
+    admin: &Admin,
+    stop: &Stopped,
+) -> anyhow::Result<bool> {
+    let progress = match groups.entry(stop.group.clone()) {
+        Entry::Occupied(entry) => entry.into_mut(),
+        Entry::Vacant(entry) => {
+            entry.insert(GroupProgress::new(kafka, &kafka.prefixed(&stop.group), &kafka.prefixed(stop.topic))?)
+        }
+    };
+    if let Some(next) = progress.committed([stop.partition])?.get(&stop.partition) {
+        return Ok(*next > stop.offset);
+    }
+    Ok(is_later_generation(&stop.group) && !admin.groups()?.contains(&kafka.prefixed(&stop.group)))
+}
+
+/// Whether a group is that of a later generation. While it is at work it has members or offsets, so one that does not exist was dropped.
+fn is_later_generation(group: &str) -> bool {
+    let generation = READ_MODELS.iter().find_map(|model| model.generation_of_group(group));
+    generation.is_some_and(|generation| generation != Generation::FIRST)
 }
 
 fn get_or_make<T>(slot: &mut Option<T>, make: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<&mut T> {
@@ -96,6 +150,13 @@ fn get_or_make<T>(slot: &mut Option<T>, make: impl FnOnce() -> anyhow::Result<T>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_groups_of_later_generations_are_dropped() {
+        for (group, is_later) in [("popular-items-g2", true), ("popular-items", false), ("cart-processor", false)] {
+            assert_eq!(is_later_generation(group), is_later, "{group}");
+        }
+    }
 
     #[test]
     fn what_was_made_is_kept_and_what_could_not_be_made_is_tried_again() {

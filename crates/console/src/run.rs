@@ -8,6 +8,7 @@ use kafka::Registry;
 use service::{Metrics, Readiness, Shutdown, exit_code, shutdown_signal};
 use tokio::runtime::Handle;
 
+use crate::actions::Actions;
 use crate::args::Args;
 use crate::audience::Audience;
 use crate::board::Board;
@@ -39,6 +40,7 @@ async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result
     let (board, audience) = (Arc::new(Board::default()), Audience::new());
     let stores = Arc::new(Stores::new(&args.kafka, &args.cassandra, &args.database)?);
     let shop = args.ingest_url.as_deref().map(|url| Shop::new(url, board.clone())).transpose()?;
+    let actions = Actions::start(&args, shutdown.clone()).await?;
     let listener = listen(args.listen).with_context(|| format!("listening on {} (--listen)", args.listen))?;
 
     let context = follow::Context {
@@ -68,6 +70,7 @@ async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result
         audience,
         carts: Carts::new(&args.kafka, stores),
         shop,
+        actions,
         trace_url: args.trace_url,
         hosts: args.hosts,
         readiness: Readiness::default(),

@@ -89,7 +89,7 @@ pub(crate) struct CommandStatus<'a> {
     /// True if the command waits because its cart is parked.
     #[serde(skip_serializing_if = "Option::is_none")]
     parked: Option<bool>,
-    /// Why the cart is parked: `journal-unreadable` or `rule-panicked`.
+    /// Why the cart is parked: `journal-unreadable`, `rule-panicked` or `command-too-new`.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -227,6 +227,7 @@ pub(super) fn of_status(cart_id: CartId, command_id: CommandId, status: &Status,
         Status::Pending => CommandStatus::of(cart_id, command_id, "pending"),
         Status::Parked(reason) => CommandStatus::parked(cart_id, command_id, reason),
         Status::RejectedBefore => rejected(Problem::rejected_before(command_id)),
+        Status::Discarded => rejected(Problem::command_discarded(command_id)),
         Status::Settled(outcome, _) => match outcome_body(outcome, command_id) {
             Ok(outcome) => {
                 let status = if outcome.version().is_some() { "accepted" } else { "rejected" };
@@ -242,7 +243,7 @@ pub(super) fn of_status(cart_id: CartId, command_id: CommandId, status: &Status,
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         Status::Settled(_, position) if is_accepted => log.insert_token(&mut response, cart_id, *position),
-        Status::Settled(..) | Status::RejectedBefore => {}
+        Status::Settled(..) | Status::RejectedBefore | Status::Discarded => {}
     }
     response
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use cart::contract::group;
 use cart::{CartCommand, CartId, CommandId, LogEpoch, Outcome, Position};
+use control::Follower;
 use journal::Journal;
 use kafka::{Codec, GroupProgress, KafkaArgs, Message as _, Producer, TopicReader, partition_of};
 use service::{LogLimit, Store};
@@ -41,6 +42,8 @@ pub(crate) struct CommandLookup {
     codec: Codec<CartCommand>,
     journal: Journal,
     parked: Parked,
+    /// Has the discards.
+    control: Follower,
     lookup_permits: Arc<Semaphore>,
 }
 
@@ -54,6 +57,36 @@ pub(crate) enum Status {
     Settled(Outcome, Position),
     /// The command was rejected by a rule that this version does not have any more: the reason is not known.
     RejectedBefore,
+    /// An operator has given the command up: its record was not decided, and there is no later one with its id.
+    Discarded,
+}
+
+/// Where a search begins.
+#[derive(Debug, Clone, Copy)]
+enum Start {
+    /// At the first record of that time (milliseconds since 1970) or later.
+    Time(u64),
+    Offset(i64),
+}
+
+/// A command in the log.
+#[derive(Debug, Clone)]
+struct Found {
+    partition: i32,
+    offset: i64,
+    command: CartCommand,
+    /// The hash of its record.
+    sha256: String,
+}
+
+/// What a search has come to.
+#[derive(Debug)]
+enum Searched {
+    Found(Found),
+    /// The log has no such record.
+    AtEnd,
+    /// Not in [`SEARCHED_MAX`] records.
+    AtLimit,
 }
 
 impl CommandLookup {
@@ -65,11 +98,11 @@ impl CommandLookup {
         epoch: LogEpoch,
         codec: Codec<CartCommand>,
         journal: Journal,
-        parked: Parked,
+        (parked, control): (Parked, Follower),
     ) -> Self {
         let lookup_permits = Arc::new(Semaphore::new(LOOKUPS_MAX));
         let (kafka, topic) = (kafka.clone(), topic.to_owned());
-        Self { kafka, topic, partitions, epoch, codec, journal, parked, lookup_permits }
+        Self { kafka, topic, partitions, epoch, codec, journal, parked, control, lookup_permits }
     }
 
     /// The status of a command that was appended at `since` (milliseconds since 1970) or soon after.
@@ -88,15 +121,36 @@ impl CommandLookup {
     }
 
     async fn found(&self, cart_id: CartId, command_id: CommandId, since: u64) -> anyhow::Result<Option<Status>> {
-        let search = {
+        let mut from = Start::Time(since);
+        loop {
             let (lookup, runtime) = (self.clone(), Handle::current());
-            move || lookup.search(cart_id, command_id, since, &runtime)
-        };
-        let Some((partition, offset, command)) = tokio::task::spawn_blocking(search).await?? else {
-            let now = fail_points::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let may_arrive = now < Duration::from_millis(since).saturating_add(ARRIVAL_MAX);
-            return Ok(may_arrive.then_some(Status::Pending));
-        };
+            let search = move || lookup.search(cart_id, command_id, from, &runtime);
+            let searched = tokio::task::spawn_blocking(search).await??;
+            let (status, behind) = match (searched, from) {
+                (Searched::Found(found), _) => (self.status_of(&found).await?, found.offset + 1),
+                // Only what was discarded is searched for again.
+                (Searched::AtEnd, Start::Offset(_)) => return Ok(Some(Status::Discarded)),
+                // A repeat that was accepted may be further on.
+                (Searched::AtLimit, Start::Offset(_)) => return Ok(None),
+                (Searched::AtEnd | Searched::AtLimit, Start::Time(_)) => return Ok(Self::arriving(since)),
+            };
+            // A repeat of the request has the same id, and may be decided.
+            if !matches!(status, Status::Discarded) {
+                return Ok(Some(status));
+            }
+            from = Start::Offset(behind);
+        }
+    }
+
+    /// What is known of a command that is not in the log.
+    fn arriving(since: u64) -> Option<Status> {
+        let now = fail_points::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let may_arrive = now < Duration::from_millis(since).saturating_add(ARRIVAL_MAX);
+        may_arrive.then_some(Status::Pending)
+    }
+
+    async fn status_of(&self, found: &Found) -> anyhow::Result<Status> {
+        let (cart_id, partition, offset) = (found.command.cart_id, found.partition, found.offset);
         // The offset before the journal: a command that is decided by now is in the journal when it is read.
         let lookup = self.clone();
         let decided = tokio::task::spawn_blocking(move || {
@@ -112,15 +166,28 @@ impl CommandLookup {
         let rows = Store::Cassandra.time("journal_read", rows).await?;
         let row = rows.first();
         if row.is_none() && offset >= decided {
-            return Ok(Some(Status::Pending));
+            return Ok(Status::Pending);
         }
         if row.is_none()
             && let Some(reason) = parked
         {
-            return Ok(Some(Status::Parked(reason)));
+            return Ok(Status::Parked(reason));
         }
-        let outcome = self.journal.outcome(&command, position, row).await?;
-        Ok(Some(outcome.map_or(Status::RejectedBefore, |outcome| Status::Settled(outcome, position))))
+        // Behind the marker: it is read when the command is discarded by now.
+        if row.is_none() && self.is_discarded(found, position).await? {
+            return Ok(Status::Discarded);
+        }
+        let outcome = self.journal.outcome(&found.command, position, row).await?;
+        Ok(outcome.map_or(Status::RejectedBefore, |outcome| Status::Settled(outcome, position)))
+    }
+
+    async fn is_discarded(&self, found: &Found, position: Position) -> anyhow::Result<bool> {
+        let (control, Found { partition, command, sha256, .. }) = (self.control.clone(), found.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            control.read_to_end()?;
+            Ok::<_, kafka::Error>(control.discarded(partition, position, &command, || sha256).is_some())
+        });
+        Ok(read.await??)
     }
 
     /// The offset before which the cart-processors have decided every command. Blocks.
@@ -132,32 +199,39 @@ impl CommandLookup {
         Ok(group.committed([partition])?.get(&partition).copied().unwrap_or(0))
     }
 
-    /// Finds the command in the log. Blocks.
+    /// Finds the first record of the command in the log from there on. Blocks.
     fn search(
         &self,
         cart_id: CartId,
         command_id: CommandId,
-        since: u64,
+        from: Start,
         runtime: &Handle,
-    ) -> anyhow::Result<Option<(i32, i64, CartCommand)>> {
+    ) -> anyhow::Result<Searched> {
         let key = cart_id.to_string();
         let partition = partition_of(key.as_bytes(), self.partitions);
-        let since = i64::try_from(since).unwrap_or(i64::MAX);
-        let mut reader = TopicReader::open_at_time(&self.kafka, &self.topic, partition, since, SEARCH_TIMEOUT)?;
+        let mut reader = match from {
+            Start::Time(since) => {
+                let since = i64::try_from(since).unwrap_or(i64::MAX);
+                TopicReader::open_at_time(&self.kafka, &self.topic, partition, since, SEARCH_TIMEOUT)?
+            }
+            Start::Offset(offset) => TopicReader::open(&self.kafka, &self.topic, [(partition, offset)])?,
+        };
         for _ in 0..SEARCHED_MAX {
-            let Some(message) = reader.next(SEARCH_TIMEOUT)? else { return Ok(None) };
+            let Some(message) = reader.next(SEARCH_TIMEOUT)? else { return Ok(Searched::AtEnd) };
             if message.key() != Some(key.as_bytes()) {
                 continue;
             }
             let bytes = message.payload().unwrap_or_default();
             let command = self.codec.decode_or_fetch_blocking(bytes, runtime)?;
-            // A record that cannot be decoded is a dead letter, and not the command.
+            // A record that cannot be decoded, or is of another cart, is not the command: it is a dead letter, or newer than this
+            // program, which has not appended it then.
             if let Ok(command) = command
-                && command.command_id == command_id
+                && (command.cart_id, command.command_id) == (cart_id, command_id)
             {
-                return Ok(Some((partition, message.offset(), command)));
+                let (offset, sha256) = (message.offset(), control::sha256(message.payload()));
+                return Ok(Searched::Found(Found { partition, offset, command, sha256 }));
             }
         }
-        Ok(None)
+        Ok(Searched::AtLimit)
     }
 }

@@ -88,6 +88,10 @@ kinds! {
         CONFLICT, "rejected-before", "The command was rejected",
         "The command was rejected by a rule that has changed since; the reason is no longer known."
     }
+    CommandDiscarded {
+        CONFLICT, "command-discarded", "The command was discarded",
+        "An operator has discarded the command, which waited; this record of it is not executed. Show the cart, then send the command again with another key."
+    }
     CartFull { CONFLICT, "cart-full", "The cart is full", "The cart has the maximum number of lines." }
     VersionMismatch {
         PRECONDITION_FAILED, "version-mismatch", "The version of the cart does not match",

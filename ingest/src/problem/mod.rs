@@ -108,16 +108,14 @@ impl Problem {
     }
 
     /// `has_token`: the request has a token, but it is invalid (RFC 6750).
-    pub(crate) fn unauthenticated(detail: impl Into<String>, has_token: bool) -> Self {
-        let challenge =
-            if has_token { "Bearer realm=\"cart\", error=\"invalid_token\"" } else { "Bearer realm=\"cart\"" };
-        Self::new(Kind::Unauthenticated, detail).with_header(header::WWW_AUTHENTICATE, challenge)
+    pub(crate) fn unauthenticated(rejected: bearer::Rejected) -> Self {
+        let problem = Self::new(Kind::Unauthenticated, rejected.to_string());
+        problem.with_header(header::WWW_AUTHENTICATE, rejected.challenge())
     }
 
     pub(crate) fn forbidden(scope: &str) -> Self {
         let detail = format!("the token must belong to that member or vendor, or have the scope {scope}");
-        let challenge = format!("Bearer realm=\"cart\", error=\"insufficient_scope\", scope=\"{scope}\"");
-        Self::new(Kind::Forbidden, detail).with_header(header::WWW_AUTHENTICATE, challenge)
+        Self::new(Kind::Forbidden, detail).with_header(header::WWW_AUTHENTICATE, bearer::scope_challenge(scope))
     }
 
     pub(crate) fn not_found() -> Self {
@@ -177,6 +175,13 @@ impl Problem {
     pub(crate) fn rejected_before(command_id: CommandId) -> Self {
         let detail = "the command was rejected by a rule that has changed since; the reason is no longer known";
         Self::new(Kind::RejectedBefore, detail).of_command(command_id)
+    }
+
+    /// The command was given up before it was decided.
+    pub(crate) fn command_discarded(command_id: CommandId) -> Self {
+        let detail = "an operator has discarded the command, which waited; this record of it is not executed; show the cart, \
+             then send the command again with another key";
+        Self::new(Kind::CommandDiscarded, detail).of_command(command_id)
     }
 
     /// The read is valid, but too early.

@@ -31,6 +31,7 @@ pub(crate) const ASSETS: &[Asset] = assets! {
     "panels.js" "panels.js" "text/javascript; charset=utf-8";
     "dialogs.js" "dialogs.js" "text/javascript; charset=utf-8";
     "shop.js" "shop.js" "text/javascript; charset=utf-8";
+    "operations.js" "operations.js" "text/javascript; charset=utf-8";
 };
 
 /// No scripts, styles, fonts or images from elsewhere, none inside the page, and no page around it.
@@ -84,6 +85,11 @@ mod tests {
         let place = |model: &ReadModel| dialogs.find(&format!("[\"{}\"", model.table.name()));
         let places: Vec<_> = READ_MODELS.iter().map(place).collect();
         assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}");
+    }
+
+    #[test]
+    fn the_page_takes_reasons_as_long_as_the_server_does() {
+        assert!(content("operations.js").contains(&format!("const REASON_MAX = {};", crate::actions::REASON_MAX)));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use warp::{Filter, Rejection, Reply as _};
 
 use super::assets::{ASSETS, secured};
 use super::stream::{Progress, events};
+use crate::actions::{Actions, Denied, Failure, SCOPE};
 use crate::args::TRACE_ID;
 use crate::audience::Audience;
 use crate::board::Board;
@@ -34,6 +35,7 @@ pub(crate) struct Page {
     pub(crate) audience: Audience,
     pub(crate) carts: Carts,
     pub(crate) shop: Option<Shop>,
+    pub(crate) actions: Option<Actions>,
     pub(crate) trace_url: Option<String>,
     /// The names under which browsers may reach the page, besides localhost.
     pub(crate) hosts: Vec<String>,
@@ -113,10 +115,16 @@ pub(crate) fn routes(page: Arc<Page>) -> BoxedFilter<(Response,)> {
     let checkout = warp::path!("api" / "shop" / CartId / "checkout")
         .and(warp::post())
         .and(warp::header::headers_cloned())
-        .and(with_page)
+        .and(with_page.clone())
         .then(async |cart_id, headers: HeaderMap, page: Arc<Page>| {
             send(&page, &headers, cart_id, Wanted::Checkout).await
         });
+    let operate = warp::path!("api" / "operations")
+        .and(warp::post())
+        .and(warp::header::headers_cloned())
+        .and(bytes())
+        .and(with_page)
+        .then(async |headers: HeaderMap, body: bytes::Bytes, page: Arc<Page>| operate(&page, &headers, &body).await);
     let service = health_and_metrics(page.readiness.clone(), page.metrics.clone());
     let api = stream
         .or(now)
@@ -131,7 +139,7 @@ pub(crate) fn routes(page: Arc<Page>) -> BoxedFilter<(Response,)> {
         .unify()
         .or(history)
         .unify();
-    let page = api.or(add).unify().or(checkout).unify().or(files).unify();
+    let page = api.or(add).unify().or(checkout).unify().or(operate).unify().or(files).unify();
     let all = service.or(own_host.and(page)).unify();
     all.recover(async |rejection: Rejection| Ok::<_, Infallible>(refused(&rejection))).unify().map(secured).boxed()
 }
@@ -205,7 +213,8 @@ async fn now(page: &Page) -> Response {
 
 fn settings(page: &Page) -> Response {
     let trace_url = page.trace_url.as_ref().map(|url| url.split(TRACE_ID).collect::<Vec<_>>());
-    json(&json!({ "hasShop": page.shop.is_some(), "traceUrl": trace_url }))
+    let operations = page.actions.as_ref().map(|actions| json!({ "needsToken": actions.needs_token() }));
+    json(&json!({ "hasShop": page.shop.is_some(), "traceUrl": trace_url, "operations": operations }))
 }
 
 /// A group's partitions.
@@ -240,6 +249,51 @@ async fn send(page: &Page, headers: &HeaderMap, cart_id: CartId, wanted: Wanted)
         Ok(answer) => json(&answer),
         Err((status, error)) => problem(status, &format!("{error:#}")),
     }
+}
+
+/// An operator's action. Nothing of the request is looked at before it is known who sends it.
+async fn operate(page: &Page, headers: &HeaderMap, body: &[u8]) -> Response {
+    let Some(actions) = &page.actions else {
+        return problem(
+            StatusCode::NOT_FOUND,
+            "this page has no actions: cart-console was started without --allow-operations",
+        );
+    };
+    if !is_own_page(headers) {
+        return problem(StatusCode::FORBIDDEN, "actions come only from this page");
+    }
+    let by = match actions.operator(headers).await {
+        Ok(by) => by,
+        Err(reason) => return denied(reason),
+    };
+    let action = match serde_json::from_slice(body) {
+        Ok(action) => action,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, &format!("the body is not an action: {error}")),
+    };
+    page.audience.note();
+    match actions.perform(action, &by).await {
+        Ok(done) => json(&json!({ "done": done })),
+        Err(Failure::Invalid(reason)) => problem(StatusCode::BAD_REQUEST, &reason),
+        Err(Failure::Refused(reason)) => problem(StatusCode::CONFLICT, &format!("refused: {reason}")),
+        Err(Failure::Unavailable(error)) => problem(StatusCode::SERVICE_UNAVAILABLE, &format!("{error:#}")),
+    }
+}
+
+fn denied(reason: Denied) -> Response {
+    let (status, error, challenge) = match reason {
+        Denied::KeysUnknown => {
+            let error = "the issuer's keys are not known yet: try again later; the log of cart-console has the reason";
+            return problem(StatusCode::SERVICE_UNAVAILABLE, error);
+        }
+        Denied::Unauthenticated(rejected) => {
+            (StatusCode::UNAUTHORIZED, rejected.to_string(), rejected.challenge().to_owned())
+        }
+        Denied::Scope => {
+            let error = format!("the token must have the scope {SCOPE}");
+            (StatusCode::FORBIDDEN, error, bearer::scope_challenge(SCOPE))
+        }
+    };
+    warp::reply::with_header(problem(status, &error), header::WWW_AUTHENTICATE, challenge).into_response()
 }
 
 /// Whether the page is reached under a name of its own. Another site's name that resolves to the page's address (DNS rebinding)

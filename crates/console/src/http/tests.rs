@@ -1,5 +1,7 @@
 //! Viewers and other clients over real connections, with frames that come faster than once a second.
 
+mod actions;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,6 +16,7 @@ use tokio::sync::watch::Sender;
 use tokio::time::{sleep, timeout};
 
 use super::{CONNECTIONS_MAX, Page, STALL_MAX, listen, serve};
+use crate::actions::Actions;
 use crate::args::Args;
 use crate::audience::{Audience, VIEWERS_MAX};
 use crate::board::Board;
@@ -95,6 +98,10 @@ struct Server {
 }
 
 fn start(stall_max: Duration) -> Server {
+    start_with(stall_max, None)
+}
+
+fn start_with(stall_max: Duration, actions: Option<Actions>) -> Server {
     let args = Args::parse_from(["cart-console"]);
     let stores = Arc::new(Stores::new(&args.kafka, &args.cassandra, &args.database).expect("a URL"));
     let audience = Audience::new();
@@ -103,6 +110,7 @@ fn start(stall_max: Duration) -> Server {
         audience: audience.clone(),
         carts: Carts::new(&args.kafka, stores),
         shop: None,
+        actions,
         trace_url: None,
         hosts: Vec::new(),
         readiness: Readiness::default(),

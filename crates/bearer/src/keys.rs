@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::{StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -17,11 +18,8 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
-use service::Shutdown;
+use service::{Counter, Shutdown};
 use tokio::sync::Notify;
-use warp::http::{StatusCode, Uri};
-
-use crate::metrics::JWKS_FAILURES;
 
 /// Time between two reloads. A key that the issuer withdraws is accepted for this long at most; a new key is not waited for,
 /// since a token that names it causes a reload.
@@ -139,6 +137,8 @@ pub(super) struct Keys {
     unknown: Notify,
     /// A reload has ended.
     reloaded: Notify,
+    /// The reloads that failed.
+    failures: Counter,
 }
 
 impl std::fmt::Debug for Keys {
@@ -149,10 +149,19 @@ impl std::fmt::Debug for Keys {
 
 impl Keys {
     /// Without keys until the first [`Keys::read`].
-    pub(super) fn new(source: &JwksSource) -> anyhow::Result<Self> {
+    pub(super) fn new(source: &JwksSource, failures: Counter) -> anyhow::Result<Self> {
         let reader = Reader::new(source)?;
         let (unknown, reloaded) = (Notify::new(), Notify::new());
-        Ok(Self { source: source.clone(), reader, current: RwLock::default(), unknown, reloaded })
+        Ok(Self { source: source.clone(), reader, current: RwLock::default(), unknown, reloaded, failures })
+    }
+
+    pub(super) fn is_file(&self) -> bool {
+        matches!(self.source, JwksSource::File(_))
+    }
+
+    /// Whether no key has been read yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// Reads the keys. An error changes nothing.
@@ -187,8 +196,11 @@ impl Keys {
         }
     }
 
-    /// Reloads the keys at each interval, and when a token has an unknown key.
+    /// Reloads the keys at each interval, and when a token has an unknown key; at once if none is known yet.
     pub(super) async fn refresh_loop(self: Arc<Self>, mut shutdown: Shutdown) {
+        if self.is_empty() {
+            self.reload().await;
+        }
         let mut reloaded_at = Instant::now();
         loop {
             tokio::select! {
@@ -202,13 +214,21 @@ impl Keys {
                 }
             }
             reloaded_at = Instant::now();
-            if let Err(error) = self.read().await {
-                JWKS_FAILURES.with(&[]).increment(1);
-                let error = format!("{error:#}");
+            self.reload().await;
+        }
+    }
+
+    async fn reload(&self) {
+        if let Err(error) = self.read().await {
+            self.failures.with(&[]).increment(1);
+            let error = format!("{error:#}");
+            if self.is_empty() {
+                tracing::warn!(error, "the issuer's keys are not known yet; every token is rejected");
+            } else {
                 tracing::warn!(error, "the keys were not reloaded; the previous keys stay in use");
             }
-            self.reloaded.notify_waiters();
         }
+        self.reloaded.notify_waiters();
     }
 }
 
