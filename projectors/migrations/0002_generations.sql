@@ -16,8 +16,9 @@ CREATE TABLE read_model (
     changed_by text,
     reason text,
     accepted_diff text,
-    -- The run of `cartctl switch` that may change the row now, and how often it has said that it is at work.
+    -- The run of `cartctl switch` or `drop` that may change the row now, who has started it, and how often it has said that it is at work.
     claim uuid,
+    claim_by text,
     claim_renewals int
 );
 INSERT INTO read_model (name, active, newest) VALUES ('vendor-billing-jdbc', 1, 1);

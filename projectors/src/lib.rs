@@ -36,6 +36,7 @@ mod setup;
 mod totals;
 mod vendor_billing;
 mod vendor_billing_jdbc;
+mod write_base;
 
 pub use crate::metrics::ALL as METRICS;
 pub use args::{Args, CassandraProjectorArgs, Cli};

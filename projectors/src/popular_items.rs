@@ -11,6 +11,7 @@ use scylla::statement::prepared::PreparedStatement;
 use uuid::Uuid;
 
 use crate::totals::{Key, Row, Rows, Table};
+use crate::write_base::WriteBase;
 
 /// A row without its name.
 const ROW_LEN: usize = 100;
@@ -31,6 +32,7 @@ pub(crate) struct PopularItems {
     table: String,
     select: PreparedStatement,
     insert: PreparedStatement,
+    base: WriteBase,
 }
 
 /// A product on a day.
@@ -50,7 +52,7 @@ pub(crate) struct Sold {
 }
 
 impl PopularItems {
-    pub(crate) async fn open(session: Arc<Session>, table: String) -> Result<Self, Error> {
+    pub(crate) async fn open(session: Arc<Session>, table: String, base: WriteBase) -> Result<Self, Error> {
         let select = format!(
             "SELECT productid, day, quantity, name, position FROM {table} \
              WHERE vendorid = ? AND productid IN ? AND year = ? AND month = ? AND day IN ?"
@@ -64,7 +66,7 @@ impl PopularItems {
         let mut insert = session.prepare(insert).await.map_err(failed)?;
         select.set_is_idempotent(true);
         insert.set_is_idempotent(true);
-        Ok(Self { session, table, select, insert })
+        Ok(Self { session, table, select, insert, base })
     }
 }
 
@@ -120,6 +122,10 @@ impl Table for PopularItems {
         .collect()
     }
 
+    async fn renew(&self) -> Result<(), Error> {
+        self.base.renew().await
+    }
+
     fn groups(&self, rows: Rows<Self>) -> Vec<Rows<Self>> {
         cassandra::groups(&self.session, &self.table, rows, |(key, row)| {
             let ProductDay { product_id, year, month, .. } = key.within;
@@ -129,10 +135,21 @@ impl Table for PopularItems {
     }
 
     async fn write(&self, rows: &Rows<Self>) -> Result<(), Error> {
+        let base = self.base.get();
         let values = rows.iter().map(|(key, row)| {
             let ProductDay { product_id, year, month, day } = &key.within;
             let Sold { quantity, name } = &row.total;
-            (key.vendor_id.as_uuid(), product_id, year, month, day, quantity, name, row.position.get(), row.timestamp())
+            (
+                key.vendor_id.as_uuid(),
+                product_id,
+                year,
+                month,
+                day,
+                quantity,
+                name,
+                row.position.get(),
+                row.timestamp_above(base),
+            )
         });
         cassandra::write_rows(&self.session, &self.insert, values.collect())
             .await

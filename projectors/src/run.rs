@@ -27,6 +27,7 @@ use crate::setup::is_missing_database;
 use crate::totals::{Table, Totals};
 use crate::vendor_billing::VendorBilling;
 use crate::vendor_billing_jdbc::VendorBillingJdbc;
+use crate::write_base::WriteBase;
 
 /// The program. Runs one projector until a signal, or sets up and ends. What ended it early is on standard error.
 // The runtime is started here and not in `main.rs`, which would compile every future of this crate once more.
@@ -148,13 +149,20 @@ pub(crate) async fn keep_in_cassandra(
 ) -> anyhow::Result<()> {
     let table = model.table_name(generation);
     let keeping = || keeping(model, generation);
+    let write_base = |session: &Arc<Session>| WriteBase::new(session.clone(), model, generation);
     match model.table {
         ReadTable::ItemQuantityByDay => {
-            let open = |session| async { PopularItems::open(session, table).await.with_context(keeping) };
+            let open = |session| async {
+                let base = write_base(&session);
+                PopularItems::open(session, table, base).await.with_context(keeping)
+            };
             keep_totals(base, cassandra, open).await
         }
         ReadTable::BalanceByVendor => {
-            let open = |session| async { VendorBilling::open(session, table).await.with_context(keeping) };
+            let open = |session| async {
+                let base = write_base(&session);
+                VendorBilling::open(session, table, base).await.with_context(keeping)
+            };
             keep_totals(base, cassandra, open).await
         }
         ReadTable::VendorBilling => Err(anyhow!("{model} is not in Cassandra")),

@@ -56,6 +56,11 @@ pub trait Table: Sized {
     /// Reads the rows that exist, in one request. The result may contain others.
     fn read(&self, keys: &[Key<Self::Within>]) -> impl Future<Output = Result<Rows<Self>, cassandra::Error>> + Send;
 
+    /// Called before the first batch, and after partitions were lost: what other processes may have changed since is to be read again.
+    fn renew(&self) -> impl Future<Output = Result<(), cassandra::Error>> + Send {
+        std::future::ready(Ok(()))
+    }
+
     /// Groups rows, in the order of their keys, into what [`Table::write`] writes in one request.
     fn groups(&self, rows: Rows<Self>) -> Vec<Rows<Self>>;
 
@@ -96,10 +101,15 @@ impl<T> Row<T> {
     /// show the harm of that.
     #[must_use]
     pub fn timestamp(&self) -> i64 {
+        self.timestamp_above(0)
+    }
+
+    /// As [`Row::timestamp`], in a table whose rows were replaced so many times.
+    pub(crate) fn timestamp_above(&self, write_base: i16) -> i64 {
         if fail_points::is_off("guard-timestamps") {
             return chrono::Utc::now().timestamp_micros();
         }
-        self.position.get()
+        self.position.timestamp(write_base)
     }
 }
 
@@ -112,16 +122,23 @@ pub(crate) struct Totals<T: Table> {
     offsets: AppliedOffsets,
     epoch: LogEpoch,
     runtime: Handle,
+    /// Whether [`Table::renew`] was called since partitions were lost.
+    is_renewed: bool,
 }
 
 impl<T: Table> Totals<T> {
     pub(crate) fn new(table: T, rows_max: usize, epoch: LogEpoch, runtime: Handle) -> Self {
-        Self { table, rows: LruCache::unbounded(), rows_max, offsets: AppliedOffsets::new(), epoch, runtime }
+        let (rows, offsets) = (LruCache::unbounded(), AppliedOffsets::new());
+        Self { table, rows, rows_max, offsets, epoch, runtime, is_renewed: false }
     }
 
     /// Reads the rows that the batch needs and that are not in memory: many in a request, and the requests at the same time.
     /// Returns their number.
     async fn load(&mut self, batch: &Batch<PurchasedItem>) -> Result<usize, Error> {
+        if !self.is_renewed {
+            self.table.renew().await?;
+            self.is_renewed = true;
+        }
         let mut unknown: HashMap<T::Common, BTreeSet<Key<T::Within>>> = HashMap::new();
         for record in &batch.records {
             let key = key::<T>(&record.event);
@@ -237,12 +254,14 @@ impl<T: Table> Projector for Totals<T> {
 
     fn forget(&mut self) {
         self.rows.clear();
+        self.is_renewed = false;
         self.offsets.forget();
     }
 
     // A row does not name its partition, and reading it again is cheap.
     fn forget_partitions(&mut self, partitions: &[i32]) {
         self.rows.clear();
+        self.is_renewed = false;
         self.offsets.forget_partitions(partitions);
     }
 }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::balance::{Month, add_exactly};
 use crate::totals::{Key, Row, Rows, Table};
+use crate::write_base::WriteBase;
 
 /// A row, about.
 const ROW_LEN: usize = 80;
@@ -31,10 +32,11 @@ pub(crate) struct VendorBilling {
     table: String,
     select: PreparedStatement,
     insert: PreparedStatement,
+    base: WriteBase,
 }
 
 impl VendorBilling {
-    pub(crate) async fn open(session: Arc<Session>, table: String) -> Result<Self, Error> {
+    pub(crate) async fn open(session: Arc<Session>, table: String, base: WriteBase) -> Result<Self, Error> {
         let select =
             format!("SELECT vendorid, balance, position FROM {table} WHERE vendorid IN ? AND year = ? AND month = ?");
         let insert = format!(
@@ -45,7 +47,7 @@ impl VendorBilling {
         let mut insert = session.prepare(insert).await.map_err(failed)?;
         select.set_is_idempotent(true);
         insert.set_is_idempotent(true);
-        Ok(Self { session, table, select, insert })
+        Ok(Self { session, table, select, insert, base })
     }
 }
 
@@ -91,6 +93,10 @@ impl Table for VendorBilling {
         .collect()
     }
 
+    async fn renew(&self) -> Result<(), Error> {
+        self.base.renew().await
+    }
+
     fn groups(&self, rows: Rows<Self>) -> Vec<Rows<Self>> {
         cassandra::groups(&self.session, &self.table, rows, |(key, _)| {
             ((key.vendor_id.as_uuid(), key.within.year), ROW_LEN)
@@ -98,9 +104,17 @@ impl Table for VendorBilling {
     }
 
     async fn write(&self, rows: &Rows<Self>) -> Result<(), Error> {
+        let base = self.base.get();
         let values = rows.iter().map(|(key, row)| {
             let balance = decimal_to_cql(row.total);
-            (key.vendor_id.as_uuid(), key.within.year, key.within.month, balance, row.position.get(), row.timestamp())
+            (
+                key.vendor_id.as_uuid(),
+                key.within.year,
+                key.within.month,
+                balance,
+                row.position.get(),
+                row.timestamp_above(base),
+            )
         });
         cassandra::write_rows(&self.session, &self.insert, values.collect())
             .await

@@ -42,7 +42,7 @@ enum Command {
     Drop(generations::DropArgs),
     Explain(explain::Args),
     Grants(grants::Args),
-    /// Print all records of cart-control in their order: who has paused, resumed or skipped what, and what members answered
+    /// Print all records of cart-control in their order: who has paused, resumed, skipped or discarded what, and what members answered
     Log(operate::ListArgs),
     Pause(operate::PauseArgs),
     Parked(parked::Args),
@@ -50,7 +50,7 @@ enum Command {
     Rehearse(rehearse::Args),
     Resume(operate::ResumeArgs),
     Skip(operate::SkipArgs),
-    /// List the records that groups skip, with who, when and why
+    /// List the records that groups skip and the commands that are discarded, with who, when and why
     Skipped(operate::ListArgs),
     Status(status::Args),
     Switch(generations::SwitchArgs),
@@ -70,6 +70,9 @@ pub async fn start(cli: Cli) -> ExitCode {
         Command::Diff(args) => ("diff", difference(args).await),
         Command::Drop(args) => {
             ("drop", generations::drop_generation(args).await.and_then(|outcome| show(&outcome, args.json())))
+        }
+        Command::Switch(args) if args.in_place() => {
+            ("switch", generations::replace(args).await.and_then(|outcome| show(&outcome, args.json())))
         }
         Command::Switch(args) => {
             ("switch", generations::switch(args).await.and_then(|outcome| show(&outcome, args.json())))

@@ -1,10 +1,10 @@
 //! Records of `cart-commands` and of its dead letters, as the audit and the rehearsal read them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::Context as _;
-use cart::CartCommand;
 use cart::contract::DEAD_LETTER_TOPIC;
+use cart::{CartCommand, CartId, LogEpoch, Position};
 use kafka::{Admin, Codec, DecodeError, Headers as _, KafkaArgs, Message as _, TopicReader};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -43,20 +43,61 @@ pub(crate) struct Intake<'a> {
     pub(crate) partitions: i32,
     /// The records that are dead letters, by partition and offset.
     pub(crate) letters: &'a HashSet<(i32, i64)>,
+    /// The parked carts, each with the position before which its commands are decided.
+    pub(crate) parked: &'a HashMap<CartId, Position>,
+    /// The epoch of the log.
+    pub(crate) epoch: LogEpoch,
+}
+
+/// A record of `cart-commands`.
+#[derive(Debug)]
+pub(crate) enum Received {
+    Command(Box<CartCommand>),
+    /// Why it cannot be decided.
+    Undecidable(String),
+    /// A command that is newer than this program. It waits: the cart of its key is parked.
+    TooNew {
+        cart_id: CartId,
+        /// Why it cannot be decoded.
+        reason: String,
+    },
 }
 
 impl Intake<'_> {
-    /// The command of a record. The inner error: why it cannot be decided.
-    pub(crate) fn command(&self, record: &RawRecord) -> Result<Result<CartCommand, String>, kafka::Error> {
+    /// The command of a record. Fails if the registry is unavailable, or for a command that is newer than this program and does not
+    /// wait.
+    pub(crate) fn command(&self, record: &RawRecord) -> Result<Received, kafka::Error> {
         let decoded = match &record.value {
             None => Err(String::from("no value")),
-            Some(bytes) => decode(self.codec, bytes, self.runtime)?.map_err(|error| error.to_string()),
+            Some(bytes) => match self.codec.decode_or_fetch_blocking(bytes, self.runtime)? {
+                Err(newer @ DecodeError::Newer { .. }) => return self.too_new(record, newer),
+                decoded => decoded.map_err(|error| error.to_string()),
+            },
         };
         let is_letter = self.letters.contains(&(record.partition, record.offset));
-        Ok(decoded
+        let command = decoded
             .and_then(|command| belongs(command, record.key.as_deref(), record.partition, self.partitions))
-            .and_then(|command| check(command, is_letter)))
+            .and_then(|command| check(command, is_letter));
+        Ok(command.map_or_else(Received::Undecidable, |command| Received::Command(Box::new(command))))
     }
+
+    /// A newer program may have decided it, unless its cart is parked at it or before.
+    fn too_new(&self, record: &RawRecord, newer: DecodeError) -> Result<Received, kafka::Error> {
+        let position = Position::new(self.epoch, record.offset);
+        let waits = |cart_id: &CartId| self.parked.get(cart_id).is_some_and(|next| position >= *next);
+        match cart_of_key(record, self.partitions).filter(waits) {
+            Some(cart_id) => Ok(Received::TooNew { cart_id, reason: newer.to_string() }),
+            None => Err(kafka::Error::fatal("reading a record", newer)),
+        }
+    }
+}
+
+/// The cart of a record's key, if it belongs to the record's partition.
+fn cart_of_key(record: &RawRecord, partitions: i32) -> Option<CartId> {
+    let key = record.key.as_deref()?;
+    let cart_id: CartId = std::str::from_utf8(key).ok()?.parse().ok()?;
+    let is_here = key == cart_id.to_string().as_bytes() && kafka::partition_of(key, partitions) == record.partition;
+    is_here.then_some(cart_id)
 }
 
 /// Fails for a command outside the partition of its cart: it has no order among the cart's other commands.
@@ -110,4 +151,48 @@ fn read_dead_letters(kafka: &KafkaArgs, topic: &str, starts: &[i64]) -> anyhow::
         });
     }
     Ok(letters)
+}
+
+#[cfg(test)]
+mod tests {
+    use cart::contract::Contract as _;
+    use kafka::Registry;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const PARTITIONS: i32 = 4;
+
+    #[tokio::test]
+    async fn a_command_that_is_too_new_waits_if_its_cart_is_parked_there() {
+        let registry = Registry::new(&KafkaArgs::plain("", "http://127.0.0.1:1")).expect("a client");
+        let codec = Codec::registered(&registry, CartCommand::TOPIC, CartCommand::SCHEMA, 1).expect("a schema");
+        let cart_id = CartId::from(Uuid::from_u128(1));
+        let key = cart_id.to_string();
+        let partition = kafka::partition_of(key.as_bytes(), PARTITIONS);
+        let parked = HashMap::from([(cart_id, Position::new(LogEpoch::FIRST, 5))]);
+        let (runtime, letters) = (Handle::current(), HashSet::new());
+        let intake = Intake {
+            codec: &codec,
+            runtime: &runtime,
+            partitions: PARTITIONS,
+            letters: &letters,
+            parked: &parked,
+            epoch: LogEpoch::FIRST,
+        };
+        let received = |partition, offset, key: &str| {
+            let record = RawRecord { partition, offset, key: Some(key.as_bytes().to_vec()), value: None };
+            intake.too_new(&record, DecodeError::Newer { id: 7, reason: String::from("branch 6") })
+        };
+        for offset in [5, 6] {
+            let waits = received(partition, offset, &key);
+            assert!(matches!(&waits, Ok(Received::TooNew { cart_id: of, .. }) if *of == cart_id), "{waits:?}");
+        }
+        assert!(received(partition, 4, &key).is_err(), "a newer program has decided it");
+        assert!(received((partition + 1) % PARTITIONS, 5, &key).is_err(), "the partition of other carts");
+        let other = Uuid::from_u128(2).to_string();
+        let of_other = kafka::partition_of(other.as_bytes(), PARTITIONS);
+        assert!(received(of_other, 5, &other).is_err(), "its cart is not parked");
+        assert!(received(partition, 5, "no id").is_err());
+    }
 }

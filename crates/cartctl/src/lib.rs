@@ -17,7 +17,7 @@
 //! * [`mod@grants`]: prints or gives the least that the user of each service may do in the servers.
 //! * [`mod@operate`]: pauses, resumes and skips, and lists what operators have done.
 //! * [`mod@status`]: shows how far each consumer group is, and what keeps it.
-//! * [`mod@parked`]: lists parked carts, and lets them be tried again.
+//! * [`mod@parked`]: lists parked carts, lets them be tried again, and discards a command at which one stands.
 //! * [`mod@tail`]: prints a topic's records as they come.
 //! * [`mod@uninstall`]: deletes an installation.
 //! * [`model`]: the expected results of the sent commands, from the rules in docs/api.md.
@@ -26,10 +26,11 @@
 //! These share no code with the cart-processor and the projectors beyond the wire types, so that they do not repeat their
 //! mistakes. There are four exceptions: the module `recovery` does what the services do, with their code; `doctor` finds out
 //! whether what they make can be made; `explain` and `rehearse` show what the rules of `crates/cart` decide, beside the journal;
-//! and `generations`, `operate` and `status` use the control topic as members do (crate `control`).
+//! and `generations`, `operate`, `parked` and `status` use the control topic as members do (crate `control`).
 
 pub mod audit;
 mod cli;
+mod discards;
 pub mod doctor;
 pub mod explain;
 pub mod generations;
@@ -53,5 +54,6 @@ pub mod totals;
 pub mod uninstall;
 
 pub use cli::{Cli, start};
+pub use discards::DiscardedCommand;
 pub use ids::{cart_id, product_id, vendor_id};
 pub use skips::SkippedRecord;

@@ -1,6 +1,9 @@
 //! What an operator does after a loss. The work is done by the code of the services, which must do the same: `republish` and
 //! `restore-journal` by `cart_processor::recovery`, `rebuild` and `resume-purchases` by `projectors`.
 
+use std::io::{Write as _, stdout};
+
+use anyhow::Context as _;
 use cart_processor::recovery::{RepublishArgs, RestoreArgs, republish, restore_journal};
 use projectors::rebuild::{RebuildArgs, rebuild};
 use projectors::recovery::{ResumeArgs, resume_purchases};
@@ -35,10 +38,19 @@ impl Recovery {
         match self {
             Self::Republish(args) => republish(args).await,
             Self::RestoreJournal(args) => restore_journal(args).await,
-            Self::Rebuild(args) => rebuild(args).await,
+            Self::Rebuild(args) => build(args).await,
             Self::ResumePurchases(args) => resume_purchases(args).await,
         }
     }
+}
+
+async fn build(args: &RebuildArgs) -> anyhow::Result<()> {
+    let rebuilt = rebuild(args).await?;
+    if args.json {
+        let json = serde_json::to_string_pretty(&rebuilt).context("writing the result")?;
+        writeln!(stdout().lock(), "{json}").context("writing the result")?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

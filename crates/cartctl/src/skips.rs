@@ -1,13 +1,13 @@
 //! The records that operators have skipped (`cartctl skip`), read from the control topic with code of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use anyhow::Context as _;
 use cart::contract::Contract as _;
 use cart::{Control, ControlKey, ControlRecord};
 use chrono::{DateTime, Utc};
-use kafka::{Codec, KafkaArgs, Message as _, Registry, TopicReader};
+use kafka::{Admin, Codec, KafkaArgs, Message as _, Registry, TopicReader};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
@@ -62,37 +62,134 @@ impl fmt::Display for SkippedRecord {
 
 /// Reads the newest record of each skip, and the hashes of the records that they are for.
 pub(crate) async fn load(kafka: &KafkaArgs) -> anyhow::Result<Vec<SkippedRecord>> {
-    let codec =
-        Codec::<ControlRecord>::register(&Registry::new(kafka)?, ControlRecord::TOPIC, ControlRecord::SCHEMA).await?;
+    read_newest(kafka, codec(kafka).await?, skips).await
+}
+
+/// The codec of the control topic's values. Registers the schema.
+pub(crate) async fn codec(kafka: &KafkaArgs) -> anyhow::Result<Codec<ControlRecord>> {
+    Ok(Codec::register(&Registry::new(kafka)?, ControlRecord::TOPIC, ControlRecord::SCHEMA).await?)
+}
+
+/// Passes the newest control record of each key. Those without a value are left out.
+pub(crate) async fn read_newest<T: Send + 'static>(
+    kafka: &KafkaArgs,
+    codec: Codec<ControlRecord>,
+    of: impl FnOnce(&KafkaArgs, BTreeMap<ControlKey, ControlRecord>) -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
     let (kafka, runtime) = (kafka.clone(), Handle::current());
-    let read = tokio::task::spawn_blocking(move || read(&kafka, &codec, &runtime));
+    let read = tokio::task::spawn_blocking(move || of(&kafka, newest(&kafka, &codec, &runtime)?));
     read.await?.context("reading topic cart-control")
 }
 
-fn read(kafka: &KafkaArgs, codec: &Codec<ControlRecord>, runtime: &Handle) -> anyhow::Result<Vec<SkippedRecord>> {
+fn newest(
+    kafka: &KafkaArgs,
+    codec: &Codec<ControlRecord>,
+    runtime: &Handle,
+) -> anyhow::Result<BTreeMap<ControlKey, ControlRecord>> {
     let mut newest: BTreeMap<ControlKey, Option<ControlRecord>> = BTreeMap::new();
     for_each::<anyhow::Error>(kafka, &kafka.prefixed(ControlRecord::TOPIC), |record| {
-        let key = record.key.and_then(|key| String::from_utf8(key).ok()).and_then(|key| key.parse().ok());
+        let key: Option<ControlKey> =
+            record.key.and_then(|key| String::from_utf8(key).ok()).and_then(|key| key.parse().ok());
         let value = record.value.map(|value| codec.decode_or_fetch_blocking(&value, runtime)).transpose()?;
-        // Members go past a control record that they cannot read, too.
-        if let (Some(key), Ok(value)) = (key, value.transpose()) {
+        // Members go past a control record that they cannot read, or that does not fit its key, too.
+        if let (Some(key), Ok(value)) = (key, value.transpose())
+            && value.as_ref().is_none_or(|record| control::fits(&key, &record.control))
+        {
             newest.insert(key, value);
         }
         Ok(())
     })?;
+    Ok(newest.into_iter().filter_map(|(key, record)| Some((key, record?))).collect())
+}
+
+fn skips(kafka: &KafkaArgs, newest: BTreeMap<ControlKey, ControlRecord>) -> anyhow::Result<Vec<SkippedRecord>> {
+    let mut wanted: BTreeMap<String, Wanted> = BTreeMap::new();
+    for (key, record) in &newest {
+        if let (ControlKey::Skip { topic, partition, offset, .. }, Control::Skip { .. }) = (key, &record.control) {
+            wanted.entry(topic.clone()).or_default().insert((*partition, *offset));
+        }
+    }
+    let mut hashed = BTreeMap::new();
+    for (topic, wanted) in wanted {
+        let of_topic = hashes(kafka, &topic, &wanted)?;
+        hashed.insert(topic, of_topic);
+    }
     let mut skips = Vec::new();
     for (key, record) in newest {
         let ControlKey::Skip { group, topic, partition, offset } = key else { continue };
-        let Some(ControlRecord { by, at, reason, control: Control::Skip { sha256 } }) = record else { continue };
-        let found = hash(kafka, &topic, partition, offset)?;
+        let ControlRecord { by, at, reason, control: Control::Skip { sha256 } } = record else { continue };
+        let found = hashed.get(&topic).and_then(|of_topic| of_topic.get(&(partition, offset))).cloned();
         skips.push(SkippedRecord { group, topic, partition, offset, sha256, found, by, at, reason });
     }
     Ok(skips)
 }
 
-/// The hash of the record at an offset.
-fn hash(kafka: &KafkaArgs, topic: &str, partition: i32, offset: i64) -> Result<Option<String>, kafka::Error> {
-    let mut reader = TopicReader::open(kafka, &kafka.prefixed(topic), [(partition, offset)])?;
-    let found = reader.next(SILENCE_MAX)?.filter(|message| message.offset() == offset);
-    Ok(found.map(|message| format!("{:x}", Sha256::digest(message.payload().unwrap_or_default()))))
+/// Partitions and offsets of a topic.
+pub(crate) type Wanted = BTreeSet<(i32, i64)>;
+
+/// Up to this many records are read through to the next offset; beyond it a new reader begins there, which costs about as much.
+const GAP_MAX: i64 = 10_000;
+
+/// The hashes of the records at these offsets of a topic, as far as there are such records.
+pub(crate) fn hashes(
+    kafka: &KafkaArgs,
+    topic: &str,
+    wanted: &Wanted,
+) -> Result<HashMap<(i32, i64), String>, kafka::Error> {
+    let mut found = HashMap::with_capacity(wanted.len());
+    if wanted.is_empty() {
+        return Ok(found);
+    }
+    let topic = kafka.prefixed(topic);
+    let bounds = Admin::new(kafka)?.watermarks(&topic)?;
+    // Reading fails at an offset that the log does not have.
+    let is_there = |(partition, offset): &&(i32, i64)| {
+        let bounds = usize::try_from(*partition).ok().and_then(|partition| bounds.get(partition));
+        bounds.is_some_and(|(start, end)| (*start..*end).contains(offset))
+    };
+    for (partition, offsets) in runs(&wanted.iter().filter(is_there).copied().collect()) {
+        let (Some(first), Some(last)) = (offsets.first(), offsets.last()) else { continue };
+        let mut reader = TopicReader::open(kafka, &topic, [(partition, *first)])?;
+        while let Some(message) = reader.next(SILENCE_MAX)?.filter(|message| message.offset() <= *last) {
+            let offset = message.offset();
+            if offsets.contains(&offset) {
+                found.insert((partition, offset), sha256(message.payload().unwrap_or_default()));
+            }
+            if offset == *last {
+                break;
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Offsets of a partition that one reader reads.
+fn runs(wanted: &Wanted) -> Vec<(i32, Vec<i64>)> {
+    let mut runs: Vec<(i32, Vec<i64>)> = Vec::new();
+    for (partition, offset) in wanted {
+        match runs.last_mut() {
+            Some((of, offsets)) if *of == *partition && offsets.last().is_some_and(|last| offset - last <= GAP_MAX) => {
+                offsets.push(*offset);
+            }
+            _ => runs.push((*partition, vec![*offset])),
+        }
+    }
+    runs
+}
+
+/// SHA-256 of a record's value.
+pub(crate) fn sha256(value: &[u8]) -> String {
+    format!("{:x}", Sha256::digest(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_offsets_of_a_partition_are_read_together() {
+        let wanted = Wanted::from([(0, 5), (0, 5 + GAP_MAX), (0, 6 + 2 * GAP_MAX), (1, 7)]);
+        let expected = [(0, vec![5, 5 + GAP_MAX]), (0, vec![6 + 2 * GAP_MAX]), (1, vec![7])];
+        assert_eq!(runs(&wanted), expected);
+    }
 }

@@ -6,6 +6,7 @@
 //! changes the pointer only while the row has it: another value there ends the run, whatever became of its statement.
 
 mod readers;
+mod write_base;
 
 use cart::contract::ReadModel;
 use cart::{Generation, GenerationClaim, GenerationPointer, GenerationSwitch};
@@ -19,22 +20,25 @@ use uuid::Uuid;
 use crate::Error;
 
 pub use readers::{ASK_INTERVAL, ASK_TIMEOUT, INCLUSION_REMEMBERED, LEASE, READERS_FOLLOW, READERS_FORGET, all_active};
+pub use write_base::{raise_write_base, write_base};
 
 const TABLE: &str = "read_model";
 
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS read_model (name text PRIMARY KEY, active int, previous int, newest int, \
-    since timestamp, changed_by text, reason text, accepted_diff text, claim uuid, claim_renewals int)";
-const SELECT: &str = "SELECT active, previous, newest, since, changed_by, reason, accepted_diff, claim, claim_renewals \
-    FROM read_model WHERE name = ?";
+    since timestamp, changed_by text, reason text, accepted_diff text, claim uuid, claim_by text, \
+    claim_renewals int, write_base int)";
+const SELECT: &str = "SELECT active, previous, newest, since, changed_by, reason, accepted_diff, claim, claim_by, \
+    claim_renewals FROM read_model WHERE name = ?";
 const TABLES: &str = "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ?";
 const INSERT: &str = "INSERT INTO read_model (name, active, newest) VALUES (?, 1, 1) IF NOT EXISTS";
 const RESERVE: &str = "UPDATE read_model SET newest = ? WHERE name = ? IF newest = ?";
 const SWITCH: &str = "UPDATE read_model SET active = ?, previous = ?, since = ?, changed_by = ?, reason = ?, accepted_diff = ? \
     WHERE name = ? IF active = ? AND claim = ?";
-const CLAIM: &str = "UPDATE read_model SET claim = ?, claim_renewals = 0 WHERE name = ? IF claim = null";
-const TAKE_OVER: &str = "UPDATE read_model SET claim = ?, claim_renewals = 0 WHERE name = ? IF claim = ?";
+const CLAIM: &str = "UPDATE read_model SET claim = ?, claim_by = ?, claim_renewals = 0 WHERE name = ? IF claim = null";
+const TAKE_OVER: &str = "UPDATE read_model SET claim = ?, claim_by = ?, claim_renewals = 0 WHERE name = ? IF claim = ?";
 const RENEW: &str = "UPDATE read_model SET claim_renewals = ? WHERE name = ? IF claim = ?";
-const RELEASE: &str = "UPDATE read_model SET claim = null, claim_renewals = null WHERE name = ? IF claim = ?";
+const RELEASE: &str =
+    "UPDATE read_model SET claim = null, claim_by = null, claim_renewals = null WHERE name = ? IF claim = ?";
 
 /// Makes the table, if it is not there yet.
 ///
@@ -128,16 +132,23 @@ pub async fn reserve(
     Err(Error::new(operation(), "another process has taken it: run the command again"))
 }
 
-/// Lets `run` be the only one that may change the pointer, if `seen` still is what the row has. Returns whether it is.
+/// Lets `run` be the only one that may change the pointer, if `seen` still is what the row has. `by` says who it is. Returns whether it
+/// is.
 ///
 /// # Errors
 /// If Cassandra does not respond: then it is not known.
-pub async fn claim(session: &Session, model: ReadModel, seen: Option<Uuid>, run: Uuid) -> Result<bool, Error> {
+pub async fn claim(
+    session: &Session,
+    model: ReadModel,
+    seen: Option<Uuid>,
+    run: Uuid,
+    by: &str,
+) -> Result<bool, Error> {
     let operation = || format!("claiming the read model {}", model.group);
     insert(session, model).await.map_err(|error| Error::new(operation(), error))?;
     let claimed = match seen {
-        Some(seen) => session.query_unpaged(TAKE_OVER, (run, model.group, seen)).await,
-        None => session.query_unpaged(CLAIM, (run, model.group)).await,
+        Some(seen) => session.query_unpaged(TAKE_OVER, (run, by, model.group, seen)).await,
+        None => session.query_unpaged(CLAIM, (run, by, model.group)).await,
     };
     let applied = match claimed {
         Ok(result) => is_applied(result),
@@ -215,6 +226,7 @@ type Row = (
     Option<String>,
     Option<String>,
     Option<Uuid>,
+    Option<String>,
     Option<i32>,
 );
 
@@ -234,7 +246,7 @@ async fn read(session: &Session, model: ReadModel, consistency: Consistency) -> 
         .map_err(|error| Error::new(operation(), error))?
         .maybe_first_row::<Row>()
         .map_err(|error| Error::new(operation(), error))?;
-    let Some((active, previous, newest, since, by, reason, accepted_diff, claim, renewals)) = row else {
+    let Some((active, previous, newest, since, by, reason, accepted_diff, claim, claim_by, renewals)) = row else {
         return Ok(GenerationPointer::FIRST);
     };
     let generation = |number: i32| {
@@ -251,7 +263,7 @@ async fn read(session: &Session, model: ReadModel, consistency: Consistency) -> 
             reason: text(reason),
             accepted_diff: text(accepted_diff),
         }),
-        claim: claim.map(|run| GenerationClaim { run, renewals: renewals.unwrap_or_default() }),
+        claim: claim.map(|run| GenerationClaim { run, by: text(claim_by), renewals: renewals.unwrap_or_default() }),
     })
 }
 

@@ -13,17 +13,18 @@ use chrono::{DateTime, Utc};
 use sqlx::types::Uuid;
 use sqlx::{AssertSqlSafe, PgExecutor, PgPool};
 
-const SELECT: &str = "SELECT active, previous, newest, since, changed_by, reason, accepted_diff, claim, claim_renewals \
-    FROM read_model WHERE name = $1";
+const SELECT: &str = "SELECT active, previous, newest, since, changed_by, reason, accepted_diff, claim, claim_by, \
+    claim_renewals FROM read_model WHERE name = $1";
 const TABLES: &str = "SELECT relname::text FROM pg_class WHERE relkind = 'r' AND pg_table_is_visible(oid)";
 const EXISTS: &str = "SELECT EXISTS (SELECT FROM read_model WHERE name = $1)";
 const RESERVE: &str = "UPDATE read_model SET newest = $1 WHERE name = $2 AND newest = $3";
 const SWITCH: &str = "UPDATE read_model SET active = $1, previous = $2, since = $3, changed_by = $4, reason = $5, \
     accepted_diff = $6 WHERE name = $7 AND active = $2 AND claim = $8";
-const CLAIM: &str =
-    "UPDATE read_model SET claim = $1, claim_renewals = 0 WHERE name = $2 AND claim IS NOT DISTINCT FROM $3";
+const CLAIM: &str = "UPDATE read_model SET claim = $1, claim_by = $4, claim_renewals = 0 \
+    WHERE name = $2 AND claim IS NOT DISTINCT FROM $3";
 const RENEW: &str = "UPDATE read_model SET claim_renewals = $1 WHERE name = $2 AND claim = $3";
-const RELEASE: &str = "UPDATE read_model SET claim = NULL, claim_renewals = NULL WHERE name = $1 AND claim = $2";
+const RELEASE: &str =
+    "UPDATE read_model SET claim = NULL, claim_by = NULL, claim_renewals = NULL WHERE name = $1 AND claim = $2";
 
 /// SQLSTATE of a table that does not exist.
 const UNDEFINED_TABLE: &str = "42P01";
@@ -53,6 +54,7 @@ type Row = (
     Option<String>,
     Option<String>,
     Option<Uuid>,
+    Option<String>,
     Option<i32>,
 );
 
@@ -75,7 +77,7 @@ pub async fn pointer(executor: impl PgExecutor<'_>, model: ReadModel) -> Result<
         Err(error) if is_missing_table(&error) => None,
         Err(source) => return Err(Error::Sql { operation: operation(), source }),
     };
-    let Some((active, previous, newest, since, by, reason, accepted_diff, claim, renewals)) = row else {
+    let Some((active, previous, newest, since, by, reason, accepted_diff, claim, claim_by, renewals)) = row else {
         return Ok(GenerationPointer::FIRST);
     };
     let generation = |number: i32| {
@@ -93,7 +95,7 @@ pub async fn pointer(executor: impl PgExecutor<'_>, model: ReadModel) -> Result<
             reason: text(reason),
             accepted_diff: text(accepted_diff),
         }),
-        claim: claim.map(|run| GenerationClaim { run, renewals: renewals.unwrap_or_default() }),
+        claim: claim.map(|run| GenerationClaim { run, by: text(claim_by), renewals: renewals.unwrap_or_default() }),
     })
 }
 
@@ -164,15 +166,16 @@ fn copy_rights(from: &str, to: &str) -> String {
     )
 }
 
-/// Lets `run` be the only one that may change the pointer, if `seen` still is what the row has. Returns whether it is.
+/// Lets `run` be the only one that may change the pointer, if `seen` still is what the row has. `by` says who it is. Returns whether it
+/// is.
 ///
 /// # Errors
 /// If PostgreSQL does not respond: then it is not known.
-pub async fn claim(pool: &PgPool, model: ReadModel, seen: Option<Uuid>, run: Uuid) -> Result<bool, Error> {
+pub async fn claim(pool: &PgPool, model: ReadModel, seen: Option<Uuid>, run: Uuid, by: &str) -> Result<bool, Error> {
     let operation = || format!("claiming the read model {}", model.group);
     let failed = |source| Error::Sql { operation: operation(), source };
     // It waits for a transaction that has changed the row and is not decided yet.
-    let query = sqlx::query(CLAIM).bind(run).bind(model.group).bind(seen);
+    let query = sqlx::query(CLAIM).bind(run).bind(model.group).bind(seen).bind(by);
     let claimed = query.execute(pool).await.map_err(failed);
     if matches!(&claimed, Ok(claimed) if claimed.rows_affected() == 1) {
         return Ok(true);

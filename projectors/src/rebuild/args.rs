@@ -24,6 +24,9 @@ fn rate() -> impl TypedValueParser<Value = NonZeroU32> {
 /// and ends when it has caught up. It may be ended and run again: it goes on. Then run `projectors MODEL --generation NUMBER`,
 /// which keeps the generation current, compare it with `cartctl diff`, and let readers see it with `cartctl switch`.
 ///
+/// The new table takes about as much room as the active one, whose size is logged first. No store says how much is free: with
+/// --disk-free-mib, a table that takes more than half of that, or whose size is not known, is refused without --yes.
+///
 /// With --in-place, the table that readers see is emptied, and its consumer group reset to the beginning: for a table that is lost
 /// or whose readers know only its name. Stop all instances of the projector first: the command fails while the group has a member.
 /// Start the projector afterwards. Until it has reached the end, readers see an empty table, then totals that are too low. A read with
@@ -47,13 +50,25 @@ pub struct RebuildArgs {
     #[arg(long)]
     pub(super) keep_running: bool,
 
-    /// Only create the table and the group's offsets, for `projectors MODEL --generation NUMBER` to build it
+    /// Only create the table and the group's offsets of a new generation, for `projectors MODEL --generation NUMBER` to build it
     #[arg(long, conflicts_with_all = ["rate_max", "keep_running"])]
     pub(super) create_only: bool,
+
+    /// Free space on the disk of the store, or of the fullest of Cassandra's nodes, as `df --block-size=1M` shows it
+    #[arg(long, value_name = "MIB", conflicts_with = "in_place")]
+    pub(super) disk_free_mib: Option<u32>,
+
+    /// Build a new generation also if it takes more than half of --disk-free-mib, or its size is not known
+    #[arg(long, requires = "disk_free_mib")]
+    pub(super) yes: bool,
 
     /// Only show what would be done
     #[arg(long)]
     pub(super) dry_run: bool,
+
+    /// Print the result as JSON on standard output; the log is on standard error
+    #[arg(long)]
+    pub json: bool,
 
     #[command(flatten)]
     pub(super) kafka: KafkaArgs,

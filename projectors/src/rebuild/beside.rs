@@ -1,5 +1,8 @@
 //! Builds the next generation, with the loop of the projectors in this process.
 
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, bail, ensure};
 use cart::contract::{Contract as _, Store};
 use cart::{Generation, GenerationPointer, PurchasedItem};
@@ -13,6 +16,8 @@ use tokio::task::block_in_place;
 
 use super::args::RebuildArgs;
 use super::progress::{LOOK_INTERVAL, Progress};
+use super::result::{Done, Rebuilt};
+use super::size::{self, Size};
 use crate::base::{Base, Settings};
 use crate::run::{keep_in_cassandra, keep_in_postgres};
 use crate::setup::create_in_cassandra;
@@ -22,6 +27,9 @@ const BATCH_LEN_MAX: u32 = 20_000;
 const ROWS_MAX: u32 = 200_000;
 const STARTUP: StartupArgs = StartupArgs { startup_timeout_s: 60 };
 
+/// After the session timeout a builder that has died is a member no more, and its coordinator has noticed.
+const MEMBER_GONE: Duration = Duration::from_secs(3);
+
 /// The generation to build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Target {
@@ -30,13 +38,15 @@ enum Target {
     Begun(Generation),
 }
 
-pub(super) async fn rebuild(args: &RebuildArgs) -> anyhow::Result<()> {
+pub(super) async fn rebuild(args: &RebuildArgs) -> anyhow::Result<Rebuilt> {
     let model = args.model;
-    let target = prepare(args).await?;
+    let (target, size) = prepare(args).await?;
     let (Target::New(generation) | Target::Begun(generation)) = target;
     let (group, table) = (model.group_name(generation), model.table_name(generation));
+    let was_begun = target == Target::Begun(generation);
+    let rebuilt = |done| Rebuilt::new(model, generation, done, was_begun, size);
     let keeper = format!("projectors {} --generation {generation}", model.group);
-    if target == Target::Begun(generation) {
+    if was_begun {
         // Another program would not build it otherwise than the one that has.
         ensure!(
             !block_in_place(|| Progress::new(&args.kafka, &group)?.look())?,
@@ -48,12 +58,13 @@ pub(super) async fn rebuild(args: &RebuildArgs) -> anyhow::Result<()> {
     }
     if args.dry_run {
         tracing::info!(generation = generation.get(), group, table, "it would be built (--dry-run)");
-        return Ok(());
+        return Ok(rebuilt(Done::Nothing));
     }
     if args.create_only {
         tracing::info!(generation = generation.get(), group, table, "created; `{keeper}` builds it");
-        return Ok(());
+        return Ok(rebuilt(Done::Created));
     }
+    ensure_alone(args, &group).await?;
     tracing::info!(generation = generation.get(), group, table, "building a generation");
     let is_complete = build(args, generation).await?;
     if !is_complete {
@@ -64,11 +75,31 @@ pub(super) async fn rebuild(args: &RebuildArgs) -> anyhow::Result<()> {
         "the generation had caught up; run `{keeper}`, which keeps it current, then `cartctl diff {}`",
         model.group
     );
+    Ok(rebuilt(Done::Built))
+}
+
+/// Waits until a builder that has died is no member any more. Refuses while another process is one.
+async fn ensure_alone(args: &RebuildArgs, group: &str) -> anyhow::Result<()> {
+    let (full_name, topic) = (args.kafka.prefixed(group), args.kafka.prefixed(PurchasedItem::TOPIC));
+    let admin = Admin::new(&args.kafka)?;
+    let deadline = Instant::now() + args.member.session_timeout() + MEMBER_GONE;
+    while block_in_place(|| admin.has_members(&full_name))? {
+        if Instant::now() >= deadline {
+            let owners: BTreeSet<String> = block_in_place(|| admin.owners(&full_name, &topic))?.into_values().collect();
+            let owners: Vec<String> = owners.into_iter().collect();
+            bail!(
+                "group {group} has members ({}): another process builds this generation, or keeps it. Stop it first, or let it go on",
+                owners.join(", ")
+            );
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
     Ok(())
 }
 
-/// The generation to build, with its table and its group's offsets: one that is beside the active one already, or a new one.
-async fn prepare(args: &RebuildArgs) -> anyhow::Result<Target> {
+/// The generation to build, with its table and its group's offsets: one that is beside the active one already, or a new one. And how
+/// much room it takes.
+async fn prepare(args: &RebuildArgs) -> anyhow::Result<(Target, Size)> {
     match args.model.store {
         Store::Cassandra => {
             let session = cassandra::connect(&args.cassandra.patient()).await?;
@@ -76,6 +107,18 @@ async fn prepare(args: &RebuildArgs) -> anyhow::Result<Target> {
         }
         Store::Postgres => prepare_in_postgres(args, &args.database.connect().await?).await,
     }
+}
+
+/// Refuses while another operator switches or drops: what is read here changes meanwhile.
+pub(super) fn ensure_unclaimed(args: &RebuildArgs, pointer: &GenerationPointer) -> anyhow::Result<()> {
+    let Some(claim) = &pointer.claim else { return Ok(()) };
+    let (model, active) = (args.model.group, pointer.active);
+    bail!(
+        "{model} is changed by {}, run {}: run it again when that has ended. If it has died, `cartctl switch {model} --to {active} \
+         --accept-diff none` ends what it has left",
+        claim.by,
+        claim.run
+    )
 }
 
 /// The newest generation, if it is not the active one and has a table; `None`: the next one is to be made.
@@ -88,15 +131,20 @@ fn next(pointer: &GenerationPointer, existing: &[Generation]) -> anyhow::Result<
     Ok(Target::New(pointer.next(existing).context("all numbers of generations are used up")?))
 }
 
-async fn prepare_in_cassandra(args: &RebuildArgs, session: &Session) -> anyhow::Result<Target> {
+async fn prepare_in_cassandra(args: &RebuildArgs, session: &Session) -> anyhow::Result<(Target, Size)> {
     let model = args.model;
     let pointer = in_cassandra::pointer(session, model).await?;
+    ensure_unclaimed(args, &pointer)?;
+    let bytes = size::in_cassandra(session, &model.table_name(pointer.active)).await;
+    let size = Size::new(bytes, args.disk_free_mib);
     let existing = in_cassandra::generations(session, model).await?;
     if let Some(target) = unfinished(&pointer, &existing) {
-        return Ok(target);
+        return Ok((target, size));
     }
+    size.log();
+    size.check(args.yes)?;
     if args.dry_run {
-        return next(&pointer, &existing);
+        return Ok((next(&pointer, &existing)?, size));
     }
     in_cassandra::create_table(session).await?;
     let generation = in_cassandra::reserve(session, model, &pointer, &existing).await?;
@@ -104,23 +152,28 @@ async fn prepare_in_cassandra(args: &RebuildArgs, session: &Session) -> anyhow::
     let create = create_in_cassandra(model, generation).with_context(|| format!("{model} is not in Cassandra"))?;
     let table = model.table_name(generation);
     session.query_unpaged(create, ()).await.with_context(|| format!("creating {table}"))?;
-    Ok(Target::New(generation))
+    Ok((Target::New(generation), size))
 }
 
-async fn prepare_in_postgres(args: &RebuildArgs, pool: &PgPool) -> anyhow::Result<Target> {
+async fn prepare_in_postgres(args: &RebuildArgs, pool: &PgPool) -> anyhow::Result<(Target, Size)> {
     let model = args.model;
     let pointer = in_postgres::pointer(pool, model).await?;
+    ensure_unclaimed(args, &pointer)?;
+    let bytes = size::in_postgres(pool, &model.table_name(pointer.active)).await;
+    let size = Size::new(bytes, args.disk_free_mib);
     let existing = in_postgres::generations(pool, model).await?;
     if let Some(target) = unfinished(&pointer, &existing) {
-        return Ok(target);
+        return Ok((target, size));
     }
+    size.log();
+    size.check(args.yes)?;
     if args.dry_run {
-        return next(&pointer, &existing);
+        return Ok((next(&pointer, &existing)?, size));
     }
     let generation = in_postgres::reserve(pool, model, &pointer, &existing).await?;
     start_at_beginning(args, generation)?;
     in_postgres::create_generation(pool, model, generation).await?;
-    Ok(Target::New(generation))
+    Ok((Target::New(generation), size))
 }
 
 /// Before the table is made: a generation with a table has its offsets. A group may have some from a time whose record of

@@ -1,20 +1,25 @@
 //! Empties the active generation's table and lets its projector begin at the beginning.
 
-use anyhow::Context as _;
-use cart::PurchasedItem;
+use anyhow::{Context as _, ensure};
 use cart::contract::{Contract as _, Store};
+use cart::{Generation, PurchasedItem};
 use cassandra::read_models::READERS_FORGET;
 use kafka::Admin;
 use sqlx::AssertSqlSafe;
 
 use super::args::RebuildArgs;
+use super::beside::ensure_unclaimed;
+use super::result::{Done, Rebuilt};
+use super::size::Size;
 use crate::setup::create_in_cassandra;
 
-pub(super) async fn rebuild(args: &RebuildArgs) -> anyhow::Result<()> {
-    match args.model.store {
-        Store::Cassandra => in_cassandra(args).await,
-        Store::Postgres => in_postgres(args).await,
-    }
+pub(super) async fn rebuild(args: &RebuildArgs) -> anyhow::Result<Rebuilt> {
+    let active = match args.model.store {
+        Store::Cassandra => in_cassandra(args).await?,
+        Store::Postgres => in_postgres(args).await?,
+    };
+    let done = if args.dry_run { Done::Nothing } else { Done::Emptied };
+    Ok(Rebuilt::new(args.model, active, done, false, Size::default()))
 }
 
 /// The offsets come before the table: after a crash in between, the rows' positions make the second time harmless. And a reader with
@@ -40,15 +45,23 @@ fn report(args: &RebuildArgs, group: &str, table: &str) {
     }
 }
 
-async fn in_cassandra(args: &RebuildArgs) -> anyhow::Result<()> {
+/// Returns the generation whose table is empty.
+async fn in_cassandra(args: &RebuildArgs) -> anyhow::Result<Generation> {
     let model = args.model;
     let session = cassandra::connect(&args.cassandra.patient()).await?;
-    let active = cassandra::read_models::active(&session, model).await?;
+    let pointer = cassandra::read_models::pointer(&session, model).await?;
+    ensure_unclaimed(args, &pointer)?;
+    let active = pointer.active;
     let (group, table) = (model.group_name(active), model.table_name(active));
     reset(args, &group)?;
     if !args.dry_run {
         tracing::info!(seconds = READERS_FORGET.as_secs(), "waiting until no ingest takes the table for complete");
         tokio::time::sleep(READERS_FORGET).await;
+        // Another operator may have begun to change the model meanwhile, or have switched.
+        let pointer = cassandra::read_models::pointer(&session, model).await?;
+        ensure_unclaimed(args, &pointer)?;
+        let now = pointer.active;
+        ensure!(now == active, "readers of {} see generation {now} by now: run it again", model.group);
         // A projector that was started meanwhile would lose what it has applied.
         reset(args, &group)?;
         let create = create_in_cassandra(model, active).with_context(|| format!("{model} is not in Cassandra"))?;
@@ -57,14 +70,16 @@ async fn in_cassandra(args: &RebuildArgs) -> anyhow::Result<()> {
         session.query_unpaged(format!("TRUNCATE {table}"), ()).await.with_context(|| format!("emptying {table}"))?;
     }
     report(args, &group, &table);
-    Ok(())
+    Ok(active)
 }
 
 /// The balances and their offsets in one transaction.
-async fn in_postgres(args: &RebuildArgs) -> anyhow::Result<()> {
+async fn in_postgres(args: &RebuildArgs) -> anyhow::Result<Generation> {
     let model = args.model;
     let pool = args.database.connect().await?;
-    let active = postgres::read_models::active(&pool, model).await?;
+    let pointer = postgres::read_models::pointer(&pool, model).await?;
+    ensure_unclaimed(args, &pointer)?;
+    let active = pointer.active;
     let (group, table) = (model.group_name(active), model.table_name(active));
     reset(args, &group)?;
     if !args.dry_run {
@@ -81,5 +96,5 @@ async fn in_postgres(args: &RebuildArgs) -> anyhow::Result<()> {
         transaction.commit().await.with_context(failed)?;
     }
     report(args, &group, &table);
-    Ok(())
+    Ok(active)
 }

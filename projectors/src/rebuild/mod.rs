@@ -7,13 +7,17 @@ mod args;
 mod beside;
 mod in_place;
 mod progress;
+mod result;
+mod size;
 
 pub use args::RebuildArgs;
+pub use result::Rebuilt;
 
 /// Builds a read model anew.
 ///
 /// # Errors
-/// If a server does not respond, the projector runs that is to be reset, or a signal came before the generation had caught up.
-pub async fn rebuild(args: &RebuildArgs) -> anyhow::Result<()> {
+/// If a server does not respond, the projector runs that is to be reset, another operator changes the model or builds the generation,
+/// there is too little room for it, or a signal came before it had caught up.
+pub async fn rebuild(args: &RebuildArgs) -> anyhow::Result<Rebuilt> {
     if args.in_place { in_place::rebuild(args).await } else { beside::rebuild(args).await }
 }

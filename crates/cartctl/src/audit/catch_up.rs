@@ -13,6 +13,7 @@ use cart::contract::{Contract as _, DEAD_LETTER_TOPIC, READ_MODELS, Store, group
 use cart::{CartCommand, CartEvent, PurchasedItem};
 use futures::future::try_join_all;
 use kafka::{Admin, GroupProgress, KafkaArgs};
+use parking::AllParked;
 use scylla::client::session::Session;
 use sqlx::PgPool;
 use tokio::time::{Instant, sleep};
@@ -20,7 +21,6 @@ use tokio::time::{Instant, sleep};
 use super::args::Target;
 use super::cut::Cut;
 use super::generations::{self, Active};
-use crate::parked::AllParked;
 use crate::read_tables::snapshot;
 use crate::reconcile::stored_offsets;
 
@@ -54,7 +54,7 @@ pub(super) async fn catch_up(target: &Target, database: &PgPool, deadline: Durat
     let commands = wait.ends(CartCommand::TOPIC).await?;
     wait.group(group::CART_PROCESSOR, CartCommand::TOPIC, &commands).await?;
     // Behind the offsets: a command before the cut is decided by now, or its cart is among these.
-    let parked = AllParked::read(kafka).await?;
+    let parked = AllParked::read(kafka).await.context("reading the parked carts")?;
     let events = wait.ends(CartEvent::TOPIC).await?;
     let dead_letters = wait.ends(DEAD_LETTER_TOPIC).await?;
     wait.group(group::ITEM_PURCHASED_EVENTS, CartEvent::TOPIC, &events).await?;

@@ -12,10 +12,10 @@ use super::checkpoint::{Checkpoint, Marks, mark};
 use super::client_view::SentCommand;
 use super::cut::{Cut, UpToCut};
 use super::rules::Kept;
-use crate::SkippedRecord;
 use crate::intake::DeadLetter;
 use crate::journal::JournalRow;
 use crate::totals::{DayKey, MonthKey};
+use crate::{DiscardedCommand, SkippedRecord};
 
 /// The contents of all topics and stores.
 #[derive(Debug, Clone, Default)]
@@ -59,12 +59,19 @@ pub struct Evidence {
     pub changed: Vec<String>,
     /// The records that groups skip.
     pub skips: Vec<SkippedRecord>,
+    /// The commands that operators have given up.
+    pub discards: Vec<DiscardedCommand>,
 }
 
 impl Evidence {
     /// Whether the command at a position waits because its cart is parked.
     pub(crate) fn is_parked(&self, cart_id: CartId, position: Position) -> bool {
         self.parked.get(&cart_id).is_some_and(|next| position >= *next)
+    }
+
+    /// Whether the journal has a cart's request at a position.
+    pub(crate) fn has_request(&self, cart_id: CartId, position: Position) -> bool {
+        self.requests.get(&cart_id.as_uuid()).is_some_and(|requests| requests.contains_key(&position))
     }
 
     /// Whether all effects of a cart's command at a position must be in all stores.
@@ -98,7 +105,7 @@ impl Evidence {
     pub(crate) fn up_to_cut(&self) -> UpToCut {
         let count = |records: &mut dyn Iterator<Item = bool>| records.filter(|is_before| *is_before).count() as u64;
         let mut commands = self.commands.iter().map(|record| {
-            matches!(record.content, Content::Command(_))
+            matches!(record.content, Content::Command(_) | Content::TooNew { .. })
                 && Cut::is_before(&self.cut.commands, record.partition, record.offset)
         });
         let is_new =
@@ -137,6 +144,13 @@ pub struct LogRecord {
     pub content: Content,
 }
 
+impl LogRecord {
+    /// Where it is, for a finding.
+    pub(crate) fn place(&self) -> String {
+        format!("cart-commands {}/{}", self.partition, self.offset)
+    }
+}
+
 /// The content of a record of `cart-commands`.
 #[derive(Debug, Clone)]
 pub enum Content {
@@ -150,6 +164,11 @@ pub enum Content {
         key: Option<Vec<u8>>,
         /// The record's value.
         value: Option<Vec<u8>>,
+    },
+    /// A command that is newer than this program. It waits, since the cart of its key is parked.
+    TooNew {
+        /// The cart.
+        cart_id: CartId,
     },
 }
 

@@ -47,7 +47,7 @@ use checkpoint_file::save;
 use checkpoints::Start;
 use read::{Epochs, Scope, collect};
 
-use crate::skips;
+use crate::{discards, skips};
 
 pub use crate::intake::DeadLetter;
 pub use args::{Args, Checkpoints, Target};
@@ -171,6 +171,8 @@ async fn read(
         None => None,
     };
     let scope = start.as_mut().and_then(|start| start.scope.take()).unwrap_or(Scope::All(None));
-    let evidence = collect(&target.kafka, (&session, database), cut, epochs, scope).await?;
-    Ok((Evidence { sent, skips, parked, ..evidence }, start))
+    let evidence = collect(&target.kafka, (&session, database), cut, parked, epochs, scope).await?;
+    // Behind the dead letters, each of which is there after its discard.
+    let discards = discards::load(&target.kafka, epochs.commands).await?;
+    Ok((Evidence { sent, skips, discards, ..evidence }, start))
 }

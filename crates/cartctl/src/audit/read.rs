@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use cart::contract::Contract;
-use cart::{CartCommand, CartEvent, LogEpoch, Position, PurchasedItem};
+use cart::{CartCommand, CartEvent, CartId, LogEpoch, Position, PurchasedItem};
 use kafka::{Admin, Codec, KafkaArgs, Registry};
 use scylla::client::session::Session;
 use serde::Serialize;
@@ -24,7 +24,7 @@ use super::digest::{Chains, Hash};
 use super::evidence::{Content, Evidence, LogRecord, Record};
 use super::stores;
 use super::touched::touched;
-use crate::intake::{DeadLetter, Intake, dead_letters, decode};
+use crate::intake::{DeadLetter, Intake, Received, dead_letters, decode};
 use crate::journal::{Events, Newest, Requests, read_carts, read_newest, read_tables};
 use crate::topic::{RawRecord, for_each, for_each_from};
 
@@ -59,7 +59,8 @@ async fn epoch(kafka: &KafkaArgs, session: &Session, topic: &str) -> anyhow::Res
     Ok(cassandra::log_epoch(session, &full, &identity).await?)
 }
 
-/// Reads, when all consumers have reached the cut.
+/// Reads, when all consumers have reached the cut. `parked` are the parked carts behind the offsets of the cut, each with the position
+/// before which its commands are decided.
 ///
 /// # Errors
 /// Something can't be read.
@@ -67,6 +68,7 @@ pub(super) async fn collect(
     kafka: &KafkaArgs,
     (session, database): (&Session, &PgPool),
     cut: Cut,
+    parked: HashMap<CartId, Position>,
     epochs: Epochs,
     scope: Scope,
 ) -> anyhow::Result<Evidence> {
@@ -83,11 +85,13 @@ pub(super) async fn collect(
             Journal::Newest(read_newest(session).await.context("reading the newest entries of the journal")?)
         }
     };
-    let mut topics = Topics { kafka: kafka.clone(), runtime: Handle::current(), cut, scope, changed: Vec::new() };
+    let (kafka, runtime, epoch) = (kafka.clone(), Handle::current(), epochs.commands);
+    let mut topics = Topics { kafka, runtime, cut, parked, epoch, scope, changed: Vec::new() };
     let events_codec = codecs.events.clone();
     let (mut evidence, scope) = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
         let evidence = topics.read(&codecs)?;
-        Ok((Evidence { cut: topics.cut, changed: topics.changed, ..evidence }, topics.scope))
+        let Topics { cut, parked, scope, changed, .. } = topics;
+        Ok((Evidence { cut, parked, changed, ..evidence }, scope))
     })
     .await??;
     evidence.commands_epoch = epochs.commands.get();
@@ -163,6 +167,10 @@ struct Topics {
     kafka: KafkaArgs,
     runtime: Handle,
     cut: Cut,
+    /// As [`Evidence::parked`].
+    parked: HashMap<CartId, Position>,
+    /// Of `cart-commands`.
+    epoch: LogEpoch,
     scope: Scope,
     /// As [`Evidence::changed`].
     changed: Vec<String>,
@@ -272,14 +280,16 @@ impl Topics {
         letters: &HashSet<(i32, i64)>,
     ) -> anyhow::Result<(Vec<LogRecord>, Vec<Mark>)> {
         let mut reading = self.reading(cut, |marks| &marks.commands);
-        let intake = Intake { codec, runtime: &self.runtime, partitions: i32::try_from(cut.len())?, letters };
+        let (runtime, partitions) = (&self.runtime, i32::try_from(cut.len())?);
+        let intake = Intake { codec, runtime, partitions, letters, parked: &self.parked, epoch: self.epoch };
         let mut commands = Vec::new();
         self.for_each(CartCommand::TOPIC, &mut reading, |record| {
-            let command = intake.command(&record)?;
+            let received = intake.command(&record)?;
             let RawRecord { partition, offset, key, value } = record;
-            let content = match command {
-                Ok(command) => Content::Command(Box::new(command)),
-                Err(reason) => Content::Undecidable { reason, key, value },
+            let content = match received {
+                Received::Command(command) => Content::Command(command),
+                Received::Undecidable(reason) => Content::Undecidable { reason, key, value },
+                Received::TooNew { cart_id, .. } => Content::TooNew { cart_id },
             };
             commands.push(LogRecord { partition, offset, content });
             Ok(())

@@ -10,7 +10,7 @@ use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
 use super::cut::UpToCut;
-use crate::SkippedRecord;
+use crate::{DiscardedCommand, SkippedRecord};
 
 /// The kind of a finding. The names are those of the JSON report and of the metric's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ValueEnum)]
@@ -93,6 +93,8 @@ pub enum Kind {
     LogChanged,
     /// The record that an operator has skipped is another one now, or is not there.
     SkipDiffers,
+    /// The command that an operator has discarded is another one now, is not there, or was decided.
+    DiscardDiffers,
 }
 
 impl Kind {
@@ -193,6 +195,8 @@ pub struct Counts {
     pub repeats: u64,
     /// Commands that wait because their carts are parked.
     pub parked: u64,
+    /// Commands that operators have discarded: dead letters.
+    pub discarded: u64,
     /// Records on `cart-commands` that can't be decided.
     pub dead_letters: u64,
     /// Carts with events.
@@ -262,6 +266,8 @@ pub struct Report {
     pub client: ClientView,
     /// Records that groups skip: what they would have changed is not expected.
     pub skipped: Vec<SkippedRecord>,
+    /// Commands that operators have discarded; also those that still wait for that.
+    pub discarded: Vec<DiscardedCommand>,
     /// The number of findings of each kind.
     pub findings_by_kind: BTreeMap<Kind, u64>,
     /// The first findings, and at least one of each kind.
@@ -273,11 +279,11 @@ impl Report {
         counts: Counts,
         up_to_cut: UpToCut,
         client: ClientView,
-        skipped: Vec<SkippedRecord>,
+        (skipped, discarded): (Vec<SkippedRecord>, Vec<DiscardedCommand>),
         findings: Findings,
     ) -> Self {
         let (findings_by_kind, findings) = (findings.counts, findings.kept);
-        Self { span: None, counts, up_to_cut, client, skipped, findings_by_kind, findings }
+        Self { span: None, counts, up_to_cut, client, skipped, discarded, findings_by_kind, findings }
     }
 
     /// The commands of this audit and of those whose checkpoint it went on from.
@@ -365,9 +371,12 @@ impl fmt::Display for Report {
         ];
         let answers = if client.commands > 0 { &answers[..] } else { &[] };
         // Rare enough to stay away otherwise.
-        let parked = [("commands that wait, of parked carts", counts.parked)];
-        let parked = if counts.parked > 0 { &parked[..] } else { &[] };
-        for (what, number) in rows.iter().chain(parked).chain(answers) {
+        let rare = [
+            ("commands that wait, of parked carts", counts.parked),
+            ("commands that were discarded", counts.discarded),
+        ];
+        let rare = rare.iter().filter(|(_, number)| *number > 0);
+        for (what, number) in rows.iter().chain(rare).chain(answers) {
             table.add_row([(*what).to_owned(), number.to_string()]);
         }
         if let Some(column) = table.column_mut(1) {
@@ -382,6 +391,9 @@ impl fmt::Display for Report {
         }
         for skipped in &self.skipped {
             writeln!(f, "skipped: {skipped}")?;
+        }
+        for discarded in &self.discarded {
+            writeln!(f, "discarded: {discarded}")?;
         }
         for finding in &self.findings {
             writeln!(f, "{finding}")?;

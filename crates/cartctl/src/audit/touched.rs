@@ -21,6 +21,7 @@ pub fn touched(
 ) -> BTreeSet<Uuid> {
     let asked = commands.iter().filter_map(|record| match &record.content {
         Content::Command(command) => Some(command.cart_id.as_uuid()),
+        Content::TooNew { cart_id } => Some(cart_id.as_uuid()),
         Content::Undecidable { .. } => None,
     });
     let changed = events.iter().filter_map(|record| Some(record.value.as_ref().ok()?.cart_id.as_uuid()));

@@ -10,11 +10,13 @@ use cart::{Aggregate, CartCommand, CartId, Decided, Decision, Item, LogEpoch, Po
 use chrono::{DateTime, SecondsFormat, Utc};
 use journal::{Codecs, Journal};
 use kafka::{Admin, Codec, DecodeError, Message as _, Registry, TopicReader};
+use parking::AllParked;
 use rust_decimal::Decimal;
 use serde::Serialize;
 use tokio::runtime::Handle;
 
 use super::args::{Finding, System};
+use crate::discards::{self, DiscardedCommand};
 use crate::line::{InWords as _, outcome};
 use crate::topic::SILENCE_MAX;
 
@@ -101,6 +103,9 @@ pub(super) async fn explain(system: &System, cart_id: CartId) -> anyhow::Result<
     let epoch = cassandra::log_epoch(&session, &topic, &identity).await?;
     let registry = Registry::new(&system.kafka)?;
     let journal = Journal::open(Arc::new(session), Codecs::register(&registry).await?).await?;
+    // Before the journal: a command that waits then, and has a row, was decided meanwhile.
+    let parked = AllParked::read(&system.kafka).await.context("reading the parked carts")?;
+    let waits_from = parked.cart(cart_id).map(|(_, cart)| cart.next_position);
     // Before the records: what is journalled is in the log by then.
     let start = Position::new(epoch, 0);
     let cart = journal.load_before(cart_id, start).await?;
@@ -110,8 +115,12 @@ pub(super) async fn explain(system: &System, cart_id: CartId) -> anyhow::Result<
         requests.insert(row.position, journal.decided(cart_id, &row).await?);
     }
     let codec = Codec::<CartCommand>::register(&registry, CartCommand::TOPIC, CartCommand::SCHEMA).await?;
+    let discards = discards::load_of_cart(&system.kafka, epoch, cart_id).await?;
+    let holding = discards.into_iter().filter(DiscardedCommand::holds);
+    let discarded = holding.map(|discard| (discard.offset, format!("discarded by {}: {}", discard.by, discard.reason)));
+    let discarded = discarded.collect();
     let records = tokio::task::block_in_place(|| records(system, &topic, partition, cart_id, &codec))?;
-    let (before, mut steps) = (State::of(&cart), Steps { cart, epoch, requests });
+    let (before, mut steps) = (State::of(&cart), Steps { cart, epoch, requests, discarded, waits_from });
     let commands = records.into_iter().map(|record| steps.next(record)).collect();
     let without_command = steps.requests.keys().map(|position| position.get()).collect();
     Ok(Explained { cart_id, topic, partition, before, commands, without_command })
@@ -149,6 +158,10 @@ struct Steps {
     epoch: LogEpoch,
     /// The journalled requests whose records are still to come.
     requests: BTreeMap<Position, Decided>,
+    /// Why commands are discarded, by their offsets.
+    discarded: BTreeMap<i64, String>,
+    /// The position from which on the cart's commands wait, if it is parked.
+    waits_from: Option<Position>,
 }
 
 impl Steps {
@@ -166,7 +179,9 @@ impl Steps {
             journal: InJournal::NotKept,
             after: State::of(&self.cart),
         };
+        let waits = kept.is_none() && self.waits_from.is_some_and(|from| position >= from);
         let command = match command {
+            Err(newer @ DecodeError::Newer { .. }) if waits => return step.waits(&newer.to_string()),
             Ok(command) if command.cart_id == self.cart.cart_id() => command,
             Ok(command) => return step.dead_letter(format!("it is a command of cart {}", command.cart_id)),
             Err(error) => return step.dead_letter(error.to_string()),
@@ -175,6 +190,14 @@ impl Steps {
         (step.command, step.issued_at) = (line.what, line.at);
         if let (Err(reason), None) = (command.check(), &kept) {
             return step.dead_letter(reason.to_string());
+        }
+        let discarded = self.discarded.remove(&offset);
+        // It is not decided here either: a rule may panic for it.
+        if waits {
+            return step.waits(discarded.as_deref().unwrap_or_default());
+        }
+        if let (Some(reason), None) = (discarded, &kept) {
+            return step.dead_letter(reason);
         }
         let decided = match self.cart.decide(&command, position) {
             Decision::Decided(decided) => decided,
@@ -221,6 +244,12 @@ impl Steps {
 impl Step {
     fn dead_letter(self, reason: String) -> Self {
         Self { outcome: format!("dead letter: {reason}"), ..self }
+    }
+
+    /// A command of a parked cart.
+    fn waits(self, reason: &str) -> Self {
+        let outcome = if reason.is_empty() { "waits (parked)".to_owned() } else { format!("waits (parked): {reason}") };
+        Self { outcome, journal: InJournal::Pending, ..self }
     }
 }
 

@@ -81,9 +81,10 @@ pub struct DiffArgs {
 /// Let readers see another generation of a read model
 ///
 /// Refused unless --accept-diff names what `cartctl diff` says now, and unless the generation is current. Both groups are paused
-/// at one offset a partition, and the tables compared again there; then readers change over, and both groups go on. No total falls for
-/// a reader, unless an accepted difference says so. If it is killed, run it again: after 10 s it takes over what it has paused. `cartctl
-/// resume` also ends those pauses.
+/// at one offset a partition, and the rows that have changed since are compared again there; then readers change over, and both groups go
+/// on. No total falls for a reader, unless an accepted difference says so. Refused while another run changes the read model, and when
+/// an operator pauses one of the groups meanwhile: that pause holds. If it is killed, run it again, not `cartctl resume`: after 10 s it
+/// ends what it has paused, and keeps what operators have.
 ///
 /// Exit code 0: switched. 1: refused. 2: not found out; run it again.
 #[derive(Debug, clap::Args)]
@@ -95,13 +96,19 @@ pub struct SwitchArgs {
     pub(super) model: ReadModel,
 
     /// The generation that readers are to see
-    #[arg(long, value_name = "GENERATION", required_unless_present = "back", conflicts_with = "back")]
-    #[arg(requires = "accept_diff")]
+    #[arg(long, value_name = "GENERATION", conflicts_with = "back", requires = "accept_diff")]
+    #[arg(required_unless_present_any = ["back", "in_place"])]
     pub(super) to: Option<Generation>,
 
     /// Let readers see the generation again that they saw before the last switch
     #[arg(long)]
     pub(super) back: bool,
+
+    /// Do not change what readers see, but give the table of generation 1 the rows of the active generation, for other programs that
+    /// read Cassandra by that table's name. Stop all instances of the projector of generation 1 for good first, and start the new one
+    /// afterwards
+    #[arg(long, conflicts_with_all = ["to", "back", "accept_diff"])]
+    pub(super) in_place: bool,
 
     /// The digest of the differences to accept, as `cartctl diff` prints it; `none`: only without differences; `any`, only with
     /// --back: whatever differs, as where the generation goes on miscounting
@@ -145,6 +152,10 @@ pub struct DropArgs {
     #[arg(long, value_name = "NUMBER")]
     pub(super) generation: Generation,
 
+    /// Who; shown to another operator who changes the read model meanwhile
+    #[arg(long, value_name = "NAME", env = "USER", default_value = "operator")]
+    pub(super) by: String,
+
     /// Only show what would be deleted
     #[arg(long)]
     pub(super) dry_run: bool,
@@ -166,6 +177,12 @@ impl DiffArgs {
 }
 
 impl SwitchArgs {
+    /// Whether only the table of generation 1 is to be replaced.
+    #[must_use]
+    pub fn in_place(&self) -> bool {
+        self.in_place
+    }
+
     /// Whether to print JSON.
     #[must_use]
     pub fn json(&self) -> bool {

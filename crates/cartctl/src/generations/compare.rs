@@ -48,8 +48,21 @@ fn rolled_forward(row: Option<&Row>, key: &RowKey, from: i64, to: i64, changes: 
 /// Compares all rows. `changes` are those from the lower of both offsets of each partition on.
 pub(super) fn compare(tables: [&Rows; 2], changes: &Changes, partition_of: impl Fn(&RowKey) -> i32) -> Comparison {
     let keys: BTreeSet<&RowKey> = tables.iter().flat_map(|table| table.rows.keys()).collect();
+    compare_rows(keys, tables, changes, partition_of)
+}
+
+/// As [`compare`], of the rows with these keys, in their order. A row that neither table has does not count.
+pub(super) fn compare_rows<'a>(
+    keys: impl IntoIterator<Item = &'a RowKey>,
+    tables: [&Rows; 2],
+    changes: &Changes,
+    partition_of: impl Fn(&RowKey) -> i32,
+) -> Comparison {
     let mut comparison = Comparison::default();
     for key in keys {
+        if !tables.iter().any(|table| table.rows.contains_key(key)) {
+            continue;
+        }
         let partition = partition_of(key);
         let frontiers = tables.map(|table| table.frontier(key, partition));
         let before = frontiers[0].max(frontiers[1]);
@@ -71,6 +84,20 @@ pub(super) fn compare(tables: [&Rows; 2], changes: &Changes, partition_of: impl 
     }
     comparison.totals = comparison.totals.map(|total| total.normalize());
     comparison
+}
+
+impl Comparison {
+    /// Takes out what these rows were found to be, and puts in what they are found to be now. Of the others no record was added.
+    pub(super) fn replace(&mut self, keys: &BTreeSet<RowKey>, before: &Self, now: Self) {
+        self.equal = self.equal - before.equal + now.equal;
+        self.differences.retain(|difference| !keys.contains(&difference.key));
+        self.differences.extend(now.differences);
+        self.differences.sort_unstable_by_key(|difference| difference.key);
+        for ((total, before), now) in self.totals.iter_mut().zip(before.totals).zip(now.totals) {
+            *total = (*total - before + now).normalize();
+        }
+        self.added = now.added;
+    }
 }
 
 impl Difference {

@@ -3,12 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use cart::{Generation, GenerationPointer};
+use anyhow::bail;
+use cart::{ControlKey, Generation};
 use serde::Serialize;
+use service::shutdown_signal;
 use tokio::task::block_in_place;
 
 use super::args::DropArgs;
-use super::claim::Claim;
+use super::claim::{Claim, other_run, others_ended_unpaused};
 use super::store::ModelStore;
 use crate::operate::{Kafka, Outcome};
 
@@ -36,7 +38,7 @@ impl fmt::Display for Dropped {
     }
 }
 
-/// Deletes a generation that readers do not see.
+/// Deletes a generation that readers do not see, and ends the stops of its group.
 ///
 /// # Errors
 /// If a server does not respond.
@@ -46,33 +48,47 @@ pub async fn drop_generation(args: &DropArgs) -> anyhow::Result<Outcome<Dropped>
     let store = Arc::new(ModelStore::open(&args.system, model).await?);
     let (table, group) = (model.table_name(generation), model.group_name(generation));
     let is_active = format!("readers of {} see generation {generation}", model.group);
-    let GenerationPointer { active, claim, .. } = store.decided_pointer().await?;
-    if active == generation {
+    let pointer = match others_ended_unpaused(&kafka, &store).await? {
+        Ok(pointer) => pointer,
+        Err(at_work) => return Ok(Outcome::Refused(at_work)),
+    };
+    if pointer.active == generation {
         return Ok(Outcome::Refused(is_active));
     }
-    let is_claimed = format!(
-        "a run of `cartctl switch` or `drop` is at work or has died: see what it says, or run `cartctl switch {} --to {active} \
-         --accept-diff none`, which waits for it and ends what it has left",
-        model.group
-    );
-    if claim.is_some() {
-        return Ok(Outcome::Refused(is_claimed));
-    }
     let full_name = kafka.args.prefixed(&group);
-    if block_in_place(|| kafka.admin.has_members(&full_name))? {
-        return Ok(Outcome::Refused(format!("group {group} has members: stop its projector first")));
+    let has_members = || block_in_place(|| kafka.admin.has_members(&full_name));
+    let still_runs = format!("group {group} has members: stop its projector first");
+    if has_members()? {
+        return Ok(Outcome::Refused(still_runs));
     }
     let was_there = store.generations().await?.contains(&generation);
     if !args.dry_run {
-        let Some(claim) = Claim::take(&store, None).await? else {
-            return Ok(Outcome::Refused(is_claimed));
+        let signal = shutdown_signal()?;
+        // What was begun is ended: a statement that is on its way may delete the table after the claim has ended.
+        signal.started();
+        let died = pointer.claim.map(|claim| claim.run);
+        let Some(claim) = Claim::take(&store, died, &format!("{} with `cartctl drop`", args.by)).await? else {
+            return Ok(Outcome::Refused(other_run(&store).await?));
         };
+        fail_points::crash_point("drop-claimed");
+        if died.is_some() {
+            // The run that has died may have changed the generation that readers see.
+            store.settle().await;
+        }
         if store.decided_pointer().await?.active == generation {
-            claim.release().await?;
+            claim.release().await;
             return Ok(Outcome::Refused(is_active));
         }
-        let deleted = delete(&kafka, &store, generation, &full_name).await;
-        claim.release().await?;
+        if has_members()? {
+            claim.release().await;
+            return Ok(Outcome::Refused(still_runs));
+        }
+        if signal.is_requested() {
+            claim.release().await;
+            bail!("interrupted: nothing was deleted");
+        }
+        let deleted = delete(&kafka, &store, generation, &group).await;
+        claim.release().await;
         deleted?;
     }
     Ok(Outcome::Done(Dropped {
@@ -85,9 +101,14 @@ pub async fn drop_generation(args: &DropArgs) -> anyhow::Result<Outcome<Dropped>
     }))
 }
 
-/// The group comes last: a table without offsets would be built again over what it has.
+/// The group comes after the table: a table without offsets would be built again over what it has. No member is left to end the stops
+/// of the group.
 async fn delete(kafka: &Kafka, store: &ModelStore, generation: Generation, group: &str) -> anyhow::Result<()> {
     store.drop_table(generation).await?;
-    kafka.admin.remove_groups(&[group]).await?;
+    kafka.admin.remove_groups(&[kafka.args.prefixed(group).as_str()]).await?;
+    let controls = block_in_place(|| kafka.control.controls())?;
+    for partition in controls.stopped_partitions(group) {
+        kafka.control.send(&ControlKey::Stopped { group: group.to_owned(), partition }, None).await?;
+    }
     Ok(())
 }

@@ -10,7 +10,7 @@ use control::Controls;
 use kafka::{FirstRecord, GroupProgress};
 use tokio::task::block_in_place;
 
-use super::freeze::is_of_switch;
+use super::freeze::run_of;
 use super::store::ModelStore;
 use crate::operate::Kafka;
 use crate::status::State;
@@ -35,7 +35,8 @@ impl Unfit {
     }
 }
 
-/// Why readers must not see `to` now; `None`: they may. `from` must not be paused by an operator, whose pause the switch would end.
+/// Why readers must not see `to` now; `None`: they may. Neither may be paused by an operator: that pause holds, so the two would not come to
+/// one offset.
 pub(super) fn refusal(
     kafka: &Kafka,
     store: &ModelStore,
@@ -48,7 +49,7 @@ pub(super) fn refusal(
         let partitions = 0..store.identity.partitions;
         for group in &groups {
             let pauses = partitions.clone().filter_map(|partition| controls.pause(group, partition));
-            if let Some(pause) = pauses.map(|pause| &pause.entry.record).find(|pause| !is_of_switch(&pause.reason)) {
+            if let Some(pause) = pauses.map(|pause| &pause.entry.record).find(|pause| run_of(&pause.reason).is_none()) {
                 let (by, reason) = (&pause.by, &pause.reason);
                 let text = format!("{group} is paused by {by} ({reason}): run `cartctl resume {group}` first");
                 return Ok(Some(Unfit::Other(text)));

@@ -30,6 +30,20 @@ impl RowKey {
         }
     }
 
+    pub(super) fn day(&self) -> Option<DayKey> {
+        match self {
+            Self::Day(key) => Some(*key),
+            Self::Month(_) => None,
+        }
+    }
+
+    pub(super) fn month(&self) -> Option<MonthKey> {
+        match self {
+            Self::Day(_) => None,
+            Self::Month(key) => Some(*key),
+        }
+    }
+
     pub(super) fn vendor(&self) -> Uuid {
         match self {
             Self::Day(key) => key.vendor,
@@ -92,7 +106,12 @@ impl Rows {
     /// The row of this key, if there is one, includes every record of it before this offset and none behind.
     pub(super) fn frontier(&self, key: &RowKey, partition: i32) -> i64 {
         let of_row = self.rows.get(key).map_or(0, |row| row.next);
-        of_row.max(self.next.get(&partition).copied().unwrap_or_default())
+        of_row.max(self.next_in(partition))
+    }
+
+    /// The rows include every record of a partition before this offset.
+    pub(super) fn next_in(&self, partition: i32) -> i64 {
+        self.next.get(&partition).copied().unwrap_or_default()
     }
 }
 

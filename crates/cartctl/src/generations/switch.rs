@@ -1,28 +1,25 @@
 //! `cartctl switch`.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::io::{Write as _, stderr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, anyhow, bail};
-use cart::contract::{ReadModel, Store};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use cart::{Generation, GenerationSwitch};
-use cassandra::read_models::READERS_FOLLOW;
 use chrono::{SubsecRound as _, Utc};
-use serde::Serialize;
 use service::shutdown_signal;
 use uuid::Uuid;
 
 use super::args::{Accepted, SwitchArgs};
-use super::claim::{Claim, others_ended, waiting};
-use super::diff::compare_generations;
-use super::freeze::{Freezer, Run, Target, pauses};
+use super::claim::{Claim, holder, other_run, others_ended, waiting};
+use super::compared::Compared;
+use super::freeze::{Freezer, Frozen, PausedByOther, Target, pauses, run_of};
 use super::guards::{Unfit, refusal};
-use super::report::Diff;
 use super::store::ModelStore;
-use crate::operate::{Kafka, Outcome, time};
+use super::switched::{LastSwitch, Switched};
+use super::verdict::{apart, not_accepted};
+use crate::operate::{Kafka, Outcome};
 
 /// How long a generation may need to become current again, for example after the pauses of another switch.
 const CATCH_UP: Duration = Duration::from_secs(60);
@@ -30,87 +27,19 @@ const CATCH_UP: Duration = Duration::from_secs(60);
 /// Attempts to let the groups go on: the members wait for it.
 const THAW_ATTEMPTS: u32 = 5;
 
-/// What was done.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Switched {
-    model: &'static str,
-    /// The generation that readers saw before.
-    from: i32,
-    /// The generation that readers see now.
-    to: i32,
-    /// The digest of the differences between the two.
-    accepted_diff: String,
-    is_dry_run: bool,
-    /// Whether readers saw it already.
-    was_active: bool,
-    /// The last switch before.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_switch: Option<LastSwitch>,
-    /// Whether pauses of an earlier switch, which has died, were ended.
-    ended_earlier_pauses: bool,
-    /// How long both groups stood still.
-    paused_ms: u64,
-    /// Partitions in which the first generation does not run, and was further back than the second one.
-    was_behind: Vec<i32>,
-}
+/// Comparisons of the rows that have changed meanwhile, before the groups are paused. Each one leaves fewer for the next.
+const ROUNDS_MAX: u32 = 3;
 
-/// Who has switched, and why.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct LastSwitch {
-    at: String,
-    by: String,
-    reason: String,
-    accepted_diff: String,
-}
-
-impl LastSwitch {
-    fn of(switch: &GenerationSwitch) -> Self {
-        let GenerationSwitch { at, by, reason, accepted_diff } = switch.clone();
-        Self { at: time(at), by, reason, accepted_diff }
-    }
-}
-
-impl fmt::Display for LastSwitch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { at, by, reason, accepted_diff } = self;
-        write!(f, "since {at}, by {by}, diff {accepted_diff}")?;
-        if reason.is_empty() { Ok(()) } else { write!(f, ": {reason}") }
-    }
-}
-
-impl fmt::Display for Switched {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { model, from, to, accepted_diff, .. } = self;
-        if self.ended_earlier_pauses {
-            writeln!(f, "pauses of an earlier switch were ended")?;
-        }
-        if self.was_active {
-            write!(f, "{model}: readers see generation {to} already")?;
-            return self.last_switch.as_ref().map_or(Ok(()), |last| write!(f, "\n  {last}"));
-        }
-        if self.is_dry_run {
-            return write!(
-                f,
-                "{model}: readers would see generation {to} after {from}, diff {accepted_diff}; nothing was changed (--dry-run)"
-            );
-        }
-        write!(f, "{model}: readers see generation {to} after {from}, diff {accepted_diff}")?;
-        write!(f, "\n  both stood still for {} ms", self.paused_ms)?;
-        if !self.was_behind.is_empty() {
-            write!(f, "\n  generation {from} does not run in partitions {:?}, and was behind there", self.was_behind)?;
-        }
-        write!(
-            f,
-            "\n  generation {from} is kept; `cartctl switch {model} --back` returns to it while its projector runs"
-        )
-    }
-}
+/// So few rows are read again within a fraction of a second.
+const FEW_ROWS: usize = 500;
 
 /// What became of the change.
 enum Change {
-    Done { was_behind: Vec<i32> },
+    /// `None`: it was interrupted in the moment of the change.
+    Done {
+        frozen: Option<Frozen>,
+        rows: u64,
+    },
     Refused(String),
 }
 
@@ -136,16 +65,21 @@ pub async fn switch(args: &SwitchArgs) -> anyhow::Result<Outcome<Switched>> {
     }
     let kafka = Kafka::connect(&args.system.kafka).await?;
     let store = Arc::new(ModelStore::open(&args.system, model).await?);
-    let seen = if args.dry_run { store.decided_pointer().await? } else { others_ended(&store).await? };
+    let seen = if args.dry_run { Ok(store.decided_pointer().await?) } else { others_ended(&store).await? };
+    let seen = match seen {
+        Ok(seen) => seen,
+        Err(at_work) => return Ok(Outcome::Refused(at_work)),
+    };
     let existing = store.generations().await?;
     let known: BTreeSet<Generation> =
         existing.iter().copied().chain([seen.active]).chain(seen.previous).chain(args.to).collect();
     let known: Vec<String> = known.into_iter().map(|generation| model.group_name(generation)).collect();
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
-    let is_interrupted = seen.claim.is_some() || !pauses(&kafka, &known, Run::All)?.is_empty();
+    let died = seen.claim.map(|claim| claim.run);
+    let is_interrupted = died.is_some() || !pauses(&kafka, &known)?.is_empty();
     let taken_over = if is_interrupted && !args.dry_run {
-        let Some(claim) = Claim::take(&store, seen.claim.map(|claim| claim.run)).await? else {
-            return Ok(Outcome::Refused(other_run(model)));
+        let Some(claim) = Claim::take(&store, died, &by(args)).await? else {
+            return Ok(Outcome::Refused(other_run(&store).await?));
         };
         Some(claim)
     } else {
@@ -154,21 +88,22 @@ pub async fn switch(args: &SwitchArgs) -> anyhow::Result<Outcome<Switched>> {
     // What the other run has left undecided is done by now, or never will be.
     let pointer = store.decided_pointer().await?;
     let from = pointer.active;
-    let earlier = pauses(&kafka, &known, Run::All)?;
+    let earlier = pauses(&kafka, &known)?;
     // A `--back` that has died may have changed the pointer before: its repeat must not change it back. A `--back` after another
     // switch is to undo that.
     let back_here = Target { model: model.group, to: from, is_back: true };
-    let is_completed = earlier.iter().any(|(_, record)| back_here.is_of(&record.reason));
+    let is_completed = earlier.iter().any(|reason| back_here.is_of(reason));
     let to = if args.back && is_completed { Some(from) } else { args.to.or(pointer.previous) };
     let target = Target { model: model.group, to: to.unwrap_or(from), is_back: args.back };
     let ended_earlier_pauses = taken_over.is_some() && !earlier.is_empty();
     // Without its pauses it is not known what the run that died was to do.
     let is_unclear = args.back && taken_over.is_some() && earlier.is_empty();
     if let Some(claim) = taken_over {
-        let freezer = freezer(args, &kafka, &store, target.reason(claim.run, &args.reason));
-        settle(&store).await;
-        freezer.thaw(&known, Run::All).await?;
-        claim.release().await?;
+        let runs = earlier.iter().filter_map(|reason| run_of(reason)).chain(died).chain([claim.run]).collect();
+        let freezer = freezer(args, &kafka, &store, target.reason(claim.run, &args.reason), runs);
+        store.settle().await;
+        freezer.thaw(&known).await?;
+        claim.release().await;
     }
     if is_unclear {
         return Ok(Outcome::Refused(format!(
@@ -189,7 +124,9 @@ pub async fn switch(args: &SwitchArgs) -> anyhow::Result<Outcome<Switched>> {
         last_switch: pointer.last_switch.as_ref().map(LastSwitch::of),
         ended_earlier_pauses,
         paused_ms: 0,
+        rows_compared_paused: 0,
         was_behind: Vec::new(),
+        left_paused: Vec::new(),
     };
     if from == to {
         return Ok(Outcome::Done(switched));
@@ -214,8 +151,8 @@ impl Plan<'_> {
             return Ok(Outcome::Refused(reason));
         }
         // While both go on: a switch that is refused delays no record.
-        let compared = self.compare().await?;
-        if let Some(reason) = compared.as_ref().and_then(|diff| not_accepted(args.accept_diff.as_ref(), diff)) {
+        let mut compared = self.compare().await?;
+        if let Some(reason) = self.not_accepted(compared.as_ref()) {
             return Ok(Outcome::Refused(reason));
         }
         let mut switched = Switched { accepted_diff: digest(compared.as_ref()), ..switched };
@@ -226,16 +163,20 @@ impl Plan<'_> {
         if let Some(reason) = self.unfit().await? {
             return Ok(Outcome::Refused(reason));
         }
+        if let Some(compared) = &mut compared {
+            self.follow(compared).await;
+        }
         let mut signal = shutdown_signal()?;
         signal.started();
-        let Some(claim) = Claim::take(store, None).await? else {
-            return Ok(Outcome::Refused(other_run(args.model)));
+        let Some(claim) = Claim::take(store, None, &by(args)).await? else {
+            return Ok(Outcome::Refused(other_run(store).await?));
         };
         let run = claim.run;
-        let freezer = freezer(args, kafka, store, target.reason(run, &args.reason));
+        let freezer = freezer(args, kafka, store, target.reason(run, &args.reason), BTreeSet::from([run]));
+        fail_points::crash_point("switch-claimed");
         let started_at = Instant::now();
         let changed = tokio::select! {
-            changed = self.change(&freezer, run) => changed,
+            changed = self.change(&freezer, run, compared) => changed,
             () = signal.requested() => Err(anyhow!("interrupted")),
         };
         let (claim, changed) = match changed {
@@ -244,22 +185,30 @@ impl Plan<'_> {
         };
         // A change that was refused was not made.
         if !matches!(changed, Ok(Change::Refused(_))) {
-            settle(store).await;
+            store.settle().await;
         }
-        let groups = [from, to].map(|generation| args.model.group_name(generation));
-        if let Err(error) = thaw(&freezer, groups.each_ref().map(String::as_str), run).await {
-            return Err(error.context(match changed {
-                Ok(Change::Done { .. }) => format!("readers see generation {to} now"),
-                Ok(Change::Refused(reason)) => format!("refused: {reason}"),
-                Err(failed) => format!("{failed:#}"),
-            }));
+        if let Ok(Change::Done { frozen: Some(frozen), .. }) = &changed {
+            self.report_early_end(&freezer, frozen);
+        }
+        match self.thaw(&freezer).await {
+            Ok(left) => switched.left_paused = left,
+            Err(error) => {
+                return Err(error.context(match changed {
+                    Ok(Change::Done { .. }) => format!("readers see generation {to} now"),
+                    Ok(Change::Refused(reason)) => format!("refused: {reason}"),
+                    Err(failed) => format!("{failed:#}"),
+                }));
+            }
         }
         if let Some(claim) = claim {
-            claim.release().await?;
+            claim.release().await;
         }
         switched.paused_ms = u64::try_from(started_at.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(match changed? {
-            Change::Done { was_behind } => Outcome::Done(Switched { was_behind, ..switched }),
+            Change::Done { frozen, rows } => {
+                let was_behind = frozen.map(|frozen| frozen.behind).unwrap_or_default();
+                Outcome::Done(Switched { was_behind, rows_compared_paused: rows, ..switched })
+            }
             Change::Refused(reason) => Outcome::Refused(reason),
         })
     }
@@ -283,31 +232,64 @@ impl Plan<'_> {
     }
 
     /// `None` where there is nothing to compare with.
-    async fn compare(&self) -> anyhow::Result<Option<Diff>> {
+    async fn compare(&self) -> anyhow::Result<Option<Compared>> {
         if !self.has_from {
             return Ok(None);
         }
-        Ok(Some(compare_generations(self.store, &self.kafka.args, [self.from, self.to]).await?))
+        Ok(Some(Compared::whole(self.store, &self.kafka.args, [self.from, self.to]).await?))
+    }
+
+    /// Brings the comparison up to date while both go on, so that little is left for the time in which they stand still.
+    async fn follow(&self, compared: &mut Compared) {
+        for _ in 0..ROUNDS_MAX {
+            match compared.follow(self.store, &self.kafka.args).await {
+                Ok(rows) if rows > FEW_ROWS => {}
+                // After an error it is tried again while both stand still, and then all rows are read.
+                Ok(_) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Compares while both stand still: the rows that have changed since, or all of them where that cannot be found out. Also how many
+    /// were compared.
+    async fn compare_frozen(&self, compared: Option<Compared>) -> anyhow::Result<(Option<Compared>, u64)> {
+        let Some(mut compared) = compared else { return Ok((None, 0)) };
+        let failed = match compared.follow_to_end(self.store, &self.kafka.args).await {
+            Ok(rows) => return Ok((Some(compared), u64::try_from(rows).unwrap_or(u64::MAX))),
+            Err(error) => error,
+        };
+        writeln!(stderr().lock(), "both tables are read whole once more: {failed:#}").unwrap_or_default();
+        drop(compared);
+        let compared = self.compare().await?;
+        let rows = compared.as_ref().map_or(0, Compared::rows);
+        Ok((compared, rows))
+    }
+
+    /// Why the differences are not accepted; `None`: they are, or there was nothing to compare with.
+    fn not_accepted(&self, compared: Option<&Compared>) -> Option<String> {
+        not_accepted(self.args.accept_diff.as_ref(), &compared?.diff())
     }
 
     /// Compares at one offset a partition, and changes the pointer.
-    async fn change(&self, freezer: &Freezer<'_>, run: Uuid) -> anyhow::Result<Change> {
+    async fn change(&self, freezer: &Freezer<'_>, run: Uuid, compared: Option<Compared>) -> anyhow::Result<Change> {
         let Self { args, store, from, to, .. } = *self;
         let groups = [from, to].map(|generation| args.model.group_name(generation));
         let groups = groups.each_ref().map(String::as_str);
-        let frozen = freezer.freeze(groups).await?;
+        let frozen = match freezer.freeze(groups).await {
+            Err(error) if error.is::<PausedByOther>() => return Ok(Change::Refused(error.to_string())),
+            frozen => frozen?,
+        };
         fail_points::crash_point("switch-frozen");
-        let compared = self.compare().await?;
-        if let Some(diff) = &compared {
-            if let Some(reason) = not_accepted(args.accept_diff.as_ref(), diff) {
-                return Ok(Change::Refused(reason));
-            }
-            if let Some(reason) = apart(diff, &frozen.behind) {
-                bail!(reason);
-            }
+        let (compared, rows) = self.compare_frozen(compared).await?;
+        if let Some(reason) = self.not_accepted(compared.as_ref()) {
+            return Ok(Change::Refused(reason));
         }
-        if !freezer.still_holds(groups, &frozen)? {
-            bail!("the pauses were ended meanwhile");
+        if let Some(reason) = compared.as_ref().and_then(|compared| apart(&compared.diff(), &frozen.behind)) {
+            bail!(reason);
+        }
+        match freezer.still_holds(groups, &frozen) {
+            Err(error) if error.is::<PausedByOther>() => return Ok(Change::Refused(error.to_string())),
+            still_holds => ensure!(still_holds?, "the pauses were ended meanwhile"),
         }
         let switch = GenerationSwitch {
             // The stores have milliseconds and microseconds.
@@ -319,13 +301,40 @@ impl Plan<'_> {
         let pointer = store.switch(from, to, &switch, run).await?;
         fail_points::crash_point("switch-changed");
         if pointer.active == to {
-            return Ok(Change::Done { was_behind: frozen.behind });
+            return Ok(Change::Done { frozen: Some(frozen), rows });
         }
-        Ok(Change::Refused(if pointer.claim.is_some_and(|claim| claim.run == run) {
-            format!("readers see generation {} by now: somebody else has switched", pointer.active)
-        } else {
-            other_run(args.model)
+        Ok(Change::Refused(match pointer.claim {
+            Some(claim) if claim.run != run => holder(args.model, &claim),
+            Some(_) | None => {
+                format!("readers see generation {} by now: somebody else has switched", pointer.active)
+            }
         }))
+    }
+
+    /// Reports that others have let a group go on before all readers had followed. An operator's pause holds, so it is no such end.
+    fn report_early_end(&self, freezer: &Freezer<'_>, frozen: &Frozen) {
+        let groups = [self.from, self.to].map(|generation| self.args.model.group_name(generation));
+        if matches!(freezer.still_holds(groups.each_ref().map(String::as_str), frozen), Ok(false)) {
+            let text = "others have ended the pauses before all readers had followed: some may have seen a total fall";
+            writeln!(stderr().lock(), "{text}").unwrap_or_default();
+        }
+    }
+
+    /// Lets both groups go on. Returns what operators have paused meanwhile, which holds.
+    async fn thaw(&self, freezer: &Freezer<'_>) -> anyhow::Result<Vec<String>> {
+        let groups = [self.from, self.to].map(|generation| self.args.model.group_name(generation));
+        let [first, second] = groups.each_ref().map(String::as_str);
+        let mut last = freezer.thaw(&[first, second]).await;
+        for _ in 1..THAW_ATTEMPTS {
+            if last.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            last = freezer.thaw(&[first, second]).await;
+        }
+        last.with_context(|| {
+            format!("{first} and {second} stay paused: run it again, which ends that and keeps the pauses of operators")
+        })
     }
 
     /// Finds out what holds after an error: the pointer may have been changed, or may still be. Where that is not found out, the
@@ -347,7 +356,7 @@ impl Plan<'_> {
         let active = self.store.decided_pointer().await.with_context(stays_paused)?.active;
         if active == self.to {
             writeln!(stderr().lock(), "after the change: {error:#}").unwrap_or_default();
-            return Ok((claim, Ok(Change::Done { was_behind: Vec::new() })));
+            return Ok((claim, Ok(Change::Done { frozen: None, rows: 0 })));
         }
         let holds = match claim {
             Some(_) => format!("readers see generation {active}, as before: run it again"),
@@ -357,111 +366,22 @@ impl Plan<'_> {
     }
 }
 
-fn freezer<'a>(args: &'a SwitchArgs, kafka: &'a Kafka, store: &ModelStore, reason: String) -> Freezer<'a> {
-    Freezer { kafka, partitions: store.identity.partitions, by: &args.by, reason }
+fn freezer<'a>(
+    args: &'a SwitchArgs,
+    kafka: &'a Kafka,
+    store: &ModelStore,
+    reason: String,
+    runs: BTreeSet<Uuid>,
+) -> Freezer<'a> {
+    Freezer { kafka, partitions: store.identity.partitions, by: &args.by, reason, runs }
 }
 
-fn other_run(model: ReadModel) -> String {
-    format!("another run of `cartctl switch` or `drop` changes {} now", model.group)
-}
-
-/// Waits until every reader of the tables in Cassandra goes by the active generation. The view in PostgreSQL changes for all at once.
-async fn settle(store: &ModelStore) {
-    if store.model.store == Store::Cassandra {
-        tokio::time::sleep(READERS_FOLLOW).await;
-    }
+/// What others read of a claim.
+fn by(args: &SwitchArgs) -> String {
+    format!("{} with `cartctl switch`", args.by)
 }
 
 /// The digest of a diff. Where there was nothing to compare with, any is accepted.
-fn digest(diff: Option<&Diff>) -> String {
-    diff.map_or_else(|| String::from("any"), |diff| diff.digest.clone())
-}
-
-/// Why these differences are not accepted; `None`: they are.
-fn not_accepted(accepted: Option<&Accepted>, diff: &Diff) -> Option<String> {
-    let accepted = match accepted {
-        Some(Accepted::Any) => return None,
-        Some(Accepted::Digest(digest)) => digest.as_str(),
-        Some(Accepted::Equal) | None => "none",
-    };
-    if accepted == diff.digest {
-        return None;
-    }
-    Some(if diff.digest == "none" {
-        String::from("there is no difference: --accept-diff none")
-    } else {
-        format!("the difference is not the accepted one ({accepted}):\n{diff}")
-    })
-}
-
-/// Whether the tables do not stand at one offset although both are paused; `behind` are the partitions in which the first generation
-/// may stand further back. Readers of the second one must not miss what rows of the first one include.
-fn apart(diff: &Diff, behind: &[i32]) -> Option<String> {
-    let [from, to] = diff.generations;
-    let [of_from, of_to] = &diff.added;
-    if let Some((partition, records)) = of_to.first_key_value() {
-        return Some(format!(
-            "generation {to} lacks {records} records of partition {partition} that generation {from} shows"
-        ));
-    }
-    let (partition, records) = of_from.iter().find(|(partition, _)| !behind.contains(partition))?;
-    Some(format!("generation {from} lacks {records} records of partition {partition}, although both are paused"))
-}
-
-async fn thaw(freezer: &Freezer<'_>, groups: [&str; 2], run: Uuid) -> anyhow::Result<()> {
-    let mut last = freezer.thaw(&groups, Run::Only(run)).await;
-    for _ in 1..THAW_ATTEMPTS {
-        if last.is_ok() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        last = freezer.thaw(&groups, Run::Only(run)).await;
-    }
-    let [first, second] = groups;
-    last.with_context(|| {
-        format!("{first} and {second} stay paused: run `cartctl resume {first}` and `cartctl resume {second}`, or this again")
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use cart::contract::READ_MODELS;
-
-    use super::*;
-    use crate::generations::compare::Comparison;
-
-    fn compared(comparison: &Comparison) -> Diff {
-        let generations = [1, 2].map(|number| Generation::new(number).expect("a generation"));
-        Diff::new(READ_MODELS[0], generations, comparison, 0)
-    }
-
-    #[test]
-    fn only_the_digest_of_the_current_diff_is_accepted() {
-        let equal = compared(&Comparison::default());
-        let digest = |digit: &str| format!("sha256:{}", digit.repeat(64));
-        let different = Diff { digest: digest("a"), ..equal.clone() };
-        let accepted = |text: &str| text.parse::<Accepted>().ok();
-        let is_refused = |text: &str, diff: &Diff| not_accepted(accepted(text).as_ref(), diff).is_some();
-        assert!(!is_refused("none", &equal) && !is_refused(&digest("a"), &different));
-        assert!(
-            is_refused("none", &different) && is_refused(&digest("b"), &different) && is_refused(&digest("a"), &equal)
-        );
-        assert!(!is_refused("any", &equal) && !is_refused("any", &different));
-        assert!(not_accepted(None, &equal).is_none() && not_accepted(None, &different).is_some());
-    }
-
-    #[test]
-    fn only_the_first_generation_may_stand_back_and_only_where_it_does_not_run() {
-        let added = |of_from: &[(i32, u64)], of_to: &[(i32, u64)]| {
-            let added = [of_from, of_to].map(|of| of.iter().copied().collect::<BTreeMap<_, _>>());
-            compared(&Comparison { added, ..Comparison::default() })
-        };
-        assert_eq!(apart(&added(&[], &[]), &[]), None);
-        assert_eq!(apart(&added(&[(3, 7)], &[]), &[3]), None);
-        assert!(apart(&added(&[(3, 7), (4, 1)], &[]), &[3]).is_some_and(|text| text.contains("partition 4")));
-        // Its member wrote them and died before it committed: readers have seen them.
-        assert!(apart(&added(&[], &[(3, 20)]), &[3]).is_some_and(|text| text.contains("generation 2 lacks 20")));
-    }
+fn digest(compared: Option<&Compared>) -> String {
+    compared.map_or_else(|| String::from("any"), |compared| compared.diff().digest)
 }

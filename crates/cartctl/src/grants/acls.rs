@@ -78,8 +78,8 @@ const TABLE: &[Row] = &[
     // `ingest` looks for records that a table does not have yet (Read-After). `cartctl resume-purchases` adds what is missing.
     (Produce, Topic(PURCHASES), &[ItemPurchasedEvents, Operator]),
     (Read, Topic(PURCHASES), &[Ingest, PopularItems, VendorBilling, VendorBillingJdbc, Console, Audit, Operator]),
-    // Members follow what operators want, and answer. Kafka does not tell one record of the topic from another: a service that is
-    // taken over could also write a pause, which `cartctl log` shows.
+    // Members follow what operators want, and answer; `ingest` tells clients which commands were discarded. Kafka does not distinguish the
+    // records of the topic: a service that is taken over could also write a pause, which `cartctl log` shows.
     (
         Produce,
         Topic(CONTROL),
@@ -88,7 +88,17 @@ const TABLE: &[Row] = &[
     (
         Read,
         Topic(CONTROL),
-        &[CartProcessor, ItemPurchasedEvents, PopularItems, VendorBilling, VendorBillingJdbc, Console, Audit, Operator],
+        &[
+            Ingest,
+            CartProcessor,
+            ItemPurchasedEvents,
+            PopularItems,
+            VendorBilling,
+            VendorBillingJdbc,
+            Console,
+            Audit,
+            Operator,
+        ],
     ),
     (Delete, EachTopic, &[Operator]),
     // Members, and those that set a group's offsets.
@@ -118,7 +128,17 @@ const TABLE: &[Row] = &[
     (
         Describe,
         GroupOfTopic(CONTROL, "reader"),
-        &[CartProcessor, ItemPurchasedEvents, PopularItems, VendorBilling, VendorBillingJdbc, Console, Audit, Operator],
+        &[
+            Ingest,
+            CartProcessor,
+            ItemPurchasedEvents,
+            PopularItems,
+            VendorBilling,
+            VendorBillingJdbc,
+            Console,
+            Audit,
+            Operator,
+        ],
     ),
     (Describe, GroupOfTopic(PARKED, "reader"), &[Ingest, CartProcessor, Console, Audit, Operator]),
     (Describe, GroupOfTopic(REPLIES, "follower"), &[Ingest]),
@@ -129,6 +149,10 @@ const TABLE: &[Row] = &[
     (Produce, TransactionalId("cart-processor-republish"), &[Operator]),
     (Produce, TransactionalId("item-purchased-events-resume"), &[Operator]),
 ];
+
+/// What operators' actions at the live page need besides. Kafka does not tell a request of an operator from a marker of the cart-processor
+/// in `cart-parked`, so the console has these only where such actions are allowed.
+const OPERATIONS: &[Row] = &[(Produce, Topic(CONTROL), &[Console]), (Produce, Topic(PARKED), &[Console])];
 
 impl Resource {
     /// The kind, and the names, each with whether it is a prefix.
@@ -151,11 +175,12 @@ impl Resource {
     }
 }
 
-/// The grants of a service's user, as ACLs with full names.
+/// The grants of a service's user, as ACLs with full names; with those for operators' actions at the live page, if `has_operations`.
 #[must_use]
-pub fn acls(service: Service, user: &str, kafka: &KafkaArgs) -> Vec<Acl> {
+pub fn acls(service: Service, user: &str, kafka: &KafkaArgs, has_operations: bool) -> Vec<Acl> {
     let mut acls = Vec::new();
-    for (operation, resource, _) in TABLE.iter().filter(|(_, _, services)| services.contains(&service)) {
+    let more = if has_operations { OPERATIONS } else { &[] };
+    for (operation, resource, _) in TABLE.iter().chain(more).filter(|(_, _, services)| services.contains(&service)) {
         let (resource_type, names) = resource.names();
         acls.extend(names.into_iter().map(|(name, is_prefix)| Acl {
             principal: format!("User:{user}"),
@@ -168,9 +193,13 @@ pub fn acls(service: Service, user: &str, kafka: &KafkaArgs) -> Vec<Acl> {
     acls
 }
 
+/// The grants that are meant.
+pub(super) fn of(args: &Args, service: Service) -> Vec<Acl> {
+    acls(service, &args.user.of(service), &args.kafka, args.has_operations())
+}
+
 pub(super) fn change(args: &Args, services: &[Service]) -> Result<(), kafka::Error> {
-    let acls: Vec<_> =
-        services.iter().flat_map(|service| acls(*service, &args.user.of(*service), &args.kafka)).collect();
+    let acls: Vec<_> = services.iter().flat_map(|service| of(args, *service)).collect();
     let admin = Admin::new(&args.kafka)?;
     tokio::task::block_in_place(|| if args.remove { admin.remove_acls(&acls) } else { admin.create_acls(&acls) })
 }
@@ -181,7 +210,7 @@ pub(super) fn print(args: &Args, services: &[Service], out: &mut impl Write) -> 
         let user = args.user.of(*service);
         writeln!(out, "# {}", service.name())?;
         let mut commands: BTreeMap<_, Vec<String>> = BTreeMap::new();
-        for acl in acls(*service, &user, &args.kafka) {
+        for acl in of(args, *service) {
             commands.entry((acl.resource_type, acl.is_prefix, acl.operation)).or_default().push(acl.name);
         }
         for ((resource_type, is_prefix, operation), names) in commands {
@@ -243,7 +272,7 @@ mod tests {
             let service: Service = clap::ValueEnum::from_str(stage.group, false).expect("a service of that name");
             let may = |operation, resource_type, name: &str| {
                 let name = kafka.prefixed(name);
-                acls(service, stage.group, &kafka)
+                acls(service, stage.group, &kafka, false)
                     .iter()
                     .any(|acl| acl.operation == operation && acl.resource_type == resource_type && acl.name == name)
             };
@@ -260,7 +289,7 @@ mod tests {
         let kafka = Cli::parse_from(["test", "--topic-prefix", "shop-"]).kafka;
         for model in READ_MODELS {
             let service: Service = clap::ValueEnum::from_str(model.group, false).expect("a service of that name");
-            let groups = acls(service, model.group, &kafka);
+            let groups = acls(service, model.group, &kafka, false);
             let may = |group: &str| {
                 let covers = |acl: &Acl| acl.name == group || acl.is_prefix && group.starts_with(&acl.name);
                 let of_groups = groups.iter().filter(|acl| acl.resource_type == ResourceType::Group);
@@ -276,10 +305,24 @@ mod tests {
     }
 
     #[test]
+    fn the_live_page_may_write_only_where_operators_may_act() {
+        let kafka = Cli::parse_from(["test", "--topic-prefix", "shop-"]).kafka;
+        let written = |has_operations| {
+            let acls = acls(Console, "console", &kafka, has_operations).into_iter();
+            acls.filter(|acl| acl.operation == Produce).map(|acl| acl.name).collect::<Vec<_>>()
+        };
+        assert_eq!(written(false), [""; 0]);
+        assert_eq!(written(true), ["shop-cart-control", "shop-cart-parked"]);
+        for service in Service::ALL.into_iter().filter(|service| *service != Console) {
+            assert_eq!(acls(service, "u", &kafka, true), acls(service, "u", &kafka, false), "{service:?}");
+        }
+    }
+
+    #[test]
     fn no_grant_is_given_twice_or_by_another() {
         let kafka = Cli::parse_from(["test", "--topic-prefix", "shop-"]).kafka;
         for service in Service::ALL {
-            let acls = acls(service, "u", &kafka);
+            let acls = acls(service, "u", &kafka, true);
             for (index, acl) in acls.iter().enumerate() {
                 let includes = |other: &Acl| {
                     other == acl

@@ -45,6 +45,10 @@ pub struct Args {
     #[arg(long, value_name = "NAME", default_value = Users::DEFAULT)]
     pub user: Users,
 
+    /// Also let console write what operators want, for a cart-console with --allow-operations; --remove takes that away in any case
+    #[arg(long)]
+    pub allow_operations: bool,
+
     /// Name of the Kafka cluster in Kubernetes, for --for strimzi
     #[arg(long, value_name = "NAME", default_value = "cart")]
     pub strimzi_cluster: String,
@@ -84,6 +88,11 @@ impl Args {
     /// The generations whose grants are printed.
     pub(super) fn printed_generations(&self) -> TableGenerations {
         TableGenerations::only(self.generation.unwrap_or(Generation::FIRST))
+    }
+
+    /// Whether the console's grants for operators' actions are meant.
+    pub(super) fn has_operations(&self) -> bool {
+        self.allow_operations || self.remove
     }
 
     /// The services whose grants are meant.

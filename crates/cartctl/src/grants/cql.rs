@@ -48,6 +48,8 @@ const TABLE: &[Row] = &[
     ("SELECT", UNCHANGED, &[CartProcessor]),
     ("MODIFY", UNCHANGED, &[CartProcessor]),
     ("SELECT", LOGS, &[CartProcessor, PopularItems, VendorBilling]),
+    // The base of the timestamps in the table of generation 1.
+    ("SELECT", Table("read_model"), &[PopularItems, VendorBilling]),
     // For each generation anew, once its table is there: MODIFY on the keyspace would include the journal.
     ("SELECT", QUANTITIES, &[PopularItems]),
     ("MODIFY", QUANTITIES, &[PopularItems]),

@@ -29,6 +29,10 @@ pub use tables::TableGenerations;
 pub async fn grants(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
     let is_change = args.apply || args.remove;
     let services = args.services();
+    ensure!(
+        !args.allow_operations || services.contains(&Service::Console),
+        "--allow-operations is for the grants of console, which --of leaves out: add console to --of, or omit --allow-operations"
+    );
     match args.server {
         Server::Kafka if is_change => acls::change(args, &services)?,
         Server::Kafka => acls::print(args, &services, out)?,
@@ -42,4 +46,29 @@ pub async fn grants(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
         Server::Postgres => sql::print(args, &services, out)?,
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    async fn printed(of: &str) -> anyhow::Result<()> {
+        let args = Cli::parse_from(["test", "--for", "kafka", "--allow-operations", "--of", of]).args;
+        grants(&args, &mut Vec::new()).await
+    }
+
+    #[tokio::test]
+    async fn operations_without_the_console_are_refused() {
+        assert!(printed("audit,console").await.is_ok());
+        let error = printed("audit,operator").await.expect_err("they are of console");
+        assert!(error.to_string().contains("add console to --of"), "{error:#}");
+    }
 }

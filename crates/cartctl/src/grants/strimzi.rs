@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use kafka::ResourceType;
 
-use super::acls::acls;
+use super::acls::of;
 use super::args::Args;
 use super::service::Service;
 
@@ -30,7 +30,7 @@ pub(super) fn print(args: &Args, services: &[Service], out: &mut impl Write) -> 
             args.strimzi_cluster
         )?;
         let mut resources: BTreeMap<_, Vec<String>> = BTreeMap::new();
-        for acl in acls(*service, &user, &args.kafka) {
+        for acl in of(args, *service) {
             let operations = resources.entry((acl.resource_type, acl.is_prefix, acl.name)).or_default();
             operations.push(format!("{:?}", acl.operation));
         }

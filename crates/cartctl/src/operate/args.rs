@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use control::{Group, PartitionCut};
 use kafka::KafkaArgs;
 
-use super::group::{Cut, Group, Place, sha256};
+use super::place::{Place, sha256};
 
 /// How long a wait may be.
 const WAIT_MAX_S: u64 = 86_400;
@@ -19,14 +20,14 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 /// Who does it, and why.
 #[derive(Debug, Clone, clap::Args)]
-pub(super) struct Signed {
+pub(crate) struct Signed {
     /// Why; `status` and `log` show it
     #[arg(long, value_name = "TEXT")]
-    pub(super) reason: String,
+    pub(crate) reason: String,
 
     /// Who; `status` and `log` show it
     #[arg(long, value_name = "NAME", env = "USER", default_value = "operator")]
-    pub(super) by: String,
+    pub(crate) by: String,
 }
 
 /// Stop a consumer group, or one partition of it, from applying records, while it runs
@@ -52,7 +53,7 @@ pub struct PauseArgs {
     /// Pause a partition exactly before this offset of its topic; may be repeated. Two groups that are paused before the same
     /// offsets have applied the same records
     #[arg(long, value_name = "PARTITION=OFFSET", conflicts_with = "partition")]
-    pub(super) at_offset: Vec<Cut>,
+    pub(super) at_offset: Vec<PartitionCut>,
 
     #[command(flatten)]
     pub(super) signed: Signed,
@@ -118,7 +119,7 @@ pub struct ResumeArgs {
 /// Refused unless the partition is stopped at exactly this offset, and the record has exactly this hash; also when another generation of
 /// the read model has applied the record. The skip is recorded and holds for ever, for all generations: over restarts, upgrades and
 /// `cartctl rebuild`. The audit reports the record as skipped. A command is never skipped: one that cannot be read becomes a dead
-/// letter.
+/// letter, and one that cannot be decided is given up by `cartctl parked discard`.
 ///
 /// Exit code 0: recorded. 1: refused. 2: not found out.
 #[derive(Debug, clap::Args)]

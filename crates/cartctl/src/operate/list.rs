@@ -2,15 +2,16 @@
 
 use std::io::Write;
 
-use cart::{Control, ControlRecord};
-use control::LogEntry;
+use cart::contract::{Contract as _, group};
+use cart::{CartCommand, Control, ControlRecord};
+use control::{Discard, LogEntry};
 use serde_json::json;
 use tokio::task::block_in_place;
 
 use super::args::ListArgs;
 use super::{Kafka, time};
 
-/// Writes the records that groups skip.
+/// Writes the records that groups skip, and the commands that are discarded.
 ///
 /// # Errors
 /// Kafka or the registry does not respond, or writing fails.
@@ -26,8 +27,26 @@ pub async fn skipped(args: &ListArgs, out: &mut impl Write) -> anyhow::Result<()
                 json!({"group": group, "record": record, "sha256": sha256, "by": by, "at": at, "reason": reason});
             writeln!(out, "{line}")?;
         } else {
-            let at = time(*at);
+            let (by, at) = (one_line(by), time(*at));
             writeln!(out, "{} skips {record} (sha256:{}): {by}, {at}, {reason:?}", skip.group, skip.sha256)?;
+        }
+    }
+    for Discard { partition, position, cart_id, command_id, sha256, entry } in controls.discards() {
+        let ControlRecord { by, at, reason, .. } = &entry.record;
+        let (group, record) =
+            (group::CART_PROCESSOR, format!("{}/{partition}/{}", CartCommand::TOPIC, position.offset()));
+        if args.json {
+            let line = json!({
+                "group": group, "record": record, "sha256": sha256, "cartId": cart_id, "commandId": command_id, "by": by, "at": at,
+                "reason": reason
+            });
+            writeln!(out, "{line}")?;
+        } else {
+            let (by, at) = (one_line(by), time(*at));
+            writeln!(
+                out,
+                "{group} discards {record} (command {command_id} of cart {cart_id}): {by}, {at}, {reason:?}"
+            )?;
         }
     }
     Ok(())
@@ -71,11 +90,18 @@ fn line(LogEntry { offset, key, record }: &LogEntry) -> String {
                 Control::Stopped { offset, sha256 } if sha256.is_empty() => format!("stopped at {offset}"),
                 Control::Stopped { offset, sha256 } => format!("stopped at {offset} sha256:{sha256}"),
                 Control::Withdraw {} => String::from("withdrawn"),
+                Control::Discard { cart_id, command_id, .. } => {
+                    format!("discard command {command_id} of cart {cart_id}")
+                }
             };
             format!("{offset} {} {key}: {what}, by {by}: {reason}", time(*at))
         }
     };
-    // Reasons may contain control characters.
+    one_line(&text)
+}
+
+/// Names and reasons may contain control characters.
+fn one_line(text: &str) -> String {
     text.replace(char::is_control, " ")
 }
 
@@ -94,6 +120,14 @@ mod tests {
             line(&entry(said(Control::Pause { before_offset: Some(9) }))),
             "7 2026-11-29T12:04:00Z pause/popular-items: pause before 9, by ops: index build"
         );
+        assert_eq!(one_line("o\u{1b}[2J\nps"), "o [2J ps");
+        let cart_id = "7b6fc97b-9d5f-4ac9-8a62-7cfd8b4eb0ff".parse().expect("an id");
+        let command_id = "01a226a2-f5d5-742d-b035-6e8d73f3d93c".parse().expect("an id");
+        let discard = Control::Discard { cart_id, command_id, position: 7.into(), sha256: String::new() };
+        let discarded = line(&entry(said(discard)));
+        let what =
+            "discard command 01a226a2-f5d5-742d-b035-6e8d73f3d93c of cart 7b6fc97b-9d5f-4ac9-8a62-7cfd8b4eb0ff, by ops";
+        assert!(discarded.contains(what), "{discarded}");
         assert_eq!(line(&entry(None)), "7 pause/popular-items: ended");
         assert_eq!(object(&entry(said(Control::Resume {})))["record"]["control"], json!({"Resume": {}}));
     }

@@ -2,17 +2,16 @@
 //! `cart-control` (crate `control`).
 
 mod args;
-mod group;
 mod list;
 mod pause;
+mod place;
 mod resume;
 mod skip;
 
 use std::fmt::Display;
 use std::sync::Arc;
 
-use cart::{Control, ControlRecord};
-use chrono::{DateTime, SecondsFormat, SubsecRound as _, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use control::ControlTopic;
 use kafka::{Admin, KafkaArgs, Registry};
 use serde::Serialize;
@@ -23,16 +22,17 @@ pub use pause::pause;
 pub use resume::resume;
 pub use skip::skip;
 
-pub(crate) use group::sha256;
+pub(crate) use args::Signed;
+pub(crate) use place::sha256;
 
 /// What a verb has done, or why it was refused.
 #[derive(Debug)]
 pub enum Outcome<T> {
     /// Exit code 0.
     Done(T),
-    /// Exit code 1. Nothing was changed.
+    /// Exit code 1. Nothing holds that did not hold before: what the verb had recorded is withdrawn.
     Refused(String),
-    /// Exit code 2: it is recorded, and whether the members follow was not found out in time.
+    /// Exit code 2: it is recorded, and the members have not followed in time, or could not.
     Waiting(T),
 }
 
@@ -64,10 +64,6 @@ impl Kafka {
         let control = ControlTopic::open(args, &Registry::new(args)?, admin.clone()).await?;
         Ok(Self { args: args.clone(), admin, control })
     }
-}
-
-pub(crate) fn record(by: &str, reason: &str, control: Control) -> ControlRecord {
-    ControlRecord { by: by.to_owned(), at: Utc::now().trunc_subsecs(6), reason: reason.to_owned(), control }
 }
 
 /// A time as it is printed.

@@ -5,15 +5,13 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use cart::{Control, ControlKey};
-use control::Controls;
-use kafka::GroupProgress;
+use cart::Control;
+use control::{Group, PauseRequest, signed};
 use serde::Serialize;
 use tokio::task::block_in_place;
 
 use super::args::PauseArgs;
-use super::group::{Cut, Group};
-use super::{Kafka, Outcome, partitions, record};
+use super::{Kafka, Outcome, partitions};
 
 /// Between two looks whether the members follow.
 pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(200);
@@ -64,32 +62,21 @@ impl fmt::Display for Paused {
 /// Kafka or the registry does not respond.
 pub async fn pause(args: &PauseArgs) -> anyhow::Result<Outcome<Paused>> {
     let kafka = Kafka::connect(&args.kafka).await?;
-    let Group { name, stage } = &args.group;
-    let count = block_in_place(|| kafka.admin.partitions(&args.kafka.prefixed(stage.topic)))?;
+    let request = PauseRequest { group: &args.group, partition: args.partition, cuts: &args.at_offset };
+    let count = block_in_place(|| args.group.partitions(&kafka.control))?;
     let controls = block_in_place(|| kafka.control.controls())?;
-    if let Some(reason) = block_in_place(|| refusal(args, &kafka, &controls, count))? {
+    if let Some(reason) = block_in_place(|| request.refusal(&kafka.control, &controls, count))? {
         return Ok(Outcome::Refused(reason));
     }
-    let group = || name.clone();
-    let of = |partition| ControlKey::PausePartition { group: group(), partition };
-    let wanted: Vec<(ControlKey, Option<i64>, Vec<i32>)> = match args.partition {
-        Some(partition) => vec![(of(partition), None, vec![partition])],
-        None if args.at_offset.is_empty() => {
-            vec![(ControlKey::PauseGroup { group: group() }, None, (0..count).collect())]
-        }
-        None => {
-            let cut = |Cut { partition, offset }: &Cut| (of(*partition), Some(*offset), vec![*partition]);
-            args.at_offset.iter().map(cut).collect()
-        }
-    };
     let mut pauses = BTreeMap::new();
-    for (key, before_offset, partitions) in wanted {
-        let record = record(&args.signed.by, &args.signed.reason, Control::Pause { before_offset });
-        let pause = if args.dry_run { 0 } else { kafka.control.send(&key, Some(&record)).await? };
-        pauses.extend(partitions.into_iter().map(|partition| (partition, pause)));
+    for wanted in request.wanted(count) {
+        let control = Control::Pause { before_offset: wanted.before };
+        let record = signed(&args.signed.by, &args.signed.reason, control);
+        let pause = if args.dry_run { 0 } else { kafka.control.send(&wanted.key, Some(&record)).await? };
+        pauses.extend(wanted.partitions.into_iter().map(|partition| (partition, pause)));
     }
     let mut done = Paused {
-        group: name.clone(),
+        group: args.group.name.clone(),
         is_dry_run: args.dry_run,
         before: args.at_offset.iter().map(|cut| (cut.partition, cut.offset)).collect(),
         paused: BTreeMap::new(),
@@ -120,32 +107,6 @@ pub async fn pause(args: &PauseArgs) -> anyhow::Result<Outcome<Paused>> {
              and name an offset further ahead"
         )),
     })
-}
-
-fn refusal(args: &PauseArgs, kafka: &Kafka, controls: &Controls, count: i32) -> anyhow::Result<Option<String>> {
-    let Group { name, stage } = &args.group;
-    let named = args.at_offset.iter().map(|cut| cut.partition).chain(args.partition);
-    if let Some(partition) = named.clone().find(|partition| *partition >= count) {
-        return Ok(Some(format!("topic {} has partitions 0 to {}, not {partition}", stage.topic, count - 1)));
-    }
-    if named.clone().next().is_none() {
-        return Ok(None);
-    }
-    if let Some(pause) = controls.pause_of_group(name) {
-        let by = &pause.entry.record.by;
-        return Ok(Some(format!("{name} is paused as a whole by {by}: resume it first")));
-    }
-    if args.at_offset.is_empty() {
-        return Ok(None);
-    }
-    let (group, topic) = (args.kafka.prefixed(name), args.kafka.prefixed(stage.topic));
-    let committed = GroupProgress::new(&kafka.args, &group, &topic)?.committed(named)?;
-    let past = args.at_offset.iter().find_map(|Cut { partition, offset }| {
-        committed.get(partition).filter(|next| *next > offset).map(|next| (partition, offset, next))
-    });
-    Ok(past.map(|(partition, offset, next)| {
-        format!("partition {partition} of {name} has applied offset {offset}: it goes on at {next}")
-    }))
 }
 
 /// Notes which members have paused for these pauses, by partition.

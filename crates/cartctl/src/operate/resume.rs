@@ -3,14 +3,14 @@
 use std::fmt;
 use std::time::Instant;
 
-use cart::{Control, ControlKey};
+use cart::Control;
+use control::{ResumeRequest, signed};
 use serde::Serialize;
 use tokio::task::block_in_place;
 
 use super::args::ResumeArgs;
-use super::group::Group;
 use super::pause::LOOK_PAUSE;
-use super::{Kafka, Outcome, partitions, record};
+use super::{Kafka, Outcome, partitions};
 
 /// What was recorded, and which members have followed.
 #[derive(Debug, Serialize)]
@@ -46,29 +46,19 @@ impl fmt::Display for Resumed {
 /// Kafka or the registry does not respond.
 pub async fn resume(args: &ResumeArgs) -> anyhow::Result<Outcome<Resumed>> {
     let kafka = Kafka::connect(&args.kafka).await?;
-    let Group { name, stage } = &args.group;
-    let group = || name.clone();
+    let name = &args.group.name;
     let controls = block_in_place(|| kafka.control.controls())?;
-    let of_group = controls.pause_of_group(name);
-    let of = |partition| ControlKey::PausePartition { group: group(), partition };
-    let ended: Vec<ControlKey> = match args.partition {
-        Some(_) if of_group.is_some() => {
-            let reason = format!("{name} is paused as a whole: resume it whole, then pause other partitions");
-            return Ok(Outcome::Refused(reason));
-        }
-        Some(partition) => controls.pause_of_partition(name, partition).map(|_| of(partition)).into_iter().collect(),
-        None => {
-            let whole = of_group.map(|_| ControlKey::PauseGroup { group: group() });
-            whole.into_iter().chain(controls.paused_partitions(name).into_iter().map(of)).collect()
-        }
+    let ended = match (ResumeRequest { group: &args.group, partition: args.partition }).ended(&controls) {
+        Ok(ended) => ended,
+        Err(reason) => return Ok(Outcome::Refused(reason)),
     };
     for key in ended.iter().filter(|_| !args.dry_run) {
-        kafka.control.send(key, Some(&record(&args.by, &args.reason, Control::Resume {}))).await?;
+        kafka.control.send(key, Some(&signed(&args.by, &args.reason, Control::Resume {}))).await?;
     }
     let ended: Vec<String> = ended.iter().map(ToString::to_string).collect();
     let mut done = Resumed { group: name.clone(), ended, is_dry_run: args.dry_run, waiting: Vec::new() };
     let Some(timeout) = args.wait.filter(|_| !args.dry_run) else { return Ok(Outcome::Done(done)) };
-    let count = block_in_place(|| kafka.admin.partitions(&args.kafka.prefixed(stage.topic)))?;
+    let count = block_in_place(|| args.group.partitions(&kafka.control))?;
     let deadline = Instant::now() + timeout;
     loop {
         done.waiting = block_in_place(|| {

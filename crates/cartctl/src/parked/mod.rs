@@ -1,20 +1,22 @@
-//! `cartctl parked`: the carts whose commands wait because they cannot be read or decided, and another try.
+//! `cartctl parked`: the carts whose commands wait because they cannot be read or decided, another try, and the end of a command.
 
-mod all;
+mod discard;
+mod discarded;
+mod letter;
 mod list;
 mod retry;
+mod waiting;
 
 use std::io::Write;
 
 use cart::CartId;
 use kafka::KafkaArgs;
 
-pub(crate) use all::AllParked;
-
-/// List the parked carts, show one, or let them be tried again
+/// List the parked carts, show one, let them be tried again, or discard a command
 ///
-/// A cart is parked when its journal cannot be read or decoded, or the rules panic for it, while other carts succeed. Its commands
-/// wait in cart-commands in their order; the others of its partition go on.
+/// A cart is parked when its journal cannot be read or decoded, or the rules panic for it, while other carts succeed; with
+/// `cart-processor --too-new park` also when a command is newer than that program. Its commands wait in cart-commands in their order;
+/// the others of its partition go on.
 ///
 /// Exit code 0: done. 1: refused, or a cart is still parked. 2: it could not be found out.
 #[derive(Debug, clap::Args)]
@@ -36,6 +38,7 @@ enum Verb {
     Show(ShowArgs),
     /// Let the cart-processor try parked carts again, each from its first waiting command on
     Retry(retry::RetryArgs),
+    Discard(Box<discard::DiscardArgs>),
 }
 
 #[derive(Debug, clap::Args)]
@@ -71,5 +74,10 @@ pub async fn parked(args: &Args, out: &mut impl Write) -> anyhow::Result<u8> {
         None => list::list(&args.list.kafka, args.list.json, out).await,
         Some(Verb::Show(ShowArgs { cart, json, kafka })) => list::show(kafka, *cart, *json, out).await,
         Some(Verb::Retry(args)) => retry::retry(args, out).await,
+        Some(Verb::Discard(args)) => {
+            let (text, exit_code) = discard::discard(args).await?.shown(args.json);
+            writeln!(out, "{text}")?;
+            Ok(exit_code)
+        }
     }
 }

@@ -1,19 +1,16 @@
-//! Another try: a request on `cart-parked`, which the owner of the partition follows.
+//! Another try: requests it, and waits for what becomes of it.
 
 use std::io::Write;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cart::contract::Contract as _;
-use cart::{CartId, CartParked, ParkedCart, ParkedEntry, ParkingState, retry_key};
-use chrono::Utc;
-use kafka::{KafkaArgs, Producer, Record, Registry};
+use cart::{CartId, ParkedCart, ParkingState};
+use kafka::KafkaArgs;
+use parking::{AllParked, request_retry};
 use tokio::time::{Instant, sleep};
 
-use super::all::AllParked;
-
 /// Between two looks at what became of the requests.
-const INTERVAL: Duration = Duration::from_millis(500);
+pub(super) const INTERVAL: Duration = Duration::from_millis(500);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RetryArgs {
@@ -27,7 +24,7 @@ pub(super) struct RetryArgs {
 
     /// All carts that are parked for this reason
     #[arg(long, value_name = "CODE", conflicts_with_all = ["carts", "all"])]
-    #[arg(value_parser = ["journal-unreadable", "rule-panicked"])]
+    #[arg(value_parser = ["journal-unreadable", "rule-panicked", "command-too-new"])]
     reason: Option<String>,
 
     /// Wait at most so many seconds until each cart is live, or parked again; 0 does not wait
@@ -56,7 +53,7 @@ impl RetryArgs {
 }
 
 pub(super) async fn retry(args: &RetryArgs, out: &mut impl Write) -> anyhow::Result<u8> {
-    let parked = AllParked::read(&args.kafka).await?;
+    let parked = AllParked::read(&args.kafka).await.context("reading the parked carts")?;
     let mut is_refused = false;
     for cart_id in args.carts.iter().filter(|cart_id| parked.cart(**cart_id).is_none()) {
         writeln!(out, "{cart_id}  not parked")?;
@@ -73,7 +70,7 @@ pub(super) async fn retry(args: &RetryArgs, out: &mut impl Write) -> anyhow::Res
         }
         return Ok(0);
     }
-    request(args, &meant).await?;
+    request_retry(&args.kafka, &meant, &args.by).await.context("requesting another try")?;
     writeln!(out, "requested another try of {} {}", meant.len(), if meant.len() == 1 { "cart" } else { "carts" })?;
     if args.wait_s == 0 {
         return Ok(0);
@@ -81,32 +78,11 @@ pub(super) async fn retry(args: &RetryArgs, out: &mut impl Write) -> anyhow::Res
     wait(args, &meant, out).await
 }
 
-async fn request(args: &RetryArgs, carts: &[(i32, CartId)]) -> anyhow::Result<()> {
-    let codec = parking::codec(&Registry::new(&args.kafka)?).await?;
-    let producer = Producer::durable(&args.kafka, &args.kafka.prefixed(CartParked::TOPIC))?;
-    let mut deliveries = Vec::with_capacity(carts.len());
-    for (partition, cart_id) in carts {
-        let entry = ParkedEntry::RetryRequested { by: args.by.clone(), requested_at: Utc::now() };
-        let value = codec.encode(&CartParked { cart_id: *cart_id, entry })?;
-        let key = Some(retry_key(*cart_id).into_bytes());
-        deliveries.push(producer.send(&Record {
-            partition: Some(*partition),
-            key,
-            value: Some(value),
-            headers: None,
-        })?);
-    }
-    for delivery in deliveries {
-        delivery.await.context("requesting another try")?;
-    }
-    Ok(())
-}
-
 /// Waits until each cart is live, or was tried and is parked again.
 async fn wait(args: &RetryArgs, carts: &[(i32, CartId)], out: &mut impl Write) -> anyhow::Result<u8> {
     let deadline = Instant::now() + Duration::from_secs(args.wait_s);
     loop {
-        let parked = AllParked::read(&args.kafka).await?;
+        let parked = AllParked::read(&args.kafka).await.context("reading the parked carts")?;
         let is_open = |(_, cart_id): &&(i32, CartId)| {
             let waits = |cart: &ParkedCart| cart.state != ParkingState::Parked || parked.requested.contains(cart_id);
             parked.cart(*cart_id).is_some_and(|(_, cart)| waits(cart))

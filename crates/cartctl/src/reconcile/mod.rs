@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use cart::PurchasedItem;
 use cart::contract::{Contract as _, READ_MODELS};
+use parking::AllParked;
 use sqlx::postgres::PgPoolOptions;
 
 pub use args::Args;
@@ -28,7 +29,6 @@ pub(crate) use stores::decimal;
 pub use stores::{read_balance_by_vendor, read_item_quantity_by_day, read_table, read_vendor_billing};
 
 use self::stores::Purchases;
-use crate::parked::AllParked;
 use crate::totals::{Labels, Totals};
 
 /// The store's name for differences in the file of sent commands.
@@ -65,7 +65,7 @@ pub async fn run(args: &Args) -> Result<Report, Error> {
     let database = args.database.connect_lazy(PgPoolOptions::new()).context("reading the settings of PostgreSQL")?;
     wait_for_rest(&args.kafka, &args.cassandra, &database, Duration::from_secs(args.timeout_s)).await?;
 
-    let parked_carts = AllParked::read(&args.kafka).await?.carts.len();
+    let parked_carts = AllParked::read(&args.kafka).await.context("reading the parked carts")?.carts.len();
     let session = cassandra::connect(&args.cassandra).await.context("reading Cassandra's tables")?;
     let purchases = stores::purchases(&args.kafka, &mut differences).await.context("reading topic item-purchased")?;
     let Purchases { totals: topic, skipped, without } = purchases;

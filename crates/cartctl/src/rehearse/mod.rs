@@ -23,11 +23,12 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use cart::contract::{Contract, group};
-use cart::{Aggregate, CartCommand, CartEvent, CartId, CartParked, LogEpoch, Position};
+use cart::{Aggregate, CartCommand, CartEvent, CartId, CartParked, ControlRecord, LogEpoch, Position};
 use chrono::Utc;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use journal::{Codecs, Journal};
 use kafka::{Admin, Codec, KafkaArgs, Registry};
+use parking::AllParked;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -36,8 +37,8 @@ pub use compare::{CartRehearsal, Stored};
 pub use difference::{Asked, Compared, Difference, Part};
 pub use report::Report;
 
+use crate::discards;
 use crate::intake::dead_letters;
-use crate::parked::AllParked;
 use log::{CHUNK_LEN, Records};
 
 /// Carts whose journals are read at the same time.
@@ -57,24 +58,33 @@ pub async fn rehearse(args: &Args) -> anyhow::Result<Report> {
     let kafka = &args.kafka;
     let topic = kafka.prefixed(CartCommand::TOPIC);
     let at_ms = args.since.map(|since| since.at_ms(Utc::now()));
-    let (identity, ends, decided, starts) = tokio::task::block_in_place(|| {
+    let (identity, ends, decided, starts, topics) = tokio::task::block_in_place(|| {
         let admin = Admin::new(kafka)?;
         let decided = admin.committed(&kafka.prefixed(group::CART_PROCESSOR), &topic)?;
         let watermarks = admin.watermarks(&topic)?;
         let (firsts, ends): (Vec<i64>, Vec<i64>) = watermarks.into_iter().unzip();
         let starts = at_ms.map_or_else(|| Ok(firsts), |at_ms| admin.offsets_at(&topic, at_ms))?;
-        Ok::<_, kafka::Error>((admin.identity(&topic)?, ends, decided, starts))
+        let topics: HashSet<String> = admin.copies()?.into_iter().map(|copy| copy.topic).collect();
+        Ok::<_, kafka::Error>((admin.identity(&topic)?, ends, decided, starts, topics))
     })?;
     let session = cassandra::connect(&args.cassandra).await?;
     let epoch = cassandra::log_epoch(&session, &topic, &identity).await?;
     let registry = Registry::new(kafka)?;
     let codecs = Codecs { events: codec(&registry).await?, snapshots: codec(&registry).await? };
     let letters = tokio::task::block_in_place(|| dead_letters(kafka, None))?;
-    // Behind the offsets. Without the schema there is no topic yet: it comes with the `setup` of a version that parks carts.
-    let parked = match registry.registered_id(CartParked::TOPIC, CartParked::SCHEMA).await? {
-        Some(_) => AllParked::read(kafka).await?.next_positions(),
-        None => HashMap::new(),
+    // Behind the offsets. The topic comes with the `setup` of a version that parks carts.
+    let parked = if topics.contains(&kafka.prefixed(CartParked::TOPIC)) {
+        AllParked::read_with(kafka, codec(&registry).await?).await.context("reading the parked carts")?
+    } else {
+        AllParked::default()
     };
+    let discards = if topics.contains(&kafka.prefixed(ControlRecord::TOPIC)) {
+        discards::load_with(kafka, epoch, codec(&registry).await?).await?
+    } else {
+        Vec::new()
+    };
+    let discarded =
+        discards.iter().filter(|discard| discard.holds()).map(|discard| (discard.partition, discard.offset));
     let mut rehearsal = Rehearsal {
         kafka: kafka.clone(),
         topic,
@@ -82,7 +92,8 @@ pub async fn rehearse(args: &Args) -> anyhow::Result<Report> {
         journal: Journal::open(Arc::new(session), codecs).await?,
         epoch,
         partitions: identity.partitions,
-        parked,
+        parked: Arc::new(parked.next_positions()),
+        discarded: Arc::new(discarded.collect()),
         letters: Arc::new(letters.into_iter().filter_map(|letter| letter.origin).collect()),
         report: Report::default(),
     };
@@ -118,8 +129,10 @@ struct Rehearsal {
     epoch: LogEpoch,
     partitions: i32,
     /// The parked carts, each with the position before which its commands are decided.
-    parked: HashMap<CartId, Position>,
+    parked: Arc<HashMap<CartId, Position>>,
     letters: Arc<HashSet<(i32, i64)>>,
+    /// The commands that operators have discarded.
+    discarded: Arc<HashSet<(i32, i64)>>,
     report: Report,
 }
 
@@ -128,8 +141,9 @@ impl Rehearsal {
         if start == end {
             return Ok(());
         }
-        let (commands, letters) = (self.commands.clone(), self.letters.clone());
-        let records = Records { commands, letters, partitions: self.partitions, partition, start, end };
+        let (commands, letters, discarded) = (self.commands.clone(), self.letters.clone(), self.discarded.clone());
+        let (parked, epoch, partitions) = (self.parked.clone(), self.epoch, self.partitions);
+        let records = Records { commands, letters, discarded, parked, epoch, partitions, partition, start, end };
         let (reading, mut records) = records.read(self.kafka.clone(), self.topic.clone());
         let mut carts: HashMap<CartId, Aggregate> = HashMap::new();
         // At the beginning of the first log a cart that was not met is new.

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context as _, anyhow};
-use cart::contract::READ_MODELS;
+use cart::CartCommand;
+use cart::contract::{Contract as _, READ_MODELS};
 use chrono::Utc;
 use control::Controls;
 use kafka::{Admin, FirstRecord, GroupProgress, KafkaArgs};
 use tokio::task::block_in_place;
 
 use super::generations::{Member, Stores, members};
-use super::text::{Partition, SkippedRecord, State, Status};
+use super::text::{DiscardedCommand, Partition, SkippedRecord, State, Status};
 use crate::operate::Kafka;
 
 /// Looks at all groups, over connections that stay.
@@ -119,7 +120,16 @@ impl Looks {
             at: skip.entry.record.at,
             reason: skip.entry.record.reason.clone(),
         });
-        Ok(Status { at: Utc::now(), partitions, skipped: skipped.collect(), audit: None, unknown: Vec::new() })
+        let discarded = controls.discards().map(|discard| DiscardedCommand {
+            record: format!("{}/{}/{}", CartCommand::TOPIC, discard.partition, discard.position.offset()),
+            cart_id: discard.cart_id,
+            command_id: discard.command_id,
+            by: discard.entry.record.by.clone(),
+            at: discard.entry.record.at,
+            reason: discard.entry.record.reason.clone(),
+        });
+        let (skipped, discarded) = (skipped.collect(), discarded.collect());
+        Ok(Status { at: Utc::now(), partitions, skipped, discarded, audit: None, unknown: Vec::new() })
     }
 }
 

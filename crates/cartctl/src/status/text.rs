@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use cart::{CartId, CommandId};
 use chrono::{DateTime, Utc};
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
@@ -136,6 +137,19 @@ pub struct SkippedRecord {
     pub reason: String,
 }
 
+/// A command that is given up.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DiscardedCommand {
+    /// As topic/partition/offset.
+    pub record: String,
+    pub cart_id: CartId,
+    pub command_id: CommandId,
+    pub by: String,
+    pub at: DateTime<Utc>,
+    pub reason: String,
+}
+
 /// All groups.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -143,6 +157,7 @@ pub struct Status {
     pub at: DateTime<Utc>,
     pub partitions: Vec<Partition>,
     pub skipped: Vec<SkippedRecord>,
+    pub discarded: Vec<DiscardedCommand>,
     /// With --audit-url.
     pub audit: Option<LastAudit>,
     /// What could not be found out.
@@ -210,6 +225,10 @@ impl fmt::Display for Status {
         }
         for SkippedRecord { group, record, by, at, reason } in &self.skipped {
             write!(f, "\n{group} skips {record}: {by}, {}, {reason:?}", time(*at))?;
+        }
+        for DiscardedCommand { record, cart_id, command_id, by, at, reason } in &self.discarded {
+            let at = time(*at);
+            write!(f, "\ncommand {command_id} of cart {cart_id} is discarded ({record}): {by}, {at}, {reason:?}")?;
         }
         if let Some(audit) = &self.audit {
             write!(f, "\n{}", audit.at(self.at))?;
@@ -285,7 +304,8 @@ mod tests {
             ("ack/popular-items/1", Control::Paused { pause: 0, next_offset: 9 }),
         ]);
         let partitions = (0..2).map(|p| partition(p, State::of(&all, "popular-items", p, None, true))).collect();
-        let status = Status { at: DateTime::UNIX_EPOCH, partitions, skipped: vec![], audit: None, unknown: vec![] };
+        let (at, skipped, discarded) = (DateTime::UNIX_EPOCH, vec![], vec![]);
+        let status = Status { at, partitions, skipped, discarded, audit: None, unknown: vec![] };
         assert_eq!(status.notes(), ["popular-items is paused by ops since 1970-01-01T00:00:00Z: index build"]);
         let text = status.to_string();
         assert!(text.contains("81,233") && text.contains("410") && text.contains("myhost-0-0@myhost:7"), "{text}");

@@ -268,7 +268,7 @@ fn finds_wrong_dead_letters() {
 fn refused(evidence: &Evidence) -> (i32, i64) {
     let made_nothing = |record: &&cartctl::audit::LogRecord| match &record.content {
         Content::Command(command) => evidence.events.iter().all(|other| event(other).command_id != command.command_id),
-        Content::Undecidable { .. } => false,
+        Content::Undecidable { .. } | Content::TooNew { .. } => false,
     };
     // Not the first of its partition, which is before every checkpoint here.
     let is_later = |record: &&cartctl::audit::LogRecord| record.offset > 0;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use cart::{CartEvent, CartId, LogEpoch, Position};
 use uuid::Uuid;
 
+use super::discards::{self, Found};
 use super::published::ByCart;
 use crate::audit::checkpoint::Checkpoint;
 use crate::audit::cut::Cut;
@@ -45,7 +46,7 @@ pub(super) enum Taken {
 }
 
 pub(super) fn replay(evidence: &Evidence, published: &ByCart<'_>, findings: &mut Findings, counts: &mut Counts) -> Log {
-    let letters = letters(evidence, findings);
+    let (letters, discards) = (letters(evidence, findings), discards::by_place(evidence));
     let epoch = LogEpoch::new(evidence.commands_epoch).unwrap_or(LogEpoch::FIRST);
     let mut log = Log::default();
     let mut models: HashMap<CartId, Cart> = HashMap::new();
@@ -61,12 +62,25 @@ pub(super) fn replay(evidence: &Evidence, published: &ByCart<'_>, findings: &mut
                 undecidable(evidence, record, (reason, key, value), letter, findings);
                 continue;
             }
+            Content::TooNew { .. } => {
+                counts.commands += 1;
+                counts.parked += 1;
+                if let Some(letter) = letter {
+                    wrong_letter(record, letter, "to wait", findings);
+                }
+                continue;
+            }
             Content::Command(command) => command,
         };
         counts.commands += 1;
+        let position = Position::new(epoch, record.offset);
+        if let Some(discard) = discards.get(&(record.partition, record.offset)).copied()
+            && (Found { record, command, position, discard, letter }).is_given_up(evidence, findings, counts)
+        {
+            continue;
+        }
         if let Some(letter) = letter {
-            let found = format!("dead letter {}/{}", letter.partition, letter.offset);
-            findings.add(Kind::DeadLetterWrong, place(record), Some(&"a decision"), Some(&found));
+            wrong_letter(record, letter, "a decision", findings);
             continue;
         }
         if log.unknown.contains(&command.cart_id) {
@@ -85,7 +99,7 @@ pub(super) fn replay(evidence: &Evidence, published: &ByCart<'_>, findings: &mut
             Verdict::KeyReused => Taken::Refused("idempotency-key-reused"),
         };
         match taken {
-            _ if evidence.is_parked(command.cart_id, Position::new(epoch, record.offset)) => counts.parked += 1,
+            _ if evidence.is_parked(command.cart_id, position) => counts.parked += 1,
             Taken::Accepted => counts.accepted += 1,
             Taken::Repeat => counts.repeats += 1,
             Taken::Refused(_) => counts.refused += 1,
@@ -100,7 +114,7 @@ pub(super) fn replay(evidence: &Evidence, published: &ByCart<'_>, findings: &mut
             let cart = log.carts.entry(command.cart_id).or_default();
             cart.partition = record.partition;
             cart.events.extend(decided.events);
-            cart.requests.insert(Position::new(epoch, record.offset), kept);
+            cart.requests.insert(position, kept);
         }
     }
     counts.carts = log.carts.values().filter(|cart| !cart.events.is_empty()).count() as u64;
@@ -196,6 +210,11 @@ fn follow_sealed(
     }
 }
 
+fn wrong_letter(record: &LogRecord, letter: &DeadLetter, expected: &str, findings: &mut Findings) {
+    let found = format!("dead letter {}/{}", letter.partition, letter.offset);
+    findings.add(Kind::DeadLetterWrong, record.place(), Some(&expected), Some(&found));
+}
+
 /// The dead letters by their origins.
 fn letters<'a>(evidence: &'a Evidence, findings: &mut Findings) -> HashMap<(i32, i64), &'a DeadLetter> {
     let origins: std::collections::HashSet<_> =
@@ -230,16 +249,12 @@ fn undecidable(
         Some(letter) if (&letter.key, &letter.value) == (key, value) => {}
         Some(letter) => {
             let found = format!("another key or value in dead letter {}/{}", letter.partition, letter.offset);
-            findings.add(Kind::DeadLetterDiffers, place(record), Some(&"its key and value"), Some(&found));
+            findings.add(Kind::DeadLetterDiffers, record.place(), Some(&"its key and value"), Some(&found));
         }
         None if Cut::is_before(&evidence.cut.commands, record.partition, record.offset) => {
             let expected = format!("a dead letter ({reason})");
-            findings.add(Kind::DeadLetterLost, place(record), Some(&expected), None);
+            findings.add(Kind::DeadLetterLost, record.place(), Some(&expected), None);
         }
         None => {}
     }
-}
-
-fn place(record: &LogRecord) -> String {
-    format!("cart-commands {}/{}", record.partition, record.offset)
 }

@@ -1,6 +1,7 @@
 //! The comparison, without I/O: evidence in, report out.
 
 mod client;
+mod discards;
 mod events;
 mod journal;
 mod log;
@@ -33,6 +34,8 @@ pub fn check(evidence: &Evidence, mut findings: Findings) -> Report {
     let sold = purchases::check(evidence, &published, &mut findings, &mut counts);
     tables::check(evidence, &sold, &mut findings, &mut counts);
     skips::check(evidence, &mut findings);
+    discards::check(evidence, &mut findings);
     let skipped = evidence.skips.iter().filter(|skip| skip.holds()).cloned().collect();
-    Report::new(counts, evidence.up_to_cut(), client, skipped, findings)
+    let discarded = evidence.discards.iter().filter(|discard| discard.holds()).cloned().collect();
+    Report::new(counts, evidence.up_to_cut(), client, (skipped, discarded), findings)
 }
