@@ -9,8 +9,8 @@
 //! - `return(stop)`: stops the process where it stands (SIGSTOP), until somebody lets it go on (SIGCONT);
 //! - `20*off->1*return`: passes 20 times, acts once, then no more.
 //!
-//! `decide-panics=return(CART)`: the rules panic for that cart; `load-panics=return(CART)`: they do while it is loaded;
-//! `load-fails=return(CART)`: its journal cannot be read;
+//! `decide-panics=return(CART)`: the rules panic for that cart; `decide-panics-at=return(COMMAND)`: for that command;
+//! `load-panics=return(CART)`: they panic while the cart is loaded; `load-fails=return(CART)`: its journal cannot be read;
 //! `handler-panics=return(CART)`: the handler of `/cart/CART` panics. `resume-fails=1*return`: the first resume of partitions fails.
 //!
 //! `clock=return(-86400)`: this process's clock is a day behind.

@@ -57,10 +57,12 @@ pub(crate) enum Bench {
     Ordinary,
     /// Time and memory of `cartctl audit` and `rehearse`: a log of many commands, and what has come since a checkpoint; no floor
     Audit,
+    /// Other carts' commands while a cart is parked (system), beside the same without it (floor); fails above twice the p99
+    Parked,
 }
 
 impl Bench {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Http,
         Self::Backlog,
         Self::Projectors,
@@ -70,6 +72,7 @@ impl Bench {
         Self::Restart,
         Self::Ordinary,
         Self::Audit,
+        Self::Parked,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -83,6 +86,7 @@ impl Bench {
             Self::Restart => "restart",
             Self::Ordinary => "ordinary",
             Self::Audit => "audit",
+            Self::Parked => "parked",
         }
     }
 }

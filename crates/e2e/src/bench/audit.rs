@@ -31,7 +31,7 @@ const INTERVAL: Duration = Duration::from_millis(20);
 const TIMEOUT: Duration = Duration::from_secs(3_600);
 const TIMEOUT_S: &str = "3600";
 
-const SHOWN: [&str; 3] = ["s", "peak MiB", "CPU-s"];
+pub(super) const SHOWN: [&str; 3] = ["s", "peak MiB", "CPU-s"];
 
 pub(super) async fn measure(args: &RunArgs) -> anyhow::Result<Vec<Measurement>> {
     let environment = BenchEnvironment::make(BENCH, args).await?;

@@ -172,14 +172,19 @@ struct Bought {
     at: DateTime<Utc>,
 }
 
-async fn buy(connection: &mut Connection) -> anyhow::Result<Bought> {
-    let [cart, product, vendor] = [Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4()];
+/// A request that adds one piece to a cart.
+pub(super) fn add_request(cart: Uuid, product: Uuid, vendor: Uuid) -> String {
     let body =
         format!(r#"{{"productId":"{product}","vendorId":"{vendor}","name":"PROBE","price":"1.00","quantity":1}}"#);
-    let add = format!(
+    format!(
         "POST /cart/{cart} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
-    );
+    )
+}
+
+async fn buy(connection: &mut Connection) -> anyhow::Result<Bought> {
+    let [cart, product, vendor] = [Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4()];
+    let add = add_request(cart, product, vendor);
     let checkout = format!("POST /cart/{cart}/checkout HTTP/1.1\r\nhost: bench\r\ncontent-length: 0\r\n\r\n");
     let at = Utc::now();
     for request in [add, checkout] {

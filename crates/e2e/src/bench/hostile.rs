@@ -14,6 +14,7 @@ use tokio::time::sleep;
 
 use super::args::RunArgs;
 use super::environment::{BenchEnvironment, Running, metered};
+use super::judge::complaints;
 use super::load::{Pace, Until};
 use super::measurement::{Figure, Measurement, Subject, Values, add_outcome, add_usage};
 use super::meter::Meter;
@@ -35,7 +36,7 @@ const NICE: i32 = 19;
 /// The pause after the start and after the end of an attack.
 const PAUSE: Duration = Duration::from_secs(1);
 
-const SHOWN: [&str; 5] = ["commands/s", "p50 ms", "p95 ms", "failed", "CPU-ms/command ingest"];
+pub(super) const SHOWN: [&str; 5] = ["commands/s", "p50 ms", "p95 ms", "failed", "CPU-ms/command ingest"];
 
 type Attack = fn(SocketAddr) -> LocalBoxFuture<'static, anyhow::Result<()>>;
 
@@ -98,16 +99,9 @@ async fn shop(system: &mut Running, meter: &Meter, length: Duration) -> anyhow::
 /// # Errors
 /// The latencies that are too high, and missing answers.
 pub(super) fn judge(figures: &[Figure]) -> anyhow::Result<()> {
-    let figures: Vec<_> = figures.iter().filter(|figure| figure.bench == BENCH).collect();
-    let complaint = |figure: &&Figure| {
-        let ratio = figure.ratio.map_or(0.0, |ratio| ratio.median);
-        let is_late = JUDGED.contains(&figure.name.as_str()) && ratio > RATIO_MAX;
-        let is_lost = figure.name == "failed" && figure.system.is_some_and(|failed| failed.max > 0.0);
-        (is_late || is_lost).then(|| format!("{}: {} ({ratio:.2} times)", figure.case, figure.name))
-    };
-    let complaints: Vec<_> = figures.iter().filter_map(complaint).collect();
+    let complaints = complaints(figures, BENCH, &JUDGED, RATIO_MAX);
     ensure!(complaints.is_empty(), "hostile clients are noticed: {}", complaints.join(", "));
-    if !figures.is_empty() {
+    if figures.iter().any(|figure| figure.bench == BENCH) {
         say(&format!("under no attack {} are more than {RATIO_MAX} times what they are without", JUDGED.join(" and ")));
     }
     Ok(())
@@ -145,30 +139,5 @@ impl Attackers {
         self.end.send(()).unwrap_or_default();
         let ended = tokio::task::spawn_blocking(|| self.thread.join()).await?;
         ended.map_err(|_| anyhow!("the attackers panicked"))?
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::measurement::Spread;
-    use super::*;
-
-    fn figure(name: &str, system: f64, floor: f64) -> Figure {
-        let spread = |value| Spread::of(vec![value]);
-        let (bench, case) = (BENCH.to_owned(), "a flood".to_owned());
-        let ratio = if floor > 0.0 { spread(system / floor) } else { None };
-        Figure { bench, case, name: name.to_owned(), system: spread(system), floor: spread(floor), ratio }
-    }
-
-    #[test]
-    fn reports_late_and_lost_answers() {
-        let well = [figure("p50 ms", 3.9, 2.0), figure("p99 ms", 90.0, 2.0), figure("failed", 0.0, 0.0)];
-        assert!(judge(&well).is_ok());
-        for (ill, reason) in
-            [(figure("p95 ms", 4.1, 2.0), "a flood: p95 ms (2.05"), (figure("failed", 1.0, 0.0), "failed")]
-        {
-            let error = judge(&[ill]).expect_err("it is ill").to_string();
-            assert!(error.contains(reason), "{error}");
-        }
     }
 }

@@ -20,10 +20,12 @@ mod floor;
 mod freshness;
 mod hostile;
 mod http;
+mod judge;
 mod load;
 mod measurement;
 pub(crate) mod meter;
 mod ordinary;
+mod parked;
 mod plot;
 mod produce;
 mod progress;
@@ -39,7 +41,7 @@ mod table;
 mod trace_cost;
 mod wire;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use args::{Bench, Command, RunArgs};
 use progress::say;
@@ -85,6 +87,7 @@ async fn run(args: &RunArgs) -> anyhow::Result<()> {
             Bench::Restart => restart::measure(args).await,
             Bench::Ordinary => ordinary::measure(args).await,
             Bench::Audit => audit::measure(args).await,
+            Bench::Parked => parked::measure(args).await,
         };
         measurements.extend(measured.with_context(|| format!("measuring {}", bench.name()))?);
     }
@@ -92,5 +95,25 @@ async fn run(args: &RunArgs) -> anyhow::Result<()> {
     let folder = results.write(args.out.as_deref())?;
     table::write(&results, &mut std::io::stdout().lock()).context("writing the table")?;
     say(&format!("results and plots: {}", folder.display()));
-    hostile::judge(&results.figures)
+    judged([hostile::judge(&results.figures), parked::judge(&results.figures)])
+}
+
+/// All errors of the judges as one.
+fn judged(verdicts: impl IntoIterator<Item = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let errors: Vec<_> = verdicts.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
+    ensure!(errors.is_empty(), "{}", errors.join("; "));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_has_the_verdict_of_each_judge() {
+        let failed = |reason: &'static str| Err(anyhow::anyhow!(reason));
+        assert!(judged([Ok(()), Ok(())]).is_ok());
+        let error = judged([failed("late"), Ok(()), failed("lost")]).expect_err("two have failed");
+        assert_eq!(error.to_string(), "late; lost");
+    }
 }

@@ -9,7 +9,7 @@ use super::measurement::{Figure, Spread};
 use super::results::Results;
 
 /// The columns of a bench; the others are in the JSON.
-const COLUMNS: [&str; 21] = [
+const COLUMNS: [&str; 24] = [
     "commands/s",
     "requests/s",
     "events/s",
@@ -31,6 +31,9 @@ const COLUMNS: [&str; 21] = [
     "CPU-ms/event",
     "CPU-ms/event reader",
     "MiB cart-processor",
+    "s",
+    "peak MiB",
+    "CPU-s",
 ];
 
 /// The usage of these is also printed by process and kind, one per line, since there are too many for columns.
@@ -126,7 +129,15 @@ fn shown(Spread { median, min, max }: Spread) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{audit, hostile, parked};
     use super::*;
+
+    #[test]
+    fn what_is_shown_while_it_runs_has_a_column() {
+        for name in audit::SHOWN.iter().chain(&hostile::SHOWN).chain(&parked::SHOWN) {
+            assert!(COLUMNS.contains(name), "{name}");
+        }
+    }
 
     #[test]
     fn details_have_a_line_for_each_process_and_kind() {

@@ -11,11 +11,11 @@ use cartctl::audit::{Attempt, SentCommand, read_sent_commands};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientOutcomes {
-    /// Reads of carts and bills.
+    /// Reads of carts, bills and sold quantities.
     pub reads: u64,
     /// 202: in the log, no outcome in time.
     pub pending: u64,
-    /// Errors: 503, 504, timeouts, failed and closed connections.
+    /// Errors: 503, 504, timeouts, failed and closed connections, and sold quantities that fell.
     pub errors: u64,
     pub first_error: Option<String>,
     /// The longest time from when a command was due until its outcome, retries included, or of a read.

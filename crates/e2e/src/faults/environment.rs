@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use cart::Generation;
+use cart::contract::{READ_MODELS, ReadModel};
 
 use super::balancer::Balancer;
 use super::client_outcomes::ClientOutcomes;
@@ -19,7 +21,7 @@ use crate::harness::{Installation, OwnServers, Process, Server, Service, wait_un
 pub(super) const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The services' argument for it.
-const SESSION: [&str; 2] = ["--session-timeout-ms", "3000"];
+pub(super) const SESSION: [&str; 2] = ["--session-timeout-ms", "3000"];
 
 /// How long services may take to be ready after a fault: transaction timeout (15 s), session timeout, and 30 s.
 const READY_DEADLINE: Duration = Duration::from_secs(48);
@@ -53,7 +55,7 @@ const END_DEADLINE: Duration = Duration::from_secs(60);
 /// The interval of the process monitor.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The instances of each service.
+/// The permanent instances of each service.
 pub(super) const INSTANCES: [&str; 2] = ["0", "1"];
 
 /// A service and its instance.
@@ -64,6 +66,8 @@ pub(super) type Place = (Service, &'static str);
 pub struct FaultEnvironment {
     installation: Installation,
     processes: BTreeMap<String, Process>,
+    /// The generations that the permanent projectors keep, by read model, where that is not the first one.
+    generations: BTreeMap<&'static str, Generation>,
     monitor: ProcessMonitor,
     proxies: Vec<(Server, Proxy)>,
     _balancer: Balancer,
@@ -112,8 +116,9 @@ async fn proxies() -> anyhow::Result<Vec<(Server, Proxy)>> {
     Ok(proxies)
 }
 
-fn args(service: Service, is_cluster: bool) -> &'static [&'static str] {
-    match (service, is_cluster) {
+/// The arguments of a service; those of a projector of a later generation name it.
+fn args(service: Service, is_cluster: bool, generation: Generation) -> Vec<String> {
+    let args: &[&str] = match (service, is_cluster) {
         (Service::Ingest | Service::LimitedIngest, false) => &["--allow-client-time"],
         // Much longer than a cluster takes to elect new leaders, also on a busy machine. The summary reports how long clients
         // waited.
@@ -121,7 +126,9 @@ fn args(service: Service, is_cluster: bool) -> &'static [&'static str] {
         (Service::CartProcessor | Service::Projector(_), false) => &SESSION,
         // Only servers die: the default session timeout is longer than the change of a group's coordinator.
         (Service::CartProcessor | Service::Projector(_), true) => &[],
-    }
+    };
+    let number = (generation != Generation::FIRST).then(|| format!("--generation={generation}"));
+    args.iter().map(|arg| (*arg).to_owned()).chain(number).collect()
 }
 
 /// A running `replay`, with its files.
@@ -145,8 +152,15 @@ impl FaultEnvironment {
         installation.setup().await?;
         let monitor = ProcessMonitor::start(LOOK_INTERVAL);
         let balancer = Balancer::start(OwnServers::port_beside(BALANCER_PORT), ingests().collect()).await?;
-        let mut environment =
-            Self { installation, processes: BTreeMap::new(), monitor, proxies, _balancer: balancer, servers };
+        let mut environment = Self {
+            installation,
+            processes: BTreeMap::new(),
+            generations: BTreeMap::new(),
+            monitor,
+            proxies,
+            _balancer: balancer,
+            servers,
+        };
         for place in places() {
             environment.start(place)?;
         }
@@ -160,26 +174,55 @@ impl FaultEnvironment {
     }
 
     pub(super) fn start(&mut self, place: Place) -> anyhow::Result<()> {
-        let process = self.installation.start_at(place.0, place.1, self.args(place), address(place), None)?;
+        self.start_beside(place, self.generation(place.0.name()))
+    }
+
+    /// Starts a projector of another generation than that of the permanent projectors.
+    pub(super) fn start_beside(&mut self, place: Place, generation: Generation) -> anyhow::Result<()> {
+        let process = self.spawn(place, generation, address(place), None)?;
         self.keep(place, process);
         Ok(())
     }
 
     /// Starts a process with fail points.
     pub(super) fn start_with(&mut self, place: Place, fail_points: &str) -> anyhow::Result<()> {
-        let args = self.args(place);
-        let process = self.installation.start_at(place.0, place.1, args, address(place), Some(fail_points))?;
+        let generation = self.generation(place.0.name());
+        let process = self.spawn(place, generation, address(place), Some(fail_points))?;
         self.keep(place, process);
         Ok(())
     }
 
     /// Starts a second process with the same name, and returns it.
     pub(super) fn start_twin(&self, place: Place) -> anyhow::Result<Process> {
-        self.installation.start_at(place.0, place.1, self.args(place), None, None)
+        self.spawn(place, self.generation(place.0.name()), None, None)
     }
 
-    fn args(&self, place: Place) -> &'static [&'static str] {
-        args(place.0, self.servers.is_cluster())
+    fn spawn(
+        &self,
+        place: Place,
+        generation: Generation,
+        address: Option<SocketAddr>,
+        fail_points: Option<&str>,
+    ) -> anyhow::Result<Process> {
+        let args = args(place.0, self.servers.is_cluster(), generation);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        self.installation.start_at(place.0, place.1, &args, address, fail_points)
+    }
+
+    /// The generation that the permanent projectors of a service keep.
+    pub(super) fn generation(&self, service: &str) -> Generation {
+        self.generations.get(service).copied().unwrap_or(Generation::FIRST)
+    }
+
+    /// Lets the permanent projectors of a read model keep a generation from their next start on.
+    pub(super) fn set_generation(&mut self, model: ReadModel, generation: Generation) {
+        self.generations.insert(model.group, generation);
+    }
+
+    /// The consumer group of the permanent instances of a service.
+    pub(super) fn group(&self, service: &str) -> String {
+        let model = READ_MODELS.iter().find(|model| model.group == service);
+        model.map_or_else(|| service.to_owned(), |model| model.group_name(self.generation(service)))
     }
 
     /// Stops a process for good, in an orderly way.
@@ -260,9 +303,13 @@ impl FaultEnvironment {
         ];
         let args = args.into_iter().flat_map(|(name, value)| [name, value]);
         let process = self.installation.spawn(&format!("replay-{round}"), "replay", args)?;
-        let each = || ingests().map(|at| format!("http://{at}")).collect();
-        let readers = self.servers.is_cluster().then(|| Readers::start(each())).transpose()?;
+        let readers = self.servers.is_cluster().then(Self::readers).transpose()?;
         Ok(Replay { process, record, result, readers })
+    }
+
+    /// Starts to read carts, bills and sold quantities of each ingest.
+    pub(super) fn readers() -> anyhow::Result<Readers> {
+        Readers::start(ingests().map(|at| format!("http://{at}")).collect())
     }
 
     /// Stops the replay, and waits until all its commands have answers. Returns what clients got.
@@ -289,5 +336,19 @@ impl FaultEnvironment {
             process.terminate(END_DEADLINE).await.with_context(|| format!("ending {name}"))?;
         }
         std::fs::remove_dir_all(self.installation.folder()).context("removing the logs")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_later_generation_is_named() {
+        let projector = Service::Projector(READ_MODELS[0].group);
+        assert_eq!(args(projector, false, Generation::FIRST), SESSION);
+        let second = Generation::FIRST.next().expect("a second one");
+        assert_eq!(args(projector, false, second), [&SESSION[..], &["--generation=2"]].concat());
+        assert_eq!(args(Service::CartProcessor, true, Generation::FIRST), [] as [&str; 0]);
     }
 }

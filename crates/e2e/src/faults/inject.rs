@@ -11,7 +11,7 @@ use super::environment::{FaultEnvironment, Place, SESSION_TIMEOUT, instances_of,
 use super::network::{self, FEW_BYTES, LATE};
 use super::plan::{Fault, LONG_PAUSE, Plan};
 use super::proxy::Link;
-use super::{parked, points, records, stores};
+use super::{generations, parked, points, records, stores};
 use crate::bench::meter::Meter;
 use crate::harness::{Process, Server, Service, wait_until};
 
@@ -106,6 +106,7 @@ pub(super) async fn inject(
         }
         Fault::PauseGroup => return pause_group(environment, fault, plan).await,
         Fault::ParkCart => return parked::park_cart(environment, fault, plan).await,
+        Fault::RebuildSwitch => return generations::rebuild_switch(environment, fault, plan).await,
         Fault::LinkCut => return network::bad(environment, fault, plan, Link::Cut).await,
         Fault::LinkSlow => return network::bad(environment, fault, plan, Link::Slow(LATE)).await,
         Fault::LinkThrottled => return network::bad(environment, fault, plan, Link::Throttled(FEW_BYTES)).await,
@@ -204,15 +205,16 @@ async fn twins(environment: &mut FaultEnvironment, place: Place) -> anyhow::Resu
 /// Pauses a group while it works. A member that dies meanwhile has a successor that applies nothing either, which the audit
 /// would not see; the test `projectors::control` does.
 async fn pause_group(environment: &mut FaultEnvironment, fault: Fault, plan: &mut Plan) -> anyhow::Result<String> {
-    let groups: Vec<&str> = STAGES.iter().map(|stage| stage.group).collect();
-    let group = plan.any(&groups);
+    let services: Vec<&str> = STAGES.iter().map(|stage| stage.group).collect();
+    let service = plan.any(&services);
+    let group = &environment.group(service);
     let pause = ["pause", group, "--reason", "a fault", "--by", "faults", "--wait", "60s"];
     environment.installation().run("pause", "cartctl", pause, OPERATOR_DEADLINE).await?;
-    kill(environment, plan.any(&instances_of(group)), plan).await?;
+    kill(environment, plan.any(&instances_of(service)), plan).await?;
     tokio::time::sleep(AWAY).await;
     let resume = ["resume", group, "--by", "faults", "--wait", "60s"];
     environment.installation().run("resume", "cartctl", resume, OPERATOR_DEADLINE).await?;
-    Ok(format!("{fault} {group}"))
+    Ok(format!("{fault} {service}"))
 }
 
 async fn scale(environment: &mut FaultEnvironment) -> anyhow::Result<()> {

@@ -17,6 +17,7 @@ mod client_outcomes;
 mod cluster;
 mod environment;
 mod frames;
+mod generations;
 mod inject;
 mod network;
 mod parked;

@@ -92,6 +92,9 @@ pub enum Fault {
     /// A cart's journal is damaged and the cart-processors are killed: the cart is parked, then repaired and tried again
     /// (`cartctl parked retry`)
     ParkCart,
+    /// A read model is built anew (`cartctl rebuild`), compared, and switched to; it stays, or readers return; the other
+    /// generation is dropped
+    RebuildSwitch,
     /// The connections to a server are closed, and new ones are rejected
     LinkCut,
     /// Traffic to and from a server is delayed

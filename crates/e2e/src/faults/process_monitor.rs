@@ -35,6 +35,8 @@ struct Watched {
     pid: u32,
     address: Option<SocketAddr>,
     ready_at: Instant,
+    /// False after its end for good.
+    is_running: bool,
     observed: Observed,
 }
 
@@ -64,14 +66,21 @@ impl ProcessMonitor {
             pid,
             address,
             ready_at: Instant::now(),
+            is_running: true,
             observed: Observed::default(),
         });
-        (watched.pid, watched.address) = (pid, address);
+        if !watched.is_running {
+            (watched.ready_at, watched.observed.is_ready) = (Instant::now(), false);
+        }
+        (watched.pid, watched.address, watched.is_running) = (pid, address, true);
     }
 
-    /// Removes a process.
+    /// Ends the checks of a process. Its observations are reported nevertheless.
     pub(super) fn remove(&self, name: &str) {
-        self.processes.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        let mut processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watched) = processes.get_mut(name) {
+            watched.is_running = false;
+        }
     }
 
     /// The observations by name.
@@ -85,7 +94,9 @@ impl ProcessMonitor {
     #[must_use]
     pub(super) fn unready(&self) -> Vec<String> {
         let processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
-        let unready = processes.iter().filter(|(_, watched)| watched.address.is_some() && !watched.observed.is_ready);
+        let is_unready =
+            |watched: &Watched| watched.is_running && watched.address.is_some() && !watched.observed.is_ready;
+        let unready = processes.iter().filter(|(_, watched)| is_unready(watched));
         unready.map(|(name, _)| name.clone()).collect()
     }
 }
@@ -110,7 +121,8 @@ async fn look_all(processes: Shared, interval: Duration) {
         }
         let known: Vec<_> = {
             let processes = processes.lock().unwrap_or_else(PoisonError::into_inner);
-            processes.iter().map(|(name, watched)| (name.clone(), watched.pid, watched.address)).collect()
+            let running = processes.iter().filter(|(_, watched)| watched.is_running);
+            running.map(|(name, watched)| (name.clone(), watched.pid, watched.address)).collect()
         };
         let looks = known.into_iter().map(|(name, pid, address)| {
             let client = client.clone();
@@ -119,8 +131,9 @@ async fn look_all(processes: Shared, interval: Duration) {
         let seen = futures::future::join_all(looks).await;
         let mut processes = processes.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, pid, rss_kib, is_ready) in seen {
-            // It may have been replaced during the check.
-            let Some(watched) = processes.get_mut(&name).filter(|watched| watched.pid == pid) else { continue };
+            // It may have been replaced or removed during the check.
+            let is_same = |watched: &&mut Watched| watched.is_running && watched.pid == pid;
+            let Some(watched) = processes.get_mut(&name).filter(is_same) else { continue };
             note(watched, rss_kib, is_ready);
         }
     }
@@ -162,5 +175,19 @@ mod tests {
     fn reads_the_memory_of_a_process_that_exists() {
         assert!(rss_kib(std::process::id()).is_some_and(|kib| kib > 1_000));
         assert_eq!(rss_kib(u32::MAX), None);
+    }
+
+    #[tokio::test]
+    async fn a_removed_process_is_reported_and_not_waited_for() {
+        let monitor = ProcessMonitor::start(Duration::from_secs(3_600));
+        let nowhere = Some(SocketAddr::from(([127, 0, 0, 1], 1)));
+        for name in ["popular-items-0", "popular-items-2"] {
+            monitor.add(name, std::process::id(), nowhere);
+        }
+        monitor.remove("popular-items-2");
+        assert_eq!(monitor.unready(), ["popular-items-0"]);
+        assert_eq!(monitor.report().keys().collect::<Vec<_>>(), ["popular-items-0", "popular-items-2"]);
+        monitor.add("popular-items-2", std::process::id(), nowhere);
+        assert_eq!(monitor.unready(), ["popular-items-0", "popular-items-2"]);
     }
 }

@@ -5,6 +5,7 @@
 
 mod disk;
 mod installation;
+mod operator;
 mod parked;
 mod process;
 mod servers;
@@ -14,6 +15,7 @@ mod wait;
 
 pub use disk::{FullDisk, HOW_TO_MOUNT, may_mount};
 pub use installation::{Installation, Service};
+pub use operator::Ended;
 pub use parked::UNKNOWN_SCHEMA;
 pub(crate) use process::sockets;
 pub use process::{Process, binary, free_address};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -16,18 +16,12 @@ pub const UNKNOWN_SCHEMA: [u8; 8] = [0, 0x7f, 0xff, 0xff, 0xff, 1, 2, 3];
 const DEADLINE: Duration = Duration::from_secs(120);
 
 impl Installation {
-    async fn cartctl_parked(&self, args: &[&str]) -> anyhow::Result<String> {
-        // Each its own log file, which is its output.
-        let name = format!("cartctl-parked-{}", Uuid::new_v4().simple());
-        self.run(&name, "cartctl", std::iter::once(&"parked").chain(args), DEADLINE).await
-    }
-
     /// The parked carts.
     ///
     /// # Errors
     /// `cartctl` fails.
     pub async fn parked(&self) -> anyhow::Result<Vec<Value>> {
-        let listed = self.cartctl_parked(&["--json"]).await?;
+        let listed = self.cartctl(&["parked", "--json"], &[], DEADLINE).await?.with(0, "")?.output;
         let start = listed.find('[').with_context(|| listed.clone())?;
         Ok(serde_json::from_str(&listed[start..])?)
     }
@@ -50,8 +44,8 @@ impl Installation {
     /// # Errors
     /// `cartctl` fails, or the cart stays parked.
     pub async fn retry_parked(&self, cart: Uuid) -> anyhow::Result<()> {
-        let tried = self.cartctl_parked(&["retry", &cart.to_string(), "--wait-s", "60"]).await?;
-        ensure!(tried.contains("1 live, 0 still parked"), "{tried}");
-        Ok(())
+        let cart = cart.to_string();
+        let retry = ["parked", "retry", &cart, "--wait-s", "60"];
+        self.cartctl(&retry, &[], DEADLINE).await?.with(0, "1 live, 0 still parked").map(drop)
     }
 }

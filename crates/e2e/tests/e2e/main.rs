@@ -37,6 +37,7 @@ mod losses;
 mod metrics;
 mod newer_command;
 mod openapi;
+mod operators;
 mod parking;
 mod pipeline;
 mod projectors;
@@ -141,6 +142,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         crash::inside_the_transaction,
         crash::after_the_commit,
         console::viewers::viewers_that_do_not_read_disturb_no_others,
+        console::operations::an_operator_acts_at_the_page_as_with_cartctl,
         http::late::a_command_that_could_not_be_sent_in_time_is_not_sent_later,
         projectors::redelivery::redelivered_records_change_nothing,
         projectors::two_instances::a_reassigned_partition_reloads_its_totals,
@@ -193,6 +195,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         http::ending::a_service_that_still_waits_for_servers_ends_at_once,
         certificates::a_rejected_certificate_is_explained_with_the_option_to_change,
         auth::refuses_to_start_without_auth_unless_allowed,
+        console::operations::actions_that_everybody_could_do_are_refused_at_the_start,
         settings::the_sample_names_every_option_with_its_default,
         deployment::compose::the_file_is_valid,
         deployment::compose::each_setting_reaches_the_services,
@@ -201,6 +204,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         deployment::compose::health_checks_of_servers_ask_them,
         deployment::kubernetes::variables_are_options,
         deployment::kubernetes::manifests_agree_with_each_other,
+        deployment::kubernetes::members_are_not_added_for_what_is_paused_or_stopped,
         deployment::kubernetes::alerts_are_those_of_prometheus,
         deployment::kubernetes::examples_of_servers_have_what_is_needed,
         examples::checks::errors_of_a_page_are_reported,
@@ -215,7 +219,18 @@ fn long_trials(times: &Times) -> Vec<Trial> {
     trials![
         times,
         parking::a_crash_at_any_point_of_parking_changes_nothing,
+        operators::parked::tries_that_are_killed_or_come_twice_decide_each_command_once,
+        operators::together::of_two_operators_at_once_one_comes_last_or_is_refused,
+        operators::killed::a_killed_pause_resume_or_skip_is_done_by_its_repeat,
+        operators::generations::a_paused_generation_is_built_after_the_resume,
+        operators::generations::a_skip_holds_for_all_generations_or_is_refused,
+        operators::parked::a_cart_is_parked_while_generations_are_switched,
+        parking::discard::a_discarded_command_is_one_dead_letter_and_those_behind_it_are_decided,
+        newer_command::a_command_that_is_too_new_parks_its_cart_where_that_is_wanted,
         rebuild::kills::a_killed_builder_and_a_killed_switch_go_on,
+        rebuild::operators::what_comes_in_the_middle_of_a_switch_is_seen,
+        rebuild::settling::without_the_wait_for_readers_one_sees_less_than_another,
+        rebuild::in_place::a_table_known_by_name_gets_the_rows_of_another_generation,
     ]
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Needs binaries with the feature `fail-points` (`scripts/test` builds them).
 
+pub(crate) mod discard;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -12,14 +14,14 @@ use scylla::client::session::Session;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-const DEADLINE: Duration = Duration::from_secs(180);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 
 /// One worker with transactions that follow each other closely.
 const WORKER: [&str; 6] = ["--session-timeout-ms", "2000", "--workers", "1", "--commit-interval-ms", "25"];
 
 /// A running system; the test starts the cart-processors.
-struct System {
-    installation: Installation,
+pub(crate) struct System {
+    pub(crate) installation: Installation,
     url: String,
     vendor: Uuid,
     processors: u32,
@@ -27,7 +29,7 @@ struct System {
 }
 
 impl System {
-    async fn start(name: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn start(name: &str) -> anyhow::Result<Self> {
         let installation = Installation::new(name)?;
         installation.setup().await?;
         let mut services: Vec<(Service, &str, &[&str])> = vec![(Service::Ingest, "0", &[])];
@@ -37,7 +39,7 @@ impl System {
         Ok(Self { installation, url, vendor: Uuid::new_v4(), processors: 0, _others: others })
     }
 
-    async fn processor(&mut self, fail_points: &str) -> anyhow::Result<Process> {
+    pub(crate) async fn processor(&mut self, fail_points: &str) -> anyhow::Result<Process> {
         let mut process = self.processor_to_crash(fail_points)?;
         process.ready(DEADLINE).await?;
         Ok(process)
@@ -50,25 +52,25 @@ impl System {
     }
 
     /// New carts of one partition.
-    fn carts(&self, count: usize) -> Vec<Uuid> {
+    pub(crate) fn carts(&self, count: usize) -> Vec<Uuid> {
         let partitions = i32::from(self.installation.partitions());
         let of_one = |cart: &Uuid| partition_of(cart.to_string().as_bytes(), partitions) == 1;
         std::iter::repeat_with(Uuid::new_v4).filter(of_one).take(count).collect()
     }
 
-    async fn send(&self, cart: Uuid, path: &str, body: Value) -> anyhow::Result<(u16, Value)> {
+    pub(crate) async fn send(&self, cart: Uuid, path: &str, body: Value) -> anyhow::Result<(u16, Value)> {
         let request = reqwest::Client::new().post(format!("{}/cart/{cart}{path}", self.url)).json(&body);
         let response = request.send().await?;
         Ok((response.status().as_u16(), response.json().await?))
     }
 
-    async fn add(&self, cart: Uuid, product: Uuid) -> anyhow::Result<(u16, Value)> {
+    pub(crate) async fn add(&self, cart: Uuid, product: Uuid) -> anyhow::Result<(u16, Value)> {
         let item = json!({"productId": product, "vendorId": self.vendor, "name": "mug", "price": "2", "quantity": 1});
         self.send(cart, "", item).await
     }
 
     /// Adds an item, again until it is answered with 200: the processor may be busy with a rebalance.
-    async fn added(&self, cart: Uuid) -> anyhow::Result<()> {
+    pub(crate) async fn added(&self, cart: Uuid) -> anyhow::Result<()> {
         wait_until("an item to be added", DEADLINE, async || match self.add(cart, Uuid::new_v4()).await {
             Ok((200, _)) => Ok(()),
             other => Err(format!("{other:?}")),
@@ -98,7 +100,7 @@ impl System {
         audit(&Target::new(kafka, cassandra, self.installation.database()), &[], DEADLINE).await
     }
 
-    async fn clean(&self, when: &str) -> anyhow::Result<Report> {
+    pub(crate) async fn clean(&self, when: &str) -> anyhow::Result<Report> {
         let report = self.audit().await?;
         ensure!(report.is_clean(), "{when}:\n{report}");
         Ok(report)

@@ -260,7 +260,7 @@ pub(crate) async fn a_log_from_before_version_0_2_goes_on() -> anyhow::Result<()
     let registry = Registry::new(installation.kafka())?;
     let former = registry.register(CartCommand::TOPIC, FORMER_SCHEMA).await?;
     cassandra::ensure_keyspace(installation.cassandra(), &KeyspaceArgs { cassandra_replication: 1 }).await?;
-    cassandra::connect(installation.cassandra()).await?.query_unpaged(FORMER_TABLE, ()).await?;
+    cassandra::connect(&installation.cassandra().patient()).await?.query_unpaged(FORMER_TABLE, ()).await?;
     let (processes, api) = start(&installation, &FORGETFUL).await?;
     let cart = api.cart();
     let cart_id = CartId::from(cart.id);

@@ -116,6 +116,35 @@ async fn dialogs(browser: &Browser) -> anyhow::Result<()> {
     browser.sees("the focus at the group again", is_back, &true.into()).await
 }
 
+/// Pauses a projector with the keyboard, and resumes it.
+async fn operate(browser: &Browser) -> anyhow::Result<()> {
+    let message = "return document.getElementById('act-message').textContent";
+    let paused = "return [...document.querySelectorAll('#operations tr[data-kind=paused]')].map(row => row.cells[1].textContent)";
+    browser.run("document.querySelector('#newest tr:last-child button').focus()").await?;
+    browser.tab_to("the button for a pause", "return document.activeElement.id === 'pause'").await?;
+    browser.press(ENTER).await?;
+    browser.sees("the choice of a group", "return document.activeElement.id", &"act-group".into()).await?;
+    // As with any list, what is typed is chosen.
+    browser.types("popular").await?;
+    let facts = "return document.querySelector('#act-body dl').textContent";
+    browser.sees("what is to be paused", facts, &"pausespopular-itemspartitionall".into()).await?;
+    browser.tab_to("the reason", "return document.activeElement.id === 'act-reason'").await?;
+    browser.types("index build").await?;
+    browser.press(ENTER).await?;
+    let done = "popular-items is to pause: its members commit what they have read";
+    browser.sees("that the pause is recorded", message, &done.into()).await?;
+    browser.sees("the pause", paused, &json!(["index buildby cart-console"])).await?;
+
+    browser.tab_to("the button to resume", "return document.activeElement.textContent === 'Resume'").await?;
+    browser.press(ENTER).await?;
+    browser.sees("the dialog", "return document.activeElement.id", &"act-reason".into()).await?;
+    browser.press(ENTER).await?;
+    browser.sees("that the group goes on", message, &"popular-items goes on".into()).await?;
+    browser.sees("no pause", paused, &json!([])).await?;
+    // The row with the focus is gone.
+    browser.sees("the focus in the panel", "return document.activeElement.id", &"pause".into()).await
+}
+
 /// Neither errors nor violations of the policy, and the policy is in force.
 async fn policy(browser: &Browser) -> anyhow::Result<()> {
     let complaints = browser.complaints().await?;
@@ -183,7 +212,8 @@ pub(crate) async fn a_visitor_sees_what_the_tables_have_and_buys_with_the_keyboa
     services.extend(Service::PROJECTORS.map(|projector| (projector, "0", &[][..])));
     let mut processes = installation.start_all(&services).await?;
     let ingest_url = format!("http://{}", processes[1].address().context("an address")?);
-    let console = Console::start(&installation, "console", &["--ingest-url", &ingest_url]).await?;
+    let args = ["--ingest-url", &ingest_url, "--allow-operations"];
+    let console = Console::start(&installation, "console", &args).await?;
     let args = ["--url", &ingest_url, "--expect-intended"].into_iter().chain(SHOP.split_whitespace());
     installation.run("replay", "replay", args, DEADLINE).await?;
     let database = PgPool::connect(installation.database_url()).await?;
@@ -196,6 +226,7 @@ pub(crate) async fn a_visitor_sees_what_the_tables_have_and_buys_with_the_keyboa
     figures(&browser, &installation).await?;
     purchase(&browser).await?;
     dialogs(&browser).await?;
+    operate(&browser).await?;
     phone(&browser).await?;
     policy(&browser).await?;
     if let Some(folder) = std::env::var_os("CART_SCREENSHOTS").map(PathBuf::from) {

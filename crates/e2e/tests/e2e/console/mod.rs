@@ -3,6 +3,7 @@
 pub(crate) mod away;
 pub(crate) mod browser;
 pub(crate) mod figures;
+pub(crate) mod operations;
 mod picture;
 pub(crate) mod viewers;
 

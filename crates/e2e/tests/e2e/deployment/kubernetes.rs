@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 use cart::CartCommand;
-use cart::contract::Contract as _;
+use cart::contract::{Contract as _, STAGES};
 use serde_json::Value;
 
 use super::{document, documents, is_no_option, options_of, root, server_versions, strings, text};
@@ -193,6 +193,35 @@ fn servers_are_reachable() -> anyhow::Result<()> {
             let partitions = settings.get("TOPIC_PARTITIONS").context("a number of partitions")?;
             let max = format!("path: /spec/maxReplicaCount\n  value: {partitions}\n");
             ensure!(texts.concat().contains(&max), "components/autoscaling has no maximum of {partitions} members");
+        }
+    }
+    Ok(())
+}
+
+/// More members do not end the lag of a partition that is paused or stopped. The numbers are in alerts_test.yml.
+pub(crate) async fn members_are_not_added_for_what_is_paused_or_stopped() -> anyhow::Result<()> {
+    let scaled = documents(&format!("{FOLDER}/components/autoscaling/scaled-objects.yaml"))?;
+    ensure!(scaled.len() == STAGES.len(), "{} of {} groups are scaled", scaled.len(), STAGES.len());
+    let tests = document("scripts/observability/alerts_test.yml")?;
+    let tests = tests["tests"].as_array().into_iter().flatten();
+    let tested: BTreeSet<String> = tests
+        .filter_map(|test| test["promql_expr_test"].as_array())
+        .flatten()
+        .filter_map(|test| test["expr"].as_str().map(str::to_owned))
+        .collect();
+    for object in scaled {
+        let spec = &object["spec"];
+        let name = spec["scaleTargetRef"]["name"].as_str().context("a ScaledObject has a target")?;
+        ensure!(STAGES.iter().any(|stage| stage.group == name), "{name} is no group");
+        let query = spec["triggers"][0]["metadata"]["query"].as_str().context("its trigger has a query")?;
+        let of_tests = query.replace(&format!("\"{name}\""), "\"popular-items\"");
+        ensure!(
+            tested.contains(&of_tests),
+            "{name}: its query is not that of scripts/observability/alerts_test.yml: {query}"
+        );
+        for metric in ["cart_lag_seconds", "cart_partition_paused", "cart_partition_stopped"] {
+            let is_exported = kafka::METRICS.iter().any(|definition| definition.name == metric);
+            ensure!(is_exported && query.contains(metric), "{name}: its query does not use {metric}: {query}");
         }
     }
     Ok(())

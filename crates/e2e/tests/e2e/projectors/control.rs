@@ -14,13 +14,8 @@ use super::shop::Line;
 
 /// Runs `cartctl` with JSON as its output.
 async fn cartctl(read_side: &ReadSide, args: &[&str]) -> anyhow::Result<Value> {
-    let kafka = ["--json"];
-    let all = args.iter().chain(&kafka);
-    let text = read_side.installation.run(&format!("{}-{}", args[0], args[1]), "cartctl", all, DEADLINE).await?;
-    // Behind what it and earlier runs of it have written.
-    let start = text.rfind("\n{").map(|start| start + 1).or_else(|| text.find('{'));
-    let json = start.map(|start| &text[start..]).with_context(|| text.clone())?;
-    serde_json::from_str(json).with_context(|| text.clone())
+    let args = [args, &["--json"]].concat();
+    read_side.installation.cartctl(&args, &[], DEADLINE).await?.with(0, "")?.json()
 }
 
 /// Pauses, waits, and returns the offsets that the members have recorded.

@@ -24,20 +24,20 @@ const KINDS: [(Option<&[u8]>, &str); 4] = [
 ];
 
 /// An unreadable record.
-struct Garbage {
+pub(crate) struct Garbage {
     partition: i32,
     offset: i64,
     /// The record's full name.
     name: String,
     /// The record's name without the installation's prefix.
-    short: String,
-    sha256: String,
+    pub(crate) short: String,
+    pub(crate) sha256: String,
     reason: &'static str,
 }
 
 impl Garbage {
     /// Appends the partition's kind of garbage, while there is no other writer.
-    async fn put(read_side: &ReadSide, topic: &str, partition: i32) -> anyhow::Result<Self> {
+    pub(crate) async fn put(read_side: &ReadSide, topic: &str, partition: i32) -> anyhow::Result<Self> {
         let kafka = read_side.installation.kafka();
         let place = usize::try_from(partition)?;
         let offset = tokio::task::block_in_place(|| Admin::new(kafka)?.watermarks(topic))?[place].1;
@@ -56,7 +56,7 @@ impl Garbage {
         readiness.lines().any(|line| line.starts_with(&start) && line.ends_with(&end))
     }
 
-    async fn skip(&self, read_side: &ReadSide, group: &str) -> anyhow::Result<()> {
+    pub(crate) async fn skip(&self, read_side: &ReadSide, group: &str) -> anyhow::Result<()> {
         let expected = format!("sha256:{}", self.sha256);
         let args = ["skip", group, &self.short, "--expect", &expected, "--reason", "garbage", "--by", "the test"];
         let said =
@@ -67,7 +67,7 @@ impl Garbage {
 }
 
 /// Waits until a member of `group` reports exactly these.
-async fn reports(process: &Process, group: &str, garbage: &[Garbage]) -> anyhow::Result<()> {
+pub(crate) async fn reports(process: &Process, group: &str, garbage: &[Garbage]) -> anyhow::Result<()> {
     let names: Vec<_> = garbage.iter().map(|garbage| garbage.name.as_str()).collect();
     wait_until(&format!("an instance to report {names:?}"), DEADLINE, async || {
         let readiness = get(process, "/health/ready").await.map_err(|error| format!("{error:#}"))?;

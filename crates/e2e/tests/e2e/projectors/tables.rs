@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
+use cart::Position;
 use cart::contract::{READ_MODELS, ReadModel, ReadTable};
 use futures::TryStreamExt as _;
 use rust_decimal::Decimal;
@@ -19,32 +20,38 @@ const DAYS: &str = "SELECT vendorid, productid, year, month, day, quantity, name
     WRITETIME(name), WRITETIME(position) FROM item_quantity_by_day";
 const BILLING: &str = "SELECT vendor_id, year, month, balance FROM vendor_billing";
 
-/// All rows of the read tables.
+/// All rows of the read tables, with write times as if no table had been replaced.
 pub(crate) async fn read(session: &Session, database: &PgPool) -> anyhow::Result<Rows> {
     let mut rows = Rows::default();
-    for ReadModel { table, .. } in READ_MODELS {
-        match table {
-            ReadTable::BalanceByVendor => rows.months = months(session).await?,
-            ReadTable::ItemQuantityByDay => rows.days = days(session).await?,
+    for model in READ_MODELS {
+        match model.table {
+            ReadTable::BalanceByVendor => rows.months = months(session, added(session, model).await?).await?,
+            ReadTable::ItemQuantityByDay => rows.days = days(session, added(session, model).await?).await?,
             ReadTable::VendorBilling => rows.billing = billing(database).await?,
         }
     }
     Ok(rows)
 }
 
-async fn months(session: &Session) -> anyhow::Result<BTreeMap<Month, Balance>> {
+/// What is added to the positions in the write times since the last replacement.
+async fn added(session: &Session, model: ReadModel) -> anyhow::Result<i64> {
+    let base = cassandra::read_models::write_base(session, model).await?;
+    Ok(Position::from(0_i64).timestamp(base))
+}
+
+async fn months(session: &Session, added: i64) -> anyhow::Result<BTreeMap<Month, Balance>> {
     let mut rows = BTreeMap::new();
     let mut found = session.query_iter(MONTHS, ()).await?.rows_stream::<(Uuid, i32, i32, String, i64, i64, i64)>()?;
     while let Some((vendor, year, month, balance, position, written_at, position_written_at)) = found.try_next().await?
     {
         anyhow::ensure!(written_at == position_written_at, "{vendor} {year}-{month} is of two writes");
         let balance = Decimal::from_str_exact(&balance).with_context(|| format!("balance {balance}"))?;
-        rows.insert((vendor, year, month), Balance { balance, position, written_at });
+        rows.insert((vendor, year, month), Balance { balance, position, written_at: written_at - added });
     }
     Ok(rows)
 }
 
-async fn days(session: &Session) -> anyhow::Result<BTreeMap<Day, Sold>> {
+async fn days(session: &Session, added: i64) -> anyhow::Result<BTreeMap<Day, Sold>> {
     type DayRow = (Uuid, Uuid, i32, i32, i32, i64, String, i64, i64, i64, i64);
     let mut rows = BTreeMap::new();
     let mut found = session.query_iter(DAYS, ()).await?.rows_stream::<DayRow>()?;
@@ -53,7 +60,7 @@ async fn days(session: &Session) -> anyhow::Result<BTreeMap<Day, Sold>> {
     {
         let day = (vendor, product, year, month, day);
         anyhow::ensure!((written_at, written_at) == (name_at, position_at), "{day:?} is of two writes");
-        rows.insert(day, Sold { quantity, name, position, written_at });
+        rows.insert(day, Sold { quantity, name, position, written_at: written_at - added });
     }
     Ok(rows)
 }

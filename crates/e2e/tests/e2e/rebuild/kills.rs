@@ -4,27 +4,32 @@ use anyhow::ensure;
 use cart::contract::group::{POPULAR_ITEMS, VENDOR_BILLING_JDBC};
 use e2e::harness::wait_until;
 
-use super::{SESSION, cartctl, keep, keep_first, start_cartctl, switch};
+use super::{SESSION, cartctl, keep, keep_first, logged, start_cartctl, switch};
 use crate::projectors::read_side::{DEADLINE, ReadSide, TABLES};
 
 /// Enough that the builder is in the middle for a while, at [`RATE`] records a second.
-const LINES: usize = 900;
-const RATE: &str = "150";
+pub(crate) const LINES: usize = 900;
+pub(crate) const RATE: &str = "150";
 
-/// Kills a builder after it has applied some records, and lets another one go on.
-async fn a_killed_builder_goes_on(read_side: &ReadSide, model: &'static str) -> anyhow::Result<()> {
-    let args = [&["rebuild", model, "--rate-max", RATE][..], &SESSION].concat();
-    let mut builder = start_cartctl(read_side, &args, &[])?;
-    let group = format!("{model}-g2");
-    let applied = async || Ok::<i64, anyhow::Error>(read_side.next_offsets(&group).await?.iter().sum());
-    let before = wait_until("the builder to be in the middle", DEADLINE, async || match applied().await {
+/// Waits until a builder has applied some records, and not all.
+pub(crate) async fn in_the_middle(read_side: &ReadSide, group: &str) -> anyhow::Result<()> {
+    let applied = async || Ok::<i64, anyhow::Error>(read_side.next_offsets(group).await?.iter().sum());
+    let applied = wait_until("the builder to be in the middle", DEADLINE, async || match applied().await {
         Ok(applied) if applied >= 100 => Ok(applied),
         Ok(applied) => Err(format!("{applied} are applied")),
         Err(error) => Err(format!("{error:#}")),
     })
     .await?;
+    ensure!(applied < LINES as i64, "the builder was done: what follows shows nothing");
+    Ok(())
+}
+
+/// Kills a builder after it has applied some records, and lets another one go on.
+async fn a_killed_builder_goes_on(read_side: &ReadSide, model: &'static str) -> anyhow::Result<()> {
+    let args = [&["rebuild", model, "--rate-max", RATE][..], &SESSION].concat();
+    let mut builder = start_cartctl(read_side, &args, &[])?;
+    in_the_middle(read_side, &format!("{model}-g2")).await?;
     builder.kill9()?;
-    ensure!(before < LINES as i64, "the builder was done: the kill shows nothing");
     cartctl(read_side, &[&["rebuild", model, "--dry-run"][..], &SESSION].concat(), &[])
         .await?
         .with(0, "generation=2")?;
@@ -36,13 +41,10 @@ async fn a_killed_builder_goes_on(read_side: &ReadSide, model: &'static str) -> 
 /// Kills a switch at a place, when it has paused both groups in the name of `reason`.
 async fn kill_switch(read_side: &ReadSide, args: &[&str], place: &str, reason: &str) -> anyhow::Result<()> {
     let reason = format!("cartctl switch of {} {reason}, run ", args[0]);
-    let records =
-        async || anyhow::Ok(cartctl(read_side, &["log"], &[]).await?.with(0, "")?.output.matches(&reason).count());
-    let before = records().await?;
-    let dies = [("FAILPOINTS", format!("{place}=return"))];
-    let died = cartctl(read_side, &[&["switch"], args].concat(), &dies).await?;
-    ensure!(died.code.is_none(), "it did not die at {place}: {died:?}");
-    ensure!(records().await? > before, "it has not paused for '{reason}'");
+    let before = logged(read_side, &reason).await?;
+    let switch = [&["switch"], args].concat();
+    read_side.installation.cartctl_dies(&switch, &format!("{place}=return"), DEADLINE).await?;
+    ensure!(logged(read_side, &reason).await? > before, "it has not paused for '{reason}'");
     Ok(())
 }
 

@@ -4,69 +4,77 @@
 //! * [`miscount`]: a generation that counts one vendor twice is named row by row, and not switched to.
 //! * [`switches`]: readers on every row see no fall while generations are switched.
 //! * [`kills`]: killed builders and killed switches go on.
+//! * [`settling`]: without the wait for readers two of them see different totals.
+//! * [`in_place`]: the table that other programs know by name gets the rows of another generation, also after runs that are killed.
+//! * [`operators`]: what comes in the middle of a switch is seen, and a second operator is refused.
 
+pub(crate) mod in_place;
 pub(crate) mod kills;
 pub(crate) mod miscount;
+pub(crate) mod operators;
 mod readers;
+pub(crate) mod settling;
 pub(crate) mod switches;
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use cart::Generation;
-use e2e::harness::{Process, Service};
-use serde_json::Value;
+use e2e::harness::{Ended, Process, Service, wait_until};
 
 use super::projectors::read_side::{DEADLINE, ReadSide, TABLES};
 
-const SESSION: [&str; 2] = ["--session-timeout-ms", "2000"];
+pub(crate) const SESSION: [&str; 2] = ["--session-timeout-ms", "2000"];
 
 type Environment<'a> = &'a [(&'static str, String)];
-
-/// What an operator's command has ended with.
-#[derive(Debug)]
-struct Ended {
-    code: Option<i32>,
-    output: String,
-}
-
-impl Ended {
-    fn with(self, code: i32, word: &str) -> anyhow::Result<Self> {
-        ensure!(self.code == Some(code) && self.output.contains(word), "not {code} with '{word}': {self:?}");
-        Ok(self)
-    }
-
-    fn json(&self) -> anyhow::Result<Value> {
-        let json = self.output.find('{').and_then(|start| self.output.get(start..));
-        serde_json::from_str(json.with_context(|| self.output.clone())?).with_context(|| self.output.clone())
-    }
-}
 
 fn generation(number: i32) -> anyhow::Result<Generation> {
     Generation::new(number).context("a generation")
 }
 
-/// Starts `cartctl`; each run has a log of its own.
-fn start_cartctl(read_side: &ReadSide, args: &[&str], environment: Environment<'_>) -> anyhow::Result<Process> {
-    static RUNS: AtomicU32 = AtomicU32::new(0);
-    let name = format!("{}-{}", args[0], RUNS.fetch_add(1, Ordering::Relaxed));
-    read_side.installation.spawn_as(&name, "cartctl", args, environment, None)
+/// Starts `cartctl`.
+pub(crate) fn start_cartctl(
+    read_side: &ReadSide,
+    args: &[&str],
+    environment: Environment<'_>,
+) -> anyhow::Result<Process> {
+    read_side.installation.start_cartctl(args, environment)
 }
 
-async fn cartctl(read_side: &ReadSide, args: &[&str], environment: Environment<'_>) -> anyhow::Result<Ended> {
-    let mut process = start_cartctl(read_side, args, environment)?;
-    let code = process.ended(DEADLINE).await?.code();
-    Ok(Ended { code, output: process.log() })
+pub(crate) async fn cartctl(
+    read_side: &ReadSide,
+    args: &[&str],
+    environment: Environment<'_>,
+) -> anyhow::Result<Ended> {
+    read_side.installation.cartctl(args, environment, DEADLINE).await
+}
+
+/// How often `cartctl log` has these words.
+pub(crate) async fn logged(read_side: &ReadSide, words: &str) -> anyhow::Result<usize> {
+    Ok(cartctl(read_side, &["log"], &[]).await?.with(0, "")?.output.matches(words).count())
+}
+
+/// Starts a command that one of its fail points stops (SIGSTOP), and waits until it has stopped. Others take it for dead after 10 s.
+async fn stopped(read_side: &ReadSide, fail_points: &str, args: &[&str]) -> anyhow::Result<Process> {
+    let process = start_cartctl(read_side, args, &[("FAILPOINTS", fail_points.to_owned())])?;
+    wait_until(&format!("{} to stop ({fail_points})", args[0]), DEADLINE, async || match process.state() {
+        Some('T') => Ok(()),
+        state => Err(format!("its state is {state:?}: {}", process.log())),
+    })
+    .await?;
+    Ok(process)
+}
+
+async fn ended(process: Process) -> anyhow::Result<Ended> {
+    Ended::of(process, DEADLINE).await
 }
 
 /// Starts the projectors of the first generations. Their batches are of the usual length: after a switch they are to catch up soon.
-async fn keep_first(read_side: &ReadSide) -> anyhow::Result<Vec<Process>> {
+pub(crate) async fn keep_first(read_side: &ReadSide) -> anyhow::Result<Vec<Process>> {
     let services = TABLES.map(|projector| (Service::Projector(projector), "a", &SESSION[..]));
     read_side.installation.start_all(&services).await
 }
 
 /// Builds the next generation, then starts the projector that keeps it.
-async fn rebuild(
+pub(crate) async fn rebuild(
     read_side: &ReadSide,
     model: &'static str,
     number: &str,
@@ -77,7 +85,7 @@ async fn rebuild(
     keep(read_side, model, number).await
 }
 
-async fn keep(read_side: &ReadSide, model: &'static str, number: &str) -> anyhow::Result<Process> {
+pub(crate) async fn keep(read_side: &ReadSide, model: &'static str, number: &str) -> anyhow::Result<Process> {
     let args = [&["--generation", number][..], &SESSION].concat();
     let instance = format!("g{number}");
     let processes =
@@ -86,6 +94,6 @@ async fn keep(read_side: &ReadSide, model: &'static str, number: &str) -> anyhow
 }
 
 /// Switches, or finds it done.
-async fn switch(read_side: &ReadSide, args: &[&str]) -> anyhow::Result<Ended> {
+pub(crate) async fn switch(read_side: &ReadSide, args: &[&str]) -> anyhow::Result<Ended> {
     cartctl(read_side, &[&["switch"], args].concat(), &[]).await?.with(0, "readers see generation")
 }

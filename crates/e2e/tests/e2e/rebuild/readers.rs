@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use cart::contract::{READ_MODELS, ReadTable};
+use cassandra::CassandraArgs;
 use e2e::harness::Installation;
 use futures::TryStreamExt as _;
 use rust_decimal::Decimal;
@@ -18,6 +19,9 @@ use uuid::Uuid;
 
 /// How long a reader goes by what it knows of the active generation: as `ingest`.
 const POINTER_AGE: Duration = Duration::from_secs(1);
+
+/// The timeout of a read: on a busy machine more than the usual one, and with [`POINTER_AGE`] less than a switch waits for readers.
+const READ_TIMEOUT_MS: u64 = 3_500;
 
 /// Between two rounds of questions to an `ingest`: each has one for each vendor and year.
 const ASK_PAUSE: Duration = Duration::from_millis(100);
@@ -49,8 +53,9 @@ impl Readers {
     pub(super) async fn start(installation: &Installation, count: usize, ingests: Vec<String>) -> anyhow::Result<Self> {
         let shared = Arc::<Shared>::default();
         let mut tasks = Vec::new();
+        let args = CassandraArgs { cassandra_request_timeout_ms: READ_TIMEOUT_MS, ..installation.cassandra().clone() };
         for _ in 0..count {
-            let session = cassandra::connect(installation.cassandra()).await?;
+            let session = cassandra::connect(&args).await?;
             let database = PgPool::connect(installation.database_url()).await?;
             tasks.push(tokio::spawn(read_repeatedly(session, database, shared.clone())));
         }

@@ -102,11 +102,12 @@ impl Secured {
         self.installation.start_with(service, &self.next("run"), args, &environment)
     }
 
-    /// Starts the live page as its own user.
+    /// Starts the live page as its own user. Operators may act there, as far as its user has the grants.
     pub(crate) fn start_console(&self, ingest: Option<SocketAddr>) -> anyhow::Result<Process> {
         let address = free_address()?;
         let mut environment = self.user("console")?;
         environment.push(("CONSOLE_LISTEN", address.to_string()));
+        environment.push(("CONSOLE_ALLOW_OPERATIONS", "true".to_owned()));
         if let Some(ingest) = ingest {
             environment.push(("CONSOLE_INGEST_URL", format!("http://{ingest}")));
         }

@@ -91,7 +91,7 @@ impl Servers {
 /// All grants of a service.
 fn grants_of(secured: &Secured, service: grants::Service) -> Vec<Grant> {
     let (installation, user) = (&secured.installation, service.name());
-    let kafka = acls(service, &user, installation.kafka()).into_iter().map(Grant::Kafka);
+    let kafka = acls(service, &user, installation.kafka(), false).into_iter().map(Grant::Kafka);
     let generations = TableGenerations::only(Generation::FIRST);
     let cassandra = cql(service, &user, installation.name(), &generations).into_iter().map(Grant::Cassandra);
     let postgres = sql(service, &user, "setup", installation.name(), &generations).into_iter().map(Grant::Postgres);
@@ -260,8 +260,9 @@ impl<'a> System<'a> {
             Operator => bail!("it is not tried"),
             Ingest | CartProcessor | ItemPurchasedEvents | PopularItems | VendorBilling | VendorBillingJdbc => {
                 let service = pipeline(service).context("a service of the pipeline")?;
-                // A member writes to this topic only when there is something to answer.
-                let is_control = resource == self.secured.installation.kafka().prefixed(ControlRecord::TOPIC);
+                // A member writes to this topic only when there is something to answer. `ingest` only reads it.
+                let is_control = service != Service::Ingest
+                    && resource == self.secured.installation.kafka().prefixed(ControlRecord::TOPIC);
                 if is_control {
                     let pause = ["pause", service.name(), "--reason", "a test"];
                     self.secured.succeed("operator", "cartctl", &pause).await?;

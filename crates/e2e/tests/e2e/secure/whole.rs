@@ -1,14 +1,36 @@
 //! The whole system on secured servers, each service with its own user: nothing is missing, nothing is lost, no secret shows.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use cart::CartCommand;
 use cart::contract::{Contract as _, group};
-use e2e::harness::{Process, Service};
+use e2e::harness::{Process, Service, wait_until};
 use kafka::{Producer, Record};
+use serde_json::json;
 
 use super::{DEADLINE, Secured};
+
+/// What operators do at the page needs the grants of `--allow-operations`.
+async fn the_page_writes_only_with_grants_of_its_own(secured: &Secured, page: SocketAddr) -> anyhow::Result<()> {
+    let client = reqwest::Client::new();
+    let pause = async || {
+        let action = json!({"action": "pause", "group": group::POPULAR_ITEMS, "reason": "a test"});
+        let answer = client.post(format!("http://{page}/api/operations")).json(&action).send().await?;
+        anyhow::Ok((answer.status().as_u16(), answer.text().await?))
+    };
+    let (status, text) = pause().await?;
+    ensure!(status == 503 && text.contains("cart-control"), "without the grant: {status} {text}");
+    let grants = ["grants", "--for", "kafka", "--of", "console", "--allow-operations", "--apply"];
+    secured.succeed("admin", "cartctl", &grants).await?;
+    wait_until("the page to pause a group", DEADLINE, async || {
+        let (status, text) = pause().await.map_err(|error| format!("{error:#}"))?;
+        if status == 200 { Ok(()) } else { Err(format!("{status} {text}")) }
+    })
+    .await?;
+    secured.succeed("operator", "cartctl", &["resume", group::POPULAR_ITEMS, "--wait", "60s"]).await.map(drop)
+}
 
 pub(crate) async fn the_whole_system_works_with_the_least_grants() -> anyhow::Result<()> {
     let secured = Secured::set_up("whole").await?;
@@ -46,6 +68,7 @@ pub(crate) async fn the_whole_system_works_with_the_least_grants() -> anyhow::Re
     shows_no_secret(&secured, &processes, &frame).await?;
 
     no_other_user_writes_commands(&secured).await?;
+    the_page_writes_only_with_grants_of_its_own(&secured, page).await?;
     processes.extend(further_generations(&secured, &sent).await?);
     let (is_success, output) = secured.run("audit", "cartctl", &["rebuild", "popular-items", "--in-place"]).await?;
     ensure!(!is_success, "a reader may not rebuild a table: {output}");

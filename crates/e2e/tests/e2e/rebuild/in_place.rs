@@ -1,0 +1,177 @@
+//! The table whose name other programs know gets the rows of another generation, without a moment in which it is empty.
+
+use anyhow::{Context as _, ensure};
+use cart::contract::ReadTable;
+use cart::contract::group::POPULAR_ITEMS;
+use cartctl::vendor_id;
+use e2e::harness::{Service, wait_until};
+use scylla::client::session::Session;
+use uuid::Uuid;
+
+use super::{SESSION, cartctl, ended, rebuild, start_cartctl, stopped, switch};
+use crate::projectors::read_side::{BILLING, DEADLINE, JDBC, ReadSide, TABLES};
+use crate::projectors::shop::Line;
+
+const IN_PLACE: [&str; 3] = ["switch", POPULAR_ITEMS, "--in-place"];
+
+const SECOND: &str = "popular-items-g2";
+
+/// Where a replacement is killed.
+const PLACES: [&str; 3] = ["replace-raised", "replace-copied", "replace-offsets-set"];
+
+/// All pieces of a vendor in the table that other programs know.
+async fn pieces(session: &Session, vendor: Uuid) -> anyhow::Result<i64> {
+    let table = ReadTable::ItemQuantityByDay.name();
+    let select = format!("SELECT sum(quantity) FROM {table} WHERE vendorid = ? ALLOW FILTERING");
+    let rows = session.query_unpaged(select, (vendor,)).await?.into_rows_result()?;
+    let (total,) = rows.maybe_first_row::<(Option<i64>,)>()?.context("a sum")?;
+    Ok(total.unwrap_or_default())
+}
+
+/// What an instance of generation 1 writes that was paused before the replacement, and goes on after it: its rows, at their positions.
+async fn write_late(session: &Session, vendor: Uuid) -> anyhow::Result<()> {
+    let table = ReadTable::ItemQuantityByDay.name();
+    let select =
+        format!("SELECT productid, year, month, day, position FROM {table} WHERE vendorid = ? LIMIT 1 ALLOW FILTERING");
+    let rows = session.query_unpaged(select, (vendor,)).await?.into_rows_result()?;
+    let row = rows.maybe_first_row::<(Uuid, i32, i32, i32, i64)>()?.context("a row of the vendor")?;
+    let (product, year, month, day, position) = row;
+    let insert = format!(
+        "INSERT INTO {table} (vendorid, productid, year, month, day, quantity, position) VALUES (?, ?, ?, ?, ?, 999999, ?) \
+         USING TIMESTAMP ?"
+    );
+    // The late one may be further than the rest was.
+    let at = position + 1_000_000;
+    session.query_unpaged(insert, (vendor, product, year, month, day, position, at)).await?;
+    Ok(())
+}
+
+/// Runs the projector of generation 1 until it has applied some records.
+async fn keep_for_a_while(read_side: &ReadSide, instance: &str) -> anyhow::Result<()> {
+    let service = Service::Projector(POPULAR_ITEMS);
+    let processes = read_side.installation.start_all(&[(service, instance, &SESSION[..])]).await?;
+    read_side.progress(&[POPULAR_ITEMS], 20).await?;
+    for mut process in processes {
+        process.terminate(DEADLINE).await?;
+    }
+    Ok(())
+}
+
+/// One that is interrupted leaves no claim. The projector runs between a replacement that is killed and its repeat.
+async fn killed_replacements_are_repeated(
+    read_side: &ReadSide,
+    session: &Session,
+    (vendor, sold): (Uuid, i64),
+) -> anyhow::Result<()> {
+    let mut interrupted = stopped(read_side, "replace-raised=return(stop)", &IN_PLACE).await?;
+    // The signal waits until the process goes on.
+    interrupted.interrupt()?;
+    interrupted.resume()?;
+    ended(interrupted).await?.with(2, "interrupted: the table may have rows of both generations")?;
+    let repeat = cartctl(read_side, &IN_PLACE, &[]).await?;
+    repeat.with(0, "has the rows of generation 2")?.without("taken over")?;
+    for place in PLACES {
+        read_side.installation.cartctl_dies(&IN_PLACE, &format!("{place}=return"), DEADLINE).await?;
+        keep_for_a_while(read_side, place).await?;
+        let repeat = cartctl(read_side, &IN_PLACE, &[]).await?;
+        repeat.with(0, "has the rows of generation 2")?.with(0, "it is taken over after 10 s")?;
+        ensure!(pieces(session, vendor).await? == sold, "after a kill at {place}");
+    }
+    Ok(())
+}
+
+/// Generation 1 is further than the rows that are copied. After a kill its projector begins where these end.
+async fn no_record_is_passed_over_after_a_kill(read_side: &ReadSide) -> anyhow::Result<()> {
+    let pause = ["pause", SECOND, "--reason", "a backlog", "--wait", "60s"];
+    cartctl(read_side, &pause, &[]).await?.with(0, "is paused")?;
+    keep_for_a_while(read_side, "further").await?;
+    read_side.installation.cartctl_dies(&IN_PLACE, "replace-copied=return", DEADLINE).await?;
+    keep_for_a_while(read_side, "after-the-kill").await?;
+    cartctl(read_side, &["resume", SECOND, "--wait", "60s"], &[]).await?.with(0, "goes on")?;
+    read_side.progress(&[SECOND], 20).await?;
+    cartctl(read_side, &["diff", POPULAR_ITEMS], &[]).await?.with(0, "diff none")?;
+    Ok(())
+}
+
+/// `cartctl rebuild --in-place` waits before it empties the table that readers see. Another operator begins to change the model meanwhile.
+async fn a_claim_in_the_middle_keeps_the_table(
+    read_side: &ReadSide,
+    session: &Session,
+    vendor: Uuid,
+) -> anyhow::Result<()> {
+    let before = pieces(session, vendor).await?;
+    let emptying = start_cartctl(read_side, &["rebuild", POPULAR_ITEMS, "--in-place"], &[])?;
+    wait_until("the rebuild to wait for the readers", DEADLINE, async || {
+        let log = emptying.log();
+        if log.contains("waiting until no ingest") { Ok(()) } else { Err(log) }
+    })
+    .await?;
+    let drop_second = ["drop", POPULAR_ITEMS, "--generation", "2"];
+    let dropping = stopped(read_side, "drop-claimed=return(stop)", &drop_second).await?;
+    ended(emptying).await?.with(1, "popular-items is changed by")?;
+    ensure!(before > 0 && pieces(session, vendor).await? == before, "the table was emptied");
+    dropping.resume()?;
+    ended(dropping).await?.with(0, "are deleted")?;
+    Ok(())
+}
+
+pub(crate) async fn a_table_known_by_name_gets_the_rows_of_another_generation() -> anyhow::Result<()> {
+    let mut read_side = ReadSide::set_up("in_place").await?;
+    let vendor = vendor_id("ALONE");
+    let alone: Vec<Line> = read_side.lines(40).into_iter().map(|line| Line { vendor, ..line }).collect();
+    let sold: i64 = alone.iter().map(|line| i64::from(line.quantity)).sum();
+    read_side.send(read_side.purchases(), alone)?;
+    read_side.send(read_side.purchases(), read_side.lines(200))?;
+    let session = cassandra::connect(read_side.installation.cassandra()).await?;
+    let others = [(Service::Projector(BILLING), "a", &SESSION[..]), (Service::Projector(JDBC), "a", &SESSION[..])];
+    let others = read_side.installation.start_all(&others).await?;
+    // Of a program with a mistake.
+    let miscounts = [("FAILPOINTS", format!("counts-twice=return({vendor})"))];
+    let popular = Service::Projector(POPULAR_ITEMS);
+    let mut first = read_side.installation.start_with(popular, "a", &SESSION, &miscounts)?;
+    first.ready(DEADLINE).await?;
+    read_side.rest(&TABLES).await?;
+    ensure!(pieces(&session, vendor).await? == 2 * sold, "it is not counted twice");
+
+    let mut second = rebuild(&read_side, POPULAR_ITEMS, "2", &[]).await?;
+    cartctl(&read_side, &IN_PLACE, &[]).await?.with(1, "see generation 1")?;
+    let diff = cartctl(&read_side, &["diff", POPULAR_ITEMS, "--json"], &[]).await?.json()?;
+    let digest = diff["digest"].as_str().context("a digest")?;
+    switch(&read_side, &[POPULAR_ITEMS, "--to", "2", "--accept-diff", digest]).await?;
+    first.terminate(DEADLINE).await?;
+    let load = read_side.start_load(read_side.purchases());
+    read_side.progress(&[SECOND], 20).await?;
+
+    // With the timestamps of before, of two values of one position the larger one stays.
+    let guard_off = [("FAILPOINTS", String::from("guard-write-base=return"))];
+    cartctl(&read_side, &IN_PLACE, &guard_off).await?.with(2, "the copy is not what it should be")?;
+    ensure!(pieces(&session, vendor).await? == 2 * sold, "the copy without a base has won");
+
+    killed_replacements_are_repeated(&read_side, &session, (vendor, sold)).await?;
+    no_record_is_passed_over_after_a_kill(&read_side).await?;
+    cartctl(&read_side, &[&IN_PLACE[..], &["--dry-run"]].concat(), &[]).await?.with(0, "nothing was changed")?;
+    cartctl(&read_side, &IN_PLACE, &[]).await?.with(0, "has the rows of generation 2")?;
+    ensure!(pieces(&session, vendor).await? == sold, "the copy has not won");
+    write_late(&session, vendor).await?;
+    ensure!(pieces(&session, vendor).await? == sold, "a late write has won");
+
+    let again = read_side.installation.start_all(&[(popular, "b", &SESSION[..])]).await?;
+    read_side.progress(&[POPULAR_ITEMS], 20).await?;
+    cartctl(&read_side, &IN_PLACE, &[]).await?.with(1, "has members")?;
+    read_side.finish(load).await?;
+    // More of the vendor: the rows that were replaced are added to.
+    let more: Vec<Line> = read_side.lines(5).into_iter().map(|line| Line { vendor, ..line }).collect();
+    read_side.send(read_side.purchases(), more)?;
+    read_side.rest(&TABLES).await?;
+    read_side.rest(&[SECOND]).await?;
+    read_side.check_tables().await?;
+    cartctl(&read_side, &["diff", POPULAR_ITEMS], &[]).await?.with(0, "diff none")?;
+    switch(&read_side, &[POPULAR_ITEMS, "--to", "1", "--accept-diff", "none"]).await?;
+    second.terminate(DEADLINE).await?;
+    for mut process in again {
+        process.terminate(DEADLINE).await?;
+    }
+    a_claim_in_the_middle_keeps_the_table(&read_side, &session, vendor).await?;
+    drop((others, first, session));
+    read_side.remove().await
+}
