@@ -1,12 +1,11 @@
 //! Cassandra as this project uses it: connecting, the keyspace, decimals, writes by the group, which logs its positions belong
-//! to, which generation of a read model is the active one, and which of its rows are parked.
+//! to, and which generation of a read model is the active one.
 
 mod args;
 mod decimal;
 mod error;
 mod groups;
 mod log_identity;
-pub mod parked_rows;
 pub mod read_models;
 mod security;
 mod table_statement;

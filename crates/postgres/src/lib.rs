@@ -1,7 +1,6 @@
-//! PostgreSQL as this project uses it: where it is, what an error of a connection means, which generation of its read model is
-//! the active one, and which of its rows are parked.
+//! PostgreSQL as this project uses it: where it is, what an error of a connection means, and which generation of its read model is
+//! the active one.
 
-pub mod parked_rows;
 pub mod read_models;
 
 use std::path::PathBuf;

@@ -51,8 +51,6 @@ pub(super) struct Stored {
     pub(super) next_offset: i64,
     /// Whether it may include records of an earlier log, which are not in this one.
     pub(super) has_earlier_logs: bool,
-    /// Where the row is parked: the first record that waits, and why.
-    pub(super) parked: Option<(i64, String)>,
 }
 
 /// A table's figure beside the log's.
@@ -65,9 +63,6 @@ pub(super) struct Comparison {
     pub(super) expected: Decimal,
     /// Records of the row that the table does not include yet.
     pub(super) waiting: usize,
-    /// Why the row is parked; `None` if it is not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) parked: Option<String>,
     pub(super) verdict: Verdict,
 }
 
@@ -105,10 +100,8 @@ impl Ledger {
 
     /// Compares a table's row with the records that it includes.
     pub(super) fn compare(&mut self, stored: Stored) {
-        let (parked_at, parked) = stored.parked.unzip();
-        let next_offset = parked_at.map_or(stored.next_offset, |offset| offset.min(stored.next_offset));
         let (included, waiting): (Vec<&Entry>, Vec<&Entry>) =
-            self.entries.iter().partition(|entry| entry.offset < next_offset);
+            self.entries.iter().partition(|entry| entry.offset < stored.next_offset);
         let expected = included.last().map_or(Decimal::ZERO, |entry| entry.total);
         let total = stored.total.unwrap_or_default();
         let difference = (total - expected).normalize();
@@ -124,7 +117,7 @@ impl Ledger {
             Verdict::Different { difference, suspects: suspects.collect() }
         };
         let waiting = waiting.len();
-        self.stored.push(Comparison { table: stored.table, total: stored.total, expected, waiting, parked, verdict });
+        self.stored.push(Comparison { table: stored.table, total: stored.total, expected, waiting, verdict });
     }
 
     pub(super) fn finding(&self) -> Finding {
@@ -160,7 +153,7 @@ impl fmt::Display for Ledger {
 
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { table, total, expected, waiting, parked, verdict } = self;
+        let Self { table, total, expected, waiting, verdict } = self;
         match total {
             Some(total) => write!(f, "{table}: {}, ", total.normalize())?,
             None => write!(f, "{table}: no row, ")?,
@@ -183,10 +176,9 @@ impl fmt::Display for Comparison {
                 "unknown: the log has {expected}, but the table may include purchases of an earlier log, which is gone"
             )?,
         }
-        match (waiting, parked) {
-            (0, None) => Ok(()),
-            (waiting, None) => write!(f, " ({waiting} newer records are not included yet)"),
-            (waiting, Some(reason)) => write!(f, " (parked, {waiting} records wait: {reason})"),
+        match waiting {
+            0 => Ok(()),
+            waiting => write!(f, " ({waiting} newer records are not included yet)"),
         }
     }
 }
@@ -217,13 +209,7 @@ mod tests {
     fn verdict(total: Option<i64>, next_offset: i64) -> Verdict {
         let mut ledger = ledger();
         let total = total.map(Decimal::from);
-        ledger.compare(Stored {
-            table: String::from("table"),
-            total,
-            next_offset,
-            has_earlier_logs: false,
-            parked: None,
-        });
+        ledger.compare(Stored { table: String::from("table"), total, next_offset, has_earlier_logs: false });
         ledger.stored.remove(0).verdict
     }
 
@@ -253,12 +239,8 @@ mod tests {
         let mut ledger = ledger();
         for (total, next_offset, has_earlier_logs) in [(Some(7), 9, false), (Some(12), 10, false), (None, 10, true)] {
             let total = total.map(Decimal::from);
-            ledger.compare(Stored { table: String::from("table"), total, next_offset, has_earlier_logs, parked: None });
+            ledger.compare(Stored { table: String::from("table"), total, next_offset, has_earlier_logs });
         }
-        let parked = Some((6, String::from("row-overflows: full")));
-        let stored =
-            Stored { total: Some(5.into()), next_offset: 10, has_earlier_logs: false, parked, table: "table".into() };
-        ledger.compare(stored);
         let nil = Uuid::nil();
         let expected = [
             "a balance".to_owned(),
@@ -271,7 +253,6 @@ mod tests {
                 .to_owned(),
             "table: no row, unknown: the log has 10, but the table may include purchases of an earlier log, which is gone"
                 .to_owned(),
-            "table: 5, equal to the log (parked, 2 records wait: row-overflows: full)".to_owned(),
         ];
         assert_eq!(ledger.to_string().lines().collect::<Vec<_>>(), expected);
         assert_eq!(ledger.finding(), Finding::Unknown);

@@ -8,9 +8,8 @@ use cart::{Generation, PurchasedItem, contract::Contract as _};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::compare::{Comparison, Difference};
+use super::compare::{Comparison, Difference, digest};
 use super::rows::Value;
-use crate::ListedRow;
 
 /// Most differences in the text; JSON has all.
 const PRINTED_MAX: usize = 20;
@@ -38,11 +37,7 @@ pub struct Diff {
     /// By generation and partition: those of them that belong to a row.
     #[serde(skip)]
     pub(super) added: [BTreeMap<i32, u64>; 2],
-    /// Rows that are parked in one of the generations: they lack records, and are not compared.
-    pub rows_parked: usize,
-    /// The parked rows.
-    pub parked: Vec<ListedRow>,
-    /// `none` without differences and parked rows.
+    /// `none` without differences.
     pub digest: String,
     pub differences: Vec<DifferentRow>,
 }
@@ -98,17 +93,15 @@ impl Diff {
             totals: comparison.totals.map(|total| total.to_string()),
             rolled_forward,
             added: comparison.added.clone(),
-            rows_parked: comparison.parked.len(),
-            parked: Vec::new(),
-            digest: comparison.digest().unwrap_or_else(|| String::from("none")),
+            digest: digest(differences).unwrap_or_else(|| String::from("none")),
             differences: differences.iter().map(DifferentRow::of).collect(),
         }
     }
 
-    /// 0 without differences and parked rows.
+    /// 0 without differences.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        u8::from(!self.differences.is_empty() || self.rows_parked > 0)
+        u8::from(!self.differences.is_empty())
     }
 }
 
@@ -138,9 +131,6 @@ impl fmt::Display for Diff {
             "  {} rows equal, {} different, {} missing, {} extra; {unit} {} → {}",
             self.rows_equal, self.rows_different, self.rows_missing, self.rows_extra, totals[0], totals[1]
         )?;
-        for row in &self.parked {
-            writeln!(f, "  not compared: {row}")?;
-        }
         for row in self.differences.iter().take(PRINTED_MAX) {
             writeln!(f, "  {row}")?;
         }

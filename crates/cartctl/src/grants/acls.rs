@@ -124,11 +124,7 @@ const TABLE: &[Row] = &[
     (Describe, GroupOfTopic(EVENTS, "reader"), &[Console, Audit, Operator]),
     (Describe, GroupOfTopic(REPLIES, "reader"), &[Console, Audit, Operator]),
     (Describe, GroupOfTopic(DEAD_LETTERS, "reader"), &[Audit, Operator]),
-    (
-        Describe,
-        GroupOfTopic(PURCHASES, "reader"),
-        &[PopularItems, VendorBilling, VendorBillingJdbc, Console, Audit, Operator],
-    ),
+    (Describe, GroupOfTopic(PURCHASES, "reader"), &[Console, Audit, Operator]),
     (
         Describe,
         GroupOfTopic(CONTROL, "reader"),

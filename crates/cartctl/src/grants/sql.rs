@@ -43,11 +43,6 @@ const TABLE: &[Row] = &[
     ("SELECT", Table("projection_offset"), &[VendorBillingJdbc, Console, Audit]),
     ("INSERT", Table("projection_offset"), &[VendorBillingJdbc]),
     ("UPDATE", Table("projection_offset"), &[VendorBillingJdbc]),
-    // To park rows, to try them again, and to list them.
-    ("SELECT", Table("parked_row"), &[VendorBillingJdbc, Audit]),
-    ("INSERT", Table("parked_row"), &[VendorBillingJdbc]),
-    ("UPDATE", Table("parked_row"), &[VendorBillingJdbc]),
-    ("DELETE", Table("parked_row"), &[VendorBillingJdbc]),
     ("SELECT", Table("log_epoch"), &[VendorBillingJdbc]),
 ];
 
@@ -206,8 +201,7 @@ mod tests {
         let [second, third] = [2, 3].map(|number| Generation::new(number).expect("a generation"));
         let written = |generations: &TableGenerations| {
             let all = sql(VendorBillingJdbc, "jdbc", "setup", "shop", generations);
-            let written =
-                all.iter().filter(|one| one.what == "INSERT ON TABLE " && one.object.starts_with(BILLING.table.name()));
+            let written = all.iter().filter(|one| one.what == "INSERT ON TABLE " && one.object != "projection_offset");
             written.map(Privilege::revoke).collect::<Vec<_>>()
         };
         let revoke = |table: &str| format!("REVOKE INSERT ON TABLE \"{table}\" FROM \"jdbc\"");

@@ -3,7 +3,6 @@
 mod defects;
 mod discards;
 mod outcomes;
-mod parked_rows;
 mod rules;
 mod run;
 mod since;
