@@ -51,6 +51,19 @@ type Row = (Operation, Resource, &'static [Service]);
 
 use Operation::{Create, Delete, Describe, DescribeConfigs, Read, Write as Produce};
 
+/// All but [`Setup`].
+const READERS_OF_CONTROL: &[Service] = &[
+    Ingest,
+    CartProcessor,
+    ItemPurchasedEvents,
+    PopularItems,
+    VendorBilling,
+    VendorBillingJdbc,
+    Console,
+    Audit,
+    Operator,
+];
+
 /// The grants. Only `ingest` may write `cart-commands`: an open transaction of another producer would hold back its readers.
 const TABLE: &[Row] = &[
     // `setup` makes the topics, and compares the settings of those that exist. It commits where the two groups begin that publish:
@@ -78,28 +91,14 @@ const TABLE: &[Row] = &[
     // `ingest` looks for records that a table does not have yet (Read-After). `cartctl resume-purchases` adds what is missing.
     (Produce, Topic(PURCHASES), &[ItemPurchasedEvents, Operator]),
     (Read, Topic(PURCHASES), &[Ingest, PopularItems, VendorBilling, VendorBillingJdbc, Console, Audit, Operator]),
-    // Members follow what operators want, and answer; `ingest` tells clients which commands were discarded. Kafka does not distinguish the
+    // Members follow what operators want, and answer; `ingest` answers which commands were discarded. Kafka does not distinguish the
     // records of the topic: a service that is taken over could also write a pause, which `cartctl log` shows.
     (
         Produce,
         Topic(CONTROL),
         &[CartProcessor, ItemPurchasedEvents, PopularItems, VendorBilling, VendorBillingJdbc, Operator],
     ),
-    (
-        Read,
-        Topic(CONTROL),
-        &[
-            Ingest,
-            CartProcessor,
-            ItemPurchasedEvents,
-            PopularItems,
-            VendorBilling,
-            VendorBillingJdbc,
-            Console,
-            Audit,
-            Operator,
-        ],
-    ),
+    (Read, Topic(CONTROL), READERS_OF_CONTROL),
     (Delete, EachTopic, &[Operator]),
     // Members, and those that set a group's offsets.
     (Read, Group(group::CART_PROCESSOR), &[Setup, CartProcessor, Operator]),
@@ -125,21 +124,7 @@ const TABLE: &[Row] = &[
     (Describe, GroupOfTopic(REPLIES, "reader"), &[Console, Audit, Operator]),
     (Describe, GroupOfTopic(DEAD_LETTERS, "reader"), &[Audit, Operator]),
     (Describe, GroupOfTopic(PURCHASES, "reader"), &[Console, Audit, Operator]),
-    (
-        Describe,
-        GroupOfTopic(CONTROL, "reader"),
-        &[
-            Ingest,
-            CartProcessor,
-            ItemPurchasedEvents,
-            PopularItems,
-            VendorBilling,
-            VendorBillingJdbc,
-            Console,
-            Audit,
-            Operator,
-        ],
-    ),
+    (Describe, GroupOfTopic(CONTROL, "reader"), READERS_OF_CONTROL),
     (Describe, GroupOfTopic(PARKED, "reader"), &[Ingest, CartProcessor, Console, Audit, Operator]),
     (Describe, GroupOfTopic(REPLIES, "follower"), &[Ingest]),
     (Describe, GroupOfTopic(EVENTS, "follower"), &[Ingest]),

@@ -77,7 +77,7 @@ fn a_discarded_command_is_counted_and_no_finding() {
     );
     assert!(text.contains("commands that were discarded"), "{text}");
     let without = Evidence { discards: Vec::new(), ..with_discarded() };
-    assert_eq!(kinds(&audit(&without)), BTreeSet::from([Kind::DeadLetterWrong]), "a letter that nobody has wanted");
+    assert_eq!(kinds(&audit(&without)), BTreeSet::from([Kind::DeadLetterWrong]), "a letter without a discard");
 }
 
 #[test]

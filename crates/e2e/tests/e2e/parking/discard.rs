@@ -86,7 +86,7 @@ pub(crate) async fn a_discarded_command_is_one_dead_letter_and_those_behind_it_a
     let shown = system.cartctl(&["parked", "show", &bad.to_string()]).await?;
     ensure!(shown.contains("rule-panicked") && shown.contains(id(&panics)?), "{shown}");
 
-    // The process dies behind the journal write of the try that comes to the discarded command, before its transaction. Nobody follows
+    // The process dies behind the journal write of the try that comes to the discarded command, before its transaction. No thread follows
     // the control topic in the background: each try has read it to its end.
     processor.kill9()?;
     let unfollowed = format!("{fail_point};control-unfollowed=return");
