@@ -61,7 +61,7 @@ async fn run_command(cli: Cli, limits: FixedLimits) -> anyhow::Result<()> {
     let metrics = Metrics::install("ingest", &[crate::METRICS, trace::METRICS], &[])?;
     let _tracing = cli.args.trace.start("ingest")?;
     crate::metrics::start();
-    Store::Cassandra.start(&["journal_read", "table_read"]);
+    Store::Cassandra.start(&["journal_read", "table_read", "parked_read"]);
     run(cli.args, limits, metrics, shutdown_signal()?).await
 }
 

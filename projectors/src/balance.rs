@@ -1,6 +1,8 @@
 //! What both tables of balances share: the month, and the exact sum.
 
-use cart::PurchasedItem;
+use std::fmt;
+
+use cart::{PurchasedItem, month_row_key};
 use chrono::Datelike as _;
 use rust_decimal::Decimal;
 
@@ -19,6 +21,12 @@ impl Month {
     pub(crate) fn of(purchase: &PurchasedItem) -> Self {
         let at = purchase.purchased_at;
         Self { year: at.year(), month: at.month().cast_signed() }
+    }
+}
+
+impl fmt::Display for Month {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&month_row_key(self.year, self.month))
     }
 }
 

@@ -44,7 +44,7 @@ pub(crate) struct Base {
     /// The group of the first generation, without a prefix: names the projector.
     name: &'static str,
     /// The group of this generation, without a prefix.
-    group: String,
+    pub(crate) group: String,
     pub(crate) readiness: Readiness,
     pub(crate) startup: Startup,
     pub(crate) shutdown: Shutdown,

@@ -15,6 +15,8 @@
 //!   instance that wakes up late lose.
 //! - `vendor-billing-jdbc`: totals and next offset are one SQL transaction, guarded by the offset it started from.
 //!
+//! A row that cannot be kept is parked, and the others go on: `parking`.
+//!
 //! `base` and `run` put a projector together; `runner` has the one loop. `rebuild` runs one within `cartctl`, for a generation beside the
 //! active one. `item_purchased_events`, `popular_items`, `vendor_billing` and `vendor_billing_jdbc` are a projector
 //! each; `totals` is what the two tables in Cassandra share.
@@ -27,6 +29,7 @@ mod item_purchased_events;
 mod log_identity;
 mod metrics;
 mod pace;
+mod parking;
 mod popular_items;
 pub mod rebuild;
 pub mod recovery;

@@ -10,6 +10,11 @@ service::define_metrics! {
     .labels(&[PROJECTOR]);
     BATCH_RECORDS: Histogram =
         Histogram::new("projector_batch_records", Histogram::RECORDS, "Records in a batch").labels(&[PROJECTOR]);
+    PARKED_ROWS: Gauge = Gauge::new(
+        "projector_parked_rows",
+        "Rows of the read table that lack records which they cannot take; of the partitions that this process owns",
+    )
+    .labels(&[PROJECTOR]);
     RECORDS: Counter = Counter::new("projector_records_total", "Records that were applied; repeats after a restart count again")
         .labels(&[PROJECTOR]);
     RECOVERIES: Counter = Counter::new(

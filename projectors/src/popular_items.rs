@@ -1,9 +1,10 @@
 //! `popular-items`: how many pieces of a product were sold on a day (UTC). Cassandra `item_quantity_by_day`.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
-use cart::PurchasedItem;
+use cart::{PurchasedItem, day_row_key};
 use cassandra::Error;
 use chrono::Datelike as _;
 use scylla::client::session::Session;
@@ -42,6 +43,12 @@ pub(crate) struct ProductDay {
     year: i32,
     month: i32,
     day: i32,
+}
+
+impl fmt::Display for ProductDay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&day_row_key(self.product_id, self.year, self.month, self.day))
+    }
 }
 
 /// Pieces, and what the product was called when it was last bought.
@@ -126,6 +133,10 @@ impl Table for PopularItems {
         self.base.renew().await
     }
 
+    fn write_base(&self) -> i16 {
+        self.base.get()
+    }
+
     fn groups(&self, rows: Rows<Self>) -> Vec<Rows<Self>> {
         cassandra::groups(&self.session, &self.table, rows, |(key, row)| {
             let ProductDay { product_id, year, month, .. } = key.within;
@@ -135,7 +146,7 @@ impl Table for PopularItems {
     }
 
     async fn write(&self, rows: &Rows<Self>) -> Result<(), Error> {
-        let base = self.base.get();
+        let base = self.write_base();
         let values = rows.iter().map(|(key, row)| {
             let ProductDay { product_id, year, month, day } = &key.within;
             let Sold { quantity, name } = &row.total;

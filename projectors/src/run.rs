@@ -9,7 +9,8 @@ use anyhow::{Context as _, anyhow};
 use cart::contract::{Contract as _, READ_MODELS, ReadModel, ReadTable, group};
 use cart::{CartEvent, Generation, LogEpoch, PurchasedItem};
 use cassandra::CassandraArgs;
-use kafka::OffsetReset;
+use cassandra::parked_rows::ParkedRows;
+use kafka::{Codec, OffsetReset};
 use postgres::DatabaseArgs;
 use scylla::client::session::Session;
 use service::{Store, probe, wait_for, wait_for_unless};
@@ -18,10 +19,12 @@ use sqlx::postgres::PgPoolOptions;
 use tokio::runtime::Handle;
 
 use crate::args::{Args, CassandraModelArgs, CassandraProjectorArgs, Cli, Command, JdbcArgs};
+use crate::balance::Month;
 use crate::base::Base;
 use crate::item_purchased_events::ItemPurchasedEvents;
 use crate::log_identity::{LogNotRecorded, log_epoch};
 use crate::pace::AppliedOffsets;
+use crate::parking::{LogReader, Lots, Retries, ensure_same_partitions};
 use crate::popular_items::PopularItems;
 use crate::setup::is_missing_database;
 use crate::totals::{Table, Totals};
@@ -82,8 +85,8 @@ async fn item_purchased_events(args: Args) -> anyhow::Result<()> {
     base.run(projector, events, instance, CartEvent::TOPIC, OffsetReset::Committed).await
 }
 
-/// A session, and the epoch of the purchases' log. Another log ends the start at once: a wait would not change it.
-async fn cassandra(args: &CassandraArgs, base: &Base) -> anyhow::Result<(Arc<Session>, LogEpoch)> {
+/// A session, and the epoch and the partitions of the purchases' log. Another log ends the start at once: a wait would not change it.
+async fn cassandra(args: &CassandraArgs, base: &Base) -> anyhow::Result<(Arc<Session>, LogEpoch, i32)> {
     let topic = base.settings.kafka.prefixed(PurchasedItem::TOPIC);
     let identity = base.identity(&topic).await?;
     let session = wait_for("Cassandra", &base.startup, async || cassandra::connect(args).await).await?;
@@ -96,11 +99,11 @@ async fn cassandra(args: &CassandraArgs, base: &Base) -> anyhow::Result<(Arc<Ses
     probe("Cassandra", &base.readiness, &base.shutdown, session.clone(), |session| async move {
         cassandra::check(&session).await
     });
-    Ok((session, epoch))
+    Ok((session, epoch, identity.partitions))
 }
 
 /// Runs a projector that keeps a table of totals in Cassandra, as consumer group `group`, until a signal. `open` prepares the
-/// table, which must exist.
+/// table, which must exist, with that of its parked rows (`cassandra::parked_rows::create`).
 ///
 /// # Errors
 /// What ended it early.
@@ -131,13 +134,30 @@ where
     E: Into<anyhow::Error>,
     F: Future<Output = Result<T, E>>,
 {
-    Store::Cassandra.start(&["table_read", "table_write"]);
-    let (session, epoch) = self::cassandra(cassandra, &base).await?;
-    let table = open(session).await.map_err(Into::into)?;
+    Store::Cassandra.start(&["table_read", "table_write", "parked_read", "parked_write"]);
+    let (session, epoch, partitions) = self::cassandra(cassandra, &base).await?;
+    let table = open(session.clone()).await.map_err(Into::into)?;
+    let parked = wait_for("Cassandra", &base.startup, async || {
+        cassandra::parked_rows::list(&session, table.name(), &base.group).await
+    });
+    ensure_same_partitions(&parked.await?, epoch, partitions)?;
+    let markers = ParkedRows::open(session, table.name(), &base.group).await.with_context(|| {
+        format!("keeping the parked rows of {} (`projectors setup` creates their tables)", table.name())
+    })?;
     let codec = base.codec::<PurchasedItem>().await?;
-    let projector = Totals::new(table, base.settings.rows_max as usize, epoch, Handle::current());
+    let row_key = |purchase: &PurchasedItem| T::within(purchase).to_string();
+    let retries = Retries::new(log_reader(&base, codec.clone(), row_key));
+    let parking = (Lots::new(&base.group, epoch, row_key), markers, retries);
+    let table = (table, base.settings.rows_max as usize);
+    let projector = Totals::new(table, epoch, parking, Handle::current());
     let instance = base.instance()?;
     base.run(projector, codec, instance, PurchasedItem::TOPIC, OffsetReset::CommittedOrBeginning).await
+}
+
+fn log_reader(base: &Base, codec: Codec<PurchasedItem>, row_key: fn(&PurchasedItem) -> String) -> LogReader {
+    let kafka = base.settings.kafka.clone();
+    let topic = kafka.prefixed(PurchasedItem::TOPIC);
+    LogReader { kafka, topic, codec, runtime: Handle::current(), row_key }
 }
 
 /// Keeps a generation of a read model in Cassandra until the shutdown. Its table must exist.
@@ -181,7 +201,7 @@ pub(crate) async fn keep_in_postgres(
     model: ReadModel,
     generation: Generation,
 ) -> anyhow::Result<()> {
-    Store::Postgres.start(&["offsets_read", "transaction"]);
+    Store::Postgres.start(&["offsets_read", "parked_read", "transaction"]);
     let topic = base.settings.kafka.prefixed(PurchasedItem::TOPIC);
     let identity = base.identity(&topic).await?;
     let pool = pool(&base, database).await?;
@@ -197,6 +217,12 @@ pub(crate) async fn keep_in_postgres(
         if exists { Ok(()) } else { Err(anyhow!("there is none").context(keeping(model, generation))) }
     })
     .await?;
+    let projection = model.group_name(generation);
+    let parked = wait_for("PostgreSQL", &base.startup, async || {
+        let mut connection = pool.acquire().await?;
+        postgres::parked_rows::list(&mut connection, &projection, &topic).await
+    });
+    ensure_same_partitions(&parked.await?, epoch, identity.partitions)?;
     let codec = base.codec::<PurchasedItem>().await?;
     let server = (pool.clone(), database.clone());
     probe("PostgreSQL", &base.readiness, &base.shutdown, server, |(pool, database)| async move {
@@ -206,15 +232,18 @@ pub(crate) async fn keep_in_postgres(
         }
         answer.map(|_| ()).map_err(postgres::Error::from)
     });
+    let row_key = |purchase: &PurchasedItem| Month::of(purchase).to_string();
     let projector = VendorBillingJdbc {
         pool,
         topic,
         table,
-        projection: model.group_name(generation),
+        projection,
         epoch,
         runtime: Handle::current(),
         started_from: HashMap::new(),
         offsets: AppliedOffsets::new(),
+        lots: Lots::new(&base.group, epoch, row_key),
+        retries: Retries::new(log_reader(&base, codec.clone(), row_key)),
     };
     let instance = base.instance()?;
     base.run(projector, codec, instance, PurchasedItem::TOPIC, OffsetReset::CommittedOrBeginning).await

@@ -69,6 +69,11 @@ pub(crate) trait Projector {
     /// Takes a batch, and writes and commits what is due. Called with an empty batch when no record comes.
     fn apply(&mut self, batch: Batch<Self::Event>, consumer: &GroupConsumer) -> Result<(), Error>;
 
+    /// Goes on with what is done beside the batches. Called after each; nothing is to be applied in partitions that are held.
+    fn tend(&mut self, _consumer: &GroupConsumer, _wishes: &Wishes<'_>) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// How long until [`Projector::apply`] has something to do without a new record; `None` while it has not.
     fn due_in(&self) -> Option<Duration>;
 
@@ -83,11 +88,35 @@ pub(crate) trait Projector {
     /// Where to go on in these partitions, if that is not for Kafka to say.
     fn start_offsets(&mut self, partitions: &[i32]) -> Result<Vec<(i32, i64)>, Error>;
 
+    /// Partitions that must be stopped, of those that [`Projector::start_offsets`] was asked for, and why. Each is returned once.
+    fn take_refused(&mut self) -> Vec<(i32, Error)> {
+        Vec::new()
+    }
+
     /// Forgets what is in memory: something failed, and everything is read again from where it is committed.
     fn forget(&mut self);
 
     /// Forgets what belongs to partitions that went. The others go on where they are.
     fn forget_partitions(&mut self, partitions: &[i32]);
+}
+
+/// What operators want of partitions.
+pub(crate) struct Wishes<'a> {
+    control: &'a MemberControl,
+    stopped: &'a BTreeMap<i32, Unreadable>,
+}
+
+impl Wishes<'_> {
+    /// Whether nothing of a partition is to be applied now. A partition that is stopped since too many of its rows are parked is not held:
+    /// tries of these rows are how it becomes free.
+    pub(crate) fn hold(&self, partition: i32) -> bool {
+        self.control.is_paused(partition) || self.stopped.get(&partition).is_some_and(Unreadable::is_unreadable)
+    }
+
+    /// The records of a partition that are skipped: offsets and hashes.
+    pub(crate) fn skips(&self, partition: i32) -> BTreeMap<i64, String> {
+        self.control.skipped(partition)
+    }
 }
 
 /// One instance of one projector. For one thread.
@@ -115,7 +144,14 @@ pub(crate) struct Runner<P: Projector> {
 #[derive(Debug)]
 pub(crate) struct Unreadable {
     offset: i64,
+    /// Empty for one that can be read, and that no row has room for: it is never skipped.
     sha256: String,
+}
+
+impl Unreadable {
+    fn is_unreadable(&self) -> bool {
+        !self.sha256.is_empty()
+    }
 }
 
 /// What a record is to its projector.
@@ -169,6 +205,8 @@ impl<P: Projector> Runner<P> {
         let spans: Vec<Span> = batch.spans().cloned().collect();
         self.projector.apply(batch, &self.consumer)?;
         self.control.went_on(next_offsets);
+        let wishes = Wishes { control: &self.control, stopped: &self.stopped };
+        self.projector.tend(&self.consumer, &wishes)?;
         for span in spans {
             span.end();
         }
@@ -222,7 +260,7 @@ impl<P: Projector> Runner<P> {
         let starts = self.projector.start_offsets(partitions)?;
         self.seek(offsets(starts))?;
         self.control.resumed(partitions);
-        Ok(())
+        self.stop_refused()
     }
 
     /// What is there now, up to the limit.
@@ -314,7 +352,9 @@ impl<P: Projector> Runner<P> {
         let kind = if recovery == Recovery::Retry { "retry" } else { "rewind" };
         RECOVERIES.with(&[&self.name, kind]).increment(1);
         let pause = backoff.failed();
-        if recovery == Recovery::Retry {
+        if let Some((partition, offset)) = error.stops() {
+            self.stop_full(partition, offset, error)?;
+        } else if recovery == Recovery::Retry {
             self.readiness.set_unready(CONDITION, anyhow::Error::new(error));
             std::thread::sleep(pause);
         } else {
@@ -326,10 +366,13 @@ impl<P: Projector> Runner<P> {
             let rewound = ours.map_err(Error::from).and_then(|partitions| {
                 let starts = self.projector.start_offsets(&partitions)?;
                 self.seek(offsets(starts))?;
-                Ok(self.control.hold_again(&self.consumer, &partitions)?)
+                self.control.hold_again(&self.consumer, &partitions)?;
+                self.stop_refused()
             });
             match rewound {
                 Ok(()) => break,
+                // The committed offsets are lost, for example: waiting does not bring them back.
+                Err(error) if error.recovery() == Recovery::Fatal => return Err(error),
                 Err(error) => self.readiness.set_unready(CONDITION, anyhow::Error::new(error)),
             }
             self.consumer.follow();

@@ -1,9 +1,11 @@
 //! Making what the projectors need, where it is not there yet.
 
 use anyhow::{Context as _, ensure};
-use cart::contract::{CONTROL_PARTITIONS, Contract, READ_MODELS, ReadModel, ReadTable, group};
+use cart::contract::{CONTROL_PARTITIONS, Contract, READ_MODELS, ReadModel, ReadTable, Store, group};
 use cart::{CartEvent, ControlRecord, Generation, LogEpoch, PurchasedItem};
+use cassandra::parked_rows;
 use kafka::{Admin, Codec, LogIdentity, Registry};
+use scylla::client::session::Session;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, PgPool, SqlStr};
@@ -27,6 +29,7 @@ fn migrations() -> Migrator {
     let mut migrator = Migrator::with_migrations(vec![
         migration(1, "vendor billing", include_str!("../migrations/0001_vendor_billing.sql")),
         migration(2, "generations", include_str!("../migrations/0002_generations.sql")),
+        migration(3, "parked rows", include_str!("../migrations/0003_parked_rows.sql")),
     ]);
     // After a rollback the database has migrations of the newer version.
     migrator.set_ignore_missing(true);
@@ -68,14 +71,24 @@ pub async fn migrations_to_do(pool: &PgPool) -> Result<Vec<String>, sqlx::Error>
     Ok(problems)
 }
 
-/// The statement that creates the table of a generation in Cassandra; `None` for a read model in PostgreSQL.
-pub(crate) fn create_in_cassandra(model: ReadModel, generation: Generation) -> Option<String> {
+/// Creates the table of a generation in Cassandra, and that of its parked rows, where they are not there yet. Does nothing for a read
+/// model in PostgreSQL.
+pub(crate) async fn create_in_cassandra(
+    session: &Session,
+    model: ReadModel,
+    generation: Generation,
+) -> anyhow::Result<()> {
     let table = model.table_name(generation);
-    match model.table {
-        ReadTable::ItemQuantityByDay => Some(popular_items::create(&table)),
-        ReadTable::BalanceByVendor => Some(vendor_billing::create(&table)),
-        ReadTable::VendorBilling => None,
+    let create = match model.table {
+        ReadTable::ItemQuantityByDay => popular_items::create(&table),
+        ReadTable::BalanceByVendor => vendor_billing::create(&table),
+        ReadTable::VendorBilling => return Ok(()),
+    };
+    // A generation is what has a table: that one comes last.
+    for create in [parked_rows::create(&table), create] {
+        session.query_unpaged(create, ()).await.with_context(|| format!("creating {table} in Cassandra"))?;
     }
+    Ok(())
 }
 
 /// Idempotent: a second time changes nothing.
@@ -98,10 +111,13 @@ pub(crate) async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
     cassandra::ensure_keyspace(cassandra, keyspace).await?;
     let session = cassandra::connect(&cassandra.patient()).await?;
     cassandra::read_models::create_table(&session).await?;
-    for model in READ_MODELS {
+    parked_rows::create_retries(&session).await?;
+    for model in READ_MODELS.into_iter().filter(|model| model.store == Store::Cassandra) {
         let active = cassandra::read_models::active(&session, model).await?;
-        if let Some(create) = create_in_cassandra(model, active) {
-            session.query_unpaged(create, ()).await.context("creating the read tables in Cassandra")?;
+        create_in_cassandra(&session, model, active).await?;
+        // Those that an earlier version has made have no table of parked rows.
+        for generation in cassandra::read_models::generations(&session, model).await? {
+            create_in_cassandra(&session, model, generation).await?;
         }
     }
     if args.accept_new_log {

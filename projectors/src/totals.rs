@@ -6,13 +6,21 @@
 //!
 //! Positions of different partitions cannot be compared. [`Key`] therefore begins with the vendor, which is the record key of
 //! `item-purchased`: all records of a row come from one partition.
+//!
+//! A row that cannot be kept is parked (`totals/parked.rs`); the others go on.
 
-use std::collections::{BTreeSet, HashMap};
-use std::fmt::Debug;
+mod markers;
+mod parked;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::{Debug, Display};
 use std::hash::Hash;
 use std::time::Duration;
 
-use cart::{LogEpoch, Position, PurchasedItem, VendorId};
+use cart::{LogEpoch, Position, PurchasedItem, RowFault, VendorId};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kafka::GroupConsumer;
 use lru::LruCache;
@@ -20,10 +28,13 @@ use service::Store;
 use tokio::runtime::Handle;
 use trace::names::REDELIVERED;
 
-use crate::balance::COUNTS_TWICE;
 use crate::error::Error;
 use crate::pace::AppliedOffsets;
-use crate::runner::{Batch, Projector};
+use crate::parking::{Lots, Retries};
+use crate::runner::{Batch, Projector, Wishes};
+
+use markers::Markers;
+use parked::add;
 
 /// Concurrent requests to Cassandra: more wait longer, and the throughput stays the same.
 const CONCURRENCY: usize = 128;
@@ -32,10 +43,15 @@ const CONCURRENCY: usize = 128;
 /// of its own, so more would take long to come together.
 const READ_LEN_MAX: usize = 24;
 
+/// Rows that were read lately, of which one is read again where a batch has none beside a row that cannot be read. One of them may be
+/// that row.
+const KNOWN_MAX: usize = 2;
+
 /// A table of totals. Its rows are within a vendor; the type of [`Key`] does not allow others.
 pub trait Table: Sized {
-    /// Names a row within its vendor, such as a month. Keys of one Cassandra partition follow each other.
-    type Within: Clone + Debug + Eq + Hash + Ord;
+    /// Names a row within its vendor, such as a month. Keys of one Cassandra partition follow each other. As text it names the row
+    /// among the parked ones.
+    type Within: Clone + Debug + Display + Eq + Hash + Ord;
     /// The part of a key that rows of one read request share.
     type Common: Eq + Hash;
     /// The content of a row.
@@ -61,6 +77,12 @@ pub trait Table: Sized {
         std::future::ready(Ok(()))
     }
 
+    /// What is added to positions in write timestamps (`cassandra::read_models::write_base`), as [`Table::renew`] has read it. Markers of
+    /// parked rows have it too.
+    fn write_base(&self) -> i16 {
+        0
+    }
+
     /// Groups rows, in the order of their keys, into what [`Table::write`] writes in one request.
     fn groups(&self, rows: Rows<Self>) -> Vec<Rows<Self>>;
 
@@ -82,6 +104,18 @@ pub type Rows<T> = Vec<(Key<<T as Table>::Within>, Row<<T as Table>::Total>)>;
 
 /// Rows of a table that a batch changed.
 type Changed<T> = HashMap<Key<<T as Table>::Within>, Row<<T as Table>::Total>>;
+
+/// Rows of a table that a batch could not change.
+type Failed<T> = BTreeMap<Key<<T as Table>::Within>, Failure>;
+
+/// Why a row could not be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Failure {
+    partition: i32,
+    /// The first record that is not in the row.
+    position: Position,
+    fault: RowFault,
+}
 
 fn key<T: Table>(purchase: &PurchasedItem) -> Key<T::Within> {
     Key { vendor_id: purchase.vendor_id, within: T::within(purchase) }
@@ -113,36 +147,62 @@ impl<T> Row<T> {
     }
 }
 
+/// What was read for a batch.
+struct Loaded<T: Table> {
+    /// Rows that were asked for.
+    asked: usize,
+    /// Those that cannot be read, although the store answers for others.
+    unread: HashMap<Key<T::Within>, RowFault>,
+}
+
 /// Keeps a table of totals.
-pub(crate) struct Totals<T: Table> {
+pub(crate) struct Totals<T: Table, M: Markers> {
     table: T,
     // Unbounded here, since a bounded one allocates all its room at once; trimmed after each batch.
     rows: LruCache<Key<T::Within>, Option<Row<T::Total>>>,
     rows_max: usize,
+    /// Rows that the table has, the newest first.
+    known: Vec<Key<T::Within>>,
     offsets: AppliedOffsets,
     epoch: LogEpoch,
     runtime: Handle,
+    lots: Lots,
+    /// The parked rows as they are stored.
+    markers: M,
+    retries: Retries,
     /// Whether [`Table::renew`] was called since partitions were lost.
     is_renewed: bool,
 }
 
-impl<T: Table> Totals<T> {
-    pub(crate) fn new(table: T, rows_max: usize, epoch: LogEpoch, runtime: Handle) -> Self {
-        let (rows, offsets) = (LruCache::unbounded(), AppliedOffsets::new());
-        Self { table, rows, rows_max, offsets, epoch, runtime, is_renewed: false }
+impl<T: Table, M: Markers> Totals<T, M> {
+    pub(crate) fn new(
+        (table, rows_max): (T, usize),
+        epoch: LogEpoch,
+        (lots, markers, retries): (Lots, M, Retries),
+        runtime: Handle,
+    ) -> Self {
+        let (rows, known, offsets) = (LruCache::unbounded(), Vec::new(), AppliedOffsets::new());
+        let is_renewed = false;
+        Self { table, rows, rows_max, known, offsets, epoch, runtime, lots, markers, retries, is_renewed }
     }
 
-    /// Reads the rows that the batch needs and that are not in memory: many in a request, and the requests at the same time.
-    /// Returns their number.
-    async fn load(&mut self, batch: &Batch<PurchasedItem>) -> Result<usize, Error> {
+    /// Before anything is written, also a marker: [`Table::renew`], where that was not done since partitions were lost.
+    async fn renew(&mut self) -> Result<(), Error> {
         if !self.is_renewed {
             self.table.renew().await?;
             self.is_renewed = true;
         }
+        Ok(())
+    }
+
+    /// Reads the rows that the batch needs and that are not in memory: many in a request, and the requests at the same time. If a
+    /// request fails for its rows, each is read alone.
+    async fn load(&mut self, batch: &Batch<PurchasedItem>) -> Result<Loaded<T>, Error> {
+        self.renew().await?;
         let mut unknown: HashMap<T::Common, BTreeSet<Key<T::Within>>> = HashMap::new();
         for record in &batch.records {
             let key = key::<T>(&record.event);
-            if !self.rows.contains(&key) {
+            if !self.rows.contains(&key) && !self.lots.holds(record.partition, &record.event) {
                 unknown.entry(T::common(&key)).or_default().insert(key);
             }
         }
@@ -151,48 +211,94 @@ impl<T: Table> Totals<T> {
             let keys: Vec<_> = keys.into_iter().collect();
             requests.extend(keys.chunks(READ_LEN_MAX).map(<[_]>::to_vec));
         }
-        let len = requests.iter().map(Vec::len).sum();
+        let asked = requests.iter().map(Vec::len).sum();
+        let (mut alone, mut found) = (Vec::new(), None);
         let table = &self.table;
         let mut read = stream::iter(requests)
             .map(|keys| async move {
                 let rows = Store::Cassandra.time("table_read", table.read(&keys)).await;
-                rows.map(|rows| (keys, rows))
+                (keys, rows)
             })
             .buffer_unordered(CONCURRENCY);
-        while let Some((keys, rows)) = read.try_next().await? {
+        while let Some((keys, rows)) = read.next().await {
+            let rows = match rows {
+                Err(error) if error.is_of_rows() => {
+                    alone.extend(keys);
+                    continue;
+                }
+                rows => rows?,
+            };
             let mut rows: HashMap<_, _> = rows.into_iter().collect();
             for key in keys {
                 let row = rows.remove(&key);
+                if row.is_some() {
+                    found = Some(key.clone());
+                }
                 self.rows.put(key, row);
             }
         }
-        Ok(len)
+        let mut unread = HashMap::new();
+        for key in alone {
+            match self.read_alone(&key).await? {
+                Ok(row) => {
+                    if row.is_some() {
+                        found = Some(key.clone());
+                    }
+                    self.rows.put(key, row);
+                }
+                Err(fault) => drop(unread.insert(key, fault)),
+            }
+        }
+        if let Some(found) = found.filter(|found| !self.known.contains(found)) {
+            self.known.insert(0, found);
+            self.known.truncate(KNOWN_MAX);
+        }
+        Ok(Loaded { asked, unread })
     }
 
-    /// Adds the batch to the rows in memory. Returns the rows that changed.
-    fn fold(&mut self, batch: &Batch<PurchasedItem>) -> Result<Changed<T>, Error> {
-        let mut changed = HashMap::new();
+    /// Reads a row, or finds that it cannot be read.
+    async fn read_alone(&self, key: &Key<T::Within>) -> Result<Result<Option<Row<T::Total>>, RowFault>, Error> {
+        let read = self.table.read(std::slice::from_ref(key));
+        match Store::Cassandra.time("table_read", read).await {
+            Ok(rows) => Ok(Ok(rows.into_iter().find(|(found, _)| found == key).map(|(_, row)| row))),
+            Err(error) if error.is_of_rows() => {
+                Ok(Err(RowFault::Unreadable(format!("{:#}", anyhow::Error::new(error)))))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Adds the batch to the rows in memory. Returns the rows that changed, and those that a record does not fit in: they have what is
+    /// before it.
+    fn fold(
+        &mut self,
+        batch: &Batch<PurchasedItem>,
+        unread: &HashMap<Key<T::Within>, RowFault>,
+    ) -> (Changed<T>, Failed<T>) {
+        let (mut changed, mut failed) = (Changed::<T>::new(), Failed::<T>::new());
         for record in &batch.records {
             let key = key::<T>(&record.event);
-            let position = Position::new(self.epoch, record.offset);
-            let row = self.rows.get_or_insert_mut(key.clone(), || None);
-            let is_included = row.as_ref().is_some_and(|row| position <= row.position);
-            if let Some(span) = record.trace.span() {
-                span.set(REDELIVERED, is_included);
-            }
-            if is_included {
+            let (partition, position) = (record.partition, Position::new(self.epoch, record.offset));
+            if self.lots.pass(partition, record.offset, &record.event) || failed.contains_key(&key) {
                 continue;
             }
-            let mut total = T::add(row.as_ref().map(|row| &row.total), &record.event);
-            if fail_points::names(COUNTS_TWICE, &record.event.vendor_id) {
-                total = total.and_then(|total| T::add(Some(&total), &record.event));
+            let added = match unread.get(&key) {
+                Some(fault) => Err(fault.clone()),
+                None => add::<T>(self.rows.get_or_insert_mut(key.clone(), || None), position, &record.event),
+            };
+            match added {
+                Ok(has_changed) => {
+                    if let Some(span) = record.trace.span() {
+                        span.set(REDELIVERED, !has_changed);
+                    }
+                    if has_changed && let Some(Some(row)) = self.rows.peek(&key) {
+                        changed.insert(key, row.clone());
+                    }
+                }
+                Err(fault) => drop(failed.insert(key, Failure { partition, position, fault })),
             }
-            let total = total.ok_or_else(|| Error::Overflow { row: format!("{key:?}") })?;
-            let now = Row { total, position };
-            *row = Some(now.clone());
-            changed.insert(key, now);
         }
-        Ok(changed)
+        (changed, failed)
     }
 
     async fn write(&self, changed: Changed<T>) -> Result<(), Error> {
@@ -209,23 +315,26 @@ impl<T: Table> Totals<T> {
     }
 }
 
-impl<T: Table> Projector for Totals<T> {
+impl<T: Table, M: Markers> Projector for Totals<T, M> {
     type Event = PurchasedItem;
 
     fn apply(&mut self, batch: Batch<PurchasedItem>, consumer: &GroupConsumer) -> Result<(), Error> {
         if !batch.next_offsets.is_empty() {
             let runtime = self.runtime.clone();
             let mut work = batch.work(consumer.topic());
-            let read = runtime.block_on(self.load(&batch))?;
-            work.database_step("cassandra", "SELECT", self.table.name(), read);
-            let changed = self.fold(&batch)?;
+            let Loaded { asked, unread } = runtime.block_on(self.load(&batch))?;
+            work.database_step("cassandra", "SELECT", self.table.name(), asked);
+            let (changed, failed) = self.fold(&batch, &unread);
             let rows = changed.len();
+            let read = asked - unread.len();
             fail_points::crash_point("totals-before-write");
             work.step("fold");
             runtime.block_on(self.write(changed))?;
             work.database_step("cassandra", "INSERT", self.table.name(), rows);
             work.end();
             fail_points::crash_point("totals-after-write");
+            runtime.block_on(self.set_aside(&batch, failed, read))?;
+            self.lots.advance(batch.next_offsets.iter().map(|(partition, next)| (*partition, *next)));
             consumer.applied(batch.next_offsets.iter().map(|(partition, next)| (*partition, *next)));
             self.offsets.add(batch.next_offsets);
             while self.rows.len() > self.rows_max {
@@ -240,6 +349,10 @@ impl<T: Table> Projector for Totals<T> {
         Ok(())
     }
 
+    fn tend(&mut self, consumer: &GroupConsumer, wishes: &Wishes<'_>) -> Result<(), Error> {
+        self.tend_parked(consumer, wishes)
+    }
+
     fn due_in(&self) -> Option<Duration> {
         self.offsets.due_in()
     }
@@ -248,14 +361,23 @@ impl<T: Table> Projector for Totals<T> {
         Ok(self.offsets.commit(consumer)?)
     }
 
-    fn start_offsets(&mut self, _: &[i32]) -> Result<Vec<(i32, i64)>, Error> {
+    // The offsets are Kafka's. The markers are read here: the partitions are ours now, so that no other member can commit offsets past a
+    // record whose marker is written later.
+    fn start_offsets(&mut self, partitions: &[i32]) -> Result<Vec<(i32, i64)>, Error> {
+        let runtime = self.runtime.clone();
+        runtime.block_on(self.restore_parked(partitions))?;
         Ok(Vec::new())
+    }
+
+    fn take_refused(&mut self) -> Vec<(i32, Error)> {
+        self.lots.take_refused()
     }
 
     fn forget(&mut self) {
         self.rows.clear();
         self.is_renewed = false;
         self.offsets.forget();
+        self.lots.clear();
     }
 
     // A row does not name its partition, and reading it again is cheap.
@@ -263,114 +385,6 @@ impl<T: Table> Projector for Totals<T> {
         self.rows.clear();
         self.is_renewed = false;
         self.offsets.forget_partitions(partitions);
-    }
-}
-
-#[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-    use trace::Trace;
-
-    use crate::runner::Received;
-
-    /// Pieces of a product, up to 100.
-    struct Pieces;
-
-    impl Table for Pieces {
-        type Within = Uuid;
-        type Common = ();
-        type Total = i64;
-
-        fn name(&self) -> &'static str {
-            "pieces"
-        }
-
-        fn within(purchase: &PurchasedItem) -> Uuid {
-            purchase.product_id.as_uuid()
-        }
-
-        fn add(total: Option<&i64>, purchase: &PurchasedItem) -> Option<i64> {
-            Some(total.unwrap_or(&0) + i64::from(purchase.quantity.get())).filter(|sum| *sum <= 100)
-        }
-
-        fn common(_: &Key<Uuid>) {}
-
-        async fn read(&self, _: &[Key<Uuid>]) -> Result<Rows<Self>, cassandra::Error> {
-            Ok(Vec::new())
-        }
-
-        fn groups(&self, rows: Rows<Self>) -> Vec<Rows<Self>> {
-            vec![rows]
-        }
-
-        async fn write(&self, _: &Rows<Self>) -> Result<(), cassandra::Error> {
-            Ok(())
-        }
-    }
-
-    /// A record: partition, offset, vendor, product, pieces.
-    type Sold = (i32, i64, u128, u128, i32);
-
-    fn batch(sold: &[Sold]) -> Batch<PurchasedItem> {
-        let received = |&(partition, offset, vendor, product, pieces): &Sold| Received {
-            partition,
-            offset,
-            event: PurchasedItem {
-                event_id: Uuid::nil().into(),
-                cart_id: Uuid::nil().into(),
-                session_id: Uuid::nil().into(),
-                vendor_id: Uuid::from_u128(vendor).into(),
-                product_id: Uuid::from_u128(product).into(),
-                name: String::from("mug").try_into().unwrap(),
-                price: "1".parse().unwrap(),
-                quantity: pieces.try_into().unwrap(),
-                purchased_at: chrono::DateTime::UNIX_EPOCH,
-            },
-            trace: Trace::None,
-        };
-        Batch { records: sold.iter().map(received).collect(), next_offsets: Default::default() }
-    }
-
-    fn totals(runtime: &tokio::runtime::Runtime) -> Totals<Pieces> {
-        Totals::new(Pieces, 10, LogEpoch::FIRST, runtime.handle().clone())
-    }
-
-    /// The changed rows of each batch, as vendor, product, pieces.
-    fn fold(totals: &mut Totals<Pieces>, sold: &[Sold]) -> Vec<(u128, u128, i64)> {
-        let changed = totals.fold(&batch(sold)).unwrap();
-        let mut changed: Vec<_> = changed
-            .into_iter()
-            .map(|(key, row)| (key.vendor_id.as_uuid().as_u128(), key.within.as_u128(), row.total))
-            .collect();
-        changed.sort_unstable();
-        changed
-    }
-
-    #[test]
-    fn a_record_at_or_before_its_rows_position_is_skipped() {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let mut totals = totals(&runtime);
-        assert_eq!(fold(&mut totals, &[(0, 5, 1, 7, 2), (0, 6, 1, 7, 3)]), [(1, 7, 5)]);
-        assert_eq!(fold(&mut totals, &[(0, 5, 1, 7, 2), (0, 6, 1, 7, 3)]), [], "the whole batch again");
-        assert_eq!(fold(&mut totals, &[(0, 6, 1, 7, 3), (0, 7, 1, 7, 4)]), [(1, 7, 9)], "a part of it again");
-    }
-
-    #[test]
-    fn vendors_of_different_partitions_have_rows_of_their_own() {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let mut totals = totals(&runtime);
-        // The second vendor's records have smaller offsets, in another partition.
-        assert_eq!(fold(&mut totals, &[(0, 50, 1, 7, 2), (1, 3, 2, 7, 4)]), [(1, 7, 2), (2, 7, 4)]);
-        assert_eq!(fold(&mut totals, &[(1, 4, 2, 7, 1)]), [(2, 7, 5)]);
-    }
-
-    #[test]
-    fn a_sum_that_the_total_cannot_hold_is_an_error() {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let result = totals(&runtime).fold(&batch(&[(0, 1, 1, 7, 60), (0, 2, 1, 7, 60)]));
-        assert!(matches!(result, Err(Error::Overflow { .. })));
+        self.lots.revoke(partitions);
     }
 }

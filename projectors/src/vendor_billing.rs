@@ -87,7 +87,7 @@ impl Table for VendorBilling {
         rows.map(|row| {
             let (vendor_id, balance, position) = row.map_err(|error| Error::new(operation(), error))?;
             let total = decimal_from_cql(&balance)
-                .ok_or_else(|| Error::new(operation(), "a balance is not a decimal of at most 28 digits"))?;
+                .ok_or_else(|| Error::undecodable(operation(), "a balance is not a decimal of at most 28 digits"))?;
             Ok((Key { vendor_id: vendor_id.into(), within: month }, Row { total, position: position.into() }))
         })
         .collect()
@@ -97,6 +97,10 @@ impl Table for VendorBilling {
         self.base.renew().await
     }
 
+    fn write_base(&self) -> i16 {
+        self.base.get()
+    }
+
     fn groups(&self, rows: Rows<Self>) -> Vec<Rows<Self>> {
         cassandra::groups(&self.session, &self.table, rows, |(key, _)| {
             ((key.vendor_id.as_uuid(), key.within.year), ROW_LEN)
@@ -104,7 +108,7 @@ impl Table for VendorBilling {
     }
 
     async fn write(&self, rows: &Rows<Self>) -> Result<(), Error> {
-        let base = self.base.get();
+        let base = self.write_base();
         let values = rows.iter().map(|(key, row)| {
             let balance = decimal_to_cql(row.total);
             (

@@ -3,16 +3,21 @@
 //!
 //! The offsets are in the database, changed in the transaction that changes the totals. An instance goes on where the
 //! database says; one that was paused finds another offset than it started from, and rolls back.
+//!
+//! A row that cannot be kept is parked (`vendor_billing_jdbc/failing.rs`, `parked.rs`); the others go on.
+
+mod failing;
+mod parked;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::time::Duration;
 
-use cart::{LogEpoch, PurchasedItem};
+use cart::{LogEpoch, ParkedRow, PurchasedItem, RowFault};
 use kafka::GroupConsumer;
 use rust_decimal::Decimal;
 use service::Store;
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::PgPool;
 use tokio::runtime::Handle;
 use trace::Work;
 use trace::names::REDELIVERED;
@@ -21,7 +26,8 @@ use uuid::Uuid;
 use crate::balance::{COUNTS_TWICE, Month, add_exactly};
 use crate::error::Error;
 use crate::pace::AppliedOffsets;
-use crate::runner::{Batch, Projector};
+use crate::parking::{Lots, OVERFLOWS, Retries};
+use crate::runner::{Batch, Projector, Wishes};
 
 const INSERT_OFFSET: &str = "INSERT INTO projection_offset (projection, topic, partition, log_epoch, next_offset) \
     SELECT $1, $2, partition, $4, 0 FROM UNNEST($3::int[]) AS partition ON CONFLICT DO NOTHING";
@@ -30,12 +36,36 @@ const SELECT_OFFSETS: &str = "SELECT partition, next_offset FROM projection_offs
 const UPDATE_OFFSET: &str = "UPDATE projection_offset SET next_offset = $6 \
     WHERE projection = $1 AND topic = $2 AND partition = $3 AND log_epoch = $4 AND next_offset = $5";
 
-fn add_to(table: &str) -> String {
-    format!(
-        "INSERT INTO {table} AS billing (vendor_id, year, month, balance) \
-         SELECT * FROM UNNEST($1::uuid[], $2::int[], $3::int[], $4::numeric[]) \
-         ON CONFLICT (vendor_id, year, month) DO UPDATE SET balance = billing.balance + EXCLUDED.balance"
-    )
+/// Locks the row: no other instance moves the offset until the end of the transaction.
+const SELECT_OFFSET: &str = "SELECT next_offset FROM projection_offset \
+    WHERE projection = $1 AND topic = $2 AND partition = $3 AND log_epoch = $4 FOR UPDATE";
+
+/// A row, as the table names it.
+type RowKey = (Uuid, Month);
+
+/// Why a row of a batch cannot be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Failure {
+    partition: i32,
+    /// The first record that is not in the row.
+    offset: i64,
+    fault: RowFault,
+}
+
+/// What a batch adds to each row; `None` where a decimal does not hold it.
+type RowSums = BTreeMap<RowKey, Option<Decimal>>;
+
+/// The exact sum of purchases; `None` where a decimal does not hold it.
+fn sum<'a>(purchases: impl IntoIterator<Item = &'a PurchasedItem>) -> Option<Decimal> {
+    purchases.into_iter().try_fold(Decimal::ZERO, add_purchase)
+}
+
+fn add_purchase(total: Decimal, purchase: &PurchasedItem) -> Option<Decimal> {
+    if fail_points::names(OVERFLOWS, &purchase.vendor_id) {
+        return None;
+    }
+    let times = if fail_points::names(COUNTS_TWICE, &purchase.vendor_id) { 2 } else { 1 };
+    (0..times).try_fold(total, |total, _| add_exactly(total, purchase.amount()))
 }
 
 /// A server that does not answer for so long is asked again, over the pool's other connection: this one comes back to the pool
@@ -56,6 +86,8 @@ pub(crate) struct VendorBillingJdbc {
     pub(crate) started_from: HashMap<i32, i64>,
     /// Kafka's copy of the offsets, for tools that show a group's lag. The database decides.
     pub(crate) offsets: AppliedOffsets,
+    pub(crate) lots: Lots,
+    pub(crate) retries: Retries,
 }
 
 impl VendorBillingJdbc {
@@ -79,11 +111,39 @@ impl VendorBillingJdbc {
             .map_err(failed)
     }
 
-    /// Adds the batch up and moves the offsets: one transaction.
-    async fn add(&self, batch: &Batch<PurchasedItem>, work: &mut Work) -> Result<(), Error> {
-        let totals = self.fold(batch)?;
-        let rows = totals.len();
-        work.step("fold");
+    /// Applies a batch. Rows that cannot be kept are parked in its transaction, from their first record on that they have no room for.
+    async fn add_or_park(&mut self, batch: &Batch<PurchasedItem>, work: &mut Work) -> Result<(), Error> {
+        let mut aside: BTreeMap<RowKey, Failure> = BTreeMap::new();
+        loop {
+            let sums = self.fold(batch, &aside);
+            work.step("fold");
+            let markers: Vec<_> = aside.iter().map(|(key, failure)| self.marker(*key, failure)).collect();
+            self.lots.make_room(&markers)?;
+            let add = self.add(batch, &sums, &markers, work);
+            let fault = in_time("adding to the balances", Store::Postgres.time("transaction", add)).await?;
+            let Some(fault) = fault else {
+                for marker in markers {
+                    let passed = marker.next_position;
+                    self.lots.park(marker, passed);
+                }
+                // They are in the database.
+                self.lots.take_changed();
+                return Ok(());
+            };
+            // Each time more rows are set aside.
+            aside.extend(self.failing_rows(batch, &sums, &fault).await?);
+        }
+    }
+
+    /// Adds the sums of a batch to the rows, parks rows and moves the offsets: one transaction. Returns why not, if it is a matter of
+    /// the rows.
+    async fn add(
+        &self,
+        batch: &Batch<PurchasedItem>,
+        sums: &RowSums,
+        markers: &[ParkedRow],
+        work: &mut Work,
+    ) -> Result<Option<RowFault>, Error> {
         let failed = |source| Error::Sql { operation: "adding to the balances", source };
         fail_points::crash_point("jdbc-before-transaction");
         let mut transaction = self.pool.begin().await.map_err(failed)?;
@@ -104,51 +164,54 @@ impl VendorBillingJdbc {
                 return Err(Error::Stale { partition: *partition, started_from });
             }
         }
-        let mut columns: (Vec<Uuid>, Vec<i32>, Vec<i32>, Vec<Decimal>) = Default::default();
-        for ((vendor_id, Month { year, month }), balance) in totals {
-            columns.0.push(vendor_id);
-            columns.1.push(year);
-            columns.2.push(month);
-            columns.3.push(balance);
+        if let Some(fault) = self.add_sums(&mut transaction, sums).await.map_err(failed)? {
+            transaction.rollback().await.map_err(failed)?;
+            return Ok(Some(fault));
         }
-        sqlx::query(AssertSqlSafe(add_to(&self.table)))
-            .bind(columns.0)
-            .bind(columns.1)
-            .bind(columns.2)
-            .bind(columns.3)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed)?;
-        work.database_step("postgresql", "INSERT", &self.table, rows);
+        for marker in markers {
+            self.insert_marker(&mut transaction, marker).await.map_err(failed)?;
+        }
+        work.database_step("postgresql", "INSERT", &self.table, sums.len());
         fail_points::crash_point("jdbc-in-transaction");
+        if !markers.is_empty() {
+            fail_points::crash_point("parked-row-before-marker");
+        }
         // After a crash before this nothing has changed. After a crash behind it the database's offset is past the batch. If
         // the answer is lost, the offset that is read next shows which.
         transaction.commit().await.map_err(failed)?;
         work.step("commit the transaction");
         fail_points::crash_point("jdbc-after-commit");
-        Ok(())
+        if !markers.is_empty() {
+            fail_points::crash_point("parked-row-after-marker");
+        }
+        Ok(None)
     }
 
-    fn fold(&self, batch: &Batch<PurchasedItem>) -> Result<BTreeMap<(Uuid, Month), Decimal>, Error> {
-        let mut totals: BTreeMap<(Uuid, Month), Decimal> = BTreeMap::new();
+    /// Whether the database has a record: it was read before a seek took hold.
+    fn includes(&self, partition: i32, offset: i64) -> bool {
+        offset < self.started_from.get(&partition).copied().unwrap_or_default()
+    }
+
+    /// What a batch adds to each row. Records of parked rows are passed over, and those of rows that are set aside now, from the first
+    /// one on that does not fit.
+    fn fold(&mut self, batch: &Batch<PurchasedItem>, aside: &BTreeMap<RowKey, Failure>) -> RowSums {
+        let mut sums = RowSums::new();
         for record in &batch.records {
-            // Read before a seek took hold: the database has it.
-            let is_included = record.offset < self.started_from.get(&record.partition).copied().unwrap_or_default();
+            let is_included = self.includes(record.partition, record.offset);
             if let Some(span) = record.trace.span() {
                 span.set(REDELIVERED, is_included);
             }
-            if is_included {
+            if is_included || self.lots.pass(record.partition, record.offset, &record.event) {
                 continue;
             }
             let key = (record.event.vendor_id.as_uuid(), Month::of(&record.event));
-            let total = totals.entry(key).or_default();
-            let times = if fail_points::names(COUNTS_TWICE, &record.event.vendor_id) { 2 } else { 1 };
-            for _ in 0..times {
-                *total = add_exactly(*total, record.event.amount())
-                    .ok_or_else(|| Error::Overflow { row: format!("{key:?}") })?;
+            if aside.get(&key).is_some_and(|failure| record.offset >= failure.offset) {
+                continue;
             }
+            let total = sums.entry(key).or_insert(Some(Decimal::ZERO));
+            *total = total.and_then(|total| add_purchase(total, &record.event));
         }
-        Ok(totals)
+        sums
     }
 }
 
@@ -169,15 +232,21 @@ impl Projector for VendorBillingJdbc {
             .retain(|partition, next| *next > self.started_from.get(partition).copied().unwrap_or_default());
         if !batch.next_offsets.is_empty() {
             let mut work = batch.work(consumer.topic());
-            let add = in_time("adding to the balances", self.add(&batch, &mut work));
-            self.runtime.block_on(Store::Postgres.time("transaction", add))?;
+            let runtime = self.runtime.clone();
+            runtime.block_on(self.add_or_park(&batch, &mut work))?;
             work.end();
-            consumer.applied(batch.next_offsets.iter().map(|(partition, next)| (*partition, *next)));
-            self.started_from.extend(batch.next_offsets.iter().map(|(partition, next)| (*partition, *next)));
+            let next_offsets = batch.next_offsets.iter().map(|(partition, next)| (*partition, *next));
+            consumer.applied(next_offsets.clone());
+            self.started_from.extend(next_offsets.clone());
+            self.lots.advance(next_offsets);
             self.offsets.add(batch.next_offsets);
         }
         log_failure(self.offsets.commit_if_due(consumer).map(|_| ()));
         Ok(())
+    }
+
+    fn tend(&mut self, _consumer: &GroupConsumer, wishes: &Wishes<'_>) -> Result<(), Error> {
+        self.tend_parked(wishes)
     }
 
     fn due_in(&self) -> Option<Duration> {
@@ -193,18 +262,27 @@ impl Projector for VendorBillingJdbc {
         let read = in_time("reading the offsets", self.offsets(partitions));
         let offsets = self.runtime.block_on(Store::Postgres.time("offsets_read", read))?;
         self.started_from.extend(offsets.iter().copied());
+        let runtime = self.runtime.clone();
+        let restore = in_time("reading the parked rows", self.restore_parked(partitions));
+        runtime.block_on(restore)?;
         // A predecessor may have ended before it committed them to Kafka, and no record may follow.
         self.offsets.add(offsets.iter().copied().filter(|(_, next)| *next > 0).collect());
         Ok(offsets)
     }
 
+    fn take_refused(&mut self) -> Vec<(i32, Error)> {
+        self.lots.take_refused()
+    }
+
     // What the database said is asked for again whenever a partition comes or something fails.
     fn forget(&mut self) {
         self.offsets.forget();
+        self.lots.clear();
     }
 
     fn forget_partitions(&mut self, partitions: &[i32]) {
         self.offsets.forget_partitions(partitions);
+        self.lots.revoke(partitions);
     }
 }
 

@@ -17,7 +17,7 @@
 //! * [`mod@grants`]: prints or gives the least that the user of each service may do in the servers.
 //! * [`mod@operate`]: pauses, resumes and skips, and lists what operators have done.
 //! * [`mod@status`]: shows how far each consumer group is, and what keeps it.
-//! * [`mod@parked`]: lists parked carts, lets them be tried again, and discards a command at which one stands.
+//! * [`mod@parked`]: lists parked carts and rows, lets them be tried again, and discards a command at which a cart stands.
 //! * [`mod@tail`]: prints a topic's records as they come.
 //! * [`mod@uninstall`]: deletes an installation.
 //! * [`model`]: the expected results of the sent commands, from the rules in docs/api.md.
@@ -42,6 +42,7 @@ mod line;
 pub mod model;
 pub mod operate;
 pub mod parked;
+mod parked_rows;
 mod read_tables;
 pub mod reconcile;
 mod recovery;
@@ -56,4 +57,5 @@ pub mod uninstall;
 pub use cli::{Cli, start};
 pub use discards::DiscardedCommand;
 pub use ids::{cart_id, product_id, vendor_id};
+pub use parked_rows::{ListedRow, ParkedKeys};
 pub use skips::SkippedRecord;

@@ -1,11 +1,12 @@
 //! Cassandra as this project uses it: connecting, the keyspace, decimals, writes by the group, which logs its positions belong
-//! to, and which generation of a read model is the active one.
+//! to, which generation of a read model is the active one, and which of its rows are parked.
 
 mod args;
 mod decimal;
 mod error;
 mod groups;
 mod log_identity;
+pub mod parked_rows;
 pub mod read_models;
 mod security;
 mod table_statement;

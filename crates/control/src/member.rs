@@ -280,6 +280,13 @@ impl MemberControl {
         (found == skip.sha256).then_some((&skip.by, &skip.reason))
     }
 
+    /// The records of a partition that are to be skipped if they have the expected hash: the offset and the hash of each.
+    #[must_use]
+    pub fn skipped(&self, partition: i32) -> BTreeMap<i64, String> {
+        let of_partition = self.skips.range((partition, i64::MIN)..=(partition, i64::MAX));
+        of_partition.map(|((_, offset), skip)| (*offset, skip.sha256.clone())).collect()
+    }
+
     /// Whether the record at which a partition is stopped, with this hash, is to be skipped.
     #[must_use]
     pub fn skips_stopped(&self, partition: i32, offset: i64, sha256: &str) -> bool {

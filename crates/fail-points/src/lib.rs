@@ -11,6 +11,7 @@
 //!
 //! `decide-panics=return(CART)`: the rules panic for that cart; `decide-panics-at=return(COMMAND)`: for that command;
 //! `load-panics=return(CART)`: they panic while the cart is loaded; `load-fails=return(CART)`: its journal cannot be read;
+//! `row-overflows=return(VENDOR)`: the rows of that vendor have no room for a record;
 //! `handler-panics=return(CART)`: the handler of `/cart/CART` panics. `resume-fails=1*return`: the first resume of partitions fails.
 //!
 //! `clock=return(-86400)`: this process's clock is a day behind.

@@ -1,6 +1,7 @@
-//! PostgreSQL as this project uses it: where it is, what an error of a connection means, and which generation of its read model is
-//! the active one.
+//! PostgreSQL as this project uses it: where it is, what an error of a connection means, which generation of its read model is
+//! the active one, and which of its rows are parked.
 
+pub mod parked_rows;
 pub mod read_models;
 
 use std::path::PathBuf;

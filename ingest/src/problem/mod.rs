@@ -203,6 +203,17 @@ impl Problem {
         Self::new(Kind::ReadTableBehind, detail)
     }
 
+    /// The read is valid, and too early for as long as the row is parked. `reason` is a code, and behind a colon an error, which clients
+    /// do not see.
+    pub(crate) fn read_table_row_parked(row_key: &str, reason: &str) -> Self {
+        let code = reason.split_once(':').map_or(reason, |(code, _)| code);
+        let detail = format!(
+            "the read table may not include that command: its row {row_key} is parked ({code}), and lacks purchases until an \
+             operator has repaired it; read without Read-After"
+        );
+        Self::new(Kind::ReadTableBehind, detail)
+    }
+
     /// Prefixes the field that the detail names with the path of its object.
     pub(crate) fn within(self, path: impl std::fmt::Display) -> Self {
         Self { detail: format!("{path}.{}", self.detail), ..self }

@@ -9,6 +9,7 @@
 mod event_streams;
 mod events;
 mod generations;
+mod parked_rows;
 mod read_after;
 mod read_after_token;
 mod unavailable;
@@ -34,9 +35,10 @@ pub(crate) use vendors::{Billing, Quantities};
 
 use crate::parked::Parked;
 use crate::problem::Problem;
+use parked_rows::ParkedRows;
 use read_after::Freshness;
 use unavailable::{journal_unavailable, unavailable};
-use vendors::Tables;
+use vendors::{ReadRows, Tables};
 
 /// Reads the journal and the read tables. Clones share the connections.
 #[derive(Debug, Clone)]
@@ -45,6 +47,7 @@ pub(crate) struct Reads {
     journal: Journal,
     generations: ActiveGenerations,
     tables: Arc<Tables>,
+    parked_rows: ParkedRows,
     freshness: Arc<Freshness>,
 }
 
@@ -60,7 +63,8 @@ impl Reads {
         timeout: Duration,
     ) -> std::io::Result<Self> {
         let freshness = Arc::new(Freshness::start(kafka, admin, parked, timeout)?);
-        Ok(Self { log, journal, generations, tables: Arc::new(Tables::new(session)), freshness })
+        let parked_rows = ParkedRows::new(session.clone());
+        Ok(Self { log, journal, generations, tables: Arc::new(Tables::new(session)), parked_rows, freshness })
     }
 
     pub(crate) async fn cart(&self, cart_id: CartId) -> Result<Aggregate, Problem> {
@@ -79,8 +83,14 @@ impl Reads {
         year: i32,
         read_after: Option<Token>,
     ) -> Result<Billing, Problem> {
-        let read = |generation| self.tables.billing(generation, vendor_id, year);
-        self.table(ReadTable::BalanceByVendor, vendor_id, read_after, read).await
+        let rows = ReadRows::of_year(year);
+        let of = &rows;
+        let read = |generation| async move {
+            let billing = self.tables.billing(generation, vendor_id, year).await?;
+            let parked = self.parked_rows.of(ReadTable::BalanceByVendor, generation, vendor_id);
+            Ok::<_, cassandra::Error>(billing.with_parked(of, &parked))
+        };
+        self.table(ReadTable::BalanceByVendor, (vendor_id, &rows), read_after, read).await
     }
 
     /// The sold pieces of a product in a month; with a token they include its command.
@@ -92,15 +102,21 @@ impl Reads {
         month: i32,
         read_after: Option<Token>,
     ) -> Result<Quantities, Problem> {
-        let read = |generation| self.tables.quantities(generation, vendor_id, product_id, year, month);
-        self.table(ReadTable::ItemQuantityByDay, vendor_id, read_after, read).await
+        let rows = ReadRows::of_month(product_id, year, month);
+        let of = &rows;
+        let read = |generation| async move {
+            let quantities = self.tables.quantities(generation, vendor_id, product_id, year, month).await?;
+            let parked = self.parked_rows.of(ReadTable::ItemQuantityByDay, generation, vendor_id);
+            Ok::<_, cassandra::Error>(quantities.with_parked(of, &parked))
+        };
+        self.table(ReadTable::ItemQuantityByDay, (vendor_id, &rows), read_after, read).await
     }
 
     /// Reads the active generation of a table. If that one has been dropped, reads the one that is active then.
     async fn table<T, F>(
         &self,
         table: ReadTable,
-        vendor_id: VendorId,
+        of: (VendorId, &ReadRows),
         read_after: Option<Token>,
         read: impl Fn(Generation) -> F,
     ) -> Result<T, Problem>
@@ -108,7 +124,7 @@ impl Reads {
         F: Future<Output = Result<T, cassandra::Error>>,
     {
         let generation = self.generations.of(table)?;
-        let error = match self.generation(table, generation, vendor_id, read_after, &read).await? {
+        let error = match self.generation(table, generation, of, read_after, &read).await? {
             Ok(found) => return Ok(found),
             Err(error) => error,
         };
@@ -120,15 +136,15 @@ impl Reads {
         if active == generation {
             return Err(unavailable(error));
         }
-        self.generation(table, active, vendor_id, read_after, &read).await?.map_err(unavailable)
+        self.generation(table, active, of, read_after, &read).await?.map_err(unavailable)
     }
 
-    /// Waits for the group of the generation that is read.
+    /// Waits for the group of the generation that is read. A parked row of those that are read may lack the command's purchase.
     async fn generation<T, F>(
         &self,
         table: ReadTable,
         generation: Generation,
-        vendor_id: VendorId,
+        (vendor_id, rows): (VendorId, &ReadRows),
         read_after: Option<Token>,
         read: &impl Fn(Generation) -> F,
     ) -> Result<Result<T, cassandra::Error>, Problem>
@@ -136,7 +152,13 @@ impl Reads {
         F: Future<Output = Result<T, cassandra::Error>>,
     {
         if let Some(token) = read_after {
-            self.freshness.wait(token, vendor_id, table, generation).await?;
+            let partition = self.freshness.wait(token, vendor_id, table, generation).await?;
+            let parked = self.tables.parked((table, generation), (partition, vendor_id), rows);
+            match Store::Cassandra.time("parked_read", parked).await {
+                Ok(None) => {}
+                Ok(Some((row_key, reason))) => return Err(Problem::read_table_row_parked(&row_key, &reason)),
+                Err(error) => return Ok(Err(error)),
+            }
         }
         Ok(Store::Cassandra.time("table_read", read(generation)).await)
     }

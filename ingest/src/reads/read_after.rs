@@ -12,6 +12,8 @@
 //!
 //! The last stage is the group of the table's generation that is read: `vendor-billing-g2` for generation 2.
 //!
+//! A row that is parked lacks purchases that its group has committed. So the parked rows are asked for after the wait (`vendors.rs`).
+//!
 //! What a table was seen to include is remembered for a few seconds only: `cartctl rebuild --in-place` empties a table and lets its group
 //! begin anew. It waits for longer than that in between.
 
@@ -126,14 +128,15 @@ impl Freshness {
         })
     }
 
-    /// Waits until the vendor's rows in a generation of `table` include a command.
+    /// Waits until the vendor's rows in a generation of `table` include a command, unless they are parked. Returns the vendor's partition
+    /// of the purchases.
     pub(super) async fn wait(
         &self,
         token: Token,
         vendor_id: VendorId,
         table: ReadTable,
         generation: Generation,
-    ) -> Result<(), Problem> {
+    ) -> Result<i32, Problem> {
         let Ok(_permit) = self.waits.try_acquire() else {
             return Err(Problem::unavailable("too many reads are waiting for their table; retry later"));
         };
@@ -143,7 +146,7 @@ impl Freshness {
         let vendor_partition = partition_of(vendor_id.to_string().as_bytes(), partitions);
         let place = Place { table, generation, commands: token.partition, purchases: vendor_partition };
         if self.includes(place, token.offset, Instant::now()) {
-            return Ok(());
+            return Ok(vendor_partition);
         }
         let last_stage = self.tables.of(table, generation).map_err(|error| {
             tracing::warn!(%error, "the group of a read table cannot be watched");
@@ -176,7 +179,7 @@ impl Freshness {
             // All stages were asked after the start.
             self.include(place, Included { offset: token.offset, seen_at: started_at });
         }
-        Ok(())
+        Ok(vendor_partition)
     }
 
     /// Whether all commands up to this one are decided; fails if this one is not. After the processors have passed its offset.
@@ -265,7 +268,7 @@ mod tests {
             let token = Token::parse(&format!("1-3-{offset}")).unwrap();
             freshness.wait(token, vendor_id, table, generation).await.map_err(|problem| format!("{problem:?}"))
         };
-        assert_eq!(wait(20, ReadTable::BalanceByVendor, first).await, Ok(()));
+        assert_eq!(wait(20, ReadTable::BalanceByVendor, first).await, Ok(0), "its partition");
         // The table may have been emptied since.
         let later = seen_at + INCLUSION_REMEMBERED;
         assert!(freshness.includes(billing, 20, seen_at) && !freshness.includes(billing, 20, later));

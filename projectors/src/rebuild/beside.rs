@@ -149,9 +149,8 @@ async fn prepare_in_cassandra(args: &RebuildArgs, session: &Session) -> anyhow::
     in_cassandra::create_table(session).await?;
     let generation = in_cassandra::reserve(session, model, &pointer, &existing).await?;
     start_at_beginning(args, generation)?;
-    let create = create_in_cassandra(model, generation).with_context(|| format!("{model} is not in Cassandra"))?;
-    let table = model.table_name(generation);
-    session.query_unpaged(create, ()).await.with_context(|| format!("creating {table}"))?;
+    cassandra::parked_rows::create_retries(session).await?;
+    create_in_cassandra(session, model, generation).await?;
     Ok((Target::New(generation), size))
 }
 

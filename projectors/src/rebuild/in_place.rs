@@ -3,6 +3,7 @@
 use anyhow::{Context as _, ensure};
 use cart::contract::{Contract as _, Store};
 use cart::{Generation, PurchasedItem};
+use cassandra::parked_rows;
 use cassandra::read_models::READERS_FORGET;
 use kafka::Admin;
 use sqlx::AssertSqlSafe;
@@ -64,10 +65,16 @@ async fn in_cassandra(args: &RebuildArgs) -> anyhow::Result<Generation> {
         ensure!(now == active, "readers of {} see generation {now} by now: run it again", model.group);
         // A projector that was started meanwhile would lose what it has applied.
         reset(args, &group)?;
-        let create = create_in_cassandra(model, active).with_context(|| format!("{model} is not in Cassandra"))?;
-        session.query_unpaged(create, ()).await.with_context(|| format!("creating {table}"))?;
-        // No deletes: their timestamps would be newer than every position, and hide all that is written afterwards.
-        session.query_unpaged(format!("TRUNCATE {table}"), ()).await.with_context(|| format!("emptying {table}"))?;
+        create_in_cassandra(&session, model, active).await?;
+        parked_rows::forget_requests(&session, &group).await?;
+        // No deletes: their timestamps would be newer than every position, and hide all that is written afterwards. The parked rows come
+        // first: after a crash in between, a row that still is there has no room for the same record, and is parked again.
+        for table in [parked_rows::table_name(&table), table.clone()] {
+            session
+                .query_unpaged(format!("TRUNCATE {table}"), ())
+                .await
+                .with_context(|| format!("emptying {table}"))?;
+        }
     }
     report(args, &group, &table);
     Ok(active)
@@ -93,6 +100,8 @@ async fn in_postgres(args: &RebuildArgs) -> anyhow::Result<Generation> {
             .execute(&mut *transaction)
             .await
             .with_context(failed)?;
+        let topic = args.kafka.prefixed(PurchasedItem::TOPIC);
+        postgres::parked_rows::forget(&mut transaction, &group, &topic).await.with_context(failed)?;
         transaction.commit().await.with_context(failed)?;
     }
     report(args, &group, &table);

@@ -32,6 +32,7 @@ impl<P: Projector> Runner<P> {
         }
         let starts = self.projector.start_offsets(partitions)?;
         self.seek(offsets(starts))?;
+        self.stop_refused()?;
         Ok(read.is_some())
     }
 

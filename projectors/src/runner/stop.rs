@@ -1,6 +1,6 @@
-//! A partition stops at a record that cannot be read.
+//! A partition stops at a record that cannot be read, or where it has too many parked rows, or one of an earlier log.
 
-use kafka::DecodeError;
+use kafka::{DecodeError, Recovery};
 
 use super::{Projector, Runner, Unreadable};
 use crate::error::Error;
@@ -33,6 +33,30 @@ impl<P: Projector> Runner<P> {
         Ok(())
     }
 
+    /// Stops the partitions that the projector refuses.
+    pub(super) fn stop_refused(&mut self) -> Result<(), Error> {
+        for (partition, error) in self.projector.take_refused() {
+            // Where it would go on.
+            let offset = self.consumer.committed(&[partition])?.get(&partition).copied().flatten().unwrap_or_default();
+            self.stop_full(partition, offset, error)?;
+        }
+        Ok(())
+    }
+
+    /// A partition has too many parked rows, or one of an earlier log: a person has to look. The other partitions go on. It is stopped until
+    /// the process ends, or the partition goes.
+    pub(super) fn stop_full(&mut self, partition: i32, offset: i64, error: Error) -> Result<(), Error> {
+        let reason = format!("{:#}", anyhow::Error::new(error));
+        tracing::error!(partition, offset, reason, "a partition is stopped");
+        self.control.stopped(partition, offset, "", &reason);
+        self.stopped.insert(partition, Unreadable { offset, sha256: String::new() });
+        self.readiness.set_unready(&condition(partition), reason);
+        // Otherwise its records are read and dropped.
+        self.consumer
+            .stop(partition)
+            .or_else(|error| if error.recovery() == Recovery::Fatal { Err(error.into()) } else { Ok(()) })
+    }
+
     /// A partition is not stopped any more, or not ours.
     pub(super) fn ends_stop(&mut self, partition: i32) {
         if self.stopped.remove(&partition).is_some() {
@@ -50,6 +74,13 @@ fn skip_command(group: &str, record: &str, sha256: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_partition_that_cannot_be_read_holds_the_tries_of_its_rows() {
+        let stopped = |sha256: &str| Unreadable { offset: 7, sha256: sha256.to_owned() };
+        assert!(stopped("9f0c").is_unreadable());
+        assert!(!stopped("").is_unreadable(), "its parked rows are too many: tries make room");
+    }
 
     #[test]
     fn the_command_names_the_group_that_is_stopped() {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use cart::contract::ReadTable;
-use cart::{CartCommand, CartEvent, CartId, EventId, LogEpoch, Position, PurchasedItem};
+use cart::{CartCommand, CartEvent, CartId, EventId, LogEpoch, ParkedRow, Position, PurchasedItem};
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
@@ -214,9 +214,20 @@ pub struct Tables {
     pub postgres_next: HashMap<i32, i64>,
     /// The tables that were not read, because their generation is not there.
     pub wrong_generations: Vec<WrongGeneration>,
+    /// The parked rows of the tables.
+    pub parked: Vec<(ReadTable, ParkedRow)>,
 }
 
 impl Tables {
+    /// The parked row of a table, if this row is parked. Its marker was read before the row, or in one snapshot with it.
+    pub(crate) fn parked(&self, table: ReadTable, vendor: Uuid, row_key: impl Fn() -> String) -> Option<&ParkedRow> {
+        let mut of_vendor =
+            self.parked.iter().filter(|(of, row)| *of == table && row.vendor_id.as_uuid() == vendor).peekable();
+        of_vendor.peek()?;
+        let row_key = row_key();
+        of_vendor.map(|(_, row)| row).find(|row| row.row_key == row_key)
+    }
+
     /// Whether the table that readers see was read.
     pub(crate) fn has(&self, table: ReadTable) -> bool {
         self.wrong_generations.iter().all(|wrong| wrong.table != table)

@@ -10,7 +10,7 @@ use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
 use super::cut::UpToCut;
-use crate::{DiscardedCommand, SkippedRecord};
+use crate::{DiscardedCommand, ListedRow, SkippedRecord};
 
 /// The kind of a finding. The names are those of the JSON report and of the metric's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ValueEnum)]
@@ -208,6 +208,8 @@ pub struct Counts {
     pub purchases: u64,
     /// Rows of the three read tables.
     pub rows: u64,
+    /// Of them or beside them, rows that lack purchases because they are parked.
+    pub parked_rows: u64,
 }
 
 /// The clients' answers, from the files of `replay --record`.
@@ -247,7 +249,7 @@ pub struct Span {
     pub since: Option<Seal>,
     /// Why everything was read.
     pub note: Option<String>,
-    /// The new checkpoint. `None` if there are findings, parked carts or skipped records.
+    /// The new checkpoint. `None` if there are findings, parked carts or rows, or skipped records.
     pub sealed: Option<Seal>,
 }
 
@@ -268,6 +270,8 @@ pub struct Report {
     pub skipped: Vec<SkippedRecord>,
     /// Commands that operators have discarded; also those that still wait for that.
     pub discarded: Vec<DiscardedCommand>,
+    /// Parked rows of the read tables: the purchases that wait are not expected in them.
+    pub parked_rows: Vec<ListedRow>,
     /// The number of findings of each kind.
     pub findings_by_kind: BTreeMap<Kind, u64>,
     /// The first findings, and at least one of each kind.
@@ -279,11 +283,11 @@ impl Report {
         counts: Counts,
         up_to_cut: UpToCut,
         client: ClientView,
-        (skipped, discarded): (Vec<SkippedRecord>, Vec<DiscardedCommand>),
+        (skipped, discarded, parked_rows): (Vec<SkippedRecord>, Vec<DiscardedCommand>, Vec<ListedRow>),
         findings: Findings,
     ) -> Self {
         let (findings_by_kind, findings) = (findings.counts, findings.kept);
-        Self { span: None, counts, up_to_cut, client, skipped, discarded, findings_by_kind, findings }
+        Self { span: None, counts, up_to_cut, client, skipped, discarded, parked_rows, findings_by_kind, findings }
     }
 
     /// The commands of this audit and of those whose checkpoint it went on from.
@@ -328,7 +332,7 @@ impl fmt::Display for Span {
         }
         match &self.sealed {
             Some(sealed) => write!(f, "\nsealed: {sealed}"),
-            None => write!(f, "\nsealed: nothing, since there are findings, parked carts or skipped records"),
+            None => write!(f, "\nsealed: nothing, since there are findings, parked carts or rows, or skipped records"),
         }
     }
 }
@@ -374,6 +378,7 @@ impl fmt::Display for Report {
         let rare = [
             ("commands that wait, of parked carts", counts.parked),
             ("commands that were discarded", counts.discarded),
+            ("parked rows of read tables", counts.parked_rows),
         ];
         let rare = rare.iter().filter(|(_, number)| *number > 0);
         for (what, number) in rows.iter().chain(rare).chain(answers) {
@@ -394,6 +399,9 @@ impl fmt::Display for Report {
         }
         for discarded in &self.discarded {
             writeln!(f, "discarded: {discarded}")?;
+        }
+        for row in &self.parked_rows {
+            writeln!(f, "parked: {row}")?;
         }
         for finding in &self.findings {
             writeln!(f, "{finding}")?;

@@ -13,11 +13,12 @@ use super::digest::CartDigest;
 use super::evidence::Evidence;
 use super::report::Report;
 
-/// Seals what an audit has looked at, at its cut. `None` if it has findings, if carts are parked, whose commands get their
-/// events later, before the cut, or if records are skipped, which may be withdrawn.
+/// Seals what an audit has looked at, at its cut. `None` if it has findings, if carts or rows are parked, which get what waits later,
+/// before the cut, or if records are skipped, which may be withdrawn.
 #[must_use]
 pub fn seal(mut evidence: Evidence, report: &Report, system: System, sealed_at: DateTime<Utc>) -> Option<Checkpoint> {
-    if !report.is_clean() || !evidence.parked.is_empty() || !evidence.skips.is_empty() {
+    let is_parked = !evidence.parked.is_empty() || !evidence.tables.parked.is_empty();
+    if !report.is_clean() || is_parked || !evidence.skips.is_empty() {
         return None;
     }
     let earlier = evidence.checkpoint.clone();

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{Target, generations, stores};
+use crate::ParkedKeys;
 use crate::totals::{DayKey, MonthKey};
 
 /// The minimum pause between two polls. After a longer poll, the pause is as long as the poll took, so that it polls at most
@@ -204,19 +205,21 @@ impl Eyes {
 
     async fn look(&mut self) -> anyhow::Result<Seen> {
         let topic = self.kafka.prefixed(PurchasedItem::TOPIC);
+        // A row that cannot be read ends the watch, also one that is parked.
+        let unparked = ParkedKeys::default();
         loop {
             let active = generations::in_cassandra(&self.session).await?;
             let mut seen = Seen::default();
             // The offsets of the rows are not needed here.
             if let Some(table) = active.table(ReadTable::BalanceByVendor) {
-                let months = stores::cassandra_months(&self.session, &table, LogEpoch::FIRST).await?;
+                let months = stores::cassandra_months(&self.session, &table, LogEpoch::FIRST, &unparked).await?;
                 seen.cassandra_months = months.into_iter().map(|(key, row)| (key, row.total)).collect();
             }
             if let Some(table) = active.table(ReadTable::ItemQuantityByDay) {
-                let days = stores::cassandra_days(&self.session, &table, LogEpoch::FIRST).await?;
+                let days = stores::cassandra_days(&self.session, &table, LogEpoch::FIRST, &unparked).await?;
                 seen.cassandra_days = days.into_iter().map(|(key, row)| (key, row.total.0)).collect();
             }
-            let (months, next, _) = stores::postgres(&self.database, &topic).await?;
+            let stores::Postgres { months, next, .. } = stores::postgres(&self.database, &topic).await?;
             seen.postgres_months = months;
             seen.offsets = next.into_iter().map(|(partition, next)| ((VENDOR_BILLING_JDBC, partition), next)).collect();
             for Stage { group, topic } in STAGES.into_iter().filter(|stage| !stage.has_offsets_in_postgres()) {

@@ -306,7 +306,7 @@ async fn tables(pool: &PgPool) -> anyhow::Result<Verdict> {
         }
         Err(error) => return Err(error).context("reading the migrations"),
     };
-    let mut tables = vec![String::from("projection_offset"), String::from("log_epoch"), String::from("read_model")];
+    let mut tables = ["projection_offset", "log_epoch", "read_model", "parked_row"].map(str::to_owned).to_vec();
     for model in READ_MODELS.into_iter().filter(|model| model.store == Store::Postgres) {
         // The view, and the table of the generation that readers see.
         tables.push(model.table.name().to_owned());

@@ -51,6 +51,8 @@ pub(super) struct Stored {
     pub(super) next_offset: i64,
     /// Whether it may include records of an earlier log, which are not in this one.
     pub(super) has_earlier_logs: bool,
+    /// Where the row is parked: the first record that waits, and why.
+    pub(super) parked: Option<(i64, String)>,
 }
 
 /// A table's figure beside the log's.
@@ -63,6 +65,9 @@ pub(super) struct Comparison {
     pub(super) expected: Decimal,
     /// Records of the row that the table does not include yet.
     pub(super) waiting: usize,
+    /// Why the row is parked; `None` if it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) parked: Option<String>,
     pub(super) verdict: Verdict,
 }
 
@@ -100,8 +105,10 @@ impl Ledger {
 
     /// Compares a table's row with the records that it includes.
     pub(super) fn compare(&mut self, stored: Stored) {
+        let (parked_at, parked) = stored.parked.unzip();
+        let next_offset = parked_at.map_or(stored.next_offset, |offset| offset.min(stored.next_offset));
         let (included, waiting): (Vec<&Entry>, Vec<&Entry>) =
-            self.entries.iter().partition(|entry| entry.offset < stored.next_offset);
+            self.entries.iter().partition(|entry| entry.offset < next_offset);
         let expected = included.last().map_or(Decimal::ZERO, |entry| entry.total);
         let total = stored.total.unwrap_or_default();
         let difference = (total - expected).normalize();
@@ -117,7 +124,7 @@ impl Ledger {
             Verdict::Different { difference, suspects: suspects.collect() }
         };
         let waiting = waiting.len();
-        self.stored.push(Comparison { table: stored.table, total: stored.total, expected, waiting, verdict });
+        self.stored.push(Comparison { table: stored.table, total: stored.total, expected, waiting, parked, verdict });
     }
 
     pub(super) fn finding(&self) -> Finding {
@@ -153,7 +160,7 @@ impl fmt::Display for Ledger {
 
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { table, total, expected, waiting, verdict } = self;
+        let Self { table, total, expected, waiting, parked, verdict } = self;
         match total {
             Some(total) => write!(f, "{table}: {}, ", total.normalize())?,
             None => write!(f, "{table}: no row, ")?,
@@ -176,9 +183,10 @@ impl fmt::Display for Comparison {
                 "unknown: the log has {expected}, but the table may include purchases of an earlier log, which is gone"
             )?,
         }
-        match waiting {
-            0 => Ok(()),
-            waiting => write!(f, " ({waiting} newer records are not included yet)"),
+        match (waiting, parked) {
+            (0, None) => Ok(()),
+            (waiting, None) => write!(f, " ({waiting} newer records are not included yet)"),
+            (waiting, Some(reason)) => write!(f, " (parked, {waiting} records wait: {reason})"),
         }
     }
 }
@@ -209,7 +217,13 @@ mod tests {
     fn verdict(total: Option<i64>, next_offset: i64) -> Verdict {
         let mut ledger = ledger();
         let total = total.map(Decimal::from);
-        ledger.compare(Stored { table: String::from("table"), total, next_offset, has_earlier_logs: false });
+        ledger.compare(Stored {
+            table: String::from("table"),
+            total,
+            next_offset,
+            has_earlier_logs: false,
+            parked: None,
+        });
         ledger.stored.remove(0).verdict
     }
 
@@ -239,8 +253,12 @@ mod tests {
         let mut ledger = ledger();
         for (total, next_offset, has_earlier_logs) in [(Some(7), 9, false), (Some(12), 10, false), (None, 10, true)] {
             let total = total.map(Decimal::from);
-            ledger.compare(Stored { table: String::from("table"), total, next_offset, has_earlier_logs });
+            ledger.compare(Stored { table: String::from("table"), total, next_offset, has_earlier_logs, parked: None });
         }
+        let parked = Some((6, String::from("row-overflows: full")));
+        let stored =
+            Stored { total: Some(5.into()), next_offset: 10, has_earlier_logs: false, parked, table: "table".into() };
+        ledger.compare(stored);
         let nil = Uuid::nil();
         let expected = [
             "a balance".to_owned(),
@@ -253,6 +271,7 @@ mod tests {
                 .to_owned(),
             "table: no row, unknown: the log has 10, but the table may include purchases of an earlier log, which is gone"
                 .to_owned(),
+            "table: 5, equal to the log (parked, 2 records wait: row-overflows: full)".to_owned(),
         ];
         assert_eq!(ledger.to_string().lines().collect::<Vec<_>>(), expected);
         assert_eq!(ledger.finding(), Finding::Unknown);

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use cart::contract::{Contract as _, ReadTable};
-use cart::{LogEpoch, Position, ProductId, PurchasedItem, VendorId};
+use cart::{LogEpoch, ParkedRow, Position, ProductId, PurchasedItem, VendorId, day_row_key, month_row_key};
 use chrono::{Datelike as _, NaiveDate};
 use kafka::{Admin, Codec, Message as _, Registry, TopicReader};
 use rust_decimal::Decimal;
@@ -47,11 +47,24 @@ impl Log {
         Ok(offsets.get(partition).copied().flatten().unwrap_or(0))
     }
 
+    /// Where a row in Cassandra is parked: the first record that waits, and why. Before the row is read: one that goes on meanwhile
+    /// includes more.
+    async fn parked(&self, table: &str, vendor: VendorId, row_key: &str) -> anyhow::Result<Option<(i64, String)>> {
+        // The requests for another try do not matter here: the name is of no projector.
+        let rows = cassandra::parked_rows::list(&self.session, table, table).await?;
+        Ok(parked_at(&rows, vendor, row_key))
+    }
+
     /// The offset after the row's newest record; 0 for a row of an earlier log.
     fn after(&self, position: i64) -> i64 {
         let position = Position::from(position);
         if position < Position::new(self.epoch, 0) { 0 } else { position.offset() + 1 }
     }
+}
+
+fn parked_at(rows: &[ParkedRow], vendor: VendorId, row_key: &str) -> Option<(i64, String)> {
+    let row = rows.iter().find(|row| (row.vendor_id, row.row_key.as_str()) == (vendor, row_key))?;
+    Some((row.next_position.offset(), row.reason.clone()))
 }
 
 /// Explains a vendor's balance of a month.
@@ -150,11 +163,13 @@ async fn cassandra_balance(system: &System, log: &Log, vendor: VendorId, month: 
     let (table, committed) = cassandra_table(system, log, ReadTable::BalanceByVendor).await?;
     let select = format!("SELECT balance, position FROM {table} WHERE vendorid = ? AND year = ? AND month = ?");
     let key = (vendor.as_uuid(), month.year, i32::try_from(month.month)?);
+    let parked = log.parked(&table, vendor, &month_row_key(key.1, key.2)).await?;
     let rows = log.session.query_unpaged(select, key).await?.into_rows_result()?;
     let row = rows.maybe_first_row::<(CqlDecimal, i64)>()?;
     let total = row.as_ref().map(|(balance, _)| decimal(balance)).transpose()?;
     let next_offset = committed.max(row.map_or(0, |(_, position)| log.after(position)));
-    Ok(Stored { table: format!("{table} (Cassandra)"), total, next_offset, has_earlier_logs: log.has_earlier() })
+    let has_earlier_logs = log.has_earlier();
+    Ok(Stored { table: format!("{table} (Cassandra)"), total, next_offset, has_earlier_logs, parked })
 }
 
 async fn cassandra_quantity(
@@ -171,11 +186,13 @@ async fn cassandra_quantity(
     );
     let (month, of_month) = (i32::try_from(day.month())?, i32::try_from(day.day())?);
     let key = (vendor.as_uuid(), product.as_uuid(), day.year(), month, of_month);
+    let parked = log.parked(&table, vendor, &day_row_key(key.1, key.2, month, of_month)).await?;
     let rows = log.session.query_unpaged(select, key).await?.into_rows_result()?;
     let row = rows.maybe_first_row::<(i64, i64)>()?;
     let next_offset = committed.max(row.map_or(0, |(_, position)| log.after(position)));
     let total = row.map(|(quantity, _)| quantity.into());
-    Ok(Stored { table: format!("{table} (Cassandra)"), total, next_offset, has_earlier_logs: log.has_earlier() })
+    let has_earlier_logs = log.has_earlier();
+    Ok(Stored { table: format!("{table} (Cassandra)"), total, next_offset, has_earlier_logs, parked })
 }
 
 /// Reads the balance and the offset in one snapshot.
@@ -195,14 +212,16 @@ async fn postgres_balance(system: &System, log: &Log, vendor: VendorId, month: M
         .fetch_optional(&mut *snapshot)
         .await?;
     let next: Option<i64> = sqlx::query_scalar(NEXT)
-        .bind(group)
+        .bind(&group)
         .bind(&log.topic)
         .bind(log.partition)
         .bind(log.epoch.get())
         .fetch_optional(&mut *snapshot)
         .await?;
+    let rows = postgres::parked_rows::list(&mut snapshot, &group, &log.topic).await?;
     snapshot.rollback().await?;
+    let parked = parked_at(&rows, vendor, &month_row_key(month.year, i32::try_from(month.month)?));
     let next_offset = next.unwrap_or(0);
     let table = String::from("vendor_billing (PostgreSQL)");
-    Ok(Stored { table, total, next_offset, has_earlier_logs: log.has_earlier() })
+    Ok(Stored { table, total, next_offset, has_earlier_logs: log.has_earlier(), parked })
 }

@@ -54,6 +54,8 @@ impl FromStr for Accepted {
 /// the older row before the two are compared. So every difference is one that stays. Reads both tables whole, and keeps their rows
 /// in memory: some 300 bytes a row.
 ///
+/// A parked row is not compared, and counts as a difference.
+///
 /// Exit code 0: no difference. 1: differences. 2: not found out.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -80,7 +82,7 @@ pub struct DiffArgs {
 
 /// Let readers see another generation of a read model
 ///
-/// Refused unless --accept-diff names what `cartctl diff` says now, and unless the generation is current. Both groups are paused
+/// Refused unless --accept-diff names what `cartctl diff` says now, and unless the generation is current and has no parked rows. Both groups are paused
 /// at one offset a partition, and the rows that have changed since are compared again there; then readers change over, and both groups go
 /// on. No total falls for a reader, unless an accepted difference says so. Refused while another run changes the read model, and when
 /// an operator pauses one of the groups meanwhile: that pause holds. If it is killed, run it again, not `cartctl resume`: after 10 s it

@@ -29,6 +29,8 @@ pub(super) struct Comparison {
     pub(super) totals: [Decimal; 2],
     /// By partition: records that rows of this generation did not include, and that were added.
     pub(super) added: [BTreeMap<i32, u64>; 2],
+    /// Rows that are parked in one of them: they lack records, and are not compared.
+    pub(super) parked: BTreeSet<RowKey>,
 }
 
 /// A row with what was bought since, up to an offset, and the number of records that were added.
@@ -47,11 +49,12 @@ fn rolled_forward(row: Option<&Row>, key: &RowKey, from: i64, to: i64, changes: 
 
 /// Compares all rows. `changes` are those from the lower of both offsets of each partition on.
 pub(super) fn compare(tables: [&Rows; 2], changes: &Changes, partition_of: impl Fn(&RowKey) -> i32) -> Comparison {
-    let keys: BTreeSet<&RowKey> = tables.iter().flat_map(|table| table.rows.keys()).collect();
+    let keys: BTreeSet<&RowKey> =
+        tables.iter().flat_map(|table| table.rows.keys().chain(table.parked.keys())).collect();
     compare_rows(keys, tables, changes, partition_of)
 }
 
-/// As [`compare`], of the rows with these keys, in their order. A row that neither table has does not count.
+/// As [`compare`], of the rows with these keys, in their order. A row that neither table has does not count, unless it is parked.
 pub(super) fn compare_rows<'a>(
     keys: impl IntoIterator<Item = &'a RowKey>,
     tables: [&Rows; 2],
@@ -60,6 +63,10 @@ pub(super) fn compare_rows<'a>(
 ) -> Comparison {
     let mut comparison = Comparison::default();
     for key in keys {
+        if tables.iter().any(|table| table.parked.contains_key(key)) {
+            comparison.parked.insert(*key);
+            continue;
+        }
         if !tables.iter().any(|table| table.rows.contains_key(key)) {
             continue;
         }
@@ -93,10 +100,27 @@ impl Comparison {
         self.differences.retain(|difference| !keys.contains(&difference.key));
         self.differences.extend(now.differences);
         self.differences.sort_unstable_by_key(|difference| difference.key);
+        self.parked.retain(|key| !keys.contains(key));
+        self.parked.extend(now.parked);
         for ((total, before), now) in self.totals.iter_mut().zip(before.totals).zip(now.totals) {
             *total = (*total - before + now).normalize();
         }
         self.added = now.added;
+    }
+
+    /// Names the differences and the parked rows, as `sha256:` and digits; `None` without any.
+    pub(super) fn digest(&self) -> Option<String> {
+        if self.differences.is_empty() && self.parked.is_empty() {
+            return None;
+        }
+        let mut hash = Sha256::new();
+        for difference in &self.differences {
+            hash.update(format!("{}\t{}\n", difference.key, difference.change()));
+        }
+        for key in &self.parked {
+            hash.update(format!("{key}\tparked\n"));
+        }
+        Some(format!("sha256:{:x}", hash.finalize()))
     }
 }
 
@@ -120,21 +144,11 @@ impl Difference {
     }
 }
 
-/// Names a set of differences, as `sha256:` and digits; `None` without any.
-pub(super) fn digest(differences: &[Difference]) -> Option<String> {
-    if differences.is_empty() {
-        return None;
-    }
-    let mut hash = Sha256::new();
-    for difference in differences {
-        hash.update(format!("{}\t{}\n", difference.key, difference.change()));
-    }
-    Some(format!("sha256:{:x}", hash.finalize()))
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+
+    use cart::{LogEpoch, ParkedRow, Position};
 
     use super::*;
     use crate::generations::rows::Change;
@@ -157,7 +171,11 @@ mod tests {
             let value = Value { total: total.into(), name: Some(name.to_owned()) };
             (key(product), Row { value, next })
         };
-        Rows { rows: rows.iter().map(row).collect(), next: BTreeMap::from([(PARTITION, next)]) }
+        Rows {
+            rows: rows.iter().map(row).collect(),
+            next: BTreeMap::from([(PARTITION, next)]),
+            parked: BTreeMap::new(),
+        }
     }
 
     /// Product, offset, pieces.
@@ -225,17 +243,41 @@ mod tests {
     }
 
     #[test]
+    fn a_parked_row_is_named_and_not_compared() {
+        let mut first = table(9, &[("P", 5, "mug", 5), ("Q", 1, "mug", 6)]);
+        let second = table(9, &[("P", 9, "mug", 8), ("Q", 1, "mug", 6)]);
+        let found = compared(&first, &second, &[]);
+        assert_eq!((found.differences.len(), found.parked.len()), (1, 0));
+        let parked = ParkedRow {
+            partition: PARTITION,
+            vendor_id: vendor_id("V").into(),
+            row_key: cart::day_row_key(product_id("P"), 2026, 11, 3),
+            first_position: Position::new(LogEpoch::FIRST, 7),
+            next_position: Position::new(LogEpoch::FIRST, 7),
+            reason: String::from("row-overflows: full"),
+            since: chrono::DateTime::UNIX_EPOCH,
+            retry_by: None,
+            revision: 0,
+        };
+        first.parked.insert(key("P"), parked);
+        let found = compared(&first, &second, &[]);
+        assert_eq!((found.differences.len(), found.equal), (0, 1));
+        assert_eq!((found.parked.clone(), found.totals), (BTreeSet::from([key("P")]), [6.into(), 6.into()]));
+        assert!(found.digest().is_some(), "it is not known to be equal");
+    }
+
+    #[test]
     fn a_digest_names_keys_and_differences_and_not_totals_that_move() {
         let before = compared(&table(9, &[("P", 5, "mug", 5)]), &table(9, &[("P", 7, "mug", 5)]), &[]);
         let later = compared(&table(12, &[("P", 15, "mug", 11)]), &table(11, &[("P", 7, "mug", 5)]), &[("P", 11, 10)]);
         assert_eq!(totals(&later), [[Some("15".into()), Some("17".into())]]);
-        let digests = [&before, &later].map(|found| digest(&found.differences));
+        let digests = [&before, &later].map(Comparison::digest);
         assert!(digests[0].as_ref().is_some_and(|digest| digest.len() == "sha256:".len() + 64), "{digests:?}");
         assert_eq!(digests[0], digests[1]);
         let other = compared(&table(9, &[("P", 5, "mug", 5)]), &table(9, &[("P", 8, "mug", 5)]), &[]);
-        assert_ne!(digest(&other.differences), digests[0]);
+        assert_ne!(other.digest(), digests[0]);
         let of_other_row = compared(&table(9, &[("Q", 5, "mug", 5)]), &table(9, &[("Q", 7, "mug", 5)]), &[]);
-        assert_ne!(digest(&of_other_row.differences), digests[0]);
-        assert_eq!(digest(&[]), None);
+        assert_ne!(of_other_row.digest(), digests[0]);
+        assert_eq!(Comparison::default().digest(), None);
     }
 }

@@ -7,6 +7,8 @@
 //! 1. The rows of all records from `from` to `to` are read again, after the groups' offsets, as a whole reading would read them.
 //! 2. Another row has no record from `from` to `to`. When it was read it included all its records before `from`, and there are none
 //!    behind `to`. So nothing was added to it since, and a whole reading would find it as it is known.
+//! 3. A parked row lacks records, and gets them later without a new one. So rows that were parked, and those that are by now, are read again.
+//!    A row that is parked later than the markers are read has all records before the offset that its group has committed.
 //!
 //! The groups' offsets are no such `to`: a member that has died has written rows of records that its group has not committed.
 //! [`Compared::follow`] ends at the furthest of them nevertheless, since the log has no end while it is written to. What it passes over,
@@ -31,8 +33,9 @@ use super::compare::{Comparison, compare, compare_rows};
 use super::log::{Range, changes};
 use super::reading::Reading;
 use super::report::Diff;
-use super::rows::{Changes, Row, RowKey, Rows};
+use super::rows::{Changes, ParkedByKey, Row, RowKey, Rows};
 use super::store::ModelStore;
+use crate::ListedRow;
 
 /// Most rows that are read one by one. Reading the tables whole does not take longer.
 const ROWS_MAX: usize = 100_000;
@@ -56,6 +59,7 @@ struct Update {
     keys: BTreeSet<RowKey>,
     /// By generation, as in [`Rows`].
     next: [BTreeMap<i32, i64>; 2],
+    parked: [ParkedByKey; 2],
     rows: [HashMap<RowKey, Row>; 2],
     ranges: BTreeMap<i32, Range>,
     changes: Changes,
@@ -72,7 +76,8 @@ impl Compared {
         let mut tables = [Rows::default(), Rows::default()];
         for (table, generation) in tables.iter_mut().zip(generations) {
             let next = reading.next(generation).await?;
-            *table = Rows { rows: reading.all_rows(generation).await?, next };
+            let parked = reading.parked(generation).await?;
+            *table = Rows { rows: reading.all_rows(generation, &parked).await?, next, parked };
         }
         reading.end().await?;
         let partitions = store.identity.partitions;
@@ -121,11 +126,13 @@ impl Compared {
             let group = self.model.group_name(generation);
             bail!("{group} has gone back in partition {partition}: its table was emptied");
         }
+        let parked = [reading.parked(first).await?, reading.parked(second).await?];
         let mut ranges = self.since(&next, ends);
         let (mut changes, _) = changes(kafka, self.model, &ranges).await?;
-        let keys: BTreeSet<RowKey> = changes.keys().copied().collect();
+        let keys: BTreeSet<RowKey> = changes.keys().copied().chain(self.were_or_are(&parked)).collect();
         ensure!(keys.len() <= ROWS_MAX, "{} rows have changed since, more than {ROWS_MAX}", keys.len());
-        let rows = [reading.rows(first, &keys).await?, reading.rows(second, &keys).await?];
+        let [of_first, of_second] = &parked;
+        let rows = [reading.rows(first, &keys, of_first).await?, reading.rows(second, &keys, of_second).await?];
         reading.end().await?;
         let ahead = self.ahead(&ranges, &rows);
         for (key, more) in self::changes(kafka, self.model, &ahead).await?.0 {
@@ -135,7 +142,7 @@ impl Compared {
             range.to = ahead.get(partition).map_or(range.to, |ahead| ahead.to);
         }
         let count = keys.len();
-        self.update(Update { keys, next, rows, ranges, changes });
+        self.update(Update { keys, next, parked, rows, ranges, changes });
         Ok(count)
     }
 
@@ -145,6 +152,11 @@ impl Compared {
             let is_back = |(partition, next): &(&i32, &i64)| **next < table.next_in(**partition);
             next.iter().find(is_back).map(|(partition, _)| (*partition, generation))
         })
+    }
+
+    /// The rows that were parked when they were read, and those that are by now.
+    fn were_or_are(&self, parked: &[ParkedByKey; 2]) -> Vec<RowKey> {
+        self.tables.iter().map(|table| &table.parked).chain(parked).flat_map(BTreeMap::keys).copied().collect()
     }
 
     /// What rows may include by now that they did not include when they were read, or not both of them.
@@ -171,12 +183,12 @@ impl Compared {
     }
 
     fn update(&mut self, update: Update) {
-        let Update { keys, next, rows, ranges, changes } = update;
+        let Update { keys, next, parked, rows, ranges, changes } = update;
         let partitions = self.partitions;
         let partition_of = |key: &RowKey| partition_of(key, partitions);
         let before = compare_rows(&keys, self.tables.each_ref(), &self.changes, partition_of);
-        for ((table, next), mut rows) in self.tables.iter_mut().zip(next).zip(rows) {
-            table.next = next;
+        for (((table, next), parked), mut rows) in self.tables.iter_mut().zip(next).zip(parked).zip(rows) {
+            (table.next, table.parked) = (next, parked);
             for key in &keys {
                 match rows.remove(key) {
                     Some(row) => drop(table.rows.insert(*key, row)),
@@ -194,13 +206,18 @@ impl Compared {
         self.changes = changes;
     }
 
-    /// How many rows either table has.
+    /// How many rows were compared.
     pub(super) fn rows(&self) -> u64 {
         self.comparison.equal + u64::try_from(self.comparison.differences.len()).unwrap_or_default()
     }
 
     pub(super) fn diff(&self) -> Diff {
-        Diff::new(self.model, self.generations, &self.comparison, self.rolled_forward)
+        let parked = self.generations.iter().zip(&self.tables).flat_map(|(generation, table)| {
+            let group = self.model.group_name(*generation);
+            table.parked.values().map(move |row| ListedRow::of(&group, row))
+        });
+        let diff = Diff::new(self.model, self.generations, &self.comparison, self.rolled_forward);
+        Diff { parked: parked.collect(), ..diff }
     }
 }
 

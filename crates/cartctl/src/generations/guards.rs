@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cart::contract::Contract as _;
-use cart::{Generation, PurchasedItem};
+use cart::{Generation, ParkedRow, PurchasedItem};
 use chrono::Utc;
 use control::Controls;
 use kafka::{FirstRecord, GroupProgress};
@@ -96,6 +96,19 @@ fn stopped(controls: &Controls, group: &str, first: &BTreeMap<i32, FirstRecord>)
     })
 }
 
+/// Why readers must not see a generation with these parked rows; `None` without any.
+pub(super) fn parked(group: &str, rows: &[ParkedRow]) -> Option<String> {
+    let first = rows.first()?;
+    Some(format!(
+        "{} rows of {group} are parked, and lack records, such as {} of vendor {} ({}): correct the cause, then run `cartctl parked \
+         rows retry --projector {group}`",
+        rows.len(),
+        first.row_key,
+        first.vendor_id,
+        first.reason
+    ))
+}
+
 fn behind(group: &str, first: &BTreeMap<i32, FirstRecord>, now_ms: i64) -> Option<String> {
     let (partition, record) = first.iter().min_by_key(|(_, record)| record.sent_at_ms)?;
     let age = Duration::from_millis(u64::try_from(now_ms - record.sent_at_ms).unwrap_or_default());
@@ -108,6 +121,24 @@ fn behind(group: &str, first: &BTreeMap<i32, FirstRecord>, now_ms: i64) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_generation_with_parked_rows_is_not_shown() {
+        let row = ParkedRow {
+            partition: 3,
+            vendor_id: uuid::Uuid::nil().into(),
+            row_key: String::from("2026-11"),
+            first_position: cart::Position::new(cart::LogEpoch::FIRST, 7),
+            next_position: cart::Position::new(cart::LogEpoch::FIRST, 7),
+            reason: String::from("row-overflows: full"),
+            since: chrono::DateTime::UNIX_EPOCH,
+            retry_by: None,
+            revision: 0,
+        };
+        assert_eq!(parked("vendor-billing-g2", &[]), None);
+        let reason = parked("vendor-billing-g2", &[row]).unwrap_or_default();
+        assert!(reason.starts_with("1 rows of vendor-billing-g2 are parked") && reason.contains("2026-11"), "{reason}");
+    }
 
     #[test]
     fn a_generation_whose_oldest_record_is_older_than_5_s_is_behind() {

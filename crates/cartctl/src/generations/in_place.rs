@@ -29,6 +29,7 @@ use tokio::task::block_in_place;
 use super::args::SwitchArgs;
 use super::claim::{Claim, other_run, others_ended_unpaused};
 use super::compared::Compared;
+use super::guards::parked;
 use super::reading::{CONCURRENCY, DAY, DayColumns, MONTH, MonthColumns, PAGE_ROWS, Reading};
 use super::store::{Connection, ModelStore};
 use crate::operate::{Kafka, Outcome};
@@ -90,6 +91,12 @@ pub async fn replace(args: &SwitchArgs) -> anyhow::Result<Outcome<Replaced>> {
     if block_in_place(|| kafka.admin.has_members(&kafka.args.prefixed(&group)))? {
         return Ok(Outcome::Refused(format!("group {group} has members: stop its projector first")));
     }
+    // Copies of parked rows would lack records without a marker; and markers of the first generation are of its own rows.
+    for generation in [active, first] {
+        if let Some(reason) = parked(&model.group_name(generation), &store.parked(generation).await?) {
+            return Ok(Outcome::Refused(reason));
+        }
+    }
     let mut replaced = Replaced {
         model: name,
         of: active.get(),
@@ -135,6 +142,10 @@ async fn copy(kafka: &Kafka, store: &ModelStore, active: Generation, claim: &Cla
     let next = reading.next(active).await?;
     let committed = reading.next(Generation::FIRST).await?;
     reading.end().await?;
+    // After the offsets: of a row that is parked later all records before them are in it.
+    if let Some(reason) = parked(&model.group_name(active), &store.parked(active).await?) {
+        bail!(reason);
+    }
     // A projector that was started meanwhile may not know the new base: then it is a member, and this fails.
     set_offsets(kafka, model, earlier(&next, &committed))
         .context("nothing was copied: run it again while the projector of generation 1 is stopped")?;

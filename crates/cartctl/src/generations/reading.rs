@@ -3,7 +3,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use cart::contract::{Contract as _, ReadTable};
 use cart::{Generation, LogEpoch, Position, PurchasedItem};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -17,7 +17,7 @@ use sqlx::{AssertSqlSafe, Postgres, Transaction};
 use tokio::task::block_in_place;
 use uuid::Uuid;
 
-use super::rows::{Row, RowKey, Value};
+use super::rows::{ParkedByKey, Row, RowKey, Value, by_key};
 use super::store::{Connection, ModelStore};
 use crate::reconcile::decimal;
 use crate::totals::{DayKey, MonthKey};
@@ -90,13 +90,31 @@ impl<'a> Reading<'a> {
         Ok(next)
     }
 
-    /// All rows of a generation.
-    pub(super) async fn all_rows(&mut self, generation: Generation) -> anyhow::Result<HashMap<RowKey, Row>> {
+    /// The parked rows of a generation. They are read before the rows too: one that is tried again meanwhile includes more.
+    pub(super) async fn parked(&mut self, generation: Generation) -> anyhow::Result<ParkedByKey> {
+        let (table, group) = (self.store.model.table_name(generation), self.store.model.group_name(generation));
+        let parked = match (&self.store.connection, &mut self.snapshot) {
+            (Connection::Cassandra(session, _), _) => cassandra::parked_rows::list(session, &table, &group).await?,
+            (Connection::Postgres(..), Some(snapshot)) => {
+                let topic = self.store.kafka.prefixed(PurchasedItem::TOPIC);
+                postgres::parked_rows::list(snapshot, &group, &topic).await?
+            }
+            (Connection::Postgres(..), None) => bail!("there is no snapshot"),
+        };
+        by_key(parked).with_context(|| format!("reading the parked rows of table {table}"))
+    }
+
+    /// All rows of a generation, but parked ones that cannot be read.
+    pub(super) async fn all_rows(
+        &mut self,
+        generation: Generation,
+        parked: &ParkedByKey,
+    ) -> anyhow::Result<HashMap<RowKey, Row>> {
         let table = self.store.model.table_name(generation);
         let rows = match (&self.store.connection, &mut self.snapshot) {
             (Connection::Cassandra(session, epoch), _) => match self.store.model.table {
-                ReadTable::ItemQuantityByDay => all_days(session, &table, *epoch).await,
-                ReadTable::BalanceByVendor => all_months(session, &table, *epoch).await,
+                ReadTable::ItemQuantityByDay => all_days(session, &table, *epoch, parked).await,
+                ReadTable::BalanceByVendor => all_months(session, &table, *epoch, parked).await,
                 ReadTable::VendorBilling => Err(anyhow!("it is not in Cassandra")),
             },
             (Connection::Postgres(..), Some(snapshot)) => all_in_postgres(snapshot, &table).await,
@@ -105,15 +123,16 @@ impl<'a> Reading<'a> {
         rows.with_context(|| format!("reading table {table}"))
     }
 
-    /// The rows of a generation that have these keys.
+    /// The rows of a generation that have these keys, but parked ones that cannot be read.
     pub(super) async fn rows(
         &mut self,
         generation: Generation,
         keys: &BTreeSet<RowKey>,
+        parked: &ParkedByKey,
     ) -> anyhow::Result<HashMap<RowKey, Row>> {
         let table = self.store.model.table_name(generation);
         let rows = match (&self.store.connection, &mut self.snapshot) {
-            (Connection::Cassandra(session, epoch), _) => in_cassandra(session, &table, *epoch, keys).await,
+            (Connection::Cassandra(session, epoch), _) => in_cassandra(session, &table, *epoch, (keys, parked)).await,
             (Connection::Postgres(..), Some(snapshot)) => in_postgres(snapshot, &table, keys).await,
             (Connection::Postgres(..), None) => Err(anyhow!("there is no snapshot")),
         };
@@ -172,26 +191,34 @@ fn month_in_postgres((vendor, year, month, total): (Uuid, i32, i32, Decimal)) ->
     (key, Row { value: Value { total, name: None }, next: 0 })
 }
 
-async fn all_days(session: &Session, table: &str, epoch: LogEpoch) -> anyhow::Result<HashMap<RowKey, Row>> {
+async fn all_days(
+    session: &Session,
+    table: &str,
+    epoch: LogEpoch,
+    parked: &ParkedByKey,
+) -> anyhow::Result<HashMap<RowKey, Row>> {
     let select = Statement::new(format!("SELECT {DAY} FROM {table}")).with_page_size(PAGE_ROWS);
     let pager = session.query_iter(select, ()).await?;
     let mut stream = pager.rows_stream::<DayColumns>()?;
     let mut rows = HashMap::new();
     while let Some(columns) = stream.try_next().await? {
-        let (key, row) = day(columns, epoch)?;
-        rows.insert(key, row);
+        rows.extend(day(columns, epoch, parked)?);
     }
     Ok(rows)
 }
 
-async fn all_months(session: &Session, table: &str, epoch: LogEpoch) -> anyhow::Result<HashMap<RowKey, Row>> {
+async fn all_months(
+    session: &Session,
+    table: &str,
+    epoch: LogEpoch,
+    parked: &ParkedByKey,
+) -> anyhow::Result<HashMap<RowKey, Row>> {
     let select = Statement::new(format!("SELECT {MONTH} FROM {table}")).with_page_size(PAGE_ROWS);
     let pager = session.query_iter(select, ()).await?;
     let mut stream = pager.rows_stream::<MonthColumns>()?;
     let mut rows = HashMap::new();
     while let Some(columns) = stream.try_next().await? {
-        let (key, row) = month(columns, epoch)?;
-        rows.insert(key, row);
+        rows.extend(month(columns, epoch, parked)?);
     }
     Ok(rows)
 }
@@ -200,7 +227,7 @@ async fn in_cassandra(
     session: &Session,
     table: &str,
     epoch: LogEpoch,
-    keys: &BTreeSet<RowKey>,
+    (keys, parked): (&BTreeSet<RowKey>, &ParkedByKey),
 ) -> anyhow::Result<HashMap<RowKey, Row>> {
     let (days, months) = (keys.iter().any(|key| key.day().is_some()), keys.iter().any(|key| key.month().is_some()));
     let select = match (days, months) {
@@ -216,8 +243,8 @@ async fn in_cassandra(
     let select = &select;
     let mut found = stream::iter(keys.iter().copied())
         .map(async |key| match key {
-            RowKey::Day(key) => one_day(session, select, epoch, key).await,
-            RowKey::Month(key) => one_month(session, select, epoch, key).await,
+            RowKey::Day(key) => one_day(session, select, (epoch, parked), key).await,
+            RowKey::Month(key) => one_month(session, select, (epoch, parked), key).await,
         })
         .buffer_unordered(CONCURRENCY);
     let mut rows = HashMap::new();
@@ -230,42 +257,52 @@ async fn in_cassandra(
 async fn one_day(
     session: &Session,
     select: &PreparedStatement,
-    epoch: LogEpoch,
+    (epoch, parked): (LogEpoch, &ParkedByKey),
     key: DayKey,
 ) -> anyhow::Result<Option<(RowKey, Row)>> {
     let DayKey { vendor, product, year, month, day: number } = key;
     let found = session.execute_unpaged(select, (vendor, product, year, month, number)).await?.into_rows_result()?;
-    found.maybe_first_row::<DayColumns>()?.map(|columns| day(columns, epoch)).transpose()
+    let Some(columns) = found.maybe_first_row::<DayColumns>()? else { return Ok(None) };
+    self::day(columns, epoch, parked)
 }
 
 async fn one_month(
     session: &Session,
     select: &PreparedStatement,
-    epoch: LogEpoch,
+    (epoch, parked): (LogEpoch, &ParkedByKey),
     key: MonthKey,
 ) -> anyhow::Result<Option<(RowKey, Row)>> {
     let MonthKey { vendor, year, month: number } = key;
     let found = session.execute_unpaged(select, (vendor, year, number)).await?.into_rows_result()?;
-    found.maybe_first_row::<MonthColumns>()?.map(|columns| month(columns, epoch)).transpose()
+    let Some(columns) = found.maybe_first_row::<MonthColumns>()? else { return Ok(None) };
+    self::month(columns, epoch, parked)
 }
 
-fn day(columns: DayColumns, epoch: LogEpoch) -> anyhow::Result<(RowKey, Row)> {
+/// `None` for a parked row that lacks a column.
+fn day(columns: DayColumns, epoch: LogEpoch, parked: &ParkedByKey) -> anyhow::Result<Option<(RowKey, Row)>> {
     let (vendor, product, year, month, day, quantity, name, position) = columns;
     let key = RowKey::Day(DayKey { vendor, product, year, month, day });
-    let lacks = || anyhow!("the row of {key} lacks a column");
-    let total = Decimal::from(quantity.ok_or_else(lacks)?);
-    let name = Some(name.ok_or_else(lacks)?);
-    let next = behind(position.ok_or_else(lacks)?, epoch);
-    Ok((key, Row { value: Value { total, name }, next }))
+    let (Some(quantity), Some(name), Some(position)) = (quantity, name, position) else {
+        ensure!(parked.contains_key(&key), "the row of {key} lacks a column");
+        return Ok(None);
+    };
+    let value = Value { total: Decimal::from(quantity), name: Some(name) };
+    Ok(Some((key, Row { value, next: behind(position, epoch) })))
 }
 
-fn month(columns: MonthColumns, epoch: LogEpoch) -> anyhow::Result<(RowKey, Row)> {
+/// `None` for a parked row that lacks a column, or whose balance is too long.
+fn month(columns: MonthColumns, epoch: LogEpoch, parked: &ParkedByKey) -> anyhow::Result<Option<(RowKey, Row)>> {
     let (vendor, year, month, balance, position) = columns;
     let key = RowKey::Month(MonthKey { vendor, year, month });
-    let lacks = || anyhow!("the row of {key} lacks a column");
-    let total = decimal(&balance.ok_or_else(lacks)?)?;
-    let next = behind(position.ok_or_else(lacks)?, epoch);
-    Ok((key, Row { value: Value { total, name: None }, next }))
+    let (Some(balance), Some(position)) = (balance, position) else {
+        ensure!(parked.contains_key(&key), "the row of {key} lacks a column");
+        return Ok(None);
+    };
+    let total = match decimal(&balance) {
+        Err(_) if parked.contains_key(&key) => return Ok(None),
+        total => total?,
+    };
+    Ok(Some((key, Row { value: Value { total, name: None }, next: behind(position, epoch) })))
 }
 
 /// The offset behind a row's newest record; 0 for a record of an earlier log.

@@ -8,8 +8,9 @@ use cart::{Generation, PurchasedItem, contract::Contract as _};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::compare::{Comparison, Difference, digest};
+use super::compare::{Comparison, Difference};
 use super::rows::Value;
+use crate::ListedRow;
 
 /// Most differences in the text; JSON has all.
 const PRINTED_MAX: usize = 20;
@@ -37,7 +38,11 @@ pub struct Diff {
     /// By generation and partition: those of them that belong to a row.
     #[serde(skip)]
     pub(super) added: [BTreeMap<i32, u64>; 2],
-    /// `none` without differences.
+    /// Rows that are parked in one of the generations: they lack records, and are not compared.
+    pub rows_parked: usize,
+    /// The parked rows.
+    pub parked: Vec<ListedRow>,
+    /// `none` without differences and parked rows.
     pub digest: String,
     pub differences: Vec<DifferentRow>,
 }
@@ -93,15 +98,17 @@ impl Diff {
             totals: comparison.totals.map(|total| total.to_string()),
             rolled_forward,
             added: comparison.added.clone(),
-            digest: digest(differences).unwrap_or_else(|| String::from("none")),
+            rows_parked: comparison.parked.len(),
+            parked: Vec::new(),
+            digest: comparison.digest().unwrap_or_else(|| String::from("none")),
             differences: differences.iter().map(DifferentRow::of).collect(),
         }
     }
 
-    /// 0 without differences.
+    /// 0 without differences and parked rows.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        u8::from(!self.differences.is_empty())
+        u8::from(!self.differences.is_empty() || self.rows_parked > 0)
     }
 }
 
@@ -131,6 +138,9 @@ impl fmt::Display for Diff {
             "  {} rows equal, {} different, {} missing, {} extra; {unit} {} → {}",
             self.rows_equal, self.rows_different, self.rows_missing, self.rows_extra, totals[0], totals[1]
         )?;
+        for row in &self.parked {
+            writeln!(f, "  not compared: {row}")?;
+        }
         for row in self.differences.iter().take(PRINTED_MAX) {
             writeln!(f, "  {row}")?;
         }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-use cart::PurchasedItem;
+use anyhow::Context as _;
 use cart::contract::ReadTable;
+use cart::{ParkedRow, PurchasedItem};
 use chrono::Datelike as _;
 use rust_decimal::Decimal;
 use uuid::Uuid;
@@ -27,6 +28,21 @@ impl RowKey {
         match table {
             ReadTable::ItemQuantityByDay => Self::Day(DayKey { vendor, product, year, month, day }),
             ReadTable::BalanceByVendor | ReadTable::VendorBilling => Self::Month(MonthKey { vendor, year, month }),
+        }
+    }
+
+    /// The row that a marker is of; `None` if its key names none.
+    pub(super) fn of_parked(row: &ParkedRow) -> Option<Self> {
+        let vendor = row.vendor_id.as_uuid();
+        let (period, product) = match row.row_key.split_once(' ') {
+            Some((period, product)) => (period, Some(product.parse::<Uuid>().ok()?)),
+            None => (row.row_key.as_str(), None),
+        };
+        let numbers = period.split('-').map(|number| number.parse::<i32>().ok()).collect::<Option<Vec<i32>>>()?;
+        match (numbers.as_slice(), product) {
+            (&[year, month, day], Some(product)) => Some(Self::Day(DayKey { vendor, product, year, month, day })),
+            (&[year, month], None) => Some(Self::Month(MonthKey { vendor, year, month })),
+            _ => None,
         }
     }
 
@@ -94,12 +110,27 @@ pub(super) struct Row {
     pub(super) next: i64,
 }
 
+/// The markers of parked rows.
+pub(super) type ParkedByKey = BTreeMap<RowKey, ParkedRow>;
+
+/// Finds out of which row each marker is.
+pub(super) fn by_key(parked: Vec<ParkedRow>) -> anyhow::Result<ParkedByKey> {
+    let with_key = |row: ParkedRow| {
+        let key = RowKey::of_parked(&row);
+        let key = key.with_context(|| format!("the marker of a parked row names none: '{}'", row.row_key))?;
+        anyhow::Ok((key, row))
+    };
+    parked.into_iter().map(with_key).collect()
+}
+
 /// All rows of a generation.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     pub(super) rows: HashMap<RowKey, Row>,
     /// By partition: the rows include every record before these offsets. A row may include more.
     pub(super) next: BTreeMap<i32, i64>,
+    /// Rows that lack records because they are parked; also those that are not in the table.
+    pub(super) parked: ParkedByKey,
 }
 
 impl Rows {
@@ -138,3 +169,33 @@ impl Change {
 
 /// The changes of each row, in the order of their offsets.
 pub(super) type Changes = HashMap<RowKey, Vec<Change>>;
+
+#[cfg(test)]
+mod tests {
+    use cart::{LogEpoch, Position, day_row_key, month_row_key};
+
+    use super::*;
+    use crate::{product_id, vendor_id};
+
+    #[test]
+    fn a_marker_names_its_row() {
+        let (vendor, product) = (vendor_id("V"), product_id("P"));
+        let of = |row_key: &str| {
+            RowKey::of_parked(&ParkedRow {
+                partition: 3,
+                vendor_id: vendor.into(),
+                row_key: row_key.to_owned(),
+                first_position: Position::new(LogEpoch::FIRST, 7),
+                next_position: Position::new(LogEpoch::FIRST, 7),
+                reason: String::from("row-overflows: full"),
+                since: chrono::DateTime::UNIX_EPOCH,
+                retry_by: None,
+                revision: 0,
+            })
+        };
+        let day = RowKey::Day(DayKey { vendor, product, year: 2026, month: 3, day: 7 });
+        assert_eq!(of(&day_row_key(product, 2026, 3, 7)), Some(day));
+        assert_eq!(of(&month_row_key(2026, 11)), Some(RowKey::Month(MonthKey { vendor, year: 2026, month: 11 })));
+        assert_eq!((of("2026-11-03"), of("2026-11 mug"), of("")), (None, None, None));
+    }
+}

@@ -2,7 +2,8 @@
 
 use anyhow::{Context as _, anyhow, ensure};
 use cart::contract::{Contract as _, ReadModel, Store};
-use cart::{Generation, GenerationPointer, GenerationSwitch, LogEpoch, PurchasedItem};
+use cart::{Generation, GenerationPointer, GenerationSwitch, LogEpoch, ParkedRow, PurchasedItem};
+use cassandra::parked_rows;
 use cassandra::read_models::READERS_FOLLOW;
 use kafka::{Admin, KafkaArgs, LogIdentity};
 use scylla::client::session::Session;
@@ -130,22 +131,41 @@ impl ModelStore {
         let failed = || format!("deleting table {table}");
         match &self.connection {
             Connection::Cassandra(session, _) => {
-                session.query_unpaged(format!("DROP TABLE IF EXISTS {table}"), ()).await.with_context(failed)?;
+                // The generation is gone with its own table: that one comes last.
+                for table in [parked_rows::table_name(&table), table.clone()] {
+                    session.query_unpaged(format!("DROP TABLE IF EXISTS {table}"), ()).await.with_context(failed)?;
+                }
+                parked_rows::forget_requests(session, &group).await?;
             }
             Connection::Postgres(pool, _) => {
                 let mut transaction = pool.begin().await.with_context(failed)?;
                 let drop_table = AssertSqlSafe(format!("DROP TABLE IF EXISTS {table}"));
                 sqlx::query(drop_table).execute(&mut *transaction).await.with_context(failed)?;
+                let topic = self.kafka.prefixed(PurchasedItem::TOPIC);
                 sqlx::query("DELETE FROM projection_offset WHERE projection = $1 AND topic = $2")
-                    .bind(group)
-                    .bind(self.kafka.prefixed(PurchasedItem::TOPIC))
+                    .bind(&group)
+                    .bind(&topic)
                     .execute(&mut *transaction)
                     .await
                     .with_context(failed)?;
+                postgres::parked_rows::forget(&mut transaction, &group, &topic).await.with_context(failed)?;
                 transaction.commit().await.with_context(failed)?;
             }
         }
         Ok(())
+    }
+
+    /// The parked rows of a generation.
+    pub(super) async fn parked(&self, generation: Generation) -> anyhow::Result<Vec<ParkedRow>> {
+        let (table, group) = (self.model.table_name(generation), self.model.group_name(generation));
+        Ok(match &self.connection {
+            Connection::Cassandra(session, _) => parked_rows::list(session, &table, &group).await?,
+            Connection::Postgres(pool, _) => {
+                let topic = self.kafka.prefixed(PurchasedItem::TOPIC);
+                let mut connection = pool.acquire().await?;
+                postgres::parked_rows::list(&mut connection, &group, &topic).await?
+            }
+        })
     }
 }
 

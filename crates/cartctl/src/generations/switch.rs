@@ -15,7 +15,7 @@ use super::args::{Accepted, SwitchArgs};
 use super::claim::{Claim, holder, other_run, others_ended, waiting};
 use super::compared::Compared;
 use super::freeze::{Freezer, Frozen, PausedByOther, Target, pauses, run_of};
-use super::guards::{Unfit, refusal};
+use super::guards::{Unfit, parked, refusal};
 use super::store::ModelStore;
 use super::switched::{LastSwitch, Switched};
 use super::verdict::{apart, not_accepted};
@@ -218,6 +218,9 @@ impl Plan<'_> {
         let deadline = Instant::now() + if self.args.dry_run { Duration::ZERO } else { CATCH_UP };
         let mut is_said = false;
         loop {
+            if let Some(reason) = self.parked().await? {
+                return Ok(Some(reason));
+            }
             match refusal(self.kafka, self.store, self.from, self.to)? {
                 Some(Unfit::Behind(reason)) if Instant::now() < deadline => {
                     if !is_said {
@@ -229,6 +232,12 @@ impl Plan<'_> {
                 unfit => return Ok(unfit.map(Unfit::reason)),
             }
         }
+    }
+
+    /// Why readers must not see the generation: rows of it are parked. Those of the generation that they leave are in the digest of the
+    /// differences: the switch may be their repair.
+    async fn parked(&self) -> anyhow::Result<Option<String>> {
+        Ok(parked(&self.store.model.group_name(self.to), &self.store.parked(self.to).await?))
     }
 
     /// `None` where there is nothing to compare with.
@@ -282,6 +291,10 @@ impl Plan<'_> {
         fail_points::crash_point("switch-frozen");
         let (compared, rows) = self.compare_frozen(compared).await?;
         if let Some(reason) = self.not_accepted(compared.as_ref()) {
+            return Ok(Change::Refused(reason));
+        }
+        // While both stand still no row is tried again.
+        if let Some(reason) = self.parked().await? {
             return Ok(Change::Refused(reason));
         }
         if let Some(reason) = compared.as_ref().and_then(|compared| apart(&compared.diff(), &frozen.behind)) {

@@ -123,7 +123,11 @@ const TABLE: &[Row] = &[
     (Describe, GroupOfTopic(EVENTS, "reader"), &[Console, Audit, Operator]),
     (Describe, GroupOfTopic(REPLIES, "reader"), &[Console, Audit, Operator]),
     (Describe, GroupOfTopic(DEAD_LETTERS, "reader"), &[Audit, Operator]),
-    (Describe, GroupOfTopic(PURCHASES, "reader"), &[Console, Audit, Operator]),
+    (
+        Describe,
+        GroupOfTopic(PURCHASES, "reader"),
+        &[PopularItems, VendorBilling, VendorBillingJdbc, Console, Audit, Operator],
+    ),
     (Describe, GroupOfTopic(CONTROL, "reader"), READERS_OF_CONTROL),
     (Describe, GroupOfTopic(PARKED, "reader"), &[Ingest, CartProcessor, Console, Audit, Operator]),
     (Describe, GroupOfTopic(REPLIES, "follower"), &[Ingest]),

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use anyhow::Context as _;
 use cart::contract::{READ_MODELS, ReadTable, Store};
+use cassandra::parked_rows;
 use scylla::client::session::Session;
 
 use super::args::Args;
@@ -19,6 +20,8 @@ enum Resource {
     Table(&'static str),
     /// The tables of a read model's generations.
     ReadTable(ReadTable),
+    /// Those of their parked rows.
+    ParkedRows(ReadTable),
 }
 
 use Resource::{Keyspace, Table};
@@ -26,8 +29,11 @@ use Resource::{Keyspace, Table};
 const JOURNAL: Resource = Table("cart_journal");
 const UNCHANGED: Resource = Table("cart_unchanged");
 const LOGS: Resource = Table("log_epoch");
+const RETRIES: Resource = Table("parked_row_retry");
 const QUANTITIES: Resource = Resource::ReadTable(ReadTable::ItemQuantityByDay);
 const BALANCES: Resource = Resource::ReadTable(ReadTable::BalanceByVendor);
+const PARKED_QUANTITIES: Resource = Resource::ParkedRows(ReadTable::ItemQuantityByDay);
+const PARKED_BALANCES: Resource = Resource::ParkedRows(ReadTable::BalanceByVendor);
 
 /// A permission, what it is on, and who has it. `MODIFY` is to insert, update, delete and truncate.
 type Row = (&'static str, Resource, &'static [Service]);
@@ -55,6 +61,12 @@ const TABLE: &[Row] = &[
     ("MODIFY", QUANTITIES, &[PopularItems]),
     ("SELECT", BALANCES, &[VendorBilling]),
     ("MODIFY", BALANCES, &[VendorBilling]),
+    ("SELECT", PARKED_QUANTITIES, &[PopularItems]),
+    ("MODIFY", PARKED_QUANTITIES, &[PopularItems]),
+    ("SELECT", PARKED_BALANCES, &[VendorBilling]),
+    ("MODIFY", PARKED_BALANCES, &[VendorBilling]),
+    ("SELECT", RETRIES, &[PopularItems, VendorBilling]),
+    ("MODIFY", RETRIES, &[PopularItems, VendorBilling]),
 ];
 
 /// A permission of a role.
@@ -92,6 +104,10 @@ pub fn cql(service: Service, user: &str, keyspace: &str, generations: &TableGene
             Table(table) => vec![format!("TABLE {keyspace}.{table}")],
             Resource::ReadTable(table) => {
                 generations.names(table).map(|name| format!("TABLE {keyspace}.{name}")).collect()
+            }
+            Resource::ParkedRows(table) => {
+                let names = generations.names(table).map(|name| parked_rows::table_name(&name));
+                names.map(|name| format!("TABLE {keyspace}.{name}")).collect()
             }
         };
         let permission = |resource| Permission { permission, resource, role: user.to_owned() };
@@ -176,10 +192,15 @@ mod tests {
             let may = permissions.filter(|permission| permission.permission == "MODIFY");
             may.map(|permission| permission.resource).collect::<Vec<_>>()
         };
-        assert_eq!(may(&TableGenerations::only(first)), ["TABLE shop.item_quantity_by_day"]);
-        assert_eq!(may(&TableGenerations::only(second)), ["TABLE shop.item_quantity_by_day_g2"]);
+        let of = |names: &[&str]| -> Vec<String> {
+            let parked = names.iter().map(|name| format!("TABLE shop.{name}_parked"));
+            let tables = names.iter().map(|name| format!("TABLE shop.{name}")).chain(parked);
+            tables.chain([String::from("TABLE shop.parked_row_retry")]).collect()
+        };
+        assert_eq!(may(&TableGenerations::only(first)), of(&["item_quantity_by_day"]));
+        assert_eq!(may(&TableGenerations::only(second)), of(&["item_quantity_by_day_g2"]));
         let [quantities, balances] = [ReadTable::ItemQuantityByDay, ReadTable::BalanceByVendor].map(ReadTable::model);
         let found = [(quantities, vec![second, third]), (balances, vec![first])].into_iter().collect();
-        assert_eq!(may(&found), ["TABLE shop.item_quantity_by_day_g2", "TABLE shop.item_quantity_by_day_g3"]);
+        assert_eq!(may(&found), of(&["item_quantity_by_day_g2", "item_quantity_by_day_g3"]));
     }
 }

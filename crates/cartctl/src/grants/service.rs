@@ -16,9 +16,9 @@ pub enum Service {
     VendorBillingJdbc,
     /// `cart-console`
     Console,
-    /// The verbs of `cartctl` that only read: audit, explain, log, parked (list and show), reconcile, rehearse, skipped, status, tail
+    /// The verbs of `cartctl` that only read: audit, explain, log, parked (list, show, and list of rows), reconcile, rehearse, skipped, status, tail
     Audit,
-    /// All of `cartctl` but `doctor` and `grants`, for pauses, skips, parked carts, recovery and `uninstall`
+    /// All of `cartctl` but `doctor` and `grants`, for pauses, skips, parked carts and rows, recovery and `uninstall`
     Operator,
 }
 

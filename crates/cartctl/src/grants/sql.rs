@@ -43,6 +43,11 @@ const TABLE: &[Row] = &[
     ("SELECT", Table("projection_offset"), &[VendorBillingJdbc, Console, Audit]),
     ("INSERT", Table("projection_offset"), &[VendorBillingJdbc]),
     ("UPDATE", Table("projection_offset"), &[VendorBillingJdbc]),
+    // To park rows, to try them again, and to list them.
+    ("SELECT", Table("parked_row"), &[VendorBillingJdbc, Audit]),
+    ("INSERT", Table("parked_row"), &[VendorBillingJdbc]),
+    ("UPDATE", Table("parked_row"), &[VendorBillingJdbc]),
+    ("DELETE", Table("parked_row"), &[VendorBillingJdbc]),
     ("SELECT", Table("log_epoch"), &[VendorBillingJdbc]),
 ];
 
@@ -201,7 +206,8 @@ mod tests {
         let [second, third] = [2, 3].map(|number| Generation::new(number).expect("a generation"));
         let written = |generations: &TableGenerations| {
             let all = sql(VendorBillingJdbc, "jdbc", "setup", "shop", generations);
-            let written = all.iter().filter(|one| one.what == "INSERT ON TABLE " && one.object != "projection_offset");
+            let written =
+                all.iter().filter(|one| one.what == "INSERT ON TABLE " && one.object.starts_with(BILLING.table.name()));
             written.map(Privilege::revoke).collect::<Vec<_>>()
         };
         let revoke = |table: &str| format!("REVOKE INSERT ON TABLE \"{table}\" FROM \"jdbc\"");

@@ -1,10 +1,12 @@
-//! `cartctl parked`: the carts whose commands wait because they cannot be read or decided, another try, and the end of a command.
+//! `cartctl parked`: the carts whose commands wait because they cannot be read or decided, another try, and the end of a command; with
+//! `rows` the list and another try of rows of the read tables.
 
 mod discard;
 mod discarded;
 mod letter;
 mod list;
 mod retry;
+mod rows;
 mod waiting;
 
 use std::io::Write;
@@ -12,7 +14,8 @@ use std::io::Write;
 use cart::CartId;
 use kafka::KafkaArgs;
 
-/// List the parked carts, show one, let them be tried again, or discard a command
+/// List the parked carts, show one, let them be tried again, or discard a command; `rows` does the first and the third with rows of the
+/// read tables
 ///
 /// A cart is parked when its journal cannot be read or decoded, or the rules panic for it, while other carts succeed; with
 /// `cart-processor --too-new park` also when a command is newer than that program. Its commands wait in cart-commands in their order;
@@ -39,6 +42,7 @@ enum Verb {
     /// Let the cart-processor try parked carts again, each from its first waiting command on
     Retry(retry::RetryArgs),
     Discard(Box<discard::DiscardArgs>),
+    Rows(Box<rows::RowsArgs>),
 }
 
 #[derive(Debug, clap::Args)]
@@ -68,7 +72,7 @@ struct ShowArgs {
 /// Runs the verb. Returns the exit code.
 ///
 /// # Errors
-/// Kafka or the registry is unavailable, or writing fails.
+/// A server is unavailable, or writing fails.
 pub async fn parked(args: &Args, out: &mut impl Write) -> anyhow::Result<u8> {
     match &args.verb {
         None => list::list(&args.list.kafka, args.list.json, out).await,
@@ -79,5 +83,6 @@ pub async fn parked(args: &Args, out: &mut impl Write) -> anyhow::Result<u8> {
             writeln!(out, "{text}")?;
             Ok(exit_code)
         }
+        Some(Verb::Rows(args)) => rows::rows(args, out).await,
     }
 }

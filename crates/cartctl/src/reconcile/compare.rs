@@ -7,6 +7,7 @@ use std::hash::Hash;
 use rust_decimal::Decimal;
 use serde::Serialize;
 
+use crate::ParkedKeys;
 use crate::totals::{DayKey, Labels, MonthKey, Sold, Totals};
 
 /// The rows of a read table.
@@ -16,6 +17,30 @@ pub enum Rows {
     Months(HashMap<MonthKey, Decimal>),
     /// The pieces of each product on each day.
     Days(HashMap<DayKey, Sold>),
+}
+
+/// Totals without the rows that are parked in a table.
+pub(super) fn without_parked(totals: &Totals, parked: &ParkedKeys) -> Totals {
+    let mut rest = totals.clone();
+    rest.months.retain(|key, _| !parked.has_month(key));
+    rest.days.retain(|key, _| !parked.has_day(key));
+    rest
+}
+
+impl Rows {
+    /// Without rows that are parked.
+    pub(super) fn without(self, parked: &ParkedKeys) -> Self {
+        match self {
+            Self::Months(mut months) => {
+                months.retain(|key, _| !parked.has_month(key));
+                Self::Months(months)
+            }
+            Self::Days(mut days) => {
+                days.retain(|key, _| !parked.has_day(key));
+                Self::Days(days)
+            }
+        }
+    }
 }
 
 /// One value that is not as expected.

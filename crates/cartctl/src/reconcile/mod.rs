@@ -28,8 +28,12 @@ pub use sent::read as read_sent;
 pub(crate) use stores::decimal;
 pub use stores::{read_balance_by_vendor, read_item_quantity_by_day, read_table, read_vendor_billing};
 
-use self::stores::Purchases;
+use self::compare::without_parked;
+use self::stores::{Purchases, read_table_but};
+use crate::parked_rows::Stores;
+use crate::read_tables::active;
 use crate::totals::{Labels, Totals};
+use crate::{ListedRow, ParkedKeys};
 
 /// The store's name for differences in the file of sent commands.
 const SENT: &str = "sent commands";
@@ -83,24 +87,35 @@ pub async fn run(args: &Args) -> Result<Report, Error> {
     }
     let on_topic = Sums::of(&topic);
     let mut tables = Vec::new();
+    let stores = Stores { kafka: &args.kafka, session: &session, database: &database };
+    let mut parked_rows = Vec::new();
     for model in READ_MODELS {
-        let rows = read_table(model.table, &session, &database).await?;
+        let generation = active(model, &session, &database).await?;
+        let parked = stores.parked(model, generation).await?;
+        let keys: ParkedKeys = parked.iter().collect();
+        parked_rows.extend(parked.iter().map(|row| ListedRow::of(&model.group_name(generation), row)));
+        let rows = read_table_but(model.table, &session, &database, &keys).await?;
         let store = model.to_string();
-        let sums = Sums::of_rows(&rows);
-        // The tables are also compared with the topic, with or without expected totals.
-        if let Some(without) = without.get(model.group) {
-            let expected = comparison.expected.without(without);
+        let table_sums = Sums::of_rows(&rows);
+        // The tables are also compared with the topic, with or without expected totals. A parked row lacks purchases: it is named.
+        let skipped = without.get(model.group);
+        if skipped.is_some() || !keys.is_empty() {
+            let nothing = Totals::default();
+            let skipped = skipped.unwrap_or(&nothing);
+            let expected = without_parked(&comparison.expected.without(skipped), &keys);
+            let rows = rows.without(&keys);
             Comparison { expected: &expected, ..comparison }.rows(&store, &rows, &mut differences);
-            sums.check(&store, &Sums::of(&topic.without(without)), &mut differences);
+            let on_topic = Sums::of(&without_parked(&topic.without(skipped), &keys));
+            Sums::of_rows(&rows).check(&store, &on_topic, &mut differences);
         } else {
             comparison.rows(&store, &rows, &mut differences);
-            sums.check(&store, &on_topic, &mut differences);
+            table_sums.check(&store, &on_topic, &mut differences);
         }
-        tables.push(TableSums { table: model.table.name(), sums });
+        tables.push(TableSums { table: model.table.name(), sums: table_sums });
     }
     let expected = expected.as_ref().map(Sums::of);
     let report = Report::new(sources, expected, on_topic, tables, &differences, unanswered);
-    Ok(Report { skipped, parked_carts, ..report })
+    Ok(Report { skipped, parked_carts, parked_rows, ..report })
 }
 
 /// Reads the files. If there are both kinds, compares them with each other.

@@ -9,8 +9,8 @@ use rust_decimal::Decimal;
 use serde::Serialize;
 
 use super::compare::{Difference, Differences, Rows};
-use crate::SkippedRecord;
 use crate::totals::{DayKey, MonthKey, Sold, Totals};
+use crate::{ListedRow, SkippedRecord};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -123,6 +123,8 @@ pub struct Report {
     pub skipped: Vec<SkippedRecord>,
     /// Parked carts: what their commands buy is in no table yet.
     pub parked_carts: usize,
+    /// Parked rows: they lack purchases, and are not compared.
+    pub parked_rows: Vec<ListedRow>,
 }
 
 impl Report {
@@ -150,6 +152,7 @@ impl Report {
             unanswered,
             skipped: Vec::new(),
             parked_carts: 0,
+            parked_rows: Vec::new(),
         }
     }
 
@@ -197,6 +200,9 @@ impl Report {
                  (`cartctl parked`).",
                 self.parked_carts
             )?;
+        }
+        for row in &self.parked_rows {
+            writeln!(out, "PARKED, and not compared: {row}")?;
         }
         match (self.verdict, self.difference_count) {
             (Verdict::Different, 1) => writeln!(out, "FAILED: 1 difference."),

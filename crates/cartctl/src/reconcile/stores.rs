@@ -16,10 +16,10 @@ use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use super::compare::{Differences, Rows};
-use crate::SkippedRecord;
 use crate::skips::{self, is_skipped};
 use crate::topic;
 use crate::totals::{DayKey, MonthKey, Purchase, Sold, Totals};
+use crate::{ParkedKeys, SkippedRecord};
 
 /// Rows per page. A page is one request, and must be answered within the request timeout.
 const PAGE_ROWS: i32 = 2_000;
@@ -89,9 +89,19 @@ pub(super) async fn purchases(kafka: &KafkaArgs, differences: &mut Differences) 
 /// # Errors
 /// The store is unavailable, or a row is incomplete.
 pub async fn read_table(table: ReadTable, session: &Session, database: &PgPool) -> anyhow::Result<Rows> {
+    read_table_but(table, session, database, &ParkedKeys::default()).await
+}
+
+/// As [`read_table`], where a parked row may be incomplete: it is left out then.
+pub(super) async fn read_table_but(
+    table: ReadTable,
+    session: &Session,
+    database: &PgPool,
+    parked: &ParkedKeys,
+) -> anyhow::Result<Rows> {
     Ok(match table {
-        ReadTable::ItemQuantityByDay => Rows::Days(read_item_quantity_by_day(session).await?),
-        ReadTable::BalanceByVendor => Rows::Months(read_balance_by_vendor(session).await?),
+        ReadTable::ItemQuantityByDay => Rows::Days(item_quantity_by_day(session, parked).await?),
+        ReadTable::BalanceByVendor => Rows::Months(balance_by_vendor(session, parked).await?),
         ReadTable::VendorBilling => Rows::Months(read_vendor_billing(database).await?),
     })
 }
@@ -107,6 +117,10 @@ async fn active(table: ReadTable, session: &Session) -> anyhow::Result<String> {
 /// # Errors
 /// Cassandra is unavailable, or a row is incomplete.
 pub async fn read_balance_by_vendor(session: &Session) -> anyhow::Result<HashMap<MonthKey, Decimal>> {
+    balance_by_vendor(session, &ParkedKeys::default()).await
+}
+
+async fn balance_by_vendor(session: &Session, parked: &ParkedKeys) -> anyhow::Result<HashMap<MonthKey, Decimal>> {
     let table = active(ReadTable::BalanceByVendor, session).await?;
     let read = async {
         let select = format!("SELECT vendorid, year, month, balance FROM {table}");
@@ -114,8 +128,12 @@ pub async fn read_balance_by_vendor(session: &Session) -> anyhow::Result<HashMap
         let mut rows = pager.rows_stream::<(Uuid, i32, i32, Option<CqlDecimal>)>()?;
         let mut months = HashMap::new();
         while let Some((vendor, year, month, balance)) = rows.try_next().await? {
-            let balance = balance.ok_or_else(|| anyhow!("vendor {vendor}, {year}-{month:02} has no balance"))?;
-            months.insert(MonthKey { vendor, year, month }, decimal(&balance)?);
+            let key = MonthKey { vendor, year, month };
+            let balance = balance.ok_or_else(|| anyhow!("vendor {vendor}, {year}-{month:02} has no balance"));
+            match balance.and_then(|balance| decimal(&balance)) {
+                Err(_) if parked.has_month(&key) => {}
+                balance => drop(months.insert(key, balance?)),
+            }
         }
         anyhow::Ok(months)
     };
@@ -127,6 +145,10 @@ pub async fn read_balance_by_vendor(session: &Session) -> anyhow::Result<HashMap
 /// # Errors
 /// Cassandra is unavailable, or a row is incomplete.
 pub async fn read_item_quantity_by_day(session: &Session) -> anyhow::Result<HashMap<DayKey, Sold>> {
+    item_quantity_by_day(session, &ParkedKeys::default()).await
+}
+
+async fn item_quantity_by_day(session: &Session, parked: &ParkedKeys) -> anyhow::Result<HashMap<DayKey, Sold>> {
     type Row = (Uuid, Uuid, i32, i32, i32, Option<CqlValue>, Option<String>);
     let table = active(ReadTable::ItemQuantityByDay, session).await?;
     let read = async {
@@ -135,13 +157,15 @@ pub async fn read_item_quantity_by_day(session: &Session) -> anyhow::Result<Hash
         let mut rows = pager.rows_stream::<Row>()?;
         let mut days = HashMap::new();
         while let Some((vendor, product, year, month, day, quantity, name)) = rows.try_next().await? {
+            let key = DayKey { vendor, product, year, month, day };
             let quantity = match quantity {
                 Some(CqlValue::Int(quantity)) => quantity.into(),
                 Some(CqlValue::BigInt(quantity)) => quantity,
+                _ if parked.has_day(&key) => continue,
                 other => bail!("the quantity of product {product} on {year}-{month:02}-{day:02} is {other:?}"),
             };
             let names = BTreeSet::from_iter(name);
-            days.insert(DayKey { vendor, product, year, month, day }, Sold { quantity, names });
+            days.insert(key, Sold { quantity, names });
         }
         anyhow::Ok(days)
     };

@@ -6,7 +6,7 @@ use cart::{CartId, CommandId};
 use chrono::{DateTime, Utc};
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
-use control::Controls;
+use control::{Controls, Stop};
 use serde::Serialize;
 
 use super::audit::LastAudit;
@@ -53,8 +53,10 @@ impl State {
                 is_followed: ack.is_some_and(|ack| ack.pause == pause.entry.offset),
             };
         }
-        // A stop that is not at the first record is of earlier: its member has ended before it could say that it went on.
-        match controls.stop(group, partition).filter(|stop| first == Some(stop.offset)) {
+        // A stop that is not at the first record is of earlier: its member has ended before it could say that it went on. One without a hash is
+        // not of a record: all of a batch waits, and the next member withdraws it when it is past.
+        let is_now = |stop: &Stop<'_>| first == Some(stop.offset) || (stop.sha256.is_empty() && first.is_some());
+        match controls.stop(group, partition).filter(is_now) {
             Some(stop) => Self::Stopped {
                 offset: stop.offset,
                 sha256: stop.sha256.to_owned(),
@@ -282,6 +284,7 @@ mod tests {
         let stopped = Control::Stopped { offset: 77, sha256: String::from("9f") };
         let all = controls(&[
             ("stopped/popular-items/1", stopped),
+            ("stopped/popular-items/4", Control::Stopped { offset: 77, sha256: String::new() }),
             ("pause/popular-items/2", Control::Pause { before_offset: Some(9) }),
             ("ack/popular-items/2", Control::Paused { pause: 1, next_offset: 8 }),
             ("pause/popular-items/3", Control::Pause { before_offset: None }),
@@ -293,6 +296,7 @@ mod tests {
         );
         assert_eq!(state(3, None), "to pause");
         assert_eq!(state(1, Some(80)), "running", "it went on");
+        assert_eq!((state(4, Some(70)), state(4, None)), ("stopped at 77".into(), "running".into()), "no hash");
         assert_eq!(State::of(&all, "popular-items", 0, None, false), State::NoMember);
     }
 

@@ -3,6 +3,7 @@
 mod defects;
 mod discards;
 mod outcomes;
+mod parked_rows;
 mod rules;
 mod run;
 mod since;

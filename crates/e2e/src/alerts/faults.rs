@@ -9,7 +9,7 @@ use cart::{CartCommand, PurchasedItem};
 use futures::future::join_all;
 use kafka::{Producer, Record, TransactionalProducer};
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{AssertSqlSafe, PgPool};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -23,15 +23,27 @@ const PARKED_WITHIN: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct Harm {
     tasks: Vec<JoinHandle<()>>,
+    /// What stays harmed.
+    damaged: Option<Damage>,
+}
+
+/// What has to be repaired before an alert ends.
+#[derive(Debug, Clone, Copy)]
+enum Damage {
     /// A cart with a damaged journal.
-    damaged: Option<Uuid>,
+    Cart(Uuid),
+    /// A constraint that a row of vendor_billing violates.
+    Constraint,
 }
 
 impl Harm {
     /// Ends it, and repairs what stays harmed. Returns whether there was anything to repair: then its alert ends.
     pub(super) async fn end(self, system: &System) -> anyhow::Result<bool> {
-        let Some(cart) = self.damaged else { return Ok(false) };
-        repair_cart(system, cart).await?;
+        match self.damaged {
+            None => return Ok(false),
+            Some(Damage::Cart(cart)) => repair_cart(system, cart).await?,
+            Some(Damage::Constraint) => drop_constraint(system).await?,
+        }
         Ok(true)
     }
 }
@@ -55,7 +67,7 @@ pub(super) struct Fault {
 }
 
 /// Those that cannot be healed come last.
-pub(super) const FAULTS: [Fault; 11] = [
+pub(super) const FAULTS: [Fault; 12] = [
     Fault {
         name: "a record that is no command, on cart-commands",
         alerts: &["DeadLetters"],
@@ -75,6 +87,11 @@ pub(super) const FAULTS: [Fault; 11] = [
         name: "a journal row whose schema the registry does not have",
         alerts: &["CartsParked"],
         inject: |system| Box::pin(damage_cart(system)),
+    },
+    Fault {
+        name: "a constraint in PostgreSQL that a vendor's balance violates",
+        alerts: &["RowsParked"],
+        inject: |system| Box::pin(add_constraint(system)),
     },
     Fault {
         name: "a certificate of five days",
@@ -155,7 +172,7 @@ async fn damage_cart(system: &System) -> anyhow::Result<Harm> {
     let url = format!("http://{}/cart/{cart}", system.ingest);
     let answer: Value = reqwest::Client::new().post(url).json(&item).send().await?.json().await?;
     ensure!(answer["parked"] == true, "the command of a damaged cart was answered with {answer}");
-    Ok(Harm { tasks: Vec::new(), damaged: Some(cart) })
+    Ok(Harm { tasks: Vec::new(), damaged: Some(Damage::Cart(cart)) })
 }
 
 async fn repair_cart(system: &System, cart: Uuid) -> anyhow::Result<()> {
@@ -164,6 +181,38 @@ async fn repair_cart(system: &System, cart: Uuid) -> anyhow::Result<()> {
     let delete = "DELETE FROM cart_journal USING TIMESTAMP 2 WHERE cart_id = ? AND sequence_number = 1";
     session.query_unpaged(delete, (cart,)).await?;
     system.installation.retry_parked(cart).await
+}
+
+/// Buys something of a vendor whose balance PostgreSQL rejects.
+async fn add_constraint(system: &System) -> anyhow::Result<Harm> {
+    let [vendor, other] = [(); 2].map(|()| Uuid::new_v4());
+    let database = PgPool::connect(system.installation.database_url()).await?;
+    let constraint = format!("ALTER TABLE vendor_billing_g1 ADD CONSTRAINT no_vendor CHECK (vendor_id <> '{vendor}')");
+    sqlx::query(AssertSqlSafe(constraint)).execute(&database).await?;
+    database.close().await;
+    // A row is parked only if another one can be kept.
+    for vendor in [other, vendor] {
+        buy(system, vendor).await?;
+    }
+    Ok(Harm { tasks: Vec::new(), damaged: Some(Damage::Constraint) })
+}
+
+async fn buy(system: &System, vendor: Uuid) -> anyhow::Result<()> {
+    let [product, cart] = [(); 2].map(|()| Uuid::new_v4());
+    let item = json!({"productId": product, "vendorId": vendor, "name": "mug", "price": "2", "quantity": 1});
+    let url = format!("http://{}/cart/{cart}", system.ingest);
+    let client = reqwest::Client::new();
+    for (url, body) in [(url.clone(), item), (format!("{url}/checkout"), json!({}))] {
+        client.post(url).json(&body).send().await?.error_for_status()?;
+    }
+    Ok(())
+}
+
+async fn drop_constraint(system: &System) -> anyhow::Result<()> {
+    let database = PgPool::connect(system.installation.database_url()).await?;
+    sqlx::query("ALTER TABLE vendor_billing_g1 DROP CONSTRAINT no_vendor").execute(&database).await?;
+    database.close().await;
+    system.installation.retry_parked_rows(1).await
 }
 
 /// Takes the transactional ids of the processor's workers over and over, with time for a commit between.

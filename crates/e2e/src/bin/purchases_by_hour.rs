@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use cart::PurchasedItem;
-use cassandra::Error;
+use cassandra::{Error, parked_rows};
 use chrono::{DateTime, Utc};
 use clap::Parser as _;
 use projectors::{CassandraProjectorArgs, Key, Row, Rows, Table};
@@ -38,9 +38,11 @@ struct PurchasesByHour {
 }
 
 impl PurchasesByHour {
-    /// Creates the table if it is missing. A service leaves that to its `setup`.
+    /// Creates the table and that of its parked rows if they are missing. A service leaves that to its `setup`.
     async fn open(session: Arc<Session>) -> Result<Self, Error> {
         session.query_unpaged(CREATE, ()).await.map_err(|error| Error::new("creating purchases_by_hour", error))?;
+        let parked = session.query_unpaged(parked_rows::create(TABLE), ()).await;
+        parked.map_err(|error| Error::new("creating the table of its parked rows", error))?;
         let failed = |error| Error::new("preparing the statements of purchases_by_hour", error);
         let mut select = session.prepare(SELECT).await.map_err(failed)?;
         let mut insert = session.prepare(INSERT).await.map_err(failed)?;

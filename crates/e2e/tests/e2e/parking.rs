@@ -1,4 +1,5 @@
 //! Parked carts: a cart that cannot be read or decided waits, and all others go on; after its repair it has what it would have had.
+//! A parked row of a read table is named, and is no wrong figure.
 //!
 //! Needs binaries with the feature `fail-points` (`scripts/test` builds them).
 
@@ -7,7 +8,9 @@ pub(crate) mod discard;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use cart::contract::READ_MODELS;
 use cartctl::audit::{Report, Target, audit};
+use chrono::Datelike as _;
 use e2e::harness::{Installation, Process, Service, UNKNOWN_SCHEMA, wait_until};
 use kafka::partition_of;
 use scylla::client::session::Session;
@@ -25,7 +28,8 @@ pub(crate) struct System {
     url: String,
     vendor: Uuid,
     processors: u32,
-    _others: Vec<Process>,
+    /// ingest, then the projectors.
+    others: Vec<Process>,
 }
 
 impl System {
@@ -36,7 +40,7 @@ impl System {
         services.extend(Service::PROJECTORS.map(|projector| (projector, "0", &[][..])));
         let others = installation.start_all(&services).await?;
         let url = format!("http://{}", others[0].address().context("ingest has an address")?);
-        Ok(Self { installation, url, vendor: Uuid::new_v4(), processors: 0, _others: others })
+        Ok(Self { installation, url, vendor: Uuid::new_v4(), processors: 0, others })
     }
 
     pub(crate) async fn processor(&mut self, fail_points: &str) -> anyhow::Result<Process> {
@@ -49,6 +53,38 @@ impl System {
         self.processors += 1;
         let instance = format!("p{}", self.processors);
         self.installation.start_to_crash(Service::CartProcessor, &instance, &WORKER, fail_points)
+    }
+
+    /// Ends the projectors, and starts others.
+    async fn restart_projectors(&mut self, instance: &str, fail_points: &str) -> anyhow::Result<()> {
+        for mut process in self.others.split_off(1) {
+            process.terminate(DEADLINE).await?;
+        }
+        for projector in Service::PROJECTORS {
+            let mut process = self.installation.start_at(projector, instance, &[], None, Some(fail_points))?;
+            process.ready(DEADLINE).await?;
+            self.others.push(process);
+        }
+        Ok(())
+    }
+
+    /// Buys a mug of a vendor for 2. Returns the token of the checkout.
+    async fn buy(&self, vendor: Uuid) -> anyhow::Result<String> {
+        let (client, url) = (reqwest::Client::new(), format!("{}/cart/{}", self.url, Uuid::new_v4()));
+        let product = Uuid::new_v4();
+        let item = json!({"productId": product, "vendorId": vendor, "name": "mug", "price": "2", "quantity": 1});
+        client.post(&url).json(&item).send().await?.error_for_status()?;
+        let bought = client.post(format!("{url}/checkout")).json(&json!({})).send().await?.error_for_status()?;
+        let token = bought.headers().get("read-after-token").context("a checkout has a token")?;
+        Ok(token.to_str()?.to_owned())
+    }
+
+    /// A vendor's balances of this year, with a token.
+    async fn balances(&self, vendor: Uuid, token: &str) -> anyhow::Result<(u16, Value)> {
+        let year = chrono::Utc::now().year();
+        let read = reqwest::Client::new().get(format!("{}/vendors/{vendor}/billing?year={year}", self.url));
+        let answer = read.header("read-after", token).send().await?;
+        Ok((answer.status().as_u16(), answer.json().await?))
     }
 
     /// New carts of one partition.
@@ -260,5 +296,44 @@ pub(crate) async fn a_crash_at_any_point_of_parking_changes_nothing() -> anyhow:
         ensure!(report.counts.parked == 0, "{} commands are counted as parked", report.counts.parked);
         repaired.terminate(DEADLINE).await?;
     }
+    system.installation.remove().await
+}
+
+/// All three tables park a vendor's rows.
+pub(crate) async fn a_parked_row_is_no_finding_and_a_read_does_not_promise_it() -> anyhow::Result<()> {
+    let mut system = System::start("parkedrow").await?;
+    let _processor = system.processor("").await?;
+    let (bad, other) = (Uuid::new_v4(), Uuid::new_v4());
+    system.restart_projectors("full", &format!("row-overflows=return({bad})")).await?;
+    // The processor has its partitions then.
+    system.added(Uuid::new_v4()).await?;
+    let (token, token_of_other) = (system.buy(bad).await?, system.buy(other).await?);
+    for model in READ_MODELS {
+        system.installation.rows_become_parked(model.group, 1, DEADLINE).await?;
+    }
+    let (status, read) = system.balances(other, &token_of_other).await?;
+    ensure!(status == 200 && read["balances"][0]["balance"] == "2", "another vendor: {status}, {read}");
+    let (status, problem) = system.balances(bad, &token).await?;
+    let detail = problem["detail"].as_str().unwrap_or_default();
+    ensure!(status == 504 && detail.contains("is parked (row-overflows)"), "{status}: {problem}");
+    let (year, month) = (chrono::Utc::now().year(), chrono::Utc::now().month());
+    wait_until("a read without a token to name the parked month", DEADLINE, async || {
+        let read = system.get(&format!("/vendors/{bad}/billing?year={year}")).await;
+        let read = read.map_err(|error| format!("{error:#}"))?;
+        if read["parked"] == json!([month]) && read["balances"] == json!([]) { Ok(()) } else { Err(read.to_string()) }
+    })
+    .await?;
+    let report = system.clean("with a parked row in each table").await?;
+    ensure!(report.counts.parked_rows == 3 && report.parked_rows.len() == 3, "{report}");
+    let month = format!("{year}-{month:02}");
+    let explained = system.cartctl(&["explain", "balance", &bad.to_string(), &month]).await?;
+    ensure!(explained.matches("(parked, 1 records wait: row-overflows").count() == 2, "{explained}");
+
+    system.restart_projectors("repaired", "").await?;
+    system.installation.retry_parked_rows(3).await?;
+    let (status, read) = system.balances(bad, &token).await?;
+    ensure!(status == 200 && read["balances"][0]["balance"] == "2", "after the repair: {status}, {read}");
+    let report = system.clean("after the repair").await?;
+    ensure!(report.counts.parked_rows == 0, "{report}");
     system.installation.remove().await
 }

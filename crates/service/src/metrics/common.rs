@@ -9,8 +9,8 @@ crate::define_metrics! {
     STORE_SECONDS: Histogram = Histogram::seconds(
         "cart_store_seconds",
         "Time of an operation on a store, with the repetitions of its driver. Of the processor: journal_append, journal_load, and \
-         journal_read of redelivered commands; of ingest: journal_read, table_read; of projectors: table_read, table_write, \
-         and in PostgreSQL offsets_read and transaction",
+         journal_read of redelivered commands; of ingest: journal_read, table_read, parked_read; of projectors: table_read, \
+         table_write, parked_read, parked_write, and in PostgreSQL offsets_read, parked_read and transaction",
     )
     .labels(&[Label::any("store"), Label::any("operation"), OUTCOME]);
     // What metrics-process sets.

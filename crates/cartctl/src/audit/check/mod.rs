@@ -16,6 +16,7 @@ pub use sightings::check as check_sightings;
 
 use super::evidence::Evidence;
 use super::report::{ClientView, Counts, Findings, Kind, Report};
+use crate::ListedRow;
 
 /// Makes all comparisons, and adds to `findings`.
 #[must_use]
@@ -37,5 +38,7 @@ pub fn check(evidence: &Evidence, mut findings: Findings) -> Report {
     discards::check(evidence, &mut findings);
     let skipped = evidence.skips.iter().filter(|skip| skip.holds()).cloned().collect();
     let discarded = evidence.discards.iter().filter(|discard| discard.holds()).cloned().collect();
-    Report::new(counts, evidence.up_to_cut(), client, (skipped, discarded), findings)
+    let parked_rows = evidence.tables.parked.iter();
+    let parked_rows = parked_rows.map(|(table, row)| ListedRow::of(table.model().group, row)).collect();
+    Report::new(counts, evidence.up_to_cut(), client, (skipped, discarded, parked_rows), findings)
 }

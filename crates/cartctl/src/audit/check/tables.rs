@@ -1,13 +1,15 @@
 //! Compares the read tables, row by row, with the sums of the purchases.
 //!
 //! The newest purchase in each row is known: from the row's position in Cassandra, and from the offset in the same transaction
-//! in PostgreSQL. So the expected total is exact, also while the projectors work.
+//! in PostgreSQL. So the expected total is exact, also while the projectors work. A parked row has the purchases before its first one that
+//! waits.
 
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::hash::Hash;
 
 use cart::contract::{READ_MODELS, ReadModel, ReadTable};
+use cart::{ParkedRow, day_row_key, month_row_key};
 
 use super::purchases::{Sold, Step};
 use crate::audit::cut::Cut;
@@ -21,6 +23,7 @@ pub(super) fn check(evidence: &Evidence, sold: &Sold<'_>, findings: &mut Finding
         let place = format!("{}, the active generation", wrong.table.model());
         findings.add(Kind::GenerationWrong, place, Some(&wrong.expected), Some(&wrong.found));
     }
+    counts.parked_rows = tables.parked.len() as u64;
     let mut checker = Checker { evidence, findings };
     for model in READ_MODELS.iter().filter(|model| tables.has(model.table)) {
         let own = Sold::of_group(evidence, model.group);
@@ -29,16 +32,19 @@ pub(super) fn check(evidence: &Evidence, sold: &Sold<'_>, findings: &mut Finding
             ReadTable::BalanceByVendor => {
                 for (key, steps) in &sold.months {
                     let row = tables.cassandra_months.get(key).map(|row| (row.total.normalize(), row.offset));
-                    checker.row(|| month(model, key), row, steps, |total| total.normalize());
+                    let parked = parked_month(evidence, model.table, key);
+                    checker.row(|| month(model, key), row, (steps.as_slice(), parked), |total| total.normalize());
                 }
                 checker.too_many(&tables.cassandra_months, &sold.months, |key| month(model, key), |row| row.total)
             }
             ReadTable::VendorBilling => {
                 for (key, steps) in &sold.months {
                     let next = steps.first().and_then(|step| tables.postgres_next.get(&step.partition));
-                    let newest = next.copied().unwrap_or_default() - 1;
+                    let parked = parked_month(evidence, model.table, key);
+                    let next = next.copied().unwrap_or_default();
+                    let newest = parked.map_or(next, |row| next.min(row.next_position.offset())) - 1;
                     let row = tables.postgres_months.get(key).map(|total| (total.normalize(), newest));
-                    checker.row(|| month(model, key), row, steps, |total| total.normalize());
+                    checker.row(|| month(model, key), row, (steps.as_slice(), parked), |total| total.normalize());
                 }
                 checker.too_many(&tables.postgres_months, &sold.months, |key| month(model, key), |total| *total)
             }
@@ -46,12 +52,21 @@ pub(super) fn check(evidence: &Evidence, sold: &Sold<'_>, findings: &mut Finding
                 for (key, steps) in &sold.days {
                     let row = tables.cassandra_days.get(key);
                     let row = row.map(|row| (Pieces(row.total.0, row.total.1.clone()), row.offset));
-                    checker.row(|| day(model, key), row, steps, |(pieces, name)| Pieces(*pieces, (*name).to_owned()));
+                    let DayKey { vendor, product, year, month, day: of_month } = *key;
+                    let row_key = || day_row_key(product, year, month, of_month);
+                    let parked = tables.parked(model.table, vendor, row_key);
+                    let shown = |(pieces, name): &(i64, &str)| Pieces(*pieces, (*name).to_owned());
+                    checker.row(|| day(model, key), row, (steps.as_slice(), parked), shown);
                 }
                 checker.too_many(&tables.cassandra_days, &sold.days, |key| day(model, key), |row| row.total.0)
             }
         };
     }
+}
+
+fn parked_month<'a>(evidence: &'a Evidence, table: ReadTable, key: &MonthKey) -> Option<&'a ParkedRow> {
+    let MonthKey { vendor, year, month } = *key;
+    evidence.tables.parked(table, vendor, || month_row_key(year, month))
 }
 
 pub(super) fn month(model: &ReadModel, MonthKey { vendor, year, month }: &MonthKey) -> String {
@@ -61,6 +76,9 @@ pub(super) fn month(model: &ReadModel, MonthKey { vendor, year, month }: &MonthK
 pub(super) fn day(model: &ReadModel, DayKey { vendor, product, year, month, day }: &DayKey) -> String {
     format!("{model}, vendor {vendor}, product {product}, {year}-{month:02}-{day:02}")
 }
+
+/// Why a row is parked that cannot be read (`cart::RowFault`).
+const UNREADABLE: &str = "row-unreadable";
 
 /// A quantity, and the product's name.
 #[derive(Debug, PartialEq, Eq)]
@@ -92,15 +110,22 @@ impl Checker<'_> {
         rows.len() as u64
     }
 
-    /// `row` has the total, and the offset of the newest purchase that it may include.
+    /// `row` has the total, and the offset of the newest purchase that it may include. Of a parked row the purchases before the first
+    /// one that waits must be included; one that is parked because it cannot be read is not compared.
     fn row<S, T: Display + PartialEq>(
         &mut self,
         place: impl Fn() -> String,
         row: Option<(T, i64)>,
-        steps: &[Step<S>],
+        (steps, parked): (&[Step<S>], Option<&ParkedRow>),
         shown: impl Fn(&S) -> T,
     ) {
-        let must_be = |step: &&Step<S>| Cut::is_before(&self.evidence.cut.purchases, step.partition, step.offset);
+        if parked.is_some_and(|row| row.reason_code() == UNREADABLE) {
+            return;
+        }
+        let waits = |offset| parked.is_some_and(|row| offset >= row.next_position.offset());
+        let must_be = |step: &&Step<S>| {
+            Cut::is_before(&self.evidence.cut.purchases, step.partition, step.offset) && !waits(step.offset)
+        };
         let due = steps.iter().rev().find(must_be);
         let Some((found, offset)) = row else {
             if let Some(due) = due {

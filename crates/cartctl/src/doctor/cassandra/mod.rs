@@ -200,7 +200,9 @@ async fn tables(session: &Session) -> anyhow::Result<Verdict> {
     };
     let mut all: Vec<String> = TABLES_OF_ALL.iter().map(|table| (*table).to_owned()).collect();
     for model in READ_MODELS.into_iter().filter(|model| model.store == Store::Cassandra) {
-        all.push(model.table_name(cassandra::read_models::active(session, model).await?));
+        let table = model.table_name(cassandra::read_models::active(session, model).await?);
+        let parked = cassandra::parked_rows::table_name(&table);
+        all.extend([table, parked]);
     }
     let missing: Vec<_> = all.iter().filter(|table| !existing(table)).map(String::as_str).collect();
     if !missing.is_empty() {
@@ -228,8 +230,9 @@ async fn tables(session: &Session) -> anyhow::Result<Verdict> {
     Ok(Verdict::holds(format!("{} can be read at LOCAL_QUORUM", all.join(", "))))
 }
 
-/// The journal's tables, that of the logs, and that of the generations of the read tables.
-const TABLES_OF_ALL: [&str; 4] = ["cart_journal", "cart_unchanged", "log_epoch", "read_model"];
+/// The journal's tables, that of the logs, that of the generations of the read tables, and that of the requests to try their parked rows
+/// again.
+const TABLES_OF_ALL: [&str; 5] = ["cart_journal", "cart_unchanged", "log_epoch", "read_model", "parked_row_retry"];
 
 async fn log(kafka: &KafkaArgs, session: &Session) -> anyhow::Result<Verdict> {
     let topic = kafka.prefixed(CartCommand::TOPIC);

@@ -1,4 +1,5 @@
 use cart::contract::READ_MODELS;
+use cart::{LogEpoch, ParkedRow, Position, month_row_key};
 use proptest::prelude::*;
 
 use super::*;
@@ -14,6 +15,20 @@ fn key(row: u8) -> RowKey {
     RowKey::Month(MonthKey { vendor: vendor_id("V"), year: 2026, month: i32::from(row) })
 }
 
+fn marker(row: u8) -> ParkedRow {
+    ParkedRow {
+        partition: PARTITION,
+        vendor_id: vendor_id("V").into(),
+        row_key: month_row_key(2026, row.into()),
+        first_position: Position::new(LogEpoch::FIRST, 0),
+        next_position: Position::new(LogEpoch::FIRST, 0),
+        reason: String::from("row-overflows: full"),
+        since: chrono::DateTime::UNIX_EPOCH,
+        retry_by: None,
+        revision: 0,
+    }
+}
+
 /// What a projector has applied to its table, of a log that has the row of each record. Each record is of one piece.
 #[derive(Debug, Clone)]
 struct Side {
@@ -24,6 +39,8 @@ struct Side {
     /// Records that it has lost, and those that it has counted twice.
     lost: BTreeSet<usize>,
     doubled: BTreeSet<usize>,
+    /// Rows that take no record from this one on.
+    full: BTreeMap<u8, usize>,
     has_positions: bool,
 }
 
@@ -37,15 +54,35 @@ impl Side {
         if self.has_positions { (self.next + self.ahead).min(log.len()) } else { self.next }
     }
 
+    fn is_passed_over(&self, row: u8, index: usize) -> bool {
+        self.full.get(&row).is_some_and(|first| index >= *first)
+    }
+
+    /// The rows that are parked.
+    fn parked(&self, log: &[u8]) -> BTreeSet<u8> {
+        let records = log.iter().copied().enumerate().take(self.end(log));
+        records.filter(|(index, row)| self.is_passed_over(*row, *index)).map(|(_, row)| row).collect()
+    }
+
+    /// Adds to the parked rows what has waited.
+    fn try_again(&mut self, log: &[u8]) {
+        let parked = self.parked(log);
+        self.full.retain(|row, _| !parked.contains(row));
+    }
+
     fn rows(&self, log: &[u8]) -> Rows {
         let mut rows = HashMap::<RowKey, Row>::new();
-        for (index, row) in log.iter().enumerate().take(self.end(log)).filter(|(index, _)| !self.lost.contains(index)) {
+        for (index, row) in log.iter().enumerate().take(self.end(log)) {
+            if self.lost.contains(&index) || self.is_passed_over(*row, index) {
+                continue;
+            }
             let times: i64 = if self.doubled.contains(&index) { 2 } else { 1 };
             let row = rows.entry(key(*row)).or_insert_with(|| Row { value: Value::default(), next: 0 });
             row.value.total += rust_decimal::Decimal::from(times);
             row.next = if self.has_positions { offset(index) + 1 } else { 0 };
         }
-        Rows { rows, next: BTreeMap::from([(PARTITION, offset(self.next))]) }
+        let parked = self.parked(log).into_iter().map(|row| (key(row), marker(row))).collect();
+        Rows { rows, next: BTreeMap::from([(PARTITION, offset(self.next))]), parked }
     }
 }
 
@@ -74,20 +111,21 @@ fn follow(compared: &mut Compared, log: &[u8], sides: &[Side; 2], is_to_end: boo
     assert_eq!(compared.went_back(&next), None);
     let ends = if is_to_end { BTreeMap::from([(PARTITION, offset(log.len()))]) } else { BTreeMap::new() };
     let ranges = compared.since(&next, &ends);
-    let keys: BTreeSet<RowKey> = changes_in(log, &ranges).into_keys().collect();
+    let parked = tables.each_ref().map(|table| table.parked.clone());
+    let keys: BTreeSet<RowKey> = changes_in(log, &ranges).into_keys().chain(compared.were_or_are(&parked)).collect();
     let of_keys = |table: &Rows| table.rows.clone().into_iter().filter(|(key, _)| keys.contains(key)).collect();
     let rows = tables.each_ref().map(of_keys);
     let ahead = compared.ahead(&ranges, &rows);
     let ranges = BTreeMap::from([(PARTITION, Range { from: ranges[&PARTITION].from, to: ahead[&PARTITION].to })]);
     let changes = changes_in(log, &ranges);
-    compared.update(Update { keys, next, rows, ranges, changes });
+    compared.update(Update { keys, next, parked, rows, ranges, changes });
 }
 
 /// What is found, without the offsets up to which: that of a row that was not read again is an earlier one.
 fn found(compared: &Compared) -> impl PartialEq + std::fmt::Debug + use<> {
-    let Comparison { equal, differences, totals, added } = &compared.comparison;
+    let Comparison { equal, differences, totals, added, parked } = &compared.comparison;
     let differences: Vec<_> = differences.iter().map(|found| (found.key, found.values.clone())).collect();
-    (*equal, differences, *totals, added.clone(), compared.diff().digest)
+    (*equal, differences, *totals, added.clone(), parked.clone(), compared.diff().digest)
 }
 
 const LOG_LEN: usize = 24;
@@ -98,8 +136,9 @@ prop_compose! {
         ahead in 0..3_usize,
         lost in prop::collection::btree_set(0..LOG_LEN, 0..3),
         doubled in prop::collection::btree_set(0..LOG_LEN, 0..3),
+        full in prop::collection::btree_map(1..6_u8, 0..LOG_LEN, 0..3),
     ) -> Side {
-        Side { next, ahead, lost, doubled, has_positions }
+        Side { next, ahead, lost, doubled, full, has_positions }
     }
 }
 
@@ -113,13 +152,19 @@ proptest! {
     fn following_finds_what_reading_all_rows_finds(
         log in prop::collection::vec(1..6_u8, LOG_LEN),
         mut sides in sides(),
-        steps in prop::collection::vec(([(0..6_usize, 0..3_usize), (0..6_usize, 0..3_usize)], any::<bool>()), 1..4),
+        steps in prop::collection::vec(
+            (prop::array::uniform2((0..6_usize, 0..3_usize, any::<bool>())), any::<bool>()),
+            1..4,
+        ),
     ) {
         let mut compared = whole(&log, &sides);
         let last = steps.len() - 1;
         for (index, (step, is_to_end)) in steps.into_iter().enumerate() {
             let is_to_end = is_to_end || index == last;
-            for (side, (records, ahead)) in sides.iter_mut().zip(step) {
+            for (side, (records, ahead, is_tried)) in sides.iter_mut().zip(step) {
+                if is_tried {
+                    side.try_again(&log);
+                }
                 let end = side.end(&log);
                 side.next = (side.next + records).min(log.len());
                 // What was applied stays applied.
@@ -137,7 +182,14 @@ proptest! {
 fn only_rows_with_records_since_are_read_again() {
     let log = vec![1, 1, 2, 3, 2];
     let none = BTreeSet::new();
-    let side = |next| Side { next, ahead: 0, lost: none.clone(), doubled: none.clone(), has_positions: true };
+    let side = |next| Side {
+        next,
+        ahead: 0,
+        lost: none.clone(),
+        doubled: none.clone(),
+        full: BTreeMap::new(),
+        has_positions: true,
+    };
     let mut compared = whole(&log, &[side(4), side(3)]);
     let next = [BTreeMap::from([(PARTITION, 5)]), BTreeMap::from([(PARTITION, 5)])];
     let since = compared.since(&next, &BTreeMap::new());
@@ -152,7 +204,14 @@ fn only_rows_with_records_since_are_read_again() {
 fn a_row_that_is_ahead_of_both_groups_is_found_at_the_end_of_the_log() {
     let log = vec![1, 1, 2, 3, 4];
     let none = BTreeSet::new();
-    let side = |ahead| Side { next: 2, ahead, lost: none.clone(), doubled: none.clone(), has_positions: true };
+    let side = |ahead| Side {
+        next: 2,
+        ahead,
+        lost: none.clone(),
+        doubled: none.clone(),
+        full: BTreeMap::new(),
+        has_positions: true,
+    };
     let mut compared = whole(&log, &[side(0), side(0)]);
     let sides = [side(3), side(0)];
     follow(&mut compared, &log, &sides, false);
@@ -163,10 +222,39 @@ fn a_row_that_is_ahead_of_both_groups_is_found_at_the_end_of_the_log() {
 }
 
 #[test]
+fn a_parked_row_that_was_tried_meanwhile_is_compared() {
+    let log = vec![1, 2, 1];
+    let none = BTreeSet::new();
+    let side = |full: &[(u8, usize)]| Side {
+        next: 3,
+        ahead: 0,
+        lost: none.clone(),
+        doubled: none.clone(),
+        full: full.iter().copied().collect(),
+        has_positions: true,
+    };
+    let mut compared = whole(&log, &[side(&[]), side(&[(1, 2)])]);
+    let diff = compared.diff();
+    assert_eq!((diff.rows_equal, diff.rows_parked, diff.parked.len(), diff.exit_code()), (1, 1, 1, 1));
+    assert!(diff.digest.starts_with("sha256:") && diff.parked[0].projector.ends_with("-g2"), "{diff}");
+    // Nothing has come since.
+    follow(&mut compared, &log, &[side(&[]), side(&[])], false);
+    let diff = compared.diff();
+    assert_eq!((diff.rows_equal, diff.rows_parked, diff.digest.as_str()), (2, 0, "none"));
+}
+
+#[test]
 fn a_table_that_was_emptied_meanwhile_is_not_followed() {
     let log = vec![1, 1];
     let none = BTreeSet::new();
-    let side = |next| Side { next, ahead: 0, lost: none.clone(), doubled: none.clone(), has_positions: true };
+    let side = |next| Side {
+        next,
+        ahead: 0,
+        lost: none.clone(),
+        doubled: none.clone(),
+        full: BTreeMap::new(),
+        has_positions: true,
+    };
     let compared = whole(&log, &[side(2), side(2)]);
     let next = [BTreeMap::from([(PARTITION, 2)]), BTreeMap::from([(PARTITION, 0)])];
     assert_eq!(compared.went_back(&next).map(|(partition, generation)| (partition, generation.get())), Some((0, 2)));
@@ -176,7 +264,7 @@ fn a_table_that_was_emptied_meanwhile_is_not_followed() {
 fn the_log_is_read_from_where_the_first_table_ends_to_the_furthest_row() {
     let key = key(11);
     let row = |next| HashMap::from([(key, Row { value: Value::default(), next })]);
-    let rows = |rows, next: [i64; 2]| Rows { rows, next: (0..).zip(next).collect() };
+    let rows = |rows, next: [i64; 2]| Rows { rows, next: (0..).zip(next).collect(), parked: BTreeMap::new() };
     let (first, second) = (rows(row(12), [10, 7]), rows(row(9), [11, 7]));
     let found = ranges([&first, &second], 2);
     let of_key = partition_of(&key, 2);

@@ -20,6 +20,8 @@ pub(crate) mod garbage;
 pub(crate) mod item_purchased_events;
 pub(crate) mod offset_guard;
 pub(crate) mod oracle;
+pub(crate) mod parked_full;
+pub(crate) mod parked_rows;
 pub(crate) mod read_side;
 pub(crate) mod redelivery;
 pub(crate) mod shop;

@@ -62,6 +62,17 @@ pub(crate) async fn projectors_may_be_started_before_setup() -> anyhow::Result<(
     read_side.remove().await
 }
 
+/// Waiting does not bring them back.
+pub(crate) async fn a_projector_whose_committed_offsets_are_lost_ends() -> anyhow::Result<()> {
+    let read_side = ReadSide::set_up("offsetslost").await?;
+    let mut lost = read_side.start_with(EVENTS, "a", "assignment-fails=1*return;offsets-lost=return")?;
+    let status = lost.ended(DEADLINE).await?;
+    let words = lost.log();
+    let is_named = words.contains("no longer has any; `setup` shows what to do");
+    ensure!(!status.success() && is_named, "it ended ({status}) with: {words}");
+    read_side.remove().await
+}
+
 pub(crate) async fn concurrent_registrations_of_a_schema_succeed() -> anyhow::Result<()> {
     let installation = Installation::new("registry")?;
     let registry = Registry::new(installation.kafka())?;

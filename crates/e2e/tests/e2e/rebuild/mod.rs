@@ -6,12 +6,14 @@
 //! * [`kills`]: killed builders and killed switches go on.
 //! * [`settling`]: without the wait for readers two of them see different totals.
 //! * [`in_place`]: the table that other programs know by name gets the rows of another generation, also after runs that are killed.
+//! * [`parked_rows`]: parked rows count as a difference, and are not switched to.
 //! * [`operators`]: what comes in the middle of a switch is seen, and a second operator is refused.
 
 pub(crate) mod in_place;
 pub(crate) mod kills;
 pub(crate) mod miscount;
 pub(crate) mod operators;
+pub(crate) mod parked_rows;
 mod readers;
 pub(crate) mod settling;
 pub(crate) mod switches;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use cart::contract::{Contract as _, group};
-use cart::{CartCommand, CartParked, ControlRecord, Generation};
+use cart::{CartCommand, CartParked, ControlRecord, Generation, PurchasedItem};
 use cartctl::grants::{self, Permission, Privilege, TableGenerations, acls, cql, sql};
 use clap::ValueEnum as _;
 use e2e::harness::{Process, Service, wait_until};
@@ -136,14 +136,25 @@ pub(crate) async fn each_grant_is_needed_by_the_service_that_has_it() -> anyhow:
     secured.remove().await
 }
 
-/// A grant that is used only while a cart is parked, and no cart of this test is; one on the groups of later generations, and this test
-/// has the first ones; or one that lets a group be listed, which Kafka leaves out without a word.
+/// A grant that is used only while a cart or a row is parked, and none of this test is; one on the groups of later generations, and this
+/// test has the first ones; or one that lets a group be listed, which Kafka leaves out without a word.
 fn is_missed_silently(service: grants::Service, grant: &Grant) -> bool {
-    let Grant::Kafka(acl) = grant else { return false };
-    let reads_commands = acl.name.ends_with(&format!("{}-reader", CartCommand::TOPIC));
+    let acl = match grant {
+        Grant::Kafka(acl) => acl,
+        // Whether there are parked rows is asked with each partition that is assigned.
+        Grant::Cassandra(permission) => {
+            let asks = permission.permission == "SELECT" && permission.resource.ends_with("_parked");
+            return permission.resource.contains("parked") && !asks;
+        }
+        Grant::Postgres(privilege) => {
+            return privilege.object == "parked_row" && !privilege.grant().starts_with("GRANT SELECT ");
+        }
+    };
+    let reads_log = |topic: &str| acl.name.ends_with(&format!("{topic}-reader"));
     let is_of_later_generations = acl.resource_type == ResourceType::Group && acl.is_prefix;
     let lists_members = acl.name.ends_with(group::VENDOR_BILLING_JDBC) && acl.operation == Operation::Describe;
-    (service == grants::Service::CartProcessor && reads_commands)
+    (service == grants::Service::CartProcessor && reads_log(CartCommand::TOPIC))
+        || (pipeline(service).is_some() && reads_log(PurchasedItem::TOPIC))
         || acl.name.contains(CartParked::TOPIC)
         || is_of_later_generations
         || lists_members

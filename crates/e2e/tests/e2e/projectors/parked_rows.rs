@@ -1,0 +1,219 @@
+//! A vendor's rows that cannot be kept are parked; all other rows are exact, and after the repair these are too.
+//!
+//! Needs binaries with the feature `fail-points` (`scripts/test` builds them).
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, ensure};
+use cart::contract::{READ_MODELS, ReadTable};
+use cartctl::vendor_id;
+use chrono::Datelike as _;
+use e2e::harness::{Process, wait_until};
+use uuid::Uuid;
+
+use super::read_side::{DEADLINE, ReadSide, TABLES, get, metric};
+use super::shop::Line;
+
+/// The vendor whose rows take no record.
+fn bad() -> Uuid {
+    vendor_id("V0")
+}
+
+fn overflows() -> String {
+    format!("row-overflows=return({})", bad())
+}
+
+/// Starts an instance of each projector of a table.
+async fn start(read_side: &ReadSide, instance: &str, fail_points: &str) -> anyhow::Result<Vec<Process>> {
+    let mut processes = Vec::new();
+    for projector in TABLES {
+        let mut process = read_side.start_with(projector, instance, fail_points)?;
+        process.ready(DEADLINE).await?;
+        processes.push(process);
+    }
+    Ok(processes)
+}
+
+async fn terminate(processes: Vec<Process>) -> anyhow::Result<()> {
+    for mut process in processes {
+        process.terminate(DEADLINE).await?;
+    }
+    Ok(())
+}
+
+/// The rows of the bad vendor in a projector's table.
+fn bad_rows(lines: &[Line], projector: &str) -> anyhow::Result<usize> {
+    let table = READ_MODELS.iter().find(|model| model.group == projector).context("a read model")?.table;
+    let lines = lines.iter().filter(|line| line.vendor == bad());
+    let rows: BTreeSet<_> = lines
+        .map(|line| match table {
+            ReadTable::ItemQuantityByDay => (line.at.date_naive(), Some(line.product)),
+            ReadTable::BalanceByVendor | ReadTable::VendorBilling => {
+                (line.at.date_naive().with_day(1).unwrap_or_default(), None)
+            }
+        })
+        .collect();
+    Ok(rows.len())
+}
+
+/// Waits until the bad vendor's rows are parked, and compares all others with what was sent. Returns the number of parked rows.
+async fn check_others(read_side: &ReadSide) -> anyhow::Result<usize> {
+    read_side.rest(&TABLES).await?;
+    let mut count = 0;
+    for projector in TABLES {
+        let parked = bad_rows(&read_side.sent, projector)?;
+        read_side.installation.rows_become_parked(projector, parked, DEADLINE).await?;
+        count += parked;
+    }
+    let others: Vec<Line> = read_side.sent.iter().filter(|line| line.vendor != bad()).cloned().collect();
+    let differences = read_side.expected_of(&others).await?.differences(&read_side.rows().await?);
+    ensure!(differences.is_empty(), "with parked rows:\n{}", differences.join("\n"));
+    Ok(count)
+}
+
+pub(crate) async fn rows_that_cannot_be_kept_are_parked_and_the_others_are_exact() -> anyhow::Result<()> {
+    let mut read_side = ReadSide::set_up("rowsparked").await?;
+    read_side.send(read_side.purchases(), read_side.lines(72))?;
+    let processes = start(&read_side, "a", &overflows()).await?;
+    let count = check_others(&read_side).await?;
+    let mut metrics = 0;
+    for process in &processes {
+        metrics += metric(process, "projector_parked_rows").await?;
+        let readiness = get(process, "/health/ready").await?;
+        ensure!(readiness.starts_with("ready"), "a projector with parked rows stays ready: {readiness}");
+    }
+    ensure!(metrics == count as u64, "the metrics have {metrics} parked rows, and {count} are listed");
+    terminate(processes).await?;
+
+    // The next owner knows of them, and passes over what comes.
+    let processes = start(&read_side, "b", &overflows()).await?;
+    read_side.send(read_side.purchases(), read_side.lines(72))?;
+    let count = check_others(&read_side).await?;
+    let vendor = bad().to_string();
+    let args = ["parked", "rows", "retry", "--vendor", &vendor, "--wait-s", "60"];
+    let tried = read_side.installation.cartctl(&args, &[], DEADLINE).await?;
+    tried.with(1, &format!("0 live, {count} still parked")).context("a try before the repair")?;
+    check_others(&read_side).await?;
+    terminate(processes).await?;
+
+    let processes = start(&read_side, "c", "").await?;
+    read_side.installation.retry_parked_rows(count).await?;
+    read_side.check_tables().await?;
+    // They are live.
+    read_side.send(read_side.purchases(), read_side.lines(72))?;
+    read_side.rest(&TABLES).await?;
+    read_side.check_tables().await?;
+    terminate(processes).await?;
+    read_side.remove().await
+}
+
+/// Where a process dies: around the write of a marker, and then around what ends or moves it.
+const CRASHES: [(&str, &str); 2] =
+    [("parked-row-before-marker", "parked-row-added"), ("parked-row-after-marker", "parked-row-after-retry")];
+
+/// Lets each projector die at a fail point.
+async fn die(read_side: &ReadSide, instance: &str, fail_points: &str) -> anyhow::Result<()> {
+    for projector in TABLES {
+        let mut dies = read_side.start_with(projector, instance, fail_points)?;
+        ensure!(!dies.ended(DEADLINE).await?.success(), "{projector} was to crash at {fail_points}");
+    }
+    Ok(())
+}
+
+/// Each projector dies while it parks rows, and again while it tries them.
+pub(crate) async fn a_crash_while_rows_are_parked_or_tried_changes_nothing() -> anyhow::Result<()> {
+    let mut read_side = ReadSide::set_up("rowscrash").await?;
+    for (round, (crash, in_retry)) in CRASHES.into_iter().enumerate() {
+        read_side.send(read_side.purchases(), read_side.lines(72))?;
+        die(&read_side, &format!("dies{round}"), &format!("{};{crash}=return", overflows())).await?;
+        let processes = start(&read_side, &format!("parks{round}"), &overflows()).await?;
+        check_rows_of_round(&read_side).await?;
+        terminate(processes).await?;
+
+        let args = ["parked", "rows", "retry", "--all", "--wait-s", "0"];
+        read_side.installation.cartctl(&args, &[], DEADLINE).await?.with(0, "requested another try")?;
+        die(&read_side, &format!("tries{round}"), &format!("{in_retry}=return")).await?;
+        let processes = start(&read_side, &format!("repairs{round}"), "").await?;
+        all_live(&read_side).await?;
+        read_side.rest(&TABLES).await?;
+        read_side.check_tables().await?;
+        terminate(processes).await?;
+    }
+    read_side.remove().await
+}
+
+async fn all_live(read_side: &ReadSide) -> anyhow::Result<()> {
+    wait_until("all rows to be live", DEADLINE, async || match read_side.installation.parked_rows().await {
+        Ok(parked) if parked.is_empty() => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await
+}
+
+/// Waits until something is parked of each projector, and compares the rows of the other vendors.
+async fn check_rows_of_round(read_side: &ReadSide) -> anyhow::Result<()> {
+    read_side.rest(&TABLES).await?;
+    let parked = read_side.installation.parked_rows().await?;
+    for projector in TABLES {
+        ensure!(parked.iter().any(|row| row["projector"] == projector), "{projector} has parked nothing: {parked:?}");
+    }
+    let (expected, found) = (read_side.expected().await?, read_side.rows().await?);
+    let differences = expected.differences(&found);
+    let of_others: Vec<_> = differences.iter().filter(|text| !text.contains(&bad().to_string())).collect();
+    ensure!(of_others.is_empty(), "beside the parked rows: {of_others:?}");
+    Ok(())
+}
+
+/// Switches off that a retry in PostgreSQL names the position which it began with.
+const WITHOUT_GUARD: &str = "guard-parked-position=return";
+
+/// An instance of each projector stops with the records of a parked row in its hands. Another one takes its partitions over and adds
+/// them. No record comes meanwhile, so that the offsets stay. Then the first one goes on.
+async fn retry_late(read_side: &mut ReadSide, round: &str, guard: &str) -> anyhow::Result<()> {
+    read_side.send(read_side.purchases(), read_side.lines(72))?;
+    let processes = start(read_side, &format!("parks{round}"), &overflows()).await?;
+    check_rows_of_round(read_side).await?;
+    terminate(processes).await?;
+    let args = ["parked", "rows", "retry", "--all", "--wait-s", "0"];
+    read_side.installation.cartctl(&args, &[], DEADLINE).await?.with(0, "requested another try")?;
+
+    let stop = format!("parked-row-before-retry=1*return(stop)->off;{guard}");
+    let mut late = Vec::new();
+    for projector in TABLES {
+        late.push(read_side.start_with(projector, &format!("late{round}"), stop.trim_end_matches(';'))?);
+    }
+    for process in &late {
+        wait_until("an instance to stop in a retry", DEADLINE, async || match process.state() {
+            Some('T') => Ok(()),
+            state => Err(format!("state {state:?}")),
+        })
+        .await?;
+    }
+    let owners = start(read_side, &format!("owns{round}"), "").await?;
+    all_live(read_side).await?;
+    read_side.rest(&TABLES).await?;
+    read_side.check_tables().await?;
+    for process in &late {
+        let before = process.log().lines().count();
+        process.resume()?;
+        wait_until("the late instance to join its group again", DEADLINE, async || {
+            let log = process.log();
+            let news: Vec<_> = log.lines().skip(before).collect();
+            if news.iter().any(|line| line.contains("partitions assigned")) { Ok(()) } else { Err(news.join("\n")) }
+        })
+        .await?;
+    }
+    terminate(late).await?;
+    terminate(owners).await
+}
+
+pub(crate) async fn a_retry_that_comes_late_adds_nothing_twice() -> anyhow::Result<()> {
+    let mut read_side = ReadSide::set_up("rowslate").await?;
+    retry_late(&mut read_side, "1", "").await?;
+    read_side.check_tables().await?;
+    retry_late(&mut read_side, "2", WITHOUT_GUARD).await?;
+    let differences = read_side.expected().await?.differences(&read_side.rows().await?);
+    ensure!(!differences.is_empty(), "without the guard nothing was added twice: the late instance did not retry");
+    ensure!(differences.iter().all(|text| text.contains(&bad().to_string())), "{}", differences.join("\n"));
+    read_side.remove().await
+}
