@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use warp::Filter as _;
+use warp::http::StatusCode;
 
 /// More than a service sends at once.
 const BODY_LEN_MAX: u64 = 64 << 20;
@@ -19,8 +20,14 @@ const BODY_LEN_MAX: u64 = 64 << 20;
 #[derive(Debug)]
 pub struct TraceCollector {
     address: SocketAddr,
-    spans: Arc<Mutex<Vec<CollectedSpan>>>,
+    received: Arc<Mutex<Received>>,
     server: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Received {
+    spans: Vec<CollectedSpan>,
+    requests: Vec<String>,
 }
 
 impl Drop for TraceCollector {
@@ -72,22 +79,31 @@ impl TraceCollector {
     async fn with(is_hanging: bool) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("listening for traces")?;
         let address = listener.local_addr().context("listening for traces")?;
-        let spans = Arc::new(Mutex::new(Vec::new()));
-        let received = spans.clone();
-        let receive = move |request: Request| {
-            let received = received.clone();
+        let received = Arc::<Mutex<Received>>::default();
+        let kept = received.clone();
+        let receive = move |body: Value| {
+            let kept = kept.clone();
             async move {
                 if is_hanging {
                     std::future::pending::<()>().await;
                 }
-                received.lock().unwrap_or_else(PoisonError::into_inner).extend(request.spans());
-                Ok::<_, Infallible>(warp::reply::json(&Value::Object(Default::default())))
+                let status = match Request::deserialize(&body) {
+                    Ok(request) => {
+                        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                        kept.spans.extend(request.spans());
+                        kept.requests.push(body.to_string());
+                        StatusCode::OK
+                    }
+                    Err(_) => StatusCode::BAD_REQUEST,
+                };
+                let answer = warp::reply::json(&Value::Object(Default::default()));
+                Ok::<_, Infallible>(warp::reply::with_status(answer, status))
             }
         };
         let limit = warp::body::content_length_limit(BODY_LEN_MAX);
         let route = warp::path!("v1" / "traces").and(warp::post()).and(limit).and(warp::body::json()).and_then(receive);
         let server = tokio::spawn(warp::serve(route).incoming(listener).run());
-        Ok(Self { address, spans, server })
+        Ok(Self { address, received, server })
     }
 
     /// The environment of a service that is to send its spans here: soon, and only those that the client wants.
@@ -104,7 +120,13 @@ impl TraceCollector {
     /// What has arrived so far.
     #[must_use]
     pub fn spans(&self) -> Vec<CollectedSpan> {
-        self.spans.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.received.lock().unwrap_or_else(PoisonError::into_inner).spans.clone()
+    }
+
+    /// The bodies of the requests so far, as JSON: also the parts of spans and resources that [`CollectedSpan`] does not have.
+    #[must_use]
+    pub fn requests(&self) -> Vec<String> {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner).requests.clone()
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use cart::CartCommand;
 use cart::contract::{Contract as _, group};
-use e2e::harness::{Process, Service, wait_until};
+use e2e::harness::{Process, Service, TraceCollector, wait_until};
 use kafka::{Producer, Record};
 use serde_json::json;
 
@@ -38,10 +38,12 @@ pub(crate) async fn the_whole_system_works_with_the_least_grants() -> anyhow::Re
     for binary in ["cart-processor", "ingest", "projectors"] {
         secured.succeed("setup", binary, &["setup"]).await?;
     }
+    let collector = TraceCollector::start().await?;
+    let traced = [collector.environment(), vec![("OTEL_TRACES_SAMPLER", "always_on".to_owned())]].concat();
     let mut processes = Vec::new();
     for service in [Service::Ingest, Service::CartProcessor].into_iter().chain(Service::PROJECTORS) {
         let args: &[&str] = if service == Service::Ingest { &["--allow-client-time"] } else { &[] };
-        processes.push(secured.start(service, args, &[])?);
+        processes.push(secured.start(service, args, &traced)?);
     }
     let ingest = processes[0].address().context("ingest has an address")?;
     processes.push(secured.start_console(Some(ingest))?);
@@ -65,7 +67,8 @@ pub(crate) async fn the_whole_system_works_with_the_least_grants() -> anyhow::Re
     }
     let page = processes.last().and_then(Process::address).context("the console has an address")?;
     let frame = reqwest::get(format!("http://{page}/api/now")).await?.text().await?;
-    shows_no_secret(&secured, &processes, &frame).await?;
+    let traces = traces_of_all_services(&collector).await?;
+    shows_no_secret(&secured, &processes, &[("the live page", frame), ("a trace", traces)]).await?;
 
     no_other_user_writes_commands(&secured).await?;
     the_page_writes_only_with_grants_of_its_own(&secured, page).await?;
@@ -141,9 +144,22 @@ async fn no_other_user_writes_commands(secured: &Secured) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Neither a log, nor a command line or environment, nor a metric has a password.
-async fn shows_no_secret(secured: &Secured, processes: &[Process], frame: &str) -> anyhow::Result<()> {
-    let mut places = vec![("the live page".to_owned(), frame.to_owned())];
+/// What the collector received, once each service has sent spans.
+async fn traces_of_all_services(collector: &TraceCollector) -> anyhow::Result<String> {
+    let services = [Service::Ingest, Service::CartProcessor].into_iter().chain(Service::PROJECTORS);
+    let names: Vec<_> = services.map(Service::name).collect();
+    wait_until("spans of each service", DEADLINE, async || {
+        let spans = collector.spans();
+        let without = names.iter().find(|name| spans.iter().all(|span| span.service != **name));
+        without.map_or(Ok(()), |name| Err(format!("none of {name}")))
+    })
+    .await?;
+    Ok(collector.requests().concat())
+}
+
+/// Neither a log, nor a command line or environment, nor a metric, nor one of `more` (name and text) has a password.
+async fn shows_no_secret(secured: &Secured, processes: &[Process], more: &[(&str, String)]) -> anyhow::Result<()> {
+    let mut places: Vec<_> = more.iter().map(|(name, text)| ((*name).to_owned(), text.clone())).collect();
     for process in processes {
         let id = process.id();
         let read = |file: &str| -> anyhow::Result<String> {
@@ -153,10 +169,8 @@ async fn shows_no_secret(secured: &Secured, processes: &[Process], frame: &str) 
         places.push((format!("the command line of process {id}"), read("cmdline")?));
         places.push((format!("the environment of process {id}"), read("environ")?));
         places.push((format!("the log of process {id}"), process.log()));
-        if let Some(address) = process.address() {
-            let metrics = reqwest::get(format!("http://{address}/metrics")).await?.text().await?;
-            places.push((format!("the metrics of process {id}"), metrics));
-        }
+        let metrics = reqwest::get(process.metrics_url()?).await?.error_for_status()?.text().await?;
+        places.push((format!("the metrics of process {id}"), metrics));
     }
     for file in std::fs::read_dir(secured.installation.folder())? {
         let path = file?.path();
