@@ -90,7 +90,8 @@ function curve(seconds) {
 }
 
 function servers(frame) {
-  const used = frame.servers.filter((server) => server.state !== "unused");
+  // The audit has a panel of its own, and nothing else on the page needs it.
+  const used = frame.servers.filter((server) => server.state !== "unused" && server.name !== "audit");
   const list = used.map((server) =>
     element("li", { class: server.state, title: server.error },
       element("span", { class: "lamp", "aria-hidden": "true" }), server.name,
@@ -179,7 +180,7 @@ function audit(frame) {
   const server = frame.servers.find((one) => one.name === "audit");
   if (!of) {
     node.dataset.state = "";
-    node.textContent = server.state === "away" ? `the audit does not answer: ${server.error}` : "none running: start cartctl audit --watch, and this page with --audit-url";
+    node.textContent = server.state === "away" ? `no audit is running, or it does not answer: ${server.error}` : "none running: start cartctl audit --watch, and this page with --audit-url";
     return;
   }
   node.dataset.state = of.findings > 0 ? "different" : of.audits > 0 ? "equal" : "";

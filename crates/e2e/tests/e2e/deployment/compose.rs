@@ -193,15 +193,18 @@ struct Container {
     check: Vec<String>,
 }
 
+/// The value where the variable is not set: `${NAME:-value}`.
+fn default_of(value: &str) -> &str {
+    let default = value.strip_prefix("${").and_then(|rest| rest.split_once(":-")).map(|(_, rest)| rest);
+    default.map_or(value, |default| default.trim_end_matches('}'))
+}
+
 /// The environment of a service with the servers and names of the test; `0.0.0.0` is its own address.
 fn environment(service: &Value, installation: &Installation, ip: Ipv4Addr) -> anyhow::Result<BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
     for (name, value) in variables(service)? {
         let Some(value) = value.as_str() else { continue };
-        // ${NAME:-default}
-        let default = value.strip_prefix("${").and_then(|rest| rest.split_once(":-")).map(|(_, rest)| rest);
-        let value = default.map_or(value, |default| default.trim_end_matches('}'));
-        all.insert(name.clone(), value.replace("0.0.0.0", &ip.to_string()));
+        all.insert(name.clone(), default_of(value).replace("0.0.0.0", &ip.to_string()));
     }
     all.extend(installation.environment().into_iter().map(|(name, value)| (name.to_owned(), value)));
     Ok(all)
@@ -245,6 +248,7 @@ pub(crate) async fn what_it_starts_answers_its_checks() -> anyhow::Result<()> {
         ensure!(answer.error_for_status()?.text().await?.contains("cart_ready"), "{name} has no metrics at {address}");
     }
     balanced(containers["ingest"].ip).await?;
+    audited(&containers).await?;
     drop(containers);
     installation.remove().await
 }
@@ -262,6 +266,20 @@ fn scraped(containers: &BTreeMap<String, Container>) -> anyhow::Result<BTreeMap<
     }
     ensure!(addresses.len() == containers.len(), "Prometheus reads {:?}", addresses.keys());
     Ok(addresses)
+}
+
+/// The page looks for the audit where its metrics are.
+async fn audited(containers: &BTreeMap<String, Container>) -> anyhow::Result<()> {
+    let services = own_services()?;
+    let page = variables(services.get("console").context("a service console")?)?;
+    let given = page["CONSOLE_AUDIT_URL"].as_str().context("it has the audit's URL")?;
+    let mut url: reqwest::Url = default_of(given).parse()?;
+    let name = url.host_str().context("it has a host")?;
+    let container = containers.get(name).with_context(|| format!("{FILE} has no service {name}"))?;
+    url.set_host(Some(&container.ip.to_string()))?;
+    let answer = reqwest::get(url).await?.error_for_status()?.text().await?;
+    ensure!(answer.contains("audit_runs_total"), "{given} has no metrics of an audit: {answer}");
+    Ok(())
 }
 
 /// The balancer's check is answered where it sends its requests.

@@ -157,7 +157,28 @@ pub(crate) async fn manifests_agree_with_each_other() -> anyhow::Result<()> {
     let user = user.as_array().into_iter().flatten().find(|patch| !patch["value"]["runAsUser"].is_null());
     let user = user.context("pods run as a user")?["value"]["runAsUser"].to_string();
     ensure!(text("scripts/Dockerfile")?.contains(&format!("USER {user}:{user}")), "the image's user is not {user}");
+    the_page_finds_ingest_and_the_audit()?;
     servers_are_reachable()
+}
+
+/// The URLs of the live page are those of Services, which select the pods' port.
+fn the_page_finds_ingest_and_the_audit() -> anyhow::Result<()> {
+    let console = Workload::read("console")?;
+    for (variable, name, path) in [("CONSOLE_INGEST_URL", "ingest", ""), ("CONSOLE_AUDIT_URL", "audit", "/metrics")] {
+        let workload = Workload::read(name)?;
+        let service = workload.others.iter().find(|other| other["kind"] == "Service");
+        let service = service.with_context(|| format!("base/{name}.yaml has no Service"))?;
+        ensure!(service["metadata"]["name"] == name, "the Service of {name} is {}", service["metadata"]["name"]);
+        let labels = &workload.object["spec"]["template"]["metadata"]["labels"];
+        ensure!(service["spec"]["selector"] == *labels, "Service {name} selects {}", service["spec"]["selector"]);
+        let port = &service["spec"]["ports"][0];
+        let target = port["targetPort"].as_str().context("a Service's target is a named port")?;
+        ensure!(workload.port(target).is_some(), "Service {name}: the pods have no port {target}");
+        let place = if port["port"] == 80 { name.to_owned() } else { format!("{name}:{}", port["port"]) };
+        let (expected, given) = (format!("http://{place}{path}"), console.variable(variable));
+        ensure!(given == Some(expected.as_str()), "{variable} is {given:?}, not {expected}");
+    }
+    Ok(())
 }
 
 /// The ports of the servers of each overlay are those that the network policies allow; members are not more than partitions.
