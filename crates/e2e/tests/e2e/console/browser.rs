@@ -26,6 +26,9 @@ const INGEST: [&str; 2] = ["--reply-timeout-ms", "10000"];
 const TRAFFIC: &str = "--concurrency 8 --commands 4000 --rate 25 --members 300 --products 24 --vendors 9 --refused-share 0.05 \
     --no-send-time --member-prefix picture";
 
+/// Nothing answers there: the page only links to it.
+const TRACE_URL: &str = "http://127.0.0.1:1/trace/{trace_id}";
+
 /// What the page says of the table of balances, and of one that is not equal.
 const BALANCES: &str =
     "return [...document.querySelectorAll('#balances td[data-state]')].map(cell => cell.dataset.state)";
@@ -85,12 +88,25 @@ async fn purchase(browser: &Browser) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The open way of a command has a link to the command's trace, which is none of the page's own.
+async fn is_linked_to_its_trace(browser: &Browser) -> anyhow::Result<()> {
+    let link = "const link = document.querySelector('#journey-body dl a'); \
+        return link && [link.getAttribute('href'), link.textContent, link.target, link.rel]";
+    let found = browser.run(link).await?;
+    let id = found[1].as_str().with_context(|| format!("the way of a command has no link to a trace: {found}"))?;
+    ensure!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id} is no id of a trace");
+    let expected = json!([TRACE_URL.replace("{trace_id}", id), id, "_blank", "noopener"]);
+    ensure!(found == expected, "{found} instead of {expected}");
+    Ok(())
+}
+
 /// Opens a command's way, its cart's history and a group's partitions with the keyboard.
 async fn dialogs(browser: &Browser) -> anyhow::Result<()> {
     browser.tab_to("the newest commands", "return document.activeElement.matches('#newest .row')").await?;
     browser.press(ENTER).await?;
     let steps = "return document.querySelectorAll('#journey-body .way > li').length > 1";
     browser.sees("a command's way", steps, &true.into()).await?;
+    is_linked_to_its_trace(browser).await?;
     browser.press(ESCAPE).await?;
     let is_back = "return !document.querySelector('dialog[open]') && document.activeElement.matches('#newest .row')";
     browser.sees("the focus where it was", is_back, &true.into()).await?;
@@ -212,7 +228,7 @@ pub(crate) async fn a_visitor_sees_what_the_tables_have_and_buys_with_the_keyboa
     services.extend(Service::PROJECTORS.map(|projector| (projector, "0", &[][..])));
     let mut processes = installation.start_all(&services).await?;
     let ingest_url = format!("http://{}", processes[1].address().context("an address")?);
-    let args = ["--ingest-url", &ingest_url, "--allow-operations"];
+    let args = ["--ingest-url", &ingest_url, "--allow-operations", "--trace-url", TRACE_URL];
     let console = Console::start(&installation, "console", &args).await?;
     let args = ["--url", &ingest_url, "--expect-intended"].into_iter().chain(SHOP.split_whitespace());
     installation.run("replay", "replay", args, DEADLINE).await?;
