@@ -202,6 +202,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         deployment::compose::images_have_the_versions_of_the_tests,
         deployment::compose::the_image_has_what_is_started,
         deployment::compose::health_checks_of_servers_ask_them,
+        deployment::image::the_dockerfile_keeps_the_rules,
         deployment::kubernetes::variables_are_options,
         deployment::kubernetes::manifests_agree_with_each_other,
         deployment::kubernetes::members_are_not_added_for_what_is_paused_or_stopped,
@@ -238,6 +239,7 @@ fn long_trials(times: &Times) -> Vec<Trial> {
         rebuild::parked_rows::parked_rows_count_as_a_difference_and_nothing_is_switched_to_them,
         rebuild::settling::without_the_wait_for_readers_one_sees_less_than_another,
         rebuild::in_place::a_table_known_by_name_gets_the_rows_of_another_generation,
+        deployment::compose::compose_and_haproxy_accept_their_files,
     ]
 }
 

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use e2e::harness::{Installation, Process, binary, wait_until};
 use serde_json::{Map, Value};
 
@@ -68,17 +68,36 @@ pub(crate) async fn the_file_is_valid() -> anyhow::Result<()> {
     ensure!(made.status.success(), "installing check-jsonschema failed: {}", String::from_utf8_lossy(&made.stderr));
     let folder = String::from_utf8(made.stdout)?;
     let check = format!("{}/bin/check-jsonschema", folder.trim());
-    let schema = [check.as_str(), "--builtin-schema", "vendor.compose-spec", FILE];
-    // Where compose is installed it reads the file too, which needs no engine.
-    let classic = ["docker-compose", "--profile", "observability", "config", "--quiet"];
-    for command in [&schema[..], &classic] {
-        let output = match Command::new(command[0]).args(&command[1..]).current_dir(root()).output() {
-            Err(_) if command == classic => continue,
-            output => output.with_context(|| format!("running {command:?}"))?,
-        };
-        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-        ensure!(output.status.success(), "{command:?}: {said}");
+    succeeds(&[check.as_str(), "--builtin-schema", "vendor.compose-spec", FILE])
+}
+
+/// Compose and HAProxy read the file and the balancer's configuration, which needs no engine. A long test, since neither can be
+/// installed on every machine that can run the others: `scripts/prerequisites compose`.
+pub(crate) async fn compose_and_haproxy_accept_their_files() -> anyhow::Result<()> {
+    let args = ["--profile", "observability", "config", "--quiet"];
+    succeeds(&[compose()?, &args].concat())?;
+    // Debian has haproxy where only root looks. A warning is an error too.
+    succeeds(&["sh", "-c", "PATH=$PATH:/usr/sbin exec haproxy -dW -c -f scripts/balancer/haproxy.cfg"])
+}
+
+/// The words that start compose: version 2 or 1.
+fn compose() -> anyhow::Result<&'static [&'static str]> {
+    const VERSIONS: [&[&str]; 2] = [&["docker", "compose"], &["docker-compose"]];
+    for words in VERSIONS {
+        let version = Command::new(words[0]).args(&words[1..]).arg("version").output();
+        if version.is_ok_and(|output| output.status.success()) {
+            return Ok(words);
+        }
     }
+    bail!("compose is missing: `scripts/prerequisites compose` says how to install it")
+}
+
+/// Runs a command in the repository's folder. It must succeed.
+fn succeeds(words: &[&str]) -> anyhow::Result<()> {
+    let output = Command::new(words[0]).args(&words[1..]).current_dir(root()).output();
+    let output = output.with_context(|| format!("running {words:?}"))?;
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    ensure!(output.status.success(), "{words:?}: {said}");
     Ok(())
 }
 

@@ -1,9 +1,11 @@
 //! `docker-compose.yml`, the image and `scripts/kubernetes` are held to what they start: variables, ports, paths, versions.
 //!
 //! * [`compose`]: the compose file, whose services are started as it says, without an engine.
+//! * [`image`]: the Dockerfile.
 //! * [`kubernetes`]: the manifests' files. `scripts/kubernetes/check` and `rollout-test` look at what kustomize makes of them.
 
 pub(crate) mod compose;
+pub(crate) mod image;
 pub(crate) mod kubernetes;
 
 use std::collections::{BTreeMap, BTreeSet};
