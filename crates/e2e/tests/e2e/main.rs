@@ -211,6 +211,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         examples::checks::errors_of_a_page_are_reported,
         metrics::the_page_lists_what_is_exported,
         metrics::dashboard_and_rules_use_metrics_that_exist,
+        metrics::each_alert_leads_to_its_heading,
         settings::a_kafka_setting_that_guarantees_depend_on_is_rejected_at_the_start,
     ]
 }

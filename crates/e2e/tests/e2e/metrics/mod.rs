@@ -1,5 +1,5 @@
-//! Metrics: what running services export is what `docs/metrics.md` lists, dashboard and rules use nothing else, and a group
-//! without work is behind by exactly nothing.
+//! Metrics: what running services export is what `docs/metrics.md` lists, dashboard and rules use nothing else, each alert
+//! has its part of docs/operations.md, and a group without work is behind by exactly nothing.
 
 mod page;
 mod scraped;
@@ -64,6 +64,26 @@ pub(crate) async fn dashboard_and_rules_use_metrics_that_exist() -> anyhow::Resu
             count += 1;
         }
         ensure!(count > 5, "{file} uses {count} metrics only");
+    }
+    Ok(())
+}
+
+/// Each alert has a heading of its name in docs/operations.md, to which its `runbook_url` leads.
+pub(crate) async fn each_alert_leads_to_its_heading() -> anyhow::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let read = |file: &str| std::fs::read_to_string(root.join(file)).with_context(|| format!("reading {file}"));
+    let (rules, page) = (read("scripts/observability/alerts.yml")?, read("docs/operations.md")?);
+    let rules: serde_json::Value = serde_saphyr::from_str(&rules).context("reading alerts.yml")?;
+    let groups = rules["groups"].as_array().into_iter().flatten();
+    let alerts: Vec<_> = groups.filter_map(|group| group["rules"].as_array()).flatten().collect();
+    ensure!(alerts.len() > 5, "alerts.yml has {} alerts only", alerts.len());
+    for alert in alerts {
+        let name = alert["alert"].as_str().with_context(|| format!("a rule is no alert: {alert}"))?;
+        let heading = format!("### {name}");
+        ensure!(page.lines().any(|line| line == heading), "docs/operations.md has no heading '{heading}'");
+        let url = alert["annotations"]["runbook_url"].as_str().unwrap_or_default();
+        let expected = format!("docs/operations.md#{}", name.to_lowercase());
+        ensure!(url == expected, "the runbook_url of {name} is '{url}', not {expected}");
     }
     Ok(())
 }
