@@ -14,6 +14,11 @@ const SESSION: [&str; 2] = ["--session-timeout-ms", "2000"];
 /// The commands of each load.
 const COMMANDS: &str = "5000";
 
+/// Prints the time of a step.
+fn took(started_at: Instant, step: &str) {
+    anstream::println!("    {:6.1} s  {step}", started_at.elapsed().as_secs_f32());
+}
+
 /// A shop on servers that lose their data.
 struct Shop {
     servers: OwnServers,
@@ -55,7 +60,7 @@ impl Shop {
         let binary = words.next().context("a command has a binary")?;
         let started_at = Instant::now();
         self.installation.run(&command.replace(' ', "-"), binary, words, DEADLINE).await?;
-        anstream::println!("    {:6.1} s  {command}", started_at.elapsed().as_secs_f32());
+        took(started_at, command);
         Ok(())
     }
 
@@ -75,7 +80,7 @@ impl Shop {
         }
         self.start().await?;
         self.does("cartctl audit").await?;
-        anstream::println!("    {:6.1} s  in all, with the start of the services", started_at.elapsed().as_secs_f32());
+        took(started_at, "in all, with the start of the services");
         self.sell().await?;
         self.does("cartctl audit").await
     }
@@ -87,10 +92,12 @@ impl Shop {
     }
 
     async fn restore_schemas(&self, backup: Vec<u8>) -> anyhow::Result<()> {
+        let started_at = Instant::now();
         let import = reqwest::Client::new().post(self.registry("import")).header("content-type", "application/zip");
         let answer = import.body(backup).send().await?;
         let status = answer.status();
         ensure!(status.is_success(), "the import of the schemas: {status}: {}", answer.text().await?);
+        took(started_at, "the import of the schemas");
         Ok(())
     }
 
