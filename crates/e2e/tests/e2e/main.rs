@@ -261,7 +261,7 @@ fn secure_trials(times: &Times) -> Vec<Trial> {
         secure::removal::each_grant_is_needed_by_the_service_that_has_it,
         secure::whole::the_whole_system_works_with_the_least_grants,
         secure::refused::wrong_clients_are_refused_and_say_why,
-        secure::refused::plain_clients_are_refused_on_every_port,
+        secure::refused::plain_clients_are_refused_but_behind_the_registrys_proxy,
     ]
 }
 

@@ -45,7 +45,9 @@ async fn answer(address: SocketAddr, bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
     }
 }
 
-pub(crate) async fn plain_clients_are_refused_on_every_port() -> anyhow::Result<()> {
+/// Each port that clients or other servers use refuses clients without TLS. The registry's port behind its proxy does not, since
+/// Apicurio has neither TLS nor passwords of its own: every user of this machine reaches it, and no other machine.
+pub(crate) async fn plain_clients_are_refused_but_behind_the_registrys_proxy() -> anyhow::Result<()> {
     // ApiVersions. A plain broker answers with its number, 1.
     let api_versions = b"\0\0\0\x0a\0\x12\0\0\0\0\0\x01\xff\xff";
     for address in [address("KAFKA_BOOTSTRAP_SERVERS")?, port("KAFKA_CONTROLLER_PORT")?] {
@@ -70,6 +72,11 @@ pub(crate) async fn plain_clients_are_refused_on_every_port() -> anyhow::Result<
     let client = reqwest::Client::builder().tls_certs_only([authority]).no_proxy().build()?;
     let status = client.get(format!("{registry}/subjects")).send().await?.status();
     ensure!(status == 401, "the registry without a user: {status}");
+    let behind = port("REGISTRY_PLAIN_PORT")?;
+    TcpStream::connect(behind).await.with_context(|| format!("connecting to {behind}, behind the proxy"))?;
+    // As good as another machine's: a server that listened on all addresses would accept it.
+    let elsewhere = SocketAddr::from(([127, 0, 0, 2], behind.port()));
+    ensure!(TcpStream::connect(elsewhere).await.is_err(), "the registry without TLS also listens on {elsewhere}");
     Ok(())
 }
 
