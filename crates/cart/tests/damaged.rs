@@ -2,13 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::writer::datum::GenericDatumWriter;
 use cart::contract::Contract;
-use cart::{Aggregate, CartCommand, CartEvent, CartId, CartReply, LogEpoch, Position, PurchasedItem};
+use cart::{
+    Aggregate, CartCommand, CartEvent, CartId, CartParked, CartReply, ControlRecord, LogEpoch, Position, PurchasedItem,
+};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde::Serialize;
@@ -17,11 +19,18 @@ use serde::de::DeserializeOwned;
 /// The maximum allocation for a record, as in the codec.
 const ALLOCATION_MAX: usize = 8 << 20;
 
+/// The folder of the newest generation of golden records, see golden.rs.
+fn newest_generation() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
+    let numbers = entries.map(|name| name.to_str().unwrap().parse::<u32>().expect("a generation's number"));
+    folder.join(numbers.max().unwrap().to_string())
+}
+
 /// The golden records of a topic.
 fn records(topic: &str) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/2");
-    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let is_record = |path: &std::path::PathBuf| {
+    let files = fs::read_dir(newest_generation()).unwrap().map(|entry| entry.unwrap().path());
+    let is_record = |path: &PathBuf| {
         let name = path.file_name().unwrap().to_str().unwrap();
         name.starts_with(&format!("{topic}.")) && name.ends_with(".hex")
     };
@@ -81,13 +90,22 @@ fn read<T: Contract + Serialize + DeserializeOwned + PartialEq>(mut bytes: &[u8]
     Some(value)
 }
 
+/// Checks that a topic has records, and that they are values.
+fn are_values<T: Contract + Serialize + DeserializeOwned + PartialEq>() {
+    let records = records(T::TOPIC);
+    assert!(!records.is_empty(), "{} has no golden record", T::TOPIC);
+    assert!(records.iter().all(|bytes| read::<T>(bytes).is_some()), "a golden record of {} is no value", T::TOPIC);
+}
+
 /// Checks that the records are valid before they are damaged.
 #[test]
 fn an_undamaged_record_is_a_value() {
-    assert!(records(CartCommand::TOPIC).iter().all(|bytes| read::<CartCommand>(bytes).is_some()));
-    assert!(records(CartEvent::TOPIC).iter().all(|bytes| read::<CartEvent>(bytes).is_some()));
-    assert!(records(CartReply::TOPIC).iter().all(|bytes| read::<CartReply>(bytes).is_some()));
-    assert!(records(PurchasedItem::TOPIC).iter().all(|bytes| read::<PurchasedItem>(bytes).is_some()));
+    are_values::<CartCommand>();
+    are_values::<CartEvent>();
+    are_values::<CartReply>();
+    are_values::<PurchasedItem>();
+    are_values::<CartParked>();
+    are_values::<ControlRecord>();
 }
 
 proptest! {
@@ -102,6 +120,8 @@ proptest! {
         read::<CartEvent>(&one(CartEvent::TOPIC));
         read::<CartReply>(&one(CartReply::TOPIC));
         read::<PurchasedItem>(&one(PurchasedItem::TOPIC));
+        read::<CartParked>(&one(CartParked::TOPIC));
+        read::<ControlRecord>(&one(ControlRecord::TOPIC));
         if let Some(command) = read::<CartCommand>(&one(CartCommand::TOPIC)) {
             let cart = Aggregate::new(CartId::from(uuid::Uuid::nil()));
             // Any decoded command can be decided.
