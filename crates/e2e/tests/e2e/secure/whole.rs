@@ -66,7 +66,7 @@ pub(crate) async fn the_whole_system_works_with_the_least_grants() -> anyhow::Re
         ensure!(records.lines().count() > 10, "tail {topic}: {records}");
     }
     let page = processes.last().and_then(Process::address).context("the console has an address")?;
-    let frame = reqwest::get(format!("http://{page}/api/now")).await?.text().await?;
+    let frame = reqwest::get(format!("http://{page}/api/now")).await?.error_for_status()?.text().await?;
     let traces = traces_of_all_services(&collector).await?;
     shows_no_secret(&secured, &processes, &[("the live page", frame), ("a trace", traces)]).await?;
 
