@@ -113,11 +113,18 @@ impl LogReader {
         let mut read = Read { records: Vec::new(), read_to: job.until };
         let mut log = TopicReader::open(&self.kafka, &self.topic, [(job.partition, job.from)])?;
         let vendor = job.id.vendor_id.to_string();
-        while let Some(message) = log.next(SILENCE_MAX)? {
+        let mut next = job.from;
+        while next < job.until {
+            let Some(message) = log.next(SILENCE_MAX)? else {
+                // The loop has read the record before `until`. A broker that has just become the leader may know less of the log for a moment.
+                let operation = format!("reading {}/{} to offset {}", self.topic, job.partition, job.until);
+                return Err(Error::retry(operation, format!("the log ends at {next}")));
+            };
             let offset = message.offset();
             if offset >= job.until {
                 break;
             }
+            next = offset + 1;
             let is_skipped = || skips.get(&offset).is_some_and(|hash| *hash == control::sha256(message.payload()));
             if message.key() != Some(vendor.as_bytes()) || is_skipped() {
                 continue;
@@ -129,7 +136,7 @@ impl LogReader {
             }
             read.records.push(Passed { offset, purchase });
             if read.records.len() == CHUNK_LEN_MAX {
-                read.read_to = offset + 1;
+                read.read_to = next;
                 break;
             }
         }

@@ -159,6 +159,11 @@ async fn cassandra_table(system: &System, log: &Log, table: ReadTable) -> anyhow
     Ok((model.table_name(generation), log.committed(system, &model.group_name(generation))?))
 }
 
+/// The first record that a parked row lacks, and why. The row may include more than its marker says: it is written first.
+fn waiting_from(parked: Option<(i64, String)>, included: i64) -> Option<(i64, String)> {
+    parked.map(|(offset, reason)| (offset.max(included), reason))
+}
+
 async fn cassandra_balance(system: &System, log: &Log, vendor: VendorId, month: Month) -> anyhow::Result<Stored> {
     let (table, committed) = cassandra_table(system, log, ReadTable::BalanceByVendor).await?;
     let select = format!("SELECT balance, position FROM {table} WHERE vendorid = ? AND year = ? AND month = ?");
@@ -167,7 +172,8 @@ async fn cassandra_balance(system: &System, log: &Log, vendor: VendorId, month: 
     let rows = log.session.query_unpaged(select, key).await?.into_rows_result()?;
     let row = rows.maybe_first_row::<(CqlDecimal, i64)>()?;
     let total = row.as_ref().map(|(balance, _)| decimal(balance)).transpose()?;
-    let next_offset = committed.max(row.map_or(0, |(_, position)| log.after(position)));
+    let included = row.map_or(0, |(_, position)| log.after(position));
+    let (next_offset, parked) = (committed.max(included), waiting_from(parked, included));
     let has_earlier_logs = log.has_earlier();
     Ok(Stored { table: format!("{table} (Cassandra)"), total, next_offset, has_earlier_logs, parked })
 }
@@ -189,7 +195,8 @@ async fn cassandra_quantity(
     let parked = log.parked(&table, vendor, &day_row_key(key.1, key.2, month, of_month)).await?;
     let rows = log.session.query_unpaged(select, key).await?.into_rows_result()?;
     let row = rows.maybe_first_row::<(i64, i64)>()?;
-    let next_offset = committed.max(row.map_or(0, |(_, position)| log.after(position)));
+    let included = row.map_or(0, |(_, position)| log.after(position));
+    let (next_offset, parked) = (committed.max(included), waiting_from(parked, included));
     let total = row.map(|(quantity, _)| quantity.into());
     let has_earlier_logs = log.has_earlier();
     Ok(Stored { table: format!("{table} (Cassandra)"), total, next_offset, has_earlier_logs, parked })

@@ -92,6 +92,9 @@ impl SkipRequest<'_> {
     fn stands_elsewhere(&self, stop: Option<Stop<'_>>) -> Option<String> {
         let of = format!("partition {} of {}", self.partition, self.group.name);
         let Some(stop) = stop else { return Some(format!("{of} is not stopped")) };
+        if stop.sha256.is_empty() {
+            return Some(format!("{of} is not stopped at a record that cannot be read: {}", stop.entry.record.reason));
+        }
         let at = stop.entry.record.at.to_rfc3339_opts(SecondsFormat::Secs, true);
         let is_elsewhere = stop.offset != self.offset;
         is_elsewhere.then(|| format!("{of} is stopped at {}, not at {} (since {at})", stop.offset, self.offset))

@@ -111,7 +111,7 @@ impl Checker<'_> {
     }
 
     /// `row` has the total, and the offset of the newest purchase that it may include. Of a parked row the purchases before the first
-    /// one that waits must be included; one that is parked because it cannot be read is not compared.
+    /// one that waits must be included; one that cannot be read is not compared.
     fn row<S, T: Display + PartialEq>(
         &mut self,
         place: impl Fn() -> String,
@@ -119,7 +119,7 @@ impl Checker<'_> {
         (steps, parked): (&[Step<S>], Option<&ParkedRow>),
         shown: impl Fn(&S) -> T,
     ) {
-        if parked.is_some_and(|row| row.reason_code() == UNREADABLE) {
+        if row.is_none() && parked.is_some_and(|row| row.reason_code() == UNREADABLE) {
             return;
         }
         let waits = |offset| parked.is_some_and(|row| offset >= row.next_position.offset());
