@@ -19,6 +19,12 @@ use crate::harness::UNKNOWN_SCHEMA;
 /// The longest time until a damaged cart is parked: three tries in ten seconds.
 const PARKED_WITHIN: Duration = Duration::from_secs(60);
 
+/// The group that is paused: meanwhile the audit alone waits for it.
+const PAUSED: &str = group::VENDOR_BILLING;
+
+/// How long a pause or its end may take: members follow within seconds, and `--wait` ends after 60.
+const FOLLOWED_WITHIN: Duration = Duration::from_secs(90);
+
 /// What a fault keeps up until its alert fires; ended when it is dropped.
 #[derive(Debug, Default)]
 pub(super) struct Harm {
@@ -34,6 +40,8 @@ enum Damage {
     Cart(Uuid),
     /// A constraint that a row of vendor_billing violates.
     Constraint,
+    /// A group that an operator has paused.
+    Pause,
 }
 
 impl Harm {
@@ -43,6 +51,7 @@ impl Harm {
             None => return Ok(false),
             Some(Damage::Cart(cart)) => repair_cart(system, cart).await?,
             Some(Damage::Constraint) => drop_constraint(system).await?,
+            Some(Damage::Pause) => resume_group(system).await?,
         }
         Ok(true)
     }
@@ -67,7 +76,7 @@ pub(super) struct Fault {
 }
 
 /// Those that cannot be healed come last.
-pub(super) const FAULTS: [Fault; 12] = [
+pub(super) const FAULTS: [Fault; 13] = [
     Fault {
         name: "a record that is no command, on cart-commands",
         alerts: &["DeadLetters"],
@@ -92,6 +101,11 @@ pub(super) const FAULTS: [Fault; 12] = [
         name: "a constraint in PostgreSQL that a vendor's balance violates",
         alerts: &["RowsParked"],
         inject: |system| Box::pin(add_constraint(system)),
+    },
+    Fault {
+        name: "an operator who pauses a group and forgets it",
+        alerts: &["PausedLong"],
+        inject: |system| Box::pin(pause_group(system)),
     },
     Fault {
         name: "a certificate of five days",
@@ -213,6 +227,17 @@ async fn drop_constraint(system: &System) -> anyhow::Result<()> {
     sqlx::query("ALTER TABLE vendor_billing_g1 DROP CONSTRAINT no_vendor").execute(&database).await?;
     database.close().await;
     system.installation.retry_parked_rows(1).await
+}
+
+async fn pause_group(system: &System) -> anyhow::Result<Harm> {
+    let pause = ["pause", PAUSED, "--reason", "a fault", "--by", "alerts", "--wait", "60s"];
+    system.installation.cartctl(&pause, &[], FOLLOWED_WITHIN).await?.with(0, "is paused")?;
+    Ok(Harm { tasks: Vec::new(), damaged: Some(Damage::Pause) })
+}
+
+async fn resume_group(system: &System) -> anyhow::Result<()> {
+    let resume = ["resume", PAUSED, "--by", "alerts", "--wait", "60s"];
+    system.installation.cartctl(&resume, &[], FOLLOWED_WITHIN).await?.with(0, "goes on").map(drop)
 }
 
 /// Takes the transactional ids of the processor's workers over and over, with time for a commit between.
