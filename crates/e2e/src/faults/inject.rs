@@ -11,7 +11,7 @@ use super::environment::{FaultEnvironment, Place, SESSION_TIMEOUT, instances_of,
 use super::network::{self, FEW_BYTES, LATE};
 use super::plan::{Fault, LONG_PAUSE, Plan};
 use super::proxy::Link;
-use super::{generations, parked, points, records, stores};
+use super::{generations, parked, parked_row, points, records, stores};
 use crate::bench::meter::Meter;
 use crate::harness::{Process, Server, Service, wait_until};
 
@@ -106,6 +106,7 @@ pub(super) async fn inject(
         }
         Fault::PauseGroup => return pause_group(environment, fault, plan).await,
         Fault::ParkCart => return parked::park_cart(environment, fault, plan).await,
+        Fault::ParkRow => return parked_row::park_row(environment, fault, plan).await,
         Fault::RebuildSwitch => return generations::rebuild_switch(environment, fault, plan).await,
         Fault::LinkCut => return network::bad(environment, fault, plan, Link::Cut).await,
         Fault::LinkSlow => return network::bad(environment, fault, plan, Link::Slow(LATE)).await,

@@ -21,6 +21,7 @@ mod generations;
 mod inject;
 mod network;
 mod parked;
+mod parked_row;
 mod plan;
 mod points;
 mod process_monitor;

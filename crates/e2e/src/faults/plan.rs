@@ -92,6 +92,9 @@ pub enum Fault {
     /// A cart's journal is damaged and the cart-processors are killed: the cart is parked, then repaired and tried again
     /// (`cartctl parked retry`)
     ParkCart,
+    /// A row of a read table is damaged (Cassandra) or rejected (PostgreSQL): the row is parked, a projector is killed, the row is
+    /// repaired and tried again (`cartctl parked rows retry`)
+    ParkRow,
     /// A read model is built anew (`cartctl rebuild`), compared, and switched to; it stays, or readers return; the other
     /// generation is dropped
     RebuildSwitch,

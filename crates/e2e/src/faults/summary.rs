@@ -82,15 +82,15 @@ impl Summary {
         if self.is_cluster { self.outcomes() } else { restarts.unwrap_or_default() }
     }
 
-    /// Whether the audit was done, nothing is wrong, and no command waits. False without an acknowledged command, since then
+    /// Whether the audit was done, nothing is wrong, and no command or row waits. False without an acknowledged command, since then
     /// nothing was checked.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.avoidable().errors == 0
-            && self
-                .report
-                .as_ref()
-                .is_some_and(|report| report.is_clean() && report.counts.parked == 0 && report.client.acknowledged > 0)
+            && self.report.as_ref().is_some_and(|report| {
+                let is_parked = report.counts.parked > 0 || report.counts.parked_rows > 0;
+                report.is_clean() && !is_parked && report.client.acknowledged > 0
+            })
     }
 }
 
@@ -147,6 +147,9 @@ impl std::fmt::Display for Summary {
             )?;
             if counts.parked > 0 {
                 writeln!(f, "FINDING {} commands still wait, of parked carts", counts.parked)?;
+            }
+            if counts.parked_rows > 0 {
+                writeln!(f, "FINDING {} rows of read tables are still parked", counts.parked_rows)?;
             }
             for finding in &report.findings {
                 writeln!(f, "FINDING {finding:?}")?;
