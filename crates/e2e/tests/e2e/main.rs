@@ -241,6 +241,7 @@ fn long_trials(times: &Times) -> Vec<Trial> {
         rebuild::settling::without_the_wait_for_readers_one_sees_less_than_another,
         rebuild::in_place::a_table_known_by_name_gets_the_rows_of_another_generation,
         deployment::compose::compose_and_haproxy_accept_their_files,
+        rebuild::in_place::balances_known_by_name_are_those_of_another_generation,
     ]
 }
 

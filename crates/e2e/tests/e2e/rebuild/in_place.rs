@@ -3,21 +3,63 @@
 use anyhow::{Context as _, ensure};
 use cart::contract::ReadTable;
 use cart::contract::group::POPULAR_ITEMS;
+use cart::{LogEpoch, Position};
 use cartctl::vendor_id;
-use e2e::harness::{Service, wait_until};
+use e2e::harness::{Process, Service, wait_until};
+use rust_decimal::Decimal;
 use scylla::client::session::Session;
 use uuid::Uuid;
 
 use super::{SESSION, cartctl, ended, rebuild, start_cartctl, stopped, switch};
-use crate::projectors::read_side::{BILLING, DEADLINE, JDBC, ReadSide, TABLES};
+use crate::projectors::oracle::{Balance, Month};
+use crate::projectors::read_side::{BILLING, DEADLINE, ReadSide, TABLES};
 use crate::projectors::shop::Line;
 
 const IN_PLACE: [&str; 3] = ["switch", POPULAR_ITEMS, "--in-place"];
 
 const SECOND: &str = "popular-items-g2";
 
+/// As [`IN_PLACE`] and [`SECOND`], of the other table in Cassandra.
+const MONTHS_IN_PLACE: [&str; 3] = ["switch", BILLING, "--in-place"];
+const SECOND_MONTHS: &str = "vendor-billing-g2";
+
 /// Where a replacement is killed.
 const PLACES: [&str; 3] = ["replace-raised", "replace-copied", "replace-offsets-set"];
+
+/// Read tables at rest, of which a program with a mistake keeps one.
+struct Miscounted {
+    read_side: ReadSide,
+    /// The purchases of the vendor who is counted twice.
+    alone: Vec<Line>,
+    /// The projectors of the other tables.
+    others: Vec<Process>,
+    /// The projector that counts twice.
+    first: Process,
+}
+
+impl Miscounted {
+    async fn start(name: &str, model: &'static str, vendor: Uuid) -> anyhow::Result<Self> {
+        let mut read_side = ReadSide::set_up(name).await?;
+        let alone: Vec<Line> = read_side.lines(40).into_iter().map(|line| Line { vendor, ..line }).collect();
+        read_side.send(read_side.purchases(), alone.clone())?;
+        read_side.send(read_side.purchases(), read_side.lines(200))?;
+        let others = TABLES.into_iter().filter(|other| *other != model);
+        let others: Vec<_> = others.map(|other| (Service::Projector(other), "a", &SESSION[..])).collect();
+        let others = read_side.installation.start_all(&others).await?;
+        let miscounts = [("FAILPOINTS", format!("counts-twice=return({vendor})"))];
+        let mut first = read_side.installation.start_with(Service::Projector(model), "a", &SESSION, &miscounts)?;
+        first.ready(DEADLINE).await?;
+        read_side.rest(&TABLES).await?;
+        Ok(Self { read_side, alone, others, first })
+    }
+}
+
+/// Lets readers see generation 2, which differs.
+async fn accept_second(read_side: &ReadSide, model: &str) -> anyhow::Result<()> {
+    let diff = cartctl(read_side, &["diff", model, "--json"], &[]).await?.json()?;
+    let digest = diff["digest"].as_str().context("a digest")?;
+    switch(read_side, &[model, "--to", "2", "--accept-diff", digest]).await.map(drop)
+}
 
 /// All pieces of a vendor in the table that other programs know.
 async fn pieces(session: &Session, vendor: Uuid) -> anyhow::Result<i64> {
@@ -116,28 +158,16 @@ async fn a_claim_in_the_middle_keeps_the_table(
 }
 
 pub(crate) async fn a_table_known_by_name_gets_the_rows_of_another_generation() -> anyhow::Result<()> {
-    let mut read_side = ReadSide::set_up("in_place").await?;
     let vendor = vendor_id("ALONE");
-    let alone: Vec<Line> = read_side.lines(40).into_iter().map(|line| Line { vendor, ..line }).collect();
+    let started = Miscounted::start("in_place", POPULAR_ITEMS, vendor).await?;
+    let Miscounted { mut read_side, alone, others, mut first } = started;
     let sold: i64 = alone.iter().map(|line| i64::from(line.quantity)).sum();
-    read_side.send(read_side.purchases(), alone)?;
-    read_side.send(read_side.purchases(), read_side.lines(200))?;
     let session = cassandra::connect(read_side.installation.cassandra()).await?;
-    let others = [(Service::Projector(BILLING), "a", &SESSION[..]), (Service::Projector(JDBC), "a", &SESSION[..])];
-    let others = read_side.installation.start_all(&others).await?;
-    // Of a program with a mistake.
-    let miscounts = [("FAILPOINTS", format!("counts-twice=return({vendor})"))];
-    let popular = Service::Projector(POPULAR_ITEMS);
-    let mut first = read_side.installation.start_with(popular, "a", &SESSION, &miscounts)?;
-    first.ready(DEADLINE).await?;
-    read_side.rest(&TABLES).await?;
     ensure!(pieces(&session, vendor).await? == 2 * sold, "it is not counted twice");
 
     let mut second = rebuild(&read_side, POPULAR_ITEMS, "2", &[]).await?;
     cartctl(&read_side, &IN_PLACE, &[]).await?.with(1, "see generation 1")?;
-    let diff = cartctl(&read_side, &["diff", POPULAR_ITEMS, "--json"], &[]).await?.json()?;
-    let digest = diff["digest"].as_str().context("a digest")?;
-    switch(&read_side, &[POPULAR_ITEMS, "--to", "2", "--accept-diff", digest]).await?;
+    accept_second(&read_side, POPULAR_ITEMS).await?;
     first.terminate(DEADLINE).await?;
     let load = read_side.start_load(read_side.purchases());
     read_side.progress(&[SECOND], 20).await?;
@@ -155,6 +185,7 @@ pub(crate) async fn a_table_known_by_name_gets_the_rows_of_another_generation() 
     write_late(&session, vendor).await?;
     ensure!(pieces(&session, vendor).await? == sold, "a late write has won");
 
+    let popular = Service::Projector(POPULAR_ITEMS);
     let again = read_side.installation.start_all(&[(popular, "b", &SESSION[..])]).await?;
     read_side.progress(&[POPULAR_ITEMS], 20).await?;
     cartctl(&read_side, &IN_PLACE, &[]).await?.with(1, "has members")?;
@@ -173,5 +204,56 @@ pub(crate) async fn a_table_known_by_name_gets_the_rows_of_another_generation() 
     }
     a_claim_in_the_middle_keeps_the_table(&read_side, &session, vendor).await?;
     drop((others, first, session));
+    read_side.remove().await
+}
+
+/// Writes a wrong balance as an instance of generation 1 writes its rows: at a position.
+async fn write_month(session: &Session, (vendor, year, month): Month, position: i64) -> anyhow::Result<()> {
+    let table = ReadTable::BalanceByVendor.name();
+    let insert = format!(
+        "INSERT INTO {table} (vendorid, year, month, balance, position) VALUES (?, ?, ?, ?, ?) USING TIMESTAMP ?"
+    );
+    let balance = cassandra::decimal_to_cql(Decimal::from(999_999));
+    session.query_unpaged(insert, (vendor, year, month, balance, position, position)).await?;
+    Ok(())
+}
+
+/// A row that generation 2 lacks is deleted, and late writes of generation 1 lose.
+pub(crate) async fn balances_known_by_name_are_those_of_another_generation() -> anyhow::Result<()> {
+    let vendor = vendor_id("ALONE");
+    let started = Miscounted::start("in_place_months", BILLING, vendor).await?;
+    let Miscounted { mut read_side, alone, others, mut first } = started;
+    let once = read_side.expected_of(&alone).await?.months;
+    let found = read_side.rows().await?.months;
+    let is_twice = |(month, row): (&Month, &Balance)| {
+        found.get(month).is_some_and(|found| found.balance == row.balance + row.balance)
+    };
+    ensure!(!once.is_empty() && once.iter().all(is_twice), "they are not counted twice: {once:?}, {found:?}");
+    let session = cassandra::connect(read_side.installation.cassandra()).await?;
+    let (surplus, surplus_at) = ((vendor_id("SURPLUS"), 2026, 1), Position::new(LogEpoch::FIRST, 0).get());
+    write_month(&session, surplus, surplus_at).await?;
+
+    let mut second = rebuild(&read_side, BILLING, "2", &[]).await?;
+    accept_second(&read_side, BILLING).await?;
+    first.terminate(DEADLINE).await?;
+    cartctl(&read_side, &MONTHS_IN_PLACE, &[]).await?.with(0, " copied, 1 others deleted")?;
+    read_side.check_tables().await?;
+    write_month(&session, surplus, surplus_at).await?;
+    for (month, row) in &once {
+        // The late one may be further than the rest was.
+        write_month(&session, *month, row.position + 1_000_000).await?;
+    }
+    read_side.check_tables().await?;
+
+    // The projector of generation 1 goes on with the rows that were replaced.
+    let again = read_side.installation.start_all(&[(Service::Projector(BILLING), "b", &SESSION[..])]).await?;
+    let more: Vec<Line> = read_side.lines(5).into_iter().map(|line| Line { vendor, ..line }).collect();
+    read_side.send(read_side.purchases(), more)?;
+    read_side.rest(&TABLES).await?;
+    read_side.rest(&[SECOND_MONTHS]).await?;
+    read_side.check_tables().await?;
+    cartctl(&read_side, &["diff", BILLING], &[]).await?.with(0, "diff none")?;
+    second.terminate(DEADLINE).await?;
+    drop((again, others, first, session));
     read_side.remove().await
 }

@@ -60,7 +60,7 @@ pub(crate) async fn a_generation_that_miscounts_is_named_row_by_row_and_refused(
     let mut processes = read_side.start(&TABLES, "a").await?;
     let of_vendor = read_side.expected_of(&alone).await?;
 
-    for model in [POPULAR_ITEMS, VENDOR_BILLING_JDBC] {
+    for model in TABLES {
         let miscounts = [("FAILPOINTS", format!("counts-twice=return({vendor})"))];
         processes.push(rebuild(&read_side, model, "2", &miscounts).await?);
         let mut digests = BTreeSet::new();

@@ -5,7 +5,7 @@
 //! * [`switches`]: readers on every row see no fall while generations are switched.
 //! * [`kills`]: killed builders and killed switches go on.
 //! * [`settling`]: without the wait for readers two of them see different totals.
-//! * [`in_place`]: the table that other programs know by name gets the rows of another generation, also after runs that are killed.
+//! * [`in_place`]: a table that other programs know by name gets the rows of another generation, also after runs that are killed.
 //! * [`parked_rows`]: parked rows count as a difference, and are not switched to.
 //! * [`operators`]: what comes in the middle of a switch is seen, and a second operator is refused.
 
