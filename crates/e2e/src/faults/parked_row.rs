@@ -30,7 +30,7 @@ const WAIT: Duration = Duration::from_secs(5);
 /// One of so many rows, those that were changed last, takes no record.
 const CANDIDATES: usize = 10;
 
-/// The table has so many candidates before its projectors are stopped: then some are left, since of each partition only the last two rows are
+/// The table has so many candidates before its projectors are stopped. Some are left then: of each partition only the last two rows are
 /// none.
 const ROWS_MIN: usize = 2 * CANDIDATES;
 
