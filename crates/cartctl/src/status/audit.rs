@@ -1,6 +1,5 @@
 //! The last audit: what `cartctl audit --watch` says in its metrics.
 
-use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -12,6 +11,28 @@ use super::numbers::{age, grouped};
 
 /// The status of the groups is shown without an audit that does not answer for so long.
 const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What is known of the last audit. In JSON the audit, or null.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Audit {
+    /// Without --audit-url.
+    NotAsked,
+    /// It did not answer.
+    NotKnown,
+    Last(LastAudit),
+}
+
+impl Audit {
+    /// In words, as of a time; nothing if it did not answer: the reason is among what could not be found out.
+    pub(super) fn at(&self, now: DateTime<Utc>) -> Option<String> {
+        match self {
+            Self::NotAsked => Some(String::from("last audit: not asked for (--audit-url)")),
+            Self::NotKnown => None,
+            Self::Last(audit) => Some(audit.at(now)),
+        }
+    }
+}
 
 /// What the last audit said.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -52,7 +73,7 @@ impl LastAudit {
     }
 
     /// In words, as of a time.
-    pub(super) fn at(&self, now: DateTime<Utc>) -> impl fmt::Display {
+    fn at(&self, now: DateTime<Utc>) -> String {
         let failed = if self.failed > 0 { format!("; {} could not be made", self.failed) } else { String::new() };
         match self.ended_at {
             None => format!("last audit: the first one has not ended yet{failed}"),
@@ -75,11 +96,23 @@ mod tests {
             audit_findings{kind=\"a\"} 2\naudit_findings{kind=\"b\"} 0\naudit_commands 1200\n\
             audit_last_completed_timestamp_seconds 1790000000.25\n";
         let now = DateTime::from_timestamp(1_790_000_012, 0).expect("a time");
-        let words = |metrics: &str| LastAudit::of(metrics).map(|audit| audit.at(now).to_string());
+        let words = |metrics: &str| LastAudit::of(metrics).map(|audit| audit.at(now));
         let last = "last audit: 2 findings in 1,200 commands, ended 12 s ago; 1 could not be made";
         assert_eq!(words(metrics).expect("an audit"), last);
         let first = metrics.replace("completed\"} 3", "completed\"} 0").replace("failed\"} 1", "failed\"} 0");
         assert_eq!(words(&first).expect("an audit"), "last audit: the first one has not ended yet");
         assert!(words("up 1\n").is_err());
+    }
+
+    #[test]
+    fn a_last_audit_that_is_not_asked_for_is_null_and_says_how_to_ask() {
+        let now = DateTime::UNIX_EPOCH;
+        assert_eq!(Audit::NotAsked.at(now).as_deref(), Some("last audit: not asked for (--audit-url)"));
+        assert_eq!(Audit::NotKnown.at(now), None, "the reason is said instead");
+        let last = Audit::Last(LastAudit { findings: 2, commands: 9, ended_at: None, failed: 0 });
+        assert_eq!(last.at(now).as_deref(), Some("last audit: the first one has not ended yet"));
+        let json = [Audit::NotAsked, Audit::NotKnown, last].map(|audit| serde_json::to_value(audit).expect("JSON"));
+        assert_eq!(json[..2], [serde_json::Value::Null, serde_json::Value::Null]);
+        assert_eq!(json[2]["findings"], 2);
     }
 }

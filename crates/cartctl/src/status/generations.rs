@@ -1,4 +1,4 @@
-//! The generations of the read models: which have a group, and which one readers see.
+//! The generations of the read models: which have a group, which one readers see, and which of their rows are parked.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,11 +7,14 @@ use anyhow::Context as _;
 use cart::Generation;
 use cart::contract::{READ_MODELS, ReadModel, STAGES, Stage, Store};
 use cassandra::CassandraArgs;
+use kafka::KafkaArgs;
 use postgres::DatabaseArgs;
 use scylla::client::session::Session;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tokio::sync::OnceCell;
+
+use crate::parked_rows::{self, ListedRow};
 
 /// The status of the groups is shown without a store that does not answer for so long.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -49,7 +52,7 @@ pub(super) fn members(existing: &BTreeSet<String>) -> Vec<Member> {
     STAGES.into_iter().flat_map(of_stage).collect()
 }
 
-/// The stores, which know the active generations.
+/// The stores, which know the active generations and the parked rows.
 pub(super) struct Stores {
     cassandra: CassandraArgs,
     session: OnceCell<Session>,
@@ -68,19 +71,33 @@ impl Stores {
 
     /// The generation of a model that readers see.
     pub(super) async fn active(&self, model: ReadModel) -> anyhow::Result<Generation> {
-        let ask = async {
+        within_timeout(async {
             anyhow::Ok(match model.store {
-                Store::Cassandra => {
-                    let session =
-                        self.session.get_or_try_init(async || cassandra::connect(&self.cassandra).await).await?;
-                    cassandra::read_models::active(session, model).await?
-                }
+                Store::Cassandra => cassandra::read_models::active(self.session().await?, model).await?,
                 Store::Postgres => postgres::read_models::active(&self.database, model).await?,
             })
-        };
-        let answer = tokio::time::timeout(TIMEOUT, ask).await;
-        answer.with_context(|| format!("no answer within {} s", TIMEOUT.as_secs()))?
+        })
+        .await
     }
+
+    /// The parked rows of all generations, as `cartctl parked rows` lists them.
+    pub(super) async fn parked_rows(&self, kafka: &KafkaArgs) -> anyhow::Result<Vec<ListedRow>> {
+        within_timeout(async {
+            let stores = parked_rows::Stores { kafka, session: self.session().await?, database: &self.database };
+            let rows = stores.all().await?;
+            anyhow::Ok(rows.iter().map(|(projector, row)| ListedRow::of(projector, row)).collect())
+        })
+        .await
+    }
+
+    async fn session(&self) -> anyhow::Result<&Session> {
+        Ok(self.session.get_or_try_init(async || cassandra::connect(&self.cassandra).await).await?)
+    }
+}
+
+async fn within_timeout<T>(ask: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let answer = tokio::time::timeout(TIMEOUT, ask).await;
+    answer.with_context(|| format!("no answer within {} s", TIMEOUT.as_secs()))?
 }
 
 #[cfg(test)]

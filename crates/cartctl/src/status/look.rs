@@ -11,8 +11,11 @@ use control::Controls;
 use kafka::{Admin, FirstRecord, GroupProgress, KafkaArgs};
 use tokio::task::block_in_place;
 
+use super::audit::Audit;
 use super::generations::{Member, Stores, members};
-use super::text::{DiscardedCommand, Partition, SkippedRecord, State, Status};
+use super::parked::Carts;
+use super::partition::{Partition, State};
+use super::text::{DiscardedCommand, SkippedRecord, Status};
 use crate::operate::Kafka;
 
 /// Looks at all groups, over connections that stay.
@@ -20,6 +23,7 @@ pub(super) struct Looks {
     args: KafkaArgs,
     kafka: Kafka,
     groups: Vec<Group>,
+    carts: Carts,
 }
 
 struct Group {
@@ -47,36 +51,57 @@ struct Found {
 impl Looks {
     pub(super) async fn open(args: &KafkaArgs) -> anyhow::Result<Self> {
         let kafka = Kafka::connect(args).await?;
-        Ok(Self { args: args.clone(), kafka, groups: Vec::new() })
+        Ok(Self { args: args.clone(), kafka, groups: Vec::new(), carts: Carts::new(args) })
     }
 
-    /// Looks at all groups that there are now.
+    /// Notes where the groups are: the first look has the rates since.
+    pub(super) fn start(&mut self) -> anyhow::Result<()> {
+        block_in_place(|| {
+            self.find_groups()?;
+            self.look_at_groups().map(drop)
+        })
+    }
+
+    /// Looks at all groups that there are now, and at what is parked.
     pub(super) async fn look(&mut self, stores: &Stores) -> anyhow::Result<Status> {
         let mut status = block_in_place(|| {
             self.find_groups()?;
             self.look_at_groups()
         })?;
+        self.find_active(stores, &mut status).await;
+        match self.carts.read(&self.kafka.admin).await {
+            Ok(carts) => status.parked_carts = Some(carts),
+            Err(error) => status.unknown.push(format!("the parked carts are not known: {error:#}")),
+        }
+        match stores.parked_rows(&self.args).await {
+            Ok(rows) => status.parked_rows = Some(rows),
+            Err(error) => status.unknown.push(format!("the parked rows are not known: {error:#}")),
+        }
+        Ok(status)
+    }
+
+    /// Marks the generations that readers see.
+    async fn find_active(&self, stores: &Stores, status: &mut Status) {
         for model in READ_MODELS {
-            let members = || self.groups.iter().filter_map(|group| group.member.of).filter(|(of, _)| *of == model);
-            if members().count() < 2 {
+            let members = self.groups.iter().filter_map(|group| group.member.of).filter(|(of, _)| *of == model);
+            let active = if members.count() < 2 {
                 // Without another one it is the active one, and its store need not answer.
-                let of_model = status.partitions.iter_mut().filter(|partition| partition.model == Some(model.group));
-                of_model.for_each(|partition| partition.is_active = Some(true));
-                continue;
-            }
-            match stores.active(model).await {
+                Ok(None)
+            } else {
+                stores.active(model).await.map(Some)
+            };
+            match active {
                 Ok(active) => {
                     let of_model =
                         status.partitions.iter_mut().filter(|partition| partition.model == Some(model.group));
-                    of_model
-                        .for_each(|partition| partition.is_active = Some(partition.generation == Some(active.get())));
+                    let is_active = |of: &Partition| active.is_none_or(|active| of.generation == Some(active.get()));
+                    of_model.for_each(|partition| partition.is_active = Some(is_active(partition)));
                 }
                 Err(error) => {
                     status.unknown.push(format!("the active generation of {} is not known: {error:#}", model.group))
                 }
             }
         }
-        Ok(status)
     }
 
     /// Opens connections for new groups, and drops those of groups that were removed.
@@ -129,7 +154,16 @@ impl Looks {
             reason: discard.entry.record.reason.clone(),
         });
         let (skipped, discarded) = (skipped.collect(), discarded.collect());
-        Ok(Status { at: Utc::now(), partitions, skipped, discarded, audit: None, unknown: Vec::new() })
+        Ok(Status {
+            at: Utc::now(),
+            partitions,
+            skipped,
+            discarded,
+            parked_carts: None,
+            parked_rows: None,
+            audit: Audit::NotAsked,
+            unknown: Vec::new(),
+        })
     }
 }
 

@@ -15,8 +15,9 @@ use kafka::{Admin, TopicSpec};
 const DEADLINE: Duration = Duration::from_secs(180);
 
 /// Each command of each service. The projectors that are left out have the options of one of these.
-const COMMANDS: [&[&str]; 10] = [
+const COMMANDS: [&[&str]; 11] = [
     &["cartctl", "audit"],
+    &["cartctl", "status"],
     &["ingest"],
     &["ingest", "setup"],
     &["cart-processor"],
