@@ -10,11 +10,13 @@ use cart::{CartCommand, PurchasedItem};
 use e2e::harness::{Installation, Process, Service, wait_until};
 use kafka::{Admin, Producer, Record, partition_of};
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::http::api::{Api, Cart, item};
 
 const DEADLINE: Duration = Duration::from_secs(180);
+/// `cartctl status` has nothing to finish.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
 const SESSION: [&str; 2] = ["--session-timeout-ms", "2000"];
 
 struct System {
@@ -103,6 +105,44 @@ async fn nothing_is_behind(system: &System) -> anyhow::Result<()> {
         markers += ends.iter().map(|(_, end)| end).sum::<i64>() - next;
     }
     ensure!(markers > 0, "the usual figure, end minus committed, is 0 too: the test shows nothing");
+    Ok(())
+}
+
+/// The whole lines that a process has printed, once there are so many.
+async fn printed(process: &Process, count: usize) -> anyhow::Result<Vec<String>> {
+    wait_until(&format!("{count} lines of a watch"), DEADLINE, async || {
+        let log = process.log();
+        let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let lines: Vec<String> = whole.lines().map(str::to_owned).collect();
+        if lines.len() < count { Err(log) } else { Ok(lines) }
+    })
+    .await
+}
+
+/// `status --watch` prints a line a look, also after one that has failed, and ends when it is asked to.
+async fn a_watch_goes_on_until_it_is_ended(system: &System) -> anyhow::Result<()> {
+    let args = ["status", "--watch", "--json"];
+    let mut watch = system.installation.spawn("watch", "cartctl", args)?;
+    // Nothing listens there, from the first look on.
+    let away = [("SCHEMA_REGISTRY_URL", String::from("http://127.0.0.1:1"))];
+    let mut waits = system.installation.spawn_as("watch-away", "cartctl", args, &away, None)?;
+    let lines = printed(&watch, 2).await?;
+    let looks = lines.iter().map(|line| serde_json::from_str::<Value>(line).with_context(|| line.clone()));
+    let looks: Vec<Value> = looks.collect::<anyhow::Result<_>>()?;
+    ensure!(looks[0]["at"] != looks[1]["at"], "{lines:?}");
+    for look in &looks {
+        let partitions = look["partitions"].as_array().context("the partitions")?;
+        ensure!(partitions.len() == STAGES.len() * usize::from(system.installation.partitions()), "{look}");
+        ensure!(look["parkedCarts"] == json!([]) && look["audit"].is_null(), "{look}");
+    }
+    for reason in printed(&waits, 2).await? {
+        let is_told = reason.contains("http://127.0.0.1:1") && reason.ends_with("; the next look is in 2 s");
+        ensure!(is_told, "{reason}");
+    }
+    for process in [&mut watch, &mut waits] {
+        process.interrupt()?;
+        process.ended(ENDS_WITHIN).await?;
+    }
     Ok(())
 }
 
@@ -217,6 +257,7 @@ async fn reported(system: &System, offset: i64) -> anyhow::Result<()> {
 pub(crate) async fn operators_pause_skip_and_see_what_groups_do() -> anyhow::Result<()> {
     let mut system = System::start().await?;
     nothing_is_behind(&system).await?;
+    a_watch_goes_on_until_it_is_ended(&system).await?;
     a_paused_processor_decides_nothing(&system).await?;
     a_skip_is_reported(&mut system).await?;
     a_pause_that_is_withdrawn_at_its_offset_drops_nothing(&mut system).await?;

@@ -131,6 +131,16 @@ impl System {
         self.installation.run(&name, "cartctl", args, DEADLINE).await
     }
 
+    /// Waits until `cartctl status` has lines that begin so: it shows nothing of a store that takes longer than two seconds.
+    async fn status_says(&self, expected: &[String]) -> anyhow::Result<()> {
+        wait_until("cartctl status to say what is parked", DEADLINE, async || {
+            let text = self.cartctl(&["status"]).await.map_err(|error| format!("{error:#}"))?;
+            let is_said = |begin: &String| text.lines().any(|line| line.starts_with(begin.as_str()));
+            if expected.iter().all(is_said) { Ok(()) } else { Err(text) }
+        })
+        .await
+    }
+
     async fn audit(&self) -> anyhow::Result<Report> {
         let (kafka, cassandra) = (self.installation.kafka().clone(), self.installation.cassandra().clone());
         audit(&Target::new(kafka, cassandra, self.installation.database()), &[], DEADLINE).await
@@ -214,6 +224,8 @@ pub(crate) async fn bad_carts_wait_while_the_others_of_their_partition_go_on() -
     ensure!(report.counts.parked == 7, "{} commands are counted as parked", report.counts.parked);
     let shown = system.cartctl(&["parked", "show", &unreadable.to_string()]).await?;
     ensure!(shown.contains("journal-unreadable") && shown.contains("Checkout"), "{shown}");
+    let parked = ["3 carts are parked, the oldest since ", "no row is parked"];
+    system.status_says(&parked.map(String::from)).await?;
 
     // One that finds no committed offset ends: it does not wait for ever.
     processor.kill9()?;
@@ -328,6 +340,8 @@ pub(crate) async fn a_parked_row_is_no_finding_and_a_read_does_not_promise_it() 
     let month = format!("{year}-{month:02}");
     let explained = system.cartctl(&["explain", "balance", &bad.to_string(), &month]).await?;
     ensure!(explained.matches("(parked, 1 records wait: row-overflows").count() == 2, "{explained}");
+    let of_model = READ_MODELS.map(|model| format!("{}: 1 row is parked: cartctl parked rows", model.group));
+    system.status_says(&of_model).await?;
 
     system.restart_projectors("repaired", "").await?;
     system.installation.retry_parked_rows(3).await?;
@@ -335,5 +349,6 @@ pub(crate) async fn a_parked_row_is_no_finding_and_a_read_does_not_promise_it() 
     ensure!(status == 200 && read["balances"][0]["balance"] == "2", "after the repair: {status}, {read}");
     let report = system.clean("after the repair").await?;
     ensure!(report.counts.parked_rows == 0, "{report}");
+    system.status_says(&[String::from("no cart and no row is parked")]).await?;
     system.installation.remove().await
 }

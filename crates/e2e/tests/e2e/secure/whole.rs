@@ -105,7 +105,13 @@ async fn further_generations(secured: &Secured, sent: &str) -> anyhow::Result<Ve
     secured.succeed("audit", "cartctl", &["audit"]).await?;
     let report = secured.succeed("audit", "cartctl", &["reconcile", "--sent", sent]).await?;
     ensure!(report.contains("0 differences"), "{report}");
-    let status = secured.succeed("audit", "cartctl", &["status"]).await?;
+    // A store that takes longer than two seconds is not shown.
+    let status = wait_until("status to know all that it shows", DEADLINE, async || {
+        let status = secured.succeed("audit", "cartctl", &["status"]).await.map_err(|error| format!("{error:#}"))?;
+        let is_known = !status.contains("not known") && status.contains("no cart and no row is parked");
+        if is_known { Ok(status) } else { Err(status) }
+    })
+    .await?;
     for group in ["popular-items-g2", "vendor-billing-jdbc-g2"] {
         ensure!(status.contains(group), "{group} is not shown: {status}");
     }
