@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use anyhow::Context as _;
-use cart::contract::Contract as _;
-use cart::{Control, ControlKey, ControlRecord};
+use cart::contract::Contract;
+use cart::{CartEvent, Control, ControlKey, ControlRecord, PurchasedItem};
 use chrono::{DateTime, Utc};
-use kafka::{Admin, Codec, KafkaArgs, Message as _, Registry, TopicReader};
+use kafka::{Admin, Codec, DecodeError, KafkaArgs, Message as _, Registry, TopicReader};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 
@@ -27,6 +28,8 @@ pub struct SkippedRecord {
     pub sha256: String,
     /// The hash of the record that is there; `None` without a record.
     pub found: Option<String>,
+    /// Whether the record that is there can be decoded, by this program or a newer one: it is no garbage.
+    pub is_readable: bool,
     pub by: String,
     pub at: DateTime<Utc>,
     pub reason: String,
@@ -36,6 +39,12 @@ impl SkippedRecord {
     /// Whether it is the record that the operator meant: only that one is skipped.
     pub(crate) fn holds(&self) -> bool {
         self.found.as_ref() == Some(&self.sha256)
+    }
+
+    /// Whether the group's tables lack a purchase that other tables may have. Garbage adds nothing to any table.
+    #[must_use]
+    pub fn leaves_out_purchase(&self) -> bool {
+        self.holds() && self.is_readable && self.topic == PurchasedItem::TOPIC
     }
 
     fn is(&self, topic: &str, partition: i32, offset: i64) -> bool {
@@ -60,9 +69,10 @@ impl fmt::Display for SkippedRecord {
     }
 }
 
-/// Reads the newest record of each skip, and the hashes of the records that they are for.
+/// Reads the newest record of each skip, and the records that they are for.
 pub(crate) async fn load(kafka: &KafkaArgs) -> anyhow::Result<Vec<SkippedRecord>> {
-    read_newest(kafka, codec(kafka).await?, skips).await
+    let runtime = Handle::current();
+    read_newest(kafka, codec(kafka).await?, move |kafka, newest| skips(kafka, newest, &runtime)).await
 }
 
 /// The codec of the control topic's values. Registers the schema.
@@ -102,26 +112,75 @@ fn newest(
     Ok(newest.into_iter().filter_map(|(key, record)| Some((key, record?))).collect())
 }
 
-fn skips(kafka: &KafkaArgs, newest: BTreeMap<ControlKey, ControlRecord>) -> anyhow::Result<Vec<SkippedRecord>> {
+fn skips(
+    kafka: &KafkaArgs,
+    newest: BTreeMap<ControlKey, ControlRecord>,
+    runtime: &Handle,
+) -> anyhow::Result<Vec<SkippedRecord>> {
     let mut wanted: BTreeMap<String, Wanted> = BTreeMap::new();
     for (key, record) in &newest {
         if let (ControlKey::Skip { topic, partition, offset, .. }, Control::Skip { .. }) = (key, &record.control) {
             wanted.entry(topic.clone()).or_default().insert((*partition, *offset));
         }
     }
-    let mut hashed = BTreeMap::new();
+    let mut found = BTreeMap::new();
     for (topic, wanted) in wanted {
-        let of_topic = hashes(kafka, &topic, &wanted)?;
-        hashed.insert(topic, of_topic);
+        let of_topic = records(kafka, &topic, &wanted, runtime)?;
+        found.insert(topic, of_topic);
     }
     let mut skips = Vec::new();
     for (key, record) in newest {
         let ControlKey::Skip { group, topic, partition, offset } = key else { continue };
         let ControlRecord { by, at, reason, control: Control::Skip { sha256 } } = record else { continue };
-        let found = hashed.get(&topic).and_then(|of_topic| of_topic.get(&(partition, offset))).cloned();
-        skips.push(SkippedRecord { group, topic, partition, offset, sha256, found, by, at, reason });
+        let record = found.get(&topic).and_then(|of_topic| of_topic.get(&(partition, offset)));
+        let is_readable = record.is_some_and(|record| record.is_readable);
+        let found = record.map(|record| record.sha256.clone());
+        skips.push(SkippedRecord { group, topic, partition, offset, sha256, found, is_readable, by, at, reason });
     }
     Ok(skips)
+}
+
+/// A record that a skip is for.
+struct Found {
+    sha256: String,
+    /// As in [`SkippedRecord`].
+    is_readable: bool,
+}
+
+/// The records at these offsets of a topic, as far as there are such records.
+fn records(
+    kafka: &KafkaArgs,
+    topic: &str,
+    wanted: &Wanted,
+    runtime: &Handle,
+) -> anyhow::Result<HashMap<(i32, i64), Found>> {
+    if topic == CartEvent::TOPIC {
+        records_of::<CartEvent>(kafka, wanted, runtime)
+    } else if topic == PurchasedItem::TOPIC {
+        records_of::<PurchasedItem>(kafka, wanted, runtime)
+    } else {
+        // Groups skip nothing of another topic, so its schema is not known here.
+        Ok(read_at(kafka, topic, wanted, |value| Ok(Found { sha256: sha256(value), is_readable: true }))?)
+    }
+}
+
+fn records_of<T: Contract + Serialize + DeserializeOwned>(
+    kafka: &KafkaArgs,
+    wanted: &Wanted,
+    runtime: &Handle,
+) -> anyhow::Result<HashMap<(i32, i64), Found>> {
+    let registry = Registry::new(kafka)?;
+    let codec = runtime.block_on(Codec::<T>::register(&registry, T::TOPIC, T::SCHEMA))?;
+    let found = read_at(kafka, T::TOPIC, wanted, |value| {
+        let is_readable = is_readable(&codec.decode_or_fetch_blocking(value, runtime)?);
+        Ok(Found { sha256: sha256(value), is_readable })
+    })?;
+    Ok(found)
+}
+
+/// A record that is newer than this program may have been applied by a newer one.
+fn is_readable<T>(decoded: &Result<T, DecodeError>) -> bool {
+    matches!(decoded, Ok(_) | Err(DecodeError::Newer { .. }))
 }
 
 /// Partitions and offsets of a topic.
@@ -136,6 +195,16 @@ pub(crate) fn hashes(
     topic: &str,
     wanted: &Wanted,
 ) -> Result<HashMap<(i32, i64), String>, kafka::Error> {
+    read_at(kafka, topic, wanted, |value| Ok(sha256(value)))
+}
+
+/// What `of` makes of the values of the records at these offsets of a topic, as far as there are such records.
+fn read_at<T>(
+    kafka: &KafkaArgs,
+    topic: &str,
+    wanted: &Wanted,
+    of: impl Fn(&[u8]) -> Result<T, kafka::Error>,
+) -> Result<HashMap<(i32, i64), T>, kafka::Error> {
     let mut found = HashMap::with_capacity(wanted.len());
     if wanted.is_empty() {
         return Ok(found);
@@ -153,7 +222,7 @@ pub(crate) fn hashes(
         while let Some(message) = reader.next(SILENCE_MAX)?.filter(|message| message.offset() <= *last) {
             let offset = message.offset();
             if offsets.contains(&offset) {
-                found.insert((partition, offset), sha256(message.payload().unwrap_or_default()));
+                found.insert((partition, offset), of(message.payload().unwrap_or_default())?);
             }
             if offset == *last {
                 break;
@@ -191,5 +260,40 @@ mod tests {
         let wanted = Wanted::from([(0, 5), (0, 5 + GAP_MAX), (0, 6 + 2 * GAP_MAX), (1, 7)]);
         let expected = [(0, vec![5, 5 + GAP_MAX]), (0, vec![6 + 2 * GAP_MAX]), (1, vec![7])];
         assert_eq!(runs(&wanted), expected);
+    }
+
+    #[test]
+    fn what_a_newer_program_can_read_is_no_garbage() {
+        let reason = || String::from("branch 6");
+        assert!(is_readable(&Ok(())) && is_readable::<()>(&Err(DecodeError::Newer { id: 7, reason: reason() })));
+        for garbage in [
+            DecodeError::TooShort { len: 2 },
+            DecodeError::NotFramed { byte: 0x67 },
+            DecodeError::UnknownSchema { id: 7 },
+            DecodeError::Malformed { id: 7, reason: reason() },
+            DecodeError::TrailingBytes { len: 1 },
+        ] {
+            assert!(!is_readable::<()>(&Err(garbage)));
+        }
+    }
+
+    #[test]
+    fn only_a_readable_purchase_that_is_there_is_left_out() {
+        let skip = |topic: &str, found: &str, is_readable| SkippedRecord {
+            group: String::from("popular-items"),
+            topic: topic.to_owned(),
+            partition: 0,
+            offset: 3,
+            sha256: String::from("ab"),
+            found: Some(found.to_owned()),
+            is_readable,
+            by: String::from("ops"),
+            at: DateTime::UNIX_EPOCH,
+            reason: String::from("a test"),
+        };
+        assert!(skip(PurchasedItem::TOPIC, "ab", true).leaves_out_purchase());
+        assert!(!skip(PurchasedItem::TOPIC, "ab", false).leaves_out_purchase(), "garbage");
+        assert!(!skip(PurchasedItem::TOPIC, "cd", true).leaves_out_purchase(), "another record, which is applied");
+        assert!(!skip(CartEvent::TOPIC, "ab", true).leaves_out_purchase(), "no table has a purchase of it");
     }
 }

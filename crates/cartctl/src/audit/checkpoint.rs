@@ -4,6 +4,7 @@
 //! of each partition of the four topics   the offset of the cut, a rolling SHA-256 up to it, records whose cause comes after it
 //! of each cart                           a SHA-256 of its journal up to the cut, and the newest entries
 //! of each row of the read tables         the total up to the cut
+//! of the skips                           a SHA-256
 //! ```
 //!
 //! A checkpoint is sealed at the cut of an audit: there everything agreed. Records before the cut can be of commands after it, since
@@ -115,6 +116,8 @@ pub struct Checkpoint {
     /// Commands before the cut, in all audits.
     pub commands: u64,
     pub marks: Marks,
+    /// The digest of the skips. With others everything is read: one may be of a record before the cut.
+    pub skips: Hash,
     /// The carts that have something in the journal.
     pub carts: HashMap<Uuid, CartDigest>,
     pub months: HashMap<MonthKey, SealedTotal<Decimal>>,

@@ -1,7 +1,7 @@
 //! The file of a checkpoint: JSON lines, gzipped. The first line is the header, the last one the SHA-256 of all lines before it.
 //!
 //! ```text
-//! {"format":1,"system":{...},"sealedAt":"...","commands":1000,"marks":{...},"carts":2,"months":1,"days":1}
+//! {"format":2,"system":{...},"sealedAt":"...","commands":1000,"marks":{...},"skips":"...","carts":2,"months":1,"days":1}
 //! ["9f3c1d52-...",{"hash":"...","newest":{...}}]         a cart
 //! [["c1a54a3e-...",2026,11],{"partition":0,...}]         a vendor's month
 //! [["c1a54a3e-...","5d9e0f5f-...",2026,11,3],{...}]      a product's day
@@ -23,11 +23,11 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::checkpoint::{Checkpoint, Marks, System};
-use super::digest::hex;
+use super::digest::{Hash, hex};
 use crate::totals::{DayKey, MonthKey};
 
 /// The format of the file, and of what is hashed. A file with another one is not used.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// The name in the folder that `--checkpoint` gives.
 const NAME: &str = "audit-checkpoint.jsonl.gz";
@@ -49,6 +49,8 @@ struct Header {
     sealed_at: DateTime<Utc>,
     commands: u64,
     marks: Marks,
+    #[serde(with = "hex")]
+    skips: Hash,
     carts: usize,
     months: usize,
     days: usize,
@@ -102,6 +104,7 @@ fn read(file: File) -> anyhow::Result<Found> {
         sealed_at: header.sealed_at,
         commands: header.commands,
         marks: header.marks,
+        skips: header.skips,
         ..Checkpoint::default()
     };
     for _ in 0..header.carts {
@@ -165,13 +168,14 @@ pub(super) fn save(folder: &Path, checkpoint: &Checkpoint) -> anyhow::Result<()>
 }
 
 fn write(checkpoint: &Checkpoint, file: File) -> anyhow::Result<()> {
-    let Checkpoint { system, sealed_at, commands, marks, carts, months, days } = checkpoint;
+    let Checkpoint { system, sealed_at, commands, marks, skips, carts, months, days } = checkpoint;
     let header = Header {
         format: FORMAT,
         system: system.clone(),
         sealed_at: *sealed_at,
         commands: *commands,
         marks: marks.clone(),
+        skips: *skips,
         carts: carts.len(),
         months: months.len(),
         days: days.len(),
@@ -222,6 +226,7 @@ mod tests {
             sealed_at: DateTime::from_timestamp(1_800_000_000, 0).expect("a time"),
             commands: 12,
             marks: Marks { events: vec![Mark { next: 7, hash: [9; 32], left: vec![3, 5] }], ..Marks::default() },
+            skips: [5; 32],
             carts: HashMap::from([(Uuid::from_u128(3), CartDigest { hash: [7; 32], newest })]),
             months: HashMap::from([(
                 MonthKey { vendor, year: 2026, month: 11 },
@@ -302,8 +307,10 @@ mod tests {
     #[test]
     fn a_file_of_another_version_is_not_used() {
         let folder = Folder::new("version");
-        save(&folder.0, &checkpoint()).expect("it can be written");
-        change(&folder, |text| text.replace("\"format\":1,", "\"format\":2,\"new\":true,"));
-        assert!(matches!(load(&folder.0), Ok(Found::OtherFormat(2))));
+        for (other, header) in [(1, "\"format\":1,"), (3, "\"format\":3,\"new\":true,")] {
+            save(&folder.0, &checkpoint()).expect("it can be written");
+            change(&folder, |text| text.replace("\"format\":2,", header));
+            assert!(matches!(load(&folder.0), Ok(Found::OtherFormat(format)) if format == other));
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Hashes of records and of journals, by which a later audit knows that they are what was audited.
+//! Hashes of records, of journals and of skips, by which a later audit knows that they are what was audited.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::rules::Kept;
+use crate::SkippedRecord;
 use crate::journal::{JournalRow, Newest};
 
 /// A SHA-256.
@@ -52,6 +53,23 @@ impl CartDigest {
         }
         (newest != Newest::default()).then(|| Self { hash: sha.finalize().into(), newest })
     }
+}
+
+/// The digest of all that skips change: their records and groups, and whether these records are garbage. A skip of another record than
+/// the one that is there changes nothing.
+pub(super) fn of_skips(skips: &[SkippedRecord]) -> Hash {
+    let mut holding: Vec<_> = skips.iter().filter(|skip| skip.holds()).collect();
+    holding.sort_unstable_by_key(|skip| (&skip.topic, skip.partition, skip.offset, &skip.group));
+    let mut sha = Sha256::new();
+    for SkippedRecord { group, topic, partition, offset, sha256, is_readable, .. } in holding {
+        update(&mut sha, Some(topic.as_bytes()));
+        sha.update(partition.to_be_bytes());
+        sha.update(offset.to_be_bytes());
+        update(&mut sha, Some(group.as_bytes()));
+        update(&mut sha, Some(sha256.as_bytes()));
+        sha.update([u8::from(*is_readable)]);
+    }
+    sha.finalize().into()
 }
 
 /// The rolling hashes of a topic's partitions: each is the hash of the one before and a record.
@@ -170,6 +188,42 @@ mod tests {
         for other in others {
             assert_ne!(chained(&records[..1], start, 9), chained(other, start, 9), "{other:?}");
         }
+    }
+
+    #[test]
+    fn the_digest_of_skips_has_what_they_change_and_nothing_else() {
+        let skip = |group: &str, offset| SkippedRecord {
+            group: group.to_owned(),
+            topic: String::from("item-purchased"),
+            partition: 1,
+            offset,
+            sha256: String::from("ab"),
+            found: Some(String::from("ab")),
+            is_readable: false,
+            by: String::from("ops"),
+            at: chrono::DateTime::UNIX_EPOCH,
+            reason: String::from("a test"),
+        };
+        let both = [skip("popular-items", 3), skip("vendor-billing", 3)];
+        let digest = of_skips(&both);
+        let [first, second] = both.clone();
+        assert_eq!(of_skips(&[second.clone(), first.clone()]), digest);
+        let again = SkippedRecord { reason: String::from("another"), by: String::from("dev"), ..second.clone() };
+        assert_eq!(of_skips(&[first.clone(), again]), digest);
+        let of_another = SkippedRecord { found: None, ..skip("vendor-billing", 4) };
+        assert_eq!(of_skips(&[first.clone(), second.clone(), of_another]), digest);
+        for other in [
+            SkippedRecord { group: String::from("vendor-billing-jdbc"), ..second.clone() },
+            SkippedRecord { topic: String::from("cart-events"), ..second.clone() },
+            SkippedRecord { partition: 2, ..second.clone() },
+            SkippedRecord { offset: 4, ..second.clone() },
+            SkippedRecord { sha256: String::from("cd"), found: Some(String::from("cd")), ..second.clone() },
+            SkippedRecord { is_readable: true, ..second.clone() },
+            SkippedRecord { found: None, ..second.clone() },
+        ] {
+            assert_ne!(of_skips(&[first.clone(), other.clone()]), digest, "{other:?}");
+        }
+        assert_ne!(of_skips(&[first]), digest);
     }
 
     #[test]

@@ -44,7 +44,7 @@ use sqlx::postgres::PgPoolOptions;
 
 use catch_up::{CaughtUp, catch_up};
 use checkpoint_file::save;
-use checkpoints::Start;
+use checkpoints::{Exceptions, Start};
 use read::{Epochs, Scope, collect};
 
 use crate::{discards, skips};
@@ -159,15 +159,11 @@ async fn read(
     let parked = parked.next_positions();
     let epochs = Epochs::read(&target.kafka, &session).await?;
     let skips = skips::load(&target.kafka).await?;
-    // A table that lacks a skipped purchase does not follow from the totals of a checkpoint, nor does a journal whose carts get events
-    // before its cut.
-    let exception = match (skips.is_empty(), parked.is_empty()) {
-        (true, true) => None,
-        (false, _) => Some("operators have skipped records"),
-        (true, false) => Some("carts are parked"),
-    };
     let mut start = match checkpoints {
-        Some(checkpoints) => Some(checkpoints::start(target, &session, epochs, checkpoints, exception).await?),
+        Some(checkpoints) => {
+            let exceptions = Exceptions::of(&skips, &parked);
+            Some(checkpoints::start(target, &session, epochs, checkpoints, &exceptions).await?)
+        }
         None => None,
     };
     let scope = start.as_mut().and_then(|start| start.scope.take()).unwrap_or(Scope::All(None));

@@ -9,16 +9,18 @@ use chrono::{DateTime, Utc};
 use super::check::sold;
 use super::checkpoint::{Checkpoint, Mark, SealedTotal, System, mark};
 use super::cut::Cut;
-use super::digest::CartDigest;
+use super::digest::{CartDigest, of_skips};
 use super::evidence::Evidence;
 use super::report::Report;
+use crate::SkippedRecord;
 
 /// Seals what an audit has looked at, at its cut. `None` if it has findings, if carts or rows are parked, which get what waits later,
-/// before the cut, or if records are skipped, which may be withdrawn.
+/// before the cut, or if a group skips a purchase that can be read: its table has other totals than those that are sealed.
 #[must_use]
 pub fn seal(mut evidence: Evidence, report: &Report, system: System, sealed_at: DateTime<Utc>) -> Option<Checkpoint> {
     let is_parked = !evidence.parked.is_empty() || !evidence.tables.parked.is_empty();
-    if !report.is_clean() || is_parked || !evidence.skips.is_empty() {
+    let lacks_purchase = evidence.skips.iter().any(SkippedRecord::leaves_out_purchase);
+    if !report.is_clean() || is_parked || lacks_purchase {
         return None;
     }
     let earlier = evidence.checkpoint.clone();
@@ -27,6 +29,7 @@ pub fn seal(mut evidence: Evidence, report: &Report, system: System, sealed_at: 
         sealed_at,
         commands: report.up_to_cut.commands + earlier.as_ref().map_or(0, |earlier| earlier.commands),
         marks: evidence.marks.clone(),
+        skips: of_skips(&evidence.skips),
         ..Checkpoint::default()
     };
     totals(&evidence, &mut checkpoint);

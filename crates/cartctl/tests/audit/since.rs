@@ -33,8 +33,12 @@ pub(crate) fn sealed(evidence: &Evidence, commands: &[i64], behind: usize) -> Ch
     let mut published: HashMap<EventId, (i32, i64)> = HashMap::new();
     let mut later = [0; 3];
     for record in &evidence.events {
-        let (event, index) =
-            (record.value.as_ref().expect("an event"), usize::try_from(record.partition).expect("small"));
+        let index = usize::try_from(record.partition).expect("small");
+        let Ok(event) = &record.value else {
+            // Garbage that is before the cut.
+            cut.events[index] = cut.events[index].max(record.offset + 1);
+            continue;
+        };
         published.insert(event.event_id, (record.partition, record.offset));
         let is_before = is_before(event, record.partition);
         later[index] += usize::from(!is_before);
@@ -43,10 +47,11 @@ pub(crate) fn sealed(evidence: &Evidence, commands: &[i64], behind: usize) -> Ch
         }
     }
     for record in &evidence.purchases {
-        let purchase = record.value.as_ref().expect("a purchase");
-        let (partition, offset) = published[&purchase.event_id];
-        if offset >= cut.events[usize::try_from(partition).expect("small")] {
-            continue;
+        if let Ok(purchase) = &record.value {
+            let (partition, offset) = published[&purchase.event_id];
+            if offset >= cut.events[usize::try_from(partition).expect("small")] {
+                continue;
+            }
         }
         let index = usize::try_from(record.partition).expect("small");
         cut.purchases[index] = cut.purchases[index].max(record.offset + 1);

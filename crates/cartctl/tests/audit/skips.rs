@@ -1,16 +1,19 @@
-//! Records that operators have skipped: what they would have changed is not expected, and a skip of another record is reported.
+//! Records that operators have skipped: what they would have changed is not expected, and a skip of another record is reported. An
+//! audit goes on from a checkpoint whose skips are of garbage.
 
 use std::collections::BTreeSet;
 
-use cart::PurchasedItem;
 use cart::contract::Contract as _;
-use cart::contract::group::POPULAR_ITEMS;
+use cart::contract::group::{ITEM_PURCHASED_EVENTS, POPULAR_ITEMS};
+use cart::contract::{READ_MODELS, ReadModel};
+use cart::{CartEvent, PurchasedItem};
 use cartctl::SkippedRecord;
-use cartctl::audit::{Evidence, Findings, Kind, Record, Report, check};
-use cartctl::totals::DayKey;
+use cartctl::audit::{Evidence, Findings, Kind, Record, Report, System, check, seal};
+use cartctl::totals::{DayKey, MonthKey};
 use chrono::{DateTime, Datelike as _};
 
 use crate::run::correct;
+use crate::since::{audit_since, ends, last_tenth, sealed};
 
 fn skip(partition: i32, offset: i64, found: Option<&str>) -> SkippedRecord {
     SkippedRecord {
@@ -20,10 +23,16 @@ fn skip(partition: i32, offset: i64, found: Option<&str>) -> SkippedRecord {
         offset,
         sha256: "ab".repeat(32),
         found: found.map(str::to_owned),
+        is_readable: false,
         by: String::from("ops"),
         at: DateTime::UNIX_EPOCH,
         reason: String::from("a test"),
     }
+}
+
+fn garbage<T>(partition: i32, offset: i64) -> Record<T> {
+    let value = Err(String::from("the value has 2 bytes"));
+    Record { partition, offset, key: String::new(), bytes: Vec::new(), value }
 }
 
 fn audit(evidence: &Evidence) -> Report {
@@ -37,14 +46,7 @@ fn kinds(report: &Report) -> BTreeSet<Kind> {
 #[test]
 fn garbage_that_is_skipped_is_no_finding() {
     let mut evidence = correct();
-    let garbage = || Record {
-        partition: 0,
-        offset: 900_000,
-        key: String::new(),
-        bytes: Vec::new(),
-        value: Err(String::from("the value has 2 bytes")),
-    };
-    evidence.purchases.push(garbage());
+    evidence.purchases.push(garbage(0, 900_000));
     assert_eq!(kinds(&audit(&evidence)), BTreeSet::from([Kind::Unreadable]));
     evidence.skips = vec![skip(0, 900_000, Some(&"ab".repeat(32)))];
     let report = audit(&evidence);
@@ -93,5 +95,93 @@ fn the_table_of_the_group_alone_lacks_a_purchase_that_it_skips() {
     assert!(!report.is_clean(), "the table has what its group skips: {report}");
     evidence.tables.cassandra_days.get_mut(&day).expect("a row").total.0 -= pieces;
     let report = audit(&evidence);
+    assert!(report.is_clean(), "{report}");
+}
+
+/// The skips of a record of `item-purchased` by all its groups.
+fn by_all(partition: i32, offset: i64) -> Vec<SkippedRecord> {
+    let of = |model: &ReadModel| {
+        let group = model.group.to_owned();
+        SkippedRecord { group, ..skip(partition, offset, Some(&"ab".repeat(32))) }
+    };
+    READ_MODELS.iter().map(of).collect()
+}
+
+/// The skip of a record of `cart-events`.
+fn of_event(partition: i32, offset: i64) -> SkippedRecord {
+    let (group, topic) = (ITEM_PURCHASED_EVENTS.to_owned(), CartEvent::TOPIC.to_owned());
+    SkippedRecord { group, topic, ..skip(partition, offset, Some(&"ab".repeat(32))) }
+}
+
+/// Adds garbage behind both topics, each partition of which ends before these offsets.
+fn with_garbage(mut evidence: Evidence) -> Evidence {
+    evidence.purchases.push(garbage(0, 900_000));
+    evidence.events.push(garbage(1, 900_001));
+    evidence.skips = by_all(0, 900_000);
+    evidence.skips.push(of_event(1, 900_001));
+    evidence
+}
+
+#[test]
+fn from_a_checkpoint_on_garbage_that_was_skipped_before_changes_no_total() {
+    let (without, evidence) = (correct(), with_garbage(correct()));
+    let (at_once, checkpoint) = (sealed(&without, &ends(&without), 0), sealed(&evidence, &ends(&evidence), 0));
+    assert_eq!((&checkpoint.months, &checkpoint.days), (&at_once.months, &at_once.days));
+    assert_ne!(checkpoint.skips, at_once.skips);
+    for commands in [last_tenth(&evidence), ends(&evidence)] {
+        let report = audit_since(&evidence, &sealed(&evidence, &commands, 5));
+        assert!(report.is_clean() && report.skipped == evidence.skips, "{report}");
+    }
+    // The rows are still compared with the totals.
+    let checkpoint = sealed(&evidence, &ends(&evidence), 0);
+    let mut changed = evidence;
+    changed.tables.cassandra_days.values_mut().next().expect("a row").total.0 += 1;
+    assert_eq!(kinds(&audit_since(&changed, &checkpoint)), BTreeSet::from([Kind::TotalWrong]));
+}
+
+#[test]
+fn from_a_checkpoint_on_garbage_that_comes_later_needs_its_skip() {
+    let without = correct();
+    let checkpoint = sealed(&without, &ends(&without), 0);
+    let mut evidence = with_garbage(without);
+    let report = audit_since(&evidence, &checkpoint);
+    assert!(report.is_clean() && report.counts.purchases == 1 && report.counts.events == 1, "{report}");
+    evidence.skips.clear();
+    let report = audit_since(&evidence, &checkpoint);
+    assert_eq!((kinds(&report), report.findings_count()), (BTreeSet::from([Kind::Unreadable]), 2), "{report}");
+}
+
+/// A table that lacks a purchase has other totals than those of a checkpoint.
+#[test]
+fn a_skip_of_a_purchase_that_can_be_read_keeps_an_audit_from_sealing() {
+    let mut evidence = correct();
+    let (partition, offset, day, pieces) = earlier_of_a_day(&evidence);
+    evidence.tables.cassandra_days.get_mut(&day).expect("a row").total.0 -= pieces;
+    let readable = SkippedRecord { is_readable: true, ..skip(partition, offset, Some(&"ab".repeat(32))) };
+    evidence.skips = vec![readable];
+    let report = audit(&evidence);
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(seal(evidence, &report, System::default(), DateTime::UNIX_EPOCH), None);
+}
+
+/// No topic and no table has what follows from it, so all totals are the same.
+#[test]
+fn a_skip_of_an_event_that_can_be_read_is_sealed() {
+    let mut evidence = correct();
+    let (partition, offset, day, pieces) = earlier_of_a_day(&evidence);
+    let is_it = |record: &Record<PurchasedItem>| (record.partition, record.offset) == (partition, offset);
+    let place = evidence.purchases.iter().position(is_it).expect("the purchase");
+    let purchase = evidence.purchases.remove(place).value.expect("a purchase");
+    let event_id = purchase.event_id;
+    let of_purchase = |record: &&Record<CartEvent>| record.value.as_ref().is_ok_and(|event| event.event_id == event_id);
+    let event = evidence.events.iter().find(of_purchase).expect("its event");
+    evidence.skips = vec![SkippedRecord { is_readable: true, ..of_event(event.partition, event.offset) }];
+    let month = MonthKey { vendor: day.vendor, year: day.year, month: day.month };
+    let tables = &mut evidence.tables;
+    tables.cassandra_days.get_mut(&day).expect("a row").total.0 -= pieces;
+    tables.cassandra_months.get_mut(&month).expect("a row").total -= purchase.amount();
+    *tables.postgres_months.get_mut(&month).expect("a row") -= purchase.amount();
+    let checkpoint = sealed(&evidence, &ends(&evidence), 0);
+    let report = audit_since(&evidence, &checkpoint);
     assert!(report.is_clean(), "{report}");
 }

@@ -1,5 +1,6 @@
 //! What an operator does with `cartctl` on the whole system: `status` shows what each group does, a paused processor decides
-//! nothing, and a record that cannot be read is skipped, which the audit and `reconcile` report.
+//! nothing, and a record that cannot be read is skipped, which the audit and `reconcile` report. The audit still goes
+//! on from its checkpoint.
 
 use std::time::Duration;
 
@@ -80,6 +81,15 @@ impl System {
             }
         })
         .await
+    }
+
+    /// Audits from a checkpoint on, if there is one, and seals a new one. The report, in a log of this name, says what was read.
+    async fn audit_since(&self, name: &str, read: &str) -> anyhow::Result<String> {
+        let folder = self.installation.folder().join("checkpoint").display().to_string();
+        let args = ["audit", "--timeout-s", "60", "--checkpoint", &folder];
+        let report = self.installation.run(name, "cartctl", args, DEADLINE).await?;
+        ensure!(report.contains(read) && report.contains("sealed: the checkpoint of"), "{report}");
+        Ok(report)
     }
 
     async fn load(&self) -> anyhow::Result<()> {
@@ -212,6 +222,7 @@ async fn a_pause_that_is_withdrawn_at_its_offset_drops_nothing(system: &mut Syst
 }
 
 async fn a_skip_is_reported(system: &mut System) -> anyhow::Result<()> {
+    system.audit_since("audit-before", "there is no checkpoint yet").await?;
     let kafka = system.installation.kafka();
     let topic = kafka.prefixed(PurchasedItem::TOPIC);
     let garbage = Record { partition: Some(1), key: None, value: Some(b"garbage".to_vec()), headers: None };
@@ -230,7 +241,7 @@ async fn a_skip_is_reported(system: &mut System) -> anyhow::Result<()> {
     system.load().await?;
     let skipped = system.cartctl(&["skipped"]).await?;
     ensure!(skipped.lines().filter(|line| line.contains(&record)).count() == READ_MODELS.len(), "{skipped}");
-    reported(system, offset).await?;
+    reported(system, offset, ("audit-skipped", "skips were recorded or withdrawn since the checkpoint")).await?;
 
     // A table that is built again goes past it, too.
     let place = 2 + Service::PROJECTORS
@@ -241,13 +252,14 @@ async fn a_skip_is_reported(system: &mut System) -> anyhow::Result<()> {
     system.cartctl(&["rebuild", VENDOR_BILLING, "--in-place"]).await?;
     system.processes[place] =
         system.installation.start_all(&[(Service::Projector(VENDOR_BILLING), "0", &SESSION)]).await?.remove(0);
-    reported(system, offset).await
+    reported(system, offset, ("audit-rebuilt", "read: what has come since the checkpoint")).await
 }
 
-/// The audit and `reconcile` find nothing, and name the skips.
-async fn reported(system: &System, offset: i64) -> anyhow::Result<()> {
-    for verb in ["audit", "reconcile"] {
-        let report = system.cartctl(&[verb, "--timeout-s", "60"]).await?;
+/// The audit and `reconcile` find nothing, and name the skips. The audit says what it has read.
+async fn reported(system: &System, offset: i64, (name, read): (&str, &str)) -> anyhow::Result<()> {
+    let audited = system.audit_since(name, read).await?;
+    let reconciled = system.cartctl(&["reconcile", "--timeout-s", "60"]).await?;
+    for report in [audited, reconciled] {
         let line = format!("skipped: {} 1/{offset} by {VENDOR_BILLING} (ops, ", PurchasedItem::TOPIC);
         ensure!(report.contains(&line) && report.contains("\"written by a test\""), "{report}");
     }
