@@ -34,6 +34,9 @@ const NAMES: [&str; 2] = ["TOPIC_PREFIX", "CASSANDRA_KEYSPACE"];
 const LOCAL: [(&str, &str); 3] =
     [("CASSANDRA_DATACENTER", "datacenter1"), ("TOPIC_REPLICATION", "1"), ("CASSANDRA_REPLICATION", "1")];
 
+/// The folder of the audit's checkpoint, on a volume that outlives its pods.
+const CHECKPOINT: &str = "AUDIT_CHECKPOINT";
+
 /// Variables of secured servers and of an issuer of tokens, which the local servers are not.
 const SECURED: [&str; 19] = [
     "KAFKA_SECURITY",
@@ -134,7 +137,7 @@ impl Cluster {
         Process::contained(name, &container.words(), environment, self.installation.folder(), None)
     }
 
-    /// The pod's environment with the local servers, this installation's names, and its address.
+    /// The pod's environment with the local servers, this installation's names and folder, and its address.
     fn here(&self, mut all: BTreeMap<String, String>, ip: Ipv4Addr) -> anyhow::Result<BTreeMap<String, String>> {
         let local: BTreeMap<_, _> = self.installation.environment().into_iter().collect();
         for name in ADDRESSES {
@@ -148,6 +151,8 @@ impl Cluster {
         for (name, value) in LOCAL {
             all.entry(name.to_owned()).and_modify(|known| value.clone_into(known));
         }
+        all.entry(CHECKPOINT.to_owned())
+            .and_modify(|folder| *folder = self.installation.folder().join("checkpoint").display().to_string());
         all.retain(|name, _| !SECURED.contains(&name.as_str()));
         for (name, value) in &mut all {
             if let Some(port) = value.strip_prefix("0.0.0.0:") {

@@ -16,9 +16,12 @@ const FILE: &str = "docker-compose.yml";
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
+/// The folder of the audit's checkpoint.
+const CHECKPOINT: &str = "AUDIT_CHECKPOINT";
+
 /// Options that the file does not pass from the environment, and why.
 const NOT_PASSED: [(&str, &[&str]); 6] = [
-    ("the container's files cannot be written", &["AUDIT_CHECKPOINT", "AUDIT_FULL"]),
+    ("it is for a single look, not for --watch", &["AUDIT_FULL"]),
     (
         "the servers are those of the file",
         &[
@@ -126,6 +129,23 @@ pub(crate) async fn each_setting_reaches_the_services() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Its folder is a volume, which takes the owner of the image's folder: otherwise it would be root's.
+pub(crate) async fn the_audit_can_keep_its_checkpoint() -> anyhow::Result<()> {
+    let file = document(FILE)?;
+    let audit = &file["services"]["audit"];
+    let folder = variables(audit)?.get(CHECKPOINT).and_then(Value::as_str).context("the audit has a checkpoint")?;
+    let (mounted, volumes) = (format!(":{folder}"), strings(&audit["volumes"]));
+    let volume = volumes.iter().find_map(|volume| volume.strip_suffix(&mounted));
+    let volume = volume.with_context(|| format!("{FILE}: {folder} is no volume of the audit: {volumes:?}"))?;
+    ensure!(file["volumes"].get(volume).is_some(), "{FILE} does not keep volume {volume}");
+    let dockerfile = text("scripts/Dockerfile")?;
+    let user = dockerfile.lines().find_map(|line| line.strip_prefix("USER ")).context("the image has a user")?;
+    let (user, group) = user.split_once(':').context("the image has a group")?;
+    let made = format!("RUN install -d -o {user} -g {group} {folder}\n");
+    ensure!(dockerfile.contains(&made), "scripts/Dockerfile lacks '{}'", made.trim_end());
+    Ok(())
+}
+
 pub(crate) async fn images_have_the_versions_of_the_tests() -> anyhow::Result<()> {
     let file = document(FILE)?;
     let versions = server_versions()?;
@@ -218,7 +238,7 @@ fn default_of(value: &str) -> &str {
     default.map_or(value, |default| default.trim_end_matches('}'))
 }
 
-/// The environment of a service with the servers and names of the test; `0.0.0.0` is its own address.
+/// The environment of a service with the servers, names and folder of the test; `0.0.0.0` is its own address.
 fn environment(service: &Value, installation: &Installation, ip: Ipv4Addr) -> anyhow::Result<BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
     for (name, value) in variables(service)? {
@@ -226,6 +246,9 @@ fn environment(service: &Value, installation: &Installation, ip: Ipv4Addr) -> an
         all.insert(name.clone(), default_of(value).replace("0.0.0.0", &ip.to_string()));
     }
     all.extend(installation.environment().into_iter().map(|(name, value)| (name.to_owned(), value)));
+    if let Some(folder) = all.get_mut(CHECKPOINT) {
+        *folder = installation.folder().join("checkpoint").display().to_string();
+    }
     Ok(all)
 }
 

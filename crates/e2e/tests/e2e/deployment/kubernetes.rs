@@ -181,6 +181,25 @@ fn the_page_finds_ingest_and_the_audit() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A checkpoint in the container's own files would be lost with the pod.
+pub(crate) async fn the_audit_keeps_its_checkpoint() -> anyhow::Result<()> {
+    let audit = Workload::read("audit")?;
+    let folder = audit.variable("AUDIT_CHECKPOINT").context("the audit has a checkpoint")?;
+    let (mounts, pod) = (&audit.container()["volumeMounts"], &audit.object["spec"]["template"]["spec"]);
+    let mount = mounts.as_array().into_iter().flatten().find(|mount| mount["mountPath"] == folder);
+    let mount = mount.with_context(|| format!("base/audit.yaml: nothing is mounted at {folder}"))?;
+    let volume = pod["volumes"].as_array().into_iter().flatten().find(|volume| volume["name"] == mount["name"]);
+    let claim = &volume.context("the mount has a volume")?["persistentVolumeClaim"]["claimName"];
+    let is_claim = |other: &&Value| other["kind"] == "PersistentVolumeClaim" && other["metadata"]["name"] == *claim;
+    let claim = audit.others.iter().find(is_claim).context("the volume's claim is in base/audit.yaml")?;
+    let modes = strings(&claim["spec"]["accessModes"]);
+    ensure!(modes == ["ReadWriteOnce"], "the volume of the checkpoint is {modes:?}");
+    let spec = &audit.object["spec"];
+    let has_one_pod = spec["replicas"] == 1 && spec["strategy"]["type"] == "Recreate";
+    ensure!(has_one_pod, "two pods of the audit would wait for one volume: {}", spec["strategy"]);
+    Ok(())
+}
+
 /// The ports of the servers of each overlay are those that the network policies allow; members are not more than partitions.
 fn servers_are_reachable() -> anyhow::Result<()> {
     let policies = documents(&format!("{FOLDER}/base/network-policies.yaml"))?;
