@@ -10,7 +10,7 @@
 //! A checkpoint is sealed at the cut of an audit: there everything agreed. Records before the cut can be of commands after it, since
 //! the services went on; they are read again by the next audit (`left`).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use cart::contract::{Contract as _, DEAD_LETTER_TOPIC};
 use cart::{CartCommand, CartEvent, PurchasedItem};
@@ -98,6 +98,14 @@ pub struct SealedTotal<T> {
     pub total: T,
 }
 
+/// The rows of the read tables.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SealedTotals {
+    pub months: HashMap<MonthKey, SealedTotal<Decimal>>,
+    /// Quantity and name.
+    pub days: HashMap<DayKey, SealedTotal<(i64, String)>>,
+}
+
 /// Identifies the logs and stores that were audited.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -120,9 +128,9 @@ pub struct Checkpoint {
     pub skips: Hash,
     /// The carts that have something in the journal.
     pub carts: HashMap<Uuid, CartDigest>,
-    pub months: HashMap<MonthKey, SealedTotal<Decimal>>,
-    /// Quantity and name.
-    pub days: HashMap<DayKey, SealedTotal<(i64, String)>>,
+    pub totals: SealedTotals,
+    /// Those of each group that skips purchases which can be read, without these.
+    pub own_totals: BTreeMap<String, SealedTotals>,
 }
 
 impl Checkpoint {

@@ -1,10 +1,11 @@
 //! The file of a checkpoint: JSON lines, gzipped. The first line is the header, the last one the SHA-256 of all lines before it.
 //!
 //! ```text
-//! {"format":2,"system":{...},"sealedAt":"...","commands":1000,"marks":{...},"skips":"...","carts":2,"months":1,"days":1}
+//! {"format":2,"system":{...},"sealedAt":"...","commands":1000,"marks":{...},"skips":"...","carts":2,"months":1,"days":1,"ownTotals":1}
 //! ["9f3c1d52-...",{"hash":"...","newest":{...}}]         a cart
 //! [["c1a54a3e-...",2026,11],{"partition":0,...}]         a vendor's month
 //! [["c1a54a3e-...","5d9e0f5f-...",2026,11,3],{...}]      a product's day
+//! ["popular-items",1,1]                                  a group with totals of its own: its months and days follow
 //! {"sha256":"..."}
 //! ```
 
@@ -22,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::checkpoint::{Checkpoint, Marks, System};
+use super::checkpoint::{Checkpoint, Marks, SealedTotals, System};
 use super::digest::{Hash, hex};
 use crate::totals::{DayKey, MonthKey};
 
@@ -54,6 +55,7 @@ struct Header {
     carts: usize,
     months: usize,
     days: usize,
+    own_totals: usize,
 }
 
 #[derive(Deserialize)]
@@ -111,13 +113,10 @@ fn read(file: File) -> anyhow::Result<Found> {
         let (cart_id, digest) = lines.value::<(Uuid, _)>()?;
         checkpoint.carts.insert(cart_id, digest);
     }
-    for _ in 0..header.months {
-        let ((vendor, year, month), total) = lines.value::<((Uuid, i32, i32), _)>()?;
-        checkpoint.months.insert(MonthKey { vendor, year, month }, total);
-    }
-    for _ in 0..header.days {
-        let ((vendor, product, year, month, day), total) = lines.value::<((Uuid, Uuid, i32, i32, i32), _)>()?;
-        checkpoint.days.insert(DayKey { vendor, product, year, month, day }, total);
+    checkpoint.totals = lines.totals(header.months, header.days)?;
+    for _ in 0..header.own_totals {
+        let (group, months, days) = lines.value::<(String, usize, usize)>()?;
+        checkpoint.own_totals.insert(group, lines.totals(months, days)?);
     }
     let sha256 = hex::text(&lines.sha.clone().finalize().into());
     let trailer: Trailer = lines.value()?;
@@ -147,6 +146,19 @@ impl Lines {
         self.next()?;
         Ok(serde_json::from_str(&self.line)?)
     }
+
+    fn totals(&mut self, months: usize, days: usize) -> anyhow::Result<SealedTotals> {
+        let mut totals = SealedTotals::default();
+        for _ in 0..months {
+            let ((vendor, year, month), total) = self.value::<((Uuid, i32, i32), _)>()?;
+            totals.months.insert(MonthKey { vendor, year, month }, total);
+        }
+        for _ in 0..days {
+            let ((vendor, product, year, month, day), total) = self.value::<((Uuid, Uuid, i32, i32, i32), _)>()?;
+            totals.days.insert(DayKey { vendor, product, year, month, day }, total);
+        }
+        Ok(totals)
+    }
 }
 
 /// Writes the checkpoint to its folder, which is made if it is missing. After a crash the folder has the former one or this one.
@@ -168,7 +180,7 @@ pub(super) fn save(folder: &Path, checkpoint: &Checkpoint) -> anyhow::Result<()>
 }
 
 fn write(checkpoint: &Checkpoint, file: File) -> anyhow::Result<()> {
-    let Checkpoint { system, sealed_at, commands, marks, skips, carts, months, days } = checkpoint;
+    let Checkpoint { system, sealed_at, commands, marks, skips, carts, totals, own_totals } = checkpoint;
     let header = Header {
         format: FORMAT,
         system: system.clone(),
@@ -177,17 +189,17 @@ fn write(checkpoint: &Checkpoint, file: File) -> anyhow::Result<()> {
         marks: marks.clone(),
         skips: *skips,
         carts: carts.len(),
-        months: months.len(),
-        days: days.len(),
+        months: totals.months.len(),
+        days: totals.days.len(),
+        own_totals: own_totals.len(),
     };
     let mut out = Output { out: GzEncoder::new(BufWriter::new(file), Compression::fast()), sha: Sha256::new() };
     out.line(&header)?;
     carts.iter().try_for_each(|cart| out.line(&cart))?;
-    for (MonthKey { vendor, year, month }, total) in months {
-        out.line(&((vendor, year, month), total))?;
-    }
-    for (DayKey { vendor, product, year, month, day }, total) in days {
-        out.line(&((vendor, product, year, month, day), total))?;
+    out.totals(totals)?;
+    for (group, totals) in own_totals {
+        out.line(&(group, totals.months.len(), totals.days.len()))?;
+        out.totals(totals)?;
     }
     let sha256 = hex::text(&out.sha.clone().finalize().into());
     out.line(&Trailer { sha256 })?;
@@ -207,11 +219,21 @@ impl Output {
         self.sha.update(&line);
         Ok(self.out.write_all(&line)?)
     }
+
+    fn totals(&mut self, SealedTotals { months, days }: &SealedTotals) -> anyhow::Result<()> {
+        for (MonthKey { vendor, year, month }, total) in months {
+            self.line(&((vendor, year, month), total))?;
+        }
+        for (DayKey { vendor, product, year, month, day }, total) in days {
+            self.line(&((vendor, product, year, month, day), total))?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::{BTreeMap, HashMap};
 
     use super::super::checkpoint::{Mark, SealedTotal};
     use super::super::digest::CartDigest;
@@ -221,6 +243,16 @@ mod tests {
     fn checkpoint() -> Checkpoint {
         let (vendor, product) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let newest = Newest { sequence_number: 4, unchanged: 1 << 48 };
+        let totals = |pieces| SealedTotals {
+            months: HashMap::from([(
+                MonthKey { vendor, year: 2026, month: 11 },
+                SealedTotal { partition: 1, offset: 6, total: "12.345".parse().expect("a decimal") },
+            )]),
+            days: HashMap::from([(
+                DayKey { vendor, product, year: 2026, month: 11, day: 3 },
+                SealedTotal { partition: 1, offset: 6, total: (pieces, "\"mug\"\n".to_owned()) },
+            )]),
+        };
         Checkpoint {
             system: System { installation: "cart-".to_owned(), logs: vec!["log".to_owned()] },
             sealed_at: DateTime::from_timestamp(1_800_000_000, 0).expect("a time"),
@@ -228,14 +260,8 @@ mod tests {
             marks: Marks { events: vec![Mark { next: 7, hash: [9; 32], left: vec![3, 5] }], ..Marks::default() },
             skips: [5; 32],
             carts: HashMap::from([(Uuid::from_u128(3), CartDigest { hash: [7; 32], newest })]),
-            months: HashMap::from([(
-                MonthKey { vendor, year: 2026, month: 11 },
-                SealedTotal { partition: 1, offset: 6, total: "12.345".parse().expect("a decimal") },
-            )]),
-            days: HashMap::from([(
-                DayKey { vendor, product, year: 2026, month: 11, day: 3 },
-                SealedTotal { partition: 1, offset: 6, total: (3, "\"mug\"\n".to_owned()) },
-            )]),
+            totals: totals(3),
+            own_totals: BTreeMap::from([("popular-items".to_owned(), totals(2))]),
         }
     }
 

@@ -32,28 +32,21 @@ pub(super) struct Start {
 pub(super) struct Exceptions {
     /// As in [`Checkpoint`].
     skips: Hash,
-    /// Whatever the checkpoint has.
-    always: Option<&'static str>,
+    are_carts_parked: bool,
 }
 
 impl Exceptions {
-    /// A table that lacks a skipped purchase does not follow from the totals of a checkpoint, nor does a journal whose carts get events
-    /// before its cut. `parked` are the parked carts.
+    /// Parked carts get events before the cut of a checkpoint. A skip may be of a record before it.
     pub(super) fn of(skips: &[SkippedRecord], parked: &HashMap<CartId, Position>) -> Self {
-        let always = if skips.iter().any(SkippedRecord::leaves_out_purchase) {
-            Some("operators have skipped purchases that can be read")
-        } else if parked.is_empty() {
-            None
-        } else {
-            Some("carts are parked")
-        };
-        Self { skips: of_skips(skips), always }
+        Self { skips: of_skips(skips), are_carts_parked: !parked.is_empty() }
     }
 
     /// Why an audit does not go on from a checkpoint.
     fn to(&self, checkpoint: &Checkpoint) -> Option<&'static str> {
-        let are_others = checkpoint.skips != self.skips;
-        self.always.or(are_others.then_some("skips were recorded or withdrawn since the checkpoint"))
+        if self.are_carts_parked {
+            return Some("carts are parked");
+        }
+        (checkpoint.skips != self.skips).then_some("skips have changed since the checkpoint")
     }
 }
 
@@ -96,14 +89,8 @@ pub(super) async fn start(
         checkpoint.system.installation,
         system.installation
     );
-    if checkpoint.system != system {
-        return all(None, "the checkpoint is of an earlier log: a topic was replaced since");
-    }
-    if checkpoints.is_full {
-        return all(Some(checkpoint), "--full");
-    }
-    if let Some(exception) = exceptions.to(&checkpoint) {
-        return all(Some(checkpoint), exception);
+    if let Some((why, is_compared)) = why_all(&checkpoint, &system, checkpoints.is_full, exceptions) {
+        return all(is_compared.then_some(checkpoint), why);
     }
     spawn_blocking({
         let checkpoint = checkpoint.clone();
@@ -112,6 +99,20 @@ pub(super) async fn start(
     .await??;
     let since = Some(checkpoint.seal());
     Ok(Start { scope: Some(Scope::Since(checkpoint)), system, since, note: None })
+}
+
+/// Why an audit does not go on from a checkpoint of this installation, and whether the records before it are compared with its hashes.
+fn why_all(
+    checkpoint: &Checkpoint,
+    system: &System,
+    is_full: bool,
+    exceptions: &Exceptions,
+) -> Option<(&'static str, bool)> {
+    if checkpoint.system != *system {
+        return Some(("the checkpoint is of an earlier log: a topic was replaced since", false));
+    }
+    let why = if is_full { Some("--full") } else { exceptions.to(checkpoint) };
+    why.map(|why| (why, true))
 }
 
 async fn load_in_background(folder: &Path) -> anyhow::Result<Found> {
@@ -184,20 +185,33 @@ mod tests {
             |now: &[SkippedRecord], sealed: &[SkippedRecord]| Exceptions::of(now, &parked).to(&sealed_with(sealed));
         let garbage = [skip(3, false)];
         assert_eq!((why(&[], &[]), why(&garbage, &garbage)), (None, None));
-        let others = Some("skips were recorded or withdrawn since the checkpoint");
+        let others = Some("skips have changed since the checkpoint");
         assert_eq!((why(&garbage, &[]), why(&[], &garbage)), (others, others));
         assert_eq!(why(&[skip(3, false), skip(4, false)], &garbage), others);
+        assert_eq!(why(&[skip(3, true)], &garbage), others, "it can be read now");
         let another = SkippedRecord { found: Some(String::from("cd")), ..skip(3, false) };
         assert_eq!(why(std::slice::from_ref(&another), &[]), None, "it skips nothing");
         assert_eq!(why(&[another], &garbage), others, "and skipped something before");
     }
 
     #[test]
-    fn skipped_purchases_and_parked_carts_need_a_look_at_everything() {
-        let readable = [skip(3, true)];
-        let checkpoint = Checkpoint { skips: of_skips(&readable), ..Checkpoint::default() };
-        let why = Exceptions::of(&readable, &HashMap::new()).to(&checkpoint);
-        assert_eq!(why, Some("operators have skipped purchases that can be read"));
+    fn a_checkpoint_of_topics_that_were_made_again_is_not_used() {
+        let system = |topic_id: &str| System {
+            installation: String::from("topics '*', keyspace cart"),
+            logs: vec![format!("cart-commands {topic_id} of cluster, 12 partitions")],
+        };
+        let checkpoint = Checkpoint { system: system("A"), skips: of_skips(&[]), ..Checkpoint::default() };
+        let exceptions = Exceptions::of(&[], &HashMap::new());
+        let why = |topic_id, is_full| why_all(&checkpoint, &system(topic_id), is_full, &exceptions);
+        assert_eq!((why("A", false), why("A", true)), (None, Some(("--full", true))));
+        for is_full in [false, true] {
+            let earlier = Some(("the checkpoint is of an earlier log: a topic was replaced since", false));
+            assert_eq!(why("B", is_full), earlier);
+        }
+    }
+
+    #[test]
+    fn parked_carts_need_a_look_at_everything() {
         let parked = HashMap::from([(CartId::from(Uuid::from_u128(1)), Position::from(5))]);
         let checkpoint = Checkpoint { skips: of_skips(&[]), ..Checkpoint::default() };
         assert_eq!(Exceptions::of(&[], &parked).to(&checkpoint), Some("carts are parked"));

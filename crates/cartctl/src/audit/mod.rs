@@ -53,7 +53,7 @@ pub use crate::intake::DeadLetter;
 pub use args::{Args, Checkpoints, Target};
 pub use catch_up::NotCaughtUp;
 pub use check::{check, check_sightings};
-pub use checkpoint::{Checkpoint, Mark, Marks, SealedTotal, System};
+pub use checkpoint::{Checkpoint, Mark, Marks, SealedTotal, SealedTotals, System};
 pub use client_view::{AnsweredItem, Attempt, SentCommand, read as read_sent_commands};
 pub use cut::{Cut, UpToCut};
 pub use digest::{CartDigest, Hash};

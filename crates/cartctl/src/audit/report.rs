@@ -249,7 +249,7 @@ pub struct Span {
     pub since: Option<Seal>,
     /// Why everything was read.
     pub note: Option<String>,
-    /// The new checkpoint. `None` if there are findings, parked carts or rows, or skipped purchases that can be read.
+    /// The new checkpoint. `None` if there are findings, or parked carts or rows.
     pub sealed: Option<Seal>,
 }
 
@@ -332,7 +332,7 @@ impl fmt::Display for Span {
         }
         match &self.sealed {
             Some(sealed) => write!(f, "\nsealed: {sealed}"),
-            None => write!(f, "\nsealed: nothing, since there are findings, parked carts or rows, or skipped purchases"),
+            None => write!(f, "\nsealed: nothing, since there are findings, or parked carts or rows"),
         }
     }
 }

@@ -3,24 +3,23 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use cart::contract::READ_MODELS;
 use cart::{EventId, Position};
 use chrono::{DateTime, Utc};
 
-use super::check::sold;
-use super::checkpoint::{Checkpoint, Mark, SealedTotal, System, mark};
+use super::check::{Sold, sold};
+use super::checkpoint::{Checkpoint, Mark, SealedTotal, SealedTotals, System, mark};
 use super::cut::Cut;
 use super::digest::{CartDigest, of_skips};
 use super::evidence::Evidence;
 use super::report::Report;
-use crate::SkippedRecord;
 
-/// Seals what an audit has looked at, at its cut. `None` if it has findings, if carts or rows are parked, which get what waits later,
-/// before the cut, or if a group skips a purchase that can be read: its table has other totals than those that are sealed.
+/// Seals what an audit has looked at, at its cut. `None` if it has findings, or if carts or rows are parked, which get what waits later,
+/// before the cut.
 #[must_use]
 pub fn seal(mut evidence: Evidence, report: &Report, system: System, sealed_at: DateTime<Utc>) -> Option<Checkpoint> {
     let is_parked = !evidence.parked.is_empty() || !evidence.tables.parked.is_empty();
-    let lacks_purchase = evidence.skips.iter().any(SkippedRecord::leaves_out_purchase);
-    if !report.is_clean() || is_parked || lacks_purchase {
+    if !report.is_clean() || is_parked {
         return None;
     }
     let earlier = evidence.checkpoint.clone();
@@ -104,19 +103,29 @@ fn carts(evidence: &Evidence, checkpoint: &mut Checkpoint) {
 
 /// The totals of the purchases before the cut.
 fn totals(evidence: &Evidence, checkpoint: &mut Checkpoint) {
-    let sold = sold(evidence);
+    checkpoint.totals = sealed_totals(evidence, sold(evidence));
+    for model in READ_MODELS {
+        if let Some(sold) = Sold::of_group(evidence, model.group) {
+            checkpoint.own_totals.insert(model.group.to_owned(), sealed_totals(evidence, sold));
+        }
+    }
+}
+
+fn sealed_totals(evidence: &Evidence, sold: Sold<'_>) -> SealedTotals {
+    let mut sealed = SealedTotals::default();
     let next = |partition| mark(&evidence.marks.purchases, partition).map_or(0, |mark| mark.next);
     for (key, steps) in sold.months {
         if let Some(step) = steps.iter().rev().find(|step| step.offset < next(step.partition)) {
             let total = SealedTotal { partition: step.partition, offset: step.offset, total: step.total };
-            checkpoint.months.insert(key, total);
+            sealed.months.insert(key, total);
         }
     }
     for (key, steps) in sold.days {
         if let Some(step) = steps.iter().rev().find(|step| step.offset < next(step.partition)) {
             let (pieces, name) = step.total;
             let (partition, offset) = (step.partition, step.offset);
-            checkpoint.days.insert(key, SealedTotal { partition, offset, total: (pieces, name.to_owned()) });
+            sealed.days.insert(key, SealedTotal { partition, offset, total: (pieces, name.to_owned()) });
         }
     }
+    sealed
 }

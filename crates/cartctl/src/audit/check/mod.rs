@@ -11,7 +11,7 @@ mod sightings;
 mod skips;
 mod tables;
 
-pub(super) use purchases::sold;
+pub(super) use purchases::{Sold, sold};
 pub use sightings::check as check_sightings;
 
 use super::evidence::Evidence;

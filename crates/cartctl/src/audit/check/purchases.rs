@@ -9,7 +9,7 @@ use rust_decimal::Decimal;
 
 use super::published::{ByCart, Published, Shown};
 use crate::SkippedRecord;
-use crate::audit::checkpoint::mark;
+use crate::audit::checkpoint::{SealedTotals, mark};
 use crate::audit::cut::Cut;
 use crate::audit::evidence::{Evidence, Record};
 use crate::audit::report::{Counts, Findings, Kind};
@@ -104,45 +104,52 @@ fn is_of(purchase: &PurchasedItem, event: &CartEvent) -> bool {
 
 /// Adds up all purchases; those before the checkpoint are in its totals.
 pub(in crate::audit) fn sold(evidence: &Evidence) -> Sold<'_> {
-    let mut sold = Sold::default();
-    if let Some(checkpoint) = &evidence.checkpoint {
-        for (key, sealed) in &checkpoint.months {
-            let (partition, offset) = (sealed.partition, sealed.offset);
-            sold.months.insert(*key, vec![Step { partition, offset, total: sealed.total }]);
-        }
-        for (key, sealed) in &checkpoint.days {
-            let (partition, offset) = (sealed.partition, sealed.offset);
-            let total = (sealed.total.0, sealed.total.1.as_str());
-            sold.days.insert(*key, vec![Step { partition, offset, total }]);
-        }
-    }
-    let marks = evidence.checkpoint.as_ref().map(|checkpoint| checkpoint.marks.purchases.as_slice());
-    let is_new = |record: &Record<PurchasedItem>| {
-        let mark = marks.and_then(|marks| mark(marks, record.partition));
-        mark.is_none_or(|mark| record.offset >= mark.next)
-    };
-    for record in evidence.purchases.iter().filter(|record| is_new(record)) {
-        if let Ok(purchase) = &record.value {
-            sold.add(record, purchase);
-        }
-    }
-    sold
+    let sealed = evidence.checkpoint.as_ref().map(|checkpoint| &checkpoint.totals);
+    Sold::add_up(evidence, sealed, |_| true)
 }
 
 impl<'a> Sold<'a> {
     /// What a group has that skips purchases which can be read; `None` if it skips none.
-    pub(super) fn of_group(evidence: &'a Evidence, group: &str) -> Option<Self> {
-        let is_of = |record: &Record<PurchasedItem>| {
-            evidence.skips.iter().any(|skip| skip.is_of(group, PurchasedItem::TOPIC, record.partition, record.offset))
-        };
-        evidence.purchases.iter().find(|record| record.value.is_ok() && is_of(record))?;
+    pub(in crate::audit) fn of_group(evidence: &'a Evidence, group: &str) -> Option<Self> {
+        let skips = evidence.skips.iter().filter(|skip| skip.group == group && skip.leaves_out_purchase());
+        let left_out: HashSet<(i32, i64)> = skips.map(|skip| (skip.partition, skip.offset)).collect();
+        if left_out.is_empty() {
+            return None;
+        }
+        // An audit goes on from a checkpoint with the same skips only, so the checkpoint has totals of this group.
+        let sealed = evidence.checkpoint.as_ref().and_then(|checkpoint| checkpoint.own_totals.get(group));
+        Some(Self::add_up(evidence, sealed, |record| !left_out.contains(&(record.partition, record.offset))))
+    }
+
+    /// Goes on from sealed totals with the wanted purchases after the checkpoint.
+    fn add_up(
+        evidence: &'a Evidence,
+        sealed: Option<&'a SealedTotals>,
+        is_wanted: impl Fn(&Record<PurchasedItem>) -> bool,
+    ) -> Self {
         let mut sold = Self::default();
-        for record in evidence.purchases.iter().filter(|record| !is_of(record)) {
+        if let Some(SealedTotals { months, days }) = sealed {
+            for (key, sealed) in months {
+                let (partition, offset) = (sealed.partition, sealed.offset);
+                sold.months.insert(*key, vec![Step { partition, offset, total: sealed.total }]);
+            }
+            for (key, sealed) in days {
+                let (partition, offset) = (sealed.partition, sealed.offset);
+                let total = (sealed.total.0, sealed.total.1.as_str());
+                sold.days.insert(*key, vec![Step { partition, offset, total }]);
+            }
+        }
+        let marks = evidence.checkpoint.as_ref().map(|checkpoint| checkpoint.marks.purchases.as_slice());
+        let is_new = |record: &Record<PurchasedItem>| {
+            let mark = marks.and_then(|marks| mark(marks, record.partition));
+            mark.is_none_or(|mark| record.offset >= mark.next)
+        };
+        for record in evidence.purchases.iter().filter(|record| is_new(record) && is_wanted(record)) {
             if let Ok(purchase) = &record.value {
                 sold.add(record, purchase);
             }
         }
-        Some(sold)
+        sold
     }
 
     fn add(&mut self, record: &Record<PurchasedItem>, purchase: &'a PurchasedItem) {
