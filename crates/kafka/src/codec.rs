@@ -1,9 +1,9 @@
 //! Registry-framed Avro: a zero byte, the schema's id in four bytes (big-endian), the datum.
 //! Source of the format: Confluent's "Wire format" page of the schema registry's documentation.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::marker::PhantomData;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use apache_avro::Schema;
 use apache_avro::error::Details;
@@ -116,9 +116,7 @@ impl<T: Serialize + DeserializeOwned> Codec<T> {
         // A length in garbage must not make the decoder ask for half a gigabyte, its default. Set once a process.
         apache_avro::util::max_allocation_bytes(ALLOCATION_MAX);
         let failed = || format!("reading the schema of {topic}");
-        let parsed = Schema::parse_str(schema).map_err(|error| Error::fatal(failed(), error))?;
-        // Writers and readers borrow their schema and live as long as the process: so does the schema.
-        let parsed: &'static Schema = Box::leak(Box::new(parsed));
+        let parsed = parse_once(schema).map_err(|error| Error::fatal(failed(), error))?;
         let writer = GenericDatumWriter::builder(parsed)
             .human_readable(false)
             .build()
@@ -236,10 +234,39 @@ impl Reader {
     }
 }
 
+/// The schema of a text. Writers and readers borrow their schema and live as long as the process, so the schema does too: once, although
+/// each look of `audit --watch` makes its codecs anew.
+fn parse_once(text: &str) -> Result<&'static Schema, apache_avro::Error> {
+    static PARSED: Mutex<BTreeMap<String, &'static Schema>> = Mutex::new(BTreeMap::new());
+    let mut parsed = PARSED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(schema) = parsed.get(text).copied() {
+        return Ok(schema);
+    }
+    let schema: &'static Schema = Box::leak(Box::new(Schema::parse_str(text)?));
+    parsed.insert(text.to_owned(), schema);
+    Ok(schema)
+}
+
 fn split(bytes: &[u8]) -> Result<(u32, &[u8]), DecodeError> {
     match bytes {
         [MAGIC, a, b, c, d, datum @ ..] => Ok((u32::from_be_bytes([*a, *b, *c, *d]), datum)),
         [byte, ..] if bytes.len() >= HEADER_LEN => Err(DecodeError::NotFramed { byte: *byte }),
         _ => Err(DecodeError::TooShort { len: bytes.len() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_is_parsed_once() {
+        let of = |name: &str| {
+            let text = format!(r#"{{"type":"record","name":"{name}","fields":[]}}"#);
+            parse_once(&text).expect("a schema")
+        };
+        assert!(std::ptr::eq(of("A"), of("A")));
+        assert!(!std::ptr::eq(of("A"), of("B")));
+        assert!(parse_once("{").is_err());
     }
 }
