@@ -135,7 +135,7 @@ pub(crate) async fn the_audit_can_keep_its_checkpoint() -> anyhow::Result<()> {
     let audit = &file["services"]["audit"];
     let folder = variables(audit)?.get(CHECKPOINT).and_then(Value::as_str).context("the audit has a checkpoint")?;
     let (mounted, volumes) = (format!(":{folder}"), strings(&audit["volumes"]));
-    let volume = volumes.iter().find_map(|volume| volume.strip_suffix(&mounted));
+    let volume = volumes.iter().find_map(|volume| volume.strip_suffix(mounted.as_str()));
     let volume = volume.with_context(|| format!("{FILE}: {folder} is no volume of the audit: {volumes:?}"))?;
     ensure!(file["volumes"].get(volume).is_some(), "{FILE} does not keep volume {volume}");
     let dockerfile = text("scripts/Dockerfile")?;
