@@ -1,4 +1,4 @@
-// What operators want and do: the panel of pauses, stops, skips and parked carts, and a dialog in front of each action.
+// What operators want and do: the panel of pauses, stops, skips, parked carts and parked rows, and a dialog in front of each action.
 
 import { $, closable, count, element, fetchJson, minute, short } from "./dom.js";
 
@@ -22,21 +22,20 @@ export function startOperations(dialogs) {
   $("pause").addEventListener("click", () => ask(allowed, pause(groups)));
 
   function show(frame) {
-    groups = frame.stages.map(({ group, generation }) => (generation > 1 ? `${group}-g${generation}` : group));
-    const now = JSON.stringify(frame.operations);
+    groups = groupsOf(frame);
+    const now = JSON.stringify([frame.operations, frame.parkedRows]);
     if (now === shown) return;
     shown = now;
-    rows(frame.operations);
+    // There is none before the first look.
+    const isKnown = frame.operations && frame.parkedRows;
+    rows(frame.operations ?? NOTHING, frame.parkedRows ?? NO_ROWS, isKnown);
   }
 
-  function rows(of) {
+  function rows(of, parked, isKnown) {
     const body = $("operations");
     const state = $("kept-state");
-    if (!of || of.unknown) {
-      state.textContent = of ? `not known: ${of.unknown}` : "";
-      body.replaceChildren();
-      return;
-    }
+    // Its lists are empty; the others are shown.
+    const unknown = [of.unknown, ...parked.unknown].filter(Boolean);
     const columns = allowed ? 4 : 3;
     const line = (kind, what, why, since, button) =>
       element("tr", { "data-kind": kind },
@@ -47,6 +46,7 @@ export function startOperations(dialogs) {
     const by = (of) => [of.reason, element("small", null, `by ${of.by}`)];
     const partition = (pause) => (pause.partition === null ? "" : `, partition ${pause.partition}`) + (pause.beforeOffset === null ? "" : ` before offset ${count(pause.beforeOffset)}`);
     const more = (total, listed, what) => (total > listed ? [element("tr", null, element("td", { colspan: columns, class: "empty" }, `and ${count(total - listed)} more ${what}`))] : []);
+    const row = (one) => `row ${one.row} of vendor ${one.vendorId} in ${one.group}`;
     const found = [
       ...of.pauses.map((pause) => line("paused", [element("span", { class: "mono" }, pause.group), partition(pause)], by(pause), pause.atMs, act("Resume", `resume ${pause.group}${partition(pause)}`, resume(pause)))),
       ...more(of.pausesCount, of.pauses.length, "pauses"),
@@ -56,15 +56,34 @@ export function startOperations(dialogs) {
       ...more(of.skipsCount, of.skips.length, "skips"),
       ...of.parked.map((cart) => line(cart.state, ["cart ", element("button", { type: "button", class: "link mono", "aria-label": `history of cart ${short(cart.cartId)}`, onclick: () => dialogs.cart(cart.cartId) }, short(cart.cartId))], cart.reason, cart.sinceMs, cart.state === "parked" && act("Retry", `try cart ${short(cart.cartId)} again`, retry(cart)))),
       ...more(of.parkedCount, of.parked.length, "parked carts"),
+      ...parked.rows.map((one) => line(one.state, ["row ", element("span", { class: "mono", title: one.row }, rowName(one.row)), element("small", { title: one.vendorId }, `of vendor ${short(one.vendorId)}, in ${one.group}`)], [one.reason, element("small", null, `lacks ${one.record} and later`), one.retryBy && element("small", null, `another try by ${one.retryBy}`)], one.sinceMs, one.state === "parked" && act("Retry", `try ${row(one)} again`, retryRow(one)))),
+      ...more(parked.count, parked.rows.length, "parked rows"),
     ];
-    state.textContent = "";
+    state.textContent = unknown.length ? `not known: ${unknown.join("; ")}` : "";
     // The button with the focus comes again, or its row is gone.
     const focused = body.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
-    body.replaceChildren(...(found.length ? found : [element("tr", null, element("td", { colspan: columns, class: "empty" }, "nothing is paused, stopped, skipped or parked"))]));
+    body.replaceChildren(...(found.length || unknown.length || !isKnown ? found : [element("tr", null, element("td", { colspan: columns, class: "empty" }, "nothing is paused, stopped, skipped or parked"))]));
     if (focused) ([...body.querySelectorAll("button")].find((button) => button.getAttribute("aria-label") === focused) ?? $("pause")).focus();
   }
 
   return { show };
+}
+
+const NOTHING = { pauses: [], pausesCount: 0, stops: [], stopsCount: 0, skips: [], skipsCount: 0, parked: [], parkedCount: 0, unknown: null };
+const NO_ROWS = { rows: [], count: 0, unknown: [] };
+
+// The groups that can be paused: of a read table those of all generations, as far as these are known.
+function groupsOf(frame) {
+  return frame.stages.flatMap(({ group, generation }) => {
+    const known = frame.readModels.find((model) => model.name === group)?.generations ?? [];
+    return known.length ? known.map((one) => one.group) : [generation > 1 ? `${group}-g${generation}` : group];
+  });
+}
+
+// A month, or a day and a product.
+function rowName(row) {
+  const [time, product] = row.split(" ");
+  return product ? `${time} of product ${short(product)}` : time;
 }
 
 // Each action: what the dialog says of it, and what is sent. `facts` and `body` belong together.
@@ -113,6 +132,16 @@ function retry(of) {
     note: "cart-processor tries the cart again, from its first waiting command on. If that fails, the cart is parked as before.",
     facts: () => [["cart", of.cartId], ["parked because", of.reason]],
     body: () => ({ action: "retry", cartId: of.cartId }),
+  };
+}
+
+function retryRow(of) {
+  return {
+    title: "Try a parked row again",
+    button: "Retry",
+    note: "The projector adds the records that the row lacks, in their order, from the first one on. If one fails again, the row is parked as before.",
+    facts: () => [["group", of.group], ["vendor", of.vendorId], ["row", of.row], ["lacks from", of.record], ["parked because", of.reason]],
+    body: () => ({ action: "retryRow", group: of.group, vendorId: of.vendorId, row: of.row }),
   };
 }
 

@@ -1,6 +1,6 @@
 // The figures and lists: each takes what it needs from a frame.
 
-import { $, count, element, money, rate, shape, short, span, text } from "./dom.js";
+import { $, count, element, minute, money, rate, shape, short, span, text } from "./dom.js";
 
 const SPANS = ["1 min", "15 min", "today"];
 
@@ -42,6 +42,7 @@ export function startPanels(dialogs) {
     top(frame);
     balances(frame);
     audit(frame);
+    generations(frame.readModels);
     text("viewers", count(frame.viewers));
   }
 
@@ -172,6 +173,23 @@ function balances(frame) {
   const state = $("balances-state");
   state.dataset.state = different ? "different" : equal === cells.length && equal > 0 ? "equal" : "";
   state.textContent = different ? `${different} of ${cells.length} differ` : equal === cells.length && equal > 0 ? "all equal" : cells.length ? `${equal} of ${cells.length} equal, the others not yet comparable` : "";
+}
+
+// A line for each read table that has, or had, more than one generation.
+function generations(models) {
+  const shown = models.filter((model) => model.unknown || model.switched || model.generations.length > 1);
+  $("generations").hidden = shown.length === 0;
+  $("generations").replaceChildren(...shown.map((model) => element("li", { "data-model": model.name }, element("span", { class: "mono" }, model.table), ": ", generationsOf(model))));
+}
+
+function generationsOf({ generations, switched, unknown }) {
+  if (unknown) return `its generations are not known: ${unknown}`;
+  const one = ({ number, isActive, behind }) => {
+    const waiting = behind ? `${behind.isMost ? "≤ " : ""}${count(behind.records)} waiting` : "waiting: ?";
+    return `generation ${number}${isActive ? ", which readers see" : ""} (${waiting})`;
+  };
+  const since = switched ? `; since ${minute(switched.atMs)} UTC, by ${switched.by}${switched.reason ? `: ${switched.reason}` : ""}` : "";
+  return generations.map(one).join(", ") + since;
 }
 
 function audit(frame) {

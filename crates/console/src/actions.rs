@@ -1,11 +1,14 @@
-//! What operators do at the page: the requests of `cartctl pause`, `resume`, `skip` and `parked retry`, with the same refusals and records.
+//! What operators do at the page: the requests of `cartctl pause`, `resume`, `skip`, `parked retry` and `parked rows retry`, with the same refusals
+//! and records.
+
+mod rows;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use bearer::{Rejected, Verifier};
-use cart::{CartId, Control};
+use cart::{CartId, Control, VendorId};
 use control::{ControlTopic, Group, PauseRequest, ResumeRequest, SkipRequest, signed};
 use kafka::{Admin, KafkaArgs, Registry};
 use parking::{AllParked, request_retry};
@@ -16,6 +19,7 @@ use warp::http::HeaderMap;
 
 use crate::args::Args;
 use crate::metrics::JWKS_FAILURES;
+use crate::stores::Stores;
 
 /// The scope that a token needs.
 pub(crate) const SCOPE: &str = "operator";
@@ -61,6 +65,14 @@ pub(crate) enum Action {
     },
     /// Another try of a parked cart.
     Retry { cart_id: CartId },
+    /// Another try of a parked row of a read table.
+    RetryRow {
+        /// The group of its generation.
+        group: String,
+        vendor_id: VendorId,
+        /// The row within the vendor, as it is listed.
+        row: String,
+    },
 }
 
 impl Action {
@@ -69,6 +81,7 @@ impl Action {
         match self {
             Self::Pause { .. } | Self::Resume { .. } | Self::Skip { .. } => "cartctl log",
             Self::Retry { .. } => "cartctl parked",
+            Self::RetryRow { .. } => "cartctl parked rows",
         }
     }
 }
@@ -117,6 +130,7 @@ struct Signed<'a> {
 #[derive(Debug)]
 pub(crate) struct Actions {
     kafka: KafkaArgs,
+    stores: Arc<Stores>,
     verifier: Option<Verifier>,
     control: OnceCell<ControlTopic>,
     /// One action at a time: this console changes nothing between the check of an action and its record. `cartctl` still may.
@@ -129,7 +143,7 @@ impl Actions {
     ///
     /// # Errors
     /// They would be open to everybody, or the file of the keys cannot be read.
-    pub(crate) async fn start(args: &Args, shutdown: Shutdown) -> anyhow::Result<Option<Self>> {
+    pub(crate) async fn start(args: &Args, stores: Arc<Stores>, shutdown: Shutdown) -> anyhow::Result<Option<Self>> {
         if !args.allow_operations {
             return Ok(None);
         }
@@ -147,11 +161,8 @@ impl Actions {
                 args.listen
             );
         }
-        Ok(Some(Self::new(&args.kafka, verifier)))
-    }
-
-    fn new(kafka: &KafkaArgs, verifier: Option<Verifier>) -> Self {
-        Self { kafka: kafka.clone(), verifier, control: OnceCell::new(), at_a_time: Semaphore::new(1) }
+        let (control, at_a_time) = (OnceCell::new(), Semaphore::new(1));
+        Ok(Some(Self { kafka: args.kafka.clone(), stores, verifier, control, at_a_time }))
     }
 
     /// Whether an action needs a token.
@@ -209,6 +220,7 @@ impl Actions {
                 self.skip(group, (partition, offset), sha256, Signed { by, reason }).await
             }
             Action::Retry { cart_id } => self.retry(cart_id, by).await,
+            Action::RetryRow { group, vendor_id, row } => self.retry_row(&group, vendor_id, &row, by).await,
         }
     }
 

@@ -50,8 +50,8 @@ pub struct Args {
     #[command(flatten)]
     pub(crate) database: DatabaseArgs,
 
-    /// Let operators pause and resume groups, skip records and try parked carts again at the page. It needs --auth jwt and tokens with
-    /// the scope operator, or an address on loopback
+    /// Let operators pause and resume groups, skip records and try parked carts and rows again at the page. It needs --auth jwt and
+    /// tokens with the scope operator, or an address on loopback
     #[arg(long, env = "CONSOLE_ALLOW_OPERATIONS", help_heading = "Authentication and access")]
     pub(crate) allow_operations: bool,
 

@@ -38,6 +38,15 @@ pub(crate) struct Lag {
     pub(crate) is_least: bool,
 }
 
+/// How many records a group has not processed, however many are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Behind {
+    pub(crate) records: usize,
+    /// Whether there may be fewer: before the records that are kept, offsets are counted, and markers of transactions have some too.
+    pub(crate) is_most: bool,
+}
+
 impl Backlog {
     /// Starts at these offsets, by partition. What is known of later records stays.
     pub(crate) fn start(&mut self, starts: &BTreeMap<i32, i64>) {
@@ -114,6 +123,18 @@ impl Backlog {
         };
         self.is_complete.then(|| self.partitions.iter().map(lag))
     }
+
+    /// How far a group with these next offsets is behind that may be far behind all others; `None` while the topic is still being read.
+    pub(crate) fn behind(&self, committed: &BTreeMap<i32, i64>) -> Option<Behind> {
+        let add = |sum: Behind, (partition, known): (&i32, &Partition)| {
+            let next = committed.get(partition).copied().unwrap_or_default();
+            let kept = known.records.len() - known.records.partition_point(|(offset, _)| *offset < next);
+            // Negative, and so none, where the group is past them.
+            let before = usize::try_from(known.from - next).unwrap_or_default();
+            Behind { records: sum.records + kept + before, is_most: sum.is_most || before > 0 }
+        };
+        self.is_complete.then(|| self.partitions.iter().fold(Behind::default(), add))
+    }
 }
 
 #[cfg(test)]
@@ -151,6 +172,19 @@ mod tests {
         let backlog = read(&[10, 11]);
         assert_eq!(backlog.lag(&next(3), 20_000), Some(Lag { behind: 2, oldest_waiting_ms: 10_000, is_least: true }));
         assert_eq!(backlog.lag(&BTreeMap::new(), 20_000).map(|lag| lag.is_least), Some(true));
+    }
+
+    #[test]
+    fn a_group_that_is_far_behind_is_behind_by_at_most_the_offsets() {
+        // Offset 12 is the marker of a transaction.
+        let backlog = read(&[10, 11, 13]);
+        let behind = |offset| backlog.behind(&next(offset)).expect("complete");
+        assert_eq!(behind(11), Behind { records: 2, is_most: false });
+        assert_eq!(behind(12), Behind { records: 1, is_most: false });
+        assert_eq!(behind(14), Behind::default());
+        assert_eq!(behind(3), Behind { records: 10, is_most: true });
+        assert_eq!(backlog.behind(&BTreeMap::new()), Some(Behind { records: 13, is_most: true }));
+        assert_eq!(Backlog::default().behind(&next(0)), None, "it is still being read");
     }
 
     #[test]

@@ -8,11 +8,13 @@ use cart::contract::{Contract as _, READ_MODELS, ReadTable, STAGES, Stage};
 use cart::{CartCommand, CartEvent, Generation, PurchasedItem};
 use serde::Serialize;
 
-use crate::backlog::{Backlog, Lag};
+use crate::backlog::{Backlog, Behind, Lag};
 use crate::health::Health;
 use crate::journeys::Journeys;
 use crate::ledger::Ledger;
 use crate::operations::Operations;
+use crate::parked_rows::ParkedRows;
+use crate::read_models::KnownModel;
 use crate::sales::Sales;
 use crate::times::Times;
 use crate::traffic::Traffic;
@@ -41,6 +43,17 @@ pub(crate) struct Groups {
     pub(crate) processed: [Option<usize>; STAGES.len()],
     /// The client ids of each group's members by partition, as they were last listed.
     owners: [BTreeMap<i32, String>; STAGES.len()],
+    /// The groups that keep generations of read tables, by name.
+    generations: BTreeMap<String, GenerationProgress>,
+}
+
+/// How far the group of a generation is.
+#[derive(Debug)]
+struct GenerationProgress {
+    /// The next offsets by partition.
+    committed: BTreeMap<i32, i64>,
+    /// As it was when the offsets were read; unknown while the topic is still being read.
+    behind: Option<Behind>,
 }
 
 /// How far a group is in a partition, and the member that has it.
@@ -65,6 +78,26 @@ impl Groups {
         self.trim();
     }
 
+    /// Notes what the group of a generation has committed now; `None`: it is not known.
+    pub(crate) fn note_generation(&mut self, group: String, committed: Option<BTreeMap<i32, i64>>) {
+        let Some(committed) = committed else {
+            self.generations.remove(&group);
+            return;
+        };
+        let behind = self.topics.get(PurchasedItem::TOPIC).and_then(|backlog| backlog.behind(&committed));
+        self.generations.insert(group, GenerationProgress { committed, behind });
+    }
+
+    /// Forgets the other groups of generations: they were dropped, or nothing is known of them any more.
+    pub(crate) fn retain_generations(&mut self, is_kept: impl Fn(&str) -> bool) {
+        self.generations.retain(|group, _| is_kept(group));
+    }
+
+    /// How far the group of a generation is behind.
+    pub(crate) fn behind(&self, group: &str) -> Option<Behind> {
+        self.generations.get(group)?.behind
+    }
+
     /// Notes which members a group has.
     pub(crate) fn note_owners(&mut self, index: usize, owners: BTreeMap<i32, String>) {
         self.owners[index] = owners;
@@ -83,12 +116,15 @@ impl Groups {
         Some(lags.map(state).collect())
     }
 
-    /// Drops the records that all groups of a topic have processed.
+    /// Drops the records that all groups of a topic have processed, of all generations.
     fn trim(&mut self) {
         for (topic, backlog) in &mut self.topics {
             let groups = STAGES.iter().zip(&self.committed).filter(|(stage, _)| stage.topic == *topic);
             let committed: Option<Vec<&BTreeMap<i32, i64>>> = groups.map(|(_, next)| next.as_ref()).collect();
-            if let Some(committed) = committed {
+            if let Some(mut committed) = committed {
+                if *topic == PurchasedItem::TOPIC {
+                    committed.extend(self.generations.values().map(|generation| &generation.committed));
+                }
                 backlog.trim(committed.into_iter());
             }
         }
@@ -149,6 +185,10 @@ pub(crate) struct Board {
     audit: Mutex<Option<LastAudit>>,
     /// Pauses, skips and parked carts; nothing before the first look.
     operations: Mutex<Option<Operations>>,
+    /// Parked rows; nothing before the first look.
+    parked_rows: Mutex<Option<ParkedRows>>,
+    /// What is known of each read model's generations; none before the first look.
+    read_models: Mutex<Vec<KnownModel>>,
     /// The generations that readers see; the first one where nothing is known yet.
     generations: Mutex<BTreeMap<ReadTable, Generation>>,
     /// The topics whose past is being read.
@@ -177,6 +217,8 @@ parts! {
     balances: Vec<BalanceLine>,
     audit: Option<LastAudit>,
     operations: Option<Operations>,
+    parked_rows: Option<ParkedRows>,
+    read_models: Vec<KnownModel>,
     generations: BTreeMap<ReadTable, Generation>,
     reading: BTreeMap<&'static str, CatchingUp>,
     log_len: Option<i64>,
@@ -231,6 +273,32 @@ mod tests {
             },
         ];
         assert_eq!(groups.partitions(0, 5_000).as_deref(), Some(&expected[..]));
+    }
+
+    #[test]
+    fn a_generation_that_is_behind_keeps_its_records_until_it_is_dropped() {
+        let mut groups = Groups::default();
+        let mut backlog = Backlog::default();
+        backlog.start(&BTreeMap::from([(0, 0)]));
+        for offset in 0..4 {
+            backlog.add(0, offset, 1_000);
+        }
+        backlog.complete();
+        groups.topics.insert(PurchasedItem::TOPIC, backlog);
+        let next = |offset| Some(BTreeMap::from([(0, offset)]));
+        let readers: Vec<_> = (0..STAGES.len()).filter(|index| STAGES[*index].topic == PurchasedItem::TOPIC).collect();
+        let note_readers = |groups: &mut Groups| readers.iter().for_each(|index| groups.note(*index, next(4), 0));
+        groups.note_generation(String::from("vendor-billing-g2"), next(1));
+        note_readers(&mut groups);
+        groups.note_generation(String::from("vendor-billing-g2"), next(2));
+        let behind = |groups: &Groups| groups.behind("vendor-billing-g2");
+        assert_eq!(behind(&groups), Some(Behind { records: 2, is_most: false }));
+        groups.retain_generations(|group| group != "vendor-billing-g2");
+        assert_eq!(behind(&groups), None);
+        note_readers(&mut groups);
+        groups.note_generation(String::from("vendor-billing-g3"), next(0));
+        let behind = groups.behind("vendor-billing-g3");
+        assert_eq!(behind, Some(Behind { records: 4, is_most: true }), "no record is kept any more");
     }
 
     #[test]

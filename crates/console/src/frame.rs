@@ -18,6 +18,8 @@ use crate::journeys::Summary;
 use crate::ledger::Totals;
 use crate::metrics::VIEWERS;
 use crate::operations::Operations;
+use crate::parked_rows::ParkedRows;
+use crate::read_models::ShownModel;
 use crate::sales::Top;
 use crate::times::Percentiles;
 use crate::traffic::{Counts, RATE_SECONDS};
@@ -71,6 +73,9 @@ struct Frame {
     balances: Vec<BalanceLine>,
     audit: Option<LastAudit>,
     operations: Option<Operations>,
+    parked_rows: Option<ParkedRows>,
+    /// The generations of the read tables; none before the first look.
+    read_models: Vec<ShownModel>,
     newest: Vec<Summary>,
 }
 
@@ -108,6 +113,12 @@ fn frame(board: &Board, viewers: usize) -> Frame {
     let balances = board.balances().clone();
     let audit = board.audit().clone();
     let operations = board.operations().clone();
+    let parked_rows = board.parked_rows().clone();
+    let known = board.read_models().clone();
+    let read_models = {
+        let groups = board.groups();
+        known.iter().map(|model| model.shown(|group| groups.behind(group))).collect()
+    };
     let newest = board.journeys().newest();
     Frame {
         at_ms: now,
@@ -126,6 +137,8 @@ fn frame(board: &Board, viewers: usize) -> Frame {
         balances,
         audit,
         operations,
+        parked_rows,
+        read_models,
         newest,
     }
 }

@@ -1,10 +1,11 @@
 //! The thread that asks Kafka once a second how far the groups are, and more seldom who their members are.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::{Duration, Instant};
 
-use cart::CartCommand;
-use cart::contract::{Contract as _, READ_MODELS, STAGES, Stage};
+use cart::contract::{Contract as _, READ_MODELS, ReadModel, STAGES, Stage, Store};
+use cart::{CartCommand, PurchasedItem};
 use kafka::{Admin, GroupProgress};
 
 use crate::clock::now_ms;
@@ -55,6 +56,8 @@ struct Clients {
     partitions: i32,
     /// One for each of `STAGES` whose offsets are in Kafka, with the group's name.
     groups: Vec<(usize, String, GroupProgress)>,
+    /// The other groups that keep generations of read tables in Cassandra, by name.
+    generations: BTreeMap<String, GroupProgress>,
     log: Admin,
     members_listed_at: Option<Instant>,
 }
@@ -70,7 +73,7 @@ impl Clients {
             let progress = open(context, stage, &group)?;
             groups.push((index, group, progress));
         }
-        Ok(Self { partitions, groups, log, members_listed_at: None })
+        Ok(Self { partitions, groups, generations: BTreeMap::new(), log, members_listed_at: None })
     }
 
     fn ask(&mut self, context: &Context) -> Result<(), kafka::Error> {
@@ -84,8 +87,9 @@ impl Clients {
                 *name = active;
             }
             // Noted before the next group is asked: the lag is that of this moment.
-            note(context, *index, group.committed(0..self.partitions)?);
+            note(context, *index, name, group.committed(0..self.partitions)?);
         }
+        self.ask_generations(context)?;
         if self.members_listed_at.is_none_or(|listed_at| listed_at.elapsed() >= MEMBERS_INTERVAL) {
             self.members_listed_at = Some(Instant::now());
             for (index, stage) in STAGES.iter().enumerate() {
@@ -101,6 +105,27 @@ impl Clients {
         }
         Ok(())
     }
+
+    /// How far the generations are that readers do not see. The offsets of those in PostgreSQL are there.
+    fn ask_generations(&mut self, context: &Context) -> Result<(), kafka::Error> {
+        let known = context.board.read_models().clone();
+        let in_cassandra = known.iter().filter(|known| known.model.store == Store::Cassandra);
+        let mut names: Vec<_> = in_cassandra.flat_map(|known| known.groups()).collect();
+        names.retain(|name| self.groups.iter().all(|(_, active, _)| active != name));
+        self.generations.retain(|name, _| names.contains(name));
+        for name in names {
+            let progress = match self.generations.entry(name.clone()) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => {
+                    let topic = context.kafka.prefixed(PurchasedItem::TOPIC);
+                    entry.insert(GroupProgress::new(&context.kafka, &context.kafka.prefixed(&name), &topic)?)
+                }
+            };
+            let committed = progress.committed(0..self.partitions)?;
+            context.board.groups().note_generation(name, Some(committed));
+        }
+        Ok(())
+    }
 }
 
 /// Does not ask yet.
@@ -108,16 +133,23 @@ fn open(context: &Context, stage: &Stage, group: &str) -> Result<GroupProgress, 
     GroupProgress::new(&context.kafka, &context.kafka.prefixed(group), &context.kafka.prefixed(stage.topic))
 }
 
-fn note(context: &Context, index: usize, committed: BTreeMap<i32, i64>) {
+fn note(context: &Context, index: usize, group: &str, committed: BTreeMap<i32, i64>) {
     if let Some(table) = READ_MODELS.iter().position(|model| model.group == STAGES[index].group) {
         context.board.journeys().committed(table, &committed, now_ms());
+        context.board.groups().note_generation(group.to_owned(), Some(committed.clone()));
     }
     context.board.groups().note(index, Some(committed), now_ms());
+}
+
+/// Whether a group keeps a generation whose offsets are in PostgreSQL.
+fn is_in_postgres(model: &ReadModel, group: &str) -> bool {
+    model.store == Store::Postgres && model.generation_of_group(group).is_some()
 }
 
 /// What is not known any more is not shown.
 fn forget(context: &Context) {
     let mut groups = context.board.groups();
+    groups.retain_generations(|group| READ_MODELS.iter().any(|model| is_in_postgres(model, group)));
     for (index, stage) in STAGES.iter().enumerate() {
         groups.note_owners(index, BTreeMap::new());
         if !stage.has_offsets_in_postgres() {

@@ -7,6 +7,7 @@
 //!                                                                    ├─▶ journeys           the way of each command
 //! committed offsets of the groups ─▶ lag ─▶ backlog ◀────────────────┘                      behind, oldest waiting
 //! balance_by_vendor, vendor_billing ─▶ stores ─▶ ledger::compare      at the position that each table includes
+//!                                         └─▶ read_models, parked_rows   generations, rows that lack records
 //!                                                       │
 //!                                       frame, once a second ─▶ http: Server-Sent Events to all viewers
 //! ```
@@ -31,7 +32,9 @@ mod ledger;
 mod metrics;
 mod operations;
 mod operators;
+mod parked_rows;
 mod probes;
+mod read_models;
 mod run;
 mod sales;
 mod shop;

@@ -8,16 +8,16 @@ use cart::{CartCommand, CartId, ParkedCart};
 use control::{Controls, Entry, Group, SkipRequest, Stop};
 use serde::Serialize;
 
-/// How many pauses, stops, skips and parked carts are listed, of each kind. More are counted.
-const LISTED: usize = 10;
+/// How many pauses, stops, skips, parked carts and parked rows are listed, of each kind. More are counted.
+pub(crate) const LISTED: usize = 10;
 
 /// Who has wanted something, when and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Act {
-    by: String,
-    at_ms: i64,
-    reason: String,
+pub(crate) struct Act {
+    pub(crate) by: String,
+    pub(crate) at_ms: i64,
+    pub(crate) reason: String,
 }
 
 impl Act {

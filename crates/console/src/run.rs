@@ -40,7 +40,7 @@ async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result
     let (board, audience) = (Arc::new(Board::default()), Audience::new());
     let stores = Arc::new(Stores::new(&args.kafka, &args.cassandra, &args.database)?);
     let shop = args.ingest_url.as_deref().map(|url| Shop::new(url, board.clone())).transpose()?;
-    let actions = Actions::start(&args, shutdown.clone()).await?;
+    let actions = Actions::start(&args, stores.clone(), shutdown.clone()).await?;
     let listener = listen(args.listen).with_context(|| format!("listening on {} (--listen)", args.listen))?;
 
     let context = follow::Context {
@@ -55,6 +55,7 @@ async fn run(args: Args, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result
     lag::start(context).context("starting the thread of the lag")?;
     tokio::spawn(stores::compare_balances(stores.clone(), board.clone(), audience.clone()));
     tokio::spawn(stores::watch_purchases(stores.clone(), board.clone(), audience.clone()));
+    tokio::spawn(stores::watch_read_models(stores.clone(), board.clone(), audience.clone()));
     tokio::spawn(frame::show_frames(board.clone(), audience.clone()));
     let addresses = Addresses {
         registry: Registry::new(&args.kafka)?,

@@ -2,6 +2,7 @@
 //! a visitor's purchase until they include it.
 
 mod generations;
+mod read_models;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ use crate::clock::now_ms;
 use crate::health::Server;
 use crate::journeys::{Included, Watched};
 use crate::ledger::{Compared, Counted, Key, Row};
+
+pub(crate) use read_models::watch_read_models;
 
 /// A server that does not answer for so long is away.
 const TIMEOUT: Duration = Duration::from_secs(2);

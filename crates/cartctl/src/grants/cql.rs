@@ -69,6 +69,9 @@ const TABLE: &[Row] = &[
     ("MODIFY", RETRIES, &[PopularItems, VendorBilling]),
 ];
 
+/// What another try of a parked row at the live page needs besides: the request. The markers stay the projectors' own.
+const OPERATIONS: &[Row] = &[("MODIFY", RETRIES, &[Console])];
+
 /// A permission of a role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Permission {
@@ -94,11 +97,19 @@ impl Permission {
     }
 }
 
-/// The grants of a service's user, with those on the tables of these generations.
+/// The grants of a service's user, with those on the tables of these generations, and those for operators' actions at the live page, if
+/// `has_operations`.
 #[must_use]
-pub fn cql(service: Service, user: &str, keyspace: &str, generations: &TableGenerations) -> Vec<Permission> {
+pub fn cql(
+    service: Service,
+    user: &str,
+    keyspace: &str,
+    generations: &TableGenerations,
+    has_operations: bool,
+) -> Vec<Permission> {
     let mut permissions = Vec::new();
-    for &(permission, resource, _) in TABLE.iter().filter(|(_, _, services)| services.contains(&service)) {
+    let more = if has_operations { OPERATIONS } else { &[] };
+    for &(permission, resource, _) in TABLE.iter().chain(more).filter(|(_, _, services)| services.contains(&service)) {
         let resources = match resource {
             Keyspace => vec![format!("KEYSPACE {keyspace}")],
             Table(table) => vec![format!("TABLE {keyspace}.{table}")],
@@ -117,7 +128,8 @@ pub fn cql(service: Service, user: &str, keyspace: &str, generations: &TableGene
 }
 
 fn permissions(args: &Args, service: Service, generations: &TableGenerations) -> Vec<Permission> {
-    cql(service, &args.user.of(service), &args.cassandra.cassandra_keyspace, generations)
+    let (user, keyspace) = (args.user.of(service), &args.cassandra.cassandra_keyspace);
+    cql(service, &user, keyspace, generations, args.has_operations())
 }
 
 /// The generations that have a table, or the wanted one.
@@ -188,7 +200,7 @@ mod tests {
     fn a_projector_may_write_the_tables_of_its_generations_only() {
         let [first, second, third] = [1, 2, 3].map(|number| Generation::new(number).expect("a generation"));
         let may = |generations: &TableGenerations| {
-            let permissions = cql(PopularItems, "popular-items", "shop", generations).into_iter();
+            let permissions = cql(PopularItems, "popular-items", "shop", generations, true).into_iter();
             let may = permissions.filter(|permission| permission.permission == "MODIFY");
             may.map(|permission| permission.resource).collect::<Vec<_>>()
         };
@@ -202,5 +214,16 @@ mod tests {
         let [quantities, balances] = [ReadTable::ItemQuantityByDay, ReadTable::BalanceByVendor].map(ReadTable::model);
         let found = [(quantities, vec![second, third]), (balances, vec![first])].into_iter().collect();
         assert_eq!(may(&found), of(&["item_quantity_by_day_g2", "item_quantity_by_day_g3"]));
+    }
+
+    #[test]
+    fn the_console_writes_requests_only_where_operators_act_there() {
+        let written = |has_operations| {
+            let all = cql(Console, "page", "shop", &TableGenerations::only(Generation::FIRST), has_operations);
+            let written = all.iter().filter(|permission| permission.permission != "SELECT");
+            written.map(Permission::grant).collect::<Vec<_>>()
+        };
+        assert_eq!(written(false), Vec::<String>::new());
+        assert_eq!(written(true), ["GRANT MODIFY ON TABLE shop.parked_row_retry TO \"page\""]);
     }
 }

@@ -44,12 +44,15 @@ const TABLE: &[Row] = &[
     ("INSERT", Table("projection_offset"), &[VendorBillingJdbc]),
     ("UPDATE", Table("projection_offset"), &[VendorBillingJdbc]),
     // To park rows, to try them again, and to list them.
-    ("SELECT", Table("parked_row"), &[VendorBillingJdbc, Audit]),
+    ("SELECT", Table("parked_row"), &[VendorBillingJdbc, Console, Audit]),
     ("INSERT", Table("parked_row"), &[VendorBillingJdbc]),
     ("UPDATE", Table("parked_row"), &[VendorBillingJdbc]),
     ("DELETE", Table("parked_row"), &[VendorBillingJdbc]),
     ("SELECT", Table("log_epoch"), &[VendorBillingJdbc]),
 ];
+
+/// What another try of a parked row at the live page needs besides: the request, and nothing else of a marker.
+const OPERATIONS: &[Row] = &[("UPDATE (retry_by, retry_at)", Table("parked_row"), &[Console])];
 
 /// A privilege of a role, or its membership in another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +79,8 @@ impl Privilege {
     }
 }
 
-/// The grants of a service's user, with those on the tables of these generations. They are given within the database.
+/// The grants of a service's user, with those on the tables of these generations, and those for operators' actions at the live page, if
+/// `has_operations`. They are given within the database.
 #[must_use]
 pub fn sql(
     service: Service,
@@ -84,9 +88,11 @@ pub fn sql(
     owner: &str,
     database: &str,
     generations: &TableGenerations,
+    has_operations: bool,
 ) -> Vec<Privilege> {
     let mut privileges = Vec::new();
-    for &(privilege, object, _) in TABLE.iter().filter(|(_, _, services)| services.contains(&service)) {
+    let more = if has_operations { OPERATIONS } else { &[] };
+    for &(privilege, object, _) in TABLE.iter().chain(more).filter(|(_, _, services)| services.contains(&service)) {
         let (kind, objects) = match object {
             Database => ("DATABASE", vec![database.to_owned()]),
             Table(name) => ("TABLE", vec![name.to_owned()]),
@@ -104,7 +110,8 @@ pub fn sql(
 }
 
 fn privileges(args: &Args, service: Service, database: &str, generations: &TableGenerations) -> Vec<Privilege> {
-    sql(service, &args.user.of(service), &args.user.of(Setup), database, generations)
+    let (user, owner) = (args.user.of(service), args.user.of(Setup));
+    sql(service, &user, &owner, database, generations, args.has_operations())
 }
 
 /// The generations that have a table, or the wanted one.
@@ -205,7 +212,7 @@ mod tests {
     fn a_projector_may_write_the_tables_of_the_generations_that_are_there() {
         let [second, third] = [2, 3].map(|number| Generation::new(number).expect("a generation"));
         let written = |generations: &TableGenerations| {
-            let all = sql(VendorBillingJdbc, "jdbc", "setup", "shop", generations);
+            let all = sql(VendorBillingJdbc, "jdbc", "setup", "shop", generations, true);
             let written =
                 all.iter().filter(|one| one.what == "INSERT ON TABLE " && one.object.starts_with(BILLING.table.name()));
             written.map(Privilege::revoke).collect::<Vec<_>>()
@@ -215,5 +222,16 @@ mod tests {
         let found = [(BILLING, vec![second, third])].into_iter().collect();
         assert_eq!(written(&found), [revoke("vendor_billing_g2"), revoke("vendor_billing_g3")]);
         assert_eq!(written(&TableGenerations::default()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_console_writes_requests_only_where_operators_act_there() {
+        let written = |has_operations| {
+            let all = sql(Console, "page", "setup", "shop", &TableGenerations::default(), has_operations);
+            let written = all.iter().filter(|one| !one.what.starts_with("SELECT") && !one.what.starts_with("CONNECT"));
+            written.map(Privilege::grant).collect::<Vec<_>>()
+        };
+        assert_eq!(written(false), Vec::<String>::new());
+        assert_eq!(written(true), ["GRANT UPDATE (retry_by, retry_at) ON TABLE \"parked_row\" TO \"page\""]);
     }
 }

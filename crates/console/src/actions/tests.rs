@@ -18,7 +18,13 @@ fn a_misspelt_field_is_no_action() {
     let cart_id = CartId::from(uuid::Uuid::from_u128(7));
     let retry = format!(r#"{{"action":"retry","cartId":"{cart_id}"}}"#);
     assert_eq!(parse(&retry), Some(Action::Retry { cart_id }));
-    assert_eq!(parse(r#"{"action":"discard"}"#), None);
+    let vendor_id = VendorId::from(uuid::Uuid::from_u128(8));
+    let retry_row = |field: &str| {
+        parse(&format!(r#"{{"action":"retryRow","group":"vendor-billing","{field}":"{vendor_id}","row":"2026-11"}}"#))
+    };
+    let (group, row) = (String::from("vendor-billing"), String::from("2026-11"));
+    assert_eq!(retry_row("vendorId"), Some(Action::RetryRow { group, vendor_id, row }));
+    assert_eq!((retry_row("vendor"), parse(r#"{"action":"discard"}"#)), (None, None));
 }
 
 #[test]
@@ -38,13 +44,18 @@ fn a_name_is_short() {
 fn each_action_names_the_list_that_shows_it() {
     let cart_id = CartId::from(uuid::Uuid::from_u128(7));
     assert_eq!(Action::Retry { cart_id }.list(), "cartctl parked");
+    let (group, row) = (String::from("vendor-billing"), String::from("2026-11"));
+    let vendor_id = VendorId::from(uuid::Uuid::from_u128(8));
+    assert_eq!(Action::RetryRow { group, vendor_id, row }.list(), "cartctl parked rows");
     let (group, reason) = (String::from("vendor-billing"), String::new());
     assert_eq!(Action::Resume { group, partition: None, reason }.list(), "cartctl log");
 }
 
 async fn start(args: &[&str]) -> anyhow::Result<Option<Actions>> {
     let (_stop, shutdown) = Shutdown::channel();
-    Actions::start(&Args::parse_from(["cart-console"].iter().chain(args)), shutdown).await
+    let args = Args::parse_from(["cart-console"].iter().chain(args));
+    let stores = Stores::new(&args.kafka, &args.cassandra, &args.database)?;
+    Actions::start(&args, Arc::new(stores), shutdown).await
 }
 
 #[tokio::test]

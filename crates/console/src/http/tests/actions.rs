@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser as _;
@@ -17,6 +18,7 @@ use super::{DEADLINE, run, start, start_with};
 use crate::actions::Actions;
 use crate::args::Args;
 use crate::http::STALL_MAX;
+use crate::stores::Stores;
 
 /// The private key of RFC 8410, section 10.3.
 const KEY: [u8; 48] = [
@@ -74,7 +76,8 @@ async fn settings(address: SocketAddr) -> Value {
 
 async fn actions(args: &[&str], shutdown: Shutdown) -> Option<Actions> {
     let args = Args::parse_from(["cart-console"].iter().chain(args));
-    Actions::start(&args, shutdown).await.expect("they are allowed")
+    let stores = Arc::new(Stores::new(&args.kafka, &args.cassandra, &args.database).expect("a URL"));
+    Actions::start(&args, stores, shutdown).await.expect("they are allowed")
 }
 
 #[test]
@@ -107,6 +110,10 @@ fn without_authentication_only_the_page_itself_may_act() {
         for body in ["{", "{}", misspelt, r#"{"action":"pause","group":"vendor-billing","reason":" "}"#] {
             assert_eq!(act(address, &[JSON], body).await.0, 400, "{body}");
         }
+        let vendor = uuid::Uuid::nil();
+        let row = format!(r#"{{"action":"retryRow","group":"cart-processor","vendorId":"{vendor}","row":"2026-11"}}"#);
+        let (status, answer) = act(address, &[JSON], &row).await;
+        assert!(status == 400 && answer.contains("cart-processor keeps no read table"), "{answer}");
         assert_eq!(ask(address, "GET /api/operations", &[], "").await.0, 405);
     });
 }

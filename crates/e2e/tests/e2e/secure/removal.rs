@@ -93,8 +93,9 @@ fn grants_of(secured: &Secured, service: grants::Service) -> Vec<Grant> {
     let (installation, user) = (&secured.installation, service.name());
     let kafka = acls(service, &user, installation.kafka(), false).into_iter().map(Grant::Kafka);
     let generations = TableGenerations::only(Generation::FIRST);
-    let cassandra = cql(service, &user, installation.name(), &generations).into_iter().map(Grant::Cassandra);
-    let postgres = sql(service, &user, "setup", installation.name(), &generations).into_iter().map(Grant::Postgres);
+    let cassandra = cql(service, &user, installation.name(), &generations, false).into_iter().map(Grant::Cassandra);
+    let postgres = sql(service, &user, "setup", installation.name(), &generations, false);
+    let postgres = postgres.into_iter().map(Grant::Postgres);
     kafka.chain(cassandra).chain(postgres).collect()
 }
 
