@@ -142,6 +142,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         crash::after_the_commit,
         console::viewers::viewers_that_do_not_read_disturb_no_others,
         console::operations::an_operator_acts_at_the_page_as_with_cartctl,
+        console::read_models::the_page_shows_generations_and_requests_tries_of_rows,
         http::late::a_command_that_could_not_be_sent_in_time_is_not_sent_later,
         projectors::redelivery::redelivered_records_change_nothing,
         projectors::two_instances::a_reassigned_partition_reloads_its_totals,

@@ -17,6 +17,8 @@ use scylla::client::session::Session;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::console::Console;
+
 pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 
 /// One worker with transactions that follow each other closely.
@@ -168,6 +170,24 @@ async fn row(session: &Session, cart: Uuid) -> anyhow::Result<(i64, Vec<Vec<u8>>
     Ok(rows.single_row::<(i64, Vec<Vec<u8>>)>()?)
 }
 
+/// The carts that the live page lists as parked.
+fn carts_at_the_page(frame: &Value) -> Value {
+    let parked = frame["operations"]["parked"].as_array().into_iter().flatten();
+    sorted(parked.filter_map(|cart| cart["cartId"].as_str().map(str::to_owned)).collect())
+}
+
+/// The groups whose parked rows the live page lists.
+fn rows_at_the_page(frame: &Value) -> Value {
+    let parked = frame["parkedRows"]["rows"].as_array().into_iter().flatten();
+    sorted(parked.filter_map(|row| row["group"].as_str().map(str::to_owned)).collect())
+}
+
+fn sorted(texts: Vec<impl ToString>) -> Value {
+    let mut texts: Vec<String> = texts.iter().map(ToString::to_string).collect();
+    texts.sort_unstable();
+    texts.into()
+}
+
 pub(crate) async fn bad_carts_wait_while_the_others_of_their_partition_go_on() -> anyhow::Result<()> {
     let mut system = System::start("parking").await?;
     let carts = system.carts(4);
@@ -242,9 +262,16 @@ pub(crate) async fn bad_carts_wait_while_the_others_of_their_partition_go_on() -
     let tried = system.cartctl(&["parked", "retry", &unreadable.to_string()]).await;
     let text = tried.unwrap_or_else(|error| format!("{error:#}"));
     ensure!(text.contains("0 live, 1 still parked"), "a try before the repair: {text}");
+    let console = Console::start(&system.installation, "console", &["--allow-operations"]).await?;
+    console.shows("the parked carts", carts_at_the_page, &sorted(vec![unreadable, panicking, unloadable])).await?;
     write_events(&session, unreadable, events, 2).await?;
+    let done = console.post("/api/operations", &json!({"action": "retry", "cartId": unreadable})).await?;
+    ensure!(done["done"].as_str().is_some_and(|done| done.ends_with("is requested")), "{done}");
+    console.shows("that one is live", carts_at_the_page, &sorted(vec![panicking, unloadable])).await?;
     let tried = system.cartctl(&["parked", "retry", "--all", "--wait-s", "60"]).await?;
-    ensure!(tried.contains("3 live, 0 still parked"), "{tried}");
+    ensure!(tried.contains("2 live, 0 still parked"), "{tried}");
+    console.shows("that no cart is parked", carts_at_the_page, &json!([])).await?;
+    drop(console);
 
     let asked = system.status(unreadable, &waits).await?;
     ensure!(asked["status"] == "rejected", "the product was in the cart: {asked}");
@@ -343,8 +370,19 @@ pub(crate) async fn a_parked_row_is_no_finding_and_a_read_does_not_promise_it() 
     let of_model = READ_MODELS.map(|model| format!("{}: 1 row is parked: cartctl parked rows", model.group));
     system.status_says(&of_model).await?;
 
+    let groups = READ_MODELS.map(|model| model.group);
+    let console = Console::start(&system.installation, "console", &["--allow-operations"]).await?;
+    console.shows("the parked rows", rows_at_the_page, &sorted(groups.to_vec())).await?;
     system.restart_projectors("repaired", "").await?;
-    system.installation.retry_parked_rows(3).await?;
+    let [by_day, by_month @ ..] = groups;
+    for group in by_month {
+        let retry = json!({"action": "retryRow", "group": group, "vendorId": bad, "row": month});
+        let done = console.post("/api/operations", &retry).await?;
+        ensure!(done["done"].as_str().is_some_and(|done| done.ends_with("is requested")), "{done}");
+    }
+    console.shows("that the rows of the month are live", rows_at_the_page, &json!([by_day])).await?;
+    drop(console);
+    system.installation.retry_parked_rows(1).await?;
     let (status, read) = system.balances(bad, &token).await?;
     ensure!(status == 200 && read["balances"][0]["balance"] == "2", "after the repair: {status}, {read}");
     let report = system.clean("after the repair").await?;

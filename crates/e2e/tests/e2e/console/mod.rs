@@ -5,6 +5,7 @@ pub(crate) mod browser;
 pub(crate) mod figures;
 pub(crate) mod operations;
 mod picture;
+pub(crate) mod read_models;
 pub(crate) mod viewers;
 
 use anyhow::{Context as _, ensure};
@@ -41,8 +42,8 @@ impl Console {
         serde_json::from_str(&body).with_context(|| format!("GET {path}: {body}"))
     }
 
-    /// The answer of ingest, through the page's form.
-    async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+    /// The answer of ingest, through the page's form, or that to an action.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         let response = self.client.post(format!("{}{path}", self.url)).json(body).send().await?;
         let (status, text) = (response.status(), response.text().await?);
         ensure!(status.is_success(), "POST {path}: {status} {text}");
