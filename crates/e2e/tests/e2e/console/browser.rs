@@ -14,6 +14,7 @@ use sqlx::PgPool;
 use super::super::http::api::{DEADLINE, PROCESSOR};
 use super::Console;
 use super::picture::smaller;
+use super::read_models::{SECOND, create_second, park_in_postgres, parked};
 use crate::webdriver::{Browser, ENTER, ESCAPE, LEFT, View};
 
 const SHOP: &str =
@@ -161,6 +162,45 @@ async fn operate(browser: &Browser) -> anyhow::Result<()> {
     browser.sees("the focus in the panel", "return document.activeElement.id", &"pause".into()).await
 }
 
+/// Lets a parked row be tried again with the keyboard. It is of a generation that no projector keeps, so it stays.
+async fn retry_row(browser: &Browser, installation: &Installation, database: &PgPool) -> anyhow::Result<()> {
+    create_second(database).await?;
+    let row = parked(1_000)?;
+    park_in_postgres(installation, database, &row).await?;
+    let rows = |kind: &str| {
+        let rows = format!("document.querySelectorAll('#operations tr[data-kind={kind}]')");
+        format!("return [...{rows}].map(row => row.cells[1].textContent)")
+    };
+    let why = "row-overflows: fulllacks item-purchased/1/7 and later";
+    browser.sees("the parked row", &rows("parked"), &json!([why])).await?;
+    let models = "return [...document.querySelectorAll('#generations li')].map(line => line.dataset.model)";
+    browser.sees("a model with two generations", models, &json!(["vendor-billing-jdbc"])).await?;
+    browser.tab_to("the button to retry", "return document.activeElement.textContent === 'Retry'").await?;
+    browser.press(ENTER).await?;
+    browser.sees("the dialog", "return document.activeElement.id", &"act-submit".into()).await?;
+    browser.press(ENTER).await?;
+    let done = format!("another try of row 2026-11 of vendor {} in {SECOND} is requested", row.vendor_id);
+    let message = "return document.getElementById('act-message').textContent";
+    browser.sees("that another try is requested", message, &done.into()).await?;
+    let wanted = format!("{why}another try by cart-console");
+    browser.sees("who wants it", &rows("retrying"), &json!([wanted])).await?;
+
+    browser.sees("the focus in the panel", "return document.activeElement.id", &"pause".into()).await?;
+    browser.press(ENTER).await?;
+    let groups = "return [...document.querySelectorAll('#act-group option')].at(-1)?.textContent";
+    browser.sees("the later generation among the groups", groups, &SECOND.into()).await?;
+    browser.press(ESCAPE).await
+}
+
+/// As before [`retry_row`].
+async fn drop_second(browser: &Browser, database: &PgPool) -> anyhow::Result<()> {
+    for statement in ["DELETE FROM parked_row", "DROP TABLE vendor_billing_g2"] {
+        sqlx::query(statement).execute(database).await?;
+    }
+    let lines = "return [...document.querySelectorAll('#generations li, #operations tr[data-kind=retrying]')].length";
+    browser.sees("neither the generation nor its row", lines, &0.into()).await
+}
+
 /// Neither errors nor violations of the policy, and the policy is in force.
 async fn policy(browser: &Browser) -> anyhow::Result<()> {
     let complaints = browser.complaints().await?;
@@ -234,7 +274,6 @@ pub(crate) async fn a_visitor_sees_what_the_tables_have_and_buys_with_the_keyboa
     installation.run("replay", "replay", args, DEADLINE).await?;
     let database = PgPool::connect(installation.database_url()).await?;
     wait_for_rest(installation.kafka(), installation.cassandra(), &database, DEADLINE).await?;
-    database.close().await;
 
     let browser = Browser::start().await?;
     browser.look(View::DESKTOP).await?;
@@ -243,7 +282,10 @@ pub(crate) async fn a_visitor_sees_what_the_tables_have_and_buys_with_the_keyboa
     purchase(&browser).await?;
     dialogs(&browser).await?;
     operate(&browser).await?;
+    retry_row(&browser, &installation, &database).await?;
     phone(&browser).await?;
+    drop_second(&browser, &database).await?;
+    database.close().await;
     policy(&browser).await?;
     if let Some(folder) = std::env::var_os("CART_SCREENSHOTS").map(PathBuf::from) {
         browser.open(&console.url).await?;

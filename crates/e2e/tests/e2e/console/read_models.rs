@@ -15,15 +15,21 @@ use uuid::Uuid;
 
 use super::Console;
 
-/// The projector of the second generation in PostgreSQL.
-const SECOND: &str = "vendor-billing-jdbc-g2";
+/// The group of the second generation in PostgreSQL.
+pub(super) const SECOND: &str = "vendor-billing-jdbc-g2";
 
 const BILLING: ReadModel = ReadTable::VendorBilling.model();
 
-/// Makes a second generation in PostgreSQL, and lets readers see it.
-async fn switch_to_second(database: &PgPool) -> anyhow::Result<()> {
+/// Makes a second generation in PostgreSQL.
+pub(super) async fn create_second(database: &PgPool) -> anyhow::Result<Generation> {
     let second = Generation::new(2).context("a generation")?;
     postgres::read_models::create_generation(database, BILLING, second).await?;
+    Ok(second)
+}
+
+/// Makes it, and lets readers see it.
+async fn switch_to_second(database: &PgPool) -> anyhow::Result<()> {
+    let second = create_second(database).await?;
     let run = Uuid::new_v4();
     let is_claimed = postgres::read_models::claim(database, BILLING, None, run, "olga").await?;
     ensure!(is_claimed, "another run is at work");
@@ -33,7 +39,8 @@ async fn switch_to_second(database: &PgPool) -> anyhow::Result<()> {
     Ok(postgres::read_models::release(database, BILLING, run).await?)
 }
 
-fn parked(since_ms: i64) -> anyhow::Result<ParkedRow> {
+/// A parked row of November.
+pub(super) fn parked(since_ms: i64) -> anyhow::Result<ParkedRow> {
     let position = Position::new(LogEpoch::FIRST, 7);
     Ok(ParkedRow {
         partition: 1,
@@ -54,7 +61,12 @@ async fn park_in_cassandra(installation: &Installation, row: &ParkedRow) -> anyh
     Ok(markers.write(row, row.next_position, 0).await?)
 }
 
-async fn park_in_postgres(installation: &Installation, database: &PgPool, row: &ParkedRow) -> anyhow::Result<()> {
+/// Parks a row of the second generation.
+pub(super) async fn park_in_postgres(
+    installation: &Installation,
+    database: &PgPool,
+    row: &ParkedRow,
+) -> anyhow::Result<()> {
     let insert = "INSERT INTO parked_row (projection, topic, log_partition, vendor_id, row_key, first_position, \
         next_position, reason, since) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
     sqlx::query(insert)

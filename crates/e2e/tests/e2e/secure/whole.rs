@@ -4,13 +4,48 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use cart::CartCommand;
 use cart::contract::{Contract as _, group};
+use cart::{CartCommand, ParkedRow, Position, month_row_key};
 use e2e::harness::{Process, Service, TraceCollector, wait_until};
 use kafka::{Producer, Record};
 use serde_json::json;
+use sqlx::PgPool;
+use uuid::Uuid;
 
 use super::{DEADLINE, Secured};
+
+/// Whether the page's user may ask for another try of a row in PostgreSQL and in Cassandra. Nothing has this projection.
+async fn may_request_tries(secured: &Secured) -> anyhow::Result<[bool; 2]> {
+    let (user, projection) = ("console", "nothing");
+    let mut url: reqwest::Url = secured.installation.database_url().parse().context("reading DATABASE_URL")?;
+    let is_set = url.set_username(user).is_ok() && url.set_password(Some(&secured.password(user)?)).is_ok();
+    ensure!(is_set, "DATABASE_URL has no place for a user");
+    let database = PgPool::connect(url.as_str()).await?;
+    let row = ParkedRow {
+        partition: 0,
+        vendor_id: Uuid::nil().into(),
+        row_key: month_row_key(2026, 11),
+        first_position: Position::NONE,
+        next_position: Position::NONE,
+        reason: String::new(),
+        since: chrono::DateTime::UNIX_EPOCH,
+        retry_by: None,
+        revision: 0,
+    };
+    let key = (row.vendor_id, row.row_key.as_str());
+    let in_postgres = postgres::parked_rows::request(&database, projection, projection, key, user).await;
+    // A marker itself is the projector's.
+    let parked = sqlx::query("UPDATE parked_row SET reason = ''").execute(&database).await;
+    ensure!(parked.is_err(), "the page may change a marker");
+    database.close().await;
+    let mut cassandra = secured.installation.cassandra().clone();
+    cassandra.security.cassandra_user = Some(user.to_owned());
+    cassandra.security.cassandra_password = None;
+    cassandra.security.cassandra_password_file = Some(secured.passwords.join(user));
+    let session = cassandra::connect(&cassandra).await?;
+    let in_cassandra = cassandra::parked_rows::request(&session, projection, &row, user).await;
+    Ok([in_postgres.is_ok(), in_cassandra.is_ok()])
+}
 
 /// What operators do at the page needs the grants of `--allow-operations`.
 async fn the_page_writes_only_with_grants_of_its_own(secured: &Secured, page: SocketAddr) -> anyhow::Result<()> {
@@ -22,8 +57,17 @@ async fn the_page_writes_only_with_grants_of_its_own(secured: &Secured, page: So
     };
     let (status, text) = pause().await?;
     ensure!(status == 503 && text.contains("cart-control"), "without the grant: {status} {text}");
-    let grants = ["grants", "--for", "kafka", "--of", "console", "--allow-operations", "--apply"];
-    secured.succeed("admin", "cartctl", &grants).await?;
+    ensure!(may_request_tries(secured).await? == [false, false], "without the grants");
+    for server in ["kafka", "cassandra", "postgres"] {
+        let grants = ["grants", "--for", server, "--of", "console", "--allow-operations", "--apply"];
+        secured.succeed("admin", "cartctl", &grants).await?;
+    }
+    // Cassandra's nodes go on with the permissions that they have read for a moment.
+    wait_until("the page to request tries of rows", DEADLINE, async || match may_request_tries(secured).await {
+        Ok([true, true]) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await?;
     wait_until("the page to pause a group", DEADLINE, async || {
         let (status, text) = pause().await.map_err(|error| format!("{error:#}"))?;
         if status == 200 { Ok(()) } else { Err(format!("{status} {text}")) }
