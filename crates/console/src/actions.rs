@@ -1,5 +1,5 @@
-//! What operators do at the page: the requests of `cartctl pause`, `resume`, `skip`, `parked retry` and `parked rows retry`, with the same refusals
-//! and records.
+//! What operators do at the page: the requests of `cartctl pause`, `resume`, `skip`, `parked retry` and `parked rows retry`, with the same
+//! refusals and records.
 
 mod rows;
 
