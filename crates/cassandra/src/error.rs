@@ -45,17 +45,13 @@ impl Error {
 
 /// Whether a server could not read the rows, as of a damaged file. The driver's errors do not name what the server said as their source.
 fn is_read_failure(error: &(dyn std::error::Error + 'static)) -> bool {
-    let of_statement = error.downcast_ref().and_then(|error| match error {
-        ExecutionError::LastAttemptError(attempt) => Some(attempt),
-        _ => None,
-    });
-    let of_page = || {
-        error.downcast_ref().and_then(|error| match error {
-            RequestError::LastAttemptError(attempt) => Some(attempt),
-            _ => None,
-        })
-    };
-    let attempt = of_statement.or_else(of_page).or_else(|| error.downcast_ref::<RequestAttemptError>());
+    let mut attempt = error.downcast_ref::<RequestAttemptError>();
+    if let Some(ExecutionError::LastAttemptError(of_statement)) = error.downcast_ref() {
+        attempt = Some(of_statement);
+    }
+    if let Some(RequestError::LastAttemptError(of_page)) = error.downcast_ref() {
+        attempt = Some(of_page);
+    }
     matches!(attempt, Some(RequestAttemptError::DbError(DbError::ReadFailure { .. }, _)))
 }
 
