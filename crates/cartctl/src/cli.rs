@@ -14,12 +14,11 @@ use crate::{
     audit, doctor, explain, generations, grants, operate, parked, reconcile, rehearse, status, tail, uninstall,
 };
 
-/// All verbs but `reconcile` and recovery: it could not be found out, or done. `reconcile`: the pipeline did not become idle in time.
+/// All verbs but `reconcile` and recovery (`crate::recovery`): it could not be found out, or done. `reconcile`: the pipeline did not
+/// become idle in time.
 const NOT_FOUND_OUT: u8 = 2;
 /// `reconcile` failed: a server is unavailable, or a file can't be read.
 const RECONCILE_FAILED: u8 = 4;
-/// A recovery command failed.
-const RECOVERY_FAILED: u8 = 1;
 
 /// Checks, shows, operates, recovers or deletes an installation of the shopping cart
 ///
@@ -94,8 +93,8 @@ pub async fn start(cli: Cli) -> ExitCode {
         Command::Uninstall(args) => ("uninstall", uninstall::uninstall(args, &mut stdout().lock()).await.map(|()| 0)),
         Command::Recovery(recovery) => {
             let result = recovery.run().await;
-            return result
-                .map_or_else(|error| failed(recovery.name(), &error, RECOVERY_FAILED), |()| ExitCode::SUCCESS);
+            let ended = |error: anyhow::Error| failed(recovery.name(), &error, recovery.exit_code(&error));
+            return result.map_or_else(ended, |()| ExitCode::SUCCESS);
         }
         Command::Reconcile(args) => return compare(args).await,
     };

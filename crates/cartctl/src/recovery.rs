@@ -5,8 +5,13 @@ use std::io::{Write as _, stdout};
 
 use anyhow::Context as _;
 use cart_processor::recovery::{RepublishArgs, RestoreArgs, republish, restore_journal};
-use projectors::rebuild::{RebuildArgs, rebuild};
+use projectors::rebuild::{RebuildArgs, Refused, rebuild};
 use projectors::recovery::{ResumeArgs, resume_purchases};
+
+/// A command failed, or was refused.
+const FAILED: u8 = 1;
+/// A rebuild could not be found out about, or is not done whole.
+const NOT_DONE: u8 = 2;
 
 /// The recovery commands.
 #[derive(Debug, clap::Subcommand)]
@@ -24,6 +29,14 @@ impl Recovery {
             Self::RestoreJournal(_) => "restore-journal",
             Self::Rebuild(_) => "rebuild",
             Self::ResumePurchases(_) => "resume-purchases",
+        }
+    }
+
+    /// The exit code after an error. Only a rebuild tells a refusal from a failure.
+    pub(crate) fn exit_code(&self, error: &anyhow::Error) -> u8 {
+        match self {
+            Self::Rebuild(_) if !error.is::<Refused>() => NOT_DONE,
+            Self::Rebuild(_) | Self::Republish(_) | Self::RestoreJournal(_) | Self::ResumePurchases(_) => FAILED,
         }
     }
 

@@ -32,7 +32,7 @@ fn rate() -> impl TypedValueParser<Value = NonZeroU32> {
 /// Start the projector afterwards. Until it has reached the end, readers see an empty table, then totals that are too low. A read with
 /// Read-After waits for its command, and gets 504 while the table is behind it.
 ///
-/// Exit code 0: done. 1: it failed or was ended, and can be repeated.
+/// Exit code 0: done. 1: refused. 2: not found out, or not done whole; run it again.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RebuildArgs {
     /// The read model, by the name of its projector

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use cart::contract::{Contract as _, Store};
 use cart::{Generation, GenerationPointer, PurchasedItem};
 use cassandra::read_models as in_cassandra;
@@ -18,6 +18,7 @@ use super::args::RebuildArgs;
 use super::progress::{LOOK_INTERVAL, Progress};
 use super::result::{Done, Rebuilt};
 use super::size::{self, Size};
+use super::{ensure_idle, refuse};
 use crate::base::{Base, Settings};
 use crate::run::{keep_in_cassandra, keep_in_postgres};
 use crate::setup::create_in_cassandra;
@@ -48,12 +49,13 @@ pub(super) async fn rebuild(args: &RebuildArgs) -> anyhow::Result<Rebuilt> {
     let keeper = format!("projectors {} --generation {generation}", model.group);
     if was_begun {
         // Another program would not build it otherwise than the one that has.
-        ensure!(
-            !block_in_place(|| Progress::new(&args.kafka, &group)?.look())?,
-            "generation {generation} is built: `{keeper}` keeps it current; `cartctl drop {} --generation {generation}` deletes it, \
-             and the next rebuild begins anew",
-            model.group
-        );
+        if block_in_place(|| Progress::new(&args.kafka, &group)?.look())? {
+            return refuse(format!(
+                "generation {generation} is built: `{keeper}` keeps it current; `cartctl drop {} --generation {generation}` deletes it, \
+                 and the next rebuild begins anew",
+                model.group
+            ));
+        }
         tracing::info!(generation = generation.get(), group, table, "going on with a generation that was begun");
     }
     if args.dry_run {
@@ -87,10 +89,10 @@ async fn ensure_alone(args: &RebuildArgs, group: &str) -> anyhow::Result<()> {
         if Instant::now() >= deadline {
             let owners: BTreeSet<String> = block_in_place(|| admin.owners(&full_name, &topic))?.into_values().collect();
             let owners: Vec<String> = owners.into_iter().collect();
-            bail!(
+            return refuse(format!(
                 "group {group} has members ({}): another process builds this generation, or keeps it. Stop it first, or let it go on",
                 owners.join(", ")
-            );
+            ));
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
@@ -113,12 +115,11 @@ async fn prepare(args: &RebuildArgs) -> anyhow::Result<(Target, Size)> {
 pub(super) fn ensure_unclaimed(args: &RebuildArgs, pointer: &GenerationPointer) -> anyhow::Result<()> {
     let Some(claim) = &pointer.claim else { return Ok(()) };
     let (model, active) = (args.model.group, pointer.active);
-    bail!(
+    refuse(format!(
         "{model} is changed by {}, run {}: run it again when that has ended. If it has died, `cartctl switch {model} --to {active} \
          --accept-diff none` ends what it has left",
-        claim.by,
-        claim.run
-    )
+        claim.by, claim.run
+    ))
 }
 
 /// The newest generation, if it is not the active one and has a table; `None`: the next one is to be made.
@@ -182,11 +183,10 @@ fn start_at_beginning(args: &RebuildArgs, generation: Generation) -> anyhow::Res
     let (group, topic) = (kafka.prefixed(&args.model.group_name(generation)), kafka.prefixed(PurchasedItem::TOPIC));
     block_in_place(|| {
         let admin = Admin::new(kafka)?;
-        admin.ensure_idle(&group)?;
+        ensure_idle(&admin, &group)?;
         let starts: Vec<_> = admin.watermarks(&topic)?.into_iter().map(|(start, _)| start).collect();
-        admin.set_offsets(&group, &topic, starts)
-    })?;
-    Ok(())
+        Ok(admin.set_offsets(&group, &topic, starts)?)
+    })
 }
 
 /// Runs the projector until it has caught up, or a signal. Returns whether it had caught up.

@@ -1,6 +1,6 @@
 //! Empties the active generation's table and lets its projector begin at the beginning.
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use cart::contract::{Contract as _, Store};
 use cart::{Generation, PurchasedItem};
 use cassandra::parked_rows;
@@ -12,6 +12,7 @@ use super::args::RebuildArgs;
 use super::beside::ensure_unclaimed;
 use super::result::{Done, Rebuilt};
 use super::size::Size;
+use super::{ensure_idle, refuse};
 use crate::setup::create_in_cassandra;
 
 pub(super) async fn rebuild(args: &RebuildArgs) -> anyhow::Result<Rebuilt> {
@@ -29,7 +30,7 @@ fn reset(args: &RebuildArgs, group: &str) -> anyhow::Result<()> {
     let admin = Admin::new(&args.kafka)?;
     let (group, topic) = (args.kafka.prefixed(group), args.kafka.prefixed(PurchasedItem::TOPIC));
     tokio::task::block_in_place(|| {
-        admin.ensure_idle(&group)?;
+        ensure_idle(&admin, &group)?;
         let starts: Vec<_> = admin.watermarks(&topic)?.into_iter().map(|(start, _)| start).collect();
         if !args.dry_run {
             admin.set_offsets(&group, &topic, starts)?;
@@ -61,11 +62,16 @@ async fn in_cassandra(args: &RebuildArgs) -> anyhow::Result<Generation> {
         // Another operator may have begun to change the model meanwhile, or have switched.
         let pointer = cassandra::read_models::pointer(&session, model).await?;
         ensure_unclaimed(args, &pointer)?;
-        let now = pointer.active;
-        ensure!(now == active, "readers of {} see generation {now} by now: run it again", model.group);
+        if pointer.active != active {
+            return refuse(format!(
+                "readers of {} see generation {} by now: run it again",
+                model.group, pointer.active
+            ));
+        }
         // A projector that was started meanwhile would lose what it has applied.
         reset(args, &group)?;
         create_in_cassandra(&session, model, active).await?;
+        fail_points::crash_point("emptying-reset");
         parked_rows::forget_requests(&session, &group).await?;
         // No deletes: their timestamps would be newer than every position, and hide all that is written afterwards. The parked rows come
         // first: after a crash in between, a row that still is there has no room for the same record, and is parked again.
@@ -74,6 +80,7 @@ async fn in_cassandra(args: &RebuildArgs) -> anyhow::Result<Generation> {
                 .query_unpaged(format!("TRUNCATE {table}"), ())
                 .await
                 .with_context(|| format!("emptying {table}"))?;
+            fail_points::crash_point("emptying-truncated");
         }
     }
     report(args, &group, &table);
@@ -90,6 +97,7 @@ async fn in_postgres(args: &RebuildArgs) -> anyhow::Result<Generation> {
     let (group, table) = (model.group_name(active), model.table_name(active));
     reset(args, &group)?;
     if !args.dry_run {
+        fail_points::crash_point("emptying-reset");
         let failed = || format!("emptying {table} (`projectors setup` creates it)");
         let mut transaction = pool.begin().await.with_context(failed)?;
         let truncate = AssertSqlSafe(format!("TRUNCATE {table}"));

@@ -1,11 +1,12 @@
 //! How much room another generation takes.
 
-use anyhow::{bail, ensure};
 use scylla::client::session::Session;
 use scylla::policies::load_balancing::{NodeIdentifier, SingleTargetLoadBalancingPolicy};
 use scylla::statement::Statement;
 use serde::Serialize;
 use sqlx::PgPool;
+
+use super::refuse;
 
 /// In the tables of each node, of the ranges that it is the first one for: over all nodes, one copy. Each user may read it.
 const IN_CASSANDRA: &str = "SELECT mean_partition_size, partitions_count FROM system.size_estimates \
@@ -50,19 +51,20 @@ impl Size {
     pub(super) fn check(&self, is_accepted: bool) -> anyhow::Result<()> {
         let Some(free) = self.free_bytes.filter(|_| !is_accepted) else { return Ok(()) };
         let Some(table) = self.table_bytes else {
-            bail!(
+            return refuse(String::from(
                 "the size of the active table is not known, so that of the new one is not: find it out (Cassandra makes its estimate every \
-                 five minutes), or pass --yes"
-            );
+                 five minutes), or pass --yes",
+            ));
         };
-        ensure!(
-            table <= free / 2,
+        if table <= free / 2 {
+            return Ok(());
+        }
+        refuse(format!(
             "the new table takes about {} MiB, more than half of the {} MiB that are free: make room, drop another generation, or \
              pass --yes",
             in_mib(table),
             in_mib(free)
-        );
-        Ok(())
+        ))
     }
 }
 

@@ -134,6 +134,7 @@ impl ModelStore {
                 // The generation is gone with its own table: that one comes last.
                 for table in [parked_rows::table_name(&table), table.clone()] {
                     session.query_unpaged(format!("DROP TABLE IF EXISTS {table}"), ()).await.with_context(failed)?;
+                    fail_points::crash_point("drop-deleted");
                 }
                 parked_rows::forget_requests(session, &group).await?;
             }
@@ -150,6 +151,7 @@ impl ModelStore {
                     .with_context(failed)?;
                 postgres::parked_rows::forget(&mut transaction, &group, &topic).await.with_context(failed)?;
                 transaction.commit().await.with_context(failed)?;
+                fail_points::crash_point("drop-deleted");
             }
         }
         Ok(())

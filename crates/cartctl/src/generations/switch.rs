@@ -289,12 +289,12 @@ impl Plan<'_> {
             frozen => frozen?,
         };
         fail_points::crash_point("switch-frozen");
-        let (compared, rows) = self.compare_frozen(compared).await?;
-        if let Some(reason) = self.not_accepted(compared.as_ref()) {
+        // While both stand still no row is tried again. Of a row that is parked since the comparison this says more than its digest.
+        if let Some(reason) = self.parked().await? {
             return Ok(Change::Refused(reason));
         }
-        // While both stand still no row is tried again.
-        if let Some(reason) = self.parked().await? {
+        let (compared, rows) = self.compare_frozen(compared).await?;
+        if let Some(reason) = self.not_accepted(compared.as_ref()) {
             return Ok(Change::Refused(reason));
         }
         if let Some(reason) = compared.as_ref().and_then(|compared| apart(&compared.diff(), &frozen.behind)) {

@@ -32,6 +32,8 @@ pub enum Outcome<T> {
     Done(T),
     /// Exit code 1. Nothing holds that did not hold before: what the verb had recorded is withdrawn.
     Refused(String),
+    /// Exit code 1: it was carried out, and has not come to what was wanted.
+    Failed(T),
     /// Exit code 2: it is recorded, and the members have not followed in time, or could not.
     Waiting(T),
 }
@@ -44,6 +46,7 @@ impl<T: Display + Serialize> Outcome<T> {
             Self::Refused(reason) if as_json => return (serde_json::json!({ "refused": reason }).to_string(), 1),
             Self::Refused(reason) => return (format!("refused: {reason}"), 1),
             Self::Done(done) => (done, 0),
+            Self::Failed(done) => (done, 1),
             Self::Waiting(done) => (done, 2),
         };
         let json = || serde_json::to_string_pretty(done).unwrap_or_default();

@@ -57,7 +57,8 @@ pub(super) async fn list(kafka: &KafkaArgs, as_json: bool, out: &mut impl Write)
         let Listed { cart_id, partition, state, reason, waiting, .. } = one;
         let since = time(one.since);
         let commands = if *waiting == 1 { "command waits" } else { "commands wait" };
-        writeln!(out, "{cart_id}  partition {partition}  {state} since {since}  {waiting} {commands}")?;
+        let oldest = one.oldest.map_or_else(String::new, |at| format!(", the oldest since {}", time(at)));
+        writeln!(out, "{cart_id}  partition {partition}  {state} since {since}  {waiting} {commands}{oldest}")?;
         writeln!(out, "  {reason}")?;
     }
     match listed.len() {

@@ -5,14 +5,19 @@ mod discard;
 mod discarded;
 mod letter;
 mod list;
+mod retried;
 mod retry;
 mod rows;
 mod waiting;
 
+use std::fmt::Display;
 use std::io::Write;
 
 use cart::CartId;
 use kafka::KafkaArgs;
+use serde::Serialize;
+
+use crate::operate::Outcome;
 
 /// List the parked carts, show one, let them be tried again, or discard a command; `rows` does the first and the third with rows of the
 /// read tables
@@ -21,7 +26,7 @@ use kafka::KafkaArgs;
 /// `cart-processor --too-new park` also when a command is newer than that program. Its commands wait in cart-commands in their order;
 /// the others of its partition go on.
 ///
-/// Exit code 0: done. 1: refused, or a cart is still parked. 2: it could not be found out.
+/// Exit code 0: done. 1: refused, or a cart is still parked. 2: it could not be found out, or not in time.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_help = "\
@@ -39,7 +44,6 @@ pub struct Args {
 enum Verb {
     /// Show the waiting commands of a cart, in their order
     Show(ShowArgs),
-    /// Let the cart-processor try parked carts again, each from its first waiting command on
     Retry(retry::RetryArgs),
     Discard(Box<discard::DiscardArgs>),
     Rows(Box<rows::RowsArgs>),
@@ -77,12 +81,15 @@ pub async fn parked(args: &Args, out: &mut impl Write) -> anyhow::Result<u8> {
     match &args.verb {
         None => list::list(&args.list.kafka, args.list.json, out).await,
         Some(Verb::Show(ShowArgs { cart, json, kafka })) => list::show(kafka, *cart, *json, out).await,
-        Some(Verb::Retry(args)) => retry::retry(args, out).await,
-        Some(Verb::Discard(args)) => {
-            let (text, exit_code) = discard::discard(args).await?.shown(args.json);
-            writeln!(out, "{text}")?;
-            Ok(exit_code)
-        }
+        Some(Verb::Retry(args)) => show(&retry::retry(args).await?, args.json, out),
+        Some(Verb::Discard(args)) => show(&discard::discard(args).await?, args.json, out),
         Some(Verb::Rows(args)) => rows::rows(args, out).await,
     }
+}
+
+/// Writes what a verb has done, or why it was refused. Returns the exit code.
+fn show<T: Display + Serialize>(outcome: &Outcome<T>, as_json: bool, out: &mut impl Write) -> anyhow::Result<u8> {
+    let (text, exit_code) = outcome.shown(as_json);
+    writeln!(out, "{text}")?;
+    Ok(exit_code)
 }

@@ -14,7 +14,13 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tokio::time::{Instant, sleep};
 
+use super::retried::{Retried, Tried, Words};
+use super::show;
+use crate::operate::Outcome;
 use crate::parked_rows::{ListedRow, Stores};
+
+static WORDS: Words =
+    Words { one: "row", why_not_tried: "does their projector run, is its partition paused, and can the log be read?" };
 
 /// Between two looks at what became of the requests.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -22,9 +28,9 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// List the parked rows of the read tables, or let them be tried again
 ///
 /// A row is parked when a record does not fit in it, or it cannot be read, three times while other rows can be kept. It has what it had
-/// before that record; its records from there on wait in item-purchased, and all other rows go on.
+/// before that record; its records from there on wait in item-purchased, and all other rows go on. `cartctl explain` lists those records.
 ///
-/// Exit code 0: done. 1: no such row, or a row is still parked. 2: it could not be found out.
+/// Exit code 0: done. 1: refused, or a row is still parked. 2: it could not be found out, or not in time.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct RowsArgs {
@@ -37,7 +43,6 @@ pub(super) struct RowsArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum RowsVerb {
-    /// Let the projectors try parked rows again, each from the first record that it lacks on
     Retry(RetryArgs),
 }
 
@@ -62,6 +67,12 @@ struct System {
     database: DatabaseArgs,
 }
 
+/// Let the projectors try parked rows again, each from the first record that it lacks on
+///
+/// A repeat requests another try once more. No record is added twice by that.
+///
+/// Exit code 0: done, or with --wait-s 0 requested. 1: refused, since no such row is parked; or a row was tried and is still parked.
+/// 2: not found out, or a row was not tried in time.
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("which").required(true).multiple(true))]
 struct RetryArgs {
@@ -93,6 +104,10 @@ struct RetryArgs {
     /// Who asks, for the record
     #[arg(long, env = "USER", default_value = "unknown")]
     by: String,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 
     #[command(flatten)]
     system: System,
@@ -144,7 +159,7 @@ impl<'a> Connected<'a> {
 pub(super) async fn rows(args: &RowsArgs, out: &mut impl Write) -> anyhow::Result<u8> {
     match &args.verb {
         None => list(&args.list, out).await,
-        Some(RowsVerb::Retry(args)) => retry(args, out).await,
+        Some(RowsVerb::Retry(args)) => show(&retry(args).await?, args.json, out),
     }
 }
 
@@ -166,28 +181,24 @@ async fn list(args: &ListArgs, out: &mut impl Write) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-async fn retry(args: &RetryArgs, out: &mut impl Write) -> anyhow::Result<u8> {
+/// Requests another try, and waits for it.
+async fn retry(args: &RetryArgs) -> anyhow::Result<Outcome<Retried<ListedRow>>> {
     let stores = Connected::open(&args.system).await?;
     let meant: Vec<_> =
         stores.parked().await?.into_iter().filter(|(projector, row)| args.is_meant(projector, row)).collect();
     if meant.is_empty() && !args.all {
-        writeln!(out, "no such row is parked")?;
-        return Ok(1);
+        return Ok(Outcome::Refused(String::from("no such row is parked")));
     }
+    let retried = Retried::new(meant.iter().map(|(projector, row)| ListedRow::of(projector, row)).collect(), &WORDS);
     if args.dry_run {
-        for (projector, row) in &meant {
-            writeln!(out, "would be tried: {}", ListedRow::of(projector, row))?;
-        }
-        return Ok(0);
+        return Ok(Outcome::Done(Retried { is_dry_run: true, ..retried }));
     }
     for (projector, row) in &meant {
-        stores.request(projector, row, &args.by).await?;
+        stores.request(projector, row, &args.by).await.context("requesting another try")?;
+        fail_points::crash_point("row-retry-requested");
     }
-    writeln!(out, "requested another try of {} {}", meant.len(), if meant.len() == 1 { "row" } else { "rows" })?;
-    if args.wait_s == 0 {
-        return Ok(0);
-    }
-    wait(args, &stores, &meant, out).await
+    let result = if args.wait_s == 0 { None } else { Some(wait(args, &stores, &meant).await?) };
+    Ok(Retried { result, ..retried }.outcome())
 }
 
 /// Waits until each row is live, or was tried and is parked again.
@@ -195,8 +206,7 @@ async fn wait(
     args: &RetryArgs,
     stores: &Connected<'_>,
     rows: &[(String, ParkedRow)],
-    out: &mut impl Write,
-) -> anyhow::Result<u8> {
+) -> anyhow::Result<Tried<ListedRow>> {
     let deadline = Instant::now() + Duration::from_secs(args.wait_s);
     loop {
         let parked = stores.parked().await?;
@@ -204,23 +214,14 @@ async fn wait(
             (projector, row.vendor_id, &row.row_key) == (group, one.vendor_id, &one.row_key)
         };
         let still: Vec<_> = rows.iter().filter_map(|row| parked.iter().find(|one| is_of(row, one))).collect();
-        let open = still.iter().filter(|(_, row)| row.retry_by.is_some()).count();
-        if open > 0 && Instant::now() < deadline {
+        let not_tried = still.iter().filter(|(_, row)| row.retry_by.is_some()).count();
+        if not_tried > 0 && Instant::now() < deadline {
             sleep(INTERVAL).await;
             continue;
         }
-        for (projector, row) in &still {
-            writeln!(out, "{}", ListedRow::of(projector, row))?;
-        }
-        writeln!(out, "{} live, {} still parked", rows.len() - still.len(), still.len())?;
-        if open > 0 {
-            writeln!(
-                out,
-                "{open} were not tried in {} s: does their projector run, is its partition paused, and can the log be read?",
-                args.wait_s
-            )?;
-        }
-        return Ok(u8::from(!still.is_empty()));
+        let still_parked: Vec<_> = still.iter().map(|(projector, row)| ListedRow::of(projector, row)).collect();
+        let live = rows.len() - still_parked.len();
+        return Ok(Tried { live, still_parked, not_tried, wait_s: args.wait_s });
     }
 }
 
