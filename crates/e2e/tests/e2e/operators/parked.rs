@@ -91,16 +91,41 @@ pub(crate) async fn a_cart_is_parked_while_generations_are_switched() -> anyhow:
 const DEATHS: [&str; 3] =
     ["retry-before-request=return", "retry-before-request=1*off->return", "retry-after-requests=return"];
 
-/// Two parked carts, and a cart-processor that can decide them.
-async fn parked_and_repaired(system: &mut System) -> anyhow::Result<([Uuid; 2], Process)> {
+/// Two parked carts, and no cart-processor.
+async fn parked(system: &mut System) -> anyhow::Result<[Uuid; 2]> {
     let carts = system.carts(3);
     let [first, second, other] = carts[..] else { anyhow::bail!("three carts") };
     let mut panics = system.processor(&panics(&[first, second])).await?;
     park(system, &[first, second], other).await?;
     panics.terminate(DEADLINE).await?;
+    Ok([first, second])
+}
+
+/// Two parked carts, and a cart-processor that can decide them.
+async fn parked_and_repaired(system: &mut System) -> anyhow::Result<([Uuid; 2], Process)> {
+    let carts = parked(system).await?;
     let repaired = system.processor("").await?;
-    system.added(other).await?;
-    Ok(([first, second], repaired))
+    let others = system.carts(1);
+    system.added(others[0]).await?;
+    Ok((carts, repaired))
+}
+
+/// A try that no cart-processor carries out is told apart from one that has failed. A cart that is not parked is refused.
+async fn the_exit_code_says_what_became_of_a_try(system: &mut System) -> anyhow::Result<Process> {
+    let carts = parked(system).await?;
+    let not_in_time = ["parked", "retry", "--all", "--wait-s", "1", "--json"];
+    let tried = system.installation.cartctl(&not_in_time, &[], DEADLINE).await?.with(2, "notTried")?.json()?;
+    let is_waiting = tried["result"]["live"] == 0 && tried["result"]["notTried"] == 2;
+    ensure!(is_waiting && tried["selected"].as_array().is_some_and(|all| all.len() == 2), "{tried}");
+    let repaired = system.processor("").await?;
+    let tried = system.installation.cartctl(&[&RETRY[..], &["--json"]].concat(), &[], DEADLINE).await?;
+    let tried = tried.with(0, "stillParked")?.json()?;
+    ensure!(tried["result"]["stillParked"] == json!([]), "{tried}");
+    let live = carts[0].to_string();
+    let refused = system.installation.cartctl(&["parked", "retry", &live, "--json"], &[], DEADLINE).await?;
+    let refused = refused.with(1, "is not parked")?.json()?;
+    ensure!(refused["refused"].is_string(), "{refused}");
+    Ok(repaired)
 }
 
 /// All carts are live, and each has its waiting command, once.
@@ -144,5 +169,6 @@ pub(crate) async fn tries_that_are_killed_or_come_twice_decide_each_command_once
     }
     all_live(&system, carts, "after two tries at once").await?;
     processor.terminate(DEADLINE).await?;
+    the_exit_code_says_what_became_of_a_try(&mut system).await?.terminate(DEADLINE).await?;
     system.installation.remove().await
 }

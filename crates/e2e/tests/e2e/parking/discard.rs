@@ -1,7 +1,10 @@
 //! A command that no version will decide is discarded: it is one dead letter, and what waits behind it is decided, also after a crash
-//! and when the journal is restored.
+//! and when the journal is restored. A discard that is killed is done by its repeat. Of two at once one may be refused.
+
+use std::collections::BTreeSet;
 
 use anyhow::{Context as _, bail, ensure};
+use e2e::harness::Process;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -43,17 +46,29 @@ impl System {
         }
     }
 
-    /// All commands of the cart are decided but the one that is discarded, which is one dead letter.
-    async fn has_discarded(&self, command: &Value, when: &str) -> anyhow::Result<()> {
+    /// All commands are decided but those that are discarded, each of which is one dead letter. Returns the names in these letters.
+    async fn have_discarded(&self, commands: &[Value], when: &str) -> anyhow::Result<Vec<String>> {
         let report = self.clean(when).await?;
-        ensure!(report.counts.discarded == 1 && report.counts.parked == 0, "{when}:\n{report}");
-        let [discarded] = &report.discarded[..] else { bail!("{when}:\n{report}") };
-        ensure!(discarded.command_id.to_string() == id(command)? && discarded.by == "ops", "{when}:\n{report}");
+        let discarded: BTreeSet<String> = report.discarded.iter().map(|one| one.command_id.to_string()).collect();
+        let expected: BTreeSet<String> =
+            commands.iter().map(|one| id(one).map(str::to_owned)).collect::<Result<_, _>>()?;
+        ensure!(discarded == expected, "{when}: not {expected:?}:\n{report}");
+        let counts = &report.counts;
+        ensure!(counts.discarded == commands.len() as u64 && counts.parked == 0, "{when}:\n{report}");
         let letters =
             self.cartctl(&["tail", "cart-commands-dead-letter", "--from", "beginning", "--until-end"]).await?;
-        ensure!(letters.matches("discarded by ops: it panics").count() == 1, "{when}: {letters}");
+        let names = letters.split("discarded by ").skip(1).filter_map(|letter| letter.split_once(": it panics"));
+        let names: Vec<String> = names.map(|(name, _)| name.to_owned()).collect();
+        ensure!(names.len() == commands.len(), "{when}: {letters}");
         let rehearsed = self.cartctl(&["rehearse"]).await?;
         ensure!(rehearsed.contains("no differences"), "{when}: {rehearsed}");
+        Ok(names)
+    }
+
+    /// As [`System::have_discarded`], of one command, by `ops`.
+    async fn has_discarded(&self, command: &Value, when: &str) -> anyhow::Result<()> {
+        let names = self.have_discarded(std::slice::from_ref(command), when).await?;
+        ensure!(names == ["ops"], "{when}: {names:?}");
         Ok(())
     }
 }
@@ -125,5 +140,107 @@ pub(crate) async fn a_discarded_command_is_one_dead_letter_and_those_behind_it_a
     let _processor = system.processor("").await?;
     system.added(bad).await?;
     system.has_discarded(&panics, "after the journal was restored").await?;
+    system.installation.remove().await
+}
+
+/// A parked cart with its first waiting command and the one behind it.
+struct Stuck {
+    cart: Uuid,
+    panics: Value,
+    adds: Value,
+}
+
+impl System {
+    /// Parks a cart at its first command, for which the cart-processor panics that is returned too.
+    async fn stuck(&mut self) -> anyhow::Result<(Stuck, Process)> {
+        let carts = self.carts(2);
+        let [cart, other] = carts[..] else { bail!("two carts") };
+        let panics = self.append(cart, "", "panics", &self.item(Uuid::new_v4())).await?;
+        let adds = self.append(cart, "", "adds", &self.item(Uuid::new_v4())).await?;
+        let processor = self.processor(&format!("decide-panics-at=return({})", id(&panics)?)).await?;
+        self.added(other).await?;
+        self.installation.becomes_parked(cart, DEADLINE).await?;
+        Ok((Stuck { cart, panics, adds }, processor))
+    }
+
+    /// The first command is discarded, and the one behind it is accepted.
+    async fn has_gone_on(&self, Stuck { cart, panics, adds }: &Stuck, when: &str) -> anyhow::Result<()> {
+        let asked = self.status(*cart, panics).await?;
+        let problem = asked["problem"]["type"].as_str().unwrap_or_default();
+        ensure!(problem == "urn:cart:problem:command-discarded", "{when}: {asked}");
+        let asked = self.status(*cart, adds).await?;
+        ensure!(asked["status"] == "accepted", "{when}: {asked}");
+        Ok(())
+    }
+}
+
+/// Where a discard dies, and whether it is recorded then: around its record, then around the request of another try.
+const DEATHS: [(&str, bool); 4] = [
+    ("control-before-record=return", false),
+    ("control-after-record=return", true),
+    ("retry-before-request=return", true),
+    ("retry-after-requests=return", true),
+];
+
+pub(crate) async fn a_killed_discard_is_done_by_its_repeat() -> anyhow::Result<()> {
+    let mut system = System::start("discard_killed").await?;
+    let mut discarded = Vec::new();
+    for (death, is_recorded) in DEATHS {
+        let (stuck, mut processor) = system.stuck().await?;
+        let (cart, command) = (stuck.cart.to_string(), id(&stuck.panics)?.to_owned());
+        let discard = ["parked", "discard", &cart, "--command", &command, "--by", "ops", "--reason", "it panics"];
+        system.installation.cartctl_dies(&discard, death, DEADLINE).await?;
+        let skipped = system.cartctl(&["skipped"]).await?;
+        ensure!(skipped.contains(&command) == is_recorded, "after a kill at {death}: {skipped}");
+
+        let text = system.discard(stuck.cart, &stuck.panics).await?;
+        let words = if is_recorded { "was discarded before; cart" } else { "was discarded; cart" };
+        ensure!(text.contains(words), "a repeat after a kill at {death}: {text}");
+        let when = format!("after a repeat of a discard that died at {death}");
+        system.has_gone_on(&stuck, &when).await?;
+        let log = system.cartctl(&["log"]).await?;
+        ensure!(log.matches(&command).count() == 1, "{when}: {log}");
+        discarded.push(stuck.panics);
+        let names = system.have_discarded(&discarded, &when).await?;
+        ensure!(names.iter().all(|name| name == "ops"), "{when}: {names:?}");
+        processor.terminate(DEADLINE).await?;
+    }
+    system.installation.remove().await
+}
+
+/// How often two operators begin at once. Each time another one may come first.
+const ROUNDS: usize = 3;
+
+/// Each finds the command discarded, or is refused since the cart is being tried, or is live.
+pub(crate) async fn of_two_discards_at_once_there_is_one_dead_letter() -> anyhow::Result<()> {
+    let mut system = System::start("discard_twice").await?;
+    let mut discarded = Vec::new();
+    for round in 1..=ROUNDS {
+        let (stuck, mut processor) = system.stuck().await?;
+        let (cart, command) = (stuck.cart.to_string(), id(&stuck.panics)?.to_owned());
+        let discard = ["parked", "discard", &cart, "--command", &command, "--reason", "it panics", "--wait-s", "60"];
+        let by = |name| [&discard[..], &["--by", name]].concat();
+        let (ann, bob) = (by("ann"), by("bob"));
+        let (ann, bob) = tokio::try_join!(
+            system.installation.cartctl(&ann, &[], DEADLINE),
+            system.installation.cartctl(&bob, &[], DEADLINE)
+        )?;
+        let mut done = 0;
+        for ended in [ann, bob] {
+            if ended.code == Some(0) {
+                ended.with(0, "has gone on behind it")?;
+                done += 1;
+            } else {
+                ended.with(1, "refused: cart ")?;
+            }
+        }
+        ensure!(done > 0, "no run has discarded the command in round {round}");
+        let when = format!("after two discards at once, round {round}");
+        system.has_gone_on(&stuck, &when).await?;
+        discarded.push(stuck.panics);
+        let names = system.have_discarded(&discarded, &when).await?;
+        ensure!(names.iter().all(|name| ["ann", "bob"].contains(&name.as_str())), "{when}: {names:?}");
+        processor.terminate(DEADLINE).await?;
+    }
     system.installation.remove().await
 }

@@ -3,7 +3,7 @@
 //!
 //! * [`miscount`]: a generation that counts one vendor twice is named row by row, and not switched to.
 //! * [`switches`]: readers on every row see no fall while generations are switched.
-//! * [`kills`]: killed builders and killed switches go on.
+//! * [`kills`]: killed builders, switches, drops and rebuilds in place go on.
 //! * [`settling`]: without the wait for readers two of them see different totals.
 //! * [`in_place`]: a table that other programs know by name gets the rows of another generation, also after runs that are killed.
 //! * [`parked_rows`]: parked rows count as a difference, and are not switched to.

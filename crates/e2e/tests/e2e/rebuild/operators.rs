@@ -1,9 +1,10 @@
-//! Two operators at once, and what comes in the middle of a switch: records, a pause, another run, SIGTERM.
+//! Two operators at once, and what comes in the middle of a switch: records, a parked row, a pause, another run, SIGTERM.
 
 use anyhow::ensure;
 use cart::contract::group::{POPULAR_ITEMS, VENDOR_BILLING, VENDOR_BILLING_JDBC};
 use cartctl::vendor_id;
 use e2e::harness::{Process, Service, wait_until};
+use uuid::Uuid;
 
 use super::{Ended, SESSION, cartctl, ended, keep_first, logged, rebuild, start_cartctl, stopped, switch};
 use crate::projectors::read_side::{DEADLINE, ReadSide, TABLES};
@@ -169,24 +170,56 @@ async fn the_size_is_asked_for_and_the_result_is_json(read_side: &ReadSide) -> a
     Ok(())
 }
 
+/// Replaces the keeper of the second generation.
+async fn keep_second_with(
+    read_side: &ReadSide,
+    second: &mut Process,
+    instance: &str,
+    fail_points: String,
+) -> anyhow::Result<()> {
+    second.terminate(DEADLINE).await?;
+    let (service, args) = (Service::Projector(POPULAR_ITEMS), [&["--generation", "2"][..], &SESSION].concat());
+    *second = read_side.installation.start_with(service, instance, &args, &[("FAILPOINTS", fail_points)])?;
+    second.ready(DEADLINE).await
+}
+
+/// A vendor's first purchases come after the comparison of a switch. Returns how the switch ends.
+async fn bought_since_the_comparison(read_side: &mut ReadSide, vendor: Uuid) -> anyhow::Result<Ended> {
+    cartctl(read_side, &["diff", POPULAR_ITEMS], &[]).await?.with(0, "diff none")?;
+    let process = stopped_at(read_side, "switch-claimed", &TO_SECOND).await?;
+    let later: Vec<Line> = read_side.lines(3).into_iter().map(|line| Line { vendor, ..line }).collect();
+    read_side.send(read_side.purchases(), later)?;
+    read_side.rest(&[POPULAR_ITEMS, SECOND]).await?;
+    go_on(process).await
+}
+
+/// The second generation parks a row. After its repair readers may see it.
+async fn a_row_is_parked_since_the_comparison(read_side: &mut ReadSide, second: &mut Process) -> anyhow::Result<()> {
+    let vendor = vendor_id("PARKED");
+    keep_second_with(read_side, second, "g2-parks", format!("row-overflows=return({vendor})")).await?;
+    let refused = bought_since_the_comparison(read_side, vendor).await?;
+    let words = format!("rows of {SECOND} are parked, and lack records, such as ");
+    let refused = refused.with(1, &words)?.with(1, &format!("of vendor {vendor}"))?;
+    ensure!(read_side.active(POPULAR_ITEMS).await?.get() == 1, "readers see a parked row: {refused:?}");
+    let parked = read_side.installation.parked_rows().await?;
+    ensure!(parked.iter().all(|row| row["projector"] == SECOND) && !parked.is_empty(), "{parked:?}");
+
+    keep_second_with(read_side, second, "g2-repaired", String::new()).await?;
+    read_side.installation.retry_parked_rows(parked.len()).await?;
+    switch(read_side, &TO_SECOND[1..]).await?;
+    switch(read_side, &[POPULAR_ITEMS, "--back"]).await?;
+    Ok(())
+}
+
 /// The keeper of the second generation counts a vendor twice whose first purchase comes after the comparison.
 async fn records_since_the_comparison_are_compared(
     read_side: &mut ReadSide,
     second: &mut Process,
 ) -> anyhow::Result<()> {
     let vendor = vendor_id("LATER");
-    second.terminate(DEADLINE).await?;
-    let args = [&["--generation", "2"][..], &SESSION].concat();
-    let miscounts = [("FAILPOINTS", format!("counts-twice=return({vendor})"))];
-    let service = Service::Projector(POPULAR_ITEMS);
-    let mut miscounting = read_side.installation.start_with(service, "g2-later", &args, &miscounts)?;
-    miscounting.ready(DEADLINE).await?;
-    cartctl(read_side, &["diff", POPULAR_ITEMS], &[]).await?.with(0, "diff none")?;
-    let process = stopped_at(read_side, "switch-claimed", &TO_SECOND).await?;
-    let later: Vec<Line> = read_side.lines(3).into_iter().map(|line| Line { vendor, ..line }).collect();
-    read_side.send(read_side.purchases(), later)?;
-    read_side.rest(&[POPULAR_ITEMS, SECOND]).await?;
-    let refused = go_on(process).await?.with(1, "the difference is not the accepted one")?;
+    keep_second_with(read_side, second, "g2-later", format!("counts-twice=return({vendor})")).await?;
+    let refused = bought_since_the_comparison(read_side, vendor).await?;
+    let refused = refused.with(1, "the difference is not the accepted one")?;
     ensure!(refused.output.contains(&format!("vendor {vendor}")), "{refused:?}");
     ensure!(read_side.active(POPULAR_ITEMS).await?.get() == 1, "a refused switch has changed what readers see");
     Ok(())
@@ -213,6 +246,7 @@ pub(crate) async fn what_comes_in_the_middle_of_a_switch_is_seen() -> anyhow::Re
 
     read_side.finish(load).await?;
     read_side.rest(&[POPULAR_ITEMS, SECOND]).await?;
+    a_row_is_parked_since_the_comparison(&mut read_side, &mut second).await?;
     records_since_the_comparison_are_compared(&mut read_side, &mut second).await?;
     read_side.rest(&TABLES).await?;
     read_side.check_tables().await?;

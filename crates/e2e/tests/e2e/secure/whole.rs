@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use cart::contract::{Contract as _, group};
 use cart::{CartCommand, ParkedRow, Position, month_row_key};
 use e2e::harness::{Process, Service, TraceCollector, wait_until};
-use kafka::{Producer, Record};
+use kafka::{Producer, Record, partition_of};
 use serde_json::json;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -85,9 +85,11 @@ pub(crate) async fn the_whole_system_works_with_the_least_grants() -> anyhow::Re
     let collector = TraceCollector::start().await?;
     let traced = [collector.environment(), vec![("OTEL_TRACES_SAMPLER", "always_on".to_owned())]].concat();
     let mut processes = Vec::new();
-    for service in [Service::Ingest, Service::CartProcessor].into_iter().chain(Service::PROJECTORS) {
-        let args: &[&str] = if service == Service::Ingest { &["--allow-client-time"] } else { &[] };
-        processes.push(secured.start(service, args, &traced)?);
+    let services: Vec<Service> =
+        [Service::Ingest, Service::CartProcessor].into_iter().chain(Service::PROJECTORS).collect();
+    for service in &services {
+        let args: &[&str] = if *service == Service::Ingest { &["--allow-client-time"] } else { &[] };
+        processes.push(secured.start(*service, args, &traced)?);
     }
     let ingest = processes[0].address().context("ingest has an address")?;
     processes.push(secured.start_console(Some(ingest))?);
@@ -119,6 +121,7 @@ pub(crate) async fn the_whole_system_works_with_the_least_grants() -> anyhow::Re
     processes.extend(further_generations(&secured, &sent).await?);
     let (is_success, output) = secured.run("audit", "cartctl", &["rebuild", "popular-items", "--in-place"]).await?;
     ensure!(!is_success, "a reader may not rebuild a table: {output}");
+    operators_retry_what_is_parked(&secured, &url, (&services, &mut processes)).await?;
 
     for process in &mut processes {
         process.terminate(DEADLINE).await?;
@@ -160,6 +163,89 @@ async fn further_generations(secured: &Secured, sent: &str) -> anyhow::Result<Ve
         ensure!(status.contains(group), "{group} is not shown: {status}");
     }
     Ok(keepers)
+}
+
+/// A cart-processor that parks a cart, and projectors that park rows in both stores.
+const PARKING: [Service; 3] =
+    [Service::CartProcessor, Service::Projector(group::VENDOR_BILLING), Service::Projector(group::VENDOR_BILLING_JDBC)];
+
+/// Replaces the processes that park.
+async fn restart(
+    secured: &Secured,
+    (services, processes): (&[Service], &mut [Process]),
+    fail_points: &str,
+) -> anyhow::Result<()> {
+    let running = services.iter().zip(processes.iter_mut());
+    for (service, process) in running.filter(|(service, _)| PARKING.contains(service)) {
+        process.terminate(DEADLINE).await?;
+        *process = secured.start(*service, &[], &[("FAILPOINTS", fail_points.to_owned())])?;
+        process.ready(DEADLINE).await?;
+    }
+    Ok(())
+}
+
+/// Sends an item of a vendor to a cart, and a checkout if it is to be bought. Whatever becomes of them is seen elsewhere.
+async fn send(url: &str, cart: Uuid, vendor: Uuid, is_bought: bool) -> anyhow::Result<()> {
+    let (client, url) = (reqwest::Client::new(), format!("{url}/cart/{cart}"));
+    let product = Uuid::new_v4();
+    let item = json!({"productId": product, "vendorId": vendor, "name": "mug", "price": "2", "quantity": 1});
+    client.post(&url).json(&item).send().await?.error_for_status()?;
+    if is_bought {
+        client.post(format!("{url}/checkout")).json(&json!({})).send().await?.error_for_status()?;
+    }
+    Ok(())
+}
+
+/// A cart and rows of a vendor are parked. A reader sees them, and may not request another try. An operator may.
+async fn operators_retry_what_is_parked(
+    secured: &Secured,
+    url: &str,
+    (services, processes): (&[Service], &mut [Process]),
+) -> anyhow::Result<()> {
+    let partitions = i32::from(secured.installation.partitions());
+    // A cart is parked only if another one of its partition is decided.
+    let of_one = |cart: &Uuid| partition_of(cart.to_string().as_bytes(), partitions) == 1;
+    let carts: Vec<Uuid> = std::iter::repeat_with(Uuid::new_v4).filter(of_one).take(2).collect();
+    let [cart, other] = carts[..] else { anyhow::bail!("two carts") };
+    let vendor = Uuid::new_v4();
+    let fail_points = format!("decide-panics=return({cart});row-overflows=return({vendor})");
+    restart(secured, (services, &mut *processes), &fail_points).await?;
+    send(url, other, vendor, true).await?;
+    send(url, cart, Uuid::new_v4(), false).await?;
+    send(url, other, Uuid::new_v4(), false).await?;
+    secured.installation.becomes_parked(cart, DEADLINE).await?;
+    for group in [group::VENDOR_BILLING, group::VENDOR_BILLING_JDBC] {
+        secured.installation.rows_become_parked(group, 1, DEADLINE).await?;
+    }
+
+    for user in ["audit", "operator"] {
+        let listed = secured.succeed(user, "cartctl", &["parked"]).await?;
+        ensure!(listed.contains("1 cart is parked"), "{user}: {listed}");
+        let listed = secured.succeed(user, "cartctl", &["parked", "rows"]).await?;
+        ensure!(listed.contains("2 rows are parked"), "{user}: {listed}");
+    }
+    let retry_rows = |group| ["parked", "rows", "retry", "--projector", group, "--wait-s", "0"];
+    let refused: [(&[&str], &str); 3] = [
+        (&["parked", "retry", "--all", "--wait-s", "0"], "uthorization"),
+        (&retry_rows(group::VENDOR_BILLING), "MODIFY"),
+        (&retry_rows(group::VENDOR_BILLING_JDBC), "permission denied"),
+    ];
+    for (args, words) in refused {
+        let (is_success, output) = secured.run("audit", "cartctl", args).await?;
+        ensure!(!is_success && output.contains(words), "a reader, {args:?}: {output}");
+    }
+
+    restart(secured, (services, &mut *processes), "").await?;
+    let tried = secured.succeed("operator", "cartctl", &["parked", "retry", "--all", "--wait-s", "60"]).await?;
+    ensure!(tried.contains("1 live, 0 still parked"), "{tried}");
+    let requested =
+        secured.succeed("operator", "cartctl", &["parked", "rows", "retry", "--all", "--wait-s", "0"]).await?;
+    ensure!(requested.contains("requested another try of 2 rows"), "{requested}");
+    wait_until("the rows to be live", DEADLINE, async || match secured.installation.parked_rows().await {
+        Ok(parked) if parked.is_empty() => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await
 }
 
 /// The users of the services.
