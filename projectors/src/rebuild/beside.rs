@@ -16,9 +16,9 @@ use tokio::task::block_in_place;
 
 use super::args::RebuildArgs;
 use super::progress::{LOOK_INTERVAL, Progress};
+use super::refused::{ensure_idle, refuse};
 use super::result::{Done, Rebuilt};
 use super::size::{self, Size};
-use super::{ensure_idle, refuse};
 use crate::base::{Base, Settings};
 use crate::run::{keep_in_cassandra, keep_in_postgres};
 use crate::setup::create_in_cassandra;

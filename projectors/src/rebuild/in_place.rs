@@ -10,9 +10,9 @@ use sqlx::AssertSqlSafe;
 
 use super::args::RebuildArgs;
 use super::beside::ensure_unclaimed;
+use super::refused::{ensure_idle, refuse};
 use super::result::{Done, Rebuilt};
 use super::size::Size;
-use super::{ensure_idle, refuse};
 use crate::setup::create_in_cassandra;
 
 pub(super) async fn rebuild(args: &RebuildArgs) -> anyhow::Result<Rebuilt> {

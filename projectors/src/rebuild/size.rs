@@ -6,7 +6,7 @@ use scylla::statement::Statement;
 use serde::Serialize;
 use sqlx::PgPool;
 
-use super::refuse;
+use super::refused::refuse;
 
 /// In the tables of each node, of the ranges that it is the first one for: over all nodes, one copy. Each user may read it.
 const IN_CASSANDRA: &str = "SELECT mean_partition_size, partitions_count FROM system.size_estimates \

@@ -9,6 +9,7 @@ mod resume;
 mod skip;
 
 use std::fmt::Display;
+use std::io::Write;
 use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -51,6 +52,13 @@ impl<T: Display + Serialize> Outcome<T> {
         };
         let json = || serde_json::to_string_pretty(done).unwrap_or_default();
         (if as_json { json() } else { done.to_string() }, code)
+    }
+
+    /// Writes it, also a refusal. Returns the exit code.
+    pub(crate) fn write(&self, as_json: bool, out: &mut impl Write) -> anyhow::Result<u8> {
+        let (text, exit_code) = self.shown(as_json);
+        writeln!(out, "{text}")?;
+        Ok(exit_code)
     }
 }
 

@@ -10,14 +10,10 @@ mod retry;
 mod rows;
 mod waiting;
 
-use std::fmt::Display;
 use std::io::Write;
 
 use cart::CartId;
 use kafka::KafkaArgs;
-use serde::Serialize;
-
-use crate::operate::Outcome;
 
 /// List the parked carts, show one, let them be tried again, or discard a command; `rows` does the first and the third with rows of the
 /// read tables
@@ -81,15 +77,8 @@ pub async fn parked(args: &Args, out: &mut impl Write) -> anyhow::Result<u8> {
     match &args.verb {
         None => list::list(&args.list.kafka, args.list.json, out).await,
         Some(Verb::Show(ShowArgs { cart, json, kafka })) => list::show(kafka, *cart, *json, out).await,
-        Some(Verb::Retry(args)) => show(&retry::retry(args).await?, args.json, out),
-        Some(Verb::Discard(args)) => show(&discard::discard(args).await?, args.json, out),
+        Some(Verb::Retry(args)) => retry::retry(args).await?.write(args.json, out),
+        Some(Verb::Discard(args)) => discard::discard(args).await?.write(args.json, out),
         Some(Verb::Rows(args)) => rows::rows(args, out).await,
     }
-}
-
-/// Writes what a verb has done, or why it was refused. Returns the exit code.
-fn show<T: Display + Serialize>(outcome: &Outcome<T>, as_json: bool, out: &mut impl Write) -> anyhow::Result<u8> {
-    let (text, exit_code) = outcome.shown(as_json);
-    writeln!(out, "{text}")?;
-    Ok(exit_code)
 }

@@ -15,7 +15,6 @@ use sqlx::postgres::PgPoolOptions;
 use tokio::time::{Instant, sleep};
 
 use super::retried::{Retried, Tried, Words};
-use super::show;
 use crate::operate::Outcome;
 use crate::parked_rows::{ListedRow, Stores};
 
@@ -159,7 +158,7 @@ impl<'a> Connected<'a> {
 pub(super) async fn rows(args: &RowsArgs, out: &mut impl Write) -> anyhow::Result<u8> {
     match &args.verb {
         None => list(&args.list, out).await,
-        Some(RowsVerb::Retry(args)) => show(&retry(args).await?, args.json, out),
+        Some(RowsVerb::Retry(args)) => retry(args).await?.write(args.json, out),
     }
 }
 

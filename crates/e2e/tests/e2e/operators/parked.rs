@@ -113,6 +113,8 @@ async fn parked_and_repaired(system: &mut System) -> anyhow::Result<([Uuid; 2], 
 /// A try that no cart-processor carries out is told apart from one that has failed. A cart that is not parked is refused.
 async fn the_exit_code_says_what_became_of_a_try(system: &mut System) -> anyhow::Result<Process> {
     let carts = parked(system).await?;
+    let listed = system.installation.cartctl(&["parked"], &[], DEADLINE).await?;
+    listed.with(0, "  1 command waits, the oldest since 20")?.with(0, "2 carts are parked")?;
     let not_in_time = ["parked", "retry", "--all", "--wait-s", "1", "--json"];
     let tried = system.installation.cartctl(&not_in_time, &[], DEADLINE).await?.with(2, "notTried")?.json()?;
     let is_waiting = tried["result"]["live"] == 0 && tried["result"]["notTried"] == 2;
