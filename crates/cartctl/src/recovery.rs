@@ -71,6 +71,27 @@ mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
 
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Cli {
+        #[command(subcommand)]
+        recovery: Recovery,
+    }
+
+    /// That a refused one ends with 1 is seen in crates/e2e/tests/e2e/rebuild/operators.rs.
+    #[test]
+    fn a_rebuild_that_is_not_done_whole_has_an_exit_code_of_its_own() {
+        let exit_code = |words: &[&str]| {
+            let cli = Cli::try_parse_from(["cartctl"].iter().chain(words)).expect("a recovery command");
+            cli.recovery.exit_code(&anyhow::anyhow!("no answer"))
+        };
+        assert_eq!(exit_code(&["rebuild", "popular-items"]), 2);
+        assert_eq!(exit_code(&["resume-purchases"]), 1);
+    }
+
     fn files(folder: &Path) -> Vec<PathBuf> {
         let entries = fs::read_dir(folder).expect("a folder of the crate").map(|entry| entry.expect("an entry").path());
         entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()

@@ -1,5 +1,6 @@
 //! `pause`, `resume` and `skip` that are killed in the middle: either nothing has changed, or what they were to do is recorded.
-//! Repeated, each is done. A switch that is killed is in `rebuild::kills`, a try of parked carts in [`super::parked`].
+//! Repeated, each is done. A switch, a drop and a rebuild that are killed are in `rebuild::kills`, a try of parked carts in
+//! [`super::parked`], one of parked rows in `projectors::parked_rows`, a discard in `parking::discard`.
 
 use anyhow::{Context as _, ensure};
 use cart::contract::group::{POPULAR_ITEMS, VENDOR_BILLING};
