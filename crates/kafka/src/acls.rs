@@ -13,8 +13,8 @@ use sys::{
 
 use crate::{Admin, Error};
 
-/// A broker answers when its controller has written the change down.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// A broker answers when its controller has written a change down.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// From any address: where a user connects from is for the network to restrict.
 const ANY_HOST: &CStr = c"*";
@@ -192,7 +192,7 @@ unsafe fn result_in(event: *mut sys::rd_kafka_event_t, change: Change) -> Result
 
 /// # Safety
 /// `chars` is null or a live C string.
-unsafe fn text_of(chars: *const c_char) -> String {
+pub(crate) unsafe fn text_of(chars: *const c_char) -> String {
     if chars.is_null() {
         return String::from("without a reason");
     }

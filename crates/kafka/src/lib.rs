@@ -3,6 +3,7 @@
 //!
 //! librdkafka's calls mostly block. What is here is therefore for plain threads, except where a function is `async`.
 
+mod acl_list;
 mod acls;
 mod admin;
 mod client_id;
@@ -33,6 +34,7 @@ mod topic_id;
 mod trace_context;
 mod transaction;
 
+pub use acl_list::AclList;
 pub use acls::{Acl, Operation, ResourceType};
 pub use admin::{Admin, Difference, LogIdentity, PartitionReplicas, Settings, TopicArgs, TopicSpec, differences};
 pub use codec::{Codec, DecodeError};
