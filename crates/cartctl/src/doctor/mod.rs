@@ -10,7 +10,8 @@
 //!
 //! What can be tried out is tried out, so that the answer is also right for a server that only says that it is Kafka. What
 //! cannot be tried without a disaster, such as the loss of a disk, is judged by the settings. Judging is apart from asking: it is
-//! tested without servers. `own` names what a run makes. The four servers are asked at the same time.
+//! tested without servers. `own` names what a run makes. `users` judges the grants of the services' users, which each server is asked
+//! for. The four servers are asked at the same time.
 //!
 //! It uses the services' own code where they make something (topics, keyspace, tables): it must find out whether that works.
 
@@ -23,6 +24,7 @@ mod own;
 mod postgres;
 mod registry;
 mod report;
+mod users;
 
 pub use args::Args;
 pub use report::{Check, Finding, Report, Server, State, Verdict};
@@ -38,12 +40,13 @@ pub fn checks() -> impl Iterator<Item = &'static Check> {
 /// A bug ended the checks of a server.
 pub async fn doctor(args: &Args) -> anyhow::Result<Report> {
     // Each on a task of its own, since the calls of librdkafka block.
-    let Args { kafka: broker, cassandra: nodes, database, .. } = args.clone();
+    let Args { kafka: broker, cassandra: nodes, database, user, .. } = args.clone();
     let (for_registry, for_journal) = (broker.clone(), broker.clone());
-    let kafka = tokio::spawn(async move { kafka::check_all(&broker).await });
+    let [of_kafka, of_cassandra, of_postgres] = [user.clone(), user.clone(), user];
+    let kafka = tokio::spawn(async move { kafka::check_all(&broker, &of_kafka).await });
     let registry = tokio::spawn(async move { registry::check_all(&for_registry).await });
-    let cassandra = tokio::spawn(async move { cassandra::check_all(&nodes, &for_journal).await });
-    let postgres = tokio::spawn(async move { postgres::check_all(&database).await });
+    let cassandra = tokio::spawn(async move { cassandra::check_all(&nodes, &for_journal, &of_cassandra).await });
+    let postgres = tokio::spawn(async move { postgres::check_all(&database, &of_postgres).await });
     let mut findings = Vec::new();
     for checks in [kafka, registry, cassandra, postgres] {
         findings.extend(checks.await?);

@@ -1,5 +1,7 @@
 //! PostgreSQL: what it does with the doctor's own rows, how it is set, and how this installation's tables are.
 
+mod grants;
+
 use std::time::Duration;
 
 use ::postgres::DatabaseArgs;
@@ -12,8 +14,10 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgPool};
 use uuid::Uuid;
 
+use self::grants::GRANTS;
 use super::report::{Check, Finding, Server, Verdict};
 use super::{clock, own};
+use crate::grants::Users;
 
 const REACHABLE: Check = check("postgres-reachable", "vendor-billing-jdbc does not start", "CONNECT on the database");
 const DURABLE: Check = check(
@@ -49,7 +53,7 @@ const fn check(name: &'static str, without_it: &'static str, needs: &'static str
 
 /// All checks of this server.
 pub(super) fn checks() -> impl Iterator<Item = &'static Check> {
-    [&REACHABLE, &DURABLE, &ENCODING, &CLOCK, &OWN, &ATOMIC, &GUARD, &EXACT, &TABLES].into_iter()
+    [&REACHABLE, &DURABLE, &ENCODING, &CLOCK, &OWN, &ATOMIC, &GUARD, &EXACT, &TABLES, &GRANTS].into_iter()
 }
 
 const ROWS: &str = "CREATE on the database";
@@ -77,7 +81,7 @@ const CONNECTIONS: u32 = 3;
 const MEET: Duration = Duration::from_millis(100);
 
 /// Makes all of them.
-pub(super) async fn check_all(database: &DatabaseArgs) -> Vec<Finding> {
+pub(super) async fn check_all(database: &DatabaseArgs, users: &Users) -> Vec<Finding> {
     let (pool, is_there) = match connect(database).await {
         Ok(connected) => connected,
         Err(error) => return vec![Finding::unknown(&REACHABLE, &error)],
@@ -91,12 +95,13 @@ pub(super) async fn check_all(database: &DatabaseArgs) -> Vec<Finding> {
         Finding::new(&CLOCK, database_clock(&pool).await),
     ];
     findings.extend(run(&pool).await);
-    let tables = if is_there {
-        tables(&pool).await
+    let (tables, grants) = if is_there {
+        (tables(&pool).await, grants::look(&pool, users).await)
     } else {
-        Ok(Verdict::not_set_up("the database does not exist: run the three `setup`s"))
+        let verdict = || Ok(Verdict::not_set_up("the database does not exist: run the three `setup`s"));
+        (verdict(), verdict())
     };
-    findings.push(Finding::new(&TABLES, tables));
+    findings.extend([Finding::new(&TABLES, tables), Finding::new(&GRANTS, grants)]);
     pool.close().await;
     findings
 }

@@ -137,9 +137,13 @@ async fn generations(args: &Args, session: &Session) -> anyhow::Result<TableGene
     if let Some(generation) = args.generation {
         return Ok(TableGenerations::only(generation));
     }
+    existing_generations(session, &args.cassandra.cassandra_keyspace).await
+}
+
+/// The generations that have a table in Cassandra.
+pub(crate) async fn existing_generations(session: &Session, keyspace: &str) -> anyhow::Result<TableGenerations> {
     let mut found = Vec::new();
     for model in READ_MODELS.into_iter().filter(|model| model.store == Store::Cassandra) {
-        let keyspace = &args.cassandra.cassandra_keyspace;
         found.push((model, cassandra::read_models::generations_in(session, keyspace, model).await?));
     }
     Ok(found.into_iter().collect())

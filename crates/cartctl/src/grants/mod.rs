@@ -17,8 +17,10 @@ use anyhow::ensure;
 
 pub use acls::acls;
 pub use args::{Args, Server};
+pub(crate) use cql::existing_generations as generations_in_cassandra;
 pub use cql::{Permission, cql};
 pub use service::{Service, Users};
+pub(crate) use sql::existing_generations as generations_in_postgres;
 pub use sql::{Privilege, sql};
 pub use tables::TableGenerations;
 

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use anyhow::Context as _;
 use cart::contract::{ReadModel, ReadTable};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgExecutor, Postgres};
 
 use super::args::Args;
 use super::service::Service::{self, Audit, Console, Operator, Setup, VendorBillingJdbc};
@@ -54,11 +54,21 @@ const TABLE: &[Row] = &[
 /// What another try of a parked row at the live page needs besides: the request, and nothing else of a marker.
 const OPERATIONS: &[Row] = &[("UPDATE (retry_by, retry_at)", Table("parked_row"), &[Console])];
 
+/// What a [`Privilege`] is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Table,
+    Database,
+    /// The privilege is the membership.
+    Role,
+}
+
 /// A privilege of a role, or its membership in another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Privilege {
-    /// Such as `SELECT ON TABLE`; empty for a membership.
-    what: String,
+    /// Such as `SELECT`; empty for a membership.
+    privilege: &'static str,
+    kind: Kind,
     /// The name of the table, database or role.
     pub object: String,
     /// The user.
@@ -69,15 +79,55 @@ impl Privilege {
     /// The statement that gives it.
     #[must_use]
     pub fn grant(&self) -> String {
-        format!("GRANT {}\"{}\" TO \"{}\"", self.what, self.object, self.role)
+        format!("GRANT {} TO \"{}\"", self.what(), self.role)
     }
 
     /// The statement that takes it away.
     #[must_use]
     pub fn revoke(&self) -> String {
-        format!("REVOKE {}\"{}\" FROM \"{}\"", self.what, self.object, self.role)
+        format!("REVOKE {} FROM \"{}\"", self.what(), self.role)
+    }
+
+    /// For people to read.
+    pub(crate) fn text(&self) -> String {
+        match self.kind {
+            Kind::Table | Kind::Database => self.what(),
+            Kind::Role => format!("membership in {}", self.what()),
+        }
+    }
+
+    /// As it stands in a statement.
+    fn what(&self) -> String {
+        let Self { privilege, kind, object, .. } = self;
+        match kind {
+            Kind::Table => format!("{privilege} ON TABLE \"{object}\""),
+            Kind::Database => format!("{privilege} ON DATABASE \"{object}\""),
+            Kind::Role => format!("\"{object}\""),
+        }
+    }
+
+    /// Whether its role has it, also as a superuser, as a member of another role, or since all have it. `None` where the role or the
+    /// table does not exist.
+    pub(crate) async fn is_held(&self, executor: impl PgExecutor<'_>) -> Result<Option<bool>, sqlx::Error> {
+        let of = |select: &'static str| {
+            sqlx::query_scalar::<Postgres, Option<bool>>(select).bind(&self.role).bind(&self.object)
+        };
+        match self.kind {
+            Kind::Table => of(HAS_ON_TABLE).bind(self.privilege).fetch_one(executor).await,
+            Kind::Database => of(HAS_ON_DATABASE).bind(self.privilege).fetch_one(executor).await,
+            Kind::Role => of(IS_MEMBER).fetch_one(executor).await,
+        }
     }
 }
+
+/// Null where there is no such role or table.
+const HAS_ON_TABLE: &str =
+    "SELECT has_table_privilege((SELECT oid FROM pg_roles WHERE rolname = $1), to_regclass($2)::oid, $3)";
+const HAS_ON_DATABASE: &str =
+    "SELECT has_database_privilege((SELECT oid FROM pg_roles WHERE rolname = $1), $2::text, $3)";
+/// Whether it may do what the other role may.
+const IS_MEMBER: &str = "SELECT pg_has_role((SELECT oid FROM pg_roles WHERE rolname = $1), \
+    (SELECT oid FROM pg_roles WHERE rolname = $2), 'USAGE')";
 
 /// The grants of a service's user, with those on the tables of these generations, and those for operators' actions at the live page, if
 /// `has_operations`. They are given within the database.
@@ -94,17 +144,17 @@ pub fn sql(
     let more = if has_operations { OPERATIONS } else { &[] };
     for &(privilege, object, _) in TABLE.iter().chain(more).filter(|(_, _, services)| services.contains(&service)) {
         let (kind, objects) = match object {
-            Database => ("DATABASE", vec![database.to_owned()]),
-            Table(name) => ("TABLE", vec![name.to_owned()]),
-            Generations => ("TABLE", generations.names(BILLING.table).collect()),
+            Database => (Kind::Database, vec![database.to_owned()]),
+            Table(name) => (Kind::Table, vec![name.to_owned()]),
+            Generations => (Kind::Table, generations.names(BILLING.table).collect()),
         };
-        let what = format!("{privilege} ON {kind} ");
-        let privilege = |object| Privilege { what: what.clone(), object, role: user.to_owned() };
+        let privilege = |object| Privilege { privilege, kind, object, role: user.to_owned() };
         privileges.extend(objects.into_iter().map(privilege));
     }
     if service == Operator {
         // To empty and to drop what the owner has made.
-        privileges.push(Privilege { what: String::new(), object: owner.to_owned(), role: user.to_owned() });
+        let (object, role) = (owner.to_owned(), user.to_owned());
+        privileges.push(Privilege { privilege: "", kind: Kind::Role, object, role });
     }
     privileges
 }
@@ -119,7 +169,12 @@ async fn generations(args: &Args, connection: &mut PgConnection) -> anyhow::Resu
     if let Some(generation) = args.generation {
         return Ok(TableGenerations::only(generation));
     }
-    let found = postgres::read_models::generations(connection, BILLING).await?;
+    existing_generations(connection).await
+}
+
+/// The generations that have a table in PostgreSQL.
+pub(crate) async fn existing_generations(executor: impl PgExecutor<'_>) -> anyhow::Result<TableGenerations> {
+    let found = postgres::read_models::generations(executor, BILLING).await?;
     Ok([(BILLING, found)].into_iter().collect())
 }
 
@@ -214,7 +269,7 @@ mod tests {
         let written = |generations: &TableGenerations| {
             let all = sql(VendorBillingJdbc, "jdbc", "setup", "shop", generations, true);
             let written =
-                all.iter().filter(|one| one.what == "INSERT ON TABLE " && one.object.starts_with(BILLING.table.name()));
+                all.iter().filter(|one| one.privilege == "INSERT" && one.object.starts_with(BILLING.table.name()));
             written.map(Privilege::revoke).collect::<Vec<_>>()
         };
         let revoke = |table: &str| format!("REVOKE INSERT ON TABLE \"{table}\" FROM \"jdbc\"");
@@ -228,10 +283,21 @@ mod tests {
     fn the_console_writes_requests_only_where_operators_act_there() {
         let written = |has_operations| {
             let all = sql(Console, "page", "setup", "shop", &TableGenerations::default(), has_operations);
-            let written = all.iter().filter(|one| !one.what.starts_with("SELECT") && !one.what.starts_with("CONNECT"));
+            let written = all.iter().filter(|one| !["SELECT", "CONNECT"].contains(&one.privilege));
             written.map(Privilege::grant).collect::<Vec<_>>()
         };
         assert_eq!(written(false), Vec::<String>::new());
         assert_eq!(written(true), ["GRANT UPDATE (retry_by, retry_at) ON TABLE \"parked_row\" TO \"page\""]);
+    }
+
+    #[test]
+    fn operators_are_members_of_the_owner() {
+        let all = sql(Operator, "operator", "setup", "shop", &TableGenerations::only(Generation::FIRST), false);
+        let found: Vec<_> = all.iter().map(|one| (one.grant(), one.text())).collect();
+        let expected = [
+            (r#"GRANT CONNECT ON DATABASE "shop" TO "operator""#, r#"CONNECT ON DATABASE "shop""#),
+            (r#"GRANT "setup" TO "operator""#, r#"membership in "setup""#),
+        ];
+        assert_eq!(found, expected.map(|(grant, text)| (grant.to_owned(), text.to_owned())));
     }
 }

@@ -269,6 +269,7 @@ fn secure_trials(times: &Times) -> Vec<Trial> {
         secure::renewal::servers_take_new_certificates_without_an_error_of_a_client,
         secure::removal::each_grant_is_needed_by_the_service_that_has_it,
         secure::whole::the_whole_system_works_with_the_least_grants,
+        secure::grants::a_grant_that_is_missing_or_too_many_is_named_by_the_doctor,
         secure::refused::wrong_clients_are_refused_and_say_why,
         secure::refused::plain_clients_are_refused_but_behind_the_registrys_proxy,
     ]

@@ -1,5 +1,6 @@
 //! Cassandra: what its nodes do with the doctor's own rows, how they are set, and how this installation's keyspace is.
 
+mod grants;
 mod judge;
 mod trials;
 
@@ -20,9 +21,11 @@ use scylla::statement::{Consistency, Statement};
 use scylla::value::CqlTimestamp;
 use tokio::task::block_in_place;
 
+use self::grants::GRANTS;
 use self::judge::Keyspace;
 use super::clock;
 use super::report::{Check, Finding, Server, Verdict};
+use crate::grants::Users;
 
 const REACHABLE: Check =
     check("cassandra-reachable", "no service but item-purchased-events and vendor-billing-jdbc starts", "LOGIN");
@@ -60,12 +63,12 @@ const fn check(name: &'static str, without_it: &'static str, needs: &'static str
 
 /// All checks of this server.
 pub(super) fn checks() -> impl Iterator<Item = &'static Check> {
-    let own = [&CLOCKS, &COMMIT_LOG, &KEYSPACE, &TABLES, &KEPT, &LOG];
+    let own = [&CLOCKS, &COMMIT_LOG, &KEYSPACE, &TABLES, &KEPT, &LOG, &GRANTS];
     [&REACHABLE].into_iter().chain(trials::CHECKS).chain(own)
 }
 
 /// Makes all of them.
-pub(super) async fn check_all(args: &CassandraArgs, kafka: &KafkaArgs) -> Vec<Finding> {
+pub(super) async fn check_all(args: &CassandraArgs, kafka: &KafkaArgs, users: &Users) -> Vec<Finding> {
     // With time for changes of the schema.
     let session = match cassandra::open(&args.patient()).await {
         Ok(session) => session,
@@ -91,7 +94,7 @@ pub(super) async fn check_all(args: &CassandraArgs, kafka: &KafkaArgs) -> Vec<Fi
     }
     findings.extend(trials::run(args, &session, nodes.len()).await);
     findings.push(Finding::new(&CLOCKS, clocks(&session, &nodes).await));
-    findings.extend(installation(args, kafka, &session, &nodes).await);
+    findings.extend(installation(args, kafka, users, &session, &nodes).await);
     findings
 }
 
@@ -137,7 +140,13 @@ async fn clocks(session: &Session, nodes: &[Arc<Node>]) -> anyhow::Result<Verdic
 }
 
 /// The installation's keyspace; without one the nodes' settings are judged for as many copies as there can be.
-async fn installation(args: &CassandraArgs, kafka: &KafkaArgs, session: &Session, nodes: &[Arc<Node>]) -> Vec<Finding> {
+async fn installation(
+    args: &CassandraArgs,
+    kafka: &KafkaArgs,
+    users: &Users,
+    session: &Session,
+    nodes: &[Arc<Node>],
+) -> Vec<Finding> {
     let datacenter = &args.cassandra_datacenter;
     let keyspace = match keyspace(session, &args.cassandra_keyspace).await {
         Ok(keyspace) => keyspace,
@@ -148,11 +157,13 @@ async fn installation(args: &CassandraArgs, kafka: &KafkaArgs, session: &Session
     let Some(keyspace) = keyspace else {
         let verdict =
             Verdict::not_set_up(format!("there is no keyspace {}: run the three `setup`s", args.cassandra_keyspace));
-        findings.extend([&KEYSPACE, &TABLES, &KEPT, &LOG].map(|check| Finding::new(check, Ok(verdict.clone()))));
+        findings
+            .extend([&KEYSPACE, &TABLES, &KEPT, &LOG, &GRANTS].map(|check| Finding::new(check, Ok(verdict.clone()))));
         return findings;
     };
     findings.push(Finding::new(&KEYSPACE, Ok(judge::keyspace(&keyspace, datacenter, nodes.len()))));
     findings.push(Finding::new(&KEPT, kept(session, &keyspace.name).await));
+    findings.push(Finding::new(&GRANTS, grants::look(session, &keyspace.name, users).await));
     match cassandra::connect(args).await {
         Ok(session) => {
             findings.push(Finding::new(&TABLES, tables(&session).await));

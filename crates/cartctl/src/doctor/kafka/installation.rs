@@ -98,6 +98,9 @@ const OF_REPLIES: [&str; 2] = ["retention.ms", "segment.ms"];
 const TRANSACTION_STATE: &str = "__transaction_state";
 const OFFSETS: &str = "__consumer_offsets";
 
+/// The brokers' setting that says who may do what.
+pub(super) const AUTHORIZER_CLASS: &str = "authorizer.class.name";
+
 /// Of offsets, in minutes: Kafka's default is a week.
 const WEEK_MIN: u64 = 7 * 24 * 60;
 
@@ -242,20 +245,20 @@ fn auto_create(brokers: &[(i32, Settings)]) -> Verdict {
 }
 
 fn authorizer(brokers: &[(i32, Settings)]) -> Verdict {
-    const NAME: &str = "authorizer.class.name";
     const CHANGE: &str =
         "set authorizer.class.name in the brokers' settings, and give the grants of `cartctl grants --for kafka`";
-    let class = |settings: &Settings| settings.get(NAME).cloned();
+    let class = |settings: &Settings| settings.get(AUTHORIZER_CLASS).cloned();
     let classes: Vec<_> = brokers.iter().map(|(broker, settings)| (broker, class(settings))).collect();
     if let Some((broker, _)) = classes.iter().find(|(_, class)| class.as_deref() == Some("")) {
-        return Verdict::limited(format!("broker {broker} has no {NAME}: fine for development"), CHANGE);
+        return Verdict::limited(format!("broker {broker} has no {AUTHORIZER_CLASS}: fine for development"), CHANGE);
     }
     match classes.iter().find_map(|(_, class)| class.as_deref()) {
-        Some(class) => Verdict::holds(format!("{NAME}={class}")),
+        Some(class) => Verdict::holds(format!("{AUTHORIZER_CLASS}={class}")),
         // A hosted one may keep it to itself.
-        None => {
-            Verdict::limited(format!("the brokers do not say their {NAME}"), "find out who may write to cart-commands")
-        }
+        None => Verdict::limited(
+            format!("the brokers do not say their {AUTHORIZER_CLASS}"),
+            "find out who may write to cart-commands",
+        ),
     }
 }
 

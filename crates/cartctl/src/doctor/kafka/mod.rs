@@ -1,6 +1,7 @@
 //! Kafka: what its brokers do with the doctor's own records, and how this installation's topics are.
 
 mod copies;
+mod grants;
 mod installation;
 mod records;
 mod topics;
@@ -8,8 +9,10 @@ mod transactions;
 
 use kafka::{Admin, KafkaArgs};
 
+use self::grants::GRANTS;
 use self::topics::{Topics, check, remove_left};
 use super::report::{Check, Finding, Verdict};
+use crate::grants::Users;
 
 const REACHABLE: Check = check("kafka-reachable", "no service starts", "Describe on the cluster");
 const OWN: Check = check(
@@ -21,11 +24,11 @@ const OWN: Check = check(
 /// All checks of this server.
 pub(super) fn checks() -> impl Iterator<Item = &'static Check> {
     let own = [&REACHABLE, &OWN].into_iter();
-    own.chain(records::CHECKS).chain(transactions::CHECKS).chain(installation::CHECKS)
+    own.chain(records::CHECKS).chain(transactions::CHECKS).chain(installation::CHECKS).chain([&GRANTS])
 }
 
 /// Makes all of them.
-pub(super) async fn check_all(args: &KafkaArgs) -> Vec<Finding> {
+pub(super) async fn check_all(args: &KafkaArgs, users: &Users) -> Vec<Finding> {
     let reached = async {
         let admin = Admin::new(args)?;
         admin.check().await?;
@@ -40,6 +43,7 @@ pub(super) async fn check_all(args: &KafkaArgs) -> Vec<Finding> {
     let mut findings = vec![Finding::new(&REACHABLE, left.map(|()| Verdict::holds(found)))];
     findings.extend(try_out(args, &admin).await);
     findings.extend(installation::check(args, &admin).await);
+    findings.push(Finding::new(&GRANTS, grants::look(args, users, &admin).await));
     findings
 }
 

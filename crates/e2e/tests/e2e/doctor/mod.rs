@@ -65,13 +65,19 @@ fn examine(installation: &Installation, environment: &[(&str, &str)]) -> anyhow:
 /// What one copy of everything means, and brokers that know no users.
 const PLAIN: [&str; 5] = ["authorizer", "keyspace-copies", "offset-copies", "topic-copies", "transaction-state-copies"];
 
+/// Servers that restrict nobody, or know none of the services' users.
+const WITHOUT_USERS: [&str; 3] = ["cassandra-grants", "kafka-grants", "postgres-grants"];
+
 /// Of an installation: what is not there before its `setup`.
-const SET_UP: [&str; 11] = [
+const SET_UP: [&str; 14] = [
+    "cassandra-grants",
     "clean-elections",
     "journal-of-this-log",
+    "kafka-grants",
     "keyspace-copies",
     "migrations",
     "partitions",
+    "postgres-grants",
     "rows-are-kept",
     "schemas-registered",
     "subject-compatibility",
@@ -135,7 +141,11 @@ pub(crate) async fn all_checks_hold_and_nothing_is_left() -> anyhow::Result<()> 
     ensure!(findings.exit_code == Some(0), "{:?}", findings.checks);
     ensure!(findings.of("warning") == PLAIN, "{:?}", findings.checks);
     ensure!(findings.checks.len() == cartctl::doctor::checks().count(), "{:?}", findings.checks.keys());
-    let others = ["failed", "unknown", "notSetUp"].map(|state| findings.of(state));
+    ensure!(findings.of("notSetUp") == WITHOUT_USERS, "{:?}", findings.checks);
+    findings.expect("kafka-grants", "notSetUp", &["no authorizer", "every client may do everything"])?;
+    findings.expect("cassandra-grants", "notSetUp", &["AllowAllAuthorizer", "every client may do everything"])?;
+    findings.expect("postgres-grants", "notSetUp", &["none of the services' users exists"])?;
+    let others = ["failed", "unknown"].map(|state| findings.of(state));
     ensure!(others.iter().all(Vec::is_empty), "{others:?}");
     ensure!(left(&installation).await?.is_empty(), "{:?}", left(&installation).await?);
 

@@ -50,6 +50,7 @@ pub(crate) async fn settings_of_whole_servers_are_named_with_what_to_do() -> any
         ("durable-commits", "failed", ["fsync=off", "fsync = on"]),
         ("no-quota", "ok", ["not slowed down", "MiB"]),
         ("authorizer", "ok", ["authorizer.class.name", "StandardAuthorizer"]),
+        ("kafka-grants", "warning", ["the brokers list no ACL", "cartctl grants --for kafka --apply"]),
     ] {
         findings.expect(check, state, &words)?;
     }
@@ -78,6 +79,7 @@ pub(crate) async fn settings_of_whole_servers_are_named_with_what_to_do() -> any
         ("fenced-producers", ["a permission is missing", "Write on the transactional id"]),
         ("offsets-in-transactions", ["a permission is missing", "Read on the group"]),
         ("offset-retention", ["a permission is missing", "DescribeConfigs on the cluster"]),
+        ("kafka-grants", ["a permission is missing", "DescribeConfigs on the cluster"]),
     ] {
         findings.expect(check, "unknown", &words)?;
     }

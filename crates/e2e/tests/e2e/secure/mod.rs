@@ -2,6 +2,7 @@
 //! `clients` has a broker of its own.
 
 pub(crate) mod clients;
+pub(crate) mod grants;
 pub(crate) mod refused;
 pub(crate) mod removal;
 pub(crate) mod renewal;

@@ -25,7 +25,7 @@ const SAID_WITHIN: Duration = Duration::from_secs(20);
 const VALIDITY: Duration = Duration::from_millis(1_200);
 
 /// A grant that can be taken away.
-enum Grant {
+pub(super) enum Grant {
     Kafka(Acl),
     Cassandra(Permission),
     Postgres(Privilege),
@@ -53,14 +53,14 @@ impl std::fmt::Display for Grant {
 }
 
 /// The servers, as their administrator.
-struct Servers {
+pub(super) struct Servers {
     kafka: Admin,
     cassandra: Session,
     postgres: PgConnection,
 }
 
 impl Servers {
-    async fn connect(secured: &Secured) -> anyhow::Result<Self> {
+    pub(super) async fn connect(secured: &Secured) -> anyhow::Result<Self> {
         Ok(Self {
             kafka: Admin::new(secured.installation.kafka())?,
             cassandra: cassandra::open(secured.installation.cassandra()).await?,
@@ -68,7 +68,7 @@ impl Servers {
         })
     }
 
-    async fn change(&mut self, grant: &Grant, is_given: bool) -> anyhow::Result<()> {
+    pub(super) async fn change(&mut self, grant: &Grant, is_given: bool) -> anyhow::Result<()> {
         match grant {
             Grant::Kafka(acl) => tokio::task::block_in_place(|| match is_given {
                 true => self.kafka.create_acls(std::slice::from_ref(acl)),
@@ -89,7 +89,7 @@ impl Servers {
 }
 
 /// All grants of a service.
-fn grants_of(secured: &Secured, service: grants::Service) -> Vec<Grant> {
+pub(super) fn grants_of(secured: &Secured, service: grants::Service) -> Vec<Grant> {
     let (installation, user) = (&secured.installation, service.name());
     let kafka = acls(service, &user, installation.kafka(), false).into_iter().map(Grant::Kafka);
     let generations = TableGenerations::only(Generation::FIRST);

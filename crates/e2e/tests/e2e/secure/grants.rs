@@ -1,0 +1,83 @@
+//! `cartctl doctor` on secured servers: a grant that is missing, and one too many, is named with what to do; with all grants none is.
+
+use anyhow::{Context as _, ensure};
+use cart::CartCommand;
+use cart::contract::Contract as _;
+use cartctl::grants::Service;
+use kafka::{Acl, Operation, ResourceType};
+
+use super::Secured;
+use super::removal::{Grant, Servers, grants_of};
+
+const CHECKS: [&str; 3] = ["kafka-grants", "cassandra-grants", "postgres-grants"];
+
+/// A service's grant whose text begins so.
+fn grant(secured: &Secured, service: Service, text: &str) -> anyhow::Result<Grant> {
+    let mut grants = grants_of(secured, service).into_iter();
+    let found = grants.find(|grant| grant.to_string().starts_with(text));
+    found.with_context(|| format!("{} has no grant '{text}'", service.name()))
+}
+
+/// The doctor finds nothing wrong with the servers, and each user has its grants.
+async fn all_is_granted(secured: &Secured) -> anyhow::Result<()> {
+    let report = secured.succeed("admin", "cartctl", &["doctor"]).await?;
+    for check in CHECKS {
+        let line = format!("ok         {check}: services whose users have their grants: ");
+        ensure!(report.contains(&line), "{check} is not ok: {report}");
+    }
+    Ok(())
+}
+
+pub(crate) async fn a_grant_that_is_missing_or_too_many_is_named_by_the_doctor() -> anyhow::Result<()> {
+    let secured = Secured::set_up("doctor_grants").await?;
+    let mut servers = Servers::connect(&secured).await?;
+    all_is_granted(&secured).await.context("with all grants")?;
+
+    let keyspace = secured.installation.name();
+    let commands = secured.installation.kafka().prefixed(CartCommand::TOPIC);
+    let taken = [
+        grant(&secured, Service::Ingest, &format!("Write on Topic {commands}"))?,
+        grant(&secured, Service::CartProcessor, &format!("GRANT MODIFY ON TABLE {keyspace}.cart_journal "))?,
+        grant(&secured, Service::VendorBillingJdbc, "GRANT UPDATE ON TABLE \"projection_offset\" ")?,
+        grant(&secured, Service::Operator, "GRANT \"setup\" ")?,
+    ];
+    let too_many = Grant::Kafka(Acl {
+        principal: String::from("User:audit"),
+        resource_type: ResourceType::Topic,
+        name: commands.clone(),
+        is_prefix: false,
+        operation: Operation::Write,
+    });
+    servers.change(&too_many, true).await?;
+    for grant in &taken {
+        servers.change(grant, false).await?;
+    }
+    let (is_success, report) = secured.run("admin", "cartctl", &["doctor"]).await?;
+    ensure!(!is_success, "grants are missing: {report}");
+    for words in [
+        "FAILED     kafka-grants: ",
+        &format!("ingest lacks Write on topic {commands}: `ingest` does not get ready"),
+        &format!("User:audit may write to {commands}, "),
+        "to do: cartctl grants --for kafka --of ingest --apply; ",
+        "FAILED     cassandra-grants: ",
+        &format!("cart-processor lacks MODIFY on TABLE {keyspace}.cart_journal: "),
+        "to do: cartctl grants --for cassandra --of cart-processor --apply\n",
+        "FAILED     postgres-grants: ",
+        "vendor-billing-jdbc lacks UPDATE ON TABLE \"projection_offset\": ",
+        "operator lacks membership in \"setup\": ",
+        "to do: cartctl grants --for postgres --of vendor-billing-jdbc,operator --apply\n",
+        ", 3 failed, ",
+    ] {
+        ensure!(report.contains(words), "the report does not say '{words}': {report}");
+    }
+
+    // One user too many is a warning.
+    for grant in &taken {
+        servers.change(grant, true).await?;
+    }
+    let report = secured.succeed("admin", "cartctl", &["doctor"]).await?;
+    ensure!(report.contains(&format!("warning    kafka-grants: User:audit may write to {commands}, ")), "{report}");
+    servers.change(&too_many, false).await?;
+    all_is_granted(&secured).await.context("with all grants again")?;
+    secured.remove().await
+}
