@@ -34,10 +34,8 @@ pub(super) async fn look(session: &Session, keyspace: &str, users: &Users) -> an
     let (roles, tables) = (Roles::read(session).await?, tables(session, keyspace).await?);
     let generations = generations_in_cassandra(session, keyspace).await?;
     // `tables` names one that is missing.
-    let is_there = |permission: &Permission| match permission.resource.split_once('.') {
-        Some((_, table)) => tables.contains(table),
-        None => true,
-    };
+    let is_there =
+        |permission: &Permission| permission.resource.split_once('.').is_none_or(|(_, table)| tables.contains(table));
     let held = Service::ALL.map(|service| {
         let permissions = cql(service, &users.of(service), keyspace, &generations).into_iter().filter(is_there);
         Held::of(service, permissions.map(|one| (text(&one), roles.have(&one))))

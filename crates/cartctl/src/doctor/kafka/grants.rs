@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn operators_at_the_live_page_and_other_topics_are_nobodys_concern() {
+    fn grants_of_the_live_pages_actions_and_of_other_topics_are_not_reported() {
         let operations = acls(Service::Console, "console", &args(), true);
         assert!(matches!(verdict([all(), operations].concat()), Verdict::Holds { .. }));
         assert!(matches!(verdict([all(), vec![write("else", "orders")]].concat()), Verdict::Holds { .. }));
