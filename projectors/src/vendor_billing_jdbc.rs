@@ -164,6 +164,9 @@ impl VendorBillingJdbc {
                 return Err(Error::Stale { partition: *partition, started_from });
             }
         }
+        if !fail_points::is_off("guard-passed-over") {
+            self.ensure_parked(&mut transaction).await?;
+        }
         if let Some(fault) = self.add_sums(&mut transaction, sums).await.map_err(failed)? {
             transaction.rollback().await.map_err(failed)?;
             return Ok(Some(fault));

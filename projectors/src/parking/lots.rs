@@ -225,6 +225,13 @@ impl Lots {
         changed.collect()
     }
 
+    /// The parked rows whose records were passed over since [`Lots::take_changed`], while nothing else has changed. With the positions
+    /// that they have in the store.
+    pub(crate) fn passed_over(&self) -> impl Iterator<Item = &ParkedRow> {
+        let waiting = self.partitions.values().flat_map(|lot| lot.rows.values());
+        waiting.filter(|waiting| waiting.has_changed).map(|waiting| &waiting.row)
+    }
+
     /// Fails if these rows are too many for their partitions.
     pub(crate) fn make_room<'a>(&self, rows: impl IntoIterator<Item = &'a ParkedRow>) -> Result<(), Error> {
         let mut counts: HashMap<i32, usize> = HashMap::new();

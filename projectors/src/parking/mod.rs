@@ -15,7 +15,8 @@
 //!   log.
 //! - A marker ends when the row has every record that was passed over. In PostgreSQL that is one transaction, which changes the marker only
 //!   if it still waits from the position that the try began with: a try moves no offset, so their guard alone lets one that comes late, or
-//!   whose answer was lost, add its sums twice. In Cassandra the row is written first; a record that it includes is never added again.
+//!   whose answer was lost, add its sums twice. For the same reason a batch that passes records over sees, behind that guard, that the marker
+//!   still waits from there. In Cassandra the row is written first; a record that it includes is never added again.
 //! - After any failure, and with each new partition, markers are read from the store again.
 //! - A row is parked only if another one is kept at the same time: a batch's other rows, or one that is tried for that. So while a store
 //!   does not serve any row, none is parked.

@@ -66,10 +66,14 @@ fn records_of_parked_rows_are_passed_over_and_remembered() {
     let mut lots = lots();
     assert!(!lots.pass(0, 10, &purchase(2, 1)) && !lots.pass(1, 10, &purchase(1, 1)), "others");
     assert!(lots.pass(0, 7, &purchase(1, 1)) && lots.take_changed().is_empty(), "once more");
+    assert_eq!(lots.passed_over().count(), 0, "it was passed over before");
     assert!(lots.pass(0, 11, &purchase(1, 1)));
+    // It waits from where its marker says, whatever is passed over.
+    assert_eq!(lots.passed_over().collect::<Vec<_>>(), [&marker(0, 1, 5)]);
     let changed = lots.take_changed();
     assert_eq!(changed, [(marker(0, 1, 5), at(11))]);
     assert_eq!(lots.take_changed(), [], "they are written once");
+    assert_eq!(lots.passed_over().count(), 0);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use postgres::parked_rows::RetryRequest;
 use service::Store;
 use sqlx::postgres::PgConnection;
 use sqlx::{Postgres, Transaction};
+use uuid::Uuid;
 
 use super::failing::longest_kept;
 use super::{Failure, Month, RowKey, RowSums, SELECT_OFFSET, VendorBillingJdbc, in_time, sum};
@@ -26,6 +27,12 @@ const DELETE_PARKED: &str = "DELETE FROM parked_row \
 const FAIL_PARKED: &str = "UPDATE parked_row SET next_position = $6, reason = $7, \
     retry_by = CASE WHEN retry_at > $8 THEN retry_by END, retry_at = CASE WHEN retry_at > $8 THEN retry_at END \
     WHERE projection = $1 AND topic = $2 AND vendor_id = $3 AND row_key = $4 AND next_position = $5";
+/// Of rows that memory takes for parked, one that is not, or that waits from another position.
+const SELECT_STALE: &str = "SELECT held.log_partition, held.next_position \
+    FROM UNNEST($3::int[], $4::uuid[], $5::text[], $6::bigint[]) AS held (log_partition, vendor_id, row_key, next_position) \
+    WHERE NOT EXISTS (SELECT FROM parked_row AS marker WHERE marker.projection = $1 AND marker.topic = $2 \
+    AND marker.vendor_id = held.vendor_id AND marker.row_key = held.row_key AND marker.next_position = held.next_position) \
+    LIMIT 1";
 const NOTE_PARKED: &str = "UPDATE parked_row SET reason = $6 \
     WHERE projection = $1 AND topic = $2 AND vendor_id = $3 AND row_key = $4 AND next_position = $5";
 
@@ -63,6 +70,38 @@ impl VendorBillingJdbc {
             .execute(connection)
             .await?;
         Ok(())
+    }
+
+    /// Fails if a row whose records this batch passes over is not parked any more. A try that was given up, or one of another instance, may
+    /// have added what waited and ended the marker; it has moved no offset. It had the offset locked: behind the change of the offset this
+    /// transaction sees its end, and no other try begins.
+    pub(super) async fn ensure_parked(&self, connection: &mut PgConnection) -> Result<(), Error> {
+        let mut columns: (Vec<i32>, Vec<Uuid>, Vec<String>, Vec<i64>) = Default::default();
+        for row in self.lots.passed_over() {
+            columns.0.push(row.partition);
+            columns.1.push(row.vendor_id.as_uuid());
+            columns.2.push(row.row_key.clone());
+            columns.3.push(row.next_position.get());
+        }
+        if columns.0.is_empty() {
+            return Ok(());
+        }
+        let stale: Option<(i32, i64)> = sqlx::query_as(SELECT_STALE)
+            .bind(&self.projection)
+            .bind(&self.topic)
+            .bind(columns.0)
+            .bind(columns.1)
+            .bind(columns.2)
+            .bind(columns.3)
+            .fetch_optional(connection)
+            .await
+            .map_err(|source| Error::Sql { operation: "looking for the parked rows of a batch", source })?;
+        match stale {
+            Some((partition, position)) => {
+                Err(Error::StaleMarker { partition, next_offset: Position::from(position).offset() })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Reads the markers of partitions.

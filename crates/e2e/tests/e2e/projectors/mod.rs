@@ -21,6 +21,7 @@ pub(crate) mod item_purchased_events;
 pub(crate) mod offset_guard;
 pub(crate) mod oracle;
 pub(crate) mod parked_full;
+pub(crate) mod parked_guard;
 pub(crate) mod parked_rows;
 pub(crate) mod read_side;
 pub(crate) mod redelivery;

@@ -14,8 +14,8 @@ use crate::metrics::lag;
 /// Lines of one vendor and month, which are one row.
 const SECOND_OWNERS_LINES: usize = 20;
 
-/// Checks only this row, since the other projectors do not run.
-async fn check(read_side: &ReadSide) -> anyhow::Result<()> {
+/// Checks only `vendor_billing`, since the other projectors do not run.
+pub(crate) async fn check(read_side: &ReadSide) -> anyhow::Result<()> {
     let (expected, found) = (read_side.expected().await?, read_side.rows().await?);
     let differences = Rows { billing: expected.billing, ..Rows::default() }.differences(&found);
     ensure!(differences.is_empty(), "vendor_billing is not right:\n{}", differences.join("\n"));
@@ -28,6 +28,23 @@ async fn restore(read_side: &ReadSide) -> anyhow::Result<()> {
     sqlx::query("UPDATE projection_offset SET next_offset = 0").execute(&mut *transaction).await?;
     sqlx::query("DELETE FROM vendor_billing").execute(&mut *transaction).await?;
     Ok(transaction.commit().await?)
+}
+
+/// Waits until the instance waits for a row that the test has locked.
+pub(crate) async fn wants_our_row(read_side: &ReadSide) -> anyhow::Result<()> {
+    wait_until("the instance to want the row that we have locked", DEADLINE, async || {
+        let waiting: Result<i64, _> = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+        )
+        .fetch_one(&read_side.database)
+        .await;
+        match waiting {
+            Ok(1) => Ok(()),
+            Ok(waiting) => Err(format!("{waiting} wait")),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await
 }
 
 /// Acts as another instance that has applied the next records, and commits while the instance under test is in its transaction.
@@ -56,19 +73,7 @@ async fn act_as_second_owner(read_side: &mut ReadSide) -> anyhow::Result<()> {
         .await?;
     ensure!(added.rows_affected() == 1, "vendor {vendor} has {} rows", added.rows_affected());
     read_side.send(read_side.purchases(), lines)?;
-    wait_until("the instance to want the row that we have changed", DEADLINE, async || {
-        let waiting: Result<i64, _> = sqlx::query_scalar(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
-        )
-        .fetch_one(&read_side.database)
-        .await;
-        match waiting {
-            Ok(1) => Ok(()),
-            Ok(waiting) => Err(format!("{waiting} wait")),
-            Err(error) => Err(error.to_string()),
-        }
-    })
-    .await?;
+    wants_our_row(read_side).await?;
     Ok(transaction.commit().await?)
 }
 
