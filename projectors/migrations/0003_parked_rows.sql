@@ -1,5 +1,8 @@
+-- The trigger waits for the transactions that change offsets, and every later one waits behind it.
+SET LOCAL lock_timeout = '3s';
+
 -- The rows that their projector could not keep: the records from next_position on are not in them, and wait in the topic. Changed in the
--- transaction that changes the offsets. A projector of an earlier version does not know of them, and has none.
+-- transaction that changes the offsets.
 CREATE TABLE parked_row (
     projection text NOT NULL,
     topic text NOT NULL,
@@ -35,3 +38,22 @@ BEGIN
     END LOOP;
 END
 $$;
+
+-- A projector of an earlier version does not know of parked rows: it would add newer records to them, and the next try would add these
+-- again. Those that know of them say so, and are not asked for more. The function runs with the rights of who changes the offset.
+CREATE FUNCTION refuse_older_projector() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (
+        SELECT FROM parked_row
+        WHERE projection = NEW.projection AND topic = NEW.topic AND log_partition = NEW.partition
+    ) THEN
+        RAISE EXCEPTION 'rows of % are parked in partition % of %, and this projector is too old for them: replace it with a newer one',
+            NEW.projection, NEW.partition, NEW.topic
+            USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER refuse_older_projector AFTER UPDATE ON projection_offset FOR EACH ROW
+    WHEN (current_setting('cart.knows_parked_rows', true) IS DISTINCT FROM 'on')
+    EXECUTE FUNCTION refuse_older_projector();

@@ -255,7 +255,9 @@ async fn pool(base: &Base, database: &DatabaseArgs) -> anyhow::Result<PgPool> {
     // An instance that is paused inside its transaction has its offsets' rows locked. When the group has given its
     // partitions away, that must not block the new owner.
     let timeout = format!("{}ms", base.settings.member.session_timeout_ms);
-    let connection = database.options()?.options([("idle_in_transaction_session_timeout", timeout)]);
+    // Without the second, PostgreSQL takes it for a projector of an earlier version (migrations/0003_parked_rows.sql).
+    let settings = [("idle_in_transaction_session_timeout", timeout), ("cart.knows_parked_rows", String::from("on"))];
+    let connection = database.options()?.options(settings);
     wait_for("PostgreSQL", &base.startup, async || {
         options.clone().connect_with(connection.clone()).await.map_err(|error| {
             let is_missing = is_missing_database(&error);

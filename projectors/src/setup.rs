@@ -140,7 +140,10 @@ async fn set_up_database(args: &SetupArgs, topic: &str, found: &LogIdentity) -> 
         let is_locked = is_lock_timeout(&error);
         let error = anyhow::Error::new(error).context("creating the tables in PostgreSQL");
         return Err(if is_locked {
-            error.context("a query on vendor_billing holds its lock: end long queries on it, then run setup again")
+            error.context(
+                "a query on vendor_billing, or a transaction that changes projection_offset, holds a lock: end what takes long, then run \
+                 setup again",
+            )
         } else {
             error
         });

@@ -229,6 +229,7 @@ fn long_trials(times: &Times) -> Vec<Trial> {
         projectors::parked_rows::a_retry_that_comes_late_adds_nothing_twice,
         projectors::parked_rows::retries_that_are_killed_or_come_twice_add_each_record_once,
         projectors::parked_guard::a_batch_that_passes_a_record_over_sees_a_try_that_comes_late,
+        projectors::parked_guard::a_projector_that_knows_no_parked_rows_stops_at_them,
         projectors::parked_full::a_partition_with_too_many_parked_rows_is_drained_by_retries,
         operators::parked::tries_that_are_killed_or_come_twice_decide_each_command_once,
         operators::together::of_two_operators_at_once_one_comes_last_or_is_refused,

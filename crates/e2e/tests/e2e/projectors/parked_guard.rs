@@ -1,8 +1,9 @@
-//! `vendor-billing-jdbc`: a batch passes records over only while the database says that their row is parked.
+//! `vendor-billing-jdbc`: a batch passes records over only while the database says that their row is parked, and the database lets no
+//! projector go on that does not know of parked rows.
 //!
 //! Needs binaries with the feature `fail-points` (`scripts/test` builds them).
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use cartctl::vendor_id;
 use chrono::Datelike as _;
 use e2e::harness::Process;
@@ -24,6 +25,11 @@ const WITHOUT_GUARD: &str = "guard-passed-over=return";
 /// The vendor whose row is parked.
 fn bad() -> Uuid {
     vendor_id("V0")
+}
+
+/// The partition of its records.
+fn partition_of_bad(read_side: &ReadSide) -> i32 {
+    partition_of(bad().to_string().as_bytes(), read_side.installation.partitions().into())
 }
 
 /// New lines of these vendors, all of one month: a vendor has one row.
@@ -60,7 +66,7 @@ async fn park(read_side: &mut ReadSide, round: &str, guard: &str) -> anyhow::Res
 async fn act_as_late_try(read_side: &mut ReadSide, waiting: &[Line]) -> anyhow::Result<()> {
     let at = Line::of(0).at;
     let amount: i64 = waiting.iter().map(|line| line.price * i64::from(line.quantity)).sum();
-    let partition = partition_of(bad().to_string().as_bytes(), read_side.installation.partitions().into());
+    let partition = partition_of_bad(read_side);
     let mut transaction = read_side.database.begin().await?;
     sqlx::query("SELECT next_offset FROM projection_offset WHERE partition = $1 FOR UPDATE")
         .bind(partition)
@@ -110,5 +116,39 @@ pub(crate) async fn a_batch_that_passes_a_record_over_sees_a_try_that_comes_late
     let differences = Rows { billing: expected.billing, ..Rows::default() }.differences(&found);
     ensure!(!differences.is_empty(), "without the guard no record was lost: the instance passed none over");
     ensure!(differences.iter().all(|text| text.contains(&bad().to_string())), "{}", differences.join("\n"));
+    read_side.remove().await
+}
+
+/// Moves the offsets of partitions, as a projector does that knows of parked rows or not, and undoes that. Returns how many.
+async fn move_offsets(read_side: &ReadSide, partitions: &[i32], knows_parked_rows: bool) -> Result<u64, sqlx::Error> {
+    let mut transaction = read_side.database.begin().await?;
+    if knows_parked_rows {
+        sqlx::query("SET LOCAL cart.knows_parked_rows = 'on'").execute(&mut *transaction).await?;
+    }
+    let moved = sqlx::query("UPDATE projection_offset SET next_offset = next_offset + 1 WHERE partition = ANY($1)")
+        .bind(partitions)
+        .execute(&mut *transaction)
+        .await?;
+    transaction.rollback().await?;
+    Ok(moved.rows_affected())
+}
+
+pub(crate) async fn a_projector_that_knows_no_parked_rows_stops_at_them() -> anyhow::Result<()> {
+    let mut read_side = ReadSide::set_up("tooold").await?;
+    // It moves the offset of its partition.
+    let mut process = park(&mut read_side, "", "").await?;
+    let partition = partition_of_bad(&read_side);
+    let partitions = i32::from(read_side.installation.partitions());
+    let others: Vec<i32> = (0..partitions).filter(|other| *other != partition).collect();
+    let moved = move_offsets(&read_side, &others, false).await?;
+    ensure!(moved == others.len() as u64, "{moved} offsets of {others:?}, in which no row is parked, were moved");
+    let moved = move_offsets(&read_side, &[partition], true).await?;
+    ensure!(moved == 1, "a projector that knows of parked rows moved {moved} offsets");
+    let Err(error) = move_offsets(&read_side, &[partition], false).await else {
+        bail!("a projector that does not know of parked rows moved an offset past one");
+    };
+    let code = error.as_database_error().and_then(|error| error.code());
+    ensure!(code.as_deref() == Some("55000") && error.to_string().contains("too old"), "{error}");
+    process.terminate(DEADLINE).await?;
     read_side.remove().await
 }
