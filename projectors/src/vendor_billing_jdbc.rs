@@ -29,6 +29,11 @@ use crate::pace::AppliedOffsets;
 use crate::parking::{Lots, OVERFLOWS, Retries};
 use crate::runner::{Batch, Projector, Wishes};
 
+/// Begins a transaction that adds to balances, in one round trip. Whatever the database's default is, each statement sees what was committed
+/// before it: behind the lock of an offset these are all changes of its rows and markers. A deferred constraint fails where a row is added;
+/// at the commit no row would be at fault.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET CONSTRAINTS ALL IMMEDIATE";
+
 const INSERT_OFFSET: &str = "INSERT INTO projection_offset (projection, topic, partition, log_epoch, next_offset) \
     SELECT $1, $2, partition, $4, 0 FROM UNNEST($3::int[]) AS partition ON CONFLICT DO NOTHING";
 const SELECT_OFFSETS: &str = "SELECT partition, next_offset FROM projection_offset \
@@ -146,7 +151,7 @@ impl VendorBillingJdbc {
     ) -> Result<Option<RowFault>, Error> {
         let failed = |source| Error::Sql { operation: "adding to the balances", source };
         fail_points::crash_point("jdbc-before-transaction");
-        let mut transaction = self.pool.begin().await.map_err(failed)?;
+        let mut transaction = self.pool.begin_with(BEGIN).await.map_err(failed)?;
         // In the order of the partitions, then of the rows: two instances can't wait for each other in a circle.
         for (partition, next_offset) in &batch.next_offsets {
             let started_from = self.started_from.get(partition).copied().unwrap_or_default();

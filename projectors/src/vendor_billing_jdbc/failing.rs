@@ -8,7 +8,7 @@ use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
-use super::{Failure, Month, RowKey, RowSums, VendorBillingJdbc, in_time, sum};
+use super::{BEGIN, Failure, Month, RowKey, RowSums, VendorBillingJdbc, in_time, sum};
 use crate::error::{Error, RowsFailed};
 use crate::parking::{TRIES, TRY_PAUSE};
 use crate::runner::{Batch, Received};
@@ -58,7 +58,8 @@ pub(super) async fn longest_kept(
 }
 
 impl VendorBillingJdbc {
-    /// Adds sums to the balances. Returns why not, if it is a matter of these rows; the transaction is of no use then.
+    /// Adds sums to the balances, in a transaction that begins with [`BEGIN`]. Returns why not, if it is a matter of these rows; the
+    /// transaction is of no use then.
     pub(super) async fn add_sums(
         &self,
         connection: &mut PgConnection,
@@ -81,14 +82,9 @@ impl VendorBillingJdbc {
             .bind(columns.1)
             .bind(columns.2)
             .bind(columns.3)
-            .fetch_one(&mut *connection)
+            .fetch_one(connection)
             .await;
-        let checked = match added {
-            // Otherwise a deferred constraint fails at the commit, where no row is at fault.
-            Ok(0) => sqlx::query("SET CONSTRAINTS ALL IMMEDIATE").execute(connection).await.map(|_| 0),
-            added => added,
-        };
-        match checked {
+        match added {
             Ok(0) => Ok(None),
             Ok(_) => Ok(Some(RowFault::Overflows(String::from("the balance exceeds a decimal of 28 digits")))),
             Err(error) if is_of_rows(&error) => Ok(Some(RowFault::Rejected(error.to_string()))),
@@ -100,7 +96,7 @@ impl VendorBillingJdbc {
     pub(super) async fn probe(&self, sums: &RowSums) -> Result<Option<RowFault>, Error> {
         let failed = |source| Error::Sql { operation: "trying rows alone", source };
         let work = async {
-            let mut transaction = self.pool.begin().await.map_err(failed)?;
+            let mut transaction = self.pool.begin_with(BEGIN).await.map_err(failed)?;
             let fault = self.add_sums(&mut transaction, sums).await.map_err(failed)?;
             transaction.rollback().await.map_err(failed)?;
             Ok(fault)

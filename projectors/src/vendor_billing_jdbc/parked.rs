@@ -9,7 +9,7 @@ use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
 use super::failing::longest_kept;
-use super::{Failure, Month, RowKey, RowSums, SELECT_OFFSET, VendorBillingJdbc, in_time, sum};
+use super::{BEGIN, Failure, Month, RowKey, RowSums, SELECT_OFFSET, VendorBillingJdbc, in_time, sum};
 use crate::error::{Error, RowsFailed};
 use crate::parking::{RowId, Waited};
 use crate::runner::Wishes;
@@ -258,7 +258,7 @@ impl VendorBillingJdbc {
     async fn begin_guarded(&self, partition: i32) -> Result<Transaction<'static, Postgres>, Error> {
         let failed = |source| Error::Sql { operation: "locking an offset", source };
         let started_from = self.started_from.get(&partition).copied().unwrap_or_default();
-        let mut transaction = self.pool.begin().await.map_err(failed)?;
+        let mut transaction = self.pool.begin_with(BEGIN).await.map_err(failed)?;
         let next: Option<i64> = sqlx::query_scalar(SELECT_OFFSET)
             .bind(&self.projection)
             .bind(&self.topic)
