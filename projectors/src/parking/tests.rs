@@ -147,7 +147,7 @@ fn a_failure_keeps_the_progress_and_ends_the_request() {
 
 #[test]
 fn the_parked_rows_of_a_partition_are_bounded() {
-    let mut lots = lots();
+    let lots = lots();
     let more: Vec<_> = (2..=PARKED_MAX as u128).map(|vendor| marker(0, vendor, 20)).collect();
     lots.make_room(&more).expect("as many as there may be");
     let too_many = lots.make_room(more.iter().chain([&marker(0, 1_000, 30)]));

@@ -215,7 +215,7 @@ impl<T: Table, M: Markers> Totals<T, M> {
 
     /// Adds what has waited to a parked row. After a crash the row includes what was added, and the rest is added later: the request
     /// is ended last.
-    async fn try_again(&mut self, waited: Waited) -> Result<(), Error> {
+    pub(super) async fn try_again(&mut self, waited: Waited) -> Result<(), Error> {
         // No batch may have been loaded since the partitions were assigned.
         self.renew().await?;
         let Waited { row: marker, passed, records, next_position, is_all, requested_at } = waited;

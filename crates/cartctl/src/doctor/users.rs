@@ -61,7 +61,8 @@ pub(super) fn judge(server: &str, users: &Users, services: &[Held], excess: &[Ex
         found
             .push(format!("without any grant, which is fine for services that do not run: {}", names(users, &without)));
     }
-    if !with.is_empty() && !(lacking.is_empty() && without.is_empty()) {
+    let is_incomplete = !lacking.is_empty() || !without.is_empty();
+    if is_incomplete && !with.is_empty() {
         let services: Vec<_> = lacking.iter().chain(&without).map(|held| held.service).collect();
         change.push(command(server, users, &services));
     }

@@ -99,6 +99,8 @@ mod tests {
 
     use super::*;
 
+    type Change = fn(&mut Partition, State);
+
     fn partition(partition: i32) -> Partition {
         Partition {
             group: String::from("item-purchased-events"),
@@ -147,7 +149,7 @@ mod tests {
             before_offset: None,
             is_followed: true,
         };
-        let changes: [(&str, fn(&mut Partition, State)); 4] = [
+        let changes: [(&str, Change); 4] = [
             ("another state", |of, state| of.state = state),
             ("behind", |of, _| (of.behind, of.oldest_waiting_ms) = (3, Some(250_000))),
             ("another owner", |of, _| of.owner = Some(String::from("myhost-1-0@myhost:8"))),
