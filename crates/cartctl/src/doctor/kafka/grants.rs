@@ -20,8 +20,13 @@ pub(super) const GRANTS: Check = check(
     "Describe and DescribeConfigs on the cluster",
 );
 
-/// As `cartctl grants --for` calls this server.
-const SERVER: &str = "kafka";
+/// As `cartctl grants --for` calls this server, for topics with this prefix.
+fn server(args: &KafkaArgs) -> String {
+    match args.topic_prefix.as_str() {
+        "" => String::from("kafka"),
+        prefix => format!("kafka --topic-prefix {prefix}"),
+    }
+}
 
 /// The topics whose writers are few, with what another one can do.
 const GUARDED: [(&str, &str); 3] = [
@@ -58,7 +63,7 @@ fn judge(args: &KafkaArgs, users: &Users, listed: &AclList) -> Verdict {
             "the brokers list no ACL: there is none, or the user of these settings may not list them",
             format!(
                 "if there is none, {}; else run the doctor as a user with Describe on the cluster",
-                command(SERVER, users, &[])
+                command(&server(args), users, &[])
             ),
         );
     }
@@ -66,7 +71,7 @@ fn judge(args: &KafkaArgs, users: &Users, listed: &AclList) -> Verdict {
         let grants = acls(service, &users.of(service), args, false);
         Held::of(service, grants.iter().map(|grant| (text(grant), listed.give(grant))))
     });
-    users::judge(SERVER, users, &held, &excess(args, users, listed))
+    users::judge(&server(args), users, &held, &excess(args, users, listed))
 }
 
 /// Users that may write to a topic though no service of that name does.
@@ -174,5 +179,12 @@ mod tests {
     #[test]
     fn an_empty_list_is_no_proof() {
         assert!(matches!(verdict(Vec::new()), Verdict::Limited { found, .. } if found.contains("may not list them")));
+    }
+
+    #[test]
+    fn the_command_names_the_topics_prefix() {
+        let args = KafkaArgs { topic_prefix: String::from("shop-"), ..args() };
+        let Verdict::Limited { change, .. } = judge(&args, &users(), &AclList::default()) else { panic!("no ACL") };
+        assert!(change.contains("cartctl grants --for kafka --topic-prefix shop- --apply"), "{change}");
     }
 }
