@@ -1,9 +1,13 @@
 //! Whether the roles of the services have their permissions.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
+use anyhow::Context as _;
 use scylla::client::session::Session;
+use scylla::cluster::Node;
 
+use super::at;
 use crate::doctor::report::{Check, Server, Verdict};
 use crate::doctor::users::{self, Held};
 use crate::grants::{Permission, Service, Users, cql, generations_in_cassandra};
@@ -15,8 +19,16 @@ pub(super) const GRANTS: Check = Check {
     needs: "SELECT on system_auth.roles, system_auth.role_permissions and system_views.settings",
 };
 
-/// As `cartctl grants --for` calls this server.
-const SERVER: &str = "cassandra";
+/// As `cartctl grants --for` calls this server, for this keyspace.
+fn server(keyspace: &str) -> String {
+    match keyspace {
+        DEFAULT_KEYSPACE => String::from("cassandra"),
+        keyspace => format!("cassandra --cassandra-keyspace {keyspace}"),
+    }
+}
+
+/// The default of --cassandra-keyspace.
+const DEFAULT_KEYSPACE: &str = "cart";
 
 /// The one that allows everything. Cassandra has it where its settings name none.
 const NO_AUTHORIZER: &str = "AllowAllAuthorizer";
@@ -25,11 +37,14 @@ const NO_AUTHORIZER: &str = "AllowAllAuthorizer";
 const AUTHORIZER: [&str; 3] = ["authorizer", "authorizer.class_name", "authorizer_class_name"];
 
 /// Asks for the roles and their permissions on the tables that are there.
-pub(super) async fn look(session: &Session, keyspace: &str, users: &Users) -> anyhow::Result<Verdict> {
-    if !has_authorizer(session).await? {
-        return Ok(Verdict::not_set_up(format!(
-            "the nodes have {NO_AUTHORIZER}, which is fine for development: every client may do everything"
-        )));
+pub(super) async fn look(
+    session: &Session,
+    nodes: &[Arc<Node>],
+    keyspace: &str,
+    users: &Users,
+) -> anyhow::Result<Verdict> {
+    if let Some(verdict) = without_authorizer(&authorizers(session, nodes).await?) {
+        return Ok(verdict);
     }
     let (roles, tables) = (Roles::read(session).await?, tables(session, keyspace).await?);
     let generations = generations_in_cassandra(session, keyspace).await?;
@@ -40,23 +55,50 @@ pub(super) async fn look(session: &Session, keyspace: &str, users: &Users) -> an
         let permissions = cql(service, &users.of(service), keyspace, &generations).into_iter().filter(is_there);
         Held::of(service, permissions.map(|one| (text(&one), roles.have(&one))))
     });
-    Ok(users::judge(SERVER, users, &held, &[]))
+    Ok(users::judge(&server(keyspace), users, &held, &[]))
 }
 
 fn text(permission: &Permission) -> String {
     format!("{} on {}", permission.permission, permission.resource)
 }
 
-async fn has_authorizer(session: &Session) -> anyhow::Result<bool> {
-    let rows = session.query_unpaged("SELECT name, value FROM system_views.settings", ()).await?.into_rows_result()?;
-    let mut class = None;
-    for row in rows.rows::<(String, Option<String>)>()? {
-        let (name, value) = row?;
-        if AUTHORIZER.contains(&name.as_str()) {
-            class = class.or(value);
-        }
+/// The class of each node, by its address.
+async fn authorizers(session: &Session, nodes: &[Arc<Node>]) -> anyhow::Result<Vec<(String, String)>> {
+    let mut classes = Vec::new();
+    for node in nodes {
+        let select = at(node, "SELECT name, value FROM system_views.settings");
+        let rows = session.query_unpaged(select, ()).await?.into_rows_result()?;
+        let settings = rows.rows::<(String, Option<String>)>()?.collect::<Result<Vec<_>, _>>()?;
+        let class = authorizer(settings).with_context(|| format!("{} has no setting authorizer", node.address))?;
+        classes.push((node.address.to_string(), class));
     }
-    Ok(class.is_some_and(|class| !class.contains(NO_AUTHORIZER)))
+    Ok(classes)
+}
+
+/// The class that the settings of a node name; `None` if they have no such setting.
+fn authorizer(settings: impl IntoIterator<Item = (String, Option<String>)>) -> Option<String> {
+    let named: Vec<_> = settings.into_iter().filter(|(name, _)| AUTHORIZER.contains(&name.as_str())).collect();
+    let is_known = !named.is_empty();
+    let class = named.into_iter().find_map(|(_, class)| class);
+    is_known.then(|| class.unwrap_or_else(|| NO_AUTHORIZER.to_owned()))
+}
+
+/// What is wrong, or not to be looked at, with the authorizers of the nodes; `None` if each restricts its clients.
+fn without_authorizer(nodes: &[(String, String)]) -> Option<Verdict> {
+    let open = nodes.iter().filter(|(_, class)| class.contains(NO_AUTHORIZER)).count();
+    if open == 0 {
+        return None;
+    }
+    if open == nodes.len() {
+        return Some(Verdict::not_set_up(format!(
+            "the nodes have {NO_AUTHORIZER}, which is fine for development: every client may do everything"
+        )));
+    }
+    let list = nodes.iter().map(|(node, class)| format!("{class} at {node}")).collect::<Vec<_>>().join(", ");
+    Some(Verdict::fails(
+        format!("the authorizer is {list}: at a node with {NO_AUTHORIZER} every client may do everything"),
+        "set the same authorizer in cassandra.yaml of each node, and restart those that are changed",
+    ))
 }
 
 async fn tables(session: &Session, keyspace: &str) -> anyhow::Result<HashSet<String>> {
@@ -153,6 +195,37 @@ mod tests {
 
     fn permission(permission: &'static str, resource: &str, role: &str) -> Permission {
         Permission { permission, resource: resource.to_owned(), role: role.to_owned() }
+    }
+
+    #[test]
+    fn a_node_without_the_setting_is_not_known_and_one_that_sets_nothing_allows_everything() {
+        let of = |settings: &[(&str, Option<&str>)]| {
+            authorizer(settings.iter().map(|(name, value)| ((*name).to_owned(), value.map(str::to_owned))))
+        };
+        assert_eq!(of(&[("commitlog_sync", Some("batch"))]), None);
+        assert_eq!(of(&[("authorizer", None)]).as_deref(), Some(NO_AUTHORIZER));
+        let in_parts = [("authorizer.parameters", None), ("authorizer.class_name", Some("CassandraAuthorizer"))];
+        assert_eq!(of(&in_parts).as_deref(), Some("CassandraAuthorizer"));
+    }
+
+    #[test]
+    fn nodes_of_which_only_some_restrict_their_clients_are_a_failure() {
+        let verdict = |classes: &[&str]| {
+            let nodes = (1..).zip(classes).map(|(number, class)| (format!("node{number}"), (*class).to_owned()));
+            without_authorizer(&nodes.collect::<Vec<_>>())
+        };
+        assert_eq!(verdict(&["CassandraAuthorizer", "org.apache.cassandra.auth.CassandraAuthorizer"]), None);
+        assert!(matches!(verdict(&[NO_AUTHORIZER, NO_AUTHORIZER]), Some(Verdict::NotSetUp { .. })));
+        let Some(Verdict::Fails { found, .. }) = verdict(&["CassandraAuthorizer", NO_AUTHORIZER]) else {
+            panic!("they differ")
+        };
+        assert!(found.contains("CassandraAuthorizer at node1, AllowAllAuthorizer at node2"), "{found}");
+    }
+
+    #[test]
+    fn the_command_names_the_keyspace() {
+        assert_eq!(server("cart"), "cassandra");
+        assert_eq!(server("shop"), "cassandra --cassandra-keyspace shop");
     }
 
     #[test]

@@ -163,7 +163,7 @@ async fn installation(
     };
     findings.push(Finding::new(&KEYSPACE, Ok(judge::keyspace(&keyspace, datacenter, nodes.len()))));
     findings.push(Finding::new(&KEPT, kept(session, &keyspace.name).await));
-    findings.push(Finding::new(&GRANTS, grants::look(session, &keyspace.name, users).await));
+    findings.push(Finding::new(&GRANTS, grants::look(session, nodes, &keyspace.name, users).await));
     match cassandra::connect(args).await {
         Ok(session) => {
             findings.push(Finding::new(&TABLES, tables(&session).await));

@@ -35,6 +35,7 @@ pub(crate) async fn a_grant_that_is_missing_or_too_many_is_named_by_the_doctor()
 
     let keyspace = secured.installation.name();
     let commands = secured.installation.kafka().prefixed(CartCommand::TOPIC);
+    let prefix = secured.installation.kafka().prefixed("");
     let taken = [
         grant(&secured, Service::Ingest, &format!("Write on Topic {commands}"))?,
         grant(&secured, Service::CartProcessor, &format!("GRANT MODIFY ON TABLE {keyspace}.cart_journal "))?,
@@ -58,10 +59,10 @@ pub(crate) async fn a_grant_that_is_missing_or_too_many_is_named_by_the_doctor()
         "FAILED     kafka-grants: ",
         &format!("ingest lacks Write on topic {commands}: `ingest` does not get ready"),
         &format!("User:audit may write to {commands}, "),
-        "to do: cartctl grants --for kafka --of ingest --apply; ",
+        &format!("to do: cartctl grants --for kafka --topic-prefix {prefix} --of ingest --apply; "),
         "FAILED     cassandra-grants: ",
         &format!("cart-processor lacks MODIFY on TABLE {keyspace}.cart_journal: "),
-        "to do: cartctl grants --for cassandra --of cart-processor --apply\n",
+        &format!("to do: cartctl grants --for cassandra --cassandra-keyspace {keyspace} --of cart-processor --apply\n"),
         "FAILED     postgres-grants: ",
         "vendor-billing-jdbc lacks UPDATE ON TABLE \"projection_offset\": ",
         "operator lacks membership in \"setup\": ",
