@@ -22,11 +22,13 @@ const BILLING: ReadModel = ReadTable::VendorBilling.model();
 enum Object {
     Database,
     Table(&'static str),
+    /// These columns of the table, and no others.
+    Columns(&'static str, &'static [&'static str]),
     /// The tables of [`BILLING`]'s generations.
     Generations,
 }
 
-use Object::{Database, Generations, Table};
+use Object::{Columns, Database, Generations, Table};
 
 /// A privilege, what it is on, and who has it.
 type Row = (&'static str, Object, &'static [Service]);
@@ -52,12 +54,13 @@ const TABLE: &[Row] = &[
 ];
 
 /// What another try of a parked row at the live page needs besides: the request, and nothing else of a marker.
-const OPERATIONS: &[Row] = &[("UPDATE (retry_by, retry_at)", Table("parked_row"), &[Console])];
+const OPERATIONS: &[Row] = &[("UPDATE", Columns("parked_row", &["retry_by", "retry_at"]), &[Console])];
 
 /// What a [`Privilege`] is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Table,
+    Columns(&'static [&'static str]),
     Database,
     /// The privilege is the membership.
     Role,
@@ -91,9 +94,18 @@ impl Privilege {
     /// For people to read.
     pub(crate) fn text(&self) -> String {
         match self.kind {
-            Kind::Table | Kind::Database => self.what(),
+            Kind::Table | Kind::Columns(_) | Kind::Database => self.what(),
             Kind::Role => format!("membership in {}", self.what()),
         }
+    }
+
+    /// Whether it is on a table, or on columns of one.
+    pub(crate) fn is_on_table(&self) -> bool {
+        matches!(self.kind, Kind::Table | Kind::Columns(_))
+    }
+
+    pub(crate) fn is_on_database(&self) -> bool {
+        self.kind == Kind::Database
     }
 
     /// As it stands in a statement.
@@ -101,6 +113,7 @@ impl Privilege {
         let Self { privilege, kind, object, .. } = self;
         match kind {
             Kind::Table => format!("{privilege} ON TABLE \"{object}\""),
+            Kind::Columns(columns) => format!("{privilege} ({}) ON TABLE \"{object}\"", columns.join(", ")),
             Kind::Database => format!("{privilege} ON DATABASE \"{object}\""),
             Kind::Role => format!("\"{object}\""),
         }
@@ -114,6 +127,7 @@ impl Privilege {
         };
         match self.kind {
             Kind::Table => of(HAS_ON_TABLE).bind(self.privilege).fetch_one(executor).await,
+            Kind::Columns(columns) => of(HAS_ON_COLUMNS).bind(self.privilege).bind(columns).fetch_one(executor).await,
             Kind::Database => of(HAS_ON_DATABASE).bind(self.privilege).fetch_one(executor).await,
             Kind::Role => of(IS_MEMBER).fetch_one(executor).await,
         }
@@ -123,6 +137,8 @@ impl Privilege {
 /// Null where there is no such role or table.
 const HAS_ON_TABLE: &str =
     "SELECT has_table_privilege((SELECT oid FROM pg_roles WHERE rolname = $1), to_regclass($2)::oid, $3)";
+const HAS_ON_COLUMNS: &str = "SELECT bool_and(has_column_privilege((SELECT oid FROM pg_roles WHERE rolname = $1), \
+    to_regclass($2)::oid, wanted.name, $3)) FROM unnest($4::text[]) AS wanted (name)";
 const HAS_ON_DATABASE: &str =
     "SELECT has_database_privilege((SELECT oid FROM pg_roles WHERE rolname = $1), $2::text, $3)";
 /// Whether it may do what the other role may.
@@ -146,6 +162,7 @@ pub fn sql(
         let (kind, objects) = match object {
             Database => (Kind::Database, vec![database.to_owned()]),
             Table(name) => (Kind::Table, vec![name.to_owned()]),
+            Columns(name, columns) => (Kind::Columns(columns), vec![name.to_owned()]),
             Generations => (Kind::Table, generations.names(BILLING.table).collect()),
         };
         let privilege = |object| Privilege { privilege, kind, object, role: user.to_owned() };
@@ -288,6 +305,10 @@ mod tests {
         };
         assert_eq!(written(false), Vec::<String>::new());
         assert_eq!(written(true), ["GRANT UPDATE (retry_by, retry_at) ON TABLE \"parked_row\" TO \"page\""]);
+        let all = sql(Console, "page", "setup", "shop", &TableGenerations::default(), true);
+        let of_columns = all.iter().find(|one| one.kind == Kind::Columns(&["retry_by", "retry_at"]));
+        // The server is asked for the privilege by its name, and for each column.
+        assert!(of_columns.is_some_and(|one| one.privilege == "UPDATE" && one.is_on_table()), "{all:?}");
     }
 
     #[test]
