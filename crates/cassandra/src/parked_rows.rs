@@ -258,6 +258,14 @@ fn statement(text: impl Into<String>) -> Statement {
 /// # Errors
 /// If Cassandra does not respond.
 pub async fn list(session: &Session, table: &str, projection: &str) -> Result<Vec<ParkedRow>, Error> {
+    // Before the markers: a projector ends a request after the marker that it is for. The other way round a row that becomes live
+    // meanwhile would be listed as parked, and as tried.
+    let operation = || format!("reading table {RETRIES}");
+    let wanted = match session.query_unpaged(statement(SELECT_RETRIES), (projection,)).await {
+        Ok(result) => requests(result, &operation)?,
+        Err(error) if is_missing_table(&error, RETRIES) => Vec::new(),
+        Err(error) => return Err(Error::new(operation(), error)),
+    };
     let table = table_name(table);
     let operation = || format!("reading table {table}");
     let markers = match session.query_unpaged(statement(format!("SELECT {COLUMNS} FROM {table}")), ()).await {
@@ -265,12 +273,6 @@ pub async fn list(session: &Session, table: &str, projection: &str) -> Result<Ve
         Err(error) if is_missing_table(&error, &table) => return Ok(Vec::new()),
         Err(error) => return Err(Error::new(operation(), error)),
     };
-    if markers.is_empty() {
-        return Ok(Vec::new());
-    }
-    let operation = || format!("reading table {RETRIES}");
-    let wanted = session.query_unpaged(statement(SELECT_RETRIES), (projection,)).await;
-    let wanted = requests(wanted.map_err(|error| Error::new(operation(), error))?, &operation)?;
     let with_request = |(mut row, _): (ParkedRow, Position)| {
         let is_of = |request: &&RetryRequest| (request.vendor_id, &request.row_key) == (row.vendor_id, &row.row_key);
         row.retry_by = wanted.iter().find(is_of).map(|request| request.by.clone());
