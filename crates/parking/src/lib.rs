@@ -28,6 +28,10 @@ pub use retry::request_retry;
 /// How long an open transaction is waited for: longer than the brokers leave one open.
 pub const SETTLE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// What to do about a transaction that stays open for longer.
+pub const OPEN_TRANSACTION: &str = "`kafka-transactions.sh find-hanging --broker-id N` shows whose, and its `abort` ends it; else wait for \
+    its transaction.timeout.ms";
+
 /// Between two looks whether it has ended.
 const SETTLE_PAUSE: Duration = Duration::from_millis(5);
 
@@ -60,6 +64,7 @@ pub struct ParkedCarts {
     codec: Codec<CartParked>,
     progress: GroupProgress,
     runtime: Handle,
+    settle_timeout: Duration,
     known: HashMap<i32, Arc<ParkedPartition>>,
 }
 
@@ -86,14 +91,21 @@ impl ParkedCarts {
         let topic = kafka.prefixed(CartParked::TOPIC);
         // No offsets are committed under the name.
         let progress = GroupProgress::new(kafka, &format!("{topic}-reader"), &topic)?;
-        Ok(Self { kafka: kafka.clone(), topic, codec, progress, runtime, known: HashMap::new() })
+        let (settle_timeout, known) = (SETTLE_TIMEOUT, HashMap::new());
+        Ok(Self { kafka: kafka.clone(), topic, codec, progress, runtime, settle_timeout, known })
+    }
+
+    /// The same, which waits for an open transaction for so long only, instead of [`SETTLE_TIMEOUT`].
+    #[must_use]
+    pub fn with_settle_timeout(self, settle_timeout: Duration) -> Self {
+        Self { settle_timeout, ..self }
     }
 
     /// The partition as it stands, including every transaction that is open now.
     ///
     /// # Errors
-    /// If the brokers do not respond, a transaction stays open for longer than [`SETTLE_TIMEOUT`], or a record cannot be
-    /// decoded.
+    /// If the brokers do not respond, a transaction stays open for longer than [`SETTLE_TIMEOUT`], or than what was set
+    /// instead, or a record cannot be decoded. What is known of other partitions stays.
     pub fn read(&mut self, partition: i32) -> Result<Arc<ParkedPartition>, Error> {
         let (start, end) = self.progress.bounds(partition)?;
         if let Some(known) = self.known.get(&partition)
@@ -117,15 +129,11 @@ impl ParkedCarts {
 
     /// Waits until no transaction before `end` is open.
     fn settle(&self, partition: i32, end: i64) -> Result<(), Error> {
-        let started_at = Instant::now();
-        while self.progress.last_stable_offset(partition)? < end {
-            if started_at.elapsed() > SETTLE_TIMEOUT {
-                let operation = format!("waiting for the open transactions of {}/{partition}", self.topic);
-                return Err(Error::retry(operation, "one stays open; `cartctl doctor` shows whose"));
-            }
-            std::thread::sleep(SETTLE_PAUSE);
+        if settles(end, self.settle_timeout, || self.progress.last_stable_offset(partition))? {
+            return Ok(());
         }
-        Ok(())
+        let operation = format!("waiting for the open transactions of {}/{partition}", self.topic);
+        Err(Error::retry(operation, format!("one stays open; {OPEN_TRANSACTION}")))
     }
 
     fn take(&self, read: &mut ParkedPartition, key: &[u8], value: Option<&[u8]>) -> Result<(), Error> {
@@ -164,5 +172,39 @@ impl ParkedCarts {
         let decoded = self.codec.decode_or_fetch_blocking(value, &self.runtime)?;
         // Without it, it would not be known whose commands wait.
         decoded.map_err(|error| Error::retry(format!("reading a record of {}", self.topic), error))
+    }
+}
+
+/// Whether no transaction before `end` is open, perhaps after a while. `stable` is the offset before which none is.
+fn settles(end: i64, within: Duration, stable: impl Fn() -> Result<i64, Error>) -> Result<bool, Error> {
+    let started_at = Instant::now();
+    while stable()? < end {
+        if started_at.elapsed() > within {
+            return Ok(false);
+        }
+        std::thread::sleep(SETTLE_PAUSE);
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn an_open_transaction_is_waited_for_no_longer_than_is_said() {
+        let started_at = Instant::now();
+        assert!(!settles(8, Duration::from_millis(20), || Ok(7)).unwrap());
+        assert!(started_at.elapsed() < SETTLE_TIMEOUT);
+        let looks = Cell::new(6);
+        let stable = || {
+            looks.set(looks.get() + 1);
+            Ok(looks.get())
+        };
+        assert!(settles(8, SETTLE_TIMEOUT, stable).unwrap());
+        assert_eq!(looks.get(), 8, "it has ended at the second look");
     }
 }

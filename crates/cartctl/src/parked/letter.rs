@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::ensure;
 use cart::contract::DEAD_LETTER_TOPIC;
 use kafka::{Admin, GroupProgress, KafkaArgs};
-use parking::SETTLE_TIMEOUT;
+use parking::{OPEN_TRANSACTION, SETTLE_TIMEOUT};
 
 use super::retry::INTERVAL;
 use crate::intake::dead_letters;
@@ -32,7 +32,7 @@ fn settle(kafka: &KafkaArgs, topic: &str, partitions: i32) -> anyhow::Result<()>
         let (_, end) = progress.bounds(partition)?;
         while progress.last_stable_offset(partition)? < end {
             let is_late = started_at.elapsed() > SETTLE_TIMEOUT;
-            ensure!(!is_late, "a transaction on {topic}/{partition} stays open; `cartctl doctor` shows whose");
+            ensure!(!is_late, "a transaction on {topic}/{partition} stays open; {OPEN_TRANSACTION}");
             std::thread::sleep(INTERVAL);
         }
     }

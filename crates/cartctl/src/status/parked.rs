@@ -1,5 +1,7 @@
 //! What is parked: carts, of which Kafka knows, and rows of the read tables.
 
+use std::time::Duration;
+
 use cart::contract::Contract as _;
 use cart::{CartId, CartParked, ParkedCart};
 use chrono::{DateTime, Utc};
@@ -11,6 +13,9 @@ use tokio::task::block_in_place;
 
 use crate::operate::time;
 use crate::parked_rows::ListedRow;
+
+/// The status of the groups is shown without the parked carts while a transaction with a marker is open for so long.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A parked cart. Its fields are named as those of `cartctl parked --json`, which also counts the commands that wait.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -42,7 +47,7 @@ impl ListedCart {
 /// Reads which carts are parked, over connections that stay.
 pub(super) struct Carts {
     kafka: KafkaArgs,
-    /// With the number of partitions. Made by the first read, and after one that failed by the next.
+    /// With the number of partitions. Made by the first read.
     reader: Option<(ParkedCarts, i32)>,
 }
 
@@ -51,29 +56,32 @@ impl Carts {
         Self { kafka: kafka.clone(), reader: None }
     }
 
-    /// The parked carts, by partition. Blocks while a transaction with a marker is open, for [`parking::SETTLE_TIMEOUT`] at most.
+    /// The parked carts, by partition. Blocks while a transaction with a marker is open, for [`SETTLE_TIMEOUT`] at most.
     pub(super) async fn read(&mut self, admin: &Admin) -> anyhow::Result<Vec<ListedCart>> {
         let (mut reader, partitions) = match self.reader.take() {
             Some(open) => open,
             None => self.open(admin).await?,
         };
-        let mut listed = block_in_place(|| {
+        let listed = block_in_place(|| {
             let mut listed = Vec::new();
             for partition in 0..partitions {
                 let found = reader.read(partition)?;
                 listed.extend(found.carts.iter().map(|(cart_id, cart)| ListedCart::of(partition, *cart_id, cart)));
             }
             Ok::<_, kafka::Error>(listed)
-        })?;
-        listed.sort_unstable_by_key(|cart| (cart.partition, cart.cart_id));
+        });
+        // Also after an error: it knows the partitions that it has read.
         self.reader = Some((reader, partitions));
+        let mut listed = listed?;
+        listed.sort_unstable_by_key(|cart| (cart.partition, cart.cart_id));
         Ok(listed)
     }
 
     async fn open(&self, admin: &Admin) -> anyhow::Result<(ParkedCarts, i32)> {
         let codec = parking::codec(&Registry::new(&self.kafka)?).await?;
         let partitions = block_in_place(|| admin.partitions(&self.kafka.prefixed(CartParked::TOPIC)))?;
-        Ok((ParkedCarts::new(&self.kafka, codec, Handle::current())?, partitions))
+        let reader = ParkedCarts::new(&self.kafka, codec, Handle::current())?.with_settle_timeout(SETTLE_TIMEOUT);
+        Ok((reader, partitions))
     }
 }
 
