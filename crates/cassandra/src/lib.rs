@@ -5,6 +5,7 @@ mod args;
 mod decimal;
 mod error;
 mod groups;
+mod lazy_session;
 mod log_identity;
 pub mod parked_rows;
 pub mod read_models;
@@ -15,6 +16,7 @@ pub use args::{CassandraArgs, KeyspaceArgs, check, connect, create_keyspace, ens
 pub use decimal::{decimal_from_cql, decimal_to_cql};
 pub use error::Error;
 pub use groups::{groups, write_rows};
+pub use lazy_session::LazySession;
 pub use log_identity::{LogNotRecorded, accept_new_log, create_log_table, ensure_log, log_epoch, restore_log};
 pub use security::{CassandraSecurityArgs, TlsVerify};
 pub use table_statement::TableStatement;

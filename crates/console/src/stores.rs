@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use cart::contract::{Contract as _, READ_MODELS, ReadTable, STAGES, group};
 use cart::{Generation, LogEpoch, Position, PurchasedItem};
-use cassandra::{CassandraArgs, TableStatement, decimal_from_cql};
+use cassandra::{CassandraArgs, LazySession, TableStatement, decimal_from_cql};
 use chrono::Datelike as _;
 use kafka::KafkaArgs;
 use postgres::DatabaseArgs;
@@ -21,7 +21,7 @@ use scylla::value::CqlDecimal;
 use service::LogLimit;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
@@ -55,10 +55,9 @@ const NO_ANSWER: &str = "the server does not answer";
 /// The tables.
 #[derive(Debug)]
 pub(crate) struct Stores {
-    cassandra: CassandraArgs,
     /// The full name of the topic, under which PostgreSQL has the offsets.
     topic: String,
-    session: OnceCell<Arc<Session>>,
+    session: LazySession,
     balance: TableStatement,
     quantity: TableStatement,
     database: DatabaseArgs,
@@ -109,9 +108,8 @@ impl Stores {
     pub(crate) fn new(kafka: &KafkaArgs, cassandra: &CassandraArgs, database: &DatabaseArgs) -> anyhow::Result<Self> {
         let pool = PgPoolOptions::new().max_connections(2).acquire_timeout(TIMEOUT);
         Ok(Self {
-            cassandra: cassandra.clone(),
             topic: kafka.prefixed(PurchasedItem::TOPIC),
-            session: OnceCell::new(),
+            session: LazySession::new(cassandra),
             balance: TableStatement::new(ReadTable::BalanceByVendor, BALANCE),
             quantity: TableStatement::new(ReadTable::ItemQuantityByDay, QUANTITY),
             database: database.clone(),
@@ -124,7 +122,7 @@ impl Stores {
     /// # Errors
     /// Cassandra does not answer.
     pub(crate) async fn session(&self) -> anyhow::Result<&Arc<Session>> {
-        self.session.get_or_try_init(async || Ok(Arc::new(cassandra::connect(&self.cassandra).await?))).await
+        Ok(self.session.get().await?)
     }
 
     async fn cassandra_balance(&self, key: &Key, generation: Generation) -> anyhow::Result<Found> {
