@@ -95,34 +95,62 @@ pub(crate) struct Stores<'a> {
     pub(crate) database: &'a PgPool,
 }
 
-impl Stores<'_> {
+impl<'a> Stores<'a> {
+    fn store_of(self, model: ReadModel) -> ModelStore<'a> {
+        let Self { kafka, session, database } = self;
+        match model.store {
+            Store::Cassandra => ModelStore::Cassandra(session),
+            Store::Postgres => ModelStore::Postgres { kafka, database },
+        }
+    }
+
     /// The parked rows of a generation.
     pub(crate) async fn parked(self, model: ReadModel, generation: Generation) -> anyhow::Result<Vec<ParkedRow>> {
-        let group = model.group_name(generation);
-        Ok(match model.store {
-            Store::Cassandra => {
-                cassandra::parked_rows::list(self.session, &model.table_name(generation), &group).await?
-            }
-            Store::Postgres => {
-                let topic = self.kafka.prefixed(PurchasedItem::TOPIC);
-                let mut connection = self.database.acquire().await?;
-                postgres::parked_rows::list(&mut connection, &group, &topic).await?
-            }
-        })
+        self.store_of(model).parked(model, generation).await
     }
 
     /// The parked rows of all generations, each with its projector's group.
     pub(crate) async fn all(self) -> anyhow::Result<Vec<(String, ParkedRow)>> {
         let mut all = Vec::new();
         for model in READ_MODELS {
-            let generations = match model.store {
-                Store::Cassandra => cassandra::read_models::generations(self.session, model).await?,
-                Store::Postgres => postgres::read_models::generations(self.database, model).await?,
-            };
-            for generation in generations {
-                let rows = self.parked(model, generation).await?;
-                all.extend(rows.into_iter().map(|row| (model.group_name(generation), row)));
+            all.extend(self.store_of(model).all(model).await?);
+        }
+        Ok(all)
+    }
+}
+
+/// The store of a read model.
+#[derive(Clone, Copy)]
+pub(crate) enum ModelStore<'a> {
+    Cassandra(&'a Session),
+    Postgres { kafka: &'a KafkaArgs, database: &'a PgPool },
+}
+
+impl ModelStore<'_> {
+    async fn parked(self, model: ReadModel, generation: Generation) -> anyhow::Result<Vec<ParkedRow>> {
+        let group = model.group_name(generation);
+        Ok(match self {
+            Self::Cassandra(session) => {
+                cassandra::parked_rows::list(session, &model.table_name(generation), &group).await?
             }
+            Self::Postgres { kafka, database } => {
+                let topic = kafka.prefixed(PurchasedItem::TOPIC);
+                let mut connection = database.acquire().await?;
+                postgres::parked_rows::list(&mut connection, &group, &topic).await?
+            }
+        })
+    }
+
+    /// The parked rows of all generations of the model, each with its projector's group.
+    pub(crate) async fn all(self, model: ReadModel) -> anyhow::Result<Vec<(String, ParkedRow)>> {
+        let generations = match self {
+            Self::Cassandra(session) => cassandra::read_models::generations(session, model).await?,
+            Self::Postgres { database, .. } => postgres::read_models::generations(database, model).await?,
+        };
+        let mut all = Vec::new();
+        for generation in generations {
+            let rows = self.parked(model, generation).await?;
+            all.extend(rows.into_iter().map(|row| (model.group_name(generation), row)));
         }
         Ok(all)
     }

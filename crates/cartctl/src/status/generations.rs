@@ -1,20 +1,20 @@
 //! The generations of the read models: which have a group, which one readers see, and which of their rows are parked.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use cart::Generation;
 use cart::contract::{READ_MODELS, ReadModel, STAGES, Stage, Store};
-use cassandra::CassandraArgs;
+use cassandra::{CassandraArgs, LazySession};
 use kafka::KafkaArgs;
 use postgres::DatabaseArgs;
 use scylla::client::session::Session;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
-use tokio::sync::OnceCell;
 
-use crate::parked_rows::{self, ListedRow};
+use crate::parked_rows::{ListedRow, ModelStore};
 
 /// The status of the groups is shown without a store that does not answer for so long.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -54,8 +54,8 @@ pub(super) fn members(existing: &BTreeSet<String>) -> Vec<Member> {
 
 /// The stores, which know the active generations and the parked rows.
 pub(super) struct Stores {
-    cassandra: CassandraArgs,
-    session: OnceCell<Session>,
+    session: LazySession,
+    args: DatabaseArgs,
     database: PgPool,
 }
 
@@ -65,33 +65,51 @@ impl Stores {
     /// # Errors
     /// The database's URL is invalid.
     pub(super) fn new(cassandra: &CassandraArgs, database: &DatabaseArgs) -> anyhow::Result<Self> {
+        let args = database.clone();
         let database = database.connect_lazy(PgPoolOptions::new().acquire_timeout(TIMEOUT))?;
-        Ok(Self { cassandra: cassandra.clone(), session: OnceCell::new(), database })
+        Ok(Self { session: LazySession::new(cassandra), args, database })
     }
 
     /// The generation of a model that readers see.
     pub(super) async fn active(&self, model: ReadModel) -> anyhow::Result<Generation> {
-        within_timeout(async {
+        let active = within_timeout(async {
             anyhow::Ok(match model.store {
                 Store::Cassandra => cassandra::read_models::active(self.session().await?, model).await?,
                 Store::Postgres => postgres::read_models::active(&self.database, model).await?,
             })
-        })
-        .await
+        });
+        self.renewed(model, active.await)
     }
 
-    /// The parked rows of all generations, as `cartctl parked rows` lists them.
-    pub(super) async fn parked_rows(&self, kafka: &KafkaArgs) -> anyhow::Result<Vec<ListedRow>> {
-        within_timeout(async {
-            let stores = parked_rows::Stores { kafka, session: self.session().await?, database: &self.database };
-            let rows = stores.all().await?;
+    /// The parked rows of each model's generations, as `cartctl parked rows` lists them, or why they are not known.
+    pub(super) async fn parked_rows(&self, kafka: &KafkaArgs) -> Vec<(ReadModel, anyhow::Result<Vec<ListedRow>>)> {
+        let of = |model: ReadModel| async move { (model, self.parked_rows_of(model, kafka).await) };
+        futures::future::join_all(READ_MODELS.map(of)).await
+    }
+
+    async fn parked_rows_of(&self, model: ReadModel, kafka: &KafkaArgs) -> anyhow::Result<Vec<ListedRow>> {
+        let rows = within_timeout(async {
+            let store = match model.store {
+                Store::Cassandra => ModelStore::Cassandra(self.session().await?),
+                Store::Postgres => ModelStore::Postgres { kafka, database: &self.database },
+            };
+            let rows = store.all(model).await?;
             anyhow::Ok(rows.iter().map(|(projector, row)| ListedRow::of(projector, row)).collect())
-        })
-        .await
+        });
+        self.renewed(model, rows.await)
     }
 
-    async fn session(&self) -> anyhow::Result<&Session> {
-        Ok(self.session.get_or_try_init(async || cassandra::connect(&self.cassandra).await).await?)
+    async fn session(&self) -> anyhow::Result<&Arc<Session>> {
+        Ok(self.session.get().await?)
+    }
+
+    /// What the model's store has answered. After an error of PostgreSQL the next connections have the password that its file has by
+    /// then: a watch may go on for longer than a password holds.
+    fn renewed<T>(&self, model: ReadModel, answer: anyhow::Result<T>) -> anyhow::Result<T> {
+        if answer.is_err() && model.store == Store::Postgres {
+            self.args.renew_password(&self.database)?;
+        }
+        answer
     }
 }
 
@@ -102,7 +120,40 @@ async fn within_timeout<T>(ask: impl Future<Output = anyhow::Result<T>>) -> anyh
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+    use sqlx::ConnectOptions as _;
+
     use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        cassandra: CassandraArgs,
+    }
+
+    #[tokio::test]
+    async fn the_password_is_read_again_after_an_error_of_postgres() {
+        let path = std::env::temp_dir().join(format!("cart-status-password-{}", std::process::id()));
+        let write = |password: &str| std::fs::write(&path, password).expect("a file");
+        write("old");
+        let url = DatabaseArgs::at("postgres://cart@127.0.0.1:1/cart");
+        let database = DatabaseArgs { database_password_file: Some(path.clone()), ..url };
+        let cassandra = Cli::parse_from(["test"]).cassandra;
+        let stores = Stores::new(&cassandra, &database).expect("a valid URL");
+        write("new");
+        let knows = |password: &str| {
+            let url = stores.database.connect_options().to_url_lossy();
+            url.password() == Some(password)
+        };
+        for model in READ_MODELS {
+            assert!(stores.renewed(model, Ok(())).is_ok() && knows("old"), "{model}");
+        }
+        for model in READ_MODELS {
+            assert!(stores.renewed::<()>(model, Err(anyhow::anyhow!("it is away"))).is_err());
+            assert_eq!(knows("new"), model.store == Store::Postgres, "{model}");
+        }
+        std::fs::remove_file(path).expect("it is there");
+    }
 
     #[test]
     fn each_generation_has_a_group() {

@@ -73,10 +73,7 @@ impl Looks {
             Ok(carts) => status.parked_carts = Some(carts),
             Err(error) => status.unknown.push(format!("the parked carts are not known: {error:#}")),
         }
-        match stores.parked_rows(&self.args).await {
-            Ok(rows) => status.parked_rows = Some(rows),
-            Err(error) => status.unknown.push(format!("the parked rows are not known: {error:#}")),
-        }
+        status.note_rows(stores.parked_rows(&self.args).await);
         Ok(status)
     }
 

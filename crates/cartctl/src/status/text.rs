@@ -1,5 +1,6 @@
 //! All that a look has found out, and how it is printed.
 
+use cart::contract::ReadModel;
 use cart::{CartId, CommandId};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -45,7 +46,7 @@ pub struct Status {
     pub discarded: Vec<DiscardedCommand>,
     /// `None`: they are not known.
     pub parked_carts: Option<Vec<ListedCart>>,
-    /// `None`: they are not known.
+    /// Those of the read models whose store has answered. `None`: these have none, and others are not known.
     pub parked_rows: Option<Vec<ListedRow>>,
     pub audit: Audit,
     /// What could not be found out.
@@ -53,6 +54,22 @@ pub struct Status {
 }
 
 impl Status {
+    /// Notes the parked rows of each read model, or why they are not known.
+    pub(super) fn note_rows(&mut self, found: Vec<(ReadModel, anyhow::Result<Vec<ListedRow>>)>) {
+        let (mut rows, mut is_whole) = (Vec::new(), true);
+        for (model, found) in found {
+            match found {
+                Ok(found) => rows.extend(found),
+                Err(error) => {
+                    is_whole = false;
+                    self.unknown.push(format!("the parked rows of {} are not known: {error:#}", model.group));
+                }
+            }
+        }
+        // An empty list says that no row is parked.
+        self.parked_rows = (is_whole || !rows.is_empty()).then_some(rows);
+    }
+
     /// The table, and below it what there is to say. Only the table is clipped: the rest has commands to copy.
     pub(super) fn text(&self, view: View) -> String {
         let skipped = self.skipped.iter().map(|skip| {
@@ -99,6 +116,8 @@ impl Status {
 
 #[cfg(test)]
 mod tests {
+    use cart::contract::READ_MODELS;
+
     use super::*;
     use crate::status::partition::State;
 
@@ -175,6 +194,34 @@ mod tests {
             "the parked rows are not known: no answer within 2 s",
         ];
         assert_eq!(lines[7..], rest);
+    }
+
+    #[test]
+    fn the_parked_rows_of_one_store_are_listed_while_the_other_is_away() {
+        let [first, second, third] = READ_MODELS;
+        let row = || ListedRow {
+            projector: first.group.to_owned(),
+            vendor_id: crate::vendor_id("V").into(),
+            row: String::from("2026-03"),
+            partition: 3,
+            state: "parked",
+            since: DateTime::UNIX_EPOCH,
+            reason: String::from("row-overflows: full"),
+            next_offset: 77,
+        };
+        let away = || Err(anyhow::anyhow!("no answer within 2 s"));
+        let noted = |found| {
+            let mut status = status(vec![]);
+            status.note_rows(found);
+            (status.parked_rows.map(|rows| rows.len()), status.unknown)
+        };
+        let why = |model: ReadModel| format!("the parked rows of {} are not known: no answer within 2 s", model.group);
+        let some = noted(vec![(first, Ok(vec![row()])), (second, Ok(vec![])), (third, away())]);
+        assert_eq!(some, (Some(1), vec![why(third)]));
+        let unsure = noted(vec![(first, away()), (second, away()), (third, Ok(vec![]))]);
+        assert_eq!(unsure, (None, vec![why(first), why(second)]), "whether a row is parked is not known");
+        let none = noted(vec![(first, Ok(vec![])), (second, Ok(vec![])), (third, Ok(vec![]))]);
+        assert_eq!(none, (Some(0), vec![]));
     }
 
     #[test]
