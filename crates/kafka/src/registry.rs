@@ -86,12 +86,18 @@ impl Registry {
     /// When a setting or a file is invalid.
     pub fn new(args: &KafkaArgs) -> Result<Self, Error> {
         let url = args.schema_registry_url.trim_end_matches('/').to_owned();
+        let invalid = |reason: &str| {
+            Error::fatal("setting up the client of the schema registry", format!("--schema-registry-url {reason}"))
+        };
         // The URL is in errors and logs.
-        if Url::parse(&url).is_ok_and(|url| url.password().is_some() || !url.username().is_empty()) {
-            return Err(Error::fatal(
-                "setting up the client of the schema registry",
-                "--schema-registry-url has a user or a password: give them with --registry-user and --registry-password-file",
-            ));
+        match Url::parse(&url) {
+            Ok(url) if url.password().is_some() || !url.username().is_empty() => {
+                return Err(invalid(
+                    "has a user or a password: give them with --registry-user and --registry-password-file",
+                ));
+            }
+            Ok(url) if ["http", "https"].contains(&url.scheme()) => {}
+            Ok(_) | Err(_) => return Err(invalid("is not a URL that starts with http:// or https://")),
         }
         let failed = |failure: RegistryFailure| {
             Error::fatal(format!("setting up the client of the schema registry at {url}"), failure)

@@ -14,7 +14,7 @@ use std::io::{IsTerminal as _, Write};
 use std::time::Duration;
 
 use cassandra::CassandraArgs;
-use kafka::KafkaArgs;
+use kafka::{Admin, KafkaArgs, Registry};
 use postgres::DatabaseArgs;
 
 pub use self::audit::{Audit, LastAudit};
@@ -44,7 +44,8 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 /// read model has more than one generation, the active one. Without an answer of the stores within two seconds it shows the rest. It
 /// joins no group and changes nothing.
 ///
-/// Exit code 0: shown. 2: Kafka or the registry does not respond; with --watch the reason is printed, and the next look follows.
+/// Exit code 0: shown. 2: a setting is invalid, or Kafka or the registry does not respond. With --watch the reason why they do not is
+/// printed, and the next look follows.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example, with the stack of `scripts/stack up`:
@@ -89,6 +90,7 @@ impl Args {
 pub async fn status(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
     let mut source = Source { args, stores: Stores::new(&args.cassandra, &args.database)?, looks: None };
     if args.watch {
+        check_settings(&args.kafka)?;
         let is_in_place = !args.json && std::io::stdout().is_terminal();
         let form = Form { as_json: args.json, each_partition: args.partitions, is_in_place };
         return watch(form, WATCH_INTERVAL, async || source.look().await, out, &mut std::io::stderr()).await;
@@ -100,6 +102,16 @@ pub async fn status(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
         status.text(View { each_partition: args.partitions, columns: None })
     };
     print(out, &text).map(drop)
+}
+
+/// Finds invalid settings, without waiting for a server. Those of the stores are told by each look: it shows the rest.
+///
+/// # Errors
+/// A watch would repeat them for ever, as it does those of servers that are away.
+fn check_settings(kafka: &KafkaArgs) -> anyhow::Result<()> {
+    Admin::new(kafka)?;
+    Registry::new(kafka)?;
+    Ok(())
 }
 
 /// The servers of each look, over connections that stay.
@@ -146,6 +158,22 @@ mod tests {
     struct Cli {
         #[command(flatten)]
         args: Args,
+    }
+
+    #[tokio::test]
+    async fn an_invalid_setting_ends_a_watch() {
+        for invalid in [
+            ["--schema-registry-url", "no url"],
+            ["--registry-ca-cert", "/nowhere/ca.pem"],
+            ["--kafka-security=ssl", "--kafka-ca-cert=/nowhere/ca.pem"],
+        ] {
+            let args = Cli::parse_from(["status", "--watch"].iter().chain(&invalid)).args;
+            let error = check_settings(&args.kafka).expect_err("it is invalid");
+            let mut out = Vec::new();
+            let ended = tokio::time::timeout(Duration::from_secs(10), status(&args, &mut out)).await;
+            let told = ended.expect("it does not go on").expect_err("it is invalid");
+            assert_eq!(format!("{told:#}"), format!("{error:#}"));
+        }
     }
 
     #[test]

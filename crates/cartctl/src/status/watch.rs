@@ -34,8 +34,8 @@ impl Form {
     }
 }
 
-/// Prints each look to `out`; ends when that is closed by its reader. A look that fails ends nothing: its reason is printed, to `errors`
-/// where `out` is for looks only.
+/// Prints each look to `out`; ends when that is closed by its reader. A look that fails, since a server is away, ends nothing: its reason
+/// is printed, to `errors` where `out` is for looks only.
 pub(super) async fn watch(
     form: Form,
     interval: Duration,
@@ -52,7 +52,7 @@ pub(super) async fn watch(
                 if form.is_in_place {
                     print(out, &format!("{CLEAR}{reason}"))?
                 } else {
-                    // The looks have readers, whether or not the reasons have.
+                    // A reader that leaves is noticed at the next look.
                     writeln!(errors, "{reason}").unwrap_or_default();
                     true
                 }

@@ -102,6 +102,14 @@ fn ask(schema_registry_url: String) {
 }
 
 #[test]
+fn a_text_that_is_no_url_is_an_invalid_setting() {
+    for text in ["", "no url", "registry:8081", "/apis"] {
+        let error = Registry::new(&KafkaArgs::plain("", text)).unwrap_err();
+        assert!(error_text(&error).contains("--schema-registry-url is not a URL"), "{text}: {}", error_text(&error));
+    }
+}
+
+#[test]
 fn a_missing_permission_is_told_from_a_wrong_password() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for (status, is_denied, reason) in [
