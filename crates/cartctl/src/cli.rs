@@ -88,7 +88,7 @@ pub async fn start(cli: Cli) -> ExitCode {
         Command::Skip(args) => ("skip", operate::skip(args).await.and_then(|outcome| show(&outcome, args.json()))),
         Command::Skipped(args) => ("skipped", operate::skipped(args, &mut stdout().lock()).await.map(|()| 0)),
         Command::Status(args) => ("status", status::status(args, &mut stdout().lock()).await.map(|()| 0)),
-        Command::Parked(args) => ("parked", parked::parked(args, &mut stdout().lock()).await),
+        Command::Parked(args) => ("parked", parked::parked(args, &mut stdout().lock(), &mut stderr()).await),
         Command::Tail(args) => ("tail", tail::tail(args, &mut stdout().lock()).await.map(|()| 0)),
         Command::Uninstall(args) => ("uninstall", uninstall::uninstall(args, &mut stdout().lock()).await.map(|()| 0)),
         Command::Recovery(recovery) => {
@@ -130,15 +130,9 @@ async fn try_out(args: &rehearse::Args) -> anyhow::Result<u8> {
     Ok(report.exit_code())
 }
 
-/// Writes what a verb has done. What was refused is on standard error.
+/// Writes what a verb has done. Why it was refused is on standard error.
 fn show<T: Display + Serialize>(outcome: &operate::Outcome<T>, as_json: bool) -> anyhow::Result<u8> {
-    let (text, exit_code) = outcome.shown(as_json);
-    if exit_code == 1 && !as_json {
-        writeln!(stderr().lock(), "{text}").unwrap_or_default();
-    } else {
-        writeln!(stdout().lock(), "{text}").context("writing the result")?;
-    }
-    Ok(exit_code)
+    outcome.write(as_json, &mut stdout().lock(), &mut stderr())
 }
 
 fn write(report: &(impl Display + Serialize), as_json: bool) -> anyhow::Result<()> {

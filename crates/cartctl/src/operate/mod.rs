@@ -12,6 +12,7 @@ use std::fmt::Display;
 use std::io::Write;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use chrono::{DateTime, SecondsFormat, Utc};
 use control::ControlTopic;
 use kafka::{Admin, KafkaArgs, Registry};
@@ -54,10 +55,15 @@ impl<T: Display + Serialize> Outcome<T> {
         (if as_json { json() } else { done.to_string() }, code)
     }
 
-    /// Writes it, also a refusal. Returns the exit code.
-    pub(crate) fn write(&self, as_json: bool, out: &mut impl Write) -> anyhow::Result<u8> {
+    /// Writes it to `out`; why it was refused to `errors`, unless JSON is wanted. Returns the exit code.
+    pub(crate) fn write(&self, as_json: bool, out: &mut impl Write, errors: &mut impl Write) -> anyhow::Result<u8> {
         let (text, exit_code) = self.shown(as_json);
-        writeln!(out, "{text}")?;
+        if matches!(self, Self::Refused(_)) && !as_json {
+            // The exit code says it too.
+            writeln!(errors, "{text}").unwrap_or_default();
+        } else {
+            writeln!(out, "{text}").context("writing the result")?;
+        }
         Ok(exit_code)
     }
 }
@@ -86,4 +92,25 @@ pub(crate) fn time(at: DateTime<Utc>) -> String {
 fn partitions(of: impl IntoIterator<Item = i32>) -> String {
     let numbers: Vec<String> = of.into_iter().map(|partition| partition.to_string()).collect();
     format!("partition{} {}", if numbers.len() == 1 { "" } else { "s" }, numbers.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_refusal_is_written_as_an_error() {
+        let written = |outcome: &Outcome<&str>, as_json| {
+            let (mut out, mut errors) = (Vec::<u8>::new(), Vec::<u8>::new());
+            let code = outcome.write(as_json, &mut out, &mut errors).expect("memory takes it");
+            let [out, errors] = [out, errors].map(|text| String::from_utf8(text).expect("text"));
+            (code, out, errors)
+        };
+        let expected = |code, out: &str, errors: &str| (code, out.to_owned(), errors.to_owned());
+        let refused = Outcome::Refused(String::from("no such row"));
+        assert_eq!(written(&refused, false), expected(1, "", "refused: no such row\n"));
+        assert_eq!(written(&refused, true), expected(1, "{\"refused\":\"no such row\"}\n", ""));
+        assert_eq!(written(&Outcome::Failed("1 still parked"), false), expected(1, "1 still parked\n", ""));
+        assert_eq!(written(&Outcome::Done("done"), true), expected(0, "\"done\"\n", ""));
+    }
 }

@@ -15,8 +15,8 @@ use std::io::Write;
 use cart::CartId;
 use kafka::KafkaArgs;
 
-/// List the parked carts, show one, let them be tried again, or discard a command; `rows` does the first and the third with rows of the
-/// read tables
+/// List the parked carts, show one, let them be tried again, or discard a command; `rows` lists parked rows of the read tables, or lets
+/// them be tried again
 ///
 /// A cart is parked when its journal cannot be read or decoded, or the rules panic for it, while other carts succeed; with
 /// `cart-processor --too-new park` also when a command is newer than that program. Its commands wait in cart-commands in their order;
@@ -69,16 +69,16 @@ struct ShowArgs {
     kafka: KafkaArgs,
 }
 
-/// Runs the verb. Returns the exit code.
+/// Runs the verb. Writes to `out`, and to `errors` why it was refused. Returns the exit code.
 ///
 /// # Errors
 /// A server is unavailable, or writing fails.
-pub async fn parked(args: &Args, out: &mut impl Write) -> anyhow::Result<u8> {
+pub async fn parked(args: &Args, out: &mut impl Write, errors: &mut impl Write) -> anyhow::Result<u8> {
     match &args.verb {
         None => list::list(&args.list.kafka, args.list.json, out).await,
         Some(Verb::Show(ShowArgs { cart, json, kafka })) => list::show(kafka, *cart, *json, out).await,
-        Some(Verb::Retry(args)) => retry::retry(args).await?.write(args.json, out),
-        Some(Verb::Discard(args)) => discard::discard(args).await?.write(args.json, out),
-        Some(Verb::Rows(args)) => rows::rows(args, out).await,
+        Some(Verb::Retry(args)) => retry::retry(args).await?.write(args.json, out, errors),
+        Some(Verb::Discard(args)) => discard::discard(args).await?.write(args.json, out, errors),
+        Some(Verb::Rows(args)) => rows::rows(args, out, errors).await,
     }
 }

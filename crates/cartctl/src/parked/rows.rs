@@ -155,10 +155,10 @@ impl<'a> Connected<'a> {
     }
 }
 
-pub(super) async fn rows(args: &RowsArgs, out: &mut impl Write) -> anyhow::Result<u8> {
+pub(super) async fn rows(args: &RowsArgs, out: &mut impl Write, errors: &mut impl Write) -> anyhow::Result<u8> {
     match &args.verb {
         None => list(&args.list, out).await,
-        Some(RowsVerb::Retry(args)) => retry(args).await?.write(args.json, out),
+        Some(RowsVerb::Retry(args)) => retry(args).await?.write(args.json, out, errors),
     }
 }
 
