@@ -82,11 +82,11 @@ pub struct DiffArgs {
 
 /// Let readers see another generation of a read model
 ///
-/// Refused unless --accept-diff names what `cartctl diff` says now, and unless the generation is current and has no parked rows. Both groups are paused
-/// at one offset a partition, and the rows that have changed since are compared again there; then readers change over, and both groups go
-/// on. No total falls for a reader, unless an accepted difference says so. Refused while another run changes the read model, and when
-/// an operator pauses one of the groups meanwhile: that pause holds. If it is killed, run it again, not `cartctl resume`: after 10 s it
-/// ends what it has paused, and keeps what operators have.
+/// Refused unless --accept-diff names what `cartctl diff` says now, and unless the generation is current and has no parked rows. Both
+/// groups are paused at one offset a partition, and the rows that have changed since are compared again there; then readers change over,
+/// and both groups go on. No total falls for a reader, unless an accepted difference says so. Refused while another run changes the read
+/// model, and when an operator pauses one of the groups meanwhile: that pause holds. If it is killed, run it again, not `cartctl resume`:
+/// after 10 s it ends what it has paused, and keeps what operators have.
 ///
 /// Exit code 0: switched. 1: refused. 2: not found out; run it again.
 #[derive(Debug, clap::Args)]

@@ -98,14 +98,13 @@ fn stopped(controls: &Controls, group: &str, first: &BTreeMap<i32, FirstRecord>)
 
 /// Why readers must not see a generation with these parked rows; `None` without any.
 pub(super) fn parked(group: &str, rows: &[ParkedRow]) -> Option<String> {
-    let first = rows.first()?;
+    let ParkedRow { row_key, vendor_id, reason, .. } = rows.first()?;
+    let parked = match rows.len() {
+        1 => format!("1 row of {group} is parked, and lacks records:"),
+        count => format!("{count} rows of {group} are parked, and lack records, such as"),
+    };
     Some(format!(
-        "{} rows of {group} are parked, and lack records, such as {} of vendor {} ({}): correct the cause, then run `cartctl parked \
-         rows retry --projector {group}`",
-        rows.len(),
-        first.row_key,
-        first.vendor_id,
-        first.reason
+        "{parked} {row_key} of vendor {vendor_id} ({reason}): correct the cause, then run `cartctl parked rows retry --projector {group}`"
     ))
 }
 
@@ -136,8 +135,16 @@ mod tests {
             revision: 0,
         };
         assert_eq!(parked("vendor-billing-g2", &[]), None);
-        let reason = parked("vendor-billing-g2", &[row]).unwrap_or_default();
-        assert!(reason.starts_with("1 rows of vendor-billing-g2 are parked") && reason.contains("2026-11"), "{reason}");
+        for (rows, words) in [
+            (vec![row.clone()], "1 row of vendor-billing-g2 is parked, and lacks records: 2026-11 of vendor "),
+            (
+                vec![row.clone(), row],
+                "2 rows of vendor-billing-g2 are parked, and lack records, such as 2026-11 of vendor ",
+            ),
+        ] {
+            let reason = parked("vendor-billing-g2", &rows).unwrap_or_default();
+            assert!(reason.starts_with(words), "{reason}");
+        }
     }
 
     #[test]

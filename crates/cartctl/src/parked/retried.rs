@@ -74,7 +74,8 @@ impl<T: fmt::Display> fmt::Display for Retried<T> {
         }
         write!(f, "\n{live} live, {} still parked", still_parked.len())?;
         if *not_tried > 0 {
-            write!(f, "\n{not_tried} were not tried in {wait_s} s: {}", words.why_not_tried)?;
+            let were = if *not_tried == 1 { "was" } else { "were" };
+            write!(f, "\n{not_tried} {were} not tried in {wait_s} s: {}", words.why_not_tried)?;
         }
         Ok(())
     }
@@ -110,7 +111,8 @@ mod tests {
             "would be tried: A\nwould be tried: B\n2 carts would be tried; nothing was requested (--dry-run)"
         );
         assert_eq!(text(tried(1, &["B"], 0)), "requested another try of 2 carts\nB\n1 live, 1 still parked");
-        assert!(text(tried(1, &["B"], 1)).ends_with("1 were not tried in 30 s: is a cart-processor running?"));
+        assert!(text(tried(1, &["B"], 1)).ends_with("\n1 was not tried in 30 s: is a cart-processor running?"));
+        assert!(text(tried(0, &["A", "B"], 2)).ends_with("\n2 were not tried in 30 s: is a cart-processor running?"));
     }
 
     #[test]

@@ -198,8 +198,8 @@ async fn a_row_is_parked_since_the_comparison(read_side: &mut ReadSide, second: 
     let vendor = vendor_id("PARKED");
     keep_second_with(read_side, second, "g2-parks", format!("row-overflows=return({vendor})")).await?;
     let refused = bought_since_the_comparison(read_side, vendor).await?;
-    let words = format!("rows of {SECOND} are parked, and lack records, such as ");
-    let refused = refused.with(1, &words)?.with(1, &format!("of vendor {vendor}"))?;
+    // Of one row, or of more.
+    let refused = refused.with(1, "parked, and lack")?.with(1, &format!("of vendor {vendor}"))?;
     ensure!(read_side.active(POPULAR_ITEMS).await?.get() == 1, "readers see a parked row: {refused:?}");
     let parked = read_side.installation.parked_rows().await?;
     ensure!(parked.iter().all(|row| row["projector"] == SECOND) && !parked.is_empty(), "{parked:?}");

@@ -30,10 +30,10 @@ pub(crate) async fn parked_rows_count_as_a_difference_and_nothing_is_switched_to
     switch(&read_side, &[POPULAR_ITEMS, "--to", "2", "--accept-diff", digest]).await?;
 
     let back = ["switch", POPULAR_ITEMS, "--back", "--accept-diff", digest];
-    cartctl(&read_side, &back, &[]).await?.with(1, "are parked, and lack records")?;
+    cartctl(&read_side, &back, &[]).await?.with(1, "parked, and lack")?;
     first.terminate(DEADLINE).await?;
     let in_place = ["switch", POPULAR_ITEMS, "--in-place"];
-    cartctl(&read_side, &in_place, &[]).await?.with(1, "are parked, and lack records")?;
+    cartctl(&read_side, &in_place, &[]).await?.with(1, "parked, and lack")?;
 
     let mut first = read_side.start_with(POPULAR_ITEMS, "b", "")?;
     first.ready(DEADLINE).await?;
