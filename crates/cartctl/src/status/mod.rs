@@ -107,7 +107,7 @@ pub async fn status(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
 /// Finds invalid settings, without waiting for a server. Those of the stores are told by each look: it shows the rest.
 ///
 /// # Errors
-/// A watch would repeat them for ever, as it does those of servers that are away.
+/// A setting of Kafka or the registry is invalid. A watch would repeat that for ever, as it does that a server is away.
 fn check_settings(kafka: &KafkaArgs) -> anyhow::Result<()> {
     Admin::new(kafka)?;
     Registry::new(kafka)?;
@@ -169,10 +169,10 @@ mod tests {
         ] {
             let args = Cli::parse_from(["status", "--watch"].iter().chain(&invalid)).args;
             let error = check_settings(&args.kafka).expect_err("it is invalid");
-            let mut out = Vec::new();
+            let mut out = Vec::<u8>::new();
             let ended = tokio::time::timeout(Duration::from_secs(10), status(&args, &mut out)).await;
             let told = ended.expect("it does not go on").expect_err("it is invalid");
-            assert_eq!(format!("{told:#}"), format!("{error:#}"));
+            assert_eq!(told.to_string(), error.to_string(), "{told:#}");
         }
     }
 
