@@ -5,11 +5,11 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use cart::contract::group::{CART_PROCESSOR, ITEM_PURCHASED_EVENTS, VENDOR_BILLING};
+use cart::contract::group::{CART_PROCESSOR, ITEM_PURCHASED_EVENTS, VENDOR_BILLING, VENDOR_BILLING_JDBC};
 use cart::contract::{Contract as _, READ_MODELS, STAGES};
-use cart::{CartCommand, PurchasedItem};
+use cart::{CartCommand, CartParked, PurchasedItem};
 use e2e::harness::{Installation, Process, Service, wait_until};
-use kafka::{Admin, Producer, Record, partition_of};
+use kafka::{Admin, Producer, Record, TransactionalProducer, partition_of};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -18,6 +18,8 @@ use super::http::api::{Api, Cart, item};
 const DEADLINE: Duration = Duration::from_secs(180);
 /// `cartctl status` has nothing to finish.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
+/// A look waits 2 s for an open transaction and 2 s for a store; the services wait 20 s for an open transaction.
+const LOOKS_WITHIN: Duration = Duration::from_secs(20);
 const SESSION: [&str; 2] = ["--session-timeout-ms", "2000"];
 
 struct System {
@@ -156,6 +158,33 @@ async fn a_watch_goes_on_until_it_is_ended(system: &System) -> anyhow::Result<()
     Ok(())
 }
 
+/// A transaction that is open on cart-parked hides the parked carts, a store that is away its parked rows, and neither hides more.
+async fn what_is_not_known_hides_nothing_else(system: &System) -> anyhow::Result<()> {
+    let kafka = system.installation.kafka();
+    let (topic, id) = (kafka.prefixed(CartParked::TOPIC), kafka.prefixed("not-a-processor"));
+    let connect = || tokio::task::block_in_place(|| TransactionalProducer::connect(kafka, &id));
+    let mut open = connect()?;
+    let record = Record { partition: Some(0), key: Some(b"no cart".to_vec()), value: None, headers: None };
+    tokio::task::block_in_place(|| {
+        let mut transaction = open.begin()?;
+        transaction.send(&topic, &record)?;
+        transaction.deliver()
+    })?;
+    let away = [("DATABASE_URL", String::from("postgres://cart@127.0.0.1:1/cart"))];
+    let ended = system.installation.cartctl(&["status", "--json"], &away, LOOKS_WITHIN).await?;
+    // A successor aborts the transaction of its predecessor.
+    drop((connect()?, open));
+    let status = ended.with(0, "one stays open; `kafka-transactions.sh find-hanging")?.json()?;
+    let unknown: Vec<&str> = status["unknown"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let of_rows = format!("the parked rows of {VENDOR_BILLING_JDBC} are not known: ");
+    let is_said = unknown.iter().any(|why| why.starts_with("the parked carts are not known: "))
+        && unknown.iter().any(|why| why.starts_with(&of_rows));
+    ensure!(is_said && unknown.len() == 2 && status["parkedCarts"].is_null(), "{status}");
+    let partitions = STAGES.len() * usize::from(system.installation.partitions());
+    ensure!(status["partitions"].as_array().map(Vec::len) == Some(partitions), "{status}");
+    Ok(())
+}
+
 async fn a_paused_processor_decides_nothing(system: &System) -> anyhow::Result<()> {
     let paused =
         system.cartctl(&["pause", CART_PROCESSOR, "--reason", "maintenance", "--by", "ops", "--wait", "60s"]).await?;
@@ -270,6 +299,7 @@ pub(crate) async fn operators_pause_skip_and_see_what_groups_do() -> anyhow::Res
     let mut system = System::start().await?;
     nothing_is_behind(&system).await?;
     a_watch_goes_on_until_it_is_ended(&system).await?;
+    what_is_not_known_hides_nothing_else(&system).await?;
     a_paused_processor_decides_nothing(&system).await?;
     a_skip_is_reported(&mut system).await?;
     a_pause_that_is_withdrawn_at_its_offset_drops_nothing(&mut system).await?;
