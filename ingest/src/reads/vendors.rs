@@ -123,7 +123,7 @@ impl Tables {
         let balances = ["SELECT month, balance FROM ", " WHERE vendorid = ? AND year = ? ORDER BY month ASC"];
         let quantities =
             ["SELECT day, quantity, name FROM ", " WHERE vendorid = ? AND productid = ? AND year = ? AND month = ?"];
-        let parked = ["SELECT row_key, reason FROM ", "_parked WHERE log_partition = ? AND vendorid = ?"];
+        let parked = ["SELECT row_key, progress FROM ", "_parked WHERE log_partition = ? AND vendorid = ?"];
         Self {
             session,
             balances: TableStatement::new(ReadTable::BalanceByVendor, balances),
@@ -149,7 +149,13 @@ impl Tables {
         };
         let values = (partition, vendor_id.as_uuid());
         match self.rows::<(String, String)>(statement, generation, values).await {
-            Ok(parked) => Ok(parked.into_iter().find(|(row_key, _)| rows.have(row_key))),
+            Ok(parked) => {
+                let parked = parked.into_iter().find(|(row_key, _)| rows.have(row_key));
+                Ok(parked.map(|(row_key, cell)| match parked_rows::parse_progress(&cell) {
+                    Some((_, _, reason)) => (row_key, reason),
+                    None => (row_key, cell),
+                }))
+            }
             // `setup` of this version has not run: its projectors do not run either.
             Err(error) if is_missing_table(&error, &parked_rows::table_name(&statement.table(generation))) => Ok(None),
             Err(error) => Err(error),
