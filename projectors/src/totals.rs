@@ -28,13 +28,13 @@ use service::Store;
 use tokio::runtime::Handle;
 use trace::names::REDELIVERED;
 
+use crate::balance::COUNTS_TWICE;
 use crate::error::Error;
 use crate::pace::AppliedOffsets;
-use crate::parking::{Lots, Retries};
+use crate::parking::{Lots, OVERFLOWS, Retries};
 use crate::runner::{Batch, Projector, Wishes};
 
 use markers::Markers;
-use parked::add;
 
 /// Concurrent requests to Cassandra: more wait longer, and the throughput stays the same.
 const CONCURRENCY: usize = 128;
@@ -387,4 +387,26 @@ impl<T: Table, M: Markers> Projector for Totals<T, M> {
         self.offsets.forget_partitions(partitions);
         self.lots.revoke(partitions);
     }
+}
+
+/// Adds a record to a row, unless the row includes it. Returns whether the row has changed.
+fn add<T: Table>(
+    row: &mut Option<Row<T::Total>>,
+    position: Position,
+    purchase: &PurchasedItem,
+) -> Result<bool, RowFault> {
+    if row.as_ref().is_some_and(|row| position <= row.position) {
+        return Ok(false);
+    }
+    let mut total = T::add(row.as_ref().map(|row| &row.total), purchase);
+    if fail_points::names(COUNTS_TWICE, &purchase.vendor_id) {
+        total = total.and_then(|total| T::add(Some(&total), purchase));
+    }
+    let total = total.filter(|_| !fail_points::names(OVERFLOWS, &purchase.vendor_id));
+    let total = total.ok_or_else(|| {
+        let offset = position.offset();
+        RowFault::Overflows(format!("with the record at offset {offset} the total exceeds what the table holds"))
+    })?;
+    *row = Some(Row { total, position });
+    Ok(true)
 }

@@ -1,7 +1,7 @@
 //! A failed statement, named for what it was for.
 
 use scylla::deserialize::DeserializationError;
-use scylla::errors::{DbError, ExecutionError, RequestAttemptError, RequestError};
+use scylla::errors::{DbError, ExecutionError, NextPageError, RequestAttemptError, RequestError};
 
 /// An operation that failed. All statements of ours are idempotent, and a time-out leaves open whether one was
 /// applied: doing it again is always right.
@@ -49,7 +49,7 @@ fn is_read_failure(error: &(dyn std::error::Error + 'static)) -> bool {
     if let Some(ExecutionError::LastAttemptError(of_statement)) = error.downcast_ref() {
         attempt = Some(of_statement);
     }
-    if let Some(RequestError::LastAttemptError(of_page)) = error.downcast_ref() {
+    if let Some(NextPageError::RequestFailure(RequestError::LastAttemptError(of_page))) = error.downcast_ref() {
         attempt = Some(of_page);
     }
     matches!(attempt, Some(RequestAttemptError::DbError(DbError::ReadFailure { .. }, _)))
@@ -57,7 +57,7 @@ fn is_read_failure(error: &(dyn std::error::Error + 'static)) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use scylla::errors::{NextPageError, PagerExecutionError};
+    use scylla::errors::PagerExecutionError;
     use scylla::statement::Consistency;
 
     use super::*;

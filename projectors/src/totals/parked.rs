@@ -10,33 +10,10 @@ use kafka::GroupConsumer;
 use service::Store;
 
 use super::markers::Markers;
-use super::{CONCURRENCY, Failed, Failure, Key, Row, Table, Totals, key};
-use crate::balance::COUNTS_TWICE;
+use super::{CONCURRENCY, Failed, Failure, Key, Table, Totals, add, key};
 use crate::error::{Error, RowsFailed};
-use crate::parking::{OVERFLOWS, RowId, TRIES, TRY_PAUSE, Waited};
+use crate::parking::{RowId, TRIES, TRY_PAUSE, Waited};
 use crate::runner::{Batch, Wishes};
-
-/// Adds a record to a row, unless the row includes it. Returns whether the row has changed.
-pub(super) fn add<T: Table>(
-    row: &mut Option<Row<T::Total>>,
-    position: Position,
-    purchase: &PurchasedItem,
-) -> Result<bool, RowFault> {
-    if row.as_ref().is_some_and(|row| position <= row.position) {
-        return Ok(false);
-    }
-    let mut total = T::add(row.as_ref().map(|row| &row.total), purchase);
-    if fail_points::names(COUNTS_TWICE, &purchase.vendor_id) {
-        total = total.and_then(|total| T::add(Some(&total), purchase));
-    }
-    let total = total.filter(|_| !fail_points::names(OVERFLOWS, &purchase.vendor_id));
-    let total = total.ok_or_else(|| {
-        let offset = position.offset();
-        RowFault::Overflows(format!("with the record at offset {offset} the total exceeds what the table holds"))
-    })?;
-    *row = Some(Row { total, position });
-    Ok(true)
-}
 
 impl<T: Table, M: Markers> Totals<T, M> {
     /// Reads the markers of partitions.

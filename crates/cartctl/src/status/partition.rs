@@ -152,7 +152,7 @@ mod tests {
             ("stopped/popular-items/1", stopped),
             ("stopped/popular-items/4", Control::Stopped { offset: 77, sha256: String::new() }),
             ("pause/popular-items/2", Control::Pause { before_offset: Some(9) }),
-            ("ack/popular-items/2", Control::Paused { pause: 1, next_offset: 8 }),
+            ("ack/popular-items/2", Control::Paused { pause: 2, next_offset: 8 }),
             ("pause/popular-items/3", Control::Pause { before_offset: None }),
         ]);
         let state = |partition, first| State::of(&all, "popular-items", partition, first, true).word();

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use scylla::client::session::Session;
 use scylla::cluster::Node;
 
-use super::at;
+use super::node::at;
 use crate::doctor::report::{Check, Server, Verdict};
 use crate::doctor::users::{self, Held};
 use crate::grants::{Permission, Service, Users, cql, generations_in_cassandra};

@@ -2,6 +2,7 @@
 
 mod grants;
 mod judge;
+mod node;
 mod trials;
 
 use std::collections::HashMap;
@@ -13,16 +14,14 @@ use cart::contract::{Contract as _, READ_MODELS, Store};
 use cassandra::CassandraArgs;
 use journal::{Journal, is_another_version};
 use kafka::{Admin, KafkaArgs};
-use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::cluster::Node;
-use scylla::policies::load_balancing::{NodeIdentifier, SingleTargetLoadBalancingPolicy};
-use scylla::statement::{Consistency, Statement};
 use scylla::value::CqlTimestamp;
 use tokio::task::block_in_place;
 
 use self::grants::GRANTS;
 use self::judge::Keyspace;
+use self::node::at;
 use super::clock;
 use super::report::{Check, Finding, Server, Verdict};
 use crate::grants::Users;
@@ -112,16 +111,6 @@ fn others(session: &Session) -> String {
     let names: std::collections::BTreeSet<_> =
         cluster.get_nodes_info().iter().filter_map(|node| node.datacenter.clone()).collect();
     format!("the cluster's data centres are {}", names.into_iter().collect::<Vec<_>>().join(", "))
-}
-
-/// A statement that this node answers itself.
-fn at(node: &Arc<Node>, text: &str) -> Statement {
-    let balancing = SingleTargetLoadBalancingPolicy::new(NodeIdentifier::Node(node.clone()), None);
-    let profile = ExecutionProfile::builder().load_balancing_policy(balancing).consistency(Consistency::One).build();
-    let mut statement = Statement::new(text);
-    statement.set_execution_profile_handle(Some(profile.into_handle()));
-    statement.set_is_idempotent(true);
-    statement
 }
 
 /// The clock that differs most decides.
