@@ -93,10 +93,8 @@ fn trials(times: &Times) -> Vec<Trial> {
         times,
         faults::killed_servers_and_restarts_lose_and_double_nothing,
         projectors::two_instances::partitions_move_in_the_middle_of_the_work,
-        clocks::a_clock_that_is_a_day_off_delays_no_answer,
         openapi::the_service_matches_its_document,
         reconcile::each_defect_is_reported,
-        recovery::the_journal_and_all_of_kafka_are_rebuilt,
         log_identity::commands_of_an_accepted_log_are_new,
         recovery::read_tables_and_cart_events_are_rebuilt,
         log_identity::lost_offsets_are_not_guessed,
@@ -223,6 +221,8 @@ fn trials(times: &Times) -> Vec<Trial> {
 fn long_trials(times: &Times) -> Vec<Trial> {
     trials![
         times,
+        recovery::the_journal_and_all_of_kafka_are_rebuilt,
+        clocks::a_clock_that_is_a_day_off_delays_no_answer,
         parking::a_crash_at_any_point_of_parking_changes_nothing,
         projectors::parked_rows::rows_that_cannot_be_kept_are_parked_and_the_others_are_exact,
         projectors::parked_rows::a_crash_while_rows_are_parked_or_tried_changes_nothing,
