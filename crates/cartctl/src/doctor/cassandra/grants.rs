@@ -52,7 +52,7 @@ pub(super) async fn look(
     let is_there =
         |permission: &Permission| permission.resource.split_once('.').is_none_or(|(_, table)| tables.contains(table));
     let held = Service::ALL.map(|service| {
-        let permissions = cql(service, &users.of(service), keyspace, &generations).into_iter().filter(is_there);
+        let permissions = cql(service, &users.of(service), keyspace, &generations, false).into_iter().filter(is_there);
         Held::of(service, permissions.map(|one| (text(&one), roles.have(&one))))
     });
     Ok(users::judge(&server(keyspace), users, &held, &[]))

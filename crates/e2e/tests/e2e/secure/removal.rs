@@ -137,8 +137,9 @@ pub(crate) async fn each_grant_is_needed_by_the_service_that_has_it() -> anyhow:
     secured.remove().await
 }
 
-/// A grant that is used only while a cart or a row is parked, and none of this test is; one on the groups of later generations, and this
-/// test has the first ones; or one that lets a group be listed, which Kafka leaves out without a word.
+/// A grant that is used only while a cart or a row is parked, and none of this test is, or for the status of a command that has no row in
+/// the journal; one on the groups of later generations, and this test has the first ones; or one that lets a group be listed, which Kafka
+/// leaves out without a word.
 fn is_missed_silently(service: grants::Service, grant: &Grant) -> bool {
     let acl = match grant {
         Grant::Kafka(acl) => acl,
@@ -155,6 +156,7 @@ fn is_missed_silently(service: grants::Service, grant: &Grant) -> bool {
     let is_of_later_generations = acl.resource_type == ResourceType::Group && acl.is_prefix;
     let lists_members = acl.name.ends_with(group::VENDOR_BILLING_JDBC) && acl.operation == Operation::Describe;
     (service == grants::Service::CartProcessor && reads_log(CartCommand::TOPIC))
+        || (service == grants::Service::Ingest && reads_log(ControlRecord::TOPIC))
         || (pipeline(service).is_some() && reads_log(PurchasedItem::TOPIC))
         || acl.name.contains(CartParked::TOPIC)
         || is_of_later_generations
