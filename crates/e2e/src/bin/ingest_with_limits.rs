@@ -32,6 +32,7 @@ struct LimitedCli {
 }
 
 fn main() -> ExitCode {
+    let _fail_points = fail_points::start();
     let cli = LimitedCli::parse();
     let usual = FixedLimits::default();
     let limits = FixedLimits {
