@@ -51,7 +51,7 @@ pub enum Verdict {
     Limited { found: String, change: String },
     /// It does not hold.
     Fails { found: String, change: String },
-    /// There is nothing to look at: before the first `setup`, or where a server restricts nobody.
+    /// There is nothing to look at: before the first `setup`, or where a server does not restrict its clients.
     NotSetUp { found: String },
 }
 

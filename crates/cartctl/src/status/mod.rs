@@ -104,7 +104,7 @@ pub async fn status(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
     print(out, &text).map(drop)
 }
 
-/// Finds invalid settings, without waiting for a server. Those of the stores are told by each look: it shows the rest.
+/// Finds invalid settings, without waiting for a server. Each look reports those of the stores, and shows the rest.
 ///
 /// # Errors
 /// A setting of Kafka or the registry is invalid. A watch would repeat that for ever, as it does that a server is away.

@@ -1,4 +1,4 @@
-//! One look after the other, until nobody reads them.
+//! One look after the other, until their reader has left.
 
 use std::io::{ErrorKind, Write};
 use std::time::Duration;

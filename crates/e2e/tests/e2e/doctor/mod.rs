@@ -65,7 +65,7 @@ fn examine(installation: &Installation, environment: &[(&str, &str)]) -> anyhow:
 /// What one copy of everything means, and brokers that know no users.
 const PLAIN: [&str; 5] = ["authorizer", "keyspace-copies", "offset-copies", "topic-copies", "transaction-state-copies"];
 
-/// Servers that restrict nobody, or know none of the services' users.
+/// Servers that do not restrict their clients, or know none of the services' users.
 const WITHOUT_USERS: [&str; 3] = ["cassandra-grants", "kafka-grants", "postgres-grants"];
 
 /// Of an installation: what is not there before its `setup`.

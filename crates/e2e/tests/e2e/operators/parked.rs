@@ -110,7 +110,7 @@ async fn parked_and_repaired(system: &mut System) -> anyhow::Result<([Uuid; 2], 
     Ok((carts, repaired))
 }
 
-/// A try that no cart-processor carries out is told apart from one that has failed. A cart that is not parked is refused.
+/// A try that no cart-processor carries out has another exit code than one that has failed. A cart that is not parked is refused.
 async fn the_exit_code_says_what_became_of_a_try(system: &mut System) -> anyhow::Result<Process> {
     let carts = parked(system).await?;
     let listed = system.installation.cartctl(&["parked"], &[], DEADLINE).await?;

@@ -27,8 +27,8 @@ const READ_TIMEOUT_MS: u64 = 3_500;
 /// Between two rounds of questions to an `ingest`: each has one for each vendor and year.
 const ASK_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long a read is repeated that got 503: `ingest` answers so while Cassandra has not said for four seconds which generation is the active
-/// one, as on a busy machine.
+/// How long a read is repeated that got 503: `ingest` answers so when Cassandra does not respond within its timeout, as on a busy machine. A
+/// switch that is at fault for longer fails the test; a shorter refusal is not seen here.
 const REPEATED_MAX: Duration = Duration::from_secs(20);
 
 /// Falls that are kept. One is a failure.
