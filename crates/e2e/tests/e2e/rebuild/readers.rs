@@ -10,7 +10,6 @@ use cart::contract::{READ_MODELS, ReadTable};
 use cassandra::CassandraArgs;
 use e2e::harness::Installation;
 use futures::TryStreamExt as _;
-use reqwest::{Client, StatusCode};
 use rust_decimal::Decimal;
 use scylla::client::session::Session;
 use serde_json::Value;
@@ -26,10 +25,6 @@ const READ_TIMEOUT_MS: u64 = 3_500;
 
 /// Between two rounds of questions to an `ingest`: each has one for each vendor and year.
 const ASK_PAUSE: Duration = Duration::from_millis(100);
-
-/// How long a read is repeated that got 503: `ingest` answers so when Cassandra does not respond within its timeout, as on a busy machine. A
-/// switch that is at fault for longer fails the test; a shorter refusal is not seen here.
-const REPEATED_MAX: Duration = Duration::from_secs(20);
 
 /// Falls that are kept. One is a failure.
 const FALLS_MAX: usize = 5;
@@ -107,7 +102,7 @@ impl Shared {
 
 /// Asks an `ingest` for the balances of all vendors and years that the readers of the tables have seen.
 async fn ask_repeatedly(url: String, shared: Arc<Shared>) -> anyhow::Result<u32> {
-    let client = Client::builder().no_proxy().build()?;
+    let client = reqwest::Client::builder().no_proxy().build()?;
     let table = ReadTable::BalanceByVendor.name();
     let mut reads = 0;
     while !shared.stop.load(Ordering::Relaxed) {
@@ -115,7 +110,8 @@ async fn ask_repeatedly(url: String, shared: Arc<Shared>) -> anyhow::Result<u32>
         let years: BTreeSet<(Uuid, i32)> = before.keys().map(|(_, vendor, _, year, ..)| (*vendor, *year)).collect();
         let mut now = Totals::new();
         for (vendor, year) in years {
-            let body = billing(&client, &format!("{url}/vendors/{vendor}/billing?year={year}")).await?;
+            let answer = client.get(format!("{url}/vendors/{vendor}/billing?year={year}")).send().await?;
+            let body: Value = answer.error_for_status()?.json().await?;
             for month in body["balances"].as_array().context("balances")? {
                 let number = month["month"].as_i64().and_then(|month| i32::try_from(month).ok()).context("a month")?;
                 let balance = month["balance"].as_str().context("a balance")?;
@@ -127,17 +123,6 @@ async fn ask_repeatedly(url: String, shared: Arc<Shared>) -> anyhow::Result<u32>
         tokio::time::sleep(ASK_PAUSE).await;
     }
     Ok(reads)
-}
-
-async fn billing(client: &Client, url: &str) -> anyhow::Result<Value> {
-    let begun_at = Instant::now();
-    loop {
-        let answer = client.get(url).send().await?;
-        if answer.status() != StatusCode::SERVICE_UNAVAILABLE || begun_at.elapsed() > REPEATED_MAX {
-            return Ok(answer.error_for_status()?.json().await?);
-        }
-        tokio::time::sleep(ASK_PAUSE).await;
-    }
 }
 
 async fn read_repeatedly(session: Session, database: PgPool, shared: Arc<Shared>) -> anyhow::Result<u32> {
