@@ -137,6 +137,14 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_
 /// on a busy cluster.
 const SCHEMA_TIMEOUT_MS: u64 = 60_000;
 
+/// A statement that changes the schema, with the time for that, whatever the session's timeout is.
+#[must_use]
+pub fn schema_change(text: impl Into<String>) -> Statement {
+    let mut statement = Statement::new(text);
+    statement.set_request_timeout(Some(Duration::from_millis(SCHEMA_TIMEOUT_MS)));
+    statement
+}
+
 impl CassandraArgs {
     /// The same, for a session that changes the schema: with more time for each request.
     #[must_use]

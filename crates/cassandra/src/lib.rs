@@ -12,7 +12,7 @@ pub mod read_models;
 mod security;
 mod table_statement;
 
-pub use args::{CassandraArgs, KeyspaceArgs, check, connect, create_keyspace, ensure_keyspace, open};
+pub use args::{CassandraArgs, KeyspaceArgs, check, connect, create_keyspace, ensure_keyspace, open, schema_change};
 pub use decimal::{decimal_from_cql, decimal_to_cql};
 pub use error::Error;
 pub use groups::{groups, write_rows};

@@ -15,6 +15,9 @@ use crate::{Error, KafkaArgs, RegistryArgs};
 /// A registry answers in milliseconds or is in trouble; callers try again.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A change is stored before it is answered, and `setup` makes it once: on a busy machine it takes longer than a question.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Old data must stay readable with new schemas, over all versions. FULL would forbid a new kind of event for ever.
 pub const COMPATIBILITY: &str = "BACKWARD_TRANSITIVE";
 
@@ -145,7 +148,7 @@ impl Registry {
         let failed = |failure: RegistryFailure| Error::retry(operation(), failure);
         let url = format!("{}/subjects/{subject}/versions", self.url);
         let body = serde_json::json!({ "schema": schema, "schemaType": "AVRO" });
-        let response = self.send(self.http.post(&url).json(&body)).await.map_err(failed)?;
+        let response = self.send(self.http.post(&url).timeout(CHANGE_TIMEOUT).json(&body)).await.map_err(failed)?;
         let status = response.status();
         if status.is_success() {
             let registered: Registered = response.json().await.map_err(|error| failed(error.into()))?;
@@ -169,7 +172,7 @@ impl Registry {
             return Ok(());
         }
         let body = serde_json::json!({ "compatibility": COMPATIBILITY });
-        let response = self.send(self.http.put(&url).json(&body)).await.map_err(failed)?;
+        let response = self.send(self.http.put(&url).timeout(CHANGE_TIMEOUT).json(&body)).await.map_err(failed)?;
         // Of several that set it at the same moment, all but one get a conflict.
         if response.status() == StatusCode::CONFLICT && self.has_compatibility(&url).await.map_err(failed)? {
             return Ok(());

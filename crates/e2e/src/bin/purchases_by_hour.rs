@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use cart::PurchasedItem;
-use cassandra::{Error, parked_rows};
+use cassandra::{Error, parked_rows, schema_change};
 use chrono::{DateTime, Utc};
 use clap::Parser as _;
 use projectors::{CassandraProjectorArgs, Key, Row, Rows, Table};
@@ -40,9 +40,10 @@ struct PurchasesByHour {
 impl PurchasesByHour {
     /// Creates the table and that of its parked rows if they are missing. A service leaves that to its `setup`.
     async fn open(session: Arc<Session>) -> Result<Self, Error> {
-        session.query_unpaged(CREATE, ()).await.map_err(|error| Error::new("creating purchases_by_hour", error))?;
-        let parked = session.query_unpaged(parked_rows::create(TABLE), ()).await;
-        parked.map_err(|error| Error::new("creating the table of its parked rows", error))?;
+        let created = session.query_unpaged(schema_change(CREATE), ()).await;
+        created.map_err(|error| Error::new("creating purchases_by_hour", error))?;
+        let created = session.query_unpaged(schema_change(parked_rows::create(TABLE)), ()).await;
+        created.map_err(|error| Error::new("creating the table of its parked rows", error))?;
         let failed = |error| Error::new("preparing the statements of purchases_by_hour", error);
         let mut select = session.prepare(SELECT).await.map_err(failed)?;
         let mut insert = session.prepare(INSERT).await.map_err(failed)?;
