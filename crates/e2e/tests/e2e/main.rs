@@ -197,6 +197,8 @@ fn trials(times: &Times) -> Vec<Trial> {
         deployment::kubernetes::members_are_not_added_for_what_is_paused_or_stopped,
         deployment::kubernetes::alerts_are_those_of_prometheus,
         deployment::kubernetes::examples_of_servers_have_what_is_needed,
+        deployment::users::each_service_has_a_user_of_its_own_in_postgres,
+        deployment::users::the_example_of_postgres_has_the_users,
         examples::checks::errors_of_a_page_are_reported,
         metrics::the_page_lists_what_is_exported,
         metrics::dashboard_and_rules_use_metrics_that_exist,

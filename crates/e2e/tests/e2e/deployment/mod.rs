@@ -3,10 +3,12 @@
 //! * [`compose`]: the compose file, whose services are started as it says, without an engine.
 //! * [`image`]: the Dockerfile.
 //! * [`kubernetes`]: the manifests' files. `scripts/kubernetes/check` and `rollout-test` look at what kustomize makes of them.
+//! * [`users`]: the PostgreSQL users of the manifests, which are those of `cartctl grants`.
 
 pub(crate) mod compose;
 pub(crate) mod image;
 pub(crate) mod kubernetes;
+pub(crate) mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
