@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use cart::PurchasedItem;
-use kafka::{Codec, Error, GroupProgress, KafkaArgs, Message as _, TopicReader};
+use kafka::{Codec, Error, GroupProgress, KafkaArgs, Message, TopicReader};
 use tokio::runtime::Handle;
 
 use super::lots::{Job, Passed, Read};
@@ -18,6 +18,19 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// Between two looks at the operators' requests, and after a try whose log could not be read.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The records of a partition, in their order.
+trait Log {
+    /// The next record. `None`: the log ends here, as far as the broker knows.
+    fn next(&mut self, timeout: Duration) -> Result<Option<impl Message>, Error>;
+}
+
+impl Log for TopicReader {
+    fn next(&mut self, timeout: Duration) -> Result<Option<impl Message>, Error> {
+        // The method of the type itself.
+        TopicReader::next(self, timeout)
+    }
+}
 
 /// Reads the log of a projector's records.
 #[derive(Debug, Clone)]
@@ -110,8 +123,15 @@ impl LogReader {
             let reason = format!("the log begins at {start}: build the read model anew (`cartctl rebuild`)");
             return Err(Error::retry(operation, reason));
         }
+        let log = TopicReader::open(&self.kafka, &self.topic, [(job.partition, job.from)])?;
+        let read = self.collect(job, skips, log)?;
+        fail_points::crash_point("parked-row-read");
+        Ok(read)
+    }
+
+    /// Collects the records of a job from its log, which starts where the job does.
+    fn collect(&self, job: &Job, skips: &BTreeMap<i64, String>, mut log: impl Log) -> Result<Read, Error> {
         let mut read = Read { records: Vec::new(), read_to: job.until };
-        let mut log = TopicReader::open(&self.kafka, &self.topic, [(job.partition, job.from)])?;
         let vendor = job.id.vendor_id.to_string();
         let mut next = job.from;
         while next < job.until {
@@ -148,18 +168,66 @@ impl LogReader {
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use cart::contract::Contract as _;
-    use kafka::Registry;
+    use kafka::{Recovery, Registry};
+    use rdkafka::Timestamp;
+    use rdkafka::message::OwnedMessage;
 
     use super::*;
+    use crate::parking::RowId;
+    use crate::parking::tests::purchase;
 
-    #[tokio::test]
-    async fn a_record_that_cannot_be_read_ends_the_try() {
+    fn reader() -> LogReader {
         let registry = Registry::new(&KafkaArgs::plain("", "http://127.0.0.1:1")).unwrap();
         let topic = String::from(PurchasedItem::TOPIC);
         let codec = Codec::registered(&registry, &topic, PurchasedItem::SCHEMA, 1).unwrap();
         let kafka = KafkaArgs::plain("127.0.0.1:1", "");
-        let reader = LogReader { kafka, topic, codec, runtime: Handle::current(), row_key: |_| String::new() };
-        let error = anyhow::Error::new(reader.decode(3, 77, b"garbage").unwrap_err());
+        LogReader { kafka, topic, codec, runtime: Handle::current(), row_key: |_| String::new() }
+    }
+
+    /// A log of which a broker knows these records.
+    struct Known(std::vec::IntoIter<OwnedMessage>);
+
+    impl Log for Known {
+        fn next(&mut self, _: Duration) -> Result<Option<impl Message>, Error> {
+            Ok(self.0.next())
+        }
+    }
+
+    fn record(offset: i64, key: &str, value: &[u8]) -> OwnedMessage {
+        let (key, topic) = (key.as_bytes().to_vec(), String::from(PurchasedItem::TOPIC));
+        OwnedMessage::new(Some(value.to_vec()), Some(key), topic, Timestamp::NotAvailable, 0, offset, None)
+    }
+
+    #[tokio::test]
+    async fn a_record_that_cannot_be_read_ends_the_try() {
+        let error = anyhow::Error::new(reader().decode(3, 77, b"garbage").unwrap_err());
         assert!(format!("{error:#}").contains("item-purchased/3/77"), "{error:#}");
+    }
+
+    #[tokio::test]
+    async fn a_log_that_ends_before_what_the_loop_has_read_ends_the_try() {
+        let (reader, purchase, skips) = (reader(), purchase(1, 1), BTreeMap::new());
+        let (vendor, value) = (purchase.vendor_id.to_string(), reader.codec.encode(&purchase).unwrap());
+        let all = [
+            record(5, &vendor, &value),
+            record(6, "another vendor", b""),
+            record(7, &vendor, &value),
+            record(8, &vendor, &value),
+        ];
+        let id = RowId { vendor_id: purchase.vendor_id, row_key: String::new() };
+        let job = Job { partition: 0, id, from: 5, until: 8, requested_at: 1 };
+        let collect = |known: &[OwnedMessage]| reader.collect(&job, &skips, Known(known.to_vec().into_iter()));
+        for known in [&all[..], &all[..3]] {
+            let read = collect(known).unwrap();
+            assert_eq!(read.records.iter().map(|record| record.offset).collect::<Vec<_>>(), [5, 7]);
+            assert_eq!(read.read_to, 8);
+        }
+        // The leader is new, and does not know yet that the last of them were committed.
+        for (known, end) in [(&all[..0], 5), (&all[..1], 6), (&all[..2], 7)] {
+            let error = collect(known).unwrap_err();
+            assert_eq!(error.recovery(), Recovery::Retry);
+            let error = format!("{:#}", anyhow::Error::new(error));
+            assert!(error.contains("to offset 8") && error.contains(&format!("the log ends at {end}")), "{error}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use super::ensure_same_partitions;
 use super::lots::{Job, Lots, PARKED_MAX, Passed, Read, RowId};
 use crate::error::Error;
 
-fn purchase(vendor: u128, pieces: i32) -> PurchasedItem {
+pub(super) fn purchase(vendor: u128, pieces: i32) -> PurchasedItem {
     PurchasedItem {
         event_id: Uuid::nil().into(),
         cart_id: Uuid::nil().into(),
