@@ -7,6 +7,7 @@
 //!
 //! - `return`: ends the process as a kill would, or switches the guard off;
 //! - `return(stop)`: stops the process where it stands (SIGSTOP), until somebody lets it go on (SIGCONT);
+//! - `sleep(30000)`: the thread waits there for so many milliseconds;
 //! - `20*off->1*return`: passes 20 times, acts once, then no more.
 //!
 //! `decide-panics=return(CART)`: the rules panic for that cart; `decide-panics-at=return(COMMAND)`: for that command;
@@ -28,7 +29,7 @@ mod switches {
         FailScenario::setup()
     }
 
-    /// Ends or stops the process here, when a test says so.
+    /// Ends or stops the process here, or lets the thread wait, when a test says so.
     pub fn crash_point(name: &str) {
         fail_point!(name, |how: Option<String>| match how.as_deref() {
             Some("stop") => stop(),

@@ -230,6 +230,7 @@ fn long_trials(times: &Times) -> Vec<Trial> {
         projectors::parked_rows::a_crash_while_rows_are_parked_or_tried_changes_nothing,
         projectors::parked_rows::a_retry_that_comes_late_adds_nothing_twice,
         projectors::parked_rows::retries_that_are_killed_or_come_twice_add_each_record_once,
+        projectors::parked_arrivals::purchases_that_arrive_during_a_try_count_once,
         projectors::parked_guard::a_batch_that_passes_a_record_over_sees_a_try_that_comes_late,
         projectors::parked_guard::a_projector_that_knows_no_parked_rows_stops_at_them,
         projectors::parked_full::a_partition_with_too_many_parked_rows_is_drained_by_retries,
@@ -285,6 +286,7 @@ fn own_servers_trials(times: &Times) -> Vec<Trial> {
         times,
         doctor::own_servers::settings_of_whole_servers_are_named_with_what_to_do,
         losses::each_server_loses_all_its_data_and_is_restored,
+        parking::damaged_file::a_cart_in_a_damaged_file_is_parked_until_the_file_is_whole,
         secure::clients::certificates_and_tokens_are_renewed_without_an_error,
     ]
 }

@@ -20,6 +20,7 @@ pub(crate) mod garbage;
 pub(crate) mod item_purchased_events;
 pub(crate) mod offset_guard;
 pub(crate) mod oracle;
+pub(crate) mod parked_arrivals;
 pub(crate) mod parked_full;
 pub(crate) mod parked_guard;
 pub(crate) mod parked_rows;

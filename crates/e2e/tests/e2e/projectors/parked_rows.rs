@@ -16,16 +16,16 @@ use super::read_side::{DEADLINE, ReadSide, TABLES, get, metric};
 use super::shop::Line;
 
 /// The vendor whose rows take no record.
-fn bad() -> Uuid {
+pub(super) fn bad() -> Uuid {
     vendor_id("V0")
 }
 
-fn overflows() -> String {
+pub(super) fn overflows() -> String {
     format!("row-overflows=return({})", bad())
 }
 
 /// Starts an instance of each projector of a table.
-async fn start(read_side: &ReadSide, instance: &str, fail_points: &str) -> anyhow::Result<Vec<Process>> {
+pub(super) async fn start(read_side: &ReadSide, instance: &str, fail_points: &str) -> anyhow::Result<Vec<Process>> {
     let mut processes = Vec::new();
     for projector in TABLES {
         let mut process = read_side.start_with(projector, instance, fail_points)?;
@@ -35,7 +35,7 @@ async fn start(read_side: &ReadSide, instance: &str, fail_points: &str) -> anyho
     Ok(processes)
 }
 
-async fn terminate(processes: Vec<Process>) -> anyhow::Result<()> {
+pub(super) async fn terminate(processes: Vec<Process>) -> anyhow::Result<()> {
     for mut process in processes {
         process.terminate(DEADLINE).await?;
     }
@@ -143,7 +143,7 @@ pub(crate) async fn a_crash_while_rows_are_parked_or_tried_changes_nothing() -> 
     read_side.remove().await
 }
 
-async fn all_live(read_side: &ReadSide) -> anyhow::Result<()> {
+pub(super) async fn all_live(read_side: &ReadSide) -> anyhow::Result<()> {
     wait_until("all rows to be live", DEADLINE, async || match read_side.installation.parked_rows().await {
         Ok(parked) if parked.is_empty() => Ok(()),
         other => Err(format!("{other:?}")),
