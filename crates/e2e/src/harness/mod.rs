@@ -3,6 +3,7 @@
 //! The services are the real binaries against the real servers, whose addresses come from the environment, with the binaries'
 //! defaults. Without servers a test fails with an instruction.
 
+mod damaged_file;
 mod disk;
 mod installation;
 mod operator;
@@ -13,6 +14,7 @@ mod stacks;
 mod trace_collector;
 mod wait;
 
+pub use damaged_file::DamagedFile;
 pub use disk::{FullDisk, HOW_TO_MOUNT, may_mount};
 pub use installation::{Installation, Service};
 pub use operator::Ended;

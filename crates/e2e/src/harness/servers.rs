@@ -429,7 +429,7 @@ impl OwnServers {
         Ok(ended as u64)
     }
 
-    fn signal(&self, node: Node, signal: Signal) -> anyhow::Result<()> {
+    pub(super) fn signal(&self, node: Node, signal: Signal) -> anyhow::Result<()> {
         let name = node.to_string();
         let file = self.folder.join("run").join(&name);
         let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;

@@ -3,6 +3,7 @@
 //!
 //! Needs binaries with the feature `fail-points` (`scripts/test` builds them).
 
+pub(crate) mod damaged_file;
 pub(crate) mod discard;
 
 use std::time::{Duration, Instant};
@@ -36,7 +37,10 @@ pub(crate) struct System {
 
 impl System {
     pub(crate) async fn start(name: &str) -> anyhow::Result<Self> {
-        let installation = Installation::new(name)?;
+        Self::start_on(Installation::new(name)?).await
+    }
+
+    async fn start_on(installation: Installation) -> anyhow::Result<Self> {
         installation.setup().await?;
         let mut services: Vec<(Service, &str, &[&str])> = vec![(Service::Ingest, "0", &[])];
         services.extend(Service::PROJECTORS.map(|projector| (projector, "0", &[][..])));
