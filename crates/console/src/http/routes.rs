@@ -55,6 +55,8 @@ struct ForeignHost;
 impl warp::reject::Reject for ForeignHost {}
 
 /// All routes. Those of the page answer only to its own names; probes and Prometheus may use any.
+///
+/// Each is boxed: warp nests them, and the compiler would take minutes for the one type of all.
 pub(crate) fn routes(page: Arc<Page>) -> BoxedFilter<(Response,)> {
     let with_page = {
         let page = page.clone();
@@ -67,39 +69,50 @@ pub(crate) fn routes(page: Arc<Page>) -> BoxedFilter<(Response,)> {
             let is_own = host.is_some_and(|host| is_own_host(&host, &page.hosts));
             if is_own { Ok(()) } else { Err(warp::reject::custom(ForeignHost)) }
         })
-        .untuple_one();
+        .untuple_one()
+        .boxed();
     let files = warp::path::tail().and(warp::get()).and_then(async |tail: warp::path::Tail| {
         let asset = ASSETS.iter().find(|asset| asset.path == tail.as_str());
         asset.map(|asset| asset.response()).ok_or_else(warp::reject::not_found)
     });
+    let files = files.boxed();
     let stream = warp::path!("api" / "stream")
         .and(warp::get())
         .and(with_page.clone())
         .and(warp::ext::get::<Arc<Progress>>())
-        .map(|page: Arc<Page>, progress| stream(&page, progress));
+        .map(|page: Arc<Page>, progress| stream(&page, progress))
+        .boxed();
     let now = warp::path!("api" / "now")
         .and(warp::get())
         .and(with_page.clone())
-        .then(async |page: Arc<Page>| now(&page).await);
-    let settings =
-        warp::path!("api" / "settings").and(warp::get()).and(with_page.clone()).map(|page: Arc<Page>| settings(&page));
+        .then(async |page: Arc<Page>| now(&page).await)
+        .boxed();
+    let settings = warp::path!("api" / "settings")
+        .and(warp::get())
+        .and(with_page.clone())
+        .map(|page: Arc<Page>| settings(&page))
+        .boxed();
     let at = warp::path!("api" / "commands" / i32 / i64)
         .and(warp::get())
         .and(with_page.clone())
-        .map(|partition, offset, page: Arc<Page>| found(page.board.journeys().at((partition, offset))));
+        .map(|partition, offset, page: Arc<Page>| found(page.board.journeys().at((partition, offset))))
+        .boxed();
     let by_id = warp::path!("api" / "commands" / CommandId)
         .and(warp::get())
         .and(with_page.clone())
-        .map(|command_id, page: Arc<Page>| found(page.board.journeys().of(command_id)));
+        .map(|command_id, page: Arc<Page>| found(page.board.journeys().of(command_id)))
+        .boxed();
     let group = warp::path!("api" / "groups" / String)
         .and(warp::get())
         .and(with_page.clone())
-        .map(|group: String, page: Arc<Page>| partitions(&page, &group));
+        .map(|group: String, page: Arc<Page>| partitions(&page, &group))
+        .boxed();
     let history = warp::path!("api" / "carts" / CartId)
         .and(warp::get())
         .and(warp::query::<AtVersion>())
         .and(with_page.clone())
-        .then(async |cart_id, at: AtVersion, page: Arc<Page>| history(&page, cart_id, at.version).await);
+        .then(async |cart_id, at: AtVersion, page: Arc<Page>| history(&page, cart_id, at.version).await)
+        .boxed();
     let bytes = || warp::body::content_length_limit(BODY_MAX).and(limited_bytes());
     let add = warp::path!("api" / "shop" / CartId / "items")
         .and(warp::post())
@@ -111,21 +124,24 @@ pub(crate) fn routes(page: Arc<Page>) -> BoxedFilter<(Response,)> {
                 Ok(item) => send(&page, &headers, cart_id, Wanted::Add(item)).await,
                 Err(error) => problem(StatusCode::BAD_REQUEST, &format!("the body is not JSON: {error}")),
             }
-        });
+        })
+        .boxed();
     let checkout = warp::path!("api" / "shop" / CartId / "checkout")
         .and(warp::post())
         .and(warp::header::headers_cloned())
         .and(with_page.clone())
         .then(async |cart_id, headers: HeaderMap, page: Arc<Page>| {
             send(&page, &headers, cart_id, Wanted::Checkout).await
-        });
+        })
+        .boxed();
     let operate = warp::path!("api" / "operations")
         .and(warp::post())
         .and(warp::header::headers_cloned())
         .and(bytes())
         .and(with_page)
-        .then(async |headers: HeaderMap, body: bytes::Bytes, page: Arc<Page>| operate(&page, &headers, &body).await);
-    let service = health_and_metrics(page.readiness.clone(), page.metrics.clone());
+        .then(async |headers: HeaderMap, body: bytes::Bytes, page: Arc<Page>| operate(&page, &headers, &body).await)
+        .boxed();
+    let service = health_and_metrics(page.readiness.clone(), page.metrics.clone()).boxed();
     let api = stream
         .or(now)
         .unify()
