@@ -91,8 +91,6 @@ macro_rules! trials {
 fn trials(times: &Times) -> Vec<Trial> {
     trials![
         times,
-        projectors::two_instances::partitions_move_in_the_middle_of_the_work,
-        openapi::the_service_matches_its_document,
         log_identity::lost_offsets_are_not_guessed,
         pipeline::every_table_has_what_was_sent,
         console::figures::the_page_shows_what_was_sent_and_what_the_tables_have,
@@ -115,7 +113,6 @@ fn trials(times: &Times) -> Vec<Trial> {
         guards::a_former_member_cannot_commit,
         guards::a_marker_is_in_the_transaction_that_passes_its_command,
         projectors::item_purchased_events::each_purchase_is_published_once_whatever_is_killed,
-        projectors::offset_guard::a_database_that_does_not_answer_is_retried,
         commands::conditions_and_batches_are_decided_in_the_order_of_the_log,
         projectors::two_instances::an_instance_that_was_paused_does_no_harm,
         projectors::garbage::garbage_stops_its_partition_until_it_is_skipped,
@@ -223,6 +220,9 @@ fn long_trials(times: &Times) -> Vec<Trial> {
         parking::a_parked_row_is_no_finding_and_a_read_does_not_promise_it,
         console::away::a_server_that_is_away_is_named_and_the_others_are_shown,
         uninstall::an_installation_is_removed_and_its_neighbour_stays,
+        openapi::the_service_matches_its_document,
+        projectors::offset_guard::a_database_that_does_not_answer_is_retried,
+        projectors::two_instances::partitions_move_in_the_middle_of_the_work,
         recovery::the_journal_and_all_of_kafka_are_rebuilt,
         clocks::a_clock_that_is_a_day_off_delays_no_answer,
         parking::a_crash_at_any_point_of_parking_changes_nothing,
