@@ -413,6 +413,9 @@ impl fmt::Display for Report {
         for (kind, count) in &self.findings_by_kind {
             writeln!(f, "{count} × {}", kind.name())?;
         }
-        write!(f, "{} findings", self.findings_count())
+        match self.findings_count() {
+            1 => write!(f, "1 finding"),
+            count => write!(f, "{count} findings"),
+        }
     }
 }

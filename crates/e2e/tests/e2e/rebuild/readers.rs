@@ -20,8 +20,9 @@ use uuid::Uuid;
 /// How long a reader goes by what it knows of the active generation: as `ingest`.
 const POINTER_AGE: Duration = Duration::from_secs(1);
 
-/// The timeout of a read: on a busy machine more than the usual one, and with [`POINTER_AGE`] less than a switch waits for readers.
-const READ_TIMEOUT_MS: u64 = 3_500;
+/// The timeout of a read, also of `ingest`'s: on a busy machine more than the usual one, and with [`POINTER_AGE`] less than a switch
+/// waits for readers.
+pub(super) const READ_TIMEOUT_MS: u64 = 3_500;
 
 /// Between two rounds of questions to an `ingest`: each has one for each vendor and year.
 const ASK_PAUSE: Duration = Duration::from_millis(100);

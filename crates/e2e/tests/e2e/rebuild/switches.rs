@@ -5,7 +5,7 @@ use cart::contract::group::POPULAR_ITEMS;
 
 use e2e::harness::{Process, Service};
 
-use super::readers::Readers;
+use super::readers::{READ_TIMEOUT_MS, Readers};
 use super::{cartctl, generation, keep_first, rebuild, switch};
 use crate::projectors::read_side::{DEADLINE, ReadSide, TABLES};
 
@@ -75,7 +75,9 @@ async fn ingests(read_side: &ReadSide) -> anyhow::Result<Vec<Process>> {
     for binary in ["cart-processor", "ingest"] {
         read_side.installation.run(&format!("{binary}-setup"), binary, ["setup"], DEADLINE).await?;
     }
-    read_side.installation.start_all(&[(Service::Ingest, "0", &[]), (Service::Ingest, "1", &[])]).await
+    let timeout_ms = READ_TIMEOUT_MS.to_string();
+    let args = ["--cassandra-request-timeout-ms", &timeout_ms];
+    read_side.installation.start_all(&[(Service::Ingest, "0", &args), (Service::Ingest, "1", &args)]).await
 }
 
 async fn a_generation_that_is_not_current_is_refused(
