@@ -90,7 +90,7 @@ pub(crate) async fn a_cart_in_a_damaged_file_is_parked_until_the_file_is_whole()
     let parked = system.installation.parked().await?;
     ensure!(parked.len() == 1, "one file is damaged: {parked:?}");
     let log = servers.log(Server::Cassandra);
-    ensure!(log.contains("CorruptSSTableException"), "Cassandra has not met the damaged file: {log}");
+    ensure!(log.contains("CorruptSSTableException"), "Cassandra has not met the damaged file: {parked:?}");
     ensure!(block_in_place(|| servers.state(Server::Cassandra))? == State::Up, "Cassandra has stopped at the file");
     let id = cart.to_string();
     let tried = system.installation.cartctl(&["parked", "retry", &id], &[], DEADLINE).await?;
