@@ -185,11 +185,11 @@ mod tests {
     }
 
     /// A log of which a broker knows these records.
-    struct Known(std::vec::IntoIter<OwnedMessage>);
+    struct Known<'a>(std::slice::Iter<'a, OwnedMessage>);
 
-    impl Log for Known {
+    impl Log for Known<'_> {
         fn next(&mut self, _: Duration) -> Result<Option<impl Message>, Error> {
-            Ok(self.0.next())
+            Ok(self.0.next().cloned())
         }
     }
 
@@ -216,7 +216,7 @@ mod tests {
         ];
         let id = RowId { vendor_id: purchase.vendor_id, row_key: String::new() };
         let job = Job { partition: 0, id, from: 5, until: 8, requested_at: 1 };
-        let collect = |known: &[OwnedMessage]| reader.collect(&job, &skips, Known(known.to_vec().into_iter()));
+        let collect = |known: &[OwnedMessage]| reader.collect(&job, &skips, Known(known.iter()));
         for known in [&all[..], &all[..3]] {
             let read = collect(known).unwrap();
             assert_eq!(read.records.iter().map(|record| record.offset).collect::<Vec<_>>(), [5, 7]);
