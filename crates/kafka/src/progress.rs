@@ -97,7 +97,7 @@ impl GroupProgress {
         self.token.renew(client.client());
         client
             .fetch_watermarks(&self.topic, partition, REQUEST_TIMEOUT)
-            .map_err(|error| Error::kafka(format!("reading the end of {}/{partition}", self.topic), error))
+            .map_err(|error| end_unknown(format!("reading the end of {}/{partition}", self.topic), error))
     }
 
     /// The offset that the group has committed in each of these partitions; none where it has committed none.
@@ -184,6 +184,17 @@ impl GroupProgress {
     }
 }
 
+/// The end of a partition could not be read. A broker that has just started does not know all partitions yet, so that one is unknown
+/// is no reason to end.
+fn end_unknown(operation: String, error: KafkaError) -> Error {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::UnknownPartition | RDKafkaErrorCode::UnknownTopicOrPartition) => {
+            Error::retry(operation, error)
+        }
+        _ => Error::kafka(operation, error),
+    }
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #[expect(unsafe_code, reason = "rdkafka has no call that makes an error; client and text outlive it")]
@@ -191,7 +202,17 @@ mod tests {
     use rdkafka_sys as sys;
 
     use super::*;
+    use crate::Recovery;
     use crate::error::error_text;
+
+    #[test]
+    fn a_partition_that_a_starting_broker_does_not_know_yet_is_asked_for_again() {
+        let recovery = |code| end_unknown(String::from("reading the end"), KafkaError::MetadataFetch(code)).recovery();
+        for code in [RDKafkaErrorCode::UnknownPartition, RDKafkaErrorCode::UnknownTopicOrPartition] {
+            assert_eq!(recovery(code), Recovery::Retry);
+        }
+        assert_eq!(recovery(RDKafkaErrorCode::TopicAuthorizationFailed), Recovery::Fatal);
+    }
 
     #[test]
     fn an_error_of_an_earlier_question_is_no_reason() {
