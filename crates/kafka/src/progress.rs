@@ -184,8 +184,8 @@ impl GroupProgress {
     }
 }
 
-/// The end of a partition could not be read. A broker that has just started does not know all partitions yet, so that one is unknown
-/// is no reason to end.
+/// The end of a partition could not be read. After the loss of a broker the client may not know a partition for a moment, so that is no
+/// reason to end.
 fn end_unknown(operation: String, error: KafkaError) -> Error {
     match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::UnknownPartition | RDKafkaErrorCode::UnknownTopicOrPartition) => {
@@ -206,7 +206,7 @@ mod tests {
     use crate::error::error_text;
 
     #[test]
-    fn a_partition_that_a_starting_broker_does_not_know_yet_is_asked_for_again() {
+    fn a_partition_that_is_unknown_for_a_moment_is_asked_for_again() {
         let recovery = |code| end_unknown(String::from("reading the end"), KafkaError::MetadataFetch(code)).recovery();
         for code in [RDKafkaErrorCode::UnknownPartition, RDKafkaErrorCode::UnknownTopicOrPartition] {
             assert_eq!(recovery(code), Recovery::Retry);
