@@ -194,6 +194,7 @@ fn trials(times: &Times) -> Vec<Trial> {
         deployment::kubernetes::members_are_not_added_for_what_is_paused_or_stopped,
         deployment::kubernetes::alerts_are_those_of_prometheus,
         deployment::kubernetes::examples_of_servers_have_what_is_needed,
+        deployment::kubernetes::the_example_of_a_kafka_user_has_its_grants,
         deployment::users::each_service_has_a_user_of_its_own_in_postgres,
         deployment::users::the_example_of_postgres_has_the_users,
         examples::checks::errors_of_a_page_are_reported,

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 use cart::CartCommand;
 use cart::contract::{Contract as _, STAGES};
+use e2e::harness::binary;
 use serde_json::Value;
 
 use super::{document, documents, is_no_option, options_of, root, server_versions, strings, text};
@@ -309,6 +311,8 @@ pub(crate) async fn examples_of_servers_have_what_is_needed() -> anyhow::Result<
         let (ours, tested) = (&broker["config"][name], properties.get(name).copied().unwrap_or_default());
         ensure!(ours.to_string().trim_matches('"') == tested, "Kafka: {name} is {ours}; the tests run with {tested}");
     }
+    let election = &broker["config"]["unclean.leader.election.enable"];
+    ensure!(election == "false", "Kafka: an unclean leader election, {election}, loses acknowledged commands");
     let cassandra = document(&format!("{FOLDER}/operators/cassandra.yaml"))?;
     let cassandra = &cassandra["spec"]["cassandra"];
     ensure!(
@@ -321,8 +325,32 @@ pub(crate) async fn examples_of_servers_have_what_is_needed() -> anyhow::Result<
         let ours = &cassandra["config"]["cassandraYaml"][name];
         ensure!(*ours == tested[name], "Cassandra: {name} is {ours}; the tests run with {}", tested[name]);
     }
+    // Its services connect with TLS.
+    let encryption = &cassandra["config"]["cassandraYaml"]["client_encryption_options"];
+    ensure!(encryption["enabled"] == true && encryption["optional"] == false, "Cassandra: clients have {encryption}");
+    for store in ["keystoreSecretRef", "truststoreSecretRef"] {
+        ensure!(cassandra["clientEncryptionStores"][store]["name"].is_string(), "Cassandra has no {store}");
+    }
     let postgres = document(&format!("{FOLDER}/operators/postgres.yaml"))?;
     let major = postgres["spec"]["imageCatalogRef"]["major"].to_string();
     ensure!(versions["postgres"].split('.').next() == Some(&major), "PostgreSQL is {major}");
+    Ok(())
+}
+
+pub(crate) async fn the_example_of_a_kafka_user_has_its_grants() -> anyhow::Result<()> {
+    let example = documents(&format!("{FOLDER}/operators/kafka.yaml"))?;
+    let example = example.iter().find(|object| object["kind"] == "KafkaUser").context("kafka.yaml has a KafkaUser")?;
+    let arguments = ["grants", "--for", "strimzi", "--of", "ingest", "--user", "cart-{service}"];
+    let printed = Command::new(binary("cartctl")?).args(arguments).output()?;
+    let printed = String::from_utf8(printed.stdout)?;
+    let printed: Value = serde_saphyr::from_str(&printed).context("cartctl prints a KafkaUser")?;
+    for part in ["apiVersion", "kind", "spec"] {
+        ensure!(example[part] == printed[part], "{part} is {}; cartctl prints {}", example[part], printed[part]);
+    }
+    ensure!(example["metadata"]["name"] == printed["metadata"]["name"], "cartctl prints {}", printed["metadata"]);
+    let acls = printed["spec"]["authorization"]["acls"].as_array().context("it has acls")?;
+    let writes = |acl: &&Value| strings(&acl["operations"]).contains(&String::from("Write"));
+    let written: Vec<_> = acls.iter().filter(writes).map(|acl| &acl["resource"]["name"]).collect();
+    ensure!(written == [CartCommand::TOPIC], "ingest writes {written:?}");
     Ok(())
 }
