@@ -152,15 +152,21 @@ impl<'a> Running<'a> {
         Ok(Self { installation, places, clients, _balancer: balancer })
     }
 
-    /// Replaces each process by one of a build, readers before writers, and returns the time that it took.
+    /// Replaces each process by one of a build, readers before writers, and returns the time that it took. One process at a time, but all
+    /// instances of a service in `together` stop before its first new one starts.
     ///
     /// # Errors
     /// A process does not end in time, or the next one does not get ready.
-    pub async fn replace_all(&mut self, build: &Build) -> anyhow::Result<Duration> {
+    pub async fn replace_all(&mut self, build: &Build, together: &[Service]) -> anyhow::Result<Duration> {
         let started_at = Instant::now();
-        for place in &mut self.places {
-            place.stop().await?;
-            place.start(build, self.installation).await?;
+        let is_one_step = |a: &Place, b: &Place| a.service == b.service && together.contains(&a.service);
+        for step in self.places.chunk_by_mut(is_one_step) {
+            for place in &mut *step {
+                place.stop().await?;
+            }
+            for place in step {
+                place.start(build, self.installation).await?;
+            }
         }
         let took = started_at.elapsed();
         tokio::time::sleep(LOAD).await;
@@ -173,7 +179,7 @@ impl<'a> Running<'a> {
     /// As [`Running::replace_all`].
     pub async fn put_back(&mut self, build: &Build) -> anyhow::Result<Duration> {
         self.places.reverse();
-        let took = self.replace_all(build).await;
+        let took = self.replace_all(build, &[]).await;
         self.places.reverse();
         took
     }

@@ -280,7 +280,7 @@ pub(crate) async fn certificates_and_tokens_are_renewed_without_an_error() -> an
     let keystore = format!("{keystore},listener.name.mutual.ssl.keystore.type=PEM");
     let alter = ["--alter", "--entity-type", "brokers", "--entity-name", "1", "--add-config", &keystore];
     block_in_place(|| servers.kafka_tool("kafka.admin.ConfigCommand", &alter))?;
-    running.replace_all(&today).await?;
+    running.replace_all(&today, &[]).await?;
     is_clean("client certificates", &running.finish().await?)?;
 
     // Tokens that live for a part of the load.

@@ -34,7 +34,7 @@ pub(crate) async fn servers_take_new_certificates_without_an_error_of_a_client()
     for ((before, after), (server, _)) in before.iter().zip(&after).zip(SERVERS) {
         ensure!(before != after, "the server at {server} still has its old certificate: {after}");
     }
-    running.replace_all(&today).await?;
+    running.replace_all(&today, &[]).await?;
     let outcome = running.finish().await?;
     let (acknowledged, reads) = (outcome.acknowledged, outcome.clients.reads);
     anstream::println!("  {acknowledged} commands acknowledged, {reads} reads, {} errors", outcome.clients.errors);
