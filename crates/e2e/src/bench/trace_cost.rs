@@ -1,4 +1,4 @@
-//! What carrying a trace context costs a checkout of one item, from HTTP to three tables, in instructions: counted by callgrind, so
+//! What carrying a trace context costs a checkout of one item, from its record on `cart-commands` to three tables, in instructions: counted by callgrind, so
 //! the machine's load does not matter.
 //!
 //! A child does it many times, once more often than the other time; the difference is free of start and end.
@@ -69,7 +69,7 @@ impl Case {
             Self::OffGiven => "no collector, traceparent passed on",
             Self::OnUnsampled => "collector, traceparent not sampled",
             Self::OnAbsent => "collector, no traceparent, the sampler says no",
-            Self::OnSampled => "collector, traceparent sampled (7 spans, without the export)",
+            Self::OnSampled => "collector, traceparent sampled (8 spans, without the export)",
         }
     }
 }
