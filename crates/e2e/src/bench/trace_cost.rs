@@ -1,5 +1,5 @@
-//! What carrying a trace context costs a checkout of one item, from its record on `cart-commands` to three tables, in instructions: counted by callgrind, so
-//! the machine's load does not matter.
+//! What carrying a trace context costs a checkout of one item, from its record on `cart-commands` to three tables, in instructions:
+//! counted by callgrind, so the machine's load does not matter.
 //!
 //! A child does it many times, once more often than the other time; the difference is free of start and end.
 

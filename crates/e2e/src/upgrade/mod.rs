@@ -15,11 +15,14 @@ mod running;
 use std::path::Path;
 use std::time::Duration;
 
+use cart::contract::group;
+
 use crate::harness::{Installation, Service};
 
 pub use running::{Build, Environments, Outcome, Running};
 
-/// An instance from before parked rows that took over a partition with them would add newer records to them (docs/deployment.md, "Upgrade").
+/// An instance from before parked rows that took over a partition with them would add newer records to them (docs/deployment.md,
+/// "Upgrade").
 const TOGETHER: [Service; 2] = [Service::Projector(group::POPULAR_ITEMS), Service::Projector(group::VENDOR_BILLING)];
 
 /// What an upgrade and the way back did.
