@@ -248,6 +248,7 @@ fn long_trials(times: &Times) -> Vec<Trial> {
         rebuild::switches::readers_see_no_fall_while_generations_are_switched,
         rebuild::miscount::a_generation_that_miscounts_is_named_row_by_row_and_refused,
         rebuild::kills::a_killed_builder_and_a_killed_switch_go_on,
+        rebuild::kills::a_switch_that_is_killed_between_its_records_goes_on,
         rebuild::kills::a_killed_drop_is_done_by_its_repeat,
         rebuild::kills::a_killed_rebuild_in_place_is_done_by_its_repeat,
         rebuild::operators::what_comes_in_the_middle_of_a_switch_is_seen,
