@@ -96,7 +96,7 @@ pub async fn switch(args: &SwitchArgs) -> anyhow::Result<Outcome<Switched>> {
     let to = if args.back && is_completed { Some(from) } else { args.to.or(pointer.previous) };
     let target = Target { model: model.group, to: to.unwrap_or(from), is_back: args.back };
     let ended_earlier_pauses = taken_over.is_some() && !earlier.is_empty();
-    // Without its pauses it is not known what the run that died was to do.
+    // Without pauses it is not known what the run that died was to do: it had made none yet, had ended them, or an operator has.
     let is_unclear = args.back && taken_over.is_some() && earlier.is_empty();
     if let Some(claim) = taken_over {
         let runs = earlier.iter().filter_map(|reason| run_of(reason)).chain(died).chain([claim.run]).collect();
@@ -107,7 +107,7 @@ pub async fn switch(args: &SwitchArgs) -> anyhow::Result<Outcome<Switched>> {
     }
     if is_unclear {
         return Ok(Outcome::Refused(format!(
-            "a run has died, and its pauses were ended by hand: readers of {} see generation {from}. Run it again if they are to leave it",
+            "a run has died, and no pause shows what it was to do: readers of {} see generation {from}. Run it again if they are to leave it",
             model.group
         )));
     }
