@@ -303,6 +303,7 @@ impl Tables<'_> {
             }
             let mut writes = stream::iter(chunk).map(&write).buffer_unordered(CONCURRENCY);
             while let Some(key) = writes.try_next().await? {
+                fail_points::crash_point("replace-row");
                 written.extend(key);
             }
         }

@@ -1,5 +1,8 @@
 //! The table whose name other programs know gets the rows of another generation, without a moment in which it is empty.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use anyhow::{Context as _, ensure};
 use cart::contract::ReadTable;
 use cart::contract::group::POPULAR_ITEMS;
@@ -10,8 +13,9 @@ use rust_decimal::Decimal;
 use scylla::client::session::Session;
 use uuid::Uuid;
 
+use super::old_or_new::{Reader, balances, quantities};
 use super::{SESSION, cartctl, ended, rebuild, start_cartctl, stopped, switch};
-use crate::projectors::oracle::{Balance, Month};
+use crate::projectors::oracle::{Balance, Day, Month};
 use crate::projectors::read_side::{BILLING, DEADLINE, ReadSide, TABLES};
 use crate::projectors::shop::Line;
 
@@ -23,8 +27,9 @@ const SECOND: &str = "popular-items-g2";
 const MONTHS_IN_PLACE: [&str; 3] = ["switch", BILLING, "--in-place"];
 const SECOND_MONTHS: &str = "vendor-billing-g2";
 
-/// Where a replacement is killed.
-const PLACES: [&str; 3] = ["replace-raised", "replace-copied", "replace-offsets-set"];
+/// Where a replacement is killed: before the first row, when some are written, behind the last one, and when the group is moved.
+const PLACES: [&str; 4] =
+    ["replace-raised=return", "replace-row=20*off->return", "replace-copied=return", "replace-offsets-set=return"];
 
 /// Read tables at rest, of which a program with a mistake keeps one.
 struct Miscounted {
@@ -99,6 +104,22 @@ async fn keep_for_a_while(read_side: &ReadSide, instance: &str) -> anyhow::Resul
     Ok(())
 }
 
+/// Reads the rows of the vendor who was counted twice while the table is replaced.
+async fn each_row_is_old_or_new(read_side: &ReadSide, vendor: Uuid, alone: &[Line]) -> anyhow::Result<()> {
+    let session = Arc::new(cassandra::connect(&read_side.installation.cassandra().patient()).await?);
+    let was = quantities(&session, vendor).await?;
+    let once = read_side.expected_of(alone).await?.days;
+    let once: BTreeMap<Day, i64> = once.into_iter().map(|(day, row)| (day, row.quantity)).collect();
+    let twice: BTreeMap<Day, i64> = once.iter().map(|(day, quantity)| (*day, 2 * quantity)).collect();
+    ensure!(!once.is_empty() && was == twice, "the rows are {was:?}, not {twice:?}");
+    let reader = Reader::start([was, once], move || {
+        let session = session.clone();
+        async move { quantities(&session, vendor).await }
+    });
+    reader.while_replaced(read_side, &IN_PLACE).await?.with(0, "has the rows of generation 2")?;
+    Ok(())
+}
+
 /// One that is interrupted leaves no claim. The projector runs between a replacement that is killed and its repeat.
 async fn killed_replacements_are_repeated(
     read_side: &ReadSide,
@@ -112,9 +133,9 @@ async fn killed_replacements_are_repeated(
     ended(interrupted).await?.with(2, "interrupted: the table may have rows of both generations")?;
     let repeat = cartctl(read_side, &IN_PLACE, &[]).await?;
     repeat.with(0, "has the rows of generation 2")?.without("taken over")?;
-    for place in PLACES {
-        read_side.installation.cartctl_dies(&IN_PLACE, &format!("{place}=return"), DEADLINE).await?;
-        keep_for_a_while(read_side, place).await?;
+    for (round, place) in PLACES.iter().enumerate() {
+        read_side.installation.cartctl_dies(&IN_PLACE, place, DEADLINE).await?;
+        keep_for_a_while(read_side, &format!("killed{round}")).await?;
         let repeat = cartctl(read_side, &IN_PLACE, &[]).await?;
         repeat.with(0, "has the rows of generation 2")?.with(0, "it is taken over after 10 s")?;
         ensure!(pieces(session, vendor).await? == sold, "after a kill at {place}");
@@ -177,6 +198,8 @@ pub(crate) async fn a_table_known_by_name_gets_the_rows_of_another_generation() 
     cartctl(&read_side, &IN_PLACE, &guard_off).await?.with(2, "the copy is not what it should be")?;
     ensure!(pieces(&session, vendor).await? == 2 * sold, "the copy without a base has won");
 
+    each_row_is_old_or_new(&read_side, vendor, &alone).await?;
+    ensure!(pieces(&session, vendor).await? == sold, "the copy that was read has not won");
     killed_replacements_are_repeated(&read_side, &session, (vendor, sold)).await?;
     no_record_is_passed_over_after_a_kill(&read_side).await?;
     cartctl(&read_side, &[&IN_PLACE[..], &["--dry-run"]].concat(), &[]).await?.with(0, "nothing was changed")?;
@@ -218,7 +241,7 @@ async fn write_month(session: &Session, (vendor, year, month): Month, position: 
     Ok(())
 }
 
-/// A row that generation 2 lacks is deleted, and late writes of generation 1 lose.
+/// A row that generation 2 lacks is deleted, and late writes of generation 1 lose. Meanwhile all rows are read.
 pub(crate) async fn balances_known_by_name_are_those_of_another_generation() -> anyhow::Result<()> {
     let vendor = vendor_id("ALONE");
     let started = Miscounted::start("in_place_months", BILLING, vendor).await?;
@@ -236,7 +259,14 @@ pub(crate) async fn balances_known_by_name_are_those_of_another_generation() -> 
     let mut second = rebuild(&read_side, BILLING, "2", &[]).await?;
     accept_second(&read_side, BILLING).await?;
     first.terminate(DEADLINE).await?;
-    cartctl(&read_side, &MONTHS_IN_PLACE, &[]).await?.with(0, " copied, 1 others deleted")?;
+    let to_be = read_side.expected().await?.months.into_iter().map(|(month, row)| (month, row.balance)).collect();
+    let reading = Arc::new(cassandra::connect(&read_side.installation.cassandra().patient()).await?);
+    let was = balances(&reading).await?;
+    let reader = Reader::start([was, to_be], move || {
+        let session = reading.clone();
+        async move { balances(&session).await }
+    });
+    reader.while_replaced(&read_side, &MONTHS_IN_PLACE).await?.with(0, " copied, 1 others deleted")?;
     read_side.check_tables().await?;
     write_month(&session, surplus, surplus_at).await?;
     for (month, row) in &once {

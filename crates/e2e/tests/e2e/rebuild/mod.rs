@@ -5,13 +5,15 @@
 //! * [`switches`]: readers on every row see no fall while generations are switched.
 //! * [`kills`]: killed builders, switches, drops and rebuilds in place go on.
 //! * [`settling`]: without the wait for readers two of them see different totals.
-//! * [`in_place`]: a table that other programs know by name gets the rows of another generation, also after runs that are killed.
+//! * [`in_place`]: a table that other programs know by name gets the rows of another generation, also after runs that are killed. Its
+//!   readers see each row as it was or as it is.
 //! * [`parked_rows`]: parked rows count as a difference, and are not switched to.
 //! * [`operators`]: what comes in the middle of a switch is seen, and a second operator is refused.
 
 pub(crate) mod in_place;
 pub(crate) mod kills;
 pub(crate) mod miscount;
+mod old_or_new;
 pub(crate) mod operators;
 pub(crate) mod parked_rows;
 mod readers;
