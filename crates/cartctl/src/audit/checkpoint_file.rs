@@ -172,7 +172,9 @@ pub(super) fn save(folder: &Path, checkpoint: &Checkpoint) -> anyhow::Result<()>
     let write = || -> anyhow::Result<()> {
         fs::create_dir_all(folder)?;
         write(checkpoint, File::create(&unfinished)?)?;
+        fail_points::crash_point("checkpoint-written");
         fs::rename(&unfinished, &path)?;
+        fail_points::crash_point("checkpoint-renamed");
         // Without this the rename could be lost with the machine.
         Ok(File::open(folder)?.sync_all()?)
     };
@@ -201,6 +203,7 @@ fn write(checkpoint: &Checkpoint, file: File) -> anyhow::Result<()> {
         out.line(&(group, totals.months.len(), totals.days.len()))?;
         out.totals(totals)?;
     }
+    fail_points::crash_point("checkpoint-unfinished");
     let sha256 = hex::text(&out.sha.clone().finalize().into());
     out.line(&Trailer { sha256 })?;
     let file = out.out.finish()?.into_inner().map_err(std::io::IntoInnerError::into_error)?;

@@ -1,7 +1,9 @@
 //! What an operator does with `cartctl` on the whole system: `status` shows what each group does, a paused processor decides
 //! nothing, and a record that cannot be read is skipped, which the audit and `reconcile` report. The audit still goes
-//! on from its checkpoint.
+//! on from its checkpoint, also after a kill while it writes one.
 
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -85,9 +87,14 @@ impl System {
         .await
     }
 
+    /// The folder of the audit's checkpoint.
+    fn checkpoints(&self) -> PathBuf {
+        self.installation.folder().join("checkpoint")
+    }
+
     /// Audits from a checkpoint on, if there is one, and seals a new one. The report, in a log of this name, says what was read.
     async fn audit_since(&self, name: &str, read: &str) -> anyhow::Result<String> {
-        let folder = self.installation.folder().join("checkpoint").display().to_string();
+        let folder = self.checkpoints().display().to_string();
         let args = ["audit", "--timeout-s", "60", "--checkpoint", &folder];
         let report = self.installation.run(name, "cartctl", args, DEADLINE).await?;
         ensure!(report.contains(read) && report.contains("sealed: the checkpoint of"), "{report}");
@@ -295,6 +302,32 @@ async fn reported(system: &System, offset: i64, (name, read): (&str, &str)) -> a
     Ok(())
 }
 
+/// Where an audit dies that writes its checkpoint, and whether that is the new one then: in the middle of a file of another name, when
+/// that is whole, and when it has the name.
+const KILLS: [(&str, bool); 3] = [
+    ("checkpoint-unfinished=return", false),
+    ("checkpoint-written=return", false),
+    ("checkpoint-renamed=return", true),
+];
+
+/// The next audit goes on from the checkpoint that is there.
+async fn a_killed_audit_leaves_a_checkpoint(system: &System) -> anyhow::Result<()> {
+    let folder = system.checkpoints();
+    let (path, folder) = (folder.join("audit-checkpoint.jsonl.gz"), folder.display().to_string());
+    let files = || anyhow::Ok(fs::read_dir(&folder)?.count());
+    for (round, (fail_point, is_new)) in KILLS.into_iter().enumerate() {
+        system.load().await?;
+        let (former, count) = (fs::read(&path)?, files()?);
+        let audit = ["audit", "--timeout-s", "60", "--checkpoint", &folder];
+        system.installation.cartctl_dies(&audit, fail_point, DEADLINE).await?;
+        ensure!((fs::read(&path)? != former) == is_new, "after {fail_point} it is not the checkpoint that is expected");
+        ensure!(files()? == count + usize::from(!is_new), "after {fail_point} there are {} files", files()?);
+        let since = "read: what has come since the checkpoint";
+        system.audit_since(&format!("audit-killed-{round}"), since).await?;
+    }
+    Ok(())
+}
+
 pub(crate) async fn operators_pause_skip_and_see_what_groups_do() -> anyhow::Result<()> {
     let mut system = System::start().await?;
     nothing_is_behind(&system).await?;
@@ -302,6 +335,7 @@ pub(crate) async fn operators_pause_skip_and_see_what_groups_do() -> anyhow::Res
     what_is_not_known_hides_nothing_else(&system).await?;
     a_paused_processor_decides_nothing(&system).await?;
     a_skip_is_reported(&mut system).await?;
+    a_killed_audit_leaves_a_checkpoint(&system).await?;
     a_pause_that_is_withdrawn_at_its_offset_drops_nothing(&mut system).await?;
     let log = system.cartctl(&["log"]).await?;
     for expected in [
