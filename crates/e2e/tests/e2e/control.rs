@@ -1,6 +1,6 @@
 //! What an operator does with `cartctl` on the whole system: `status` shows what each group does, a paused processor decides
-//! nothing, and a record that cannot be read is skipped, which the audit and `reconcile` report. The audit still goes
-//! on from its checkpoint, also after a kill while it writes one.
+//! nothing, also after a crash, and a record that cannot be read is skipped, which the audit and `reconcile` report. The audit
+//! still goes on from its checkpoint, also after a kill while it writes one.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,6 +16,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::http::api::{Api, Cart, item};
+use super::projectors::control::has_all_partitions_paused;
+use super::projectors::read_side::metric;
 
 const DEADLINE: Duration = Duration::from_secs(180);
 /// `cartctl status` has nothing to finish.
@@ -33,14 +35,10 @@ impl System {
     async fn start() -> anyhow::Result<Self> {
         let installation = Installation::new("operate")?;
         installation.setup().await?;
-        // A broker does not answer when it is to go on after a pause.
-        let fails = "resume-fails=1*return";
-        let mut processor = installation.start_to_crash(Service::CartProcessor, "0", &SESSION, fails)?;
-        let mut services = vec![(Service::Ingest, "0", &["--allow-client-time"][..])];
+        let mut services =
+            vec![(Service::Ingest, "0", &["--allow-client-time"][..]), (Service::CartProcessor, "0", &SESSION[..])];
         services.extend(Service::PROJECTORS.map(|projector| (projector, "0", &SESSION[..])));
-        let mut processes = installation.start_all(&services).await?;
-        processor.ready(DEADLINE).await?;
-        processes.insert(1, processor);
+        let processes = installation.start_all(&services).await?;
         Ok(Self { installation, processes })
     }
 
@@ -192,15 +190,35 @@ async fn what_is_not_known_hides_nothing_else(system: &System) -> anyhow::Result
     Ok(())
 }
 
-async fn a_paused_processor_decides_nothing(system: &System) -> anyhow::Result<()> {
+/// The commands that are sent while the processor is paused.
+const SENT: usize = 8;
+
+/// The commands that were sent wait, in partitions whose members have recorded the pause.
+async fn all_sent_wait(system: &System) -> anyhow::Result<()> {
+    let state = |partition: &Value| partition["state"]["is"] == "paused" && partition["state"]["isFollowed"] == true;
+    let partitions = system.shows("to be paused", CART_PROCESSOR, state).await?;
+    let waiting: u64 = partitions.iter().filter_map(|partition| partition["behind"].as_u64()).sum();
+    ensure!(waiting == SENT as u64, "{partitions:?}");
+    Ok(())
+}
+
+/// Also not after a crash: the processor that is started then reads the pause before it decides a command.
+async fn a_paused_processor_decides_nothing(system: &mut System) -> anyhow::Result<()> {
     let paused =
         system.cartctl(&["pause", CART_PROCESSOR, "--reason", "maintenance", "--by", "ops", "--wait", "60s"]).await?;
     ensure!(paused.contains("cart-processor is paused"), "{paused}");
-    let pending = system.send(8).await?;
-    let state = |partition: &Value| partition["state"]["is"] == "paused" && partition["state"]["isFollowed"] == true;
-    let partitions = system.shows("to be paused", CART_PROCESSOR, state).await?;
-    let waiting: i64 = partitions.iter().filter_map(|partition| partition["behind"].as_i64()).sum();
-    ensure!(waiting == 8, "{partitions:?}");
+    let pending = system.send(SENT).await?;
+    all_sent_wait(system).await?;
+    system.processes[1].kill9()?;
+    // A broker does not answer when it is to go on.
+    let fails = "resume-fails=1*return";
+    let mut successor = system.installation.start_to_crash(Service::CartProcessor, "0", &SESSION, fails)?;
+    successor.ready(DEADLINE).await?;
+    has_all_partitions_paused(&system.installation, &successor).await?;
+    all_sent_wait(system).await?;
+    let decided_by_successor = metric(&successor, "processor_commands_total").await?;
+    ensure!(decided_by_successor == 0, "it has decided {decided_by_successor} commands while it was to be paused");
+    system.processes[1] = successor;
     system.cartctl(&["resume", CART_PROCESSOR, "--wait", "60s"]).await?;
     for (cart, path) in pending {
         decided(&cart, &path).await?;
@@ -333,7 +351,7 @@ pub(crate) async fn operators_pause_skip_and_see_what_groups_do() -> anyhow::Res
     nothing_is_behind(&system).await?;
     a_watch_goes_on_until_it_is_ended(&system).await?;
     what_is_not_known_hides_nothing_else(&system).await?;
-    a_paused_processor_decides_nothing(&system).await?;
+    a_paused_processor_decides_nothing(&mut system).await?;
     a_skip_is_reported(&mut system).await?;
     a_killed_audit_leaves_a_checkpoint(&system).await?;
     a_pause_that_is_withdrawn_at_its_offset_drops_nothing(&mut system).await?;

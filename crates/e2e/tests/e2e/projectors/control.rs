@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, ensure};
 use cart::contract::group::{POPULAR_ITEMS, VENDOR_BILLING};
 use cartctl::topic::read_all;
-use e2e::harness::{Process, wait_until};
+use e2e::harness::{Installation, Process, wait_until};
 use serde_json::Value;
 
 use super::read_side::{DEADLINE, ReadSide, TABLES, get, metric, work};
@@ -34,8 +34,9 @@ async fn committed(read_side: &ReadSide, group: &str) -> anyhow::Result<BTreeMap
     Ok((0..).zip(read_side.next_offsets(group).await?).collect())
 }
 
-async fn has_all_partitions(read_side: &ReadSide, process: &Process) -> anyhow::Result<()> {
-    let all = u64::from(read_side.installation.partitions());
+/// Waits until a process has all partitions of its group, and each is paused.
+pub(crate) async fn has_all_partitions_paused(installation: &Installation, process: &Process) -> anyhow::Result<()> {
+    let all = u64::from(installation.partitions());
     wait_until("the member to have all partitions paused", DEADLINE, async || {
         match metric(process, "cart_partition_paused").await {
             Ok(paused) if paused == all => Ok(()),
@@ -75,7 +76,7 @@ pub(crate) async fn a_pause_holds_until_it_is_resumed() -> anyhow::Result<()> {
     processes[popular].kill9()?;
     let mut successor = vec![read_side.start_with(POPULAR_ITEMS, "b", "resume-fails=1*return")?];
     successor[0].ready(DEADLINE).await?;
-    has_all_partitions(&read_side, &successor[0]).await?;
+    has_all_partitions_paused(&read_side.installation, &successor[0]).await?;
     read_side.progress(&[VENDOR_BILLING], 50).await?;
     ensure!(metric(&successor[0], "projector_records_total").await? == 0, "the successor has applied something");
     ensure!(read_side.rows().await?.days == rows, "the table has changed while its group was paused");
@@ -127,7 +128,7 @@ async fn applied_by_a_paused_member(name: &str, fail_points: &str) -> anyhow::Re
     let mut process = read_side.start_with(POPULAR_ITEMS, "a", fail_points)?;
     process.ready(DEADLINE).await?;
     if fail_points.is_empty() {
-        has_all_partitions(&read_side, &process).await?;
+        has_all_partitions_paused(&read_side.installation, &process).await?;
     } else {
         work(std::slice::from_ref(&process), 1).await?;
     }
