@@ -10,6 +10,7 @@ use anyhow::{Context as _, ensure};
 use cart::contract::group::{CART_PROCESSOR, ITEM_PURCHASED_EVENTS, VENDOR_BILLING, VENDOR_BILLING_JDBC};
 use cart::contract::{Contract as _, READ_MODELS, STAGES};
 use cart::{CartCommand, CartParked, PurchasedItem};
+use chrono::Utc;
 use e2e::harness::{Installation, Process, Service, wait_until};
 use kafka::{Admin, Producer, Record, TransactionalProducer, partition_of};
 use reqwest::Method;
@@ -57,6 +58,15 @@ impl System {
         Ok(sent)
     }
 
+    /// Sends commands until this is dropped, or one cannot be sent.
+    async fn keep_sending(&self) -> anyhow::Error {
+        loop {
+            if let Err(error) = self.send(10).await {
+                return error;
+            }
+        }
+    }
+
     async fn cartctl(&self, args: &[&str]) -> anyhow::Result<String> {
         self.installation.run(&format!("cartctl-{}", args[0]), "cartctl", args, DEADLINE).await
     }
@@ -72,14 +82,11 @@ impl System {
     /// Waits until the status shows what is wanted of the partitions of a group.
     async fn shows(&self, what: &str, group: &str, is_so: impl Fn(&Value) -> bool) -> anyhow::Result<Vec<Value>> {
         wait_until(&format!("{group} {what}"), DEADLINE, async || {
-            let status = self.status().await.map_err(|error| format!("{error:#}"))?;
-            let of_group = |partition: &&Value| partition["group"] == group;
-            let partitions: Vec<Value> =
-                status["partitions"].as_array().into_iter().flatten().filter(of_group).cloned().collect();
+            let partitions = self.partitions(group).await.map_err(|error| format!("{error:#}"))?;
             if !partitions.is_empty() && partitions.iter().all(&is_so) {
                 Ok(partitions)
             } else {
-                Err(status.to_string())
+                Err(Value::from(partitions).to_string())
             }
         })
         .await
@@ -88,6 +95,13 @@ impl System {
     /// The folder of the audit's checkpoint.
     fn checkpoints(&self) -> PathBuf {
         self.installation.folder().join("checkpoint")
+    }
+
+    /// The partitions of a group as the status shows them now.
+    async fn partitions(&self, group: &str) -> anyhow::Result<Vec<Value>> {
+        let status = self.status().await?;
+        let partitions = status["partitions"].as_array().with_context(|| status.to_string())?;
+        Ok(partitions.iter().filter(|partition| partition["group"] == group).cloned().collect())
     }
 
     /// Audits from a checkpoint on, if there is one, and seals a new one. The report, in a log of this name, says what was read.
@@ -107,13 +121,28 @@ impl System {
     }
 }
 
-/// After a load nothing is behind, although transactions' markers are behind the committed offsets.
+/// While commands come, the processor has a rate.
+async fn a_load_has_a_rate(system: &System) -> anyhow::Result<()> {
+    let has_rate = |partition: &Value| partition["rate"].as_f64().is_some_and(|rate| rate > 0.0);
+    let seen = wait_until("a rate above 0", DEADLINE, async || match system.partitions(CART_PROCESSOR).await {
+        Ok(partitions) if partitions.iter().any(has_rate) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    tokio::select! {
+        error = system.keep_sending() => Err(error),
+        seen = seen => seen,
+    }
+}
+
+/// After a load nothing is behind, although transactions' markers are behind the committed offsets. No record waits, and the
+/// rate falls to 0.
 async fn nothing_is_behind(system: &System) -> anyhow::Result<()> {
     system.load().await?;
     let mut markers = 0;
     for stage in STAGES {
-        let partitions =
-            system.shows("to have nothing left", stage.group, |partition| partition["behind"] == 0).await?;
+        let rests = |partition: &Value| partition["behind"] == 0 && partition["rate"] == 0.0;
+        let partitions = system.shows("to have nothing left", stage.group, rests).await?;
+        ensure!(partitions.iter().all(|partition| partition["oldestWaitingMs"].is_null()), "{partitions:?}");
         ensure!(partitions.iter().all(|partition| partition["state"]["is"] == "running"), "{partitions:?}");
         ensure!(partitions.iter().all(|partition| partition["owner"].is_string()), "{partitions:?}");
         let kafka = system.installation.kafka();
@@ -193,12 +222,25 @@ async fn what_is_not_known_hides_nothing_else(system: &System) -> anyhow::Result
 /// The commands that are sent while the processor is paused.
 const SENT: usize = 8;
 
-/// The commands that were sent wait, in partitions whose members have recorded the pause.
-async fn all_sent_wait(system: &System) -> anyhow::Result<()> {
+/// Milliseconds since 1970.
+fn now_ms() -> i64 {
+    Utc::now().timestamp_millis()
+}
+
+/// The commands that were sent between two times wait, in partitions whose members have recorded the pause. The age of the first one of
+/// each partition is right.
+async fn all_sent_wait(system: &System, (first_ms, last_ms): (i64, i64)) -> anyhow::Result<()> {
+    let asked_ms = now_ms();
     let state = |partition: &Value| partition["state"]["is"] == "paused" && partition["state"]["isFollowed"] == true;
     let partitions = system.shows("to be paused", CART_PROCESSOR, state).await?;
     let waiting: u64 = partitions.iter().filter_map(|partition| partition["behind"].as_u64()).sum();
     ensure!(waiting == SENT as u64, "{partitions:?}");
+    let ages = asked_ms - last_ms..=now_ms() - first_ms;
+    for partition in &partitions {
+        let age = partition["oldestWaitingMs"].as_i64();
+        let is_right = age.map_or(partition["behind"] == 0, |age| partition["behind"] != 0 && ages.contains(&age));
+        ensure!(is_right, "the age is not one of {ages:?} ms: {partition}");
+    }
     Ok(())
 }
 
@@ -207,15 +249,17 @@ async fn a_paused_processor_decides_nothing(system: &mut System) -> anyhow::Resu
     let paused =
         system.cartctl(&["pause", CART_PROCESSOR, "--reason", "maintenance", "--by", "ops", "--wait", "60s"]).await?;
     ensure!(paused.contains("cart-processor is paused"), "{paused}");
+    let before_ms = now_ms();
     let pending = system.send(SENT).await?;
-    all_sent_wait(system).await?;
+    let sent_ms = (before_ms, now_ms());
+    all_sent_wait(system, sent_ms).await?;
     system.processes[1].kill9()?;
     // A broker does not answer when it is to go on.
     let fails = "resume-fails=1*return";
     let mut successor = system.installation.start_to_crash(Service::CartProcessor, "0", &SESSION, fails)?;
     successor.ready(DEADLINE).await?;
     has_all_partitions_paused(&system.installation, &successor).await?;
-    all_sent_wait(system).await?;
+    all_sent_wait(system, sent_ms).await?;
     let decided_by_successor = metric(&successor, "processor_commands_total").await?;
     ensure!(decided_by_successor == 0, "it has decided {decided_by_successor} commands while it was to be paused");
     system.processes[1] = successor;
@@ -348,6 +392,7 @@ async fn a_killed_audit_leaves_a_checkpoint(system: &System) -> anyhow::Result<(
 
 pub(crate) async fn operators_pause_skip_and_see_what_groups_do() -> anyhow::Result<()> {
     let mut system = System::start().await?;
+    a_load_has_a_rate(&system).await?;
     nothing_is_behind(&system).await?;
     a_watch_goes_on_until_it_is_ended(&system).await?;
     what_is_not_known_hides_nothing_else(&system).await?;
