@@ -106,6 +106,9 @@ pub(crate) async fn the_whole_system_works_with_the_least_grants() -> anyhow::Re
     let report = secured.succeed("audit", "cartctl", &["reconcile", "--sent", &sent]).await?;
     ensure!(report.contains("0 differences"), "{report}");
     secured.succeed("audit", "cartctl", &["audit"]).await?;
+    // It writes nothing: its user may write neither in Kafka nor in Cassandra.
+    let rehearsed = secured.succeed("audit", "cartctl", &["rehearse"]).await?;
+    ensure!(rehearsed.contains("no differences") && !rehearsed.contains(": 0 records, "), "{rehearsed}");
     for topic in ["cart-commands", "cart-events", "cart-replies", "item-purchased"] {
         let records =
             secured.succeed("audit", "cartctl", &["tail", topic, "--from", "beginning", "--until-end"]).await?;
@@ -196,7 +199,8 @@ async fn send(url: &str, cart: Uuid, vendor: Uuid, is_bought: bool) -> anyhow::R
     Ok(())
 }
 
-/// A cart and rows of a vendor are parked. A reader sees them, and may not request another try. An operator may.
+/// A cart and rows of a vendor are parked. A reader sees them, and may neither request another try nor pause a group. An
+/// operator may.
 async fn operators_retry_what_is_parked(
     secured: &Secured,
     url: &str,
@@ -225,7 +229,8 @@ async fn operators_retry_what_is_parked(
         ensure!(listed.contains("2 rows are parked"), "{user}: {listed}");
     }
     let retry_rows = |group| ["parked", "rows", "retry", "--projector", group, "--wait-s", "0"];
-    let refused: [(&[&str], &str); 3] = [
+    let refused: [(&[&str], &str); 4] = [
+        (&["pause", group::POPULAR_ITEMS, "--reason", "a test"], "uthorization"),
         (&["parked", "retry", "--all", "--wait-s", "0"], "uthorization"),
         (&retry_rows(group::VENDOR_BILLING), "MODIFY"),
         (&retry_rows(group::VENDOR_BILLING_JDBC), "permission denied"),
