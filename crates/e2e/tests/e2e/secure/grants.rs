@@ -1,8 +1,8 @@
 //! `cartctl doctor` on secured servers: a grant that is missing, and one too many, is named with what to do; with all grants none is.
 
 use anyhow::{Context as _, ensure};
-use cart::CartCommand;
 use cart::contract::Contract as _;
+use cart::{CartCommand, CartParked, ControlRecord};
 use cartctl::grants::Service;
 use kafka::{Acl, Operation, ResourceType};
 
@@ -28,6 +28,19 @@ async fn all_is_granted(secured: &Secured) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The report names the user that may write to each of these topics, and the command that shows by which grant.
+fn names_writers_of(topics: &[String], report: &str) -> anyhow::Result<()> {
+    for topic in topics {
+        for words in [
+            format!("User:audit may write to {topic}, and no service of that name does: "),
+            format!("take Write on topic {topic} away from User:audit"),
+        ] {
+            ensure!(report.contains(&words), "the report does not say '{words}': {report}");
+        }
+    }
+    Ok(())
+}
+
 pub(crate) async fn a_grant_that_is_missing_or_too_many_is_named_by_the_doctor() -> anyhow::Result<()> {
     let secured = Secured::set_up("doctor_grants").await?;
     let mut servers = Servers::connect(&secured).await?;
@@ -42,14 +55,20 @@ pub(crate) async fn a_grant_that_is_missing_or_too_many_is_named_by_the_doctor()
         grant(&secured, Service::VendorBillingJdbc, "GRANT UPDATE ON TABLE \"projection_offset\" ")?,
         grant(&secured, Service::Operator, "GRANT \"setup\" ")?,
     ];
-    let too_many = Grant::Kafka(Acl {
-        principal: String::from("User:audit"),
-        resource_type: ResourceType::Topic,
-        name: commands.clone(),
-        is_prefix: false,
-        operation: Operation::Write,
+    // What only some services may write.
+    let guarded = [CartCommand::TOPIC, ControlRecord::TOPIC, CartParked::TOPIC].map(|topic| format!("{prefix}{topic}"));
+    let too_many = guarded.each_ref().map(|topic| {
+        Grant::Kafka(Acl {
+            principal: String::from("User:audit"),
+            resource_type: ResourceType::Topic,
+            name: topic.clone(),
+            is_prefix: false,
+            operation: Operation::Write,
+        })
     });
-    servers.change(&too_many, true).await?;
+    for grant in &too_many {
+        servers.change(grant, true).await?;
+    }
     for grant in &taken {
         servers.change(grant, false).await?;
     }
@@ -58,7 +77,6 @@ pub(crate) async fn a_grant_that_is_missing_or_too_many_is_named_by_the_doctor()
     for words in [
         "FAILED     kafka-grants: ",
         &format!("ingest lacks Write on topic {commands}: `ingest` does not get ready"),
-        &format!("User:audit may write to {commands}, "),
         &format!("to do: cartctl grants --for kafka --topic-prefix {prefix} --of ingest --apply; "),
         "FAILED     cassandra-grants: ",
         &format!("cart-processor lacks MODIFY on TABLE {keyspace}.cart_journal: "),
@@ -72,14 +90,18 @@ pub(crate) async fn a_grant_that_is_missing_or_too_many_is_named_by_the_doctor()
     ] {
         ensure!(report.contains(words), "the report does not say '{words}': {report}");
     }
+    names_writers_of(&guarded, &report)?;
 
-    // One user too many is a warning.
+    // A grant too many is a warning.
     for grant in &taken {
         servers.change(grant, true).await?;
     }
     let report = secured.succeed("admin", "cartctl", &["doctor"]).await?;
-    ensure!(report.contains(&format!("warning    kafka-grants: User:audit may write to {commands}, ")), "{report}");
-    servers.change(&too_many, false).await?;
+    ensure!(report.contains("warning    kafka-grants: User:audit may write to "), "{report}");
+    names_writers_of(&guarded, &report)?;
+    for grant in &too_many {
+        servers.change(grant, false).await?;
+    }
     all_is_granted(&secured).await.context("with all grants again")?;
     secured.remove().await
 }
