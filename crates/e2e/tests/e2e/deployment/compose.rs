@@ -108,7 +108,7 @@ pub(crate) async fn each_setting_reaches_the_services() -> anyhow::Result<()> {
     let services = own_services()?;
     let mut options = BTreeMap::new();
     for (name, service) in &services {
-        options.insert(name, options_of(&strings(&service["command"]))?);
+        options.insert(name, options_of(name, &strings(&service["command"]))?);
     }
     let every: BTreeSet<_> = options.values().flatten().collect();
     let not_passed: BTreeSet<&str> = NOT_PASSED.iter().flat_map(|(_, names)| *names).copied().collect();
@@ -310,17 +310,22 @@ fn scraped(containers: &BTreeMap<String, Container>) -> anyhow::Result<BTreeMap<
     Ok(addresses)
 }
 
-/// The page looks for the audit where its metrics are.
+/// The page, and `cartctl status` in the audit's container, look for the audit where its metrics are.
 async fn audited(containers: &BTreeMap<String, Container>) -> anyhow::Result<()> {
     let services = own_services()?;
-    let page = variables(services.get("console").context("a service console")?)?;
-    let given = page["CONSOLE_AUDIT_URL"].as_str().context("it has the audit's URL")?;
-    let mut url: reqwest::Url = default_of(given).parse()?;
-    let name = url.host_str().context("it has a host")?;
-    let container = containers.get(name).with_context(|| format!("{FILE} has no service {name}"))?;
-    url.set_host(Some(&container.ip.to_string()))?;
-    let answer = reqwest::get(url).await?.error_for_status()?.text().await?;
-    ensure!(answer.contains("audit_runs_total"), "{given} has no metrics of an audit: {answer}");
+    for (service, variable) in [("console", "CONSOLE_AUDIT_URL"), ("audit", "STATUS_AUDIT_URL")] {
+        let started = services.get(service).with_context(|| format!("{FILE} has no service {service}"))?;
+        let given = variables(started)?.get(variable).and_then(Value::as_str);
+        let given = given.with_context(|| format!("{FILE}: {service} has no {variable}"))?;
+        let mut url: reqwest::Url = default_of(given).parse()?;
+        let host = url.host_str().context("it has a host")?;
+        // A container is at its loopback address too.
+        let name = if host == "127.0.0.1" { service } else { host };
+        let container = containers.get(name).with_context(|| format!("{FILE} has no service {name}"))?;
+        url.set_host(Some(&container.ip.to_string()))?;
+        let answer = reqwest::get(url).await?.error_for_status()?.text().await?;
+        ensure!(answer.contains("audit_runs_total"), "{given} has no metrics of an audit: {answer}");
+    }
     Ok(())
 }
 

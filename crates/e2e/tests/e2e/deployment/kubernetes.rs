@@ -95,7 +95,7 @@ pub(crate) async fn variables_are_options() -> anyhow::Result<()> {
     let mut every = BTreeSet::new();
     for name in WORKLOADS {
         let workload = Workload::read(name)?;
-        let options = options_of(&strings(&workload.container()["command"]))?;
+        let options = options_of(name, &strings(&workload.container()["command"]))?;
         let mut used = BTreeSet::new();
         variables(&workload.object, &mut used);
         for variable in used {
@@ -160,6 +160,7 @@ pub(crate) async fn manifests_agree_with_each_other() -> anyhow::Result<()> {
     let user = user.context("pods run as a user")?["value"]["runAsUser"].to_string();
     ensure!(text("scripts/Dockerfile")?.contains(&format!("USER {user}:{user}")), "the image's user is not {user}");
     the_page_finds_ingest_and_the_audit()?;
+    status_finds_the_audit()?;
     servers_are_reachable()
 }
 
@@ -180,6 +181,15 @@ fn the_page_finds_ingest_and_the_audit() -> anyhow::Result<()> {
         let (expected, given) = (format!("http://{place}{path}"), console.variable(variable));
         ensure!(given == Some(expected.as_str()), "{variable} is {given:?}, not {expected}");
     }
+    Ok(())
+}
+
+/// `cartctl status` in the audit's pod asks that pod.
+fn status_finds_the_audit() -> anyhow::Result<()> {
+    let audit = Workload::read("audit")?;
+    let port = audit.port("admin").context("the audit has a port admin")?;
+    let (expected, given) = (format!("http://127.0.0.1:{port}/metrics"), audit.variable("STATUS_AUDIT_URL"));
+    ensure!(given == Some(expected.as_str()), "STATUS_AUDIT_URL is {given:?}, not {expected}");
     Ok(())
 }
 

@@ -41,8 +41,12 @@ fn strings(value: &Value) -> Vec<String> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str).map(ToOwned::to_owned).collect()
 }
 
-/// The names of the options of a command that starts a binary, or of a shell's that starts several.
-fn options_of(words: &[String]) -> anyhow::Result<BTreeSet<String>> {
+/// What operators run in the container of a service, beside the service itself.
+const RUN_THERE: [(&str, &[&str]); 1] = [("audit", &["cartctl", "status"])];
+
+/// The names of the options that a service's container uses: those of its command, which starts a binary or is a shell's that starts
+/// several, and of what operators run there.
+fn options_of(service: &str, words: &[String]) -> anyhow::Result<BTreeSet<String>> {
     let script = words.last().filter(|_| words.first().is_some_and(|word| word == "sh"));
     let commands: Vec<Vec<&str>> = match script {
         Some(script) => script.split(';').map(|command| command.split_whitespace().collect()).collect(),
@@ -51,6 +55,9 @@ fn options_of(words: &[String]) -> anyhow::Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for command in commands {
         names.extend(option_names(&command)?);
+    }
+    for (_, command) in RUN_THERE.iter().filter(|(name, _)| *name == service) {
+        names.extend(option_names(command)?);
     }
     Ok(names)
 }
