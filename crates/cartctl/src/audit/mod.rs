@@ -66,6 +66,8 @@ pub use touched::touched;
 pub use watch::watch;
 pub use watcher::{Fall, Seen, Sightings, Watcher};
 
+pub(crate) use report::findings_in_words;
+
 /// Waits until all consumers have reached the current ends of the topics, then reads and compares everything. `records` are
 /// files that `replay --record` has written; their answers are compared with the log. Prints on standard error what it waits
 /// for.

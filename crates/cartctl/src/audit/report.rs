@@ -323,6 +323,11 @@ impl Report {
     }
 }
 
+/// `1 finding`, `2 findings`.
+pub(crate) fn findings_in_words(count: u64) -> String {
+    format!("{count} finding{}", if count == 1 { "" } else { "s" })
+}
+
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.since, &self.note) {
@@ -413,9 +418,6 @@ impl fmt::Display for Report {
         for (kind, count) in &self.findings_by_kind {
             writeln!(f, "{count} × {}", kind.name())?;
         }
-        match self.findings_count() {
-            1 => write!(f, "1 finding"),
-            count => write!(f, "{count} findings"),
-        }
+        write!(f, "{}", findings_in_words(self.findings_count()))
     }
 }

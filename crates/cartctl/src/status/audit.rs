@@ -8,6 +8,7 @@ use serde::Serialize;
 use service::MetricsText;
 
 use super::numbers::{age, grouped};
+use crate::audit::findings_in_words;
 
 /// The status of the groups is shown without an audit that does not answer for so long.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -79,8 +80,10 @@ impl LastAudit {
             None => format!("last audit: the first one has not ended yet{failed}"),
             Some(ended_at) => {
                 let ago = age((now - ended_at).num_milliseconds().max(0));
+                let findings = findings_in_words(self.findings);
                 let commands = grouped(i64::try_from(self.commands).unwrap_or(i64::MAX));
-                format!("last audit: {} findings in {commands} commands, ended {ago} ago{failed}", self.findings)
+                let plural = if self.commands == 1 { "" } else { "s" };
+                format!("last audit: {findings} in {commands} command{plural}, ended {ago} ago{failed}")
             }
         }
     }
@@ -101,6 +104,9 @@ mod tests {
         assert_eq!(words(metrics).expect("an audit"), last);
         let first = metrics.replace("completed\"} 3", "completed\"} 0").replace("failed\"} 1", "failed\"} 0");
         assert_eq!(words(&first).expect("an audit"), "last audit: the first one has not ended yet");
+        let one = metrics.replace("kind=\"a\"} 2", "kind=\"a\"} 1").replace("audit_commands 1200", "audit_commands 1");
+        let last = "last audit: 1 finding in 1 command, ended 12 s ago; 1 could not be made";
+        assert_eq!(words(&one).expect("an audit"), last);
         assert!(words("up 1\n").is_err());
     }
 
