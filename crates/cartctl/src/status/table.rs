@@ -11,6 +11,13 @@ const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().f
 /// In place of the offsets of partitions that share a line.
 const OMITTED: &str = "…";
 
+/// Signs of the table: the column, how a cell with the sign ends, and what it means. Together they fit in a terminal of 80 columns.
+const SIGNS: [(usize, &str, &str); 3] = [
+    (4, OMITTED, "…: see --partitions"),
+    (1, "*", "*: the generation that readers see"),
+    (1, "-", "gen -: no read model"),
+];
+
 /// How the state is printed as text.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct View {
@@ -35,6 +42,16 @@ pub(super) fn lines(partitions: &[Partition], view: View) -> Vec<String> {
         }
     }
     table.lines().map(|line| clipped(&line, view.columns).to_owned()).collect()
+}
+
+/// What the signs in the table mean, in a line; `None` where it has none.
+pub(super) fn legend(partitions: &[Partition], view: View) -> Option<String> {
+    let lines: Vec<Vec<String>> = joined(partitions, view.each_partition).iter().map(|alike| cells(alike)).collect();
+    let is_in_table = |(column, sign, _): &(usize, &str, &str)| {
+        lines.iter().any(|line| line.get(*column).is_some_and(|cell| cell.ends_with(sign)))
+    };
+    let meanings: Vec<&str> = SIGNS.into_iter().filter(is_in_table).map(|(.., meaning)| meaning).collect();
+    (!meanings.is_empty()).then(|| clipped(&meanings.join("; "), view.columns).to_owned())
 }
 
 /// The partitions of each line.
@@ -95,6 +112,8 @@ fn clipped(line: &str, columns: Option<usize>) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use chrono::DateTime;
 
     use super::*;
@@ -188,6 +207,26 @@ mod tests {
         assert!(clipped[0].ends_with("rate/s") && clipped[3].ends_with(" 2460"), "{clipped:?}");
         let whole = lines(&all, View::default());
         assert!(whole[3].ends_with("myhost-0-0@myhost:7") && whole[3].chars().count() > 80, "{whole:?}");
+    }
+
+    #[test]
+    fn the_signs_in_a_table_are_explained() {
+        let legend_of =
+            |partitions: &[Partition], each_partition| legend(partitions, View { each_partition, columns: None });
+        let without_model: Vec<Partition> = (0..2).map(partition).collect();
+        assert_eq!(legend_of(&without_model, false).as_deref(), Some("…: see --partitions; gen -: no read model"));
+        assert_eq!(legend_of(&without_model, true).as_deref(), Some("gen -: no read model"));
+        let seen = Partition { generation: Some(2), is_active: Some(true), ..partition(0) };
+        let unseen = Partition { is_active: Some(false), ..seen.clone() };
+        assert_eq!(legend_of(slice::from_ref(&seen), false).as_deref(), Some("*: the generation that readers see"));
+        assert_eq!(legend_of(&[unseen], false), None);
+        assert_eq!(legend_of(&[], false), None);
+        let all = [without_model, vec![seen]].concat();
+        let whole = legend_of(&all, false);
+        assert_eq!(whole.as_deref().map(|line| line.matches("; ").count()), Some(SIGNS.len() - 1));
+        assert_eq!(legend(&all, View { each_partition: false, columns: Some(80) }), whole);
+        let clipped = legend(&all, View { each_partition: false, columns: Some(10) });
+        assert_eq!(clipped.as_deref(), Some("…: see --p"));
     }
 
     #[test]

@@ -83,6 +83,7 @@ impl Status {
         });
         let mut lines = vec![time(self.at)];
         lines.extend(table::lines(&self.partitions, view));
+        lines.extend(table::legend(&self.partitions, view));
         lines.extend(self.notes());
         lines.extend(skipped.chain(discarded));
         lines.extend(parked::lines(self.parked_carts.as_deref(), self.parked_rows.as_deref()));
@@ -185,15 +186,16 @@ mod tests {
         status.unknown.push(String::from("the parked rows are not known: no answer within 2 s"));
         let text = status.text(View { each_partition: false, columns: Some(20) });
         let lines: Vec<&str> = text.lines().collect();
-        // Behind the time: a header of two lines, its separator and a row.
-        assert!(lines[1..5].iter().all(|line| line.chars().count() <= 20), "{text}");
-        assert!(lines[5].ends_with(": cannot be read") && lines[6].ends_with("--reason TEXT"), "{text}");
+        // Behind the time: a header of two lines, its separator, a row, and what `*` means.
+        assert!(lines[1..6].iter().all(|line| line.chars().count() <= 20), "{text}");
+        assert!(lines[5].starts_with("*: ") && lines[6].ends_with(": cannot be read"), "{text}");
+        assert!(lines[7].ends_with("--reason TEXT"), "{text}");
         let rest = [
             "no cart is parked",
             "last audit: not asked for (--audit-url)",
             "the parked rows are not known: no answer within 2 s",
         ];
-        assert_eq!(lines[7..], rest);
+        assert_eq!(lines[8..], rest);
     }
 
     #[test]
