@@ -5,8 +5,9 @@
 //! test that is not in the list is an unused function, which the compiler reports.
 //!
 //! `CART_TEST_SECURE=FOLDER` has those on the secured servers instead; the folder is that of the users' passwords.
-//! `CART_TEST_OWN_SERVERS=1` has those instead that start servers of their own. `CART_TEST_BROWSER=1` adds to all others those that
-//! need Chromium and its driver, `CART_TEST_LONG=1` those that take long. `CART_TEST_TIMES=1` prints the time of each test, the longest first.
+//! `CART_TEST_OWN_SERVERS=1` has those instead that start servers of their own, `CART_TEST_LONG=1` those that take long.
+//! `CART_TEST_BROWSER=1` adds to all others those that need Chromium and its driver. `CART_TEST_TIMES=1` prints the time of each
+//! test, the longest first.
 
 mod audit;
 mod auth;
@@ -300,13 +301,12 @@ fn main() -> ExitCode {
         secure_trials(&times)
     } else if is_set("CART_TEST_OWN_SERVERS") {
         own_servers_trials(&times)
+    } else if is_set("CART_TEST_LONG") {
+        long_trials(&times)
     } else {
         let mut trials = trials(&times);
         if is_set("CART_TEST_BROWSER") {
             trials.extend(browser_trials(&times));
-        }
-        if is_set("CART_TEST_LONG") {
-            trials.extend(long_trials(&times));
         }
         trials
     };

@@ -257,7 +257,7 @@ pub(super) fn parameters() -> Value {
         "IfNoneMatch": header("If-None-Match", "*: the cart must have no events yet, as with If-Match: \"0\"", text(r"^\*$")),
         "ShownIfMatch": header("If-Match", "412 unless the cart's ETag is one of these; or *", text(&tags)),
         "ShownIfNoneMatch": header("If-None-Match", "304 if the cart's ETag is one of these; or *", text(&tags)),
-        "Prefer": header("Prefer", "respond-async: answer 202 at once; wait=N: after N seconds at the latest, if the log has the command by then (RFC 7240)", json!({"type": "string", "examples": ["respond-async", "wait=2"]})),
+        "Prefer": header("Prefer", "respond-async: answer 202 at once; wait=N: after N seconds at the latest, if the log has the command by then (RFC 7240)", json!({"type": "string", "examples": ["respond-async", "wait=5"]})),
         // Without `format`: generators of clients have no way to put a time into a header.
         "CommandTime": header("Command-Time", "The command's time, for imports: RFC 3339, in the years 1 to 9999 in UTC, such as 2010-12-01T08:25:53Z. Only an ingest with --allow-client-time accepts it; others answer 400", text(r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})$")),
         "ReadAfter": header("Read-After", "A Read-After-Token: the read waits until the table includes that command. Other values are answered with 400", json!({"type": "string", "pattern": r"^\d+-\d+-\d+$"})),
