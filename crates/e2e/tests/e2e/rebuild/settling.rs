@@ -71,11 +71,18 @@ pub(crate) async fn without_the_wait_for_readers_one_sees_less_than_another() ->
     let popular = TABLES.iter().position(|table| *table == POPULAR_ITEMS).unwrap_or_default();
     let second = rebuild(&read_side, POPULAR_ITEMS, "2", &[]).await?;
     let session = cassandra::connect(read_side.installation.cassandra()).await?;
-    for (fail_points, is_seen) in [(STOP, false), (GUARD_OFF, true)] {
-        let saw_less = a_reader_saw_less(&read_side, &session, &first[popular], fail_points).await?;
+    // Without the guard the projector of the second generation has to be quick: on a busy machine it is not in each round.
+    for (fail_points, is_seen, rounds) in [(STOP, false, 1), (GUARD_OFF, true, 4)] {
+        let mut saw_less = false;
+        for _ in 0..rounds {
+            saw_less |= a_reader_saw_less(&read_side, &session, &first[popular], fail_points).await?;
+            read_side.progress(&[POPULAR_ITEMS, SECOND], 20).await?;
+            switch(&read_side, &[POPULAR_ITEMS, "--back"]).await?;
+            if saw_less {
+                break;
+            }
+        }
         ensure!(saw_less == is_seen, "with {fail_points} a reader saw less: {saw_less}");
-        read_side.progress(&[POPULAR_ITEMS, SECOND], 20).await?;
-        switch(&read_side, &[POPULAR_ITEMS, "--back"]).await?;
     }
     read_side.finish(load).await?;
     read_side.rest(&TABLES).await?;
