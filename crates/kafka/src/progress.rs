@@ -18,8 +18,9 @@ use crate::reader::ToTheEnd;
 use crate::token::TokenFile;
 use crate::{Error, KafkaArgs};
 
-/// A broker answers each of these questions in milliseconds.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
+/// A broker answers each of these questions in milliseconds; when it has just become the leader, or its machine stood still, in seconds.
+/// An operator's command ends with the first question that gets no answer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A record that a group has not applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,10 +1,11 @@
 //! Which member of a group has which partition.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rdkafka::groups::GroupList;
 
-use super::{Admin, CHECK_TIMEOUT};
+use super::{Admin, CHECK_TIMEOUT, REQUEST_TIMEOUT};
 use crate::Error;
 
 impl Admin {
@@ -14,7 +15,7 @@ impl Admin {
     /// # Errors
     /// If the brokers do not respond.
     pub fn owners(&self, group: &str, topic: &str) -> Result<BTreeMap<i32, String>, Error> {
-        let groups = self.members(group)?;
+        let groups = self.members(group, CHECK_TIMEOUT)?;
         let members = groups.groups().iter().flat_map(|group| group.members());
         let owned = members.flat_map(|member| {
             let partitions = assigned(member.assignment().unwrap_or_default(), topic).unwrap_or_default();
@@ -28,12 +29,12 @@ impl Admin {
     /// # Errors
     /// If the brokers do not respond.
     pub fn has_members(&self, group: &str) -> Result<bool, Error> {
-        Ok(self.members(group)?.groups().iter().any(|group| !group.members().is_empty()))
+        Ok(self.members(group, REQUEST_TIMEOUT)?.groups().iter().any(|group| !group.members().is_empty()))
     }
 
-    fn members(&self, group: &str) -> Result<GroupList, Error> {
+    fn members(&self, group: &str, timeout: Duration) -> Result<GroupList, Error> {
         let failed = |error| Error::kafka(format!("listing the members of group {group}"), error);
-        self.client().inner().fetch_group_list(Some(group), CHECK_TIMEOUT).map_err(failed)
+        self.client().inner().fetch_group_list(Some(group), timeout).map_err(failed)
     }
 }
 
