@@ -210,7 +210,6 @@ fn trials(times: &Times) -> Vec<Trial> {
 fn long_trials(times: &Times) -> Vec<Trial> {
     trials![
         times,
-        faults::killed_servers_and_restarts_lose_and_double_nothing,
         control::operators_pause_skip_and_see_what_groups_do,
         recovery::read_tables_and_cart_events_are_rebuilt,
         reconcile::each_defect_is_reported,
@@ -287,6 +286,7 @@ fn secure_trials(times: &Times) -> Vec<Trial> {
 fn own_servers_trials(times: &Times) -> Vec<Trial> {
     trials![
         times,
+        faults::killed_servers_and_restarts_lose_and_double_nothing,
         doctor::own_servers::settings_of_whole_servers_are_named_with_what_to_do,
         losses::each_server_loses_all_its_data_and_is_restored,
         parking::damaged_file::a_cart_in_a_damaged_file_is_parked_until_the_file_is_whole,
