@@ -216,7 +216,8 @@ mod tests {
         let without_model: Vec<Partition> = (0..2).map(partition).collect();
         assert_eq!(legend_of(&without_model, false).as_deref(), Some("…: see --partitions; gen -: no read model"));
         assert_eq!(legend_of(&without_model, true).as_deref(), Some("gen -: no read model"));
-        let seen = Partition { generation: Some(2), is_active: Some(true), ..partition(0) };
+        let group = String::from("popular-items");
+        let seen = Partition { group, generation: Some(2), is_active: Some(true), ..partition(0) };
         let unseen = Partition { is_active: Some(false), ..seen.clone() };
         assert_eq!(legend_of(slice::from_ref(&seen), false).as_deref(), Some("*: the generation that readers see"));
         assert_eq!(legend_of(&[unseen], false), None);
