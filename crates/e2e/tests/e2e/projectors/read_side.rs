@@ -8,7 +8,9 @@ use cart::contract::{Contract as _, READ_MODELS, ReadModel, Store, group};
 use cart::{CartEvent, EventId, Generation, LogEpoch, Position, PurchasedItem};
 use cartctl::topic::{RawRecord, read_all};
 use e2e::harness::{Installation, Process, Service, wait_until};
-use kafka::{Admin, AssignmentEvent, Codec, GroupConsumer, Instance, OffsetReset, Registry, partition_of};
+use kafka::{
+    Admin, AssignmentEvent, Codec, GroupConsumer, GroupProgress, Instance, OffsetReset, Registry, partition_of,
+};
 use scylla::client::session::Session;
 use sqlx::PgPool;
 
@@ -321,6 +323,27 @@ impl ReadSide {
         read_all(self.installation.kafka(), &self.purchases_topic()).await
     }
 
+    /// Waits until no transaction is open on the purchases' topic. That of a killed instance hides all that comes after it until it
+    /// times out, also if it has brought no offsets yet and so delays no progress.
+    async fn no_open_purchases(&self, partitions: i32) -> anyhow::Result<()> {
+        let (kafka, topic) = (self.installation.kafka(), self.purchases_topic());
+        let progress = GroupProgress::new(kafka, &kafka.prefixed("test"), &topic)?;
+        let hidden = || {
+            let hidden = (0..partitions).map(|partition| {
+                Ok::<_, kafka::Error>(progress.bounds(partition)?.1 - progress.last_stable_offset(partition)?)
+            });
+            hidden.collect::<Result<Vec<_>, _>>()
+        };
+        wait_until("the transactions of the purchases to end", DEADLINE, async || {
+            match tokio::task::block_in_place(hidden) {
+                Ok(hidden) if hidden.iter().all(|&records| records == 0) => Ok(()),
+                Ok(hidden) => Err(format!("{hidden:?} offsets of the partitions are not readable yet")),
+                Err(error) => Err(format!("{error:#}")),
+            }
+        })
+        .await
+    }
+
     /// Compares the purchases on their topic with what was sent: each once, keyed by vendor, a cart's in their order.
     pub(crate) async fn check_topic(&self) -> anyhow::Result<()> {
         let expected: anyhow::Result<BTreeMap<EventId, PurchasedItem>> =
@@ -328,6 +351,7 @@ impl ReadSide {
         let numbers: BTreeMap<_, _> = self.sent.iter().map(|line| (line.event_id(), line.number)).collect();
         let kafka = self.installation.kafka();
         let partitions = tokio::task::block_in_place(|| Admin::new(kafka)?.partitions(&self.purchases_topic()))?;
+        self.no_open_purchases(partitions).await?;
         let (mut found, mut newest) = (BTreeMap::new(), BTreeMap::new());
         for RawRecord { partition, offset, key, value } in self.purchase_records().await? {
             let place = format!("record {partition}/{offset}");

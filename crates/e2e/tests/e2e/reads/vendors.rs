@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::api::{Api, DEADLINE, PATIENT, item};
 
 /// The arguments of an ingest that waits for a read table as long as a working pipeline may take.
-const IMPATIENT: [&str; 2] = ["--read-after-timeout-ms", "400"];
+const IMPATIENT: [&str; 2] = ["--read-after-timeout-ms", "3000"];
 
 const VENDORS: u128 = 5;
 const CHECKOUTS: u128 = 6;
