@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
+use warp::filters::BoxedFilter;
 use warp::http::StatusCode;
-use warp::{Filter, Reply};
+use warp::reply::Response;
+use warp::{Filter as _, Reply as _};
 
 use crate::{Metrics, Readiness, Shutdown};
 
@@ -18,32 +20,27 @@ pub struct AdminArgs {
 
 /// The routes of health. Live: 200, or 503 with the loops that are stuck, one per line. Ready: 200 and what is to be known
 /// although it is ready, or 503 with the conditions that do not hold, one per line.
-pub fn health(
-    readiness: Readiness,
-) -> impl Filter<Extract = (warp::reply::Response,), Error = warp::Rejection> + Clone + Send + Sync + 'static {
+pub fn health(readiness: Readiness) -> BoxedFilter<(Response,)> {
     // The path comes first: an unknown path answers every method with 404.
     let alive = readiness.clone();
     let live = warp::path!("health" / "live").and(warp::get()).map(move || answer("alive", &[], &alive.stuck()));
     let ready = warp::path!("health" / "ready")
         .and(warp::get())
         .map(move || answer("ready", &readiness.notes(), &readiness.missing()));
-    live.or(ready).unify()
+    live.or(ready).unify().boxed()
 }
 
 /// The routes of [`health`], and the metrics.
-pub fn health_and_metrics(
-    readiness: Readiness,
-    metrics: Metrics,
-) -> impl Filter<Extract = (warp::reply::Response,), Error = warp::Rejection> + Clone + Send + Sync + 'static {
+pub fn health_and_metrics(readiness: Readiness, metrics: Metrics) -> BoxedFilter<(Response,)> {
     let health = health(readiness.clone());
     let metrics = warp::path!("metrics").and(warp::get()).map(move || {
         let text = metrics.render(readiness.missing().is_empty());
         warp::reply::with_header(text, "content-type", "text/plain; version=0.0.4").into_response()
     });
-    health.or(metrics).unify()
+    health.or(metrics).unify().boxed()
 }
 
-fn answer(well: &str, notes: &[String], missing: &[String]) -> warp::reply::Response {
+fn answer(well: &str, notes: &[String], missing: &[String]) -> Response {
     if missing.is_empty() {
         let lines: Vec<&str> = std::iter::once(well).chain(notes.iter().map(String::as_str)).collect();
         return (lines.join("\n") + "\n").into_response();

@@ -37,26 +37,28 @@ pub(crate) struct Api {
 
 /// All paths. Each accepts every method, so that the response to another method lists the supported ones.
 ///
-/// Each path is boxed: warp nests the paths, and would otherwise move kilobytes from one to the next.
+/// What is combined is boxed at each step: warp nests the types, and would otherwise move kilobytes from one to the next, and take
+/// the compiler a minute.
 pub(crate) fn routes(api: Api) -> BoxedFilter<(Response,)> {
-    let health = health(api.readiness.clone()).boxed();
+    let health = health(api.readiness.clone());
     let body_limits = api.body_limits.clone();
-    let body = warp::body::stream().map(move |stream| UnreadBody::new(stream, body_limits.clone()));
-    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    let body = warp::body::stream().map(move |stream| UnreadBody::new(stream, body_limits.clone())).boxed();
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify().boxed();
     let api = Arc::new(api);
     let api = warp::any().map(move || api.clone());
-    let request = warp::method().and(warp::header::headers_cloned()).and(api);
+    let request = warp::method().and(warp::header::headers_cloned()).and(api).boxed();
 
     let cart = path!("cart" / String).and(request.clone()).and(body.clone()).then(cart).boxed();
-    let product = path!("cart" / String / "productId" / String).and(request.clone());
-    let product = product.and(body.clone()).then(product_in_cart).boxed();
-    let events = path!("cart" / String / "events").and(request.clone()).and(query).then(events).boxed();
+    let product = path!("cart" / String / "productId" / String).boxed();
+    let product = product.and(request.clone()).and(body.clone()).then(product_in_cart).boxed();
+    let events = path!("cart" / String / "events").and(request.clone()).and(query.clone()).then(events).boxed();
     let checkout = path!("cart" / String / "checkout").and(request.clone()).then(checkout).boxed();
     let commands = path!("cart" / String / "commands").and(request.clone()).and(body).then(commands).boxed();
-    let command = path!("cart" / String / "commands" / String).and(request.clone()).and(query).then(command).boxed();
-    let billing = path!("vendors" / String / "billing").and(request.clone()).and(query).then(billing).boxed();
-    let quantities = path!("vendors" / String / "products" / String / "quantities").and(request);
-    let quantities = quantities.and(query).then(quantities_by_day).boxed();
+    let command = path!("cart" / String / "commands" / String).boxed();
+    let command = command.and(request.clone()).and(query.clone()).then(self::command).boxed();
+    let billing = path!("vendors" / String / "billing").and(request.clone()).and(query.clone()).then(billing).boxed();
+    let quantities = path!("vendors" / String / "products" / String / "quantities").boxed();
+    let quantities = quantities.and(request).and(query).then(quantities_by_day).boxed();
     let document = path!("openapi.json").and(warp::get()).map(document).boxed();
     let page = path!("docs").and(warp::get()).map(openapi::page).boxed();
     let file = path!("docs" / String).and(warp::get()).and(warp::header::headers_cloned());
@@ -64,10 +66,10 @@ pub(crate) fn routes(api: Api) -> BoxedFilter<(Response,)> {
     let root = path::end().and(warp::get());
     let root = root.map(|| warp::redirect::temporary(Uri::from_static("/docs")).into_response()).boxed();
 
-    let of_cart = cart.or(product).unify().or(events).unify().or(checkout).unify().or(commands).unify();
-    let of_vendor = billing.or(quantities).unify();
-    let of_api = document.or(page).unify().or(file).unify().or(root).unify().or(health).unify();
-    let all = of_cart.or(command).unify().or(of_vendor).unify().or(of_api).unify();
+    // The first one is tried first.
+    let all = [cart, product, events, checkout, commands, command, billing, quantities, document, page, file, root]
+        .into_iter()
+        .rfold(health, |others, route| route.or(others).unify().boxed());
     all.recover(rejected).unify().boxed()
 }
 

@@ -56,108 +56,45 @@ impl warp::reject::Reject for ForeignHost {}
 
 /// All routes. Those of the page answer only to its own names; probes and Prometheus may use any.
 ///
-/// Each is boxed: warp nests them, and the compiler would take minutes for the one type of all.
+/// What is combined is boxed at each step: warp nests the types, and the compiler would take a minute for the one of all routes.
 pub(crate) fn routes(page: Arc<Page>) -> BoxedFilter<(Response,)> {
-    let with_page = {
-        let page = page.clone();
-        warp::any().map(move || page.clone())
-    };
-    let own_host = with_page
-        .clone()
-        .and(warp::header::optional("host"))
-        .and_then(async |page: Arc<Page>, host: Option<HeaderValue>| {
-            let is_own = host.is_some_and(|host| is_own_host(&host, &page.hosts));
-            if is_own { Ok(()) } else { Err(warp::reject::custom(ForeignHost)) }
-        })
-        .untuple_one()
-        .boxed();
-    let files = warp::path::tail().and(warp::get()).and_then(async |tail: warp::path::Tail| {
-        let asset = ASSETS.iter().find(|asset| asset.path == tail.as_str());
-        asset.map(|asset| asset.response()).ok_or_else(warp::reject::not_found)
-    });
-    let files = files.boxed();
-    let stream = warp::path!("api" / "stream")
-        .and(warp::get())
-        .and(with_page.clone())
-        .and(warp::ext::get::<Arc<Progress>>())
-        .map(|page: Arc<Page>, progress| stream(&page, progress))
-        .boxed();
-    let now = warp::path!("api" / "now")
-        .and(warp::get())
-        .and(with_page.clone())
-        .then(async |page: Arc<Page>| now(&page).await)
-        .boxed();
-    let settings = warp::path!("api" / "settings")
-        .and(warp::get())
-        .and(with_page.clone())
-        .map(|page: Arc<Page>| settings(&page))
-        .boxed();
-    let at = warp::path!("api" / "commands" / i32 / i64)
-        .and(warp::get())
-        .and(with_page.clone())
-        .map(|partition, offset, page: Arc<Page>| found(page.board.journeys().at((partition, offset))))
-        .boxed();
-    let by_id = warp::path!("api" / "commands" / CommandId)
-        .and(warp::get())
-        .and(with_page.clone())
-        .map(|command_id, page: Arc<Page>| found(page.board.journeys().of(command_id)))
-        .boxed();
-    let group = warp::path!("api" / "groups" / String)
-        .and(warp::get())
-        .and(with_page.clone())
-        .map(|group: String, page: Arc<Page>| partitions(&page, &group))
-        .boxed();
-    let history = warp::path!("api" / "carts" / CartId)
-        .and(warp::get())
-        .and(warp::query::<AtVersion>())
-        .and(with_page.clone())
-        .then(async |cart_id, at: AtVersion, page: Arc<Page>| history(&page, cart_id, at.version).await)
-        .boxed();
-    let bytes = || warp::body::content_length_limit(BODY_MAX).and(limited_bytes());
-    let add = warp::path!("api" / "shop" / CartId / "items")
-        .and(warp::post())
-        .and(warp::header::headers_cloned())
-        .and(bytes())
-        .and(with_page.clone())
-        .then(async |cart_id, headers: HeaderMap, body: bytes::Bytes, page: Arc<Page>| {
-            match serde_json::from_slice(&body) {
-                Ok(item) => send(&page, &headers, cart_id, Wanted::Add(item)).await,
-                Err(error) => problem(StatusCode::BAD_REQUEST, &format!("the body is not JSON: {error}")),
-            }
-        })
-        .boxed();
-    let checkout = warp::path!("api" / "shop" / CartId / "checkout")
-        .and(warp::post())
-        .and(warp::header::headers_cloned())
-        .and(with_page.clone())
-        .then(async |cart_id, headers: HeaderMap, page: Arc<Page>| {
-            send(&page, &headers, cart_id, Wanted::Checkout).await
-        })
-        .boxed();
-    let operate = warp::path!("api" / "operations")
-        .and(warp::post())
-        .and(warp::header::headers_cloned())
-        .and(bytes())
-        .and(with_page)
-        .then(async |headers: HeaderMap, body: bytes::Bytes, page: Arc<Page>| operate(&page, &headers, &body).await)
-        .boxed();
-    let service = health_and_metrics(page.readiness.clone(), page.metrics.clone()).boxed();
-    let api = stream
-        .or(now)
-        .unify()
-        .or(settings)
-        .unify()
-        .or(at)
-        .unify()
-        .or(by_id)
-        .unify()
-        .or(group)
-        .unify()
-        .or(history)
-        .unify();
-    let page = api.or(add).unify().or(checkout).unify().or(operate).unify().or(files).unify();
-    let all = service.or(own_host.and(page)).unify();
+    let service = health_and_metrics(page.readiness.clone(), page.metrics.clone());
+    let page = warp::any().map(move || page.clone()).boxed();
+    let own_host = warp::header::optional("host").boxed().and(page.clone()).and_then(of_own_host).untuple_one().boxed();
+    let get = warp::get().and(page.clone()).boxed();
+    let post = warp::post().and(warp::header::headers_cloned()).and(page).boxed();
+    let body = warp::body::content_length_limit(BODY_MAX).and(limited_bytes()).boxed();
+
+    let progress = warp::ext::get::<Arc<Progress>>().boxed();
+    let stream = warp::path!("api" / "stream").boxed().and(get.clone()).and(progress).map(stream).boxed();
+    let now = warp::path!("api" / "now").boxed().and(get.clone()).then(now).boxed();
+    let settings = warp::path!("api" / "settings").boxed().and(get.clone()).map(settings).boxed();
+    let at = warp::path!("api" / "commands" / i32 / i64).boxed().and(get.clone()).map(command_at).boxed();
+    let by_id = warp::path!("api" / "commands" / CommandId).boxed().and(get.clone()).map(command_by_id).boxed();
+    let group = warp::path!("api" / "groups" / String).boxed().and(get.clone()).map(partitions).boxed();
+    let version = warp::query::<AtVersion>().boxed();
+    let history = warp::path!("api" / "carts" / CartId).boxed().and(get).and(version).then(history).boxed();
+    let items = warp::path!("api" / "shop" / CartId / "items").boxed();
+    let items = items.and(post.clone()).and(body.clone()).then(add).boxed();
+    let checkout = warp::path!("api" / "shop" / CartId / "checkout").boxed().and(post.clone()).then(checkout).boxed();
+    let operate = warp::path!("api" / "operations").boxed().and(post).and(body).then(operate).boxed();
+    let files = warp::path::tail().and(warp::get()).and_then(file).boxed();
+
+    let of_page = [stream, now, settings, at, by_id, group, history, items, checkout, operate]
+        .into_iter()
+        .rfold(files, |others, route| route.or(others).unify().boxed());
+    let all = service.or(own_host.and(of_page).boxed()).unify().boxed();
     all.recover(async |rejection: Rejection| Ok::<_, Infallible>(refused(&rejection))).unify().map(secured).boxed()
+}
+
+async fn of_own_host(host: Option<HeaderValue>, page: Arc<Page>) -> Result<(), Rejection> {
+    let is_own = host.is_some_and(|host| is_own_host(&host, &page.hosts));
+    if is_own { Ok(()) } else { Err(warp::reject::custom(ForeignHost)) }
+}
+
+async fn file(path: warp::path::Tail) -> Result<Response, Rejection> {
+    let asset = ASSETS.iter().find(|asset| asset.path == path.as_str());
+    asset.map(|asset| asset.response()).ok_or_else(warp::reject::not_found)
 }
 
 /// The limit on the length comes before it.
@@ -198,7 +135,7 @@ fn found<T: Serialize>(value: Option<T>) -> Response {
     value.map_or_else(missing, |value| json(&value))
 }
 
-fn stream(page: &Page, progress: Arc<Progress>) -> Response {
+fn stream(page: Arc<Page>, progress: Arc<Progress>) -> Response {
     let Some(seat) = page.audience.join() else {
         return problem(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -211,7 +148,7 @@ fn stream(page: &Page, progress: Arc<Progress>) -> Response {
 }
 
 /// The next frame.
-async fn now(page: &Page) -> Response {
+async fn now(page: Arc<Page>) -> Response {
     let Some(_seat) = page.audience.join() else {
         return problem(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -227,14 +164,22 @@ async fn now(page: &Page) -> Response {
     warp::reply::with_header(frame.to_vec(), header::CONTENT_TYPE, "application/json").into_response()
 }
 
-fn settings(page: &Page) -> Response {
+fn settings(page: Arc<Page>) -> Response {
     let trace_url = page.trace_url.as_ref().map(|url| url.split(TRACE_ID).collect::<Vec<_>>());
     let operations = page.actions.as_ref().map(|actions| json!({ "needsToken": actions.needs_token() }));
     json(&json!({ "hasShop": page.shop.is_some(), "traceUrl": trace_url, "operations": operations }))
 }
 
+fn command_at(partition: i32, offset: i64, page: Arc<Page>) -> Response {
+    found(page.board.journeys().at((partition, offset)))
+}
+
+fn command_by_id(command_id: CommandId, page: Arc<Page>) -> Response {
+    found(page.board.journeys().of(command_id))
+}
+
 /// A group's partitions.
-fn partitions(page: &Page, group: &str) -> Response {
+fn partitions(group: String, page: Arc<Page>) -> Response {
     let Some((index, stage)) = STAGES.iter().enumerate().find(|(_, stage)| stage.group == group) else {
         return problem(StatusCode::NOT_FOUND, "no group of the pipeline has this name");
     };
@@ -246,11 +191,22 @@ fn partitions(page: &Page, group: &str) -> Response {
     known.map_or_else(unknown, |partitions| json(&json!({ "topic": stage.topic, "partitions": partitions })))
 }
 
-async fn history(page: &Page, cart_id: CartId, version: Option<i64>) -> Response {
-    match page.carts.history(cart_id, version).await {
+async fn history(cart_id: CartId, page: Arc<Page>, at: AtVersion) -> Response {
+    match page.carts.history(cart_id, at.version).await {
         Ok(history) => json(&history),
         Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, &format!("{error:#}")),
     }
+}
+
+async fn add(cart_id: CartId, headers: HeaderMap, page: Arc<Page>, body: bytes::Bytes) -> Response {
+    match serde_json::from_slice(&body) {
+        Ok(item) => send(&page, &headers, cart_id, Wanted::Add(item)).await,
+        Err(error) => problem(StatusCode::BAD_REQUEST, &format!("the body is not JSON: {error}")),
+    }
+}
+
+async fn checkout(cart_id: CartId, headers: HeaderMap, page: Arc<Page>) -> Response {
+    send(&page, &headers, cart_id, Wanted::Checkout).await
 }
 
 async fn send(page: &Page, headers: &HeaderMap, cart_id: CartId, wanted: Wanted) -> Response {
@@ -268,21 +224,21 @@ async fn send(page: &Page, headers: &HeaderMap, cart_id: CartId, wanted: Wanted)
 }
 
 /// An operator's action. Nothing of the request is looked at before it is known who sends it.
-async fn operate(page: &Page, headers: &HeaderMap, body: &[u8]) -> Response {
+async fn operate(headers: HeaderMap, page: Arc<Page>, body: bytes::Bytes) -> Response {
     let Some(actions) = &page.actions else {
         return problem(
             StatusCode::NOT_FOUND,
             "this page has no actions: cart-console was started without --allow-operations",
         );
     };
-    if !is_own_page(headers) {
+    if !is_own_page(&headers) {
         return problem(StatusCode::FORBIDDEN, "actions come only from this page");
     }
-    let by = match actions.operator(headers).await {
+    let by = match actions.operator(&headers).await {
         Ok(by) => by,
         Err(reason) => return denied(reason),
     };
-    let action = match serde_json::from_slice(body) {
+    let action = match serde_json::from_slice(&body) {
         Ok(action) => action,
         Err(error) => return problem(StatusCode::BAD_REQUEST, &format!("the body is not an action: {error}")),
     };
