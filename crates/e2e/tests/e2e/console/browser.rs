@@ -91,8 +91,8 @@ async fn purchase(browser: &Browser) -> anyhow::Result<()> {
 
 /// The open way of a command has a link to the command's trace, which is none of the page's own.
 async fn is_linked_to_its_trace(browser: &Browser) -> anyhow::Result<()> {
-    let link = "const link = document.querySelector('#journey-body dl a'); \
-        return link && [link.getAttribute('href'), link.textContent, link.target, link.rel]";
+    let link = "const body = document.getElementById('journey-body'), link = body.querySelector('dl a'); \
+        return link ? [link.getAttribute('href'), link.textContent, link.target, link.rel] : body.textContent";
     let found = browser.run(link).await?;
     let id = found[1].as_str().with_context(|| format!("the way of a command has no link to a trace: {found}"))?;
     ensure!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id} is no id of a trace");
@@ -103,6 +103,10 @@ async fn is_linked_to_its_trace(browser: &Browser) -> anyhow::Result<()> {
 
 /// Opens a command's way, its cart's history and a group's partitions with the keyboard.
 async fn dialogs(browser: &Browser) -> anyhow::Result<()> {
+    // The list follows once a second. The load's commands carry no trace; what the page sends does.
+    let is_own =
+        "return document.querySelector('#newest .row').closest('tr').textContent.includes('everything in the cart')";
+    browser.sees("the page's checkout as the newest command", is_own, &true.into()).await?;
     browser.tab_to("the newest commands", "return document.activeElement.matches('#newest .row')").await?;
     browser.press(ENTER).await?;
     let steps = "return document.querySelectorAll('#journey-body .way > li').length > 1";
