@@ -37,8 +37,7 @@ pub(crate) struct Api {
 
 /// All paths. Each accepts every method, so that the response to another method lists the supported ones.
 ///
-/// What is combined is boxed at each step: warp nests the types, and would otherwise move kilobytes from one to the next, and take
-/// the compiler a minute.
+/// What is combined is boxed at each step: warp nests the types, and would otherwise move kilobytes from one to the next.
 pub(crate) fn routes(api: Api) -> BoxedFilter<(Response,)> {
     let health = health(api.readiness.clone());
     let body_limits = api.body_limits.clone();
