@@ -59,10 +59,13 @@ pub(crate) enum Bench {
     Audit,
     /// Other carts' commands while a cart is parked (system), beside the same without it (floor); fails above twice the p99
     Parked,
+    /// CPU time of all services with a trace collector and nothing sampled (system), beside that without a collector (floor), in
+    /// pairs; fails if it is more by more than the pairs vary
+    Traces,
 }
 
 impl Bench {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Http,
         Self::Backlog,
         Self::Projectors,
@@ -73,6 +76,7 @@ impl Bench {
         Self::Ordinary,
         Self::Audit,
         Self::Parked,
+        Self::Traces,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -87,6 +91,7 @@ impl Bench {
             Self::Ordinary => "ordinary",
             Self::Audit => "audit",
             Self::Parked => "parked",
+            Self::Traces => "traces",
         }
     }
 }
@@ -130,11 +135,11 @@ pub(crate) struct RunArgs {
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     pub(crate) partitions: u16,
 
-    /// Cart-processors, and workers of the floor; not of `ordinary`
+    /// Cart-processors, and workers of the floor; not of `ordinary` and `traces`
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub(crate) processors: u16,
 
-    /// Cart-processors of `ordinary`, and so many of each projector
+    /// Cart-processors of `ordinary` and `traces`, and so many of each projector
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub(crate) instances: u16,
 

@@ -32,6 +32,8 @@ pub(crate) struct BenchEnvironment {
     workers: u16,
     bare_floor: bool,
     processor_args: &'static [&'static str],
+    /// More environment variables of the services.
+    variables: Vec<(&'static str, String)>,
     mix: Mix,
 }
 
@@ -60,7 +62,8 @@ impl BenchEnvironment {
         installation.setup().await?;
         floor::setup(installation.kafka(), installation.cassandra(), partitions).await?;
         let RunArgs { processors, workers, bare_floor, .. } = *args;
-        Ok(Self { installation, processors, workers, bare_floor, processor_args: &[], mix: Mix::default() })
+        let (variables, mix) = (Vec::new(), Mix::default());
+        Ok(Self { installation, processors, workers, bare_floor, processor_args: &[], variables, mix })
     }
 
     /// Replaces the kind of shoppers.
@@ -71,6 +74,11 @@ impl BenchEnvironment {
     /// Replaces the settings of the cart-processors.
     pub(crate) fn with_processors(self, workers: u16, processor_args: &'static [&'static str]) -> Self {
         Self { workers, processor_args, ..self }
+    }
+
+    /// Replaces the environment variables that the services get when they are started, beside their usual ones.
+    pub(crate) fn set_variables(&mut self, variables: &[(&'static str, &str)]) {
+        self.variables = variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     }
 
     pub(crate) async fn remove(self) -> anyhow::Result<()> {
@@ -122,14 +130,14 @@ impl BenchEnvironment {
         let workers = self.workers.to_string();
         let mut args = vec!["--workers", &workers];
         args.extend(self.processor_args);
-        let mut process = self.installation.start(Service::CartProcessor, instance, &args)?;
+        let mut process = self.start_service(Service::CartProcessor, instance, &args, None)?;
         process.ready(READY_DEADLINE).await?;
         Ok(("cart-processor".to_owned(), process))
     }
 
     /// Starts an ingest, at its former address or a free one.
     pub(crate) async fn start_ingest_at(&self, address: Option<SocketAddr>) -> anyhow::Result<Named> {
-        let mut process = self.installation.start_at(Service::Ingest, "0", &[], address, None)?;
+        let mut process = self.start_service(Service::Ingest, "0", &[], address)?;
         process.ready(READY_DEADLINE).await?;
         Ok(("ingest".to_owned(), process))
     }
@@ -142,9 +150,19 @@ impl BenchEnvironment {
     }
 
     pub(crate) async fn start_projector(&self, projector: Service, instance: &str) -> anyhow::Result<Named> {
-        let mut process = self.installation.start(projector, instance, &[])?;
+        let mut process = self.start_service(projector, instance, &[], None)?;
         process.ready(READY_DEADLINE).await?;
         Ok((projector.name().to_owned(), process))
+    }
+
+    fn start_service(
+        &self,
+        service: Service,
+        instance: &str,
+        args: &[&str],
+        address: Option<SocketAddr>,
+    ) -> anyhow::Result<Process> {
+        self.installation.start_as(service, instance, args, address, &self.variables)
     }
 
     /// A meter of this process, these processes, and the servers on this machine.

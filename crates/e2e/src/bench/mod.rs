@@ -39,6 +39,7 @@ mod shop;
 mod skew;
 mod table;
 mod trace_cost;
+mod traces;
 mod wire;
 
 use anyhow::{Context as _, ensure};
@@ -88,6 +89,7 @@ async fn run(args: &RunArgs) -> anyhow::Result<()> {
             Bench::Ordinary => ordinary::measure(args).await,
             Bench::Audit => audit::measure(args).await,
             Bench::Parked => parked::measure(args).await,
+            Bench::Traces => traces::measure(args).await,
         };
         measurements.extend(measured.with_context(|| format!("measuring {}", bench.name()))?);
     }
@@ -95,7 +97,8 @@ async fn run(args: &RunArgs) -> anyhow::Result<()> {
     let folder = results.write(args.out.as_deref())?;
     table::write(&results, &mut std::io::stdout().lock()).context("writing the table")?;
     say(&format!("results and plots: {}", folder.display()));
-    judged([hostile::judge(&results.figures), parked::judge(&results.figures)])
+    let figures = &results.figures;
+    judged([hostile::judge(figures), parked::judge(figures), traces::judge(&results.measurements)])
 }
 
 /// All errors of the judges as one.

@@ -129,12 +129,12 @@ fn shown(Spread { median, min, max }: Spread) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{audit, hostile, parked};
+    use super::super::{audit, hostile, parked, traces};
     use super::*;
 
     #[test]
     fn what_is_shown_while_it_runs_has_a_column() {
-        for name in audit::SHOWN.iter().chain(&hostile::SHOWN).chain(&parked::SHOWN) {
+        for name in audit::SHOWN.iter().chain(&hostile::SHOWN).chain(&parked::SHOWN).chain(&traces::SHOWN) {
             assert!(COLUMNS.contains(name), "{name}");
         }
     }

@@ -317,7 +317,11 @@ impl Installation {
         self.start_as(service, instance, args, None, environment)
     }
 
-    fn start_as(
+    /// Starts a service at the given address, or at a free one, with more environment variables.
+    ///
+    /// # Errors
+    /// The binary does not exist.
+    pub fn start_as(
         &self,
         service: Service,
         instance: &str,
