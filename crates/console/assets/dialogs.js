@@ -136,6 +136,7 @@ export function startDialogs() {
 
   function showCart(body, history) {
     const newest = history.events.at(-1)?.version ?? 0;
+    const place = `version ${history.version} of ${newest}${history.isCut ? " and more" : ""}`;
     const content = history.items.length
       ? element("table", null, element("tbody", null, ...history.items.map((item) => element("tr", null, element("td", null, `${count(item.quantity)} × ${item.name}`), element("td", { class: "number" }, money(item.amount))))), element("tfoot", null, element("tr", null, element("th", { scope: "row" }, "total"), element("td", { class: "number" }, money(history.total)))))
       : element("p", { class: "empty" }, history.version === 0 ? "before the first event" : "the cart is empty");
@@ -144,7 +145,7 @@ export function startDialogs() {
     if (at && body.dataset.cart === history.cartId && Number(body.querySelector("input").max) === newest) {
       // The slider stays the same element while it is moved.
       body.querySelector(".at").replaceChildren(content);
-      body.querySelector("output").textContent = `version ${history.version} of ${newest}`;
+      body.querySelector("output").textContent = place;
       body.querySelector("input").value = history.version;
       body.querySelector(".events").replaceWith(events);
     } else {
@@ -153,11 +154,11 @@ export function startDialogs() {
       body.replaceChildren(
         element("p", { class: "lead mono" }, history.cartId),
         element("p", { class: "note" }, "The journal keeps every event. Move to any version to see the cart as it was."),
-        element("label", { class: "slider", for: "version" }, element("output", null, `version ${history.version} of ${newest}`), slider),
+        element("label", { class: "slider", for: "version" }, element("output", null, place), slider),
         element("div", { class: "at" }, content),
         element("h3", null, "Events"),
         events,
-        history.isCut ? element("p", { class: "note" }, "Only the first 1,000 events are shown.") : "",
+        history.isCut ? element("p", { class: "note" }, "Only the first 1,000 events are shown, and the cart as it was after each of them.") : "",
       );
     }
     body.querySelector('[aria-current="step"]')?.scrollIntoView({ block: "nearest" });

@@ -30,20 +30,22 @@ function id() {
 }
 
 export function startShop(dialogs) {
-  const cart = sessionStorage.getItem("cart") ?? id();
+  const kept = sessionStorage.getItem("cart");
+  const cart = kept ?? id();
   sessionStorage.setItem("cart", cart);
   dialogs.settings.then((settings) => {
-    if (settings.hasShop) start(cart, dialogs);
+    if (settings.hasShop) start(cart, kept !== null, dialogs);
   });
 }
 
-function start(cart, dialogs) {
+function start(cart, hasHistory, dialogs) {
   $("shop").hidden = false;
   const own = $("own-cart");
   own.textContent = cart.slice(0, 8);
   own.setAttribute("aria-label", `history of your cart ${cart.slice(0, 8)}`);
   own.addEventListener("click", () => dialogs.cart(cart));
   const items = new Map();
+  let sent = 0;
 
   const message = (words, isError) => {
     $("shop-message").textContent = words;
@@ -51,6 +53,7 @@ function start(cart, dialogs) {
   };
 
   async function send(path, body) {
+    sent += 1;
     const answer = await fetchJson(`/api/shop/${cart}/${path}`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
     if (answer.status >= 400) throw new Error(answer.body?.detail ?? answer.body?.title ?? `ingest answered ${answer.status}`);
     return answer;
@@ -61,7 +64,7 @@ function start(cart, dialogs) {
       const answer = await send("items", item);
       items.set(item.productId, answer.body?.item ?? item);
       message(answer.status === 202 ? "accepted, but not decided yet" : `added, after ${answer.tookMs} ms: version ${answer.body.version}`);
-      watch(answer.body?.commandId);
+      watch(answer.body?.commandId, answer.status === 202);
     } catch (error) {
       message(error.message, true);
     }
@@ -84,18 +87,33 @@ function start(cart, dialogs) {
   $("checkout").addEventListener("click", async () => {
     try {
       const answer = await send("checkout", {});
-      message(`bought, after ${answer.tookMs} ms. Now watch it arrive:`);
-      items.clear();
-      basket();
-      await watch(answer.body?.commandId);
+      const isUndecided = answer.status === 202;
+      if (isUndecided) message("the checkout is accepted, but not decided yet");
+      else {
+        message(`bought, after ${answer.tookMs} ms. Now watch it arrive:`);
+        items.clear();
+        basket();
+      }
+      await watch(answer.body?.commandId, isUndecided);
     } catch (error) {
       message(error.message, true);
     }
   });
   basket();
+  if (hasHistory) load();
+
+  // The cart as its journal has it: that of an earlier visit, or after an outcome that came late.
+  async function load() {
+    const before = sent;
+    const history = await fetchJson(`/api/carts/${cart}`).catch(() => null);
+    if (!history || history.isCut || sent !== before) return;
+    items.clear();
+    for (const item of history.items) items.set(item.productId, item);
+    basket();
+  }
 
   let watching = 0;
-  async function watch(commandId) {
+  async function watch(commandId, isUndecided) {
     if (!commandId) return;
     const ticket = (watching += 1);
     const until = Date.now() + QUICK_MS;
@@ -112,7 +130,10 @@ function start(cart, dialogs) {
       }
       if (journey && isArrived(journey)) {
         const last = arrivedAt(journey);
-        if (last !== null) message(`bought, and in all tables after ${span(Math.max(0, last - journey.asked.atMs))}`);
+        if (journey.became?.isRefused) message(`refused: ${journey.became.what}`, true);
+        else if (last !== null) message(`bought, and in all tables after ${span(Math.max(0, last - journey.asked.atMs))}`);
+        else if (isUndecided) message(`decided after ${span(Math.max(0, journey.became.atMs - journey.asked.atMs))}`);
+        if (isUndecided) await load();
         // That a table includes it may be known before its row is read.
         if (hasValues(journey) || isLate) return;
       }
