@@ -53,11 +53,14 @@ service::define_metrics! {
 /// Statuses that are not problems.
 const SUCCEEDED: [&str; 3] = ["200", "202", "304"];
 
+/// In place of a status: the client left before there was one.
+pub(crate) const CANCELLED: &str = "cancelled";
+
 /// Makes the series of the API's operations exist, with each status that the API documents.
 pub(crate) fn start() {
     REQUESTS_IN_FLIGHT.with(&[]).set(0.0);
     let problems = Kind::ALL.iter().map(|kind| kind.status().as_u16().to_string());
-    let statuses: Vec<String> = SUCCEEDED.map(String::from).into_iter().chain(problems).collect();
+    let statuses: Vec<String> = SUCCEEDED.into_iter().chain([CANCELLED]).map(String::from).chain(problems).collect();
     for (route, methods) in ROUTES {
         for method in *methods {
             debug_assert!(METHODS.contains(method), "{method}");

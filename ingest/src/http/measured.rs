@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use warp::http::{Method, StatusCode};
 
-use crate::metrics::{REQUEST_SECONDS, REQUESTS, REQUESTS_IN_FLIGHT};
+use crate::metrics::{CANCELLED, REQUEST_SECONDS, REQUESTS, REQUESTS_IN_FLIGHT};
 use crate::route;
 
 /// A request that is being answered.
@@ -38,7 +38,7 @@ impl Drop for Measured {
     fn drop(&mut self) {
         REQUESTS_IN_FLIGHT.with(&[]).decrement(1.0);
         if !self.is_answered {
-            REQUESTS.with(&[self.method, self.route, "cancelled"]).increment(1);
+            REQUESTS.with(&[self.method, self.route, CANCELLED]).increment(1);
         }
     }
 }

@@ -101,8 +101,9 @@ impl Prometheus {
     /// The names of all alerts.
     pub(super) async fn all(&self) -> anyhow::Result<BTreeSet<String>> {
         let answer = self.get("rules", &[]).await?;
-        let rules = answer["data"]["groups"][0]["rules"].as_array().context("a list of rules")?;
-        rules.iter().map(|rule| Ok(rule["name"].as_str().context("a name")?.to_owned())).collect()
+        let groups = answer["data"]["groups"].as_array().context("a list of groups")?;
+        let rules = groups.iter().filter_map(|group| group["rules"].as_array()).flatten();
+        rules.map(|rule| Ok(rule["name"].as_str().context("a name")?.to_owned())).collect()
     }
 }
 

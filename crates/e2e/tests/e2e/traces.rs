@@ -109,7 +109,7 @@ impl Traces<'_> {
         shape
     }
 
-    /// Waits until a trace is as expected. More than that, or something else, is found by the next look.
+    /// Waits until a trace is as expected.
     async fn becomes(&self, client: &Client, expected: &Shape) -> anyhow::Result<()> {
         wait_until("the trace to be whole", DEADLINE, async || match self.shape(&client.trace_id) {
             shape if shape == *expected => Ok(()),
@@ -229,6 +229,11 @@ pub(crate) async fn a_checkout_is_one_trace_from_the_request_to_each_row() -> an
     let (kafka, cassandra) = (installation.kafka().clone(), installation.cassandra().clone());
     let report = audit(&Target::new(kafka, cassandra, installation.database()), &[], DEADLINE).await?;
     ensure!(report.is_clean(), "{report}");
+    // No span came after the last one that was expected.
+    for (client, processed_times) in [(&crashed, 2), (&plain, 1)] {
+        ensure!(traces.shape(&client.trace_id) == expected(processed_times), "{:#?}", traces.shape(&client.trace_id));
+        traces.has_positions(client)?;
+    }
     // An unsampled context is passed on as it came, and a sampled one is that of the sender's span.
     let added = contexts(installation.kafka(), CartEvent::TOPIC)?;
     let as_sent = added.iter().filter(|(parent, state)| *parent == unsampled.parent && state == STATE).count();

@@ -59,6 +59,9 @@ async fn purchase(browser: &Browser) -> anyhow::Result<()> {
     browser.press(ENTER).await?;
     let in_cart = "return document.querySelectorAll('#basket li').length";
     browser.sees("the item in the cart", in_cart, &1.into()).await?;
+    browser.run("window.isOld = true; location.reload()").await?;
+    browser.sees("the page anew", "return window.isOld === undefined", &true.into()).await?;
+    browser.sees("the item that was in the cart before", in_cart, &1.into()).await?;
     browser.tab_to("the form", "return document.activeElement.id === 'own-name'").await?;
     browser.types("mug").await?;
     browser.tab_to("the price", "return document.activeElement.id === 'own-price'").await?;

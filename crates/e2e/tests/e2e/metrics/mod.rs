@@ -20,7 +20,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The metrics of each part, in the order of the page: heading, what exports them, metrics.
 const PARTS: [(&str, &str, &[Definition]); 8] = [
-    ("Every service", "All services.", service::COMMON_METRICS),
+    ("Every service", COMMON, service::COMMON_METRICS),
     ("Groups and transactions", "`cart-processor` and the projectors.", kafka::METRICS),
     ("Traces", "`ingest`, `cart-processor` and the projectors, also when nothing is traced.", trace::METRICS),
     ("ingest", "`ingest`.", ingest::METRICS),
@@ -29,6 +29,8 @@ const PARTS: [(&str, &str, &[Definition]); 8] = [
     ("Audit", "`cartctl audit --watch`.", cartctl::audit::METRICS),
     ("Live page", "`cart-console`, on its own port.", console::METRICS),
 ];
+
+const COMMON: &str = "All services; `cart_store_seconds` only `ingest`, `cart-processor` and the projectors.";
 
 /// Exported in some configurations only. `tls` shows that it is.
 const ONLY_WITH_TLS: &str = "ingest_tls_certificate_expiry_timestamp_seconds";
@@ -96,7 +98,8 @@ pub(crate) async fn documented(services: impl IntoIterator<Item = &Process>) -> 
 
 /// Does the same for the live page.
 pub(crate) async fn documented_of_console(console: &Process) -> anyhow::Result<()> {
-    exported([console], |name| name.starts_with("console_")).await
+    let is_common = |name: &str| service::COMMON_METRICS.iter().any(|metric| metric.name == name);
+    exported([console], |name| name.starts_with("console_") || is_common(name) && name != "cart_store_seconds").await
 }
 
 /// Whether what these services export is listed, and they export each listed metric that is expected of them.

@@ -63,8 +63,8 @@ impl Scraped {
             }
         }
         let Kind::Histogram(wanted) = definition.kind else { return Ok(()) };
-        // And infinity.
-        ensure!(bounds.len() == wanted.len() + 1, "the buckets are {bounds:?}");
+        let expected = wanted.iter().map(f64::to_string).chain([String::from("+Inf")]).collect::<BTreeSet<_>>();
+        ensure!(bounds.into_iter().eq(&expected), "the buckets are not {expected:?}");
         Ok(())
     }
 }
