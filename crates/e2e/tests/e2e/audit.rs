@@ -10,9 +10,10 @@ use cart::{CartCommand, PurchasedItem};
 use cartctl::audit::{Checkpoints, Kind, Report, Target, Watcher, audit, audit_since, audit_with};
 use e2e::harness::{Installation, Process, Service, binary, free_address, wait_until};
 use kafka::{Producer, Record, TopicReader};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
 
+use crate::console::Console;
 use crate::metrics::{documented, nothing_is_left};
 
 const DEADLINE: Duration = Duration::from_secs(180);
@@ -78,6 +79,10 @@ pub(crate) async fn audits_a_running_system_its_end_and_its_defects() -> anyhow:
     let url = service.metrics_url()?;
     let status = installation.run("status", "cartctl", ["status", "--audit-url", &url], DEADLINE).await?;
     ensure!(status.contains("last audit: 0 findings in 1,200 commands, ended "), "{status}");
+    let page = Console::start(&installation, "console", &["--audit-url", &url]).await?;
+    let last = |frame: &Value| json!([frame["audit"]["findings"], frame["audit"]["commands"]]);
+    page.shows("the last audit", last, &json!([0, 1_200])).await?;
+    drop(page);
     // A kind without findings is exported as 0, so that an alert sees the first finding.
     metric(&service, "kind=\"purchaseDoubled\"", 0).await.map_err(anyhow::Error::msg)?;
     for (process, name) in [
