@@ -28,6 +28,9 @@ const WORKLOADS: [&str; 9] = [
     "audit",
 ];
 
+/// The ports of the registry's pods, without and with TLS: Apicurio's own.
+const REGISTRY_PORTS: (u64, u64) = (8080, 8443);
+
 /// A workload of the base, and the other objects of its file.
 struct Workload {
     object: Value,
@@ -212,7 +215,7 @@ pub(crate) async fn the_audit_keeps_its_checkpoint() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The ports of the servers of each overlay are those that the network policies allow; members are not more than partitions.
+/// The network policies allow the port of each server's pods; members are not more than partitions.
 fn servers_are_reachable() -> anyhow::Result<()> {
     let policies = documents(&format!("{FOLDER}/base/network-policies.yaml"))?;
     let rules = policies.iter().filter_map(|policy| policy["spec"]["egress"].as_array()).flatten();
@@ -226,17 +229,13 @@ fn servers_are_reachable() -> anyhow::Result<()> {
             let address = settings.get(name).with_context(|| format!("{file} lacks {name}"))?;
             let rest = address.rsplit_once("://").map_or(*address, |(_, rest)| rest);
             let place = rest.split('/').next().unwrap_or_default();
+            // A policy sees the pods' port, not the Service's. Those of an address without a port are the registry's own.
             let port = match place.rsplit_once(':') {
                 Some((_, port)) => port.parse()?,
-                None => {
-                    if address.starts_with("https:") {
-                        443
-                    } else {
-                        80
-                    }
-                }
+                None if address.starts_with("https:") => REGISTRY_PORTS.1,
+                None => REGISTRY_PORTS.0,
             };
-            ensure!(ports.contains(&port), "{file}: no network policy allows port {port} of {name}");
+            ensure!(ports.contains(&port), "{file}: no network policy allows port {port} of the pods of {name}");
         }
         if overlay == "production" {
             let scaling = document(&format!("{FOLDER}/components/autoscaling/kustomization.yaml"))?;
@@ -316,6 +315,7 @@ pub(crate) async fn examples_of_servers_have_what_is_needed() -> anyhow::Result<
         "transaction.state.log.replication.factor",
         "transaction.state.log.min.isr",
         "replica.fetch.max.bytes",
+        "broker.session.timeout.ms",
     ];
     for name in guaranteed {
         let (ours, tested) = (&broker["config"][name], properties.get(name).copied().unwrap_or_default());
@@ -335,6 +335,9 @@ pub(crate) async fn examples_of_servers_have_what_is_needed() -> anyhow::Result<
         let ours = &cassandra["config"]["cassandraYaml"][name];
         ensure!(*ours == tested[name], "Cassandra: {name} is {ours}; the tests run with {}", tested[name]);
     }
+    // The operator merges over Cassandra's own file, whose period forbids `batch`: Cassandra would not start.
+    let period = &cassandra["config"]["cassandraYaml"]["commitlog_sync_period"];
+    ensure!(*period == "0ms", "Cassandra: commitlog_sync_period is {period}, which batch does not permit");
     // Its services connect with TLS.
     let encryption = &cassandra["config"]["cassandraYaml"]["client_encryption_options"];
     ensure!(encryption["enabled"] == true && encryption["optional"] == false, "Cassandra: clients have {encryption}");
@@ -342,8 +345,13 @@ pub(crate) async fn examples_of_servers_have_what_is_needed() -> anyhow::Result<
         ensure!(cassandra["clientEncryptionStores"][store]["name"].is_string(), "Cassandra has no {store}");
     }
     let postgres = document(&format!("{FOLDER}/operators/postgres.yaml"))?;
-    let major = postgres["spec"]["imageCatalogRef"]["major"].to_string();
-    ensure!(versions["postgres"].split('.').next() == Some(&major), "PostgreSQL is {major}");
+    let image = postgres["spec"]["imageName"].as_str().context("PostgreSQL has an image")?;
+    let major = image.rsplit_once(':').and_then(|(_, tag)| tag.split(['.', '-']).next());
+    ensure!(versions["postgres"].split('.').next() == major, "PostgreSQL is {image}");
+    // The operator adds a last rule that admits every client with a password, also without TLS.
+    let rules = strings(&postgres["spec"]["postgresql"]["pg_hba"]);
+    let last = rules.last().map(String::as_str);
+    ensure!(last == Some("hostnossl all all all reject"), "PostgreSQL admits clients without TLS: {rules:?}");
     Ok(())
 }
 
