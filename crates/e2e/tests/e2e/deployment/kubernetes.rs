@@ -133,6 +133,8 @@ pub(crate) async fn manifests_agree_with_each_other() -> anyhow::Result<()> {
         let (spec, labels) = (&workload.object["spec"], &workload.object["spec"]["template"]["metadata"]["labels"]);
         ensure!(labels["app.kubernetes.io/name"] == name, "{name}: the pods have the labels {labels}");
         if name == "setup" {
+            // A reconciler would make it again, and run it, whenever a TTL has removed it.
+            ensure!(spec["ttlSecondsAfterFinished"].is_null(), "{name} is removed when it has ended");
             continue;
         }
         ensure!(spec["selector"]["matchLabels"] == *labels, "{name} selects {}", spec["selector"]);
@@ -212,6 +214,9 @@ pub(crate) async fn the_audit_keeps_its_checkpoint() -> anyhow::Result<()> {
     let spec = &audit.object["spec"];
     let has_one_pod = spec["replicas"] == 1 && spec["strategy"]["type"] == "Recreate";
     ensure!(has_one_pod, "two pods of the audit would wait for one volume: {}", spec["strategy"]);
+    // It is ready after its first look, and Kubernetes waits for 600 s unless told otherwise.
+    let progress = spec["progressDeadlineSeconds"].as_u64();
+    ensure!(progress > Some(600), "the audit's first look may take {progress:?} s");
     Ok(())
 }
 
