@@ -39,6 +39,7 @@ fn needed_beyond(limit: Option<u64>, connections_max: u32) -> Option<u64> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 
