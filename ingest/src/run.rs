@@ -20,7 +20,7 @@ use crate::api::{Api, BodyLimits, routes};
 use crate::args::{Args, Cli, Command};
 use crate::auth::Auth;
 use crate::commands::{CommandLookup, Commands, Waiters, random_partition, read_replies};
-use crate::http::{ConnectionPolicy, FixedLimits, Tls, serve};
+use crate::http::{ConnectionPolicy, FixedLimits, Tls, raise_open_files, serve};
 use crate::parked::Parked;
 use crate::reads::{ActiveGenerations, CommandLog, EventStreams, Reads};
 
@@ -67,6 +67,7 @@ async fn run_command(cli: Cli, limits: FixedLimits) -> anyhow::Result<()> {
 
 /// Serves until the shutdown. Waits at the start for servers that are not ready yet.
 async fn run(args: Args, fixed_limits: FixedLimits, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<()> {
+    raise_open_files(args.limits.connections_max);
     let readiness = Readiness::default();
     let startup = args.startup.start(&readiness);
     // Background tasks that requests in flight need go on until the last response.

@@ -27,9 +27,9 @@ const LINGER_MS: &str = "5";
 /// starves a broker on the same machine.
 const HAND_OVER_MAX: Duration = Duration::from_millis(2);
 
-/// After this a commit is given up and the producer with it. Longer than the broker's own timeout, so that a slow
-/// broker has decided by then.
-const COMMIT_DEADLINE: Duration = Duration::from_secs(20);
+/// The maximum time from the beginning of a transaction to the end of its commit; after it the producer is given up. Longer than the
+/// broker's own timeout, so that a slow broker has decided by then.
+pub const COMMIT_DEADLINE: Duration = Duration::from_secs(20);
 
 /// After this the offsets, and the producer, are given up. A group gets another coordinator in about this time.
 /// librdkafka has no timeout there: it waits for ever for a coordinator that is gone

@@ -17,6 +17,7 @@ mod head;
 mod limits;
 mod long_lived;
 mod measured;
+mod open_files;
 mod panics;
 mod tls;
 mod traced;
@@ -51,6 +52,7 @@ pub(crate) use discard::{discard_body, discard_unread_body};
 pub use limits::FixedLimits;
 pub(crate) use limits::LimitArgs;
 pub(crate) use long_lived::LongLived;
+pub(crate) use open_files::raise_open_files;
 pub(crate) use tls::{Tls, TlsArgs};
 pub(crate) use traced::headers as trace_headers;
 

@@ -81,6 +81,13 @@ pub(crate) fn option_names(command: &[&str]) -> anyhow::Result<Vec<String>> {
     Ok(settings(command)?.0.into_keys().collect())
 }
 
+/// The default of a command's option.
+pub(crate) fn option_default(command: &[&str], name: &str) -> anyhow::Result<String> {
+    let (settings, _) = settings(command)?;
+    let setting = settings.get(name).with_context(|| format!("{command:?} has no option {name}"))?;
+    Ok(setting.default.clone())
+}
+
 /// The settings of `.env.sample`: `# --- services: group ---`, then `# sentence` and `#NAME=default` of each.
 fn sampled() -> anyhow::Result<BTreeMap<String, Setting>> {
     let sample = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.env.sample"))?;

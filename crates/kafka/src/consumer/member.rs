@@ -19,7 +19,7 @@ use crate::lag::MemberLag;
 use crate::reconnect::BootstrapReconnect;
 
 /// How long a member may take to leave its group. The others miss it after its session in any case.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
+pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where a member starts in a partition that it gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

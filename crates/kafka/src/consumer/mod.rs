@@ -11,7 +11,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 
-pub use self::member::{AssignmentEvent, OffsetReset};
+pub use self::member::{AssignmentEvent, LEAVE_TIMEOUT, OffsetReset};
 use self::member::{Context, Member, subscribed};
 use crate::client_log::PlainConsumer;
 use crate::config::Settings;

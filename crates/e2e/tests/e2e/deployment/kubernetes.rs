@@ -28,6 +28,9 @@ const WORKLOADS: [&str; 9] = [
     "audit",
 ];
 
+/// The ports of the registry's pods, without and with TLS: Apicurio's own.
+const REGISTRY_PORTS: (u64, u64) = (8080, 8443);
+
 /// A workload of the base, and the other objects of its file.
 struct Workload {
     object: Value,
@@ -130,6 +133,8 @@ pub(crate) async fn manifests_agree_with_each_other() -> anyhow::Result<()> {
         let (spec, labels) = (&workload.object["spec"], &workload.object["spec"]["template"]["metadata"]["labels"]);
         ensure!(labels["app.kubernetes.io/name"] == name, "{name}: the pods have the labels {labels}");
         if name == "setup" {
+            // A reconciler would make it again, and run it, whenever a TTL has removed it.
+            ensure!(spec["ttlSecondsAfterFinished"].is_null(), "{name} is removed when it has ended");
             continue;
         }
         ensure!(spec["selector"]["matchLabels"] == *labels, "{name} selects {}", spec["selector"]);
@@ -209,10 +214,13 @@ pub(crate) async fn the_audit_keeps_its_checkpoint() -> anyhow::Result<()> {
     let spec = &audit.object["spec"];
     let has_one_pod = spec["replicas"] == 1 && spec["strategy"]["type"] == "Recreate";
     ensure!(has_one_pod, "two pods of the audit would wait for one volume: {}", spec["strategy"]);
+    // It is ready after its first look, and Kubernetes waits for 600 s unless told otherwise.
+    let progress = spec["progressDeadlineSeconds"].as_u64();
+    ensure!(progress > Some(600), "the audit's first look may take {progress:?} s");
     Ok(())
 }
 
-/// The ports of the servers of each overlay are those that the network policies allow; members are not more than partitions.
+/// The network policies allow the port of each server's pods; members are not more than partitions.
 fn servers_are_reachable() -> anyhow::Result<()> {
     let policies = documents(&format!("{FOLDER}/base/network-policies.yaml"))?;
     let rules = policies.iter().filter_map(|policy| policy["spec"]["egress"].as_array()).flatten();
@@ -226,17 +234,13 @@ fn servers_are_reachable() -> anyhow::Result<()> {
             let address = settings.get(name).with_context(|| format!("{file} lacks {name}"))?;
             let rest = address.rsplit_once("://").map_or(*address, |(_, rest)| rest);
             let place = rest.split('/').next().unwrap_or_default();
+            // A policy sees the pods' port, not the Service's. Those of an address without a port are the registry's own.
             let port = match place.rsplit_once(':') {
                 Some((_, port)) => port.parse()?,
-                None => {
-                    if address.starts_with("https:") {
-                        443
-                    } else {
-                        80
-                    }
-                }
+                None if address.starts_with("https:") => REGISTRY_PORTS.1,
+                None => REGISTRY_PORTS.0,
             };
-            ensure!(ports.contains(&port), "{file}: no network policy allows port {port} of {name}");
+            ensure!(ports.contains(&port), "{file}: no network policy allows port {port} of the pods of {name}");
         }
         if overlay == "production" {
             let scaling = document(&format!("{FOLDER}/components/autoscaling/kustomization.yaml"))?;
@@ -316,6 +320,7 @@ pub(crate) async fn examples_of_servers_have_what_is_needed() -> anyhow::Result<
         "transaction.state.log.replication.factor",
         "transaction.state.log.min.isr",
         "replica.fetch.max.bytes",
+        "broker.session.timeout.ms",
     ];
     for name in guaranteed {
         let (ours, tested) = (&broker["config"][name], properties.get(name).copied().unwrap_or_default());
@@ -335,6 +340,9 @@ pub(crate) async fn examples_of_servers_have_what_is_needed() -> anyhow::Result<
         let ours = &cassandra["config"]["cassandraYaml"][name];
         ensure!(*ours == tested[name], "Cassandra: {name} is {ours}; the tests run with {}", tested[name]);
     }
+    // The operator merges over Cassandra's own file, whose period forbids `batch`: Cassandra would not start.
+    let period = &cassandra["config"]["cassandraYaml"]["commitlog_sync_period"];
+    ensure!(*period == "0ms", "Cassandra: commitlog_sync_period is {period}, which batch does not permit");
     // Its services connect with TLS.
     let encryption = &cassandra["config"]["cassandraYaml"]["client_encryption_options"];
     ensure!(encryption["enabled"] == true && encryption["optional"] == false, "Cassandra: clients have {encryption}");
@@ -342,8 +350,13 @@ pub(crate) async fn examples_of_servers_have_what_is_needed() -> anyhow::Result<
         ensure!(cassandra["clientEncryptionStores"][store]["name"].is_string(), "Cassandra has no {store}");
     }
     let postgres = document(&format!("{FOLDER}/operators/postgres.yaml"))?;
-    let major = postgres["spec"]["imageCatalogRef"]["major"].to_string();
-    ensure!(versions["postgres"].split('.').next() == Some(&major), "PostgreSQL is {major}");
+    let image = postgres["spec"]["imageName"].as_str().context("PostgreSQL has an image")?;
+    let major = image.rsplit_once(':').and_then(|(_, tag)| tag.split(['.', '-']).next());
+    ensure!(versions["postgres"].split('.').next() == major, "PostgreSQL is {image}");
+    // The operator adds a last rule that admits every client with a password, also without TLS.
+    let rules = strings(&postgres["spec"]["postgresql"]["pg_hba"]);
+    let last = rules.last().map(String::as_str);
+    ensure!(last == Some("hostnossl all all all reject"), "PostgreSQL admits clients without TLS: {rules:?}");
     Ok(())
 }
 

@@ -3,11 +3,13 @@
 //! * [`compose`]: the compose file, whose services are started as it says, without an engine.
 //! * [`image`]: the Dockerfile.
 //! * [`kubernetes`]: the manifests' files. `scripts/kubernetes/check` and `rollout-test` look at what kustomize makes of them.
+//! * [`pods`]: grace periods, the audit's memory, who may connect, and the pod of operators.
 //! * [`users`]: the PostgreSQL users of the manifests, which are those of `cartctl grants`.
 
 pub(crate) mod compose;
 pub(crate) mod image;
 pub(crate) mod kubernetes;
+pub(crate) mod pods;
 pub(crate) mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +37,16 @@ fn documents(file: &str) -> anyhow::Result<Vec<Value>> {
 
 fn document(file: &str) -> anyhow::Result<Value> {
     serde_saphyr::from_str(&text(file)?).with_context(|| format!("reading {file}"))
+}
+
+/// The items of a list.
+fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
+}
+
+/// The item of a list that has this name.
+fn named<'a>(list: &'a Value, name: &str) -> Option<&'a Value> {
+    items(list).find(|item| item["name"] == name)
 }
 
 fn strings(value: &Value) -> Vec<String> {

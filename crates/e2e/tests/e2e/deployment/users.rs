@@ -7,7 +7,7 @@ use cart::Generation;
 use cartctl::grants::{Service, TableGenerations, sql};
 use serde_json::Value;
 
-use super::{document, documents, strings};
+use super::{document, documents, items, named, strings};
 
 const FOLDER: &str = "scripts/kubernetes";
 
@@ -22,16 +22,6 @@ fn user(service: Service) -> String {
     format!("cart-{}", service.name())
 }
 
-/// The items of a list.
-fn items(list: &Value) -> impl Iterator<Item = &Value> {
-    list.as_array().into_iter().flatten()
-}
-
-/// The item of a list that has this name.
-fn named<'a>(list: &'a Value, name: &str) -> Option<&'a Value> {
-    items(list).find(|item| item["name"] == name)
-}
-
 /// A variable of a workload's container.
 fn variable<'a>(workload: &'a Value, name: &str) -> Option<&'a str> {
     named(&workload["spec"]["template"]["spec"]["containers"][0]["env"], name)?["value"].as_str()
@@ -39,7 +29,7 @@ fn variable<'a>(workload: &'a Value, name: &str) -> Option<&'a str> {
 
 pub(crate) async fn each_service_has_a_user_of_its_own_in_postgres() -> anyhow::Result<()> {
     let (mut workloads, mut names) = (BTreeSet::new(), BTreeSet::new());
-    // `cartctl` of operators is in no pod.
+    // `cartctl` of operators runs in a pod of theirs (`pods.rs`).
     for service in Service::ALL.into_iter().filter(|service| *service != Service::Operator) {
         let (name, user) = (service.name(), user(service));
         let base = documents(&format!("{FOLDER}/base/{name}.yaml"))?;
