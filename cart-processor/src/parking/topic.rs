@@ -14,6 +14,15 @@ use super::lots::Change;
 /// Requests that are taken at once; the rest comes with the next step of the loop.
 const REQUESTS_MAX: usize = 100;
 
+/// An operator wants a cart to be tried again.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) partition: i32,
+    pub(crate) cart_id: CartId,
+    /// Where it is on the topic.
+    pub(crate) offset: i64,
+}
+
 /// Writes and reads the topic for one worker.
 #[derive(Debug)]
 pub(crate) struct ParkedTopic {
@@ -66,11 +75,10 @@ impl ParkedTopic {
 
     /// Operators' requests that have come since, each with its partition; and how far each partition was read. The partitions
     /// to follow come with the offsets from which on they are not known.
-    #[expect(clippy::type_complexity, reason = "the requests, and the offsets")]
     pub(crate) fn requests(
         &mut self,
         followed: &BTreeMap<i32, i64>,
-    ) -> Result<(Vec<(i32, CartId)>, BTreeMap<i32, i64>), Error> {
+    ) -> Result<(Vec<Request>, BTreeMap<i32, i64>), Error> {
         let partitions: Vec<i32> = followed.keys().copied().collect();
         if partitions.is_empty() {
             self.follower = None;
@@ -91,7 +99,7 @@ impl ParkedTopic {
                 && is_retry_key(message.key().unwrap_or_default())
                 && let CartParked { cart_id, entry: ParkedEntry::RetryRequested { .. } } = self.carts.decode(value)?
             {
-                requests.push((message.partition(), cart_id));
+                requests.push(Request { partition: message.partition(), cart_id, offset: message.offset() });
             }
         }
         self.follower = Some((partitions, follower));

@@ -15,8 +15,8 @@ use crate::intake::{ConsumedCommand, TooNewCommand};
 use crate::metrics::PARKED_CARTS;
 use crate::parking::retry::{FromLog, Loaded, Reading, answers};
 use crate::parking::{
-    Cause, Change, Decided, Failed, InTurn, Job, NotRestored, PassedCart, Unread, end_spans, fail_alone, guarded,
-    in_turn, is_alone,
+    Cause, Change, Decided, Failed, InTurn, Job, NotRestored, PassedCart, Request, Unread, end_spans, fail_alone,
+    guarded, in_turn, is_alone,
 };
 use crate::redelivery::RedeliveredRows;
 use crate::reply::{PendingReply, ReplySource};
@@ -245,8 +245,8 @@ impl Worker {
             Err(error) if error.recovery() == Recovery::Retry => return Ok(()),
             requests => requests?,
         };
-        for (partition, cart_id) in requests {
-            self.state.lots.request(partition, cart_id, Instant::now());
+        for Request { partition, cart_id, offset } in requests {
+            self.state.lots.request(partition, cart_id, offset, Instant::now());
         }
         for (partition, end) in ends {
             self.state.lots.followed_to(partition, end);
