@@ -22,7 +22,7 @@ const ARRIVED_MAX: usize = 1_000;
 #[derive(Debug, thiserror::Error)]
 #[error(
     "partition {partition} is stopped: {PARKED_MAX} carts are parked, and one more fails ({reason}). Correct the cause \
-     (`cartctl parked`), restart this process, then run `cartctl parked retry --all`"
+     (`cartctl parked`), run `cartctl parked retry --all`, then restart this process"
 )]
 pub(crate) struct TooManyParked {
     pub(crate) partition: i32,
