@@ -22,7 +22,7 @@ const ARRIVED_MAX: usize = 1_000;
 #[derive(Debug, thiserror::Error)]
 #[error(
     "partition {partition} is stopped: {PARKED_MAX} carts are parked, and one more fails ({reason}). Correct the cause \
-     (`cartctl parked`), restart this process, then run `cartctl parked retry --all`"
+     (`cartctl parked`), run `cartctl parked retry --all`, then restart this process"
 )]
 pub(crate) struct TooManyParked {
     pub(crate) partition: i32,
@@ -116,8 +116,10 @@ struct Waiting {
     is_cut: bool,
     /// Those at its last failure.
     successes: Successes,
-    /// An operator's request is on the topic.
-    is_requested: bool,
+    /// The offset of the newest request of an operator on the topic, or a later one.
+    requested: Option<i64>,
+    /// `requested` when the newest try began: a try says nothing of what was repaired after that.
+    tried_for: Option<i64>,
 }
 
 impl Lots {
@@ -128,9 +130,9 @@ impl Lots {
     /// A partition is assigned, or read again. `next_offset` was read before `parked`.
     pub(crate) fn restore(&mut self, partition: i32, parked: &ParkedPartition, next_offset: i64, now: Instant) {
         let waiting = |(cart_id, cart): (&CartId, &ParkedCart)| {
-            let is_requested = parked.requested.contains(cart_id);
+            let requested = parked.requested.contains(cart_id).then_some(parked.end - 1);
             let mut cart = cart.clone();
-            if is_requested && cart.state == ParkingState::Parked {
+            if requested.is_some() && cart.state == ParkingState::Parked {
                 cart.state = ParkingState::Retrying;
             }
             let waiting = Waiting {
@@ -141,7 +143,8 @@ impl Lots {
                 arrived: Vec::new(),
                 is_cut: false,
                 successes: self.successes,
-                is_requested,
+                requested,
+                tried_for: None,
             };
             (*cart_id, waiting)
         };
@@ -263,17 +266,18 @@ impl Lots {
             arrived: Vec::new(),
             is_cut: false,
             successes: self.successes,
-            is_requested: false,
+            requested: None,
+            tried_for: None,
         };
         lot.carts.insert(failed.cart_id, waiting);
         Ok(Change::Marker(cart))
     }
 
-    /// An operator asks for another try.
-    pub(crate) fn request(&mut self, partition: i32, cart_id: CartId, now: Instant) {
+    /// An operator asks for another try, with the record at this offset of `cart-parked`.
+    pub(crate) fn request(&mut self, partition: i32, cart_id: CartId, offset: i64, now: Instant) {
         let lot = self.partitions.get_mut(&partition);
         if let Some(waiting) = lot.and_then(|lot| lot.carts.get_mut(&cart_id)) {
-            waiting.is_requested = true;
+            waiting.requested = waiting.requested.max(Some(offset));
             if waiting.cart.state == ParkingState::Parked {
                 waiting.cart.state = ParkingState::Retrying;
                 waiting.trial = Trial::begin(now);
@@ -298,6 +302,7 @@ impl Lots {
         let lot = self.partitions.get_mut(&partition)?;
         let waiting = lot.carts.get_mut(&cart_id)?;
         (waiting.arrived, waiting.is_cut) = (Vec::new(), false);
+        waiting.tried_for = waiting.requested;
         self.in_progress = Some((partition, cart_id));
         Some(Job { partition, cart_id, from: waiting.cart.next_position.offset(), until: lot.next_offset })
     }
@@ -320,7 +325,7 @@ impl Lots {
         let Some(lot) = self.partitions.get_mut(&job.partition) else { return Vec::new() };
         let Some(waiting) = lot.carts.get_mut(&job.cart_id) else { return Vec::new() };
         if decided.is_all {
-            let is_requested = waiting.is_requested;
+            let is_requested = waiting.requested.is_some();
             lot.carts.remove(&job.cart_id);
             return std::iter::once(Change::End).chain(is_requested.then_some(Change::EndOfRequest)).collect();
         }
@@ -363,15 +368,19 @@ impl Lots {
             }
             ParkingState::Trying | ParkingState::Parked => waiting.trial.failed(&cause, have_others_succeeded, now),
         };
+        let is_requested_again = waiting.requested != waiting.tried_for;
         let mut changes = Vec::new();
-        if is_parked {
+        if is_parked && is_requested_again {
+            waiting.cart.state = ParkingState::Retrying;
+            waiting.trial = Trial::begin(now);
+        } else if is_parked {
             waiting.cart.state = ParkingState::Parked;
             waiting.cart.reason = cause.reason();
-            if std::mem::take(&mut waiting.is_requested) {
+            if waiting.requested.take().is_some() {
                 changes.push(Change::EndOfRequest);
             }
         }
-        if waiting.cart != before || is_parked {
+        if waiting.cart != before {
             changes.insert(0, Change::Marker(waiting.cart.clone()));
         }
         changes

@@ -35,5 +35,5 @@ pub(crate) use decide::{InTurn, guarded, in_turn};
 pub(crate) use lots::{Change, Decided, Failed, Job, Lots, NotRestored, TooManyParked};
 pub(crate) use passed::{PassedCart, end_spans};
 pub(crate) use read::{Unread, fail_alone, read_guarded};
-pub(crate) use topic::ParkedTopic;
+pub(crate) use topic::{BadMarkers, ParkedTopic, Request};
 pub(crate) use trial::{Cause, is_alone};

@@ -281,13 +281,15 @@ struct World {
     now: Instant,
     broken: HashSet<CartId>,
     codecs: Codecs,
+    /// Operators' requests so far.
+    requests: i64,
 }
 
 fn run(log: Vec<(u8, u8)>, steps: &[Step], discarded: BTreeSet<i64>, codecs: Codecs) -> Stored {
     let end = i64::try_from(log.len()).unwrap();
     let (journal, markers, published) = (HashMap::new(), HashMap::new(), Published::new());
     let mut stored = Stored { log, journal, committed: 0, markers, published, discarded, letters: Vec::new() };
-    let mut world = World { now: Instant::now(), broken: HashSet::new(), codecs };
+    let mut world = World { now: Instant::now(), broken: HashSet::new(), codecs, requests: 0 };
     let mut process = Process::start(&stored, world.now);
     for step in steps {
         world.now += Duration::from_secs(6);
@@ -313,7 +315,8 @@ fn run(log: Vec<(u8, u8)>, steps: &[Step], discarded: BTreeSet<i64>, codecs: Cod
                 true
             }
             Step::Request(cart) => {
-                process.lots.request(PARTITION, cart_id(*cart), world.now);
+                world.requests += 1;
+                process.lots.request(PARTITION, cart_id(*cart), world.requests, world.now);
                 true
             }
             Step::Discard(cart) => {
@@ -330,7 +333,8 @@ fn run(log: Vec<(u8, u8)>, steps: &[Step], discarded: BTreeSet<i64>, codecs: Cod
     for _ in 0..1_000 {
         world.now += Duration::from_secs(6);
         process.batch(&mut stored, &world, 4, false);
-        (0..CARTS).for_each(|cart| process.lots.request(PARTITION, cart_id(cart), world.now));
+        world.requests += 1;
+        (0..CARTS).for_each(|cart| process.lots.request(PARTITION, cart_id(cart), world.requests, world.now));
         process.reading = process.lots.next_job(|_| false, world.now).or(process.reading);
         process.end_try(&mut stored, &world, 2, false);
         process.commit(&mut stored);

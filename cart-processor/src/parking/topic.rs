@@ -6,13 +6,32 @@ use std::time::Duration;
 
 use cart::{CartId, CartParked, LogEpoch, ParkedEntry, is_retry_key, retry_key};
 use kafka::{Codec, Error, KafkaArgs, Message as _, Record, TopicReader};
-use parking::{ParkedCarts, ParkedPartition};
+use parking::{ParkedCarts, ParkedPartition, is_undecodable};
 use tokio::runtime::Handle;
 
 use super::lots::Change;
 
 /// Requests that are taken at once; the rest comes with the next step of the loop.
 const REQUESTS_MAX: usize = 100;
+
+/// Why the parked carts of a partition cannot be known. Reading its markers again says the same.
+#[derive(Debug, thiserror::Error)]
+#[error("partition {partition} is stopped: {reason}")]
+pub(crate) struct BadMarkers {
+    pub(crate) partition: i32,
+    /// Where it would go on in `cart-commands`.
+    pub(crate) next_offset: i64,
+    reason: String,
+}
+
+/// An operator wants a cart to be tried again.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) partition: i32,
+    pub(crate) cart_id: CartId,
+    /// Where it is on the topic.
+    pub(crate) offset: i64,
+}
 
 /// Writes and reads the topic for one worker.
 #[derive(Debug)]
@@ -39,19 +58,15 @@ impl ParkedTopic {
         Ok(Self { kafka: kafka.clone(), topic, codec, carts, epoch, follower: None })
     }
 
-    /// The markers of a partition. Its committed offset must have been read before.
-    pub(crate) fn read(&mut self, partition: i32) -> Result<Arc<ParkedPartition>, Error> {
-        let read = self.carts.read(partition)?;
-        if read.is_of_another_log(self.epoch) {
-            let operation = format!("restoring the parked carts of partition {partition}");
-            let reason = format!(
-                "a cart is parked at a position of an earlier log, and its commands are not in this one (`cartctl parked`). If \
-                 they are given up, delete the topic {} and run `cart-processor setup`",
-                self.topic
-            );
-            return Err(Error::retry(operation, reason));
-        }
-        Ok(read)
+    /// The markers of a partition, whose committed offset `next_offset` was read before. The inner error is a matter of this
+    /// partition only.
+    pub(crate) fn read(
+        &mut self,
+        partition: i32,
+        next_offset: i64,
+    ) -> Result<Result<Arc<ParkedPartition>, BadMarkers>, Error> {
+        let checked = checked(self.carts.read(partition), &self.topic, self.epoch)?;
+        Ok(checked.map_err(|reason| BadMarkers { partition, next_offset, reason }))
     }
 
     /// The record of a change.
@@ -66,11 +81,10 @@ impl ParkedTopic {
 
     /// Operators' requests that have come since, each with its partition; and how far each partition was read. The partitions
     /// to follow come with the offsets from which on they are not known.
-    #[expect(clippy::type_complexity, reason = "the requests, and the offsets")]
     pub(crate) fn requests(
         &mut self,
         followed: &BTreeMap<i32, i64>,
-    ) -> Result<(Vec<(i32, CartId)>, BTreeMap<i32, i64>), Error> {
+    ) -> Result<(Vec<Request>, BTreeMap<i32, i64>), Error> {
         let partitions: Vec<i32> = followed.keys().copied().collect();
         if partitions.is_empty() {
             self.follower = None;
@@ -91,10 +105,71 @@ impl ParkedTopic {
                 && is_retry_key(message.key().unwrap_or_default())
                 && let CartParked { cart_id, entry: ParkedEntry::RetryRequested { .. } } = self.carts.decode(value)?
             {
-                requests.push((message.partition(), cart_id));
+                requests.push(Request { partition: message.partition(), cart_id, offset: message.offset() });
             }
         }
         self.follower = Some((partitions, follower));
         Ok((requests, ends))
+    }
+}
+
+/// The markers, if they are of this log and can be decoded; otherwise why not. The outer error is one of a server.
+fn checked(
+    read: Result<Arc<ParkedPartition>, Error>,
+    topic: &str,
+    epoch: LogEpoch,
+) -> Result<Result<Arc<ParkedPartition>, String>, Error> {
+    match read {
+        Ok(read) if read.is_of_another_log(epoch) => Ok(Err(format!(
+            "a cart is parked at a position of an earlier log, and its commands are not in this one (`cartctl parked`). If \
+             they are given up, and no other cart is parked, stop all cart-processors, delete the topic {topic}, run \
+             `cart-processor setup`, and start them"
+        ))),
+        Ok(read) => Ok(Ok(read)),
+        Err(error) if is_undecodable(&error) => Ok(Err(format!(
+            "{:#}. If this program is too old for the record, upgrade it; if the schema is missing, restore it in the \
+             registry, and restart this process",
+            anyhow::Error::new(error)
+        ))),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::collections::HashMap;
+
+    use cart::{ParkedCart, ParkingState, Position};
+    use chrono::DateTime;
+    use kafka::DecodeError;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn parked_at(epoch: LogEpoch) -> Arc<ParkedPartition> {
+        let position = Position::new(epoch, 5);
+        let cart = ParkedCart {
+            first_position: position,
+            next_position: position,
+            state: ParkingState::Parked,
+            reason: String::from("rule-panicked: overflow"),
+            since: DateTime::UNIX_EPOCH,
+        };
+        let carts = HashMap::from([(CartId::from(Uuid::from_u128(1)), cart)]);
+        Arc::new(ParkedPartition { carts, ..ParkedPartition::default() })
+    }
+
+    #[test]
+    fn what_another_read_does_not_change_is_a_matter_of_the_partition() {
+        let check = |read| checked(read, "cart-parked", LogEpoch::FIRST);
+        let second = LogEpoch::new(2).unwrap();
+        assert_eq!(check(Ok(parked_at(LogEpoch::FIRST))).unwrap(), Ok(parked_at(LogEpoch::FIRST)));
+        let earlier = check(Ok(parked_at(second))).unwrap().unwrap_err();
+        assert!(earlier.contains("of an earlier log") && earlier.contains("delete the topic cart-parked"), "{earlier}");
+        let garbage = Error::retry("reading a record of cart-parked", DecodeError::TooShort { len: 2 });
+        let garbage = check(Err(garbage)).unwrap().unwrap_err();
+        assert!(garbage.starts_with("reading a record of cart-parked failed: the value has 2 bytes"), "{garbage}");
+        assert!(check(Err(Error::retry("reading", "no broker answers"))).is_err(), "a server does not respond");
     }
 }

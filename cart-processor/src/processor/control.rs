@@ -1,7 +1,8 @@
-//! Pauses and resumes partitions as operators want (`cartctl pause`).
+//! Stops partitions, and pauses and resumes them as operators want (`cartctl pause`).
 
 use control::Changes;
 
+use super::stops::Stop;
 use super::{Error, Worker};
 
 impl Worker {
@@ -28,5 +29,39 @@ impl Worker {
             self.control.resumed(&[partition]);
         }
         self.pause_stopped()
+    }
+
+    /// A partition is stopped. Its condition is the worker's own: another one of the process may have the partition soon.
+    pub(super) fn stop(&mut self, stop: Stop, error: Error) {
+        let Stop { partition, offset, .. } = stop;
+        let error = anyhow::Error::new(error);
+        if self.state.stopped.insert(stop) {
+            let reason = format!("{error:#}");
+            // Without a hash: a command is never skipped.
+            self.control.stopped(partition, offset, "", &reason);
+            tracing::error!(worker = self.name, partition, reason, "a partition is stopped");
+        }
+        self.readiness.set_unready(&self.stop_condition(partition), error);
+    }
+
+    /// A partition goes, or comes: its new owner meets the record again, and reports it.
+    pub(super) fn end_stop(&mut self, partition: i32) {
+        if self.state.stopped.remove(partition) {
+            self.readiness.set_ready(&self.stop_condition(partition));
+        }
+    }
+
+    fn stop_condition(&self, partition: i32) -> String {
+        format!("{}, partition {partition}", self.name)
+    }
+
+    /// Reads nothing of the partitions that are stopped.
+    pub(super) fn pause_stopped(&self) -> Result<(), Error> {
+        for partition in self.state.stopped.partitions() {
+            if self.state.partitions.contains_key(&partition) {
+                self.consumer.stop(partition)?;
+            }
+        }
+        Ok(())
     }
 }

@@ -2,9 +2,10 @@
 
 use kafka::Recovery;
 
+use super::stops::Stop;
 use crate::batch;
 use crate::intake;
-use crate::parking::{NotRestored, TooManyParked, Unread};
+use crate::parking::{BadMarkers, NotRestored, TooManyParked, Unread};
 use crate::redelivery::LogRewritten;
 
 /// Why a step failed.
@@ -20,6 +21,8 @@ pub(crate) enum Error {
     NotLoaded,
     #[error(transparent)]
     NotRestored(#[from] NotRestored),
+    #[error(transparent)]
+    BadMarkers(#[from] BadMarkers),
     #[error("the rules panic for all {carts} carts of a batch: {message}")]
     RulesPanic { carts: usize, message: String },
     #[error(transparent)]
@@ -65,24 +68,44 @@ impl Error {
             | Self::TooNew(_)
             | Self::NotLoaded
             | Self::NotRestored(_)
+            | Self::BadMarkers(_)
             | Self::RulesPanic { .. }
             | Self::TooManyParked(_)
             | Self::LogRewritten { .. } => Recovery::Retry,
         }
     }
 
-    /// The partition that is to stop and its record's offset, if this is about one.
-    pub(super) fn stops(&self) -> Option<(i32, i64)> {
-        match self {
-            Self::LogRewritten { partition, source } => Some((*partition, source.offset())),
-            Self::TooNew(intake::Error::TooNew { partition, offset, .. }) => Some((*partition, *offset)),
-            Self::TooManyParked(TooManyParked { partition, offset, .. }) => Some((*partition, *offset)),
+    /// How a partition is to stop, if this is about one.
+    pub(super) fn stops(&self) -> Option<Stop> {
+        let (partition, offset) = match self {
+            Self::LogRewritten { partition, source } => (*partition, source.offset()),
+            Self::TooNew(intake::Error::TooNew { partition, offset, .. })
+            | Self::TooManyParked(TooManyParked { partition, offset, .. })
+            | Self::BadMarkers(BadMarkers { partition, next_offset: offset, .. }) => (*partition, *offset),
             Self::Kafka(_)
             | Self::Journal(_)
             | Self::NotLoaded
             | Self::NotRestored(_)
             | Self::RulesPanic { .. }
-            | Self::TooNew(intake::Error::Kafka(_)) => None,
-        }
+            | Self::TooNew(intake::Error::Kafka(_)) => return None,
+        };
+        let holds_tries = !matches!(self, Self::TooManyParked(_));
+        Some(Stop { partition, offset, holds_tries })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_partition_with_too_many_parked_carts_goes_on_trying_them() {
+        let too_many = TooManyParked { partition: 3, offset: 7, reason: String::from("rule-panicked: overflow") };
+        let stop = Error::from(too_many).stops();
+        assert_eq!(stop, Some(Stop { partition: 3, offset: 7, holds_tries: false }));
+        let source = kafka::DecodeError::TooShort { len: 0 };
+        let too_new = Error::from(intake::Error::TooNew { partition: 3, offset: 7, source });
+        assert_eq!(too_new.stops(), Some(Stop { partition: 3, offset: 7, holds_tries: true }));
+        assert_eq!(Error::NotLoaded.stops(), None);
     }
 }

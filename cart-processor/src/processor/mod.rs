@@ -7,8 +7,9 @@ mod load;
 mod parked;
 mod publish;
 mod steps;
+mod stops;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use ::control::MemberControl;
@@ -21,6 +22,7 @@ use trace::Work;
 use self::changes::Changes;
 pub(crate) use self::error::Error;
 use self::steps::Steps;
+use self::stops::Stops;
 use crate::batch::{self, CartBatch};
 use crate::cart_cache::CartCache;
 use crate::commit_pacing::CommitPacing;
@@ -74,8 +76,8 @@ pub(crate) struct State {
     outbox: Outbox,
     /// The offsets of the transaction in progress.
     publishing: Vec<(i32, i64)>,
-    /// Partitions whose log was rewritten, or is too new for this program. They stay stopped until a restart.
-    stopped: HashSet<i32>,
+    /// Partitions whose log was rewritten or is too new for this program, or whose parked carts are too many or not known.
+    stopped: Stops,
     backoff: Backoff,
 }
 
@@ -87,7 +89,7 @@ impl State {
             trying: None,
             outbox: Outbox::default(),
             publishing: Vec::new(),
-            stopped: HashSet::new(),
+            stopped: Stops::default(),
             backoff: Backoff::default(),
         }
     }
@@ -175,6 +177,7 @@ impl Worker {
                         self.state.partitions.remove(&partition);
                         self.state.outbox.forget(partition);
                         self.forget_parked(partition);
+                        self.end_stop(partition);
                     }
                 }
             }
@@ -185,11 +188,10 @@ impl Worker {
     fn begin_partitions(&mut self, partitions: &[i32]) -> Result<(), Error> {
         for partition in partitions {
             self.state.partitions.insert(*partition, CartCache::default());
+            // A consumer that was replaced may have reported no revocation.
+            self.end_stop(*partition);
         }
         self.control.assigned(&self.consumer, partitions)?;
-        for partition in partitions.iter().filter(|partition| self.state.stopped.contains(partition)) {
-            self.consumer.stop(*partition)?;
-        }
         self.restore_parked(partitions)
     }
 
@@ -198,7 +200,7 @@ impl Worker {
         let next: HashMap<i32, i64> = batch
             .iter()
             .map(Incoming::origin)
-            .filter(|(partition, _)| !self.state.stopped.contains(partition))
+            .filter(|(partition, _)| !self.state.stopped.contains(*partition))
             .map(|(partition, offset)| (partition, offset + 1))
             .collect();
         BATCH_RECORDS.with(&[]).record(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
@@ -294,14 +296,8 @@ impl Worker {
         if recovery == Recovery::Fatal {
             return Err(error);
         }
-        if let Some((partition, offset)) = error.stops() {
-            let error = anyhow::Error::new(error);
-            if self.state.stopped.insert(partition) {
-                // Without a hash: a command is never skipped.
-                self.control.stopped(partition, offset, "", &format!("{error:#}"));
-                tracing::error!(worker = self.name, partition, reason = format!("{error:#}"), "a partition is stopped");
-            }
-            self.readiness.set_unready(&format!("partition {partition}"), error);
+        if let Some(stop) = error.stops() {
+            self.stop(stop, error);
         } else if recovery == Recovery::Retry {
             self.readiness.set_unready(&self.name, anyhow::Error::new(error));
         } else {
@@ -350,15 +346,6 @@ impl Worker {
             self.consumer.follow();
             if let Err(error) = self.follow_assignment(&mut Vec::new()) {
                 self.readiness.set_unready(&self.name, anyhow::Error::new(error));
-            }
-        }
-        Ok(())
-    }
-
-    fn pause_stopped(&self) -> Result<(), Error> {
-        for partition in &self.state.stopped {
-            if self.state.partitions.contains_key(partition) {
-                self.consumer.stop(*partition)?;
             }
         }
         Ok(())

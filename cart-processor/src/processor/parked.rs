@@ -7,6 +7,7 @@ use std::time::Instant;
 use cart::{CartId, Outcome};
 use chrono::{DateTime, Utc};
 use kafka::Recovery;
+use parking::is_undecodable;
 
 use super::changes::Changes;
 use super::{Error, Worker};
@@ -15,8 +16,8 @@ use crate::intake::{ConsumedCommand, TooNewCommand};
 use crate::metrics::PARKED_CARTS;
 use crate::parking::retry::{FromLog, Loaded, Reading, answers};
 use crate::parking::{
-    Cause, Change, Decided, Failed, InTurn, Job, NotRestored, PassedCart, Unread, end_spans, fail_alone, guarded,
-    in_turn, is_alone,
+    BadMarkers, Cause, Change, Decided, Failed, InTurn, Job, NotRestored, PassedCart, Request, Unread, end_spans,
+    fail_alone, guarded, in_turn, is_alone,
 };
 use crate::redelivery::RedeliveredRows;
 use crate::reply::{PendingReply, ReplySource};
@@ -36,11 +37,22 @@ impl Worker {
         // In this order: see `parking`.
         for (partition, next_offset) in self.consumer.committed(partitions)? {
             let next_offset = next_offset.ok_or(NotRestored { partition })?;
-            let parked = self.parked.read(partition)?;
-            self.state.lots.restore(partition, &parked, next_offset, Instant::now());
+            match self.parked.read(partition, next_offset)? {
+                Ok(parked) => self.state.lots.restore(partition, &parked, next_offset, Instant::now()),
+                Err(bad) => self.stop_unrestored(bad)?,
+            }
         }
         self.count_parked();
         Ok(())
+    }
+
+    /// Nothing of a partition is decided while its parked carts are not known. The others go on.
+    fn stop_unrestored(&mut self, bad: BadMarkers) -> Result<(), Error> {
+        let (partition, error) = (bad.partition, Error::from(bad));
+        if let Some(stop) = error.stops() {
+            self.stop(stop, error);
+        }
+        Ok(self.consumer.stop(partition)?)
     }
 
     pub(super) fn forget_parked(&mut self, partition: i32) {
@@ -229,7 +241,7 @@ impl Worker {
         }
         if self.state.trying.is_none()
             && let Some(job) = self.state.lots.next_job(
-                |partition| self.state.stopped.contains(&partition) || self.control.is_paused(partition),
+                |partition| self.state.stopped.hold_tries(partition) || self.control.is_paused(partition),
                 Instant::now(),
             )
         {
@@ -241,12 +253,12 @@ impl Worker {
     fn follow_requests(&mut self) -> Result<(), Error> {
         let followed: BTreeMap<i32, i64> = self.state.lots.followed().collect();
         let (requests, ends) = match self.parked.requests(&followed) {
-            // They come later.
-            Err(error) if error.recovery() == Recovery::Retry => return Ok(()),
+            // They come later. What cannot be decoded would come again and again: going back stops its partition.
+            Err(error) if error.recovery() == Recovery::Retry && !is_undecodable(&error) => return Ok(()),
             requests => requests?,
         };
-        for (partition, cart_id) in requests {
-            self.state.lots.request(partition, cart_id, Instant::now());
+        for Request { partition, cart_id, offset } in requests {
+            self.state.lots.request(partition, cart_id, offset, Instant::now());
         }
         for (partition, end) in ends {
             self.state.lots.followed_to(partition, end);

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use cart::contract::Contract as _;
 use cart::{CartId, CartParked, LogEpoch, ParkedCart, ParkedEntry, is_retry_key};
-use kafka::{Codec, Error, GroupProgress, KafkaArgs, Message as _, Registry, TopicReader};
+use kafka::{Codec, DecodeError, Error, GroupProgress, KafkaArgs, Message as _, Registry, TopicReader};
 use tokio::runtime::Handle;
 
 pub use all::AllParked;
@@ -72,6 +72,12 @@ impl std::fmt::Debug for ParkedCarts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ParkedCarts").field("topic", &self.topic).finish_non_exhaustive()
     }
+}
+
+/// Whether a record of the topic cannot be decoded: reading it again says the same, unlike with a server that does not respond.
+#[must_use]
+pub fn is_undecodable(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<DecodeError>())
 }
 
 /// The codec of the topic's values.

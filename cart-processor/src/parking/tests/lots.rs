@@ -46,16 +46,43 @@ fn a_cart_goes_from_tries_to_parked_and_after_a_request_to_live() {
         assert_eq!(lots.failed(&job, failed, at(seconds)).len(), expected, "after {seconds} s");
     }
     assert_eq!(lots.next_job(|_| false, at(1_000)), None, "it is parked");
-    lots.request(PARTITION, failed(1, 5).cart_id, at(1_000));
+    lots.request(PARTITION, failed(1, 5).cart_id, 10, at(1_000));
     let job = lots.next_job(|_| false, at(1_000)).unwrap();
     let changes = lots.failed(&job, fails(), at(1_000));
     let [Change::Marker(cart), Change::EndOfRequest] = changes.as_slice() else { panic!("{changes:?}") };
     assert_eq!(cart.state, ParkingState::Parked, "one more failure parks it again");
-    lots.request(PARTITION, job.cart_id, at(1_001));
+    lots.request(PARTITION, job.cart_id, 12, at(1_001));
     let job = lots.next_job(|_| false, at(1_001)).unwrap();
     let changes = lots.decided(&job, Decided { next_offset: 6, is_all: true }, at(1_001));
     assert_eq!(changes, [Change::End, Change::EndOfRequest]);
     assert!(lots.is_empty());
+}
+
+/// The cart was repaired between a try that fails and its end.
+#[test]
+fn a_request_during_a_try_begins_another_try() {
+    let start = Instant::now();
+    let mut lots = Lots::new(LogEpoch::FIRST);
+    lots.restore(PARTITION, &ParkedPartition::default(), 4, start);
+    let panics = || Cause::Panicked(String::from("overflow"));
+    let fails = || Failed::Cart { cause: panics(), store_answers: true, next_offset: None };
+    let cart_id = failed(1, 5).cart_id;
+    lots.begin(&failed(1, 5), &panics(), start, DateTime::UNIX_EPOCH).unwrap();
+    lots.advance(PARTITION, 6);
+    let now = start + Duration::from_secs(1);
+    let job = lots.next_job(|_| false, now).unwrap();
+    let changes = lots.failed(&job, fails(), now);
+    assert!(matches!(changes[..], [Change::Marker(_)]), "parked without a request: {changes:?}");
+    lots.request(PARTITION, cart_id, 10, now);
+    let job = lots.next_job(|_| false, now).unwrap();
+    lots.request(PARTITION, cart_id, 11, now);
+    let changes = lots.failed(&job, fails(), now);
+    assert!(changes.is_empty(), "the second request is not answered: {changes:?}");
+    let job = lots.next_job(|_| false, now).unwrap();
+    let changes = lots.failed(&job, fails(), now);
+    let [Change::Marker(cart), Change::EndOfRequest] = changes.as_slice() else { panic!("{changes:?}") };
+    assert_eq!(cart.state, ParkingState::Parked);
+    assert_eq!(lots.next_job(|_| false, now), None, "both requests are answered");
 }
 
 #[test]

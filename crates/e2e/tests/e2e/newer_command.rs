@@ -93,6 +93,19 @@ impl Written {
         Ok(Self { installation, newer, other, partitions })
     }
 
+    /// A command of another cart of a partition.
+    async fn send_another(&self, partition: i32) -> anyhow::Result<()> {
+        let kafka = self.installation.kafka();
+        let mut same = (2..).map(|n| CartId::from(Uuid::from_u128(n)));
+        let same = same.find(|cart_id| self::partition(*cart_id, self.partitions) == partition);
+        let same = same.ok_or_else(|| anyhow::anyhow!("no other cart is in the partition"))?;
+        let registry = Registry::new(kafka)?;
+        let codec = Codec::<CartCommand>::register(&registry, CartCommand::TOPIC, CartCommand::SCHEMA).await?;
+        let producer = Producer::durable(kafka, &kafka.prefixed(CartCommand::TOPIC))?;
+        producer.send(&record(same, codec.encode(&checkout(same))?))?.await?;
+        Ok(())
+    }
+
     fn has_no_letters(&self) -> anyhow::Result<()> {
         let kafka = self.installation.kafka();
         let letters =
@@ -153,6 +166,33 @@ async fn reaches(written: &Written, partition: i32, offset: i64) -> anyhow::Resu
     .await
 }
 
+/// A member that has stopped a partition loses it to one that passes the command, and gets it again.
+pub(crate) async fn a_stop_ends_when_another_member_passes_the_command() -> anyhow::Result<()> {
+    let written = Written::new("newermoves").await?;
+    let (installation, partition) = (&written.installation, partition(written.newer, written.partitions));
+    let session = ["--session-timeout-ms", "2000"];
+    let mut stops = installation.start(Service::CartProcessor, "0", &session)?;
+    let address = stops.address().ok_or_else(|| anyhow::anyhow!("the processor has an address"))?;
+    wait_until("readiness to name the partition", DEADLINE, async || {
+        let response = reqwest::get(format!("http://{address}/health/ready")).await;
+        let text = response.map_err(|error| error.to_string())?.text().await.map_err(|error| error.to_string())?;
+        if text.contains(&format!("partition {partition} is stopped at offset 1")) { Ok(()) } else { Err(text) }
+    })
+    .await?;
+    stops.pause()?;
+    let parks = [&session[..], &["--too-new", "park"]].concat();
+    let mut passes = installation.start(Service::CartProcessor, "1", &parks)?;
+    reaches(&written, partition, 3).await?;
+    stops.resume()?;
+    stops.ready(DEADLINE).await?;
+    passes.terminate(DEADLINE).await?;
+    written.send_another(partition).await?;
+    reaches(&written, partition, 4).await?;
+    stops.ready(DEADLINE).await?;
+    stops.terminate(DEADLINE).await?;
+    written.installation.remove().await
+}
+
 pub(crate) async fn a_command_that_is_too_new_parks_its_cart_where_that_is_wanted() -> anyhow::Result<()> {
     let written = Written::new("newerpark").await?;
     let (installation, kafka) = (&written.installation, written.installation.kafka());
@@ -184,12 +224,7 @@ pub(crate) async fn a_command_that_is_too_new_parks_its_cart_where_that_is_wante
     processor.terminate(DEADLINE).await?;
     let mut processor = installation.start(Service::CartProcessor, "1", &[])?;
     processor.ready(DEADLINE).await?;
-    let mut same = (2..).map(|n| CartId::from(Uuid::from_u128(n)));
-    let same = same.find(|cart_id| self::partition(*cart_id, written.partitions) == partition);
-    let same = same.ok_or_else(|| anyhow::anyhow!("no other cart is in the partition"))?;
-    let codec = Codec::<CartCommand>::register(&Registry::new(kafka)?, CartCommand::TOPIC, CartCommand::SCHEMA).await?;
-    let producer = Producer::durable(kafka, &kafka.prefixed(CartCommand::TOPIC))?;
-    producer.send(&record(same, codec.encode(&checkout(same))?))?.await?;
+    written.send_another(partition).await?;
     reaches(&written, partition, 4).await?;
     ensure!(installation.parked().await?.len() == 1, "its command was passed over");
     // What is too new waits, so it is left out.

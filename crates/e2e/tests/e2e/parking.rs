@@ -5,6 +5,7 @@
 
 pub(crate) mod damaged_file;
 pub(crate) mod discard;
+pub(crate) mod markers;
 
 use std::time::{Duration, Instant};
 
