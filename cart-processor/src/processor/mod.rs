@@ -16,7 +16,7 @@ use journal::{Content, Journal};
 use kafka::{AssignmentEvent, GroupConsumer, Message as _, Recovery};
 use service::{Backoff, Readiness, Shutdown, Store};
 use tokio::runtime::Handle;
-use trace::Work;
+use trace::{Place, Work};
 
 use self::changes::Changes;
 pub(crate) use self::error::Error;
@@ -299,7 +299,9 @@ impl Worker {
             if self.state.stopped.insert(partition) {
                 // Without a hash: a command is never skipped.
                 self.control.stopped(partition, offset, "", &format!("{error:#}"));
-                tracing::error!(worker = self.name, partition, reason = format!("{error:#}"), "a partition is stopped");
+                let (position, reason) =
+                    (Place { topic: self.consumer.topic(), partition, offset }, format!("{error:#}"));
+                tracing::error!(worker = self.name, %position, reason, "a partition is stopped");
             }
             self.readiness.set_unready(&format!("partition {partition}"), error);
         } else if recovery == Recovery::Retry {
