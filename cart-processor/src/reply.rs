@@ -88,7 +88,8 @@ impl Replies {
             Err(error) => {
                 REPLIES_LOST.with(&[]).increment(1);
                 let (position, error) = (reply.position, format!("{:#}", anyhow::Error::new(error)));
-                tracing::warn!(%position, command_id = %reply.command_id, error, "a reply was not sent");
+                let trace_id = trace.as_ref().and_then(|trace| trace.headers().trace_id());
+                tracing::warn!(%position, trace_id, command_id = %reply.command_id, error, "a reply was not sent");
             }
         }
     }

@@ -161,11 +161,18 @@ enum Read<E> {
     Skipped {
         by: String,
         reason: String,
+        trace_id: Option<String>,
     },
     Unreadable {
         sha256: String,
         error: DecodeError,
+        trace_id: Option<String>,
     },
+}
+
+/// The id of a record's trace, for its log line: also of a trace that is not recorded.
+fn trace_id(message: &BorrowedMessage<'_>) -> Option<String> {
+    kafka::trace_headers(message.headers()).trace_id().map(str::to_owned)
 }
 
 const CONDITION: &str = "projector";
@@ -287,16 +294,16 @@ impl<P: Projector> Runner<P> {
             }
             match read {
                 Read::Event(event) => batch.records.push(Received { partition, offset, event, trace }),
-                Read::Skipped { by, reason } => {
+                Read::Skipped { by, reason, trace_id } => {
                     let place = Place { topic: self.consumer.topic(), partition, offset };
-                    tracing::warn!(position = %place, by, reason, "skipping a record (cartctl skip)");
+                    tracing::warn!(position = %place, trace_id, by, reason, "skipping a record (cartctl skip)");
                     if let Some(span) = trace.span() {
                         span.set(OUTCOME, outcome::SKIPPED);
                         span.end();
                     }
                 }
-                Read::Unreadable { sha256, error } => {
-                    self.stop(partition, offset, sha256, &error)?;
+                Read::Unreadable { sha256, error, trace_id } => {
+                    self.stop(partition, offset, sha256, &error, trace_id)?;
                     continue;
                 }
             }
@@ -321,12 +328,15 @@ impl<P: Projector> Runner<P> {
     fn read(&self, message: &BorrowedMessage<'_>) -> Result<Read<P::Event>, Error> {
         // A record that a newer program can read stays skipped: a table that is built again is the same.
         if let Some((by, reason)) = self.control.skips(message.partition(), message.offset(), message.payload()) {
-            return Ok(Read::Skipped { by: by.to_owned(), reason: reason.to_owned() });
+            let trace_id = trace_id(message);
+            return Ok(Read::Skipped { by: by.to_owned(), reason: reason.to_owned(), trace_id });
         }
         let value = message.payload().unwrap_or_default();
         Ok(match self.codec.decode_or_fetch_blocking(value, &self.runtime)? {
             Ok(event) => Read::Event(event),
-            Err(error) => Read::Unreadable { sha256: control::sha256(message.payload()), error },
+            Err(error) => {
+                Read::Unreadable { sha256: control::sha256(message.payload()), error, trace_id: trace_id(message) }
+            }
         })
     }
 

@@ -1,6 +1,7 @@
 //! Stops partitions, and pauses and resumes them as operators want (`cartctl pause`).
 
 use control::Changes;
+use trace::Place;
 
 use super::stops::Stop;
 use super::{Error, Worker};
@@ -39,7 +40,8 @@ impl Worker {
             let reason = format!("{error:#}");
             // Without a hash: a command is never skipped.
             self.control.stopped(partition, offset, "", &reason);
-            tracing::error!(worker = self.name, partition, reason, "a partition is stopped");
+            let position = Place { topic: self.consumer.topic(), partition, offset };
+            tracing::error!(worker = self.name, %position, reason, "a partition is stopped");
         }
         self.readiness.set_unready(&self.stop_condition(partition), error);
     }

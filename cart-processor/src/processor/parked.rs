@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
-use cart::{CartId, Outcome};
+use cart::{CartId, Outcome, ParkingState};
 use chrono::{DateTime, Utc};
 use kafka::Recovery;
 use parking::is_undecodable;
@@ -270,14 +270,18 @@ impl Worker {
         let changes = self.state.lots.failed(job, failed, Instant::now());
         for change in &changes {
             if let Change::Marker(cart) = change {
-                let (partition, state) = (job.partition, cart.state.name());
-                tracing::warn!(
-                    worker = self.name,
-                    partition,
-                    state,
-                    reason = cart.reason,
-                    "a cart that was tried fails"
-                );
+                let (worker, partition, reason) = (&self.name, job.partition, &cart.reason);
+                if cart.state == ParkingState::Parked {
+                    tracing::error!(
+                        worker,
+                        partition,
+                        reason,
+                        "a cart is parked: its commands wait (`cartctl parked`)"
+                    );
+                } else {
+                    let state = cart.state.name();
+                    tracing::warn!(worker, partition, state, reason, "a cart that was tried fails");
+                }
             }
         }
         Changes(changes.into_iter().map(|change| (job.partition, job.cart_id, change)).collect())

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -80,7 +81,7 @@ impl GenerationPointer {
     }
 }
 
-/// A run of `cartctl switch` or `cartctl drop` that is at work, or has died.
+/// A run of `cartctl switch`, `drop` or `rebuild --in-place` that is at work, or has died.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GenerationClaim {
     pub run: Uuid,
@@ -88,6 +89,14 @@ pub struct GenerationClaim {
     pub by: String,
     /// How often it has said that it is at work: one whose number does not grow has died.
     pub renewals: i32,
+}
+
+impl GenerationClaim {
+    /// Between two renewals.
+    pub const RENEWAL_INTERVAL: Duration = Duration::from_secs(2);
+
+    /// A run that has not renewed its claim for so long has died.
+    pub const DIED_AFTER: Duration = Duration::from_secs(10);
 }
 
 /// Who has made a generation the active one, and why.

@@ -250,7 +250,7 @@ impl Lots {
 
     /// A row has failed too often. `passed` is the newest record of it that was read.
     pub(crate) fn park(&mut self, row: ParkedRow, passed: Position) {
-        tracing::warn!(
+        tracing::error!(
             group = self.group,
             partition = row.partition,
             row = row.row_key,

@@ -5,6 +5,7 @@
 
 mod args;
 mod beside;
+mod claim;
 mod in_place;
 mod progress;
 mod refused;

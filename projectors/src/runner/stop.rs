@@ -1,6 +1,7 @@
 //! A partition stops at a record that cannot be read, or where it has too many parked rows, or one of an earlier log.
 
 use kafka::{DecodeError, Recovery};
+use trace::Place;
 
 use super::{Projector, Runner, Unreadable};
 use crate::error::Error;
@@ -18,14 +19,15 @@ impl<P: Projector> Runner<P> {
         offset: i64,
         sha256: String,
         error: &DecodeError,
+        trace_id: Option<String>,
     ) -> Result<(), Error> {
-        let record = format!("{}/{partition}/{offset}", self.consumer.topic());
+        let record = Place { topic: self.consumer.topic(), partition, offset };
         let skip = skip_command(&self.name, &format!("{}/{partition}/{offset}", self.topic), &sha256);
         let reason = format!(
             "{record} cannot be read: {error}. The partition is stopped there. If this program is too old for the record, \
              upgrade it; if the record is garbage, run `{skip}`"
         );
-        tracing::error!(partition, offset, sha256, reason, "a partition is stopped");
+        tracing::error!(position = %record, trace_id, sha256, reason, "a partition is stopped");
         self.control.stopped(partition, offset, &sha256, &format!("cannot be read: {error}"));
         self.stopped.insert(partition, Unreadable { offset, sha256 });
         self.readiness.set_unready(&condition(partition), reason);
@@ -47,7 +49,8 @@ impl<P: Projector> Runner<P> {
     /// the process ends, or the partition goes.
     pub(super) fn stop_full(&mut self, partition: i32, offset: i64, error: Error) -> Result<(), Error> {
         let reason = format!("{:#}", anyhow::Error::new(error));
-        tracing::error!(partition, offset, reason, "a partition is stopped");
+        let position = Place { topic: self.consumer.topic(), partition, offset };
+        tracing::error!(%position, reason, "a partition is stopped");
         self.control.stopped(partition, offset, "", &reason);
         self.stopped.insert(partition, Unreadable { offset, sha256: String::new() });
         self.readiness.set_unready(&condition(partition), reason);

@@ -1,4 +1,5 @@
-//! The right to change which generation readers see. Of all runs of `switch` and `drop` one has it at a time.
+//! The right to change which generation readers see. Of all runs of `switch`, `drop` and
+//! `rebuild --in-place` (`projectors::rebuild`) one has it at a time.
 //!
 //! It is a random number in the table `read_model`, taken by compare-and-set. A run renews it while it is at work. Another run takes over
 //! when it has seen no renewal for some time by its own clock, which never goes back. After that the first one can change nothing,
@@ -18,12 +19,6 @@ use uuid::Uuid;
 use super::freeze::pauses;
 use super::store::ModelStore;
 use crate::operate::Kafka;
-
-/// Between two renewals.
-const RENEWAL_INTERVAL: Duration = Duration::from_secs(2);
-
-/// A run that has not renewed its claim for so long has died.
-const DIED_AFTER: Duration = Duration::from_secs(10);
 
 /// Between two looks at another run's claim, and between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -88,7 +83,7 @@ impl Claim {
     pub(super) async fn release(self) {
         self.renewal.abort();
         if let Err(error) = self.store.release(self.run).await {
-            let (run, after) = (self.run, DIED_AFTER.as_secs());
+            let (run, after) = (self.run, GenerationClaim::DIED_AFTER.as_secs());
             let text =
                 format!("ending the claim of run {run} failed, so the next run waits {after} s for it: {error:#}");
             // A closed standard error is no reason to fail.
@@ -106,7 +101,7 @@ impl Drop for Claim {
 /// An error is no end: the next renewal may succeed.
 async fn renew(store: Arc<ModelStore>, run: Uuid) {
     for renewals in 1..i32::MAX {
-        tokio::time::sleep(RENEWAL_INTERVAL).await;
+        tokio::time::sleep(GenerationClaim::RENEWAL_INTERVAL).await;
         if matches!(store.renew(run, renewals).await, Ok(false)) {
             break;
         }
@@ -136,10 +131,10 @@ pub(super) async fn other_run(store: &ModelStore) -> anyhow::Result<String> {
 pub(super) async fn others_ended(store: &ModelStore) -> anyhow::Result<Result<GenerationPointer, String>> {
     let mut pointer = store.decided_pointer().await?;
     let Some(claim) = pointer.claim.clone() else { return Ok(Ok(pointer)) };
-    let (holder, after) = (holder(store.model, &claim), DIED_AFTER.as_secs());
+    let (holder, after) = (holder(store.model, &claim), GenerationClaim::DIED_AFTER.as_secs());
     waiting(&format!("{holder}; it is taken over after {after} s without a sign of life"));
     let since = Instant::now();
-    while since.elapsed() < DIED_AFTER {
+    while since.elapsed() < GenerationClaim::DIED_AFTER {
         tokio::time::sleep(PAUSE).await;
         pointer = store.decided_pointer().await?;
         match &pointer.claim {

@@ -1,8 +1,10 @@
 //! Decides commands again, and compares each with what the journal has of it. No I/O.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use anyhow::anyhow;
 use cart::{Aggregate, CartCommand, CartEvent, Decided, Decision, LogEpoch, Position, SequenceNumber};
 use journal::Row;
 use kafka::Codec;
@@ -27,9 +29,17 @@ enum Now {
     Panicked(String),
 }
 
+/// The rules that are rehearsed. A test has others.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    pub(super) decide: fn(&Aggregate, &CartCommand, Position) -> Decision,
+    pub(super) apply: fn(&mut Aggregate, &Decided),
+}
+
 /// A cart as the journal has it before the next command, and the rows that follow.
 #[derive(Debug)]
 pub struct CartRehearsal<'a> {
+    pub(super) rules: Rules,
     cart: Aggregate,
     epoch: LogEpoch,
     rows: BTreeMap<Position, Stored>,
@@ -41,11 +51,14 @@ impl<'a> CartRehearsal<'a> {
     #[must_use]
     pub fn new(cart: Aggregate, epoch: LogEpoch, rows: Vec<Stored>, codec: &'a Codec<CartEvent>) -> Self {
         let rows = rows.into_iter().map(|stored| (stored.row.position, stored)).collect();
-        Self { cart, epoch, rows, codec }
+        Self { rules: Rules { decide, apply: Aggregate::apply }, cart, epoch, rows, codec }
     }
 
     /// Decides the next of the cart's commands, and compares. Then the cart is as the journal has it after the command.
-    pub fn next(&mut self, asked: &Asked) -> Compared {
+    ///
+    /// # Errors
+    /// The rules panic when the command's row is applied: the cart's later commands cannot be decided.
+    pub fn next(&mut self, asked: &Asked) -> anyhow::Result<Compared> {
         let position = Position::new(self.epoch, asked.offset);
         let stored = self.rows.remove(&position);
         let now = match &asked.content {
@@ -54,9 +67,15 @@ impl<'a> CartRehearsal<'a> {
         };
         let compared = self.compare(asked, &now, stored.as_ref());
         if let Some(stored) = stored {
-            self.cart.apply(&stored.decided);
+            guarded(|| (self.rules.apply)(&mut self.cart, &stored.decided)).map_err(|message| {
+                let (cart_id, Asked { partition, offset, .. }) = (stored.decided.cart_id, asked);
+                anyhow!(
+                    "the rules panic when the journal's row of cart-commands {partition}/{offset} is applied to cart {cart_id}: {message}; \
+                     correct them and rehearse again"
+                )
+            })?;
         }
-        compared
+        Ok(compared)
     }
 
     /// The cart, and the rows for which there was no command.
@@ -77,15 +96,11 @@ impl<'a> CartRehearsal<'a> {
 
     fn decide(&self, command: &CartCommand, position: Position) -> Now {
         // A rule that panics is a difference like any other; the hook has printed where.
-        let decided = catch_unwind(AssertUnwindSafe(|| decide(&self.cart, command, position)));
-        match decided {
+        match guarded(|| (self.rules.decide)(&self.cart, command, position)) {
             Ok(Decision::Decided(decided)) => Now::Decided(decided),
             Ok(Decision::Repeated(_)) => Now::Unchanged("nothing: a repeat of an earlier request"),
             Ok(Decision::KeyReused) => Now::Unchanged("nothing: its idempotency key is that of another request"),
-            Err(panic) => {
-                let text = panic.downcast_ref::<String>().map(String::as_str);
-                Now::Panicked(text.or_else(|| panic.downcast_ref().copied()).unwrap_or("no message").to_owned())
-            }
+            Err(message) => Now::Panicked(message),
         }
     }
 
@@ -130,6 +145,17 @@ impl<'a> CartRehearsal<'a> {
         }
         different_bytes(&stored.row, &row).map_or(Ok(Compared::EqualContent), |words| Err((Part::Bytes, words)))
     }
+}
+
+/// Runs rules; a panic comes back as its message.
+fn guarded<T>(rules: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(rules)).map_err(|panic| panic_text(&*panic))
+}
+
+/// The text of a panic; `panic!` makes one of these two types.
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| String::from("a panic without a text"))
 }
 
 /// Decides a command. A test changes a rule here, to see that the commands are found whose results it changes.

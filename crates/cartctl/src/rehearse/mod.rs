@@ -19,13 +19,14 @@ mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::io::{Write as _, stderr};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use cart::contract::{Contract, group};
 use cart::{Aggregate, CartCommand, CartEvent, CartId, CartParked, ControlRecord, LogEpoch, Position};
 use chrono::Utc;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use journal::{Codecs, Journal};
 use kafka::{Admin, Codec, KafkaArgs, Registry};
 use parking::AllParked;
@@ -214,7 +215,7 @@ async fn compare(
     };
     let cart = match cart {
         Some(cart) => cart,
-        None => journal.load_before(cart_id, Position::new(epoch, first.offset)).await?,
+        None => loaded(first, journal.load_before(cart_id, Position::new(epoch, first.offset))).await?,
     };
     let mut stored = Vec::new();
     for row in journal.following(&cart, Position::new(epoch, last.offset)).await? {
@@ -223,7 +224,26 @@ async fn compare(
     let events: &Codec<CartEvent> = &journal.codecs().events;
     let mut rehearsal = CartRehearsal::new(cart, epoch, stored, events);
     let partition = first.partition;
-    let compared = asked.iter().map(|one| rehearsal.next(one)).collect();
+    let compared = asked.iter().map(|one| rehearsal.next(one)).collect::<anyhow::Result<_>>()?;
     let (cart, without_command) = rehearsal.finish(partition);
     Ok((cart, compared, without_command))
+}
+
+/// The cart before its command `first`. That the rules panic for what the journal has is an error that names the cart: it ends no process.
+async fn loaded(
+    first: &Asked,
+    load: impl Future<Output = Result<Aggregate, journal::Error>>,
+) -> anyhow::Result<Aggregate> {
+    match AssertUnwindSafe(load).catch_unwind().await {
+        Ok(cart) => Ok(cart?),
+        Err(panic) => {
+            let cart_id = first.cart_id.map_or_else(|| String::from("without an id"), |cart_id| cart_id.to_string());
+            bail!(
+                "the rules panic when cart {cart_id} is loaded as it was before cart-commands {}/{}: {}; correct them and rehearse again",
+                first.partition,
+                first.offset,
+                compare::panic_text(&*panic)
+            )
+        }
+    }
 }

@@ -8,7 +8,7 @@ use journal::{Content, Row};
 use kafka::{Codec, KafkaArgs, Registry};
 use uuid::Uuid;
 
-use super::{Asked, CartRehearsal, Compared, Difference, Part, Report, Stored};
+use super::{Asked, CartRehearsal, Compared, Difference, Part, Report, Stored, loaded};
 
 /// The schema is compiled in, so no registry is asked.
 fn codec(id: u32) -> Codec<CartEvent> {
@@ -79,7 +79,7 @@ fn rehearse(asked: &[Asked], stored: Vec<Stored>, codec: &Codec<CartEvent>) -> R
     let mut report = Report::default();
     let mut rehearsal = CartRehearsal::new(Aggregate::new(cart_id()), LogEpoch::FIRST, stored, codec);
     for one in asked {
-        report.add(rehearsal.next(one));
+        report.add(rehearsal.next(one).expect("the rules apply it"));
     }
     let (_, without_command) = rehearsal.finish(3);
     without_command.into_iter().for_each(|difference| report.add_difference(difference));
@@ -220,6 +220,43 @@ fn dead_letters_and_missing_or_unexpected_rows_are_found() {
     let expected = [(21, Part::Outcome), (22, Part::Outcome), (23, Part::Outcome), (19, Part::Existence)];
     assert_eq!(different(&report), expected, "{report}");
     assert_eq!((report.dead_letters, report.different, report.exit_code()), (1, 4, 1));
+}
+
+#[test]
+fn a_rule_that_panics_for_a_command_is_a_difference() {
+    let (asked, codec) = (shopping(), codec(1));
+    let stored = journalled(&asked, &codec, unchanged);
+    let mut rehearsal = CartRehearsal::new(Aggregate::new(cart_id()), LogEpoch::FIRST, stored, &codec);
+    rehearsal.rules.decide = |cart, command, position| {
+        assert!(position.offset() != 13, "a rule for offset {}", position.offset());
+        cart.decide(command, position)
+    };
+    let mut report = Report::default();
+    asked.iter().for_each(|one| report.add(rehearsal.next(one).expect("the rules apply it")));
+    assert_eq!(different(&report), [(13, Part::Outcome)], "the cart is not as the journal has it");
+    assert_eq!(report.differences[0].now, "the rule panics: a rule for offset 13");
+}
+
+#[test]
+fn a_rule_that_panics_when_a_row_is_applied_is_named_with_cart_and_offset() {
+    let (asked, codec) = (shopping(), codec(1));
+    let stored = journalled(&asked, &codec, unchanged);
+    let mut rehearsal = CartRehearsal::new(Aggregate::new(cart_id()), LogEpoch::FIRST, stored, &codec);
+    rehearsal.rules.apply = |_, _| panic!("no such line");
+    let error = rehearsal.next(&asked[0]).expect_err("it panics").to_string();
+    let place = format!("cart-commands 3/10 is applied to cart {}: no such line", cart_id());
+    assert!(error.contains(&place), "{error}");
+}
+
+#[tokio::test]
+async fn a_rule_that_panics_when_a_cart_is_loaded_is_named_with_cart_and_offset() {
+    let first = asked(10, add(1, "1"));
+    let cart = loaded(&first, async { Ok(Aggregate::new(cart_id())) }).await.expect("a cart");
+    assert_eq!(cart, Aggregate::new(cart_id()));
+    let panics = async { [Ok(cart)].into_iter().nth(1).expect("no such line") };
+    let error = loaded(&first, panics).await.expect_err("it panics").to_string();
+    let place = format!("cart {} is loaded as it was before cart-commands 3/10: no such line", cart_id());
+    assert!(error.contains(&place), "{error}");
 }
 
 #[test]

@@ -142,6 +142,9 @@ pub(crate) async fn a_command_that_is_too_new_stops_its_partition_only() -> anyh
         if text.contains(&reason) && text.contains("newer than this program") { Ok(()) } else { Err(text) }
     })
     .await?;
+    let (log, position) = (processor.log(), format!("position={}/{partition}/1 ", kafka.prefixed(CartCommand::TOPIC)));
+    let is_stop = |line: &str| line.contains("a partition is stopped") && line.contains(&position);
+    ensure!(log.lines().any(is_stop), "no stop with {position}in {log}");
     let other = usize::try_from(self::partition(written.other, written.partitions))?;
     wait_until("the other partition to go on", DEADLINE, async || {
         let committed = committed(kafka).await.map_err(|error| format!("{error:#}"))?;

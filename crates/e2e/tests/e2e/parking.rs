@@ -224,6 +224,9 @@ pub(crate) async fn bad_carts_wait_while_the_others_of_their_partition_go_on() -
     for cart in [panicking, unloadable, unreadable] {
         system.installation.becomes_parked(cart, DEADLINE).await?;
     }
+    let log = processor.log();
+    let errors = log.lines().filter(|line| line.contains("ERROR") && line.contains("a cart is parked")).count();
+    ensure!(errors >= 3, "{errors} errors for three parked carts in {log}");
     // What comes now is behind what waits.
     for (cart, product) in [(unreadable, products[1]), (panicking, products[2]), (unloadable, products[2])] {
         let (status, answer) = system.add(cart, product).await?;

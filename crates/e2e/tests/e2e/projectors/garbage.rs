@@ -9,7 +9,8 @@ use cart::contract::Contract as _;
 use cartctl::topic::read_all;
 use e2e::harness::{Process, wait_until};
 use futures::future::try_join_all;
-use kafka::{Admin, Producer, Record, partition_of};
+use kafka::{Admin, OwnedHeaders, Producer, Record, partition_of};
+use trace::TraceHeaders;
 
 use super::read_side::{DEADLINE, EVENTS, ReadSide, TABLES, get};
 use super::shop::Line;
@@ -22,6 +23,9 @@ const KINDS: [(Option<&[u8]>, &str); 4] = [
     (Some(&[0, 0x7f, 0xff, 0xff, 0xfe, 2, 4]), "the registry has no Avro schema 2147483646"),
     (Some(&[0, 1]), "the value has 2 bytes"),
 ];
+
+/// The trace of each, which is not recorded.
+const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 /// An unreadable record.
 pub(crate) struct Garbage {
@@ -42,7 +46,14 @@ impl Garbage {
         let place = usize::try_from(partition)?;
         let offset = tokio::task::block_in_place(|| Admin::new(kafka)?.watermarks(topic))?[place].1;
         let (value, reason) = KINDS[place];
-        let record = Record { partition: Some(partition), key: None, value: value.map(<[u8]>::to_vec), headers: None };
+        let parent = format!("00-{TRACE_ID}-00f067aa0ba902b7-00");
+        let trace = TraceHeaders::new(Some(parent.as_bytes()), None);
+        let record = Record {
+            partition: Some(partition),
+            key: None,
+            value: value.map(<[u8]>::to_vec),
+            headers: Some(kafka::with_trace(OwnedHeaders::new(), trace)),
+        };
         Producer::durable(kafka, topic)?.send(&record)?.await?;
         let name = format!("{topic}/{partition}/{offset}");
         let short = name.strip_prefix(&kafka.topic_prefix).unwrap_or(&name).to_owned();
@@ -66,6 +77,14 @@ impl Garbage {
     }
 }
 
+/// Fails unless the log has this message with the record's position and trace.
+fn is_logged(process: &Process, message: &str, garbage: &Garbage) -> anyhow::Result<()> {
+    let (log, position) = (process.log(), format!("position={} ", garbage.name));
+    let is_meant = |line: &str| line.contains(message) && line.contains(&position) && line.contains(TRACE_ID);
+    ensure!(log.lines().any(is_meant), "no '{message}' with {position}and its trace in {log}");
+    Ok(())
+}
+
 /// Waits until a member of `group` reports exactly these.
 pub(crate) async fn reports(process: &Process, group: &str, garbage: &[Garbage]) -> anyhow::Result<()> {
     let names: Vec<_> = garbage.iter().map(|garbage| garbage.name.as_str()).collect();
@@ -74,7 +93,8 @@ pub(crate) async fn reports(process: &Process, group: &str, garbage: &[Garbage])
         let reported = garbage.iter().filter(|garbage| garbage.is_reported(group, &readiness)).count();
         if reported == garbage.len() && readiness.lines().count() == reported { Ok(()) } else { Err(readiness) }
     })
-    .await
+    .await?;
+    garbage.iter().try_for_each(|garbage| is_logged(process, "a partition is stopped", garbage))
 }
 
 /// A skip that is refused, and why.
@@ -120,6 +140,7 @@ async fn on_cart_events(read_side: &mut ReadSide) -> anyhow::Result<()> {
 
     garbage[0].skip(read_side, EVENTS).await?;
     read_side.rest(&[EVENTS]).await?;
+    is_logged(&processes[0], "skipping a record", &garbage[0])?;
     read_side.check_topic().await?;
     processes[0].terminate(DEADLINE).await
 }

@@ -82,6 +82,9 @@ pub(crate) async fn rows_that_cannot_be_kept_are_parked_and_the_others_are_exact
         metrics += metric(process, "projector_parked_rows").await?;
         let readiness = get(process, "/health/ready").await?;
         ensure!(readiness.starts_with("ready"), "a projector with parked rows stays ready: {readiness}");
+        let log = process.log();
+        let is_error = |line: &str| line.contains("ERROR") && line.contains("a row is parked");
+        ensure!(log.lines().any(is_error), "no error for the parked rows in {log}");
     }
     ensure!(metrics == count as u64, "the metrics have {metrics} parked rows, and {count} are listed");
     terminate(processes).await?;

@@ -21,6 +21,8 @@ use crate::projectors::shop::Line;
 
 const IN_PLACE: [&str; 3] = ["switch", POPULAR_ITEMS, "--in-place"];
 
+const EMPTY: [&str; 3] = ["rebuild", POPULAR_ITEMS, "--in-place"];
+
 const SECOND: &str = "popular-items-g2";
 
 /// As [`IN_PLACE`] and [`SECOND`], of the other table in Cassandra.
@@ -156,25 +158,48 @@ async fn no_record_is_passed_over_after_a_kill(read_side: &ReadSide) -> anyhow::
     Ok(())
 }
 
-/// `cartctl rebuild --in-place` waits before it empties the table that readers see. Another operator begins to change the model meanwhile.
-async fn a_claim_in_the_middle_keeps_the_table(
+/// A `cartctl rebuild --in-place` is stopped for so long that another operator's drop takes it for dead. Then it goes on.
+async fn a_rebuild_that_was_taken_for_dead_keeps_the_table(
     read_side: &ReadSide,
     session: &Session,
     vendor: Uuid,
 ) -> anyhow::Result<()> {
     let before = pieces(session, vendor).await?;
-    let emptying = start_cartctl(read_side, &["rebuild", POPULAR_ITEMS, "--in-place"], &[])?;
-    wait_until("the rebuild to wait for the readers", DEADLINE, async || {
-        let log = emptying.log();
-        if log.contains("waiting until no ingest") { Ok(()) } else { Err(log) }
-    })
-    .await?;
+    let emptying = stopped(read_side, "emptying-reset=return(stop)", &EMPTY).await?;
     let drop_second = ["drop", POPULAR_ITEMS, "--generation", "2"];
     let dropping = stopped(read_side, "drop-claimed=return(stop)", &drop_second).await?;
+    emptying.resume()?;
     ended(emptying).await?.with(1, "popular-items is changed by")?;
     ensure!(before > 0 && pieces(session, vendor).await? == before, "the table was emptied");
     dropping.resume()?;
     ended(dropping).await?.with(0, "are deleted")?;
+    Ok(())
+}
+
+/// The second would empty the table behind the offsets of a projector that is started when the first has ended.
+async fn of_two_rebuilds_in_place_the_second_is_refused(
+    read_side: &ReadSide,
+    session: &Session,
+    vendor: Uuid,
+) -> anyhow::Result<()> {
+    let mut interrupted = stopped(read_side, "emptying-claimed=return(stop)", &EMPTY).await?;
+    // The signal waits until the process goes on.
+    interrupted.interrupt()?;
+    interrupted.resume()?;
+    ended(interrupted).await?.with(2, "interrupted: the table was not emptied")?;
+    ensure!(pieces(session, vendor).await? > 0, "the table was emptied");
+
+    let first = stopped(read_side, "emptying-claimed=return(stop)", &EMPTY).await?;
+    let second = start_cartctl(read_side, &EMPTY, &[])?;
+    wait_until("the second rebuild to find the first", DEADLINE, async || {
+        let log = second.log();
+        if log.contains("another run has the claim") { Ok(()) } else { Err(log) }
+    })
+    .await?;
+    first.resume()?;
+    ended(second).await?.with(1, "popular-items is emptied by another")?;
+    ended(first).await?.with(0, "the table is empty")?.without("another run has the claim")?;
+    ensure!(pieces(session, vendor).await? == 0, "the table was not emptied");
     Ok(())
 }
 
@@ -225,7 +250,8 @@ pub(crate) async fn a_table_known_by_name_gets_the_rows_of_another_generation() 
     for mut process in again {
         process.terminate(DEADLINE).await?;
     }
-    a_claim_in_the_middle_keeps_the_table(&read_side, &session, vendor).await?;
+    a_rebuild_that_was_taken_for_dead_keeps_the_table(&read_side, &session, vendor).await?;
+    of_two_rebuilds_in_place_the_second_is_refused(&read_side, &session, vendor).await?;
     drop((others, first, session));
     read_side.remove().await
 }

@@ -6,7 +6,7 @@
 //! * [`kills`]: killed builders, switches, drops and rebuilds in place go on.
 //! * [`settling`]: without the wait for readers two of them see different totals.
 //! * [`in_place`]: a table that other programs know by name gets the rows of another generation, also after runs that are killed. Its
-//!   readers see each row as it was or as it is.
+//!   readers see each row as it was or as it is. Of two runs that empty the table at once one is refused.
 //! * [`parked_rows`]: parked rows count as a difference, and are not switched to.
 //! * [`operators`]: what comes in the middle of a switch is seen, and a second operator is refused.
 
