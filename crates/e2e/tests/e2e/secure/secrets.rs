@@ -10,10 +10,7 @@ pub(crate) struct Places(Vec<(String, String)>);
 
 impl Places {
     /// Looks at running processes, and at each file of the folder of their logs.
-    pub(crate) async fn read<'a>(
-        processes: impl IntoIterator<Item = &'a Process>,
-        folder: &Path,
-    ) -> anyhow::Result<Self> {
+    pub(crate) async fn read(processes: impl IntoIterator<Item = &Process>, folder: &Path) -> anyhow::Result<Self> {
         let mut all = Vec::new();
         for process in processes {
             let id = process.id();
