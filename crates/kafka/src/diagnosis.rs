@@ -28,6 +28,9 @@ const LISTEN: Duration = Duration::from_secs(2);
 /// What librdkafka writes of a connection that ends at once, since only one side wants TLS or a user.
 const PROTOCOL: &str = "security.protocol";
 
+/// What librdkafka writes of a handshake that the port ends: it takes the client's first bytes for a request that is too long.
+const PORT_WITHOUT_TLS: &str = "connecting to a PLAINTEXT broker listener?";
+
 /// How long it waits at a time.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -81,9 +84,9 @@ impl Listener {
 fn decisive(reports: &[(RDKafkaErrorCode, String)]) -> Option<&(RDKafkaErrorCode, String)> {
     let codes = [RDKafkaErrorCode::Authentication, RDKafkaErrorCode::SSL];
     // librdkafka says it of each connection that ends early, so also once of a broker that starts or stops.
-    let mut ended = reports
-        .iter()
-        .filter(|(code, reason)| *code == RDKafkaErrorCode::BrokerTransportFailure && reason.contains(PROTOCOL));
+    let is_ended = |reason: &str| reason.contains(PROTOCOL) || reason.contains(PORT_WITHOUT_TLS);
+    let mut ended =
+        reports.iter().filter(|(code, reason)| *code == RDKafkaErrorCode::BrokerTransportFailure && is_ended(reason));
     reports.iter().find(|(code, _)| codes.contains(code)).or_else(|| ended.nth(1))
 }
 
@@ -132,6 +135,8 @@ fn explain(args: &KafkaArgs, code: RDKafkaErrorCode, reason: &str) -> String {
              --kafka-sasl-mechanism"
         } else if code == RDKafkaErrorCode::Resolve {
             "check the host names in --kafka-bootstrap-servers"
+        } else if reason.contains(PORT_WITHOUT_TLS) {
+            "the port has no TLS: check --kafka-security and the ports in --kafka-bootstrap-servers"
         } else {
             "the port wants TLS or a user: check --kafka-security"
         })
@@ -172,4 +177,34 @@ fn verify(args: &KafkaArgs, server: &str, host: &str) -> Option<X509VerifyResult
     }
     let Err(HandshakeError::Failure(failed)) = connector.build().connect(host, stream) else { return None };
     Some(failed.ssl().verify_result()).filter(|result| *result != X509VerifyResult::OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As librdkafka writes them.
+    const TO_PLAINTEXT: &str = "127.0.0.1:9092/bootstrap: SSL handshake failed: Disconnected: connection reset by peer: \
+        connecting to a PLAINTEXT broker listener?";
+    const TO_TLS: &str = "[thrd:127.0.0.1:9092/bootstrap]: 127.0.0.1:9092/bootstrap: Disconnected: requesting ApiVersion: might \
+        be caused by incorrect security.protocol configuration (connecting to a SSL listener?) or broker version is < 0.10 \
+        (see api.version.request)";
+    const AWAY: &str = "127.0.0.1:9092/bootstrap: Connect to ipv4#127.0.0.1:9092 failed: Connection refused";
+
+    #[test]
+    fn a_port_that_wants_or_has_no_tls_is_named_when_it_ends_a_second_connection() {
+        let args = KafkaArgs::plain("127.0.0.1:9092", "http://127.0.0.1:8081");
+        for (text, advice) in [
+            (TO_PLAINTEXT, "the port has no TLS: check --kafka-security and the ports in --kafka-bootstrap-servers ("),
+            (TO_TLS, "the port wants TLS or a user: check --kafka-security ("),
+        ] {
+            let report = |text: &str| (RDKafkaErrorCode::BrokerTransportFailure, text.to_owned());
+            assert_eq!(decisive(&[report(text)]), None, "a broker that stops ends one too");
+            assert_eq!(decisive(&[report(text), report(AWAY)]), None, "{text}");
+            let reports = [report(text), report(AWAY), report(text)];
+            let (code, reason) = decisive(&reports).expect("the second is decisive");
+            let explained = explain(&args, *code, reason);
+            assert!(explained.starts_with(advice), "{explained}");
+        }
+    }
 }

@@ -25,6 +25,24 @@ const WHOLE_DEADLINE: Duration = Duration::from_secs(120);
 const OFFSETS_TOPIC: &str = "__consumer_offsets";
 const TRANSACTIONS_TOPIC: &str = "__transaction_state";
 
+/// The checks of `cartctl doctor` that only a cluster passes.
+const COPIES: [&str; 4] = ["topic-copies", "transaction-state-copies", "offset-copies", "keyspace-copies"];
+
+/// How long the doctor may take, on a busy machine.
+const DOCTOR_DEADLINE: Duration = Duration::from_secs(180);
+
+/// `cartctl doctor` finds three copies of everything, and nothing that is wrong. A check that could not be made is no finding.
+pub(super) async fn doctor_finds_three_copies(environment: &FaultEnvironment) -> anyhow::Result<()> {
+    let mut doctor = environment.installation().spawn("doctor", "cartctl", ["doctor"])?;
+    doctor.ended(DOCTOR_DEADLINE).await?;
+    let report = doctor.log();
+    ensure!(!report.contains("FAILED     "), "the doctor finds something wrong with a cluster that is right: {report}");
+    for check in COPIES {
+        ensure!(report.contains(&format!("ok         {check}: ")), "{check} is not ok: {report}");
+    }
+    Ok(())
+}
+
 pub(super) async fn kill_any_broker(
     environment: &FaultEnvironment,
     fault: Fault,

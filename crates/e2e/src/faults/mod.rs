@@ -74,6 +74,9 @@ pub async fn run(name: &str, plan: &mut Plan, load: &Load) -> anyhow::Result<Sum
     };
     let servers = servers.context("starting the servers")?;
     let mut environment = FaultEnvironment::open(name, servers).await?;
+    if is_cluster {
+        cluster::doctor_finds_three_copies(&environment).await?;
+    }
     let installation = environment.installation();
     let target = Target::new(installation.kafka().clone(), installation.cassandra().clone(), installation.database());
     let watcher = Watcher::start(&target);

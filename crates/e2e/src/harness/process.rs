@@ -153,7 +153,7 @@ impl Process {
     }
 
     /// Sets the address of its metrics.
-    pub(super) fn with_admin(mut self, admin: Option<SocketAddr>) -> Self {
+    pub(crate) fn with_admin(mut self, admin: Option<SocketAddr>) -> Self {
         self.admin = admin;
         self
     }

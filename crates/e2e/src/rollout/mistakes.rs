@@ -23,12 +23,19 @@ enum Wrong {
     Text(&'static str),
     /// The value of the variable in the container's list.
     Variable(&'static str, &'static str),
+    /// Another variable at the end of the list.
+    NewVariable(&'static str, &'static str),
+    /// No such field.
+    Nothing,
 }
+
+/// With this setting no local broker is found, so the service lives, and never becomes ready.
+const WITHOUT_KAFKA: (&str, Wrong) = ("/env", Wrong::NewVariable("KAFKA_PROPERTIES", "broker.address.family=v6"));
 
 const CONTAINER: &str = "/spec/template/spec/containers/0";
 
 /// All of them. An update is given up sooner than by default where that is what must happen.
-pub static MISTAKES: [Mistake; 7] = [
+pub static MISTAKES: [Mistake; 9] = [
     Mistake {
         name: "a grace period below the lame-duck time",
         workload: INGEST,
@@ -78,6 +85,18 @@ pub static MISTAKES: [Mistake; 7] = [
         finding: "cart-processor made no progress in 20 s",
     },
     Mistake {
+        name: "a readiness probe that asks whether it lives, of a version that cannot work",
+        workload: INGEST,
+        places: &[("/readinessProbe/httpGet/path", Wrong::Text("/health/live")), WITHOUT_KAFKA],
+        finding: "counts as ready before its service does",
+    },
+    Mistake {
+        name: "no readiness probe, of a version that cannot work",
+        workload: INGEST,
+        places: &[("/readinessProbe", Wrong::Nothing), WITHOUT_KAFKA],
+        finding: "counts as ready before its service does",
+    },
+    Mistake {
         name: "a grace period below the time of a commit",
         workload: "cart-processor",
         places: &[("/spec/template/spec/terminationGracePeriodSeconds", Wrong::Number(0))],
@@ -107,6 +126,16 @@ impl Mistake {
                     let list = wrong.pointer_mut(&place).and_then(Value::as_array_mut);
                     let variable = list.and_then(|list| list.iter_mut().find(|variable| variable["name"] == *name));
                     variable.expect("the workload sets this variable")["value"] = json!(value);
+                }
+                Wrong::NewVariable(name, value) => {
+                    let list = wrong.pointer_mut(&place).and_then(Value::as_array_mut);
+                    list.expect("the workload has variables").push(json!({"name": name, "value": value}));
+                }
+                Wrong::Nothing => {
+                    let (parent, field) = place.rsplit_once('/').expect("a place has a parent");
+                    let parent = wrong.pointer_mut(parent).and_then(Value::as_object_mut);
+                    let removed = parent.and_then(|parent| parent.remove(field));
+                    assert!(removed.is_some(), "the workload has no {place}");
                 }
             }
         }
@@ -144,5 +173,9 @@ mod tests {
         let wrong = MISTAKES[1].make(&right);
         assert_eq!(wrong.pointer("/spec/template/spec/containers/0/env/1/value"), Some(&json!("0")));
         assert_eq!(wrong.pointer("/spec/template/spec/containers/0/env/0/value"), Some(&json!("1")));
+        let wrong = MISTAKES.iter().find(|mistake| mistake.name.starts_with("no readiness probe")).expect("a mistake");
+        let wrong = wrong.make(&right);
+        assert_eq!(wrong.pointer("/spec/template/spec/containers/0/readinessProbe"), None);
+        assert_eq!(wrong.pointer("/spec/template/spec/containers/0/env/2/name"), Some(&json!("KAFKA_PROPERTIES")));
     }
 }

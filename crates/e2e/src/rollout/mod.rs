@@ -9,9 +9,9 @@
 //! at the end: audit
 //! ```
 //!
-//! * `manifests`, `workload`: what is read of them.
+//! * `manifests`, `workload`, `fields`: what is read of them.
 //! * `pod`: the kubelet. A pod has an address of its own (127.77.0.0/16) and the ports that the manifests say. A container that the
-//!   kubelet would restart is a finding.
+//!   kubelet would restart is a finding, and so is one that would count as ready before its service does.
 //! * `replicas`: the controllers of Deployments and StatefulSets.
 //! * `cluster`: the Service, which learns of a change of a pod after 2 s; the local servers in place of those of the overlay.
 //! * `mistakes`: manifests that must lead to a finding.
@@ -19,6 +19,7 @@
 //! Not played: the scheduler, images, security contexts, volumes, network policies, memory limits, disruption budgets.
 
 mod cluster;
+mod fields;
 mod load;
 mod manifests;
 mod mistakes;

@@ -16,6 +16,12 @@ use crate::harness::Process;
 const JOB_DEADLINE: Duration = Duration::from_secs(240);
 const KILLED_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Where each service says itself whether it can work.
+const READY_PATH: &str = "/health/ready";
+
+/// The interval at which a pod is looked at whose probes do not ask that.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
 /// A running pod; its process is killed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Pod {
@@ -70,7 +76,8 @@ impl Pod {
         };
         let [startup, liveness, readiness] =
             [asked(&container.startup_probe)?, asked(&container.liveness_probe)?, asked(&container.readiness_probe)?];
-        let probes = tokio::spawn(probe(name.to_owned(), startup, liveness, readiness, state.clone()));
+        let own = own_readiness(container, ip, &client)?;
+        let probes = tokio::spawn(probe(name.to_owned(), startup, liveness, (readiness, own), state.clone()));
         Ok(Self { name: name.to_owned(), process, state, probes: Some(probes) })
     }
 
@@ -88,7 +95,7 @@ impl Pod {
         self.state.lock().ready_since.is_some_and(|since| since.elapsed() >= min_ready)
     }
 
-    /// Why the kubelet would restart it.
+    /// Why the kubelet would restart it, or why it must not count as ready.
     pub(super) fn failure(&self) -> Option<String> {
         // A zombie has ended.
         if matches!(self.process.state(), None | Some('Z')) {
@@ -169,12 +176,39 @@ impl Asked {
     }
 }
 
+/// The question whether the service itself is ready, where no readiness probe asks it. It is asked at the port of another probe.
+fn own_readiness(container: &Container, ip: Ipv4Addr, client: &reqwest::Client) -> anyhow::Result<Option<Asked>> {
+    let probes = [&container.readiness_probe, &container.liveness_probe, &container.startup_probe];
+    let Some(probe) = probes.into_iter().flatten().next() else { return Ok(None) };
+    let is_asked = match &container.readiness_probe {
+        Some(readiness) => container.target(readiness)?.1 == READY_PATH,
+        None => false,
+    };
+    let (port, _) = container.target(probe)?;
+    let url = format!("http://{}{READY_PATH}", SocketAddr::from((ip, port)));
+    Ok((!is_asked).then(|| Asked { probe: probe.clone(), url, client: client.clone() }))
+}
+
+/// Reports a pod that would count as ready before its service does: it would get requests, and an older pod would be ended for it.
+async fn is_ready_too_early(name: &str, readiness: Option<&Asked>, own: &Asked, state: &PodState) -> bool {
+    if let Some(readiness) = readiness {
+        while readiness.once().await.is_err() {
+            sleep(LOOK_INTERVAL).await;
+        }
+    }
+    let result = own.once().await;
+    if let Err(error) = &result {
+        state.fail(format!("{name} counts as ready before its service does: {error}"));
+    }
+    result.is_err()
+}
+
 /// What the kubelet does with the probes of a container. Where it would restart the container, it reports a failure.
 async fn probe(
     name: String,
     startup: Option<Asked>,
     liveness: Option<Asked>,
-    readiness: Option<Asked>,
+    (readiness, own): (Option<Asked>, Option<Asked>),
     state: PodState,
 ) {
     if let Some(startup) = startup {
@@ -189,6 +223,11 @@ async fn probe(
         if state.lock().failure.is_some() {
             return;
         }
+    }
+    if let Some(own) = own
+        && is_ready_too_early(&name, readiness.as_ref(), &own, &state).await
+    {
+        return;
     }
     let liveness = async {
         let Some(liveness) = liveness else { return };
@@ -210,4 +249,37 @@ async fn probe(
         readiness.repeatedly(report).await;
     };
     tokio::join!(liveness, readiness);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::workload::Workload;
+    use super::*;
+
+    /// The question to a service with this readiness probe.
+    fn question(readiness: &Value) -> Option<String> {
+        let live = json!({"httpGet": {"path": "/health/live", "port": "admin"}});
+        let container = json!({
+            "ports": [{"name": "admin", "containerPort": 9000}], "livenessProbe": live, "readinessProbe": readiness,
+        });
+        let object = json!({
+            "kind": "Deployment", "metadata": {"name": "a"},
+            "spec": {"template": {"metadata": {}, "spec": {"containers": [container]}}},
+        });
+        let workload = Workload::parse(&object).expect("a workload");
+        let container = workload.container().expect("a container");
+        let own = own_readiness(container, Ipv4Addr::LOCALHOST, &reqwest::Client::new()).expect("a port");
+        own.map(|own| own.url)
+    }
+
+    #[test]
+    fn a_service_is_asked_whether_it_is_ready_where_its_probe_does_not() {
+        let probe = |path: &str| json!({"httpGet": {"path": path, "port": "admin"}});
+        assert_eq!(question(&probe("/health/ready")), None);
+        for wrong in [probe("/health/live"), Value::Null] {
+            assert_eq!(question(&wrong).as_deref(), Some("http://127.0.0.1:9000/health/ready"), "{wrong}");
+        }
+    }
 }

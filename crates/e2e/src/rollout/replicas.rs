@@ -93,7 +93,7 @@ impl Replicas {
         )
     }
 
-    /// Why the kubelet would restart a pod.
+    /// Why the kubelet would restart a pod, or why one must not count as ready.
     fn failures(&self, others: &[Pod]) -> Problems {
         self.pods.iter().chain(others).filter_map(Pod::failure).collect()
     }

@@ -1,5 +1,5 @@
-//! A workload, as far as the kubelet and the controllers read it. A field that this module does not know, in a place where it would
-//! change what happens, is an error: nothing is passed over.
+//! A workload, as far as the kubelet and the controllers read it. A field that this module does not know is an error, so nothing that
+//! would change what happens is passed over, such as a StatefulSet's `updateStrategy` or a Deployment's `paused`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,6 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
+
+use super::fields;
 
 /// A Deployment, a StatefulSet or a Job.
 #[derive(Debug, Clone, Deserialize)]
@@ -207,6 +209,7 @@ impl Workload {
         let spec = &workload.spec.template.spec;
         ensure!(spec.init_containers.is_empty(), "{name}: containers that run before the others are not understood");
         ensure!(workload.container()?.lifecycle.is_none(), "{name}: lifecycle hooks are not understood");
+        fields::check(object)?;
         Ok(workload)
     }
 

@@ -87,13 +87,12 @@ impl Place {
         };
         let mut environment = self.environment.clone();
         environment.push(("INSTANCE", self.instance.to_owned()));
-        if self.service == Service::Ingest {
-            // A build whose ingest has no such address ignores it.
-            environment.push(("ADMIN_LISTEN", free_address().context("finding a free port")?.to_string()));
-        }
+        // A build whose ingest has no such address ignores it.
+        let admin = (self.service == Service::Ingest).then(free_address).transpose().context("finding a free port")?;
+        environment.extend(admin.map(|admin| ("ADMIN_LISTEN", admin.to_string())));
         let log = format!("{}-{}-{}-{}", self.service.name(), self.instance, self.starts, build.name);
         let process = installation.spawn_as(&log, &build.binary(binary), args, &environment, Some(self.address))?;
-        self.process.insert(process).ready(READY_DEADLINE).await
+        self.process.insert(process.with_admin(admin)).ready(READY_DEADLINE).await
     }
 
     async fn stop(&mut self) -> anyhow::Result<()> {
@@ -150,6 +149,11 @@ impl<'a> Running<'a> {
         let clients = Clients::start(installation, url, &name, rate, run.into())?;
         tokio::time::sleep(LOAD).await;
         Ok(Self { installation, places, clients, _balancer: balancer })
+    }
+
+    /// The processes that run now.
+    pub fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.places.iter().filter_map(|place| place.process.as_ref())
     }
 
     /// Replaces each process by one of a build, readers before writers, and returns the time that it took. One process at a time, but all

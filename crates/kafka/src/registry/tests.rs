@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 
 use super::*;
 
@@ -39,25 +40,34 @@ fn loopback_is_this_machine() {
     }
 }
 
-/// Answers each request with a schema, as a registry would, or with another status; counts them.
-fn serve(status: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
+/// Answers each request with a schema, as a registry would, or with another status; shows the lines of each head to `seen`.
+fn serve_with(status: &'static str, seen: impl Fn(&[String]) + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let requests = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&requests);
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            counted.fetch_add(1, Ordering::Relaxed);
             let mut request = BufReader::new(&stream);
             let head = request.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty());
-            let len = head.filter_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).last();
+            let head: Vec<String> = head.collect();
+            seen(&head);
+            let len = head.iter().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
             // What is left unread would break the connection before the answer is read.
             request.read_exact(&mut vec![0; len.unwrap_or_default()]).unwrap();
             let body = r#"{"schema":"\"string\""}"#;
             let head = "content-type: application/json\r\nconnection: close\r\n";
             write!(stream, "HTTP/1.1 {status}\r\n{head}content-length: {}\r\n\r\n{body}", body.len()).unwrap();
         }
+    });
+    address
+}
+
+/// Does the same, and counts the requests.
+fn serve(status: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&requests);
+    let address = serve_with(status, move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
     });
     (address, requests)
 }
@@ -134,4 +144,30 @@ fn a_missing_permission_is_told_from_a_wrong_password() {
             assert!(error_text(&error).contains(reason), "{}", error_text(&error));
         }
     }
+}
+
+#[test]
+fn each_request_has_the_token_that_is_in_the_file_by_then() {
+    let (sender, heads) = channel();
+    let address = serve_with("200 OK", move |head| {
+        let is_authorization = |line: &&String| line.to_lowercase().starts_with("authorization:");
+        sender.send(head.iter().filter(is_authorization).cloned().collect::<Vec<_>>()).unwrap();
+    });
+    let path = std::env::temp_dir().join(format!("cart-registry-token-{}", std::process::id()));
+    let mut args = KafkaArgs::plain("", &format!("http://{address}/apis"));
+    args.registry.registry_token_file = Some(path.clone());
+    std::fs::write(&path, "first").unwrap();
+    let registry = Registry::new(&args).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // With the line break that an editor leaves.
+    for (text, token) in [("first", "first"), ("renewed\n", "renewed")] {
+        std::fs::write(&path, text).unwrap();
+        runtime.block_on(registry.check()).unwrap();
+        assert!(runtime.block_on(registry.schema(1)).unwrap().is_some());
+        // It has two HTTP clients.
+        for _ in 0..2 {
+            assert_eq!(heads.recv().unwrap(), [format!("authorization: Bearer {token}")]);
+        }
+    }
+    std::fs::remove_file(&path).unwrap();
 }

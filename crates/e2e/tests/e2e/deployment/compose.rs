@@ -198,7 +198,8 @@ pub(crate) async fn the_image_has_what_is_started() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The servers' health checks are the scripts of `scripts/servers`, with the real servers of the tests.
+/// The servers' health checks are the scripts of `scripts/servers`, and for the registry curl, with the real servers of the tests. Those
+/// have no `pg_isready`.
 pub(crate) async fn health_checks_of_servers_ask_them() -> anyhow::Result<()> {
     let file = document(FILE)?;
     let installation = Installation::new("answers")?;
@@ -221,6 +222,18 @@ pub(crate) async fn health_checks_of_servers_ask_them() -> anyhow::Result<()> {
                 script.arg("3").arg(root().join("scripts/servers/answers")).args([service, host, port]).output()?;
             ensure!(output.status.success() == is_up, "{service} at {address}: {output:?}");
         }
+    }
+    let registry: reqwest::Url = kafka.schema_registry_url.parse().context("reading SCHEMA_REGISTRY_URL")?;
+    let registry = registry.origin().ascii_serialization();
+    let check = strings(&file["services"]["registry"]["healthcheck"]["test"]);
+    ensure!(check.len() > 2 && check[0] == "CMD", "{FILE}: the check of the registry is {check:?}");
+    for (origin, is_up) in [(registry, true), (format!("http://{silent}"), false)] {
+        let words = check[1..].iter().map(|word| word.replace("http://127.0.0.1:8080", &origin));
+        let words: Vec<_> = words.collect();
+        ensure!(words != check[1..], "{FILE}: the registry is checked at another address: {check:?}");
+        let output =
+            Command::new(&words[0]).args(&words[1..]).output().with_context(|| format!("running {words:?}"))?;
+        ensure!(output.status.success() == is_up, "{words:?}: {output:?}");
     }
     Ok(std::fs::remove_dir(installation.folder())?)
 }

@@ -1,15 +1,15 @@
 //! Client certificates and tokens on a real broker, and their renewal under load. On servers of its own, alone:
 //! `scripts/test --own-servers`.
 //!
-//! The broker has a port for each: at one a client's certificate says who it is, at the other its token (OAUTHBEARER). Each service
-//! has the grants that `cartctl grants` gives.
+//! The broker has a port for each: at one a client's certificate says who it is, at another its token (OAUTHBEARER), and at the third
+//! its password, with the mechanisms that the other tests do not use. Each service has the grants that `cartctl grants` gives.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use e2e::harness::{Installation, OwnServers, Service};
+use e2e::harness::{Installation, OwnServers, Service, TraceCollector, wait_until};
 use e2e::upgrade::{Build, Environments, Outcome, Running};
 use jsonwebtoken::Algorithm;
 use kafka::{Admin, KafkaArgs, SaslMechanism, Security};
@@ -17,11 +17,13 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::json;
 use tokio::task::{JoinHandle, block_in_place};
 
+use super::secrets::Places;
 use crate::auth::{Signer, write_keys};
 
 /// Beside those of the other servers.
 const MUTUAL_PORT: u16 = 9095;
 const TOKEN_PORT: u16 = 9096;
+const USER_PORT: u16 = 9097;
 
 /// The life of a token, and when the next one is written. The broker ends a connection whose client does not authenticate again.
 const TOKEN_LIFE_S: i64 = 20;
@@ -37,8 +39,12 @@ const REJECTED_WITHIN: Duration = Duration::from_secs(10);
 const DEADLINE: Duration = Duration::from_secs(180);
 const RATE: u32 = 50;
 
-/// Who may do everything, at both ports.
+/// Who may do everything, at each port.
 const ADMIN: &str = "admin";
+
+/// Its passwords of the mechanisms PLAIN and SCRAM-SHA-256. Letters only: the broker's settings have them without quotes.
+const PLAIN_PASSWORD: &str = "sentasitis";
+const SCRAM_PASSWORD: &str = "neversent";
 
 /// What clients and broker prove with who they are.
 struct Files {
@@ -86,17 +92,34 @@ impl Files {
         write_token(&self.signer, &self.folder, name, TOKEN_LIFE_S)
     }
 
+    /// A line of a user's private key, with bytes of the secret number.
+    fn part_of_key(&self, name: &str) -> anyhow::Result<String> {
+        let text = fs::read_to_string(self.path(&format!("{name}.pem")))?;
+        // The first line between those that name the kind is almost the same in each key.
+        let line = text.lines().nth(2).with_context(|| format!("the key of {name} is too short"))?;
+        Ok(line.to_owned())
+    }
+
+    /// With what each token of the signer begins: its header.
+    fn start_of_tokens(&self) -> anyhow::Result<String> {
+        let token = fs::read_to_string(self.path(&format!("{ADMIN}.token")))?;
+        let (header, _) = token.split_once('.').context("a token has a header")?;
+        Ok(format!("{header}."))
+    }
+
     /// Settings of the broker, without blanks in their values.
     fn broker(&self) -> String {
         let at = |usual| OwnServers::port_beside(usual);
-        let (plain, controller, mutual, token) = (at(9092), at(9093), at(MUTUAL_PORT), at(TOKEN_PORT));
+        let (plain, controller, mutual) = (at(9092), at(9093), at(MUTUAL_PORT));
+        let (token, user) = (at(TOKEN_PORT), at(USER_PORT));
         let (broker, authority, keys) = (self.path("broker.pem"), self.path("authority.pem"), self.path("keys.json"));
-        let oauth = "org.apache.kafka.common.security.oauthbearer";
+        let security = "org.apache.kafka.common.security";
+        let oauth = format!("{security}.oauthbearer");
         let again = AUTHENTICATE_AGAIN.as_millis();
         [
-            format!("listeners=PLAINTEXT://{plain},CONTROLLER://{controller},MUTUAL://{mutual},TOKEN://{token}"),
-            format!("advertised.listeners=PLAINTEXT://{plain},MUTUAL://{mutual},TOKEN://{token}"),
-            String::from("listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,MUTUAL:SSL,TOKEN:SASL_SSL"),
+            format!("listeners=PLAINTEXT://{plain},CONTROLLER://{controller},MUTUAL://{mutual},TOKEN://{token},USER://{user}"),
+            format!("advertised.listeners=PLAINTEXT://{plain},MUTUAL://{mutual},TOKEN://{token},USER://{user}"),
+            String::from("listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,MUTUAL:SSL,TOKEN:SASL_SSL,USER:SASL_SSL"),
             String::from("authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
             format!("super.users=User:ANONYMOUS;User:{ADMIN}"),
             format!("ssl.keystore.type=PEM ssl.keystore.location={broker}"),
@@ -107,6 +130,11 @@ impl Files {
             format!(r"listener.name.token.oauthbearer.sasl.jaas.config={oauth}.OAuthBearerLoginModule\u0020required\u0020;"),
             format!("listener.name.token.oauthbearer.sasl.server.callback.handler.class={oauth}.OAuthBearerValidatorCallbackHandler"),
             format!("listener.name.token.oauthbearer.connections.max.reauth.ms={again}"),
+            String::from("listener.name.user.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256"),
+            format!(
+                r"listener.name.user.plain.sasl.jaas.config={security}.plain.PlainLoginModule\u0020required\u0020user_{ADMIN}={PLAIN_PASSWORD};"
+            ),
+            format!(r"listener.name.user.scram-sha-256.sasl.jaas.config={security}.scram.ScramLoginModule\u0020required\u0020;"),
             // The default of Kafka 4.1 takes a token of any key.
             format!("sasl.oauthbearer.jwt.validator.class={oauth}.BrokerJwtValidator"),
             format!("sasl.oauthbearer.jwks.endpoint.url=file://{keys}"),
@@ -233,6 +261,47 @@ async fn is_rejected(what: &str, args: &KafkaArgs, words: &[&str]) -> anyhow::Re
     Ok(())
 }
 
+/// The right password is accepted, and the one of the other mechanism is not.
+async fn passwords_are_checked(files: &Files, servers: &OwnServers, plain: &KafkaArgs) -> anyhow::Result<()> {
+    let scram = format!("SCRAM-SHA-256=[iterations=4096,password={SCRAM_PASSWORD}]");
+    let alter = ["--alter", "--entity-type", "users", "--entity-name", ADMIN, "--add-config", &scram];
+    block_in_place(|| servers.kafka_tool("kafka.admin.ConfigCommand", &alter))?;
+    let file = files.folder.join("password");
+    let mut args = plain.clone();
+    args.kafka_bootstrap_servers = OwnServers::port_beside(USER_PORT).to_string();
+    args.security.kafka_security = Security::SaslSsl;
+    args.security.kafka_ca_cert = Some(files.folder.join("authority.pem"));
+    args.security.kafka_user = Some(ADMIN.to_owned());
+    args.security.kafka_password_file = Some(file.clone());
+    for (mechanism, right, wrong) in [
+        (SaslMechanism::Plain, PLAIN_PASSWORD, SCRAM_PASSWORD),
+        (SaslMechanism::ScramSha256, SCRAM_PASSWORD, PLAIN_PASSWORD),
+    ] {
+        args.security.kafka_sasl_mechanism = mechanism;
+        replace(&file, right)?;
+        // The broker learns of a new user a moment after the tool has ended.
+        wait_until(&format!("{mechanism:?} to be accepted"), DEADLINE, async || Admin::new(&args)?.check().await)
+            .await?;
+        replace(&file, wrong)?;
+        is_rejected(&format!("a wrong password with {mechanism:?}"), &args, &["--kafka-password-file"]).await?;
+    }
+    Ok(())
+}
+
+/// A client with TLS at the port without it, and a client without at one that has it.
+async fn a_port_with_another_protocol_is_named(files: &Files, plain: &KafkaArgs) -> anyhow::Result<()> {
+    let mut args = plain.clone();
+    args.security.kafka_security = Security::Ssl;
+    args.security.kafka_ca_cert = Some(files.folder.join("authority.pem"));
+    is_rejected("a client with TLS", &args, &["the port has no TLS", "--kafka-security"]).await?;
+    for port in [MUTUAL_PORT, TOKEN_PORT, USER_PORT] {
+        let mut args = plain.clone();
+        args.kafka_bootstrap_servers = OwnServers::port_beside(port).to_string();
+        is_rejected("a client without TLS", &args, &["the port wants TLS or a user", "--kafka-security"]).await?;
+    }
+    Ok(())
+}
+
 async fn strangers_are_rejected(files: &Files, plain: &KafkaArgs) -> anyhow::Result<()> {
     let mut mutual = plain.clone();
     mutual.kafka_bootstrap_servers = OwnServers::port_beside(MUTUAL_PORT).to_string();
@@ -266,11 +335,17 @@ pub(crate) async fn certificates_and_tokens_are_renewed_without_an_error() -> an
     let grants = ["grants", "--for", "kafka", "--apply"];
     installation.run("grants", "cartctl", grants, DEADLINE).await?;
     strangers_are_rejected(&files, installation.kafka()).await?;
+    a_port_with_another_protocol_is_named(&files, installation.kafka()).await?;
+    passwords_are_checked(&files, &servers, installation.kafka()).await?;
 
     // New certificates for the broker and for each service, which takes its own with its restart.
     let today = Build::of_today();
     let environments = files.environments(Files::with_certificate);
     let mut running = Running::start(&installation, &today, &environments, RATE, 1).await?;
+    let places = Places::read(running.processes(), installation.folder()).await?;
+    for user in users() {
+        places.hide(&format!("the key of {user}"), &files.part_of_key(user)?)?;
+    }
     for user in users() {
         files.certify(user)?;
     }
@@ -285,9 +360,19 @@ pub(crate) async fn certificates_and_tokens_are_renewed_without_an_error() -> an
 
     // Tokens that live for a part of the load.
     let renewal = renew_tokens(files.folder.clone())?;
-    let environments = files.environments(Files::with_token);
+    let collector = TraceCollector::start().await?;
+    let mut environments = files.environments(Files::with_token);
+    for environment in environments.values_mut() {
+        environment.extend(collector.environment());
+        environment.push(("OTEL_TRACES_SAMPLER", String::from("always_on")));
+    }
     let running = Running::start(&installation, &today, &environments, RATE, 2).await?;
     tokio::time::sleep(TOKEN_LOAD).await;
+    let traces = collector.requests().concat();
+    ensure!(!traces.is_empty(), "no traces were sent");
+    let mut places = Places::read(running.processes(), installation.folder()).await?;
+    places.add("a trace", traces);
+    places.hide("a token", &files.start_of_tokens()?)?;
     is_clean("tokens", &running.finish().await?)?;
     let environment = files.with_token(ADMIN);
     let mut doctor = installation.spawn_as("doctor", "cartctl", ["doctor"], &environment, None)?;

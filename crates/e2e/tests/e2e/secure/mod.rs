@@ -6,6 +6,7 @@ pub(crate) mod grants;
 pub(crate) mod refused;
 pub(crate) mod removal;
 pub(crate) mod renewal;
+mod secrets;
 pub(crate) mod whole;
 
 use std::net::SocketAddr;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use e2e::harness::{Process, Service, wait_until};
+use e2e::harness::{Process, Service, free_address, wait_until};
 use rcgen::{CertificateParams, CertifiedIssuer, DnType, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
@@ -21,6 +21,9 @@ use super::{Environment, Secured};
 
 /// How long a service may take to say what is wrong.
 const SAID_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long an answer of `/health/ready` may take.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A server's port on this machine, from an address in the environment such as 127.0.0.1:9092.
 fn address(name: &str) -> anyhow::Result<SocketAddr> {
@@ -173,9 +176,6 @@ pub(crate) async fn wrong_clients_are_refused_and_say_why() -> anyhow::Result<()
         &["--kafka-password-file"],
     );
     add("a wrong Kafka user", ingest, vec![("KAFKA_USER", "stranger".to_owned())], &["--kafka-user"]);
-    // Its other options have no effect then.
-    let plain = vec![("KAFKA_SECURITY", "plaintext".to_owned())];
-    add("a plain Kafka client", ingest, plain, &["--kafka-ca-cert needs --kafka-security"]);
     add(
         "another Kafka authority",
         ingest,
@@ -269,10 +269,16 @@ pub(crate) async fn wrong_clients_are_refused_and_say_why() -> anyhow::Result<()
     }
     let mut silent = Vec::new();
     for wrong in &all {
-        if let Err(error) = says(&secured, wrong).await {
+        let process = secured.start(wrong.service, &["--startup-timeout-s", "60"], &wrong.settings)?;
+        if let Err(error) = says(&process, wrong.what, &wrong.says).await {
             silent.push(format!("{} ({}): {error:#}", wrong.what, wrong.settings[0].0));
         }
     }
+    let process = plain_kafka_client(&secured)?;
+    if let Err(error) = says(&process, "a plain Kafka client", &["the port wants TLS or a user"]).await {
+        silent.push(format!("a plain Kafka client: {error:#}"));
+    }
+    drop(process);
     ensure!(silent.is_empty(), "{} of {}:\n{}", silent.len(), all.len(), silent.join("\n\n"));
     secured.remove().await
 }
@@ -293,18 +299,38 @@ fn address_in(url: &str) -> anyhow::Result<String> {
     Ok(after_user.split('/').next().unwrap_or_default().to_owned())
 }
 
-async fn says(secured: &Secured, wrong: &Wrong) -> anyhow::Result<()> {
-    let process: Process = secured.start(wrong.service, &["--startup-timeout-s", "60"], &wrong.settings)?;
+/// An ingest without any setting of a secured Kafka. An option that has no effect without TLS would end it before it connects.
+fn plain_kafka_client(secured: &Secured) -> anyhow::Result<Process> {
+    const SECURITY: [&str; 5] =
+        ["KAFKA_SECURITY", "KAFKA_SASL_MECHANISM", "KAFKA_CA_CERT", "KAFKA_USER", "KAFKA_PASSWORD_FILE"];
+    let installation = &secured.installation;
+    let own = installation.environment().into_iter().chain(secured.user(Service::Ingest.name())?);
+    let own = own.map(|(name, value)| (name.to_owned(), value));
+    let environment = std::env::vars().chain(own).filter(|(name, _)| !SECURITY.contains(&name.as_str()));
+    let (listen, admin) = (free_address()?, free_address()?);
+    let words = ["ingest", "--listen", &listen.to_string(), "--admin-listen", &admin.to_string()].map(str::to_owned);
+    Process::contained("ingest-plain", &words, environment, installation.folder(), Some(admin))
+}
+
+/// Within the time that deployment.md promises, the log and `/health/ready` have one of the words.
+async fn says(process: &Process, what: &str, words: &[&str]) -> anyhow::Result<()> {
+    let client = reqwest::Client::builder().timeout(HEALTH_TIMEOUT).no_proxy().build()?;
+    let ready = format!("http://{}/health/ready", process.metrics_address()?);
+    let is_said = |text: &str| words.iter().any(|word| text.contains(word));
     let started_at = Instant::now();
-    wait_until(&format!("{:?}", wrong.says), SAID_WITHIN, async || {
+    wait_until(&format!("{words:?} in the log and in /health/ready"), SAID_WITHIN, async || {
         let log = process.log();
-        if wrong.says.iter().any(|text| log.contains(text)) {
+        let readiness = match client.get(&ready).send().await {
+            Ok(answer) => answer.text().await.unwrap_or_default(),
+            Err(error) => format!("{:#}", anyhow::Error::from(error)),
+        };
+        if is_said(&log) && is_said(&readiness) {
             return Ok(());
         }
         let lines: Vec<_> = log.lines().collect();
-        Err(lines[lines.len().saturating_sub(4)..].join("\n"))
+        Err(format!("{}\n/health/ready: {readiness}", lines[lines.len().saturating_sub(4)..].join("\n")))
     })
     .await?;
-    anstream::println!("{}: said after {:.1} s", wrong.what, started_at.elapsed().as_secs_f32());
+    anstream::println!("{what}: said after {:.1} s", started_at.elapsed().as_secs_f32());
     Ok(())
 }

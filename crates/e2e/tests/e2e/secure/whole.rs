@@ -12,6 +12,7 @@ use serde_json::json;
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use super::secrets::Places;
 use super::{DEADLINE, Secured};
 
 /// Whether the page's user may ask for another try of a row in PostgreSQL and in Cassandra. Nothing has this projection.
@@ -117,7 +118,7 @@ pub(crate) async fn the_whole_system_works_with_the_least_grants() -> anyhow::Re
     let page = processes.last().and_then(Process::address).context("the console has an address")?;
     let frame = reqwest::get(format!("http://{page}/api/now")).await?.error_for_status()?.text().await?;
     let traces = traces_of_all_services(&collector).await?;
-    shows_no_secret(&secured, &processes, &[("the live page", frame), ("a trace", traces)]).await?;
+    shows_no_secret(&secured, &processes, vec![("the live page", frame), ("a trace", traces)]).await?;
 
     no_other_user_writes_commands(&secured).await?;
     the_page_writes_only_with_grants_of_its_own(&secured, page).await?;
@@ -299,29 +300,13 @@ async fn traces_of_all_services(collector: &TraceCollector) -> anyhow::Result<St
 }
 
 /// Neither a log, nor a command line or environment, nor a metric, nor one of `more` (name and text) has a password.
-async fn shows_no_secret(secured: &Secured, processes: &[Process], more: &[(&str, String)]) -> anyhow::Result<()> {
-    let mut places: Vec<_> = more.iter().map(|(name, text)| ((*name).to_owned(), text.clone())).collect();
-    for process in processes {
-        let id = process.id();
-        let read = |file: &str| -> anyhow::Result<String> {
-            let path = format!("/proc/{id}/{file}");
-            Ok(String::from_utf8_lossy(&std::fs::read(&path).with_context(|| format!("reading {path}"))?).into_owned())
-        };
-        places.push((format!("the command line of process {id}"), read("cmdline")?));
-        places.push((format!("the environment of process {id}"), read("environ")?));
-        places.push((format!("the log of process {id}"), process.log()));
-        let metrics = reqwest::get(process.metrics_url()?).await?.error_for_status()?.text().await?;
-        places.push((format!("the metrics of process {id}"), metrics));
-    }
-    for file in std::fs::read_dir(secured.installation.folder())? {
-        let path = file?.path();
-        places.push((path.display().to_string(), String::from_utf8_lossy(&std::fs::read(&path)?).into_owned()));
+async fn shows_no_secret(secured: &Secured, processes: &[Process], more: Vec<(&str, String)>) -> anyhow::Result<()> {
+    let mut places = Places::read(processes, secured.installation.folder()).await?;
+    for (name, text) in more {
+        places.add(name, text);
     }
     for user in USERS.into_iter().chain(["admin"]) {
-        let password = secured.password(user)?;
-        ensure!(password.len() >= 20, "the password of {user} is too short to be searched");
-        let shown = places.iter().find(|(_, text)| text.contains(&password));
-        ensure!(shown.is_none(), "{} shows the password of {user}", shown.map_or("", |(place, _)| place.as_str()));
+        places.hide(&format!("the password of {user}"), &secured.password(user)?)?;
     }
     Ok(())
 }
