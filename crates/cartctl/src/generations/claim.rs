@@ -1,5 +1,5 @@
-//! The right to change which generation readers see. Of all runs of `switch`, `drop` and
-//! `rebuild --in-place` (`projectors::rebuild`) one has it at a time.
+//! The right to change which generation readers see. Of all runs of `switch`, `drop` and `rebuild --in-place` one
+//! has it at a time.
 //!
 //! It is a random number in the table `read_model`, taken by compare-and-set. A run renews it while it is at work. Another run takes over
 //! when it has seen no renewal for some time by its own clock, which never goes back. After that the first one can change nothing,
