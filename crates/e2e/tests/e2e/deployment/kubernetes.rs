@@ -350,9 +350,8 @@ pub(crate) async fn examples_of_servers_have_what_is_needed() -> anyhow::Result<
         ensure!(cassandra["clientEncryptionStores"][store]["name"].is_string(), "Cassandra has no {store}");
     }
     let postgres = document(&format!("{FOLDER}/operators/postgres.yaml"))?;
-    let image = postgres["spec"]["imageName"].as_str().context("PostgreSQL has an image")?;
-    let major = image.rsplit_once(':').and_then(|(_, tag)| tag.split(['.', '-']).next());
-    ensure!(versions["postgres"].split('.').next() == major, "PostgreSQL is {image}");
+    let major = postgres["spec"]["imageCatalogRef"]["major"].to_string();
+    ensure!(versions["postgres"].split('.').next() == Some(&major), "PostgreSQL is {major}");
     // The operator adds a last rule that admits every client with a password, also without TLS.
     let rules = strings(&postgres["spec"]["postgresql"]["pg_hba"]);
     let last = rules.last().map(String::as_str);
