@@ -77,6 +77,20 @@ pub(crate) async fn a_pause_holds_until_it_is_resumed() -> anyhow::Result<()> {
     let mut successor = vec![read_side.start_with(POPULAR_ITEMS, "b", "resume-fails=1*return")?];
     successor[0].ready(DEADLINE).await?;
     has_all_partitions_paused(&read_side.installation, &successor[0]).await?;
+    // So does one that takes some of its partitions and gives them back.
+    let mut third = read_side.start_with(POPULAR_ITEMS, "c", "")?;
+    third.ready(DEADLINE).await?;
+    wait_until("the third member to have paused partitions", DEADLINE, async || {
+        match metric(&third, "cart_partition_paused").await {
+            Ok(0) => Err(String::from("none is paused")),
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("{error:#}")),
+        }
+    })
+    .await?;
+    ensure!(metric(&third, "projector_records_total").await? == 0, "the third member has applied something");
+    third.terminate(DEADLINE).await?;
+    has_all_partitions_paused(&read_side.installation, &successor[0]).await?;
     read_side.progress(&[VENDOR_BILLING], 50).await?;
     ensure!(metric(&successor[0], "projector_records_total").await? == 0, "the successor has applied something");
     ensure!(read_side.rows().await?.days == rows, "the table has changed while its group was paused");
