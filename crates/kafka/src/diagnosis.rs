@@ -25,11 +25,17 @@ use crate::token::TokenFile;
 /// How long the client listens. Brokers reject within milliseconds; SCRAM takes some more.
 const LISTEN: Duration = Duration::from_secs(2);
 
-/// What librdkafka writes of a connection that ends at once, since only one side wants TLS or a user.
-const PROTOCOL: &str = "security.protocol";
+/// What librdkafka writes of a connection that the port has ended. Its hint at `security.protocol` is never part of the line.
+const DISCONNECTED: &str = ": Disconnected";
+
+/// Where a port ends the connection of a client that lacks TLS, or a user: before its first answer, or after that.
+const EARLY_STATES: [&str; 2] = ["in state APIVERSION_QUERY", "in state UP"];
 
 /// What librdkafka writes of a handshake that the port ends: it takes the client's first bytes for a request that is too long.
 const PORT_WITHOUT_TLS: &str = "connecting to a PLAINTEXT broker listener?";
+
+/// With what librdkafka begins the time and the state of an attempt.
+const AFTER: &str = " (after ";
 
 /// How long it waits at a time.
 const POLL: Duration = Duration::from_millis(50);
@@ -48,7 +54,7 @@ impl ClientContext for Listener {
 
     /// The client that failed logs the same. That a port has TLS and the client has not is no error to librdkafka, only a line.
     fn log(&self, _: RDKafkaLogLevel, _: &str, text: &str) {
-        if text.contains(PROTOCOL) {
+        if is_ended_early(text) {
             self.note(RDKafkaErrorCode::BrokerTransportFailure, text);
         }
     }
@@ -71,7 +77,7 @@ impl Listener {
         // Depending on where a handshake fails, librdkafka calls the same failure one of the transport.
         let code = if reason.contains("SSL routines") { RDKafkaErrorCode::SSL } else { code };
         // The time and the state of the attempt: an error that stays the same is logged once.
-        let reason = reason.rsplit_once(" (after ").map_or(reason, |(start, _)| start);
+        let reason = reason.rsplit_once(AFTER).map_or(reason, |(start, _)| start);
         self.reports().push((code, reason.to_owned()));
     }
 
@@ -80,14 +86,25 @@ impl Listener {
     }
 }
 
+/// Whether a line says that the port has ended a connection at its beginning.
+fn is_ended_early(text: &str) -> bool {
+    text.rsplit_once(AFTER).is_some_and(|(start, state)| {
+        start.ends_with(DISCONNECTED) && EARLY_STATES.iter().any(|early| state.contains(early))
+    })
+}
+
 /// The report that says that a setting is wrong, and not only that a broker is away.
 fn decisive(reports: &[(RDKafkaErrorCode, String)]) -> Option<&(RDKafkaErrorCode, String)> {
     let codes = [RDKafkaErrorCode::Authentication, RDKafkaErrorCode::SSL];
-    // librdkafka says it of each connection that ends early, so also once of a broker that starts or stops.
-    let is_ended = |reason: &str| reason.contains(PROTOCOL) || reason.contains(PORT_WITHOUT_TLS);
-    let mut ended =
-        reports.iter().filter(|(code, reason)| *code == RDKafkaErrorCode::BrokerTransportFailure && is_ended(reason));
-    reports.iter().find(|(code, _)| codes.contains(code)).or_else(|| ended.nth(1))
+    reports.iter().find(|(code, _)| codes.contains(code))
+}
+
+/// The second report of a connection that the port has ended: most likely only one side wants TLS or a user. A broker that stops ends
+/// one. It is not decisive: a proxy without its broker does the same.
+fn ended(reports: &[(RDKafkaErrorCode, String)]) -> Option<&(RDKafkaErrorCode, String)> {
+    let is_ended = |reason: &str| reason.ends_with(DISCONNECTED) || reason.contains(PORT_WITHOUT_TLS);
+    let transport = |code| code == RDKafkaErrorCode::BrokerTransportFailure;
+    reports.iter().filter(|(code, reason)| transport(*code) && is_ended(reason)).nth(1)
 }
 
 /// Why no broker answers.
@@ -108,6 +125,9 @@ pub(crate) fn diagnose(args: &KafkaArgs) -> Option<Diagnosis> {
         let reports = consumer.context().reports();
         if let Some((code, reason)) = decisive(&reports) {
             return Some(Diagnosis { is_decisive: true, reason: explain(args, *code, reason) });
+        }
+        if let Some((code, reason)) = ended(&reports) {
+            return Some(Diagnosis { is_decisive: false, reason: explain(args, *code, reason) });
         }
     }
     // A refused connection, for example.
@@ -136,9 +156,10 @@ fn explain(args: &KafkaArgs, code: RDKafkaErrorCode, reason: &str) -> String {
         } else if code == RDKafkaErrorCode::Resolve {
             "check the host names in --kafka-bootstrap-servers"
         } else if reason.contains(PORT_WITHOUT_TLS) {
-            "the port has no TLS: check --kafka-security and the ports in --kafka-bootstrap-servers"
+            "the port ends each handshake. If a broker answers there, the port has no TLS: check --kafka-security and the ports in \
+             --kafka-bootstrap-servers"
         } else {
-            "the port wants TLS or a user: check --kafka-security"
+            "the port ends each connection. If a broker answers there, the port wants TLS or a user: check --kafka-security"
         })
     };
     format!("{advice} ({reason})")
@@ -186,9 +207,11 @@ mod tests {
     /// As librdkafka writes them.
     const TO_PLAINTEXT: &str = "127.0.0.1:9092/bootstrap: SSL handshake failed: Disconnected: connection reset by peer: \
         connecting to a PLAINTEXT broker listener?";
-    const TO_TLS: &str = "[thrd:127.0.0.1:9092/bootstrap]: 127.0.0.1:9092/bootstrap: Disconnected: requesting ApiVersion: might \
-        be caused by incorrect security.protocol configuration (connecting to a SSL listener?) or broker version is < 0.10 \
-        (see api.version.request)";
+    const TO_TLS: &str = "[thrd:127.0.0.1:9092/bootstrap]: 127.0.0.1:9092/bootstrap: Disconnected (after 3ms in state \
+        APIVERSION_QUERY, 1 identical error(s) suppressed)";
+    const TO_USERS: &str = "[thrd:127.0.0.1:9092/bootstrap]: 127.0.0.1:9092/1: Disconnected (after 2ms in state UP)";
+    const IDLE: &str =
+        "[thrd:127.0.0.1:9092/bootstrap]: 127.0.0.1:9092/1: Receive failed: timed out (after 9ms in state UP)";
     const AWAY: &str = "127.0.0.1:9092/bootstrap: Connect to ipv4#127.0.0.1:9092 failed: Connection refused";
 
     #[test]
@@ -197,14 +220,25 @@ mod tests {
         for (text, advice) in [
             (TO_PLAINTEXT, "the port has no TLS: check --kafka-security and the ports in --kafka-bootstrap-servers ("),
             (TO_TLS, "the port wants TLS or a user: check --kafka-security ("),
+            (TO_USERS, "the port wants TLS or a user: check --kafka-security ("),
         ] {
-            let report = |text: &str| (RDKafkaErrorCode::BrokerTransportFailure, text.to_owned());
-            assert_eq!(decisive(&[report(text)]), None, "a broker that stops ends one too");
-            assert_eq!(decisive(&[report(text), report(AWAY)]), None, "{text}");
+            let report = |text: &str| {
+                let reason = text.rsplit_once(AFTER).map_or(text, |(start, _)| start);
+                (RDKafkaErrorCode::BrokerTransportFailure, reason.to_owned())
+            };
+            assert_eq!(ended(&[report(text)]), None, "a broker that stops ends one too");
+            assert_eq!(ended(&[report(text), report(AWAY)]), None, "{text}");
             let reports = [report(text), report(AWAY), report(text)];
-            let (code, reason) = decisive(&reports).expect("the second is decisive");
+            assert_eq!(decisive(&reports), None, "a proxy without its broker does the same");
+            let (code, reason) = ended(&reports).expect("the second one");
             let explained = explain(&args, *code, reason);
-            assert!(explained.starts_with(advice), "{explained}");
+            assert!(explained.contains(advice), "{explained}");
         }
+    }
+
+    #[test]
+    fn only_a_connection_that_was_ended_at_its_beginning_counts() {
+        assert!(is_ended_early(TO_TLS) && is_ended_early(TO_USERS));
+        assert!(!is_ended_early(IDLE) && !is_ended_early(AWAY) && !is_ended_early(TO_PLAINTEXT));
     }
 }
