@@ -89,7 +89,7 @@ impl Listener {
 /// Whether a line says that the port has ended a connection at its beginning.
 fn is_ended_early(text: &str) -> bool {
     text.rsplit_once(AFTER).is_some_and(|(start, state)| {
-        start.ends_with(DISCONNECTED) && EARLY_STATES.iter().any(|early| state.contains(early))
+        start.contains(DISCONNECTED) && EARLY_STATES.iter().any(|early| state.contains(early))
     })
 }
 
@@ -102,9 +102,10 @@ fn decisive(reports: &[(RDKafkaErrorCode, String)]) -> Option<&(RDKafkaErrorCode
 /// The second report of a connection that the port has ended: most likely only one side wants TLS or a user. A broker that stops ends
 /// one. It is not decisive: a proxy without its broker does the same.
 fn ended(reports: &[(RDKafkaErrorCode, String)]) -> Option<&(RDKafkaErrorCode, String)> {
-    let is_ended = |reason: &str| reason.ends_with(DISCONNECTED) || reason.contains(PORT_WITHOUT_TLS);
-    let transport = |code| code == RDKafkaErrorCode::BrokerTransportFailure;
-    reports.iter().filter(|(code, reason)| transport(*code) && is_ended(reason)).nth(1)
+    let is_ended = |(code, reason): &&(RDKafkaErrorCode, String)| {
+        *code == RDKafkaErrorCode::BrokerTransportFailure && reason.contains(DISCONNECTED)
+    };
+    reports.iter().filter(is_ended).nth(1)
 }
 
 /// Why no broker answers.
@@ -207,9 +208,10 @@ mod tests {
     /// As librdkafka writes them.
     const TO_PLAINTEXT: &str = "127.0.0.1:9092/bootstrap: SSL handshake failed: Disconnected: connection reset by peer: \
         connecting to a PLAINTEXT broker listener?";
-    const TO_TLS: &str = "[thrd:127.0.0.1:9092/bootstrap]: 127.0.0.1:9092/bootstrap: Disconnected (after 3ms in state \
-        APIVERSION_QUERY, 1 identical error(s) suppressed)";
-    const TO_USERS: &str = "[thrd:127.0.0.1:9092/bootstrap]: 127.0.0.1:9092/1: Disconnected (after 2ms in state UP)";
+    const TO_TLS: &str = "[thrd:127.0.0.1:9092/bootstrap]: 127.0.0.1:9092/bootstrap: Disconnected: connection \
+        closed by peer: receive 0 after POLLIN (after 3ms in state APIVERSION_QUERY, 1 identical error(s) suppressed)";
+    const TO_USERS: &str = "[thrd:127.0.0.1:9092/bootstrap]: 127.0.0.1:9092/1: Disconnected: connection closed by \
+        peer: receive 0 after POLLIN (after 2ms in state UP)";
     const IDLE: &str =
         "[thrd:127.0.0.1:9092/bootstrap]: 127.0.0.1:9092/1: Receive failed: timed out (after 9ms in state UP)";
     const AWAY: &str = "127.0.0.1:9092/bootstrap: Connect to ipv4#127.0.0.1:9092 failed: Connection refused";
