@@ -19,9 +19,10 @@ use super::shop::Mix;
 
 const BENCH: &str = "traces";
 
-/// The clients' requests have no `traceparent`, so the sampler decides on each of them. No span is recorded, so no collector has to answer.
+/// The clients' requests have no `traceparent`, so the sampler decides on each of them, and the services behind follow its decision, as with
+/// the usual `parentbased_traceidratio`. No span is recorded, so no collector has to answer.
 const NOT_SAMPLED: [(&str, &str); 2] =
-    [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318"), ("OTEL_TRACES_SAMPLER", "always_off")];
+    [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318"), ("OTEL_TRACES_SAMPLER", "parentbased_always_off")];
 
 /// The figure of which the pairs are compared. The load and the servers are not in it.
 const CPU: &str = "CPU-ms/request";
