@@ -20,7 +20,7 @@ const SLACK: Duration = Duration::from_secs(10);
 const PRODUCTION_RATE: u64 = 10_000;
 
 /// The audit's memory for a command that it looks at, in bytes (docs/performance.md).
-const AUDIT_COMMAND_LEN: u64 = 2_700;
+const AUDIT_COMMAND_LEN: u64 = 3_800;
 
 /// An ingest's pod in an overlay.
 #[derive(Default)]
