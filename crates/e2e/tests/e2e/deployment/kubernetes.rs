@@ -214,7 +214,7 @@ pub(crate) async fn the_audit_keeps_its_checkpoint() -> anyhow::Result<()> {
     let spec = &audit.object["spec"];
     let has_one_pod = spec["replicas"] == 1 && spec["strategy"]["type"] == "Recreate";
     ensure!(has_one_pod, "two pods of the audit would wait for one volume: {}", spec["strategy"]);
-    // It is ready after its first look, and Kubernetes waits for 600 s unless told otherwise.
+    // It is ready after its first look, and Kubernetes waits for 600 s by default.
     let progress = spec["progressDeadlineSeconds"].as_u64();
     ensure!(progress > Some(600), "the audit's first look may take {progress:?} s");
     Ok(())

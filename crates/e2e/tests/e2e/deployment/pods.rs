@@ -117,10 +117,7 @@ pub(crate) async fn only_the_small_overlay_admits_anonymous_clients() -> anyhow:
     ensure!(production.variable("AUTH") == Some("jwt"), "production: AUTH is {:?}", production.variable("AUTH"));
     // Without AUTH=jwt it must not start.
     let anonymous = production.variable("ALLOW_ANONYMOUS");
-    ensure!(
-        anonymous.is_none(),
-        "production: ALLOW_ANONYMOUS is {anonymous:?}: whoever removes AUTH opens it to everybody"
-    );
+    ensure!(anonymous.is_none(), "production: ALLOW_ANONYMOUS is {anonymous:?}: without AUTH it is open to everybody");
     Ok(())
 }
 
